@@ -1,0 +1,64 @@
+"""Domain errors of the server: what can go wrong with a request or a model, each with a machine-readable reason.
+
+No gRPC here: the one table from these errors to gRPC codes is in ``server.interceptors``. Messages are written for the
+person who sent the image, say what happened and what to do, and never hold a path, a pixel or patient data; only
+``ModelFileError`` names files, because it is shown on the console of the box and never on the wire.
+
+    StrokeError
+    ├── ImageError           the image cannot be judged
+    ├── RequestError         a field of the request is not usable
+    ├── IntegrityError       the bytes are not those that the caller meant
+    ├── ModelNotFoundError   no such model or version is served
+    ├── OverloadedError      the queue is full
+    ├── BudgetExceededError  the caller's time is up, or the caller has gone
+    ├── UnavailableError     the server is stopping
+    └── ModelFileError       a model on disk cannot be served
+"""
+
+from __future__ import annotations
+
+
+class StrokeError(Exception):
+    """Base of all errors that the server raises on purpose.
+
+    Attributes:
+        reason: machine-readable, UPPER_SNAKE, at most 63 characters; part of the API, so it never changes meaning.
+        message: a sentence that says what happened and what to do.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class ImageError(StrokeError):
+    """The image cannot be judged."""
+
+
+class RequestError(StrokeError):
+    """A field of the request is not usable."""
+
+
+class IntegrityError(StrokeError):
+    """The bytes are not those that the caller meant to send."""
+
+
+class ModelNotFoundError(StrokeError):
+    """No such model or version is served."""
+
+
+class OverloadedError(StrokeError):
+    """More requests are waiting than the server accepts."""
+
+
+class BudgetExceededError(StrokeError):
+    """The caller's deadline has passed, or the caller has gone."""
+
+
+class UnavailableError(StrokeError):
+    """The server is not ready, or is stopping."""
+
+
+class ModelFileError(StrokeError):
+    """A model on disk is missing, damaged, altered or not made for this server."""

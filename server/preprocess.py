@@ -1,0 +1,312 @@
+"""From the bytes of a file to the pixels that a model sees: the only decoder in the project.
+
+Training, converter and server all call these functions, so that a model is judged on exactly what it learned from.
+Arithmetic on pixel values (scaling, normalisation) is not done here: it is in the model's graph.
+
+Two steps: ``decode_image`` is the gate for hostile, damaged or unsuitable files; ``to_pixels`` brings what passed to
+the model's size and colour. Limits are checked on the header, before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+
+from server.errors import ImageError
+
+# Pillow's own bomb check warns through the process-wide warnings machinery and lets 89 megapixel pass. Ours is stricter
+# and runs on the header of every image, so Pillow's is switched off rather than hit first.
+Image.MAX_IMAGE_PIXELS = None
+# A half-received scan must never be judged as if its missing half were grey.
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND\xaeB`\x82"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+JPEG_END = b"\xff\xd9"
+PNG_HEADER_BYTES = 33  # signature 8, IHDR: length 4, name 4, data 13, CRC 4 (PNG specification, 11.2.2)
+PNG_BIT_DEPTH_OFFSET = 24
+
+RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image with this EXIF orientation upright (Exif 2.32, 4.6.4 A); 1 is upright already."""
+
+ACCEPTED_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
+COLOUR_TOLERANCE = 16
+"""Largest difference of two channels, in grey levels, that JPEG's chroma rounding leaves in a grey image."""
+
+OTHER_FORMATS = (
+    (b"GIF8", "a GIF"),
+    (b"BM", "a BMP"),
+    (b"II*\x00", "a TIFF"),
+    (b"MM\x00*", "a TIFF"),
+    (b"RIFF", "a WebP or another RIFF file"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x00\x00\x00\x0cjP", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+)
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What an image may be. Bounds are inclusive."""
+
+    max_bytes: int = 8 * 1024 * 1024
+    """Size of the encoded file, in bytes."""
+
+    min_side: int = 32
+    """Shorter side, in pixels."""
+
+    max_side: int = 8192
+    """Longer side, in pixels."""
+
+    max_pixels: int = 25_000_000
+    """Width times height, in pixels: bounds the memory of one decode to about 16 bytes a pixel."""
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """The image that a model sees, from its graph (size) and its spec (the rest, see ``server.contract``)."""
+
+    height: int
+    width: int
+    colour: str = "rgb"
+    resample: str = "bilinear"
+    fit: str = "stretch"
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return 1 if self.colour == "grey" else 3
+
+
+@dataclass(frozen=True)
+class ImageWarning:
+    """Something about an image that did not keep it from being judged."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image that passed the gate: upright, one frame, 8 bits, mode ``L`` or ``RGB``, no alpha."""
+
+    image: Image.Image
+    warnings: tuple[ImageWarning, ...]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a model sees of one image: uint8 [height, width, channels], and what to know about it."""
+
+    array: NDArray[np.uint8]
+    warnings: tuple[ImageWarning, ...]
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """Decodes a PNG or JPEG file, or says why it cannot be judged.
+
+    Args:
+        data: the whole file.
+        limits: what it may be.
+
+    Raises:
+        ImageError: reasons IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_TOO_SMALL, IMAGE_UNDECODABLE, IMAGE_TRUNCATED,
+            IMAGE_BIT_DEPTH, IMAGE_COLOUR_MODE, IMAGE_MULTI_FRAME. Nothing else is ever raised for any bytes.
+    """
+    image_format = check_container(data, limits)
+    try:
+        return decode_checked(data, image_format, limits)
+    except ImageError:
+        raise
+    except Exception as error:
+        # Pillow raises SyntaxError, ValueError, OverflowError, NotImplementedError, MemoryError, struct.error and more
+        # on hostile bytes. Whatever it is, the bytes are at fault, and its text may quote them.
+        raise (truncated_image() if "truncated" in str(error) else undecodable_image()) from None
+
+
+def check_container(data: bytes, limits: ImageLimits) -> str:
+    """Returns ``PNG`` or ``JPEG`` by magic bytes, after the checks that need no decoder."""
+    if not data:
+        raise ImageError("IMAGE_EMPTY", "The image is empty (0 bytes): check that the export finished.")
+    if len(data) > limits.max_bytes:
+        raise ImageError(
+            "IMAGE_TOO_LARGE",
+            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
+            "Export the single slice as 8-bit PNG or JPEG.",
+        )
+    if data.startswith(PNG_SIGNATURE):
+        check_png(data)
+        return "PNG"
+    if data.startswith(JPEG_SIGNATURE):
+        if JPEG_END not in data:
+            raise truncated_image()
+        return "JPEG"
+    if data[128:132] == b"DICM":
+        kind = "a DICOM file: export the slice with a brain window"
+    else:
+        kind = next((name for magic, name in OTHER_FORMATS if data.startswith(magic)), "in no known image format")
+    raise ImageError("IMAGE_UNDECODABLE", f"The file is {kind}. Only PNG and JPEG are accepted.")
+
+
+def check_png(data: bytes) -> None:
+    """Refuses the PNGs that Pillow would silently change: 16-bit ones, which it clips or cuts to 8 bits."""
+    if len(data) < PNG_HEADER_BYTES or PNG_END not in data:
+        raise truncated_image()
+    bits = data[PNG_BIT_DEPTH_OFFSET]
+    is_palette = data[PNG_BIT_DEPTH_OFFSET + 1] == 3
+    if bits == 16:
+        raise ImageError(
+            "IMAGE_BIT_DEPTH",
+            "The image has 16 bits a channel: raw CT values need a window before they can be judged. "
+            "Export it as 8-bit PNG or JPEG with a brain window (level 40, width 80).",
+        )
+    if bits < 8 and not is_palette:
+        raise ImageError(
+            "IMAGE_BIT_DEPTH",
+            f"The image has {bits} bit a pixel, too few grey levels to judge. Export it as 8-bit PNG or JPEG.",
+        )
+
+
+def decode_checked(data: bytes, image_format: str, limits: ImageLimits) -> DecodedImage:
+    """Decodes bytes whose container passed; lets Pillow's errors through."""
+    warnings: list[ImageWarning] = []
+    with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
+        check_header(image, limits)
+        image.load()
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        flat, was_transparent = flatten_colours(image)
+    if was_transparent:
+        warnings.append(ImageWarning("IMAGE_TRANSPARENT", "Transparent parts of the image were judged as black."))
+    if orientation in UPRIGHT:
+        flat = flat.transpose(UPRIGHT[orientation])
+        warnings.append(ImageWarning("IMAGE_ROTATED", "The image was turned upright as its EXIF orientation says."))
+    return DecodedImage(flat, tuple(warnings))
+
+
+def check_header(image: Image.Image, limits: ImageLimits) -> None:
+    """Applies the limits to an image of which only the header has been read."""
+    width, height = image.size
+    if min(width, height) < limits.min_side:
+        raise ImageError(
+            "IMAGE_TOO_SMALL",
+            f"The image is {width} x {height} pixels; at least {limits.min_side} a side are needed. "
+            "Send the slice itself, not its thumbnail.",
+        )
+    if max(width, height) > limits.max_side or width * height > limits.max_pixels:
+        raise ImageError(
+            "IMAGE_TOO_LARGE",
+            f"The image is {width} x {height} pixels; at most {limits.max_side} a side and {limits.max_pixels:,} "
+            "in all are accepted. Export the single slice at its own resolution.",
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise ImageError(
+            "IMAGE_MULTI_FRAME", f"The file holds {frames} images. Export the one slice that is to be judged."
+        )
+    if image.mode not in ACCEPTED_MODES:
+        raise ImageError(
+            "IMAGE_COLOUR_MODE",
+            f"The image has the colour mode {image.mode}, which is not made for screens. Export it as grey or RGB.",
+        )
+
+
+def flatten_colours(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Returns the image as ``L`` or ``RGB`` on a black ground, and whether anything in it was transparent."""
+    colour = "L" if image.mode in ("L", "LA") else "RGB"
+    if "A" not in image.mode and "transparency" not in image.info:
+        return (image if image.mode == colour else image.convert(colour)), False
+    with_alpha = image.convert("RGBA")
+    alpha = with_alpha.getchannel("A")
+    flat = Image.new(colour, image.size)
+    # Pillow's convert() drops alpha and so makes hidden pixels visible; pasting through it does not.
+    flat.paste(with_alpha.convert("RGB") if colour == "RGB" else with_alpha.getchannel("R"), mask=alpha)
+    lowest_alpha = alpha.getextrema()[0]
+    return flat, lowest_alpha != 255
+
+
+def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
+    """Brings an image to a model's size and colour.
+
+    Returns:
+        ``Pixels`` with an array uint8 [height, width, channels], C-contiguous, 0 to 255, and all warnings so far.
+    """
+    image, warnings = decoded.image, list(decoded.warnings)
+    if image.width < input_format.width and image.height < input_format.height:
+        warnings.append(
+            ImageWarning(
+                "IMAGE_UPSCALED",
+                f"The image is {image.width} x {image.height} pixels and was enlarged for the model, "
+                "which adds no detail.",
+            )
+        )
+    # Grey stays one channel until after the resize: the result is the same as for R = G = B, at a third of the work.
+    array = np.asarray(resize(image, input_format))
+    if array.max() == array.min():
+        warnings.append(ImageWarning("IMAGE_BLANK", "The image is blank: every pixel has the same value."))
+    if array.ndim == 3 and channel_spread(array) > COLOUR_TOLERANCE:
+        warnings.append(ImageWarning("IMAGE_COLOURED", "The image has colours; the model was made for grey CT slices."))
+    if input_format.colour == "grey":
+        array = array if array.ndim == 2 else np.asarray(Image.fromarray(array).convert("L"))
+        return Pixels(np.ascontiguousarray(array[:, :, np.newaxis]), tuple(warnings))
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, np.newaxis], 3, axis=2)
+    return Pixels(np.ascontiguousarray(array), tuple(warnings))
+
+
+def resize(image: Image.Image, input_format: InputFormat) -> Image.Image:
+    """Resizes as the model's spec says: ``stretch``, or ``pad`` with black around the centred image."""
+    size, resample = (input_format.width, input_format.height), RESAMPLE[input_format.resample]
+    if input_format.fit == "pad":
+        return ImageOps.pad(image, size, resample, color=0)
+    return image if image.size == size else image.resize(size, resample)
+
+
+def channel_spread(array: NDArray[np.uint8]) -> int:
+    """Largest difference of two channels at one pixel, in grey levels; ``array`` is uint8 [H, W, 3]."""
+    red, green, blue = (array[:, :, channel].astype(np.int16) for channel in range(3))
+    return int(max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(blue - red).max()))
+
+
+def load_pixels(data: bytes, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
+    """``decode_image`` and ``to_pixels`` in one call.
+
+    Raises:
+        ImageError: as ``decode_image``.
+    """
+    return to_pixels(decode_image(data, limits), input_format)
+
+
+def undecodable_image() -> ImageError:
+    return ImageError(
+        "IMAGE_UNDECODABLE", "The image is damaged and cannot be decoded. Export it again, or copy it again."
+    )
+
+
+def truncated_image() -> ImageError:
+    return ImageError("IMAGE_TRUNCATED", "The image file ends too early. Copy or export it again.")
