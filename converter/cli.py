@@ -1,0 +1,97 @@
+"""``python -m converter``: a trained model in, a served one out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+EXIT_FAILED = 1
+
+# Before TensorFlow is imported: its banner is noise to somebody who converts a model.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m converter",
+        description="Converts a trained Keras model to ONNX, proves that it answers the same, and installs it.",
+        epilog=(
+            "examples:\n"
+            "  python -m converter runs/x/brain_stroke_model.keras -o models/stroke-cnn/2\n"
+            "  python -m converter brain_stroke_model.h5 -o models/stroke-cnn/1 \\\n"
+            "      --labels normal,stroke --positive stroke --threshold 0.05 --images data/test\n"
+            "  python -m converter saved_model/ -o models/other/1 --labels normal,stroke --positive stroke \\\n"
+            "      --threshold 0.5 --input-range 0..1\n\n"
+            "Exit codes: 0 installed, 1 not converted (one line says why; nothing was written), 2 usage.\n"
+            "Research software. Not a medical device."
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help=".keras file, .h5 file (Keras 2 or 3) or SavedModel")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="models/NAME/VERSION, where the result goes"
+    )
+    parser.add_argument(
+        "--labels",
+        type=lambda text: tuple(label.strip() for label in text.split(",")),
+        default=(),
+        metavar="A,B",
+        help="classes in the order of the model's output (default: from spec.json beside MODEL)",
+    )
+    parser.add_argument("--positive", default="", metavar="LABEL", help="label to detect (default: from spec.json)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="the positive label is answered above this probability (default: from spec.json)",
+    )
+    parser.add_argument(
+        "--input-range",
+        choices=("0..255", "0..1"),
+        help="pixel values that MODEL takes: 0..255 when it scales them itself, 0..1 when they were divided by 255 "
+        "before training (default: read from its layers)",
+    )
+    parser.add_argument(
+        "--images", type=Path, default=Path("samples"), metavar="DIR", help="images for the proof (default: samples)"
+    )
+    parser.add_argument("--opset", type=int, default=17, help="ONNX operator set (default: 17)")
+    parser.add_argument("--force", action="store_true", help="replace what is in DIR")
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Converts. Returns 0 when the model is installed, 1 when not; usage errors exit with 2."""
+    arguments = vars(build_parser().parse_args(argv))
+    as_json = arguments.pop("json")
+    # Here, so that --help and usage errors do not wait for TensorFlow.
+    from converter.convert import ConvertOptions, convert
+    from converter.errors import ConversionError
+
+    try:
+        report = convert(
+            ConvertOptions(**arguments), tell=lambda step: print(f"converter: {step} …", file=sys.stderr, flush=True)
+        )
+    except ConversionError as error:
+        print(f"converter: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    if as_json:
+        document = {**asdict(report), "out": str(report.out), "spec": json.loads(report.spec.to_json())}
+        print(json.dumps(document))
+        return 0
+    spec, parity = report.spec, report.parity
+    print(
+        f"{report.out}: {spec.name} {spec.version}, {report.size:,} bytes, sha256 {report.digest[:12]}…\n"
+        f"  source       {report.kind}, input range {report.input_range}\n"
+        f"  labels       {', '.join(spec.labels)}; {spec.positive_label} when above {spec.threshold:g}\n"
+        f"  parity       {parity.image_difference:.2g} on {parity.images} images, "
+        f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: 1e-05)"
+    )
+    return 0

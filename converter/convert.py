@@ -1,0 +1,191 @@
+"""The steps of a conversion, in order. What is written has passed all of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from converter.errors import ConversionError, SourceError, TargetError
+from converter.export import embed_spec, export_model
+from converter.source import load_source
+from converter.verify import (
+    GOLDEN_TOLERANCE,
+    Parity,
+    check_input_range,
+    check_parity,
+    load_images,
+    make_golden_vectors,
+)
+from server.contract import ModelSpec, is_identifier
+from server.errors import ModelFileError
+from server.manifest import MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, sha256_hex
+from server.preprocess import InputFormat
+from server.runtime import load_model
+
+RECORDED_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What to convert into what."""
+
+    model: Path
+    """``.keras``, ``.h5`` or a SavedModel folder."""
+
+    out: Path
+    """``models/NAME/VERSION``; name and version are read from it."""
+
+    labels: tuple[str, ...] = ()
+    """In the order of the model's output; empty: from ``spec.json`` beside the model."""
+
+    positive: str = ""
+    """Empty: from ``spec.json``."""
+
+    threshold: float | None = None
+    """Decision threshold in [0, 1]; None: from ``spec.json``."""
+
+    input_range: str | None = None
+    """``0..255`` or ``0..1``; None: read from the model's layers."""
+
+    images: Path = Path("samples")
+    """Folder of real images for the proof of parity."""
+
+    opset: int = 17
+    force: bool = False
+    """Replace a model that is there already."""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What came out."""
+
+    out: Path
+    spec: ModelSpec
+    digest: str
+    size: int
+    kind: str
+    input_range: str
+    parity: Parity
+
+
+def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: None) -> ConversionReport:
+    """Converts, proves and installs one model.
+
+    Args:
+        options: what to do.
+        tell: called with the name of each step as it starts.
+
+    Raises:
+        ConversionError: nothing was written.
+    """
+    spec = build_spec(options)
+    tell(f"loading {options.model}")
+    source = load_source(options.model)
+    if max(source.outputs, 2) != len(spec.labels):
+        raise SourceError(
+            f"{options.model}: answers {max(source.outputs, 2)} classes, --labels names {len(spec.labels)}"
+        )
+    spec = replace(spec, colour="grey" if source.channels == 1 else "rgb")
+    images = load_images(
+        options.images, InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
+    )
+    input_range = check_input_range(source, images, options.input_range)
+    tell(f"exporting ({source.kind}, input {input_range}, opset {options.opset})")
+    data = embed_spec(export_model(source, input_range=input_range, opset=options.opset), spec)
+    tell(f"proving parity on {len(images)} images and random ones")
+    model, parity = check_parity(data, source, images, input_range=input_range)
+    manifest = Manifest(
+        files={MODEL_FILE: FileRecord(sha256_hex(data), len(data), GOLDEN_TOLERANCE)},
+        golden=make_golden_vectors(model),
+        parity={"image_difference": parity.image_difference, "random_difference": parity.random_difference},
+    )
+    tell(f"installing into {options.out}")
+    install({MODEL_FILE: data, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
+    return ConversionReport(options.out, spec, model.digest, len(data), source.kind, input_range, parity)
+
+
+def build_spec(options: ConvertOptions) -> ModelSpec:
+    """The spec from the flags, completed by ``spec.json`` of the training run where that lies beside the model.
+
+    Raises:
+        ConversionError: something is missing or contradicts itself.
+    """
+    name, version = options.out.parent.name, options.out.name
+    if not (is_identifier(name) and is_identifier(version)):
+        raise TargetError(f"--out {options.out}: must end in NAME/VERSION, such as models/stroke-cnn/1")
+    if options.out.exists() and not options.force:
+        raise TargetError(f"{options.out}: exists already; take the next version, or --force to replace it")
+    beside = options.model.parent / "spec.json"
+    try:
+        recorded = ModelSpec.from_json(beside.read_text("utf-8")) if beside.exists() else None
+        labels = options.labels or (recorded.labels if recorded else ())
+        positive = options.positive or (recorded.positive_label if recorded else "")
+        threshold = options.threshold
+        if threshold is None and recorded is not None:
+            threshold = recorded.threshold
+        if not labels or not positive or threshold is None:
+            raise ConversionError(
+                f"there is no spec.json beside {options.model}, so --labels, --positive and --threshold are needed"
+            )
+        if recorded is None:
+            recorded = ModelSpec(name, version, labels, positive, threshold)
+        return replace(
+            recorded,
+            name=name,
+            version=version,
+            labels=labels,
+            positive_label=positive,
+            threshold=threshold,
+            provenance={**recorded.provenance, **describe_conversion(options)},
+        )
+    except ModelFileError as error:
+        raise ConversionError(error.message) from None
+
+
+def describe_conversion(options: ConvertOptions) -> Mapping[str, str]:
+    """What the spec records of this conversion."""
+    facts = {f"converted_with_{tool}": installed_version(tool) for tool in RECORDED_TOOLS}
+    facts |= {
+        "source_file": options.model.name,
+        "opset": str(options.opset),
+        "created": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    if options.model.is_file():
+        facts["source_sha256"] = sha256_hex(options.model.read_bytes())
+    return facts
+
+
+def install(files: Mapping[str, bytes], out: Path, *, force: bool) -> None:
+    """Writes a model folder aside, loads it as the server would, and moves it into place by renames.
+
+    Raises:
+        TargetError: the folder cannot be written, or what was written does not load; what was there before is there.
+    """
+    # Hidden, so that no server takes it for a version; same name and version, so that it loads from there.
+    staging = out.parent.parent / f".staging-{os.getpid()}"
+    staged = staging / out.parent.name / out.name
+    try:
+        staged.mkdir(parents=True)
+        for name, data in files.items():
+            with (staged / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        load_model(staged)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if force and out.exists():
+            out.rename(staging / "replaced")
+        staged.rename(out)
+    except ModelFileError as error:
+        raise TargetError(f"the written model does not load: {error.message}") from None
+    except OSError as error:
+        if (staging / "replaced").exists() and not out.exists():
+            (staging / "replaced").rename(out)
+        raise TargetError(f"{out}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,40 @@
+"""What can go wrong in a conversion. Each message says what was found, what was wanted, and what to do.
+
+    ConversionError
+    ├── SourceError            the model to convert cannot be used
+    ├── InputRangeError        the model and --input-range do not fit together
+    ├── TargetError            the result cannot be written where it should be
+    ├── OutputNamesError       parity: names or types differ from the contract
+    ├── OutputShapeError       parity: shapes differ from the source model's
+    └── OutputValuesError      parity: values differ by more than the tolerance
+"""
+
+from __future__ import annotations
+
+
+class ConversionError(Exception):
+    """Base of all errors of the converter."""
+
+
+class SourceError(ConversionError):
+    """The model to convert cannot be used."""
+
+
+class InputRangeError(ConversionError):
+    """The model and --input-range do not fit together."""
+
+
+class TargetError(ConversionError):
+    """The result cannot be written where it should be."""
+
+
+class OutputNamesError(ConversionError):
+    """Input or output of the graph do not have the names, types or dimensions of the contract."""
+
+
+class OutputShapeError(ConversionError):
+    """The converted model answers in another shape than the source model."""
+
+
+class OutputValuesError(ConversionError):
+    """The converted model answers other values than the source model."""

@@ -1,0 +1,70 @@
+"""From a trained model to ONNX bytes that follow ``server.contract``: names, types, scaling in the graph, the spec."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import onnx
+import tensorflow as tf
+import tf2onnx
+
+from converter.errors import SourceError
+from converter.source import SourceModel, describe
+from server.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+
+INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
+"""What the model was trained on → what bytes are divided by before they reach it."""
+
+logging.getLogger("tf2onnx").setLevel(logging.WARNING)
+
+
+def export_model(source: SourceModel, *, input_range: str, opset: int) -> onnx.ModelProto:
+    """Exports a model that takes uint8 [N, height, width, channels] and gives float32 [N, classes].
+
+    Raises:
+        SourceError: tf2onnx cannot express the model.
+    """
+    signature = tf.TensorSpec((None, source.height, source.width, source.channels), tf.uint8, name=INPUT_NAME)
+    divisor = INPUT_RANGES[input_range]
+
+    @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
+    def answer(image: Any) -> Any:
+        pixels = tf.cast(image, tf.float32)
+        return to_probabilities(source.call(pixels if divisor == 1 else pixels / divisor), source.outputs)
+
+    try:
+        # from_keras fails on a Sequential model of Keras 3 (tf2onnx 1.17); a function with a signature does not.
+        model, _ = tf2onnx.convert.from_function(answer, input_signature=[signature], opset=opset)
+    except Exception as error:  # tf2onnx raises whatever its handlers do
+        raise SourceError(f"tf2onnx cannot express the model at opset {opset}: {describe(error)}") from None
+    rename_output(model.graph, OUTPUT_NAME)
+    return model
+
+
+def to_probabilities(answer: Any, outputs: int) -> Any:
+    """One sigmoid becomes two probabilities: it is that of the second class, as Keras counts them."""
+    return tf.concat([1.0 - answer, answer], axis=1) if outputs == 1 else answer
+
+
+def rename_output(graph: Any, name: str) -> None:
+    """Gives the graph's only output its name: tf2onnx derives one from the function."""
+    old = graph.output[0].name
+    for node in graph.node:
+        node.output[:] = [name if output == old else output for output in node.output]
+        node.input[:] = [name if input_ == old else input_ for input_ in node.input]
+    graph.output[0].name = name
+
+
+def embed_spec(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
+    """Returns the file's bytes with the spec in its metadata, after ONNX's own checker.
+
+    Raises:
+        SourceError: the checker refuses the graph.
+    """
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise SourceError(f"onnx.checker refuses the exported graph: {describe(error)}") from None
+    return bytes(model.SerializeToString())

@@ -1,0 +1,19 @@
+"""``python -m server``: settings in, exit code out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from server.config import read_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the server. Returns 0 after a clean stop, 1 when it cannot serve; usage errors exit with 2."""
+    config = read_config(argv)
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    from server.app import serve  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
+
+    return serve(config)

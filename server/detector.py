@@ -1,0 +1,167 @@
+"""The core: image bytes in, judgement out. No transport here; gRPC calls it, and so would anything else.
+
+At most ``workers`` images are decoded and judged at the same time, because each of them keeps a processor busy and
+holds a decoded image in memory; the others wait, up to a bound, and no longer than their caller does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.contract import ModelSpec
+from server.errors import BudgetExceededError, IntegrityError, OverloadedError, RequestError
+from server.manifest import sha256_hex
+from server.preprocess import DEFAULT_LIMITS, ImageLimits, ImageWarning, load_pixels
+from server.registry import ModelRegistry
+from server.runtime import OnnxModel
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a caller waits. Measured on the monotonic clock, so that a step of the wall clock changes nothing."""
+
+    seconds: float
+    """From ``started`` on."""
+
+    is_wanted: Callable[[], bool] = lambda: True
+    """False once the caller has gone: then no work is started for it."""
+
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, at least 0."""
+        return max(0.0, self.started + self.seconds - time.monotonic())
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The judgement of one image."""
+
+    model: OnnxModel
+    label: str
+    confidence: float
+    """Probability of ``label``, in [0, 1]."""
+
+    probabilities: tuple[float, ...]
+    """In the order of ``model.spec.labels``."""
+
+    image_sha256: str
+    decode_ms: float
+    queue_ms: float
+    inference_ms: float
+    warnings: tuple[ImageWarning, ...]
+
+
+class Detector:
+    """Judges images with the models of a registry. Safe to call from many threads."""
+
+    def __init__(
+        self, registry: ModelRegistry, *, workers: int, queue: int, limits: ImageLimits = DEFAULT_LIMITS
+    ) -> None:
+        """Args:
+        registry: the models.
+        workers: images in work at the same time, at least 1.
+        queue: images that may wait for a worker, at least 0.
+        limits: what an image may be.
+        """
+        self.registry = registry
+        self.limits = limits
+        self._workers = threading.BoundedSemaphore(workers)
+        self._places = threading.BoundedSemaphore(workers + queue)
+
+    def detect(
+        self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
+    ) -> Detection:
+        """Judges one encoded image.
+
+        Args:
+            image: the bytes of a PNG or JPEG file.
+            budget: how long the caller waits.
+            model_name: empty for the default model.
+            model_version: empty for the version served by default.
+            image_sha256: what the caller says the SHA-256 of ``image`` is, or empty.
+
+        Raises:
+            ImageError, RequestError, IntegrityError, ModelNotFoundError, OverloadedError, BudgetExceededError,
+            UnavailableError: see ``server.errors``.
+        """
+        model = self.registry.get(model_name, model_version)
+        digest = sha256_hex(image)
+        check_digest(image_sha256, digest)
+        with self._take_worker(budget):
+            dequeued = time.monotonic()
+            pixels = load_pixels(image, model.input_format, self.limits)
+            decoded = time.monotonic()
+            probabilities = model.run(pixels.array[np.newaxis])[0]
+            answered = time.monotonic()
+        index = decide(probabilities, model.spec)
+        return Detection(
+            model=model,
+            label=model.spec.labels[index],
+            confidence=float(probabilities[index]),
+            probabilities=tuple(float(p) for p in probabilities),
+            image_sha256=digest,
+            decode_ms=1000 * (decoded - dequeued),
+            queue_ms=1000 * (dequeued - budget.started),
+            inference_ms=1000 * (answered - decoded),
+            warnings=pixels.warnings,
+        )
+
+    @contextmanager
+    def _take_worker(self, budget: Budget) -> Iterator[None]:
+        """Holds one of the workers, after waiting for it no longer than the caller does."""
+        if not self._places.acquire(blocking=False):
+            raise OverloadedError(
+                "QUEUE_FULL", "The server has as many images waiting as it accepts: try again in a moment."
+            )
+        try:
+            if not self._workers.acquire(timeout=budget.remaining):
+                raise BudgetExceededError("DEADLINE_IN_QUEUE", "The deadline passed while the image was waiting.")
+            try:
+                if not budget.is_wanted():
+                    raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
+                yield
+            finally:
+                self._workers.release()
+        finally:
+            self._places.release()
+
+
+def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:
+    """Returns the index of the answered label.
+
+    The positive label when its probability exceeds the threshold (as in the paper: risk > 0.05), otherwise the most
+    probable of the others.
+
+    Raises:
+        ArithmeticError: the model answered something that is not a probability; a fault of the model, not the image.
+    """
+    if not np.isfinite(probabilities).all():
+        raise ArithmeticError("the model's answer is not finite")
+    if probabilities[spec.positive_index] > spec.threshold:
+        return spec.positive_index
+    others = probabilities.copy()
+    others[spec.positive_index] = -1.0
+    return int(others.argmax())
+
+
+def check_digest(stated: str, actual: str) -> None:
+    """Compares the SHA-256 that the caller stated, if any, with that of the bytes that arrived."""
+    if not stated:
+        return
+    if len(stated) != 64 or not set(stated.lower()) <= set("0123456789abcdef"):
+        raise RequestError("IMAGE_SHA256_INVALID", "image_sha256 must be 64 hexadecimal digits, or empty.")
+    if stated.lower() != actual:
+        raise IntegrityError(
+            "IMAGE_ALTERED",
+            "The image that arrived is not the one that was sent: its SHA-256 differs. Send it again; if that "
+            "happens again, check the network and the disk it was read from.",
+        )

@@ -1,0 +1,156 @@
+"""Where errors become gRPC status codes and requests become log lines. The only caller of ``context.abort``.
+
+    ImageError, RequestError  INVALID_ARGUMENT
+    IntegrityError            DATA_LOSS
+    ModelNotFoundError        NOT_FOUND
+    OverloadedError           RESOURCE_EXHAUSTED
+    BudgetExceededError       DEADLINE_EXCEEDED
+    UnavailableError          UNAVAILABLE
+    anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
+
+The reason goes into the trailing metadata ``stroke-reason``. Neither the text of an unexpected exception nor an image
+reaches a caller or a log line.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from server.errors import (
+    BudgetExceededError,
+    ImageError,
+    IntegrityError,
+    ModelNotFoundError,
+    OverloadedError,
+    RequestError,
+    StrokeError,
+    UnavailableError,
+)
+
+logger = logging.getLogger(__name__)
+
+REASON_KEY = "stroke-reason"
+STATUS_CODES: dict[type[StrokeError], grpc.StatusCode] = {
+    ImageError: grpc.StatusCode.INVALID_ARGUMENT,
+    RequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    IntegrityError: grpc.StatusCode.DATA_LOSS,
+    ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    BudgetExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a caller learns of an error."""
+
+    code: grpc.StatusCode
+    reason: str
+    message: str
+
+
+def to_status(error: Exception, request_id: str) -> Status:
+    """Translates an error for the caller; logs the traceback of an unexpected one under ``request_id``."""
+    code = STATUS_CODES.get(type(error)) if isinstance(error, StrokeError) else None
+    if code is not None and isinstance(error, StrokeError):
+        return Status(code, error.reason, error.message)
+    logger.error("internal error id=%s", request_id, exc_info=error)
+    return Status(grpc.StatusCode.INTERNAL, "INTERNAL", f"Internal error of the server (id {request_id}).")
+
+
+class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
+    """Wraps every method below ``prefix``: errors to codes, a log line a call, a count of open calls."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._lock = threading.Lock()
+        self._open_calls = 0
+
+    @property
+    def open_calls(self) -> int:
+        """Calls whose handler is running."""
+        return self._open_calls
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """See ``grpc.ServerInterceptor``. Runs on gRPC's one polling thread, so it only wraps."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(self._prefix):
+            return handler
+        name = method.rpartition("/")[2]
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._wrap_unary(handler.unary_unary, name), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            self._wrap_stream(handler.stream_stream, name), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _wrap_unary(self, behaviour: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            with Call(self, name, getattr(request, "id", ""), context):
+                return behaviour(request, context)
+
+        return call
+
+    def _wrap_stream(self, behaviour: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Iterator[Any]]:
+        def call(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with Call(self, name, "", context):
+                yield from behaviour(requests, context)
+
+        return call
+
+    def change_open_calls(self, change: int) -> None:
+        """Counts a call that starts (1) or ends (-1)."""
+        with self._lock:
+            self._open_calls += change
+
+
+class Call:
+    """One call from its handler's start to its end, as a context manager."""
+
+    def __init__(
+        self, interceptor: CallInterceptor, name: str, request_id: str, context: grpc.ServicerContext
+    ) -> None:
+        self._interceptor = interceptor
+        self._name = name
+        self._request_id = request_id
+        self._context = context
+        self._started = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._interceptor.change_open_calls(1)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            status = None
+            request_id = printable_id(self._request_id) or uuid.uuid4().hex
+            if isinstance(error, Exception):
+                status = to_status(error, request_id)
+            logger.info(
+                "%s id=%s code=%s%s ms=%.1f",
+                self._name,
+                request_id,
+                status.code.name if status else "OK",
+                f" reason={status.reason}" if status else "",
+                1000 * (time.monotonic() - self._started),
+            )
+        finally:
+            self._interceptor.change_open_calls(-1)
+        if status is not None:
+            self._context.set_trailing_metadata(((REASON_KEY, status.reason),))
+            self._context.abort(status.code, status.message)
+
+
+def printable_id(request_id: str) -> str:
+    """The id when it can stand in a log line, otherwise nothing."""
+    return request_id if len(request_id) <= 128 and request_id.isascii() and request_id.isprintable() else ""

@@ -1,0 +1,170 @@
+"""``manifest.json`` beside a model file: what its bytes must be and what it must answer on this very box.
+
+Nothing else in the chain would notice one flipped bit in a weight: ONNX Runtime loads it silently. So the converter
+writes, and the server verifies before it serves: the SHA-256 of each file, and golden vectors, that is inputs that
+anyone can make again from a seed, with the probabilities that the model gave for them where it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import ModelFileError
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+MANIFEST_SCHEMA = 1
+GOLDEN_GRID = 8
+"""Cells a side of the coarse pattern in a golden input."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a model folder."""
+
+    sha256: str
+    """64 lower-case hexadecimal digits."""
+
+    size: int
+    """In bytes."""
+
+    tolerance: float
+    """Largest absolute difference of a probability from the golden vectors that still counts as the same model."""
+
+
+@dataclass(frozen=True)
+class GoldenVector:
+    """A seed of ``make_golden_input`` and the probabilities, in label order, that belong to it."""
+
+    seed: int
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of ``manifest.json``."""
+
+    files: Mapping[str, FileRecord]
+    golden: tuple[GoldenVector, ...]
+    parity: Mapping[str, float]
+    """Differences from the source model that the converter measured, by name; for people."""
+
+    def to_json(self) -> str:
+        """Returns the text of ``manifest.json``."""
+        document = {
+            "schema": MANIFEST_SCHEMA,
+            "files": {
+                name: {"sha256": record.sha256, "size": record.size, "tolerance": record.tolerance}
+                for name, record in self.files.items()
+            },
+            "golden": [{"seed": vector.seed, "probabilities": list(vector.probabilities)} for vector in self.golden],
+            "parity": dict(self.parity),
+        }
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ValueError: it is no such document; the text says why.
+        """
+        document: Any = json.loads(text)
+        try:
+            if document["schema"] != MANIFEST_SCHEMA:
+                raise ValueError(f"its schema is {document['schema']!r}, this server knows {MANIFEST_SCHEMA}")
+            files = {
+                str(name): FileRecord(str(entry["sha256"]), int(entry["size"]), float(entry["tolerance"]))
+                for name, entry in document["files"].items()
+            }
+            golden = tuple(
+                GoldenVector(int(entry["seed"]), tuple(float(p) for p in entry["probabilities"]))
+                for entry in document["golden"]
+            )
+            parity = {str(name): float(value) for name, value in document["parity"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"a part is missing or of the wrong type ({error!r})") from error
+        if MODEL_FILE not in files or not golden:
+            raise ValueError(f"it needs an entry for {MODEL_FILE} and at least one golden vector")
+        return cls(files, golden, parity)
+
+
+def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Makes the input of a golden vector: uint8 [height, width, channels], all channels alike, as in a grey image.
+
+    A coarse pattern under fine noise, so that early and late layers both have something to answer. NumPy guarantees the
+    stream of ``RandomState`` for ever (NEP 19), which it does not for its newer generators.
+    """
+    random = np.random.RandomState(seed)
+    coarse = random.randint(0, 200, (GOLDEN_GRID, GOLDEN_GRID)).astype(np.uint8)
+    rows, columns = (np.arange(side) * GOLDEN_GRID // side for side in (height, width))
+    grey = coarse[np.ix_(rows, columns)] + random.randint(0, 56, (height, width)).astype(np.uint8)
+    return np.ascontiguousarray(np.repeat(grey[:, :, np.newaxis], channels, axis=2))
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads ``manifest.json`` of a model folder.
+
+    Raises:
+        ModelFileError: reasons MODEL_NOT_FOUND, MANIFEST_MISSING, MANIFEST_INVALID.
+    """
+    path = folder / MANIFEST_FILE
+    if not folder.is_dir():
+        raise ModelFileError("MODEL_NOT_FOUND", f"{folder}: there is no such model folder; {HOW_TO_MAKE}")
+    try:
+        return Manifest.from_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelFileError(
+            "MANIFEST_MISSING", f"{path}: missing, so the model cannot be verified; {HOW_TO_MAKE}"
+        ) from None
+    except OSError as error:
+        raise ModelFileError("MANIFEST_INVALID", f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}") from None
+    except ValueError as error:
+        raise ModelFileError("MANIFEST_INVALID", f"{path}: not a manifest: {error}; {HOW_TO_MEND}") from None
+
+
+def read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+    """Reads one file of a model folder and checks it against the manifest.
+
+    The bytes returned are the bytes that were hashed: nothing can change them between check and use.
+
+    Raises:
+        ModelFileError: reasons MODEL_FILE_MISSING, MODEL_FILE_TRUNCATED, MODEL_FILE_ALTERED.
+    """
+    path, record = folder / name, manifest.files[name]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(
+            "MODEL_FILE_MISSING", f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}"
+        ) from None
+    if len(data) < record.size:
+        raise ModelFileError(
+            "MODEL_FILE_TRUNCATED",
+            f"{path}: truncated, {len(data):,} of {record.size:,} bytes are there; {HOW_TO_MEND}",
+        )
+    digest = sha256_hex(data)
+    if digest != record.sha256:
+        raise ModelFileError(
+            "MODEL_FILE_ALTERED",
+            f"{path}: altered, its SHA-256 is {digest[:12]}… and {MANIFEST_FILE} says {record.sha256[:12]}…; "
+            f"{HOW_TO_MEND}",
+        )
+    return data
+
+
+HOW_TO_MAKE = "make one with 'python -m converter MODEL -o models/NAME/VERSION'"
+HOW_TO_MEND = "copy the model folder again from where it was made, or convert the model again (python -m converter)"

@@ -1,0 +1,119 @@
+"""The models that are served: found on disk, verified, and looked up by name and version."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from server.contract import is_identifier
+from server.errors import ModelFileError, ModelNotFoundError, UnavailableError
+from server.manifest import HOW_TO_MAKE
+from server.runtime import OnnxModel, load_model
+
+logger = logging.getLogger(__name__)
+
+
+class ModelRegistry:
+    """Models by name and version. Empty, and so answering UnavailableError, until ``load`` is through."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], OnnxModel] = {}
+        self._default: OnnxModel | None = None
+
+    def load(self, root: Path, wanted: str, *, threads: int) -> None:
+        """Loads and verifies models; either all that are wanted are served afterwards, or none.
+
+        Args:
+            root: folder of ``<name>/<version>/``.
+            wanted: ``NAME`` or ``NAME/VERSION``, several separated by commas, the first being the default; empty:
+                the newest version of the only model in ``root``.
+            threads: threads inside one run of a model.
+
+        Raises:
+            ModelFileError: nothing to serve, an ambiguous wish, or any model that cannot be served.
+        """
+        folders = [find_model(root, wish.strip()) for wish in wanted.split(",")] if wanted else [find_only_model(root)]
+        loaded = [load_model(folder, threads=threads) for folder in folders]
+        for model in loaded:
+            logger.info("loaded %s %s sha256=%s", model.spec.name, model.spec.version, model.digest)
+        self._models = {(model.spec.name, model.spec.version): model for model in loaded}
+        self._default = loaded[0]
+
+    def get(self, name: str = "", version: str = "") -> OnnxModel:
+        """Returns a model: the default one without a name, the first served version without a version.
+
+        Raises:
+            ModelNotFoundError: reason MODEL_NOT_FOUND.
+            UnavailableError: reason SERVER_STARTING.
+        """
+        default = self.default
+        if not version and name in ("", default.spec.name):
+            return default
+        name = name or default.spec.name
+        for model in self._models.values():
+            if model.spec.name == name and version in ("", model.spec.version):
+                return model
+        # The name is the caller's own text, so it is cut before it is echoed.
+        raise ModelNotFoundError(
+            "MODEL_NOT_FOUND",
+            f"No model {name[:100]!r}{f' version {version[:100]!r}' if version else ''} is served here; "
+            f"served: {', '.join(f'{m.spec.name} {m.spec.version}' for m in self)}.",
+        )
+
+    @property
+    def default(self) -> OnnxModel:
+        """The model that answers a request without a name.
+
+        Raises:
+            UnavailableError: reason SERVER_STARTING.
+        """
+        if self._default is None:
+            raise UnavailableError("SERVER_STARTING", "The server is still loading its model: try again in a moment.")
+        return self._default
+
+    def __iter__(self) -> Iterator[OnnxModel]:
+        """All served models, ordered by name, then version."""
+        return iter(sorted(self._models.values(), key=lambda m: (m.spec.name, sort_version(m.spec.version))))
+
+
+def find_only_model(root: Path) -> Path:
+    """Returns the newest version of the only model below ``root``."""
+    names = list_folders(root)
+    if not names:
+        raise ModelFileError("MODEL_NOT_FOUND", f"{root}: there is no model in this folder; {HOW_TO_MAKE}")
+    if len(names) > 1:
+        raise ModelFileError(
+            "MODEL_AMBIGUOUS",
+            f"{root}: holds {', '.join(names)}; name the ones to serve, the default first: --model {','.join(names)}",
+        )
+    return find_model(root, names[0])
+
+
+def find_model(root: Path, wish: str) -> Path:
+    """Returns the folder of ``NAME/VERSION``, or of the newest version of ``NAME``."""
+    name, slash, version = wish.partition("/")
+    if not is_identifier(name) or (slash and not is_identifier(version)):
+        raise ModelFileError("MODEL_NOT_FOUND", f"--model {wish!r}: not of the form NAME or NAME/VERSION")
+    if not slash:
+        versions = list_folders(root / name)
+        if not versions:
+            raise ModelFileError(
+                "MODEL_NOT_FOUND",
+                f"{root / name}: there is no such model; in {root}: {', '.join(list_folders(root)) or 'none'}; "
+                f"{HOW_TO_MAKE}",
+            )
+        version = max(versions, key=sort_version)
+    return root / name / version
+
+
+def list_folders(root: Path) -> list[str]:
+    """Names of the sub-folders that can be a model or a version, sorted; half-written ones start with a dot."""
+    if not root.is_dir():
+        return []
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and is_identifier(entry.name))
+
+
+def sort_version(version: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts 10 after 9 and 1.10 after 1.9."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in version.split(".")]

@@ -1,0 +1,166 @@
+"""``stroke.v1.StrokeService`` over the transport-free core: proto in, proto out, nothing else."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import grpc
+
+from proto import stroke_pb2, stroke_pb2_grpc
+from server.detector import Budget, Detection, Detector
+from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
+from server.interceptors import printable_id, to_status
+from server.runtime import OnnxModel
+from server.stream import RequestReader
+
+DRAIN_POLL_SECONDS = 0.1
+"""How often an idle stream looks whether the server is stopping."""
+
+
+class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[misc]  # generated code has no types
+    """See ``proto/stroke.proto``."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        workers: int,
+        streams: int,
+        stream_idle_seconds: float,
+        max_wait_seconds: float,
+        stopping: threading.Event,
+    ) -> None:
+        """Args:
+        detector: the core.
+        workers: images in work at the same time, over all streams.
+        streams: open streams at the same time.
+        stream_idle_seconds: a stream on which nothing arrives for so long is ended.
+        max_wait_seconds: longest wait of one image.
+        stopping: once set, streams finish what they have taken and end with UNAVAILABLE.
+        """
+        self._detector = detector
+        self._stream_idle_seconds = stream_idle_seconds
+        self._max_wait_seconds = max_wait_seconds
+        self._stopping = stopping
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stream-worker")
+        # Twice the workers, so that no worker waits for the network between two images of one stream.
+        self._stream_window = 2 * workers
+        self._stream_places = threading.BoundedSemaphore(streams)
+
+    def Predict(
+        self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> stroke_pb2.PredictResponse:
+        remaining = context.time_remaining()
+        seconds = self._max_wait_seconds if remaining is None else min(remaining, self._max_wait_seconds)
+        return self._predict(request, Budget(seconds, context.is_active))
+
+    def PredictStream(
+        self, requests: Iterator[stroke_pb2.PredictRequest], context: grpc.ServicerContext
+    ) -> Iterator[stroke_pb2.PredictStreamResponse]:
+        if not self._stream_places.acquire(blocking=False):
+            raise OverloadedError("TOO_MANY_STREAMS", "As many streams are open as the server accepts.")
+        reader = RequestReader(requests, self._stream_window, lambda request: self._submit(request, context))
+        try:
+            last_answer = time.monotonic()
+            for answer in reader.read_answers(DRAIN_POLL_SECONDS):
+                if answer is not None:
+                    yield answer.result()
+                    last_answer = time.monotonic()
+                elif self._stopping.is_set():
+                    raise UnavailableError("SERVER_STOPPING", "The server is stopping: send the rest again elsewhere.")
+                elif time.monotonic() - last_answer >= self._stream_idle_seconds:
+                    raise BudgetExceededError(
+                        "STREAM_IDLE", f"Nothing arrived on the stream for {self._stream_idle_seconds:g} s."
+                    )
+        finally:
+            reader.close()
+            self._stream_places.release()
+
+    def GetModel(self, request: stroke_pb2.GetModelRequest, context: grpc.ServicerContext) -> stroke_pb2.Model:
+        registry = self._detector.registry
+        return to_model(registry.get(request.model_name, request.model_version), registry.default)
+
+    def ListModels(
+        self, request: stroke_pb2.ListModelsRequest, context: grpc.ServicerContext
+    ) -> stroke_pb2.ListModelsResponse:
+        default = self._detector.registry.default
+        return stroke_pb2.ListModelsResponse(models=[to_model(model, default) for model in self._detector.registry])
+
+    def _predict(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictResponse:
+        if request.id and not printable_id(request.id):
+            raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
+        detection = self._detector.detect(
+            request.image,
+            budget,
+            model_name=request.model_name,
+            model_version=request.model_version,
+            image_sha256=request.image_sha256,
+        )
+        return to_response(detection, request.id or uuid.uuid4().hex)
+
+    def _submit(
+        self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> Future[stroke_pb2.PredictStreamResponse]:
+        return self._pool.submit(self._answer, request, Budget(self._max_wait_seconds, context.is_active))
+
+    def _answer(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictStreamResponse:
+        """One answer of a stream: an image that cannot be judged becomes an answer too."""
+        try:
+            return stroke_pb2.PredictStreamResponse(response=self._predict(request, budget))
+        except Exception as error:
+            request_id = printable_id(request.id) or uuid.uuid4().hex
+            status = to_status(error, request_id)
+            return stroke_pb2.PredictStreamResponse(
+                error=stroke_pb2.PredictError(
+                    id=request_id, code=status.code.value[0], reason=status.reason, message=status.message
+                )
+            )
+
+
+
+def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResponse:
+    """Domain to proto."""
+    spec = detection.model.spec
+    return stroke_pb2.PredictResponse(
+        id=request_id,
+        label=detection.label,
+        confidence=detection.confidence,
+        scores=[
+            stroke_pb2.ClassScore(label=label, probability=probability)
+            for label, probability in zip(spec.labels, detection.probabilities, strict=True)
+        ],
+        threshold=spec.threshold,
+        model_name=spec.name,
+        model_version=spec.version,
+        model_digest=detection.model.digest,
+        image_sha256=detection.image_sha256,
+        timings=stroke_pb2.Timings(
+            decode_ms=detection.decode_ms, queue_ms=detection.queue_ms, inference_ms=detection.inference_ms
+        ),
+        warnings=[stroke_pb2.Warning(reason=w.reason, message=w.message) for w in detection.warnings],
+    )
+
+
+def to_model(model: OnnxModel, default: OnnxModel) -> stroke_pb2.Model:
+    """Domain to proto."""
+    spec = model.spec
+    return stroke_pb2.Model(
+        name=spec.name,
+        version=spec.version,
+        digest=model.digest,
+        is_default=model is default,
+        task=spec.task,
+        intended_use=spec.intended_use,
+        labels=spec.labels,
+        positive_label=spec.positive_label,
+        threshold=spec.threshold,
+        input_height=model.input_format.height,
+        input_width=model.input_format.width,
+        input_channels=model.input_format.channels,
+        metrics=spec.metrics,
+        provenance=spec.provenance,
+    )
