@@ -1,0 +1,76 @@
+"""Client of StrokeServe: sends brain-CT slices to the server and returns its judgements.
+
+    from client import StrokeClient
+
+    with StrokeClient("127.0.0.1:50051") as client:
+        prediction = client.predict("scan.png")
+        print(prediction.label, prediction.confidence)
+
+It sends the bytes of the file as they are and preprocesses nothing. Every failure is a ``StrokeClientError``.
+Research software: not a medical device, not for diagnosis.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from client._client import StrokeClient
+    from client._errors import (
+        AuthenticationError,
+        ClientClosedError,
+        DeadlineExceededError,
+        ImageReadError,
+        ImageTooLargeError,
+        IntegrityError,
+        InvalidImageError,
+        InvalidRequestError,
+        ModelNotFoundError,
+        OverloadedError,
+        ServerError,
+        ServerUnavailableError,
+        StrokeClientError,
+    )
+    from client._types import ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
+
+__all__ = [
+    "AuthenticationError",
+    "ClientClosedError",
+    "DeadlineExceededError",
+    "ImageReadError",
+    "ImageTooLargeError",
+    "ImageWarning",
+    "IntegrityError",
+    "InvalidImageError",
+    "InvalidRequestError",
+    "ModelInfo",
+    "ModelNotFoundError",
+    "OverloadedError",
+    "Prediction",
+    "PredictionFailure",
+    "ServerError",
+    "ServerUnavailableError",
+    "StrokeClient",
+    "StrokeClientError",
+    "Timings",
+]
+
+_HOMES = {
+    "StrokeClient": "client._client",
+    **dict.fromkeys(("ImageWarning", "ModelInfo", "Prediction", "PredictionFailure", "Timings"), "client._types"),
+}
+"""Modules of the public names that are not errors."""
+
+
+def __getattr__(name: str) -> object:
+    # Names are fetched at first use: `python -m client --help` imports this package, and grpc alone takes 0.15 s.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name, "client._errors")
+    globals()[name] = value = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

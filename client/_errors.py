@@ -1,0 +1,206 @@
+"""The errors of the client, and the only table from gRPC codes to them. ``grpc.RpcError`` never leaves the package.
+
+    StrokeClientError             the one to catch
+    ├── InvalidImageError         the image is at fault: not an image, damaged, of an unsuitable kind
+    │   ├── ImageReadError        its bytes could not be read here
+    │   └── ImageTooLargeError    more bytes or pixels than is accepted
+    ├── InvalidRequestError       another part of the request is at fault
+    ├── IntegrityError            the bytes judged are not the bytes sent, or an answer belongs to another request
+    ├── ModelNotFoundError        no such model or version is served
+    ├── OverloadedError           the server is busy: try again later
+    ├── DeadlineExceededError     no answer in time
+    ├── ServerUnavailableError    no server answers, or it is starting or stopping
+    ├── AuthenticationError       the server wants credentials, or does not accept these
+    ├── ServerError               the server failed, or answered what it should not
+    └── ClientClosedError         the client was used after ``close()``
+
+    code                 error                    code                  error
+    1 CANCELLED          ServerUnavailableError   9  FAILED_PRECONDITION ServerError
+    2 UNKNOWN            ServerError              10 ABORTED             ServerError
+    3 INVALID_ARGUMENT   InvalidRequestError (*)  11 OUT_OF_RANGE        InvalidRequestError
+    4 DEADLINE_EXCEEDED  DeadlineExceededError    12 UNIMPLEMENTED       ServerError
+    5 NOT_FOUND          ModelNotFoundError       13 INTERNAL            ServerError
+    6 ALREADY_EXISTS     ServerError              14 UNAVAILABLE         ServerUnavailableError
+    7 PERMISSION_DENIED  AuthenticationError      15 DATA_LOSS           IntegrityError
+    8 RESOURCE_EXHAUSTED OverloadedError (**)     16 UNAUTHENTICATED     AuthenticationError
+
+(*) With a reason IMAGE_... it is an InvalidImageError, with IMAGE_TOO_LARGE an ImageTooLargeError.
+(**) When gRPC itself refused a message above the server's size limit, it is an ImageTooLargeError.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+REASON_KEY = "stroke-reason"
+"""Trailing metadata in which the server states its machine-readable reason."""
+
+
+class StrokeClientError(Exception):
+    """Base of all errors of the client. ``str()`` gives a sentence that says what happened and what to do.
+
+    Attributes:
+        reason: machine-readable, UPPER_SNAKE: the server's own where it stated one, otherwise made by the client.
+        code: name of the gRPC code, for example ``INVALID_ARGUMENT``; None when no server was involved.
+        request_id: identifies the request in the server's log; None when there was no request.
+    """
+
+    def __init__(self, message: str, reason: str, code: str | None = None, request_id: str | None = None) -> None:
+        super().__init__(message, reason, code, request_id)  # all of them, so that it survives pickling
+        self.message = message
+        self.reason = reason
+        self.code = code
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidImageError(StrokeClientError):
+    """The image is at fault: not an image, damaged, or of a kind that cannot be judged."""
+
+
+class ImageReadError(InvalidImageError):
+    """The bytes of the image could not be read on this side."""
+
+
+class ImageTooLargeError(InvalidImageError):
+    """The image has more bytes or pixels than is accepted."""
+
+
+class InvalidRequestError(StrokeClientError):
+    """A part of the request other than the image is at fault."""
+
+
+class IntegrityError(StrokeClientError):
+    """The bytes judged are not the bytes sent, or an answer belongs to another request."""
+
+
+class ModelNotFoundError(StrokeClientError):
+    """No such model or version is served."""
+
+
+class OverloadedError(StrokeClientError):
+    """The server is busy; the same call may succeed later."""
+
+
+class DeadlineExceededError(StrokeClientError):
+    """There was no answer in time."""
+
+
+class ServerUnavailableError(StrokeClientError):
+    """No server answers, or it is starting or stopping."""
+
+
+class AuthenticationError(StrokeClientError):
+    """The server wants credentials, or does not accept the ones it got."""
+
+
+class ServerError(StrokeClientError):
+    """The server failed, or answered what it should not."""
+
+
+class ClientClosedError(StrokeClientError):
+    """The client, or the channel that it was given, was used after ``close()``."""
+
+
+_CODES: dict[int, tuple[str, type[StrokeClientError], str, str]] = {
+    1: ("CANCELLED", ServerUnavailableError, "SERVER_STOPPED", "the server at {target} dropped the request: try again"),
+    2: ("UNKNOWN", ServerError, "SERVER_FAILED", "the server at {target} failed: its log may say why"),
+    3: ("INVALID_ARGUMENT", InvalidRequestError, "REQUEST_REFUSED", "the server at {target} refused the request"),
+    4: (
+        "DEADLINE_EXCEEDED",
+        DeadlineExceededError,
+        "DEADLINE_EXCEEDED",
+        "no answer from {target} in time: allow more time, or see why it is slow",
+    ),
+    5: ("NOT_FOUND", ModelNotFoundError, "NOT_FOUND", "the server at {target} has no such model: ask which it serves"),
+    6: ("ALREADY_EXISTS", ServerError, "UNEXPECTED_STATUS", "the server at {target} refused the request"),
+    7: (
+        "PERMISSION_DENIED",
+        AuthenticationError,
+        "PERMISSION_DENIED",
+        "the server at {target} does not allow this: ask its operator for access",
+    ),
+    8: ("RESOURCE_EXHAUSTED", OverloadedError, "SERVER_BUSY", "the server at {target} is busy: try again later"),
+    9: ("FAILED_PRECONDITION", ServerError, "UNEXPECTED_STATUS", "the server at {target} is not able to do this now"),
+    10: ("ABORTED", ServerError, "SERVER_ABORTED", "the server at {target} gave the request up: try again"),
+    11: ("OUT_OF_RANGE", InvalidRequestError, "REQUEST_REFUSED", "the server at {target} refused the request"),
+    12: (
+        "UNIMPLEMENTED",
+        ServerError,
+        "CALL_UNKNOWN",
+        "what answers at {target} does not know this call: is it a StrokeServe of the same version?",
+    ),
+    13: ("INTERNAL", ServerError, "SERVER_FAILED", "the server at {target} failed: its log may say why"),
+    14: ("UNAVAILABLE", ServerUnavailableError, "SERVER_UNAVAILABLE", "the server at {target} went away: try again"),
+    15: ("DATA_LOSS", IntegrityError, "IMAGE_ALTERED", "the image changed on its way to {target}: send it again"),
+    16: (
+        "UNAUTHENTICATED",
+        AuthenticationError,
+        "UNAUTHENTICATED",
+        "the server at {target} wants credentials: ask its operator",
+    ),
+}
+
+# gRPC tells these apart only in its text. The order matters: the first text is part of a message with the third.
+_NO_CONNECTION = (
+    ("http1.x server", "NOT_A_GRPC_SERVER", "what answers at {target} is no StrokeServe server: check the port"),
+    ("errors resolving", "HOST_UNKNOWN", "the host of {target} is not known: check the address"),
+    (
+        "failed to connect",
+        "SERVER_UNREACHABLE",
+        "no server answers at {target}: is it running (python -m server)?",
+    ),
+)
+
+
+def error_from_status(
+    number: int, reason: str | None, details: str, *, target: str, request_id: str | None = None
+) -> StrokeClientError:
+    """Returns the error for a gRPC status.
+
+    Args:
+        number: canonical gRPC code; one that is not known counts as UNKNOWN.
+        reason: what the server stated, or None or empty when the status was made by gRPC and not by the server.
+        details: text of the status: the server's sentence when there is a reason, otherwise gRPC's jargon.
+        target: address of the server, for the message.
+        request_id: id of the request that failed.
+    """
+    code, kind, made_reason, sentence = _CODES.get(number, _CODES[2])
+    if reason:
+        if number == 3 and reason.startswith("IMAGE_"):
+            kind = ImageTooLargeError if reason == "IMAGE_TOO_LARGE" else InvalidImageError
+        return kind(details or sentence.format(target=target), reason, code, request_id)
+    if number == 14:
+        for text, connection_reason, connection_sentence in _NO_CONNECTION:
+            if text in details:
+                return kind(connection_sentence.format(target=target), connection_reason, code, request_id)
+    if number == 8 and "larger than max" in details:
+        kind, made_reason = ImageTooLargeError, "IMAGE_TOO_LARGE"
+        sentence = "the image is larger than the server at {target} accepts: send a smaller one"
+    message = sentence.format(target=target)
+    if details and number != 4:  # "Deadline Exceeded" would say it twice
+        message += f" ({details})"
+    return kind(message, made_reason, code, request_id)
+
+
+def error_from_rpc(error: Any, *, target: str, request_id: str | None = None) -> StrokeClientError:
+    """Returns the error for a ``grpc.RpcError``.
+
+    Raise it outside of the ``except`` block: then no frame of gRPC is in the traceback that users see. With
+    STROKE_TRACEBACK=1 in the environment the original becomes its cause.
+    """
+    number, details, reason = 2, type(error).__name__, None
+    if callable(getattr(error, "code", None)):  # a bare RpcError, as an interceptor may raise it, has no status
+        number, details = error.code().value[0], error.details() or ""
+        reason = dict(error.trailing_metadata() or ()).get(REASON_KEY)
+    failure = error_from_status(number, reason, details, target=target, request_id=request_id)
+    if os.environ.get("STROKE_TRACEBACK") == "1":
+        failure.__cause__ = error
+    return failure
+
+
+def error_from_closed(target: str) -> ClientClosedError:
+    return ClientClosedError(f"the client of {target} is closed: make a new one", "CLIENT_CLOSED")

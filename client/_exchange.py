@@ -1,0 +1,134 @@
+"""One image's way out and back: its bytes, the request that carries them, and the checks on the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from typing import BinaryIO
+
+from client._errors import (
+    ImageReadError,
+    ImageTooLargeError,
+    IntegrityError,
+    InvalidImageError,
+    InvalidRequestError,
+    ServerError,
+)
+from client._types import ImageInput, Prediction, Source, prediction_from_proto
+from proto import stroke_pb2
+
+
+def describe_source(image: ImageInput) -> Source:
+    """Returns what names ``image`` in results: never its bytes, so that a list of results stays small.
+
+    Raises:
+        TypeError: it is nothing that can be read as an image.
+    """
+    if isinstance(image, str | os.PathLike):
+        return image
+    if isinstance(image, bytes | bytearray | memoryview):
+        return "<bytes>"
+    if hasattr(image, "read"):
+        name = getattr(image, "name", None)
+        return name if isinstance(name, str) else "<stream>"
+    raise TypeError(f"an image is a path, bytes or a file opened in binary mode, not {type(image).__name__}")
+
+
+def read_image(image: ImageInput, max_bytes: int) -> bytes:
+    """Returns the bytes of ``image``; a file object is read to its end and left open.
+
+    Raises:
+        InvalidImageError: it has no bytes (IMAGE_EMPTY), cannot be read (``ImageReadError``, IMAGE_UNREADABLE), or has
+            more than ``max_bytes`` (``ImageTooLargeError``, IMAGE_TOO_LARGE).
+    """
+    why = ""
+    try:
+        if isinstance(image, str | os.PathLike):
+            with open(image, "rb") as file:
+                data = _read_stream(file, max_bytes)
+        elif isinstance(image, bytes | bytearray | memoryview):
+            data = bytes(image)
+        else:
+            data = _read_stream(image, max_bytes)
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+    except ValueError as error:  # a path with a NUL character, a closed file
+        why = str(error)
+    if why:
+        raise ImageReadError(f"the image cannot be read: {why}", "IMAGE_UNREADABLE")
+    if not data:
+        raise InvalidImageError("the image is empty (0 bytes): check that the export finished", "IMAGE_EMPTY")
+    if len(data) > max_bytes:
+        raise ImageTooLargeError(
+            f"the image has more than {max_bytes / 2**20:g} MiB: is this the right file?", "IMAGE_TOO_LARGE"
+        )
+    return data
+
+
+def _read_stream(file: BinaryIO, max_bytes: int) -> bytes:
+    # Piece by piece, because raw files and pipes return less than asked for; one byte beyond the limit is enough to
+    # know that it is exceeded, so that an endless stream ends.
+    pieces = []
+    missing = max_bytes + 1
+    while missing > 0:
+        piece = file.read(missing)
+        if isinstance(piece, str):
+            raise ValueError("the file is opened as text; open it with mode 'rb'")
+        if not piece:
+            break
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+def build_request(data: bytes, *, model: str, version: str, request_id: str | None) -> stroke_pb2.PredictRequest:
+    """Returns the request for the bytes of one image, with their SHA-256 and an id.
+
+    Raises:
+        InvalidRequestError: a text cannot be sent (REQUEST_REFUSED).
+    """
+    check_text(model, version, request_id or "")
+    return stroke_pb2.PredictRequest(
+        image=data,
+        model_name=model,
+        model_version=version,
+        image_sha256=hashlib.sha256(data).hexdigest(),
+        id=request_id or uuid.uuid4().hex,
+    )
+
+
+def check_text(*texts: str) -> None:
+    """Raises InvalidRequestError, REQUEST_REFUSED, when a text has no UTF-8 form, as arguments of a shell may."""
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise InvalidRequestError(
+            "a model's name, its version or a request id is not valid text: check its spelling", "REQUEST_REFUSED"
+        )
+
+
+def read_answer(response: stroke_pb2.PredictResponse, request: stroke_pb2.PredictRequest, source: Source) -> Prediction:
+    """Returns the judgement in ``response`` when it is sound and belongs to ``request``.
+
+    Raises:
+        IntegrityError: it answers another request (ANSWER_MISPLACED) or judged other bytes (IMAGE_ALTERED).
+        ServerError: its figures are no probabilities, or its label has none (ANSWER_INVALID).
+    """
+    check_id(response.id, request)
+    if response.image_sha256 != request.image_sha256:
+        raise IntegrityError(
+            "the server judged other bytes than were sent: send the image again", "IMAGE_ALTERED", None, request.id
+        )
+    prediction = prediction_from_proto(response, source)
+    figures = (prediction.confidence, prediction.threshold, *prediction.scores.values())
+    # Written so that NaN fails, too; a softmax in float32 may exceed 1 by its rounding.
+    if prediction.label not in prediction.scores or not all(0 <= figure <= 1 + 1e-6 for figure in figures):
+        raise ServerError("the server's answer is not usable: report this", "ANSWER_INVALID", None, request.id)
+    return prediction
+
+
+def check_id(answered_id: str, request: stroke_pb2.PredictRequest) -> None:
+    """Raises IntegrityError, reason ANSWER_MISPLACED, when an answer is not the one to ``request``."""
+    if answered_id != request.id:
+        raise IntegrityError(
+            "the server's answer belongs to another request: report this", "ANSWER_MISPLACED", None, request.id
+        )

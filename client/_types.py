@@ -1,0 +1,182 @@
+"""What the client returns: plain frozen data, free of gRPC and protobuf."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+if TYPE_CHECKING:
+    from client._errors import StrokeClientError
+    from proto import stroke_pb2
+
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+"""An image to judge: a path, the bytes of an encoded image, or a file opened in binary mode."""
+
+Source: TypeAlias = str | os.PathLike[str]
+"""Where an image came from: its path as it was given, ``<bytes>``, or the name of the file object."""
+
+
+@dataclass(frozen=True)
+class ImageWarning:
+    """Something about an image that did not keep it from being judged."""
+
+    reason: str
+    """Machine-readable, UPPER_SNAKE, for example IMAGE_BLANK."""
+
+    message: str
+    """A sentence for people."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Times that the request spent in the server, in milliseconds, all >= 0."""
+
+    decode_ms: float
+    """Checking and decoding the image and bringing it to the model's input size."""
+
+    queue_ms: float
+    """Waiting for a free worker."""
+
+    inference_ms: float
+    """Running the model."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The judgement of one image. ``str()`` gives label, confidence, model and threshold on one line."""
+
+    label: str
+    """The class answered: the positive one when its probability is above ``threshold``. A key of ``scores``."""
+
+    confidence: float
+    """Probability of ``label``, in [0, 1]. With a low threshold a positive answer can have a low confidence."""
+
+    scores: Mapping[str, float]
+    """Probability of every class, in [0, 1], in the model's order."""
+
+    threshold: float
+    """The threshold that was applied to the probability of the positive class, in [0, 1]."""
+
+    model: str
+    """Name of the model that judged."""
+
+    version: str
+    """Version of that model."""
+
+    digest: str
+    """SHA-256 of the model file that judged, 64 lower-case hexadecimal digits."""
+
+    image_sha256: str
+    """SHA-256 of the image bytes that were judged, checked against the bytes that were sent."""
+
+    timings: Timings
+    """Where the server's time went."""
+
+    warnings: tuple[ImageWarning, ...]
+    """What a careful reader should know about this image; usually empty."""
+
+    request_id: str
+    """Identifies the request in the server's log."""
+
+    source: Source
+    """Where the image came from."""
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.confidence:.3f}  ({self.model} {self.version}, threshold {self.threshold:g})"
+
+
+@dataclass(frozen=True)
+class PredictionFailure:
+    """An image of ``predict_many`` that was not judged."""
+
+    source: Source
+    """Where the image came from."""
+
+    error: StrokeClientError
+    """Why it was not judged; ``raise failure.error`` where a failure shall end the run."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A served model, as its file describes it."""
+
+    name: str
+    """Name, unique together with ``version``."""
+
+    version: str
+    """Version."""
+
+    digest: str
+    """SHA-256 of the model file, 64 lower-case hexadecimal digits."""
+
+    is_default: bool
+    """True for the model that answers a request without a name."""
+
+    task: str
+    """What it decides."""
+
+    intended_use: str
+    """What it may be used for, and what not."""
+
+    labels: tuple[str, ...]
+    """Classes, in the order of ``Prediction.scores``."""
+
+    positive_label: str
+    """The label that is answered when its probability is above ``threshold``."""
+
+    threshold: float
+    """Decision threshold on the probability of ``positive_label``, in [0, 1]."""
+
+    input_height: int
+    """Height of the image that the network sees, in pixels; any image is brought to it."""
+
+    input_width: int
+    """Width of the image that the network sees, in pixels."""
+
+    input_channels: int
+    """Channels of the image that the network sees: 1 (grey) or 3 (RGB)."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Recorded figures by name; empty when none were recorded."""
+
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Where it comes from, by name; empty when not recorded."""
+
+
+def prediction_from_proto(response: stroke_pb2.PredictResponse, source: Source) -> Prediction:
+    return Prediction(
+        label=response.label,
+        confidence=response.confidence,
+        scores={score.label: score.probability for score in response.scores},
+        threshold=response.threshold,
+        model=response.model_name,
+        version=response.model_version,
+        digest=response.model_digest,
+        image_sha256=response.image_sha256,
+        timings=Timings(response.timings.decode_ms, response.timings.queue_ms, response.timings.inference_ms),
+        warnings=tuple(ImageWarning(warning.reason, warning.message) for warning in response.warnings),
+        request_id=response.id,
+        source=source,
+    )
+
+
+def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
+    return ModelInfo(
+        name=model.name,
+        version=model.version,
+        digest=model.digest,
+        is_default=model.is_default,
+        task=model.task,
+        intended_use=model.intended_use,
+        labels=tuple(model.labels),
+        positive_label=model.positive_label,
+        threshold=model.threshold,
+        input_height=model.input_height,
+        input_width=model.input_width,
+        input_channels=model.input_channels,
+        # A protobuf map has no order of its own; sorted, two listings of one model read the same.
+        metrics=dict(sorted(model.metrics.items())),
+        provenance=dict(sorted(model.provenance.items())),
+    )

@@ -1,0 +1,179 @@
+"""A small real gRPC server for tests of the client: it records what arrives and misbehaves as it is told."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from proto import stroke_pb2, stroke_pb2_grpc
+
+SERVICE = "stroke.v1.StrokeService"
+
+
+class RefusalError(Exception):
+    """Raised by ``judge``: this image is refused, with the trailing metadata or PredictError that a server sends."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str = "", message: str = "") -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+
+
+class BrokenStreamError(Exception):
+    """Raised by ``judge``: the whole stream ends with this status; None ends it with OK."""
+
+    def __init__(self, code: grpc.StatusCode | None, message: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+def make_response(request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictResponse:
+    """The judgement of a sound server: images whose bytes begin with ``stroke`` are positive."""
+    positive = request.image.startswith(b"stroke")
+    return stroke_pb2.PredictResponse(
+        id=request.id,
+        label="stroke" if positive else "normal",
+        confidence=0.973 if positive else 0.99,
+        scores=[
+            stroke_pb2.ClassScore(label="normal", probability=0.027 if positive else 0.99),
+            stroke_pb2.ClassScore(label="stroke", probability=0.973 if positive else 0.01),
+        ],
+        threshold=0.05,
+        model_name=request.model_name or "stroke-cnn",
+        model_version=request.model_version or "1",
+        model_digest="ab" * 32,
+        image_sha256=hashlib.sha256(request.image).hexdigest(),
+        timings=stroke_pb2.Timings(decode_ms=1.5, queue_ms=0.25, inference_ms=20.125),
+    )
+
+
+MODEL = stroke_pb2.Model(
+    name="stroke-cnn",
+    version="1",
+    digest="ab" * 32,
+    is_default=True,
+    task="stroke classification of one brain-CT slice",
+    intended_use="Research only.",
+    labels=["normal", "stroke"],
+    positive_label="stroke",
+    threshold=0.05,
+    input_height=256,
+    input_width=256,
+    input_channels=3,
+    metrics={"sensitivity": 0.8, "auc": 0.9},
+    provenance={"data": "synthetic"},
+)
+
+
+class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
+    """Answers with ``judge``, which a test replaces to refuse, break or hang."""
+
+    def __init__(self) -> None:
+        self.judge: Callable[[stroke_pb2.PredictRequest], stroke_pb2.PredictResponse] = make_response
+        self.released = threading.Event()
+        self.requests: list[stroke_pb2.PredictRequest] = []
+        self.time_remaining: list[float] = []
+        self.ended_streams: list[str] = []
+
+    @property
+    def images(self) -> list[bytes]:
+        return [request.image for request in self.requests]
+
+    def hang(self, request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictResponse:
+        """A ``judge`` that does not answer before the test ends."""
+        self.released.wait(20)
+        return make_response(request)
+
+    def Predict(self, request, context):  # noqa: N802
+        self.requests.append(request)
+        self.time_remaining.append(context.time_remaining())
+        return self._answer(request, context)
+
+    def PredictStream(self, requests, context):  # noqa: N802
+        ending = "cancelled"
+        try:
+            for request in requests:
+                self.requests.append(request)
+                try:
+                    yield stroke_pb2.PredictStreamResponse(response=self.judge(request))
+                except RefusalError as refusal:
+                    error = stroke_pb2.PredictError(
+                        id=request.id, code=refusal.code.value[0], reason=refusal.reason, message=refusal.message
+                    )
+                    yield stroke_pb2.PredictStreamResponse(error=error)
+                except BrokenStreamError as end:
+                    ending = "broken"
+                    if end.code is None:
+                        return
+                    context.abort(end.code, end.message)
+            if context.is_active():
+                ending = "half-closed"
+        finally:
+            self.ended_streams.append(ending)
+
+    def GetModel(self, request, context):  # noqa: N802
+        if request.model_name not in ("", MODEL.name):
+            context.set_trailing_metadata((("stroke-reason", "MODEL_NOT_FOUND"),))
+            context.abort(grpc.StatusCode.NOT_FOUND, f"There is no model '{request.model_name}'.")
+        return MODEL
+
+    def ListModels(self, request, context):  # noqa: N802
+        return stroke_pb2.ListModelsResponse(models=[MODEL])
+
+    def _answer(self, request, context):
+        try:
+            return self.judge(request)
+        except RefusalError as refusal:
+            if refusal.reason:
+                context.set_trailing_metadata((("stroke-reason", refusal.reason),))
+            context.abort(refusal.code, refusal.message)
+
+
+class FakeServer:
+    """A running server with its servicer and its health service."""
+
+    def __init__(self, servicer: RecordingServicer, port: int = 0) -> None:
+        self.servicer = servicer
+        self.health = health.HealthServicer()
+        self.health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(max_workers=8, thread_name_prefix="fake-server"),
+            options=[("grpc.so_reuseport", 0)],
+        )
+        stroke_pb2_grpc.add_StrokeServiceServicer_to_server(servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.target = f"127.0.0.1:{self.port}"
+        self._server.start()
+
+    def set_serving(self, serving: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        self.health.set(SERVICE, states.SERVING if serving else states.NOT_SERVING)
+
+    def stop(self) -> None:
+        self.servicer.released.set()
+        self._server.stop(None).wait()
+
+
+@contextmanager
+def serve(servicer: RecordingServicer | None = None, port: int = 0) -> Iterator[FakeServer]:
+    """Runs a fake server on a free port, or on ``port``, as long as the block lasts."""
+    server = FakeServer(servicer or RecordingServicer(), port)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Polls until ``condition`` holds, and fails the test when it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not reached in time"
+        time.sleep(0.01)

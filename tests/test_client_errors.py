@@ -1,0 +1,148 @@
+"""Errors of the client: every gRPC code has one, and nothing of gRPC shows."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+
+import grpc
+import pytest
+
+import client as client_package
+from client import StrokeClient, StrokeClientError
+from client._errors import error_from_rpc, error_from_status
+from tests.client_fakes import RefusalError, serve
+
+EXPECTED = {
+    "CANCELLED": "ServerUnavailableError",
+    "UNKNOWN": "ServerError",
+    "INVALID_ARGUMENT": "InvalidRequestError",
+    "DEADLINE_EXCEEDED": "DeadlineExceededError",
+    "NOT_FOUND": "ModelNotFoundError",
+    "ALREADY_EXISTS": "ServerError",
+    "PERMISSION_DENIED": "AuthenticationError",
+    "RESOURCE_EXHAUSTED": "OverloadedError",
+    "FAILED_PRECONDITION": "ServerError",
+    "ABORTED": "ServerError",
+    "OUT_OF_RANGE": "InvalidRequestError",
+    "UNIMPLEMENTED": "ServerError",
+    "INTERNAL": "ServerError",
+    "UNAVAILABLE": "ServerUnavailableError",
+    "DATA_LOSS": "IntegrityError",
+    "UNAUTHENTICATED": "AuthenticationError",
+}
+CODES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serve() as running:
+        yield running
+
+
+def test_table_is_total() -> None:
+    """There is an expectation for each code that gRPC knows."""
+    assert {code.name for code in CODES} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
+def test_every_code_becomes_its_error(server, code: grpc.StatusCode) -> None:
+    """A call that fails with this code raises the documented error, with reason, code and id."""
+
+    def judge(request):
+        raise RefusalError(code, "SOME_REASON", "What happened and what to do.")
+
+    server.servicer.judge = judge
+    # Without the client's own channel there are no retries to wait for.
+    with (
+        grpc.insecure_channel(server.target) as channel,
+        StrokeClient(channel=channel, timeout=5) as client,
+        pytest.raises(StrokeClientError) as caught,
+    ):
+        client.predict(b"x", request_id="r-3")
+
+    error = caught.value
+    assert type(error).__name__ == EXPECTED[code.name]
+    assert (error.code, error.reason, error.request_id) == (code.name, "SOME_REASON", "r-3")
+    assert str(error) == "What happened and what to do."
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
+def test_status_without_a_reason_is_explained(code: grpc.StatusCode) -> None:
+    """A status that gRPC made gets a sentence that names the server, and a reason of the client's own."""
+    error = error_from_status(code.value[0], None, "jargon", target="box:1")
+
+    assert type(error).__name__ == EXPECTED[code.name]
+    assert "box:1" in str(error)
+    assert error.reason == error.reason.upper()
+    assert error.code == code.name
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "details", "kind", "made_reason"),
+    [
+        (3, "IMAGE_UNDECODABLE", "m", "InvalidImageError", "IMAGE_UNDECODABLE"),
+        (3, "IMAGE_TOO_LARGE", "m", "ImageTooLargeError", "IMAGE_TOO_LARGE"),
+        (3, "REQUEST_ID_INVALID", "m", "InvalidRequestError", "REQUEST_ID_INVALID"),
+        (8, None, "SERVER: Received message larger than max (5 vs. 4)", "ImageTooLargeError", "IMAGE_TOO_LARGE"),
+        (8, "OVERLOADED", "m", "OverloadedError", "OVERLOADED"),
+        (14, None, "failed to connect to all addresses; last error: x", "ServerUnavailableError", "SERVER_UNREACHABLE"),
+        (14, None, "errors resolving nowhere:1: x", "ServerUnavailableError", "HOST_UNKNOWN"),
+        (14, None, "failed to connect (… an http1.x server)", "ServerUnavailableError", "NOT_A_GRPC_SERVER"),
+        (14, "STOPPING", "The server stops.", "ServerUnavailableError", "STOPPING"),
+        (99, "NEW", "m", "ServerError", "NEW"),
+    ],
+)  # fmt: skip
+def test_finer_distinctions(number: int, reason: str | None, details: str, kind: str, made_reason: str) -> None:
+    """Images, requests, overload, size and connection faults are told apart."""
+    error = error_from_status(number, reason, details, target="box:1")
+
+    assert (type(error).__name__, error.reason) == (kind, made_reason)
+
+
+def test_bare_rpc_error_is_a_server_error() -> None:
+    """An RpcError without a status, as an interceptor may raise it, is mapped, too."""
+    assert error_from_rpc(grpc.RpcError(), target="box:1").code == "UNKNOWN"
+
+
+def test_no_frame_of_grpc_is_shown(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceback holds neither cause nor context of gRPC, unless STROKE_TRACEBACK=1 asks for it."""
+
+    def judge(request):
+        raise RefusalError(grpc.StatusCode.INTERNAL, "INTERNAL", "m")
+
+    server.servicer.judge = judge
+    monkeypatch.delenv("STROKE_TRACEBACK", raising=False)
+    with StrokeClient(server.target) as client:
+        with pytest.raises(StrokeClientError) as caught:
+            client.predict(b"x")
+        with pytest.raises(StrokeClientError) as caught_in_stream:
+            raise next(client.predict_many([b"x"])).error
+        monkeypatch.setenv("STROKE_TRACEBACK", "1")
+        with pytest.raises(StrokeClientError) as caught_in_full:
+            client.predict(b"x")
+
+    for error in (caught.value, caught_in_stream.value):
+        assert error.__cause__ is None
+        assert error.__context__ is None
+        assert "RpcError" not in "".join(traceback.format_exception(error))
+    assert isinstance(caught_in_full.value.__cause__, grpc.RpcError)
+
+
+def test_errors_survive_pickling() -> None:
+    """An error can cross to another process with all it says."""
+    error = client_package.InvalidImageError("m", "IMAGE_EMPTY", "INVALID_ARGUMENT", "r-4")
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is client_package.InvalidImageError
+    assert (str(copy), copy.reason, copy.code, copy.request_id) == ("m", "IMAGE_EMPTY", "INVALID_ARGUMENT", "r-4")
+
+
+def test_tree_in_the_docstring_is_complete() -> None:
+    """Every error is drawn in the module's docstring and is a StrokeClientError."""
+    import client._errors as module
+
+    for name in client_package.__all__:
+        if name.endswith("Error"):
+            assert issubclass(getattr(client_package, name), StrokeClientError)
+            assert name in module.__doc__
