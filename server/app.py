@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import signal
 import sys
 import threading
@@ -11,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from proto import stroke_pb2, stroke_pb2_grpc
 from server.config import ServerConfig
 from server.detector import Detector
 from server.errors import ModelFileError
+from server.health import HealthServicer
 from server.interceptors import CallInterceptor
 from server.registry import ModelRegistry
 from server.service import StrokeServicer
@@ -24,33 +26,17 @@ from server.service import StrokeServicer
 logger = logging.getLogger(__name__)
 
 SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
-HEALTH_NAMES = ("", SERVICE_NAME)
 TRANSPORT_SLACK = 64 * 1024
+STOP_POLL_SECONDS = 0.2
 DRAIN_POLL_SECONDS = 0.05
-DRAIN_QUIET_SECONDS = 0.2
-"""How long no call may be open before the server is taken as drained: covers calls on their way to a handler."""
+DRAIN_QUIET_SECONDS = 0.5
+DRAIN_ACCEPT_SECONDS = 5.0
+"""A stop of gRPC cancels calls that are still on their way. So calls are accepted until none has arrived for the quiet
+time, at the latest until the accept time is over, while health already sends callers elsewhere."""
 OTHER_CALLS = 4
 """Handler threads for GetModel and ListModels beside those that hold images."""
 
 EXIT_CANNOT_SERVE = 1
-
-
-class HealthServicer(health.HealthServicer):  # type: ignore[misc]  # grpcio has no types
-    """Health with threads of its own, so that it answers while every other handler is busy."""
-
-    def __init__(self) -> None:
-        pool = ThreadPoolExecutor(2, thread_name_prefix="health")
-        super().__init__(experimental_thread_pool=pool)
-        type(self).Check.experimental_thread_pool = pool  # type: ignore[attr-defined]  # read by grpc from the function
-        self.set_all(health_pb2.HealthCheckResponse.NOT_SERVING)  # it starts as SERVING otherwise
-
-    def Check(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> object:  # noqa: N802
-        return super().Check(request, context)
-
-    def set_all(self, status: int) -> None:
-        """Sets the status of the server and of its service."""
-        for name in HEALTH_NAMES:
-            self.set(name, status)
 
 
 class Application:
@@ -58,10 +44,11 @@ class Application:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
+        # Not an Event: its lock is not re-entrant, so a signal handler that sets it can meet the main thread inside it.
+        self._stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._stop_now = threading.Event()
         self._registry = ModelRegistry()
-        self._health = HealthServicer()
+        self._health = HealthServicer(SERVICE_NAME)
         self._calls = CallInterceptor(prefix=f"/{SERVICE_NAME}/")
         self._server = self._build_server()
 
@@ -109,10 +96,13 @@ class Application:
         except ModelFileError as error:
             self._server.stop(None)
             return fail(f"{error.message} [{error.reason}]")
-        if not self._stopping.is_set():
-            self._health.set_all(health_pb2.HealthCheckResponse.SERVING)
-            print(f"serving {self._describe_models()} on {config.host}:{port}", flush=True)
-        self._stopping.wait()
+        self._health.set_serving()
+        print(f"serving {self._describe_models()} on {config.host}:{port}", flush=True)
+        while self._stop_requests.empty():
+            # Not one long wait: a signal that the kernel hands to another thread does not interrupt it (seen under
+            # load), and the handler would be held back as long.
+            time.sleep(STOP_POLL_SECONDS)
+        self._stop_requests.get()
         return self._drain()
 
     def _describe_models(self) -> str:
@@ -120,26 +110,27 @@ class Application:
 
     def _drain(self) -> int:
         """Refuses what is new, finishes what is in flight, and closes."""
-        logger.info("stopping: %d calls are open", self._calls.open_calls)
-        self._health.enter_graceful_shutdown()
+        logger.info("stopping: finishing the calls in flight, for at most %g s", self._config.drain_seconds)
+        self._stopping.set()
+        self._health.end_watches()
+        started = time.monotonic()
+        while (
+            self._stop_requests.empty()
+            and (now := time.monotonic()) - max(self._calls.last_arrival, started) < DRAIN_QUIET_SECONDS
+            and now - started < DRAIN_ACCEPT_SECONDS
+        ):
+            time.sleep(DRAIN_POLL_SECONDS)
         stopped = self._server.stop(self._config.drain_seconds)
-        # Open health watches would hold the stop for its whole grace, so it is cut short once our own calls are done.
-        quiet_since = time.monotonic()
-        while not stopped.wait(DRAIN_POLL_SECONDS) and not self._stop_now.is_set():
-            if self._calls.open_calls:
-                quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since >= DRAIN_QUIET_SECONDS:
-                break
-        unfinished = self._calls.open_calls
-        self._server.stop(None).wait()
-        logger.info("stopped: %d calls were cut off", unfinished)
+        while not stopped.wait(DRAIN_POLL_SECONDS):
+            if not self._stop_requests.empty():
+                logger.warning("stopping at once: calls in flight are cut off")
+                self._server.stop(None)
+        logger.info("stopped")
         return 0
 
     def stop(self, signal_number: int = 0, frame: FrameType | None = None) -> None:
         """Starts to drain; called again, stops at once. Usable as a signal handler."""
-        if self._stopping.is_set():
-            self._stop_now.set()
-        self._stopping.set()
+        self._stop_requests.put(None)
 
 
 def fail(message: str) -> int:

@@ -15,7 +15,6 @@ reaches a caller or a log line.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -68,17 +67,15 @@ def to_status(error: Exception, request_id: str) -> Status:
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Wraps every method below ``prefix``: errors to codes, a log line a call, a count of open calls."""
+    """Wraps every method below ``prefix``: errors to codes, and a log line a call.
+
+    Attributes:
+        last_arrival: when the last call reached its handler, in seconds of ``time.monotonic``.
+    """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._lock = threading.Lock()
-        self._open_calls = 0
-
-    @property
-    def open_calls(self) -> int:
-        """Calls whose handler is running."""
-        return self._open_calls
+        self.last_arrival = 0.0
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """See ``grpc.ServerInterceptor``. Runs on gRPC's one polling thread, so it only wraps."""
@@ -97,55 +94,44 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio h
 
     def _wrap_unary(self, behaviour: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
-            with Call(self, name, getattr(request, "id", ""), context):
+            self.last_arrival = time.monotonic()
+            with Call(name, getattr(request, "id", ""), context):
                 return behaviour(request, context)
 
         return call
 
     def _wrap_stream(self, behaviour: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Iterator[Any]]:
         def call(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with Call(self, name, "", context):
+            self.last_arrival = time.monotonic()
+            with Call(name, "", context):
                 yield from behaviour(requests, context)
 
         return call
-
-    def change_open_calls(self, change: int) -> None:
-        """Counts a call that starts (1) or ends (-1)."""
-        with self._lock:
-            self._open_calls += change
 
 
 class Call:
     """One call from its handler's start to its end, as a context manager."""
 
-    def __init__(
-        self, interceptor: CallInterceptor, name: str, request_id: str, context: grpc.ServicerContext
-    ) -> None:
-        self._interceptor = interceptor
+    def __init__(self, name: str, request_id: str, context: grpc.ServicerContext) -> None:
         self._name = name
         self._request_id = request_id
         self._context = context
         self._started = time.monotonic()
 
     def __enter__(self) -> None:
-        self._interceptor.change_open_calls(1)
+        pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
-            status = None
-            request_id = printable_id(self._request_id) or uuid.uuid4().hex
-            if isinstance(error, Exception):
-                status = to_status(error, request_id)
-            logger.info(
-                "%s id=%s code=%s%s ms=%.1f",
-                self._name,
-                request_id,
-                status.code.name if status else "OK",
-                f" reason={status.reason}" if status else "",
-                1000 * (time.monotonic() - self._started),
-            )
-        finally:
-            self._interceptor.change_open_calls(-1)
+        request_id = printable_id(self._request_id) or uuid.uuid4().hex
+        status = to_status(error, request_id) if isinstance(error, Exception) else None
+        logger.info(
+            "%s id=%s code=%s%s ms=%.1f",
+            self._name,
+            request_id,
+            status.code.name if status else "OK",
+            f" reason={status.reason}" if status else "",
+            1000 * (time.monotonic() - self._started),
+        )
         if status is not None:
             self._context.set_trailing_metadata(((REASON_KEY, status.reason),))
             self._context.abort(status.code, status.message)

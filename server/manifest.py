@@ -104,9 +104,9 @@ def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDAr
     stream of ``RandomState`` for ever (NEP 19), which it does not for its newer generators.
     """
     random = np.random.RandomState(seed)
-    coarse = random.randint(0, 200, (GOLDEN_GRID, GOLDEN_GRID)).astype(np.uint8)
+    coarse = random.randint(0, 200, (GOLDEN_GRID, GOLDEN_GRID), dtype=np.uint8)
     rows, columns = (np.arange(side) * GOLDEN_GRID // side for side in (height, width))
-    grey = coarse[np.ix_(rows, columns)] + random.randint(0, 56, (height, width)).astype(np.uint8)
+    grey = coarse[np.ix_(rows, columns)] + random.randint(0, 56, (height, width), dtype=np.uint8)
     return np.ascontiguousarray(np.repeat(grey[:, :, np.newaxis], channels, axis=2))
 
 

@@ -1,0 +1,33 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import RSNA, ServerProcess, run_server, write_model
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with the tiny model; do not change it."""
+    root = tmp_path_factory.mktemp("models")
+    write_model(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tiny_server(tiny_models: Path) -> Iterator[ServerProcess]:
+    """A server process with the tiny model."""
+    with run_server(tiny_models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rsna() -> Path:
+    """The folder of real slices; they may not be redistributed, so they are not everywhere."""
+    if not RSNA.is_dir():
+        pytest.skip(f"real slices are not here ({RSNA.name} beside the checkout, in shared/data): not tested on them")
+    return RSNA

@@ -1,0 +1,174 @@
+"""Small real things for tests: a tiny ONNX model that follows the contract, images, and server processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from PIL import Image
+
+from proto import stroke_pb2_grpc
+from server.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from server.manifest import MANIFEST_FILE, MODEL_FILE, FileRecord, GoldenVector, Manifest, make_golden_input, sha256_hex
+from server.runtime import OnnxModel
+
+ROOT = Path(__file__).resolve().parent.parent
+SIDE = 64
+SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.05)
+RSNA = ROOT.parent / "shared" / "data" / "rsna_subset"
+
+
+def build_tiny_graph(
+    spec: ModelSpec = SPEC,
+    *,
+    side: int = SIDE,
+    gain: float = 0.05,
+    input_name: str = INPUT_NAME,
+    input_type: int = TensorProto.UINT8,
+    with_spec: bool = True,
+) -> onnx.ModelProto:
+    """A model whose probability of the second label grows with the mean grey level: sigmoid(gain * (mean - 128))."""
+    channels = 1 if spec.colour == "grey" else 3
+    weights = np.zeros((1, len(spec.labels)), np.float32)
+    weights[0, 1] = gain
+    bias = (-128 * weights[0]).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", [input_name], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "axis"], ["column"]),
+        helper.make_node("MatMul", ["column", "weights"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [OUTPUT_NAME], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(input_name, input_type, ["N", side, side, channels])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", len(spec.labels)])],
+        [
+            helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel()),
+            helper.make_tensor("bias", TensorProto.FLOAT, bias.shape, bias),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if with_spec:
+        helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    return model
+
+
+def build_tiny_model(spec: ModelSpec = SPEC, **options: object) -> bytes:
+    """The bytes of ``build_tiny_graph``."""
+    return build_tiny_graph(spec, **options).SerializeToString()  # type: ignore[arg-type]
+
+
+def write_model(root: Path, spec: ModelSpec = SPEC, data: bytes | None = None) -> Path:
+    """Writes ``root/<name>/<version>/`` as the converter does, and returns that folder."""
+    data = data or build_tiny_model(spec)
+    model = OnnxModel(data, source="tiny")
+    shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
+    answers = {seed: model.run(make_golden_input(seed, *shape)[np.newaxis])[0] for seed in (1, 2)}
+    manifest = Manifest(
+        {MODEL_FILE: FileRecord(sha256_hex(data), len(data), 1e-4)},
+        tuple(GoldenVector(seed, tuple(map(float, answer))) for seed, answer in answers.items()),
+        {"image_difference": 0.0},
+    )
+    folder = root / spec.name / spec.version
+    folder.mkdir(parents=True)
+    (folder / MODEL_FILE).write_bytes(data)
+    (folder / MANIFEST_FILE).write_text(manifest.to_json())
+    return folder
+
+
+def with_version(version: str, spec: ModelSpec = SPEC) -> ModelSpec:
+    """The same model in another version."""
+    return replace(spec, version=version)
+
+
+def encode(array: np.ndarray, image_format: str = "PNG", **options: object) -> bytes:
+    """Encodes uint8 [H, W] or [H, W, C]."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def make_slice(level: int = 100, side: int = 96, seed: int = 0) -> np.ndarray:
+    """Noise around a grey level: uint8 [side, side]."""
+    noise = np.random.RandomState(seed).randint(-20, 21, (side, side))
+    return np.clip(level + noise, 0, 255).astype(np.uint8)
+
+
+@dataclass
+class ServerProcess:
+    """A running ``python -m server``."""
+
+    process: subprocess.Popen[str]
+    banner: str
+    """The line that says what is served where."""
+
+    log: list[str]
+    """Lines of standard error so far."""
+
+    @property
+    def address(self) -> str:
+        return self.banner.rsplit(" ", 1)[1]
+
+    @contextmanager
+    def stub(self) -> Iterator[stroke_pb2_grpc.StrokeServiceStub]:
+        """A raw stub, so that tests see what is on the wire."""
+        options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
+        with grpc.insecure_channel(self.address, options=options) as channel:
+            yield stroke_pb2_grpc.StrokeServiceStub(channel)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signals and waits; returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def run_server(models: Path, *flags: str, **environment: str) -> Iterator[ServerProcess]:
+    """Starts ``python -m server`` on a free port and waits until it serves; kills it at the end if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", "--models", str(models), "--port", "0", *flags],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    log: list[str] = []
+    reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
+    reader.start()
+    try:
+        banner = process.stdout.readline().strip()
+        assert re.match(r"serving .* on \S+:\d+$", banner), f"{banner!r} {log}"
+        yield ServerProcess(process, banner, log)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def run_module(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs ``python -m …`` from the root to its end."""
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, **options
+    )

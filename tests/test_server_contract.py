@@ -1,0 +1,74 @@
+"""The spec that travels in a model file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from server.contract import ModelSpec
+from server.errors import ModelFileError
+from tests.fakes import SPEC
+
+
+def test_round_trip_keeps_every_field_and_unknown_keys() -> None:
+    """A spec of a newer converter loses nothing on its way through this one."""
+    document = {**json.loads(SPEC.to_json()), "metrics": {"auc": 0.8}, "later": {"nested": [1, 2]}}
+
+    spec = ModelSpec.from_json(json.dumps(document))
+
+    assert json.loads(spec.to_json()) == document
+    assert spec.extra == {"later": {"nested": [1, 2]}}
+    assert spec.labels == ("normal", "stroke")
+    assert spec.positive_index == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema": 2}, "MODEL_SPEC_UNKNOWN_SCHEMA"),
+        ({"schema": None}, "MODEL_SPEC_UNKNOWN_SCHEMA"),
+        ({"labels": ["stroke"]}, "MODEL_SPEC_INVALID"),
+        ({"labels": ["stroke", "stroke"]}, "MODEL_SPEC_INVALID"),
+        ({"labels": "normal,stroke"}, "MODEL_SPEC_INVALID"),
+        ({"positive_label": "bleed"}, "MODEL_SPEC_INVALID"),
+        ({"threshold": 1.5}, "MODEL_SPEC_INVALID"),
+        ({"threshold": "0.05"}, "MODEL_SPEC_INVALID"),
+        ({"threshold": True}, "MODEL_SPEC_INVALID"),
+        ({"name": "../etc"}, "MODEL_SPEC_INVALID"),
+        ({"version": ""}, "MODEL_SPEC_INVALID"),
+        ({"colour": "cmyk"}, "MODEL_SPEC_INVALID"),
+        ({"fit": "crop"}, "MODEL_SPEC_INVALID"),
+        ({"resample": "magic"}, "MODEL_SPEC_INVALID"),
+        ({"temperature": 0}, "MODEL_SPEC_INVALID"),
+        ({"metrics": {"auc": "high"}}, "MODEL_SPEC_INVALID"),
+        ({"provenance": {"seed": 7}}, "MODEL_SPEC_INVALID"),
+    ],
+)
+def test_unusable_spec_is_refused(change: dict[str, object], reason: str) -> None:
+    """Each field is checked, and the message names it."""
+    document = {**json.loads(SPEC.to_json()), **change}
+
+    with pytest.raises(ModelFileError, match=next(iter(change))) as refusal:
+        ModelSpec.from_json(json.dumps(document))
+
+    assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize("text", ["", "not json", "[]", "3"])
+def test_what_is_no_json_object_is_refused(text: str) -> None:
+    """Garbage under the metadata key is a clear error."""
+    with pytest.raises(ModelFileError) as refusal:
+        ModelSpec.from_json(text)
+
+    assert refusal.value.reason == "MODEL_SPEC_INVALID"
+
+
+@pytest.mark.parametrize("key", ["name", "version", "labels", "positive_label", "threshold"])
+def test_missing_field_is_named(key: str) -> None:
+    """What has no default must be there."""
+    document = json.loads(SPEC.to_json())
+    del document[key]
+
+    with pytest.raises(ModelFileError, match=f"{key} is missing"):
+        ModelSpec.from_json(json.dumps(document))

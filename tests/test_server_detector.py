@@ -1,0 +1,168 @@
+"""The core, without any transport."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.detector import Budget, Detector, decide
+from server.errors import (
+    BudgetExceededError,
+    ImageError,
+    IntegrityError,
+    OverloadedError,
+    RequestError,
+    UnavailableError,
+)
+from server.manifest import sha256_hex
+from server.registry import ModelRegistry
+from server.runtime import OnnxModel
+from tests.fakes import SPEC, encode, make_slice
+
+BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
+FAR = Budget(30)
+
+
+@pytest.fixture
+def registry(tiny_models: Path) -> ModelRegistry:
+    registry = ModelRegistry()
+    registry.load(tiny_models, "", threads=1)
+    return registry
+
+
+@contextmanager
+def held_worker(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keeps one worker busy."""
+    entered, release = threading.Event(), threading.Event()
+    run = OnnxModel.run
+
+    def slow_run(model: OnnxModel, pixels: np.ndarray) -> np.ndarray:
+        entered.set()
+        assert release.wait(10)
+        return run(model, pixels)
+
+    monkeypatch.setattr(OnnxModel, "run", slow_run)
+    thread = threading.Thread(target=detector.detect, args=(BRIGHT, Budget(30)))
+    thread.start()
+    assert entered.wait(10)
+    monkeypatch.setattr(OnnxModel, "run", run)
+    try:
+        yield
+    finally:
+        release.set()
+        thread.join()
+
+
+def test_detection_has_label_scores_and_times(registry: ModelRegistry) -> None:
+    """The confidence is the probability of the label, and the digest is that of the bytes."""
+    detector = Detector(registry, workers=1, queue=0)
+
+    bright, dark = detector.detect(BRIGHT, Budget(30)), detector.detect(DARK, Budget(30))
+
+    assert (bright.label, dark.label) == ("stroke", "normal")
+    assert bright.confidence == bright.probabilities[1] > 0.9
+    assert dark.confidence == dark.probabilities[0] > 0.9
+    assert sum(bright.probabilities) == pytest.approx(1)
+    assert bright.image_sha256 == sha256_hex(BRIGHT)
+    assert min(bright.decode_ms, bright.queue_ms, bright.inference_ms) >= 0
+    assert bright.decode_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("probability", "label"),
+    [(0.0, "normal"), (0.0499, "normal"), (0.0501, "stroke"), (1.0, "stroke")],
+)
+def test_positive_label_is_answered_strictly_above_the_threshold(probability: float, label: str) -> None:
+    """As in the paper: risk > 0.05."""
+    probabilities = np.array([1 - probability, probability], np.float32)
+
+    assert SPEC.labels[decide(probabilities, SPEC)] == label
+
+
+def test_other_labels_compete_below_the_threshold() -> None:
+    """With more than two classes the most probable other one is answered."""
+    spec = type(SPEC)("tiny", "1", ("stroke", "normal", "unclear"), "stroke", 0.9)
+
+    assert decide(np.array([0.8, 0.05, 0.15], np.float32), spec) == 2
+
+
+def test_answer_that_is_not_finite_is_a_fault_of_the_model() -> None:
+    """NaN never becomes a label."""
+    with pytest.raises(ArithmeticError):
+        decide(np.array([np.nan, np.nan], np.float32), SPEC)
+
+
+def test_stated_digest_is_verified(registry: ModelRegistry) -> None:
+    """A flipped bit on the way is found, whatever the case of the digits; nonsense is refused."""
+    detector = Detector(registry, workers=1, queue=0)
+    digest = sha256_hex(BRIGHT)
+    altered = bytearray(BRIGHT)
+    altered[-20] ^= 1
+
+    detector.detect(BRIGHT, FAR, image_sha256=digest.upper())
+    with pytest.raises(IntegrityError):
+        detector.detect(bytes(altered), FAR, image_sha256=digest)
+    with pytest.raises(RequestError):
+        detector.detect(BRIGHT, FAR, image_sha256="abc")
+
+
+def test_full_queue_refuses_at_once(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-pressure instead of a growing line."""
+    detector = Detector(registry, workers=1, queue=0)
+
+    with held_worker(detector, monkeypatch), pytest.raises(OverloadedError):
+        detector.detect(DARK, Budget(30))
+
+    assert detector.detect(DARK, Budget(30)).label == "normal"
+
+
+def test_deadline_ends_the_wait(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits longer than their caller."""
+    detector = Detector(registry, workers=1, queue=1)
+
+    with held_worker(detector, monkeypatch), pytest.raises(BudgetExceededError) as refusal:
+        detector.detect(DARK, Budget(0.05))
+
+    assert refusal.value.reason == "DEADLINE_IN_QUEUE"
+
+
+def test_no_work_for_a_caller_who_has_gone(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled request is not decoded."""
+    detector = Detector(registry, workers=1, queue=0)
+    monkeypatch.setattr("server.detector.load_pixels", lambda *args: pytest.fail("decoded"))
+
+    with pytest.raises(BudgetExceededError) as refusal:
+        detector.detect(DARK, Budget(30, is_wanted=lambda: False))
+
+    assert refusal.value.reason == "CALLER_GONE"
+
+
+def test_worker_is_free_again_after_an_error(registry: ModelRegistry) -> None:
+    """Bad images do not use up the workers."""
+    detector = Detector(registry, workers=1, queue=0)
+
+    for _ in range(5):
+        with pytest.raises(ImageError):
+            detector.detect(b"garbage", Budget(30))
+
+    assert detector.detect(BRIGHT, Budget(30)).label == "stroke"
+
+
+def test_budget_runs_on_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the wall clock changes nothing."""
+    budget = Budget(10)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+
+    assert 9 < budget.remaining <= 10
+
+
+def test_nothing_is_answered_before_a_model_is_loaded() -> None:
+    """The caller learns that the server is starting."""
+    with pytest.raises(UnavailableError):
+        Detector(ModelRegistry(), workers=1, queue=0).detect(BRIGHT, Budget(30))

@@ -1,0 +1,229 @@
+"""The API on the wire, against a real server process with a raw stub."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from proto import stroke_pb2 as pb
+from proto import stroke_pb2_grpc
+from tests.fakes import SIDE, ServerProcess, encode, make_slice, run_server, with_version, write_model
+from tests.test_server_preprocess import REFUSED
+
+BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
+TIMEOUT = 20
+
+
+@pytest.fixture
+def stub(tiny_server: ServerProcess) -> Iterator[stroke_pb2_grpc.StrokeServiceStub]:
+    with tiny_server.stub() as stub:
+        yield stub
+
+
+def reason_of(error: grpc.RpcError) -> str:
+    return dict(error.trailing_metadata())["stroke-reason"]
+
+
+def test_answer_has_every_field(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
+    """All that the proto promises to be always present is present."""
+    answer = stub.Predict(pb.PredictRequest(image=BRIGHT, id="case-1"), timeout=TIMEOUT)
+
+    assert answer.id == "case-1"
+    assert answer.label == "stroke"
+    assert answer.confidence == answer.scores[1].probability > 0.9
+    assert [score.label for score in answer.scores] == ["normal", "stroke"]
+    assert sum(score.probability for score in answer.scores) == pytest.approx(1)
+    assert answer.threshold == 0.05
+    assert (answer.model_name, answer.model_version) == ("tiny", "1")
+    assert len(answer.model_digest) == 64
+    assert answer.image_sha256 == hashlib.sha256(BRIGHT).hexdigest()
+    assert answer.timings.decode_ms > 0
+    assert answer.timings.inference_ms > 0
+    assert not answer.warnings
+
+
+def test_server_makes_an_id_where_there_is_none(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
+    """Every answer can be found in the log."""
+    first, second = (stub.Predict(pb.PredictRequest(image=DARK), timeout=TIMEOUT).id for _ in range(2))
+
+    assert first
+    assert first != second
+
+
+def test_warnings_reach_the_caller(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
+    """A blank slice is answered, with a warning."""
+    answer = stub.Predict(pb.PredictRequest(image=encode(make_slice(0)[:1].repeat(96, 0) * 0)), timeout=TIMEOUT)
+
+    assert [warning.reason for warning in answer.warnings] == ["IMAGE_BLANK"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_refusal_is_invalid_argument_with_its_reason(
+    stub: stroke_pb2_grpc.StrokeServiceStub, name: str
+) -> None:
+    """No odd image becomes UNKNOWN or INTERNAL."""
+    make, reason = REFUSED[name]
+
+    with pytest.raises(grpc.RpcError) as refusal:
+        stub.Predict(pb.PredictRequest(image=make()), timeout=TIMEOUT)
+
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(refusal.value) == reason
+    assert refusal.value.details().endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "reason"),
+    [
+        ({"image_sha256": "0" * 64}, grpc.StatusCode.DATA_LOSS, "IMAGE_ALTERED"),
+        ({"image_sha256": "xyz"}, grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_SHA256_INVALID"),
+        ({"model_name": "other"}, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+        ({"model_version": "9"}, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+        ({"id": "two\nlines"}, grpc.StatusCode.INVALID_ARGUMENT, "ID_INVALID"),
+        ({"id": "x" * 129}, grpc.StatusCode.INVALID_ARGUMENT, "ID_INVALID"),
+    ],
+)
+def test_request_at_fault_has_its_code_and_reason(
+    stub: stroke_pb2_grpc.StrokeServiceStub, change: dict[str, str], code: grpc.StatusCode, reason: str
+) -> None:
+    """Code for machines to retry by, reason for machines to read."""
+    with pytest.raises(grpc.RpcError) as refusal:
+        stub.Predict(pb.PredictRequest(image=BRIGHT, **change), timeout=TIMEOUT)
+
+    assert (refusal.value.code(), reason_of(refusal.value)) == (code, reason)
+
+
+def test_correct_digest_is_accepted(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
+    """The check passes where nothing happened to the bytes."""
+    digest = hashlib.sha256(BRIGHT).hexdigest()
+
+    assert stub.Predict(pb.PredictRequest(image=BRIGHT, image_sha256=digest), timeout=TIMEOUT).label == "stroke"
+
+
+def test_message_above_the_transport_limit_is_refused(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
+    """What is far too large never gets into memory."""
+    with pytest.raises(grpc.RpcError) as refusal:
+        stub.Predict(pb.PredictRequest(image=bytes(17 * 1024 * 1024)), timeout=TIMEOUT)
+
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_stream_answers_in_order_and_survives_bad_images(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
+    """One unusable image is an answer, not the end."""
+    images = [BRIGHT, b"garbage", DARK, b"", BRIGHT] * 10
+    requests = (pb.PredictRequest(image=image, id=str(index)) for index, image in enumerate(images))
+
+    answers = list(stub.PredictStream(requests, timeout=TIMEOUT))
+
+    assert [(a.response.id or a.error.id) for a in answers] == [str(index) for index in range(50)]
+    outcomes = [a.response.label or (a.error.code, a.error.reason) for a in answers[:5]]
+    assert outcomes == ["stroke", (3, "IMAGE_UNDECODABLE"), "normal", (3, "IMAGE_EMPTY"), "stroke"]
+    assert answers[1].error.message
+
+
+def test_stream_answers_before_the_next_request_arrives(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
+    """A caller may wait for each answer before it sends on."""
+    outbox: queue.Queue[pb.PredictRequest | None] = queue.Queue()
+    answers = stub.PredictStream(iter(outbox.get, None), timeout=TIMEOUT)
+
+    for index in range(3):
+        outbox.put(pb.PredictRequest(image=BRIGHT, id=str(index)))
+        assert next(answers).response.id == str(index)
+    outbox.put(None)
+
+    assert list(answers) == []
+
+
+def test_stream_mixes_models_and_reports_unknown_ones(tmp_path: Path) -> None:
+    """Each request of a stream chooses for itself."""
+    for version in ("1", "2"):
+        write_model(tmp_path, with_version(version))
+    with run_server(tmp_path, "--model", "tiny/1,tiny/2") as server, server.stub() as stub:
+        requests = [pb.PredictRequest(image=DARK, model_version=version) for version in ("2", "9", "")]
+        answers = list(stub.PredictStream(iter(requests), timeout=TIMEOUT))
+        models = stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT).models
+
+    assert [a.response.model_version or a.error.reason for a in answers] == ["2", "MODEL_NOT_FOUND", "1"]
+    assert [(m.version, m.is_default) for m in models] == [("1", True), ("2", False)]
+
+
+def test_silent_stream_is_ended(tiny_models: Path) -> None:
+    """A caller who sends nothing does not hold a place for ever."""
+    with run_server(tiny_models, "--stream-idle-seconds", "0.3") as server, server.stub() as stub:
+        never: queue.Queue[pb.PredictRequest | None] = queue.Queue()
+        with pytest.raises(grpc.RpcError) as end:
+            list(stub.PredictStream(iter(never.get, None), timeout=TIMEOUT))
+        never.put(None)
+
+    assert (end.value.code(), reason_of(end.value)) == (grpc.StatusCode.DEADLINE_EXCEEDED, "STREAM_IDLE")
+
+
+def test_streams_are_bounded_and_places_come_back(tiny_models: Path) -> None:
+    """The bound is a clear refusal; a cancelled stream frees its place."""
+    with run_server(tiny_models, "--streams", "1") as server, server.stub() as stub:
+        outbox: queue.Queue[pb.PredictRequest | None] = queue.Queue()
+        first = stub.PredictStream(iter(outbox.get, None), timeout=TIMEOUT)
+        outbox.put(pb.PredictRequest(image=DARK))
+        next(first)
+        with pytest.raises(grpc.RpcError) as refusal:
+            list(stub.PredictStream(iter([pb.PredictRequest(image=DARK)]), timeout=TIMEOUT))
+        assert reason_of(refusal.value) == "TOO_MANY_STREAMS"
+
+        first.cancel()
+        outbox.put(None)
+        codes = [first.code()]
+        while codes[-1] is not grpc.StatusCode.OK:
+            second = stub.PredictStream(iter([pb.PredictRequest(image=DARK)]), timeout=TIMEOUT)
+            with suppress(grpc.RpcError):
+                list(second)
+            codes.append(second.code())
+
+    assert set(codes[1:]) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_model_describes_itself(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
+    """GetModel carries the spec and the input size."""
+    model = stub.GetModel(pb.GetModelRequest(), timeout=TIMEOUT)
+
+    assert (model.name, model.version, model.is_default) == ("tiny", "1", True)
+    assert (list(model.labels), model.positive_label, model.threshold) == (["normal", "stroke"], "stroke", 0.05)
+    assert (model.input_height, model.input_width, model.input_channels) == (SIDE, SIDE, 3)
+    assert "Not a medical device" in model.intended_use
+    assert stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT).models == [model]
+
+
+def test_health_is_serving_for_server_and_service(tiny_server: ServerProcess) -> None:
+    """Standard health checks work, and an unknown service is NOT_FOUND."""
+    with grpc.insecure_channel(tiny_server.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "stroke.v1.StrokeService"):
+            status = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as unknown:
+            health.Check(health_pb2.HealthCheckRequest(service="other"), timeout=TIMEOUT)
+
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_log_has_one_line_a_call_and_no_image(tiny_server: ServerProcess) -> None:
+    """Id, code and time; never what was in the image."""
+    with tiny_server.stub() as stub:
+        stub.Predict(pb.PredictRequest(image=BRIGHT, id="log-me"), timeout=TIMEOUT)
+        with pytest.raises(grpc.RpcError):
+            stub.Predict(pb.PredictRequest(image=b"Jane Doe 1950", id="log-me-too"), timeout=TIMEOUT)
+        stub.Predict(pb.PredictRequest(image=BRIGHT, id="last"), timeout=TIMEOUT)
+
+    while not any("id=last " in line for line in tiny_server.log):
+        pass
+    lines = [line for line in tiny_server.log if "id=log-me" in line]
+    assert len(lines) == 2
+    assert "code=OK" in lines[0]
+    assert "code=INVALID_ARGUMENT reason=IMAGE_UNDECODABLE" in lines[1]
+    assert not any("Jane" in line for line in tiny_server.log)
