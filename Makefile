@@ -1,0 +1,51 @@
+# `make` shows what there is. Everything installs into .venv (all) or .venv-serve (serving only, no TensorFlow).
+PYTHON ?= python3
+PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
+ALL = .venv/bin/python
+SERVE = .venv-serve/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test lint bench model samples proto lock clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## set up everything in .venv
+
+demo: .venv-serve/.installed ## start the server, classify the samples, stop it (no TensorFlow)
+	$(SERVE) samples/demo.py
+
+serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
+	$(SERVE) -m server
+
+test: lint ## set up everything and run all checks
+	$(ALL) -m pytest
+
+lint: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+bench: .venv/.installed ## measure speed, memory and cold start, as ratios in one run
+	$(ALL) -m bench.serving
+
+model: .venv/.installed ## make the bundled model again from nothing (about an hour)
+	sh models/make_default.sh $(ALL)
+
+proto: .venv/.installed ## generate the stubs from proto/stroke.proto
+	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/stroke.proto
+
+lock: .venv/.installed ## resolve the pinned dependencies again
+	sh requirements/lock.sh .venv/bin/uv
+
+clean: ## remove environments and caches
+	rm -rf .venv .venv-serve .mypy_cache .pytest_cache .ruff_cache build
+
+.venv/.installed: requirements/dev.lock
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install $(PIP_FLAGS) -r requirements/dev.lock
+	touch $@
+
+.venv-serve/.installed: requirements/server.lock
+	$(PYTHON) -m venv .venv-serve
+	.venv-serve/bin/pip install $(PIP_FLAGS) -r requirements/server.lock
+	touch $@
