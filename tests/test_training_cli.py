@@ -1,0 +1,111 @@
+"""``python -m training``: flags, help, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from tests.test_training_data import write_discs
+from training.cli import main
+from training.config import PhantomConfig, ScoreConfig, TrainConfig, describe_fields
+
+CONFIGS = (TrainConfig, PhantomConfig, ScoreConfig)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_setting_is_described(config: type) -> None:
+    """Each field has a docstring, which is the help of its flag."""
+    assert set(describe_fields(config)) == {config_field.name for config_field in fields(config)}
+
+
+@pytest.mark.parametrize("command", [[], ["phantom"], ["score"]], ids=["train", "phantom", "score"])
+def test_help_has_an_example_and_needs_no_tensorflow(command: list[str]) -> None:
+    """Help answers without loading TensorFlow, which takes seconds."""
+    code = (
+        "import sys; from training.cli import main\n"
+        f"try: main({[*command, '--help']!r})\n"
+        "finally: assert not {'tensorflow', 'keras'} & sys.modules.keys(), 'TensorFlow was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"example{'' if command else 's'}:\n  python -m" in done.stdout
+
+
+def test_package_runs_as_a_module() -> None:
+    """``python -m training`` without flags says what it needs."""
+    done = subprocess.run([sys.executable, "-m", "training"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "the following arguments are required: --data, --out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--learning-rate", "0"], "--learning-rate must be positive"),
+        (["--validation", "0.7"], "--validation must be between 0 and 0.5"),
+        (["--threshold", "5"], "--threshold must be in [0, 1]"),
+        (["--name", "a/b"], "--name must be made of letters"),
+        (["--patient-pattern", "("], "--patient-pattern is not a regular expression"),
+        (["--patient-pattern", r"\d+"], "--patient-pattern needs a group"),
+    ],
+)
+def test_bad_flag_is_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value out of range gives one line with the flag, and exit code 2."""
+    assert main(["--data", "missing", "--out", "run", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "missing"], "missing is not a folder"),
+        (["--positive", "bleed"], "--positive bleed is not among the class folders: normal, stroke"),
+        (["--out", "data"], "data exists; name another run folder"),
+        (["--out", "data/normal/0 (1).png/run"], "data/normal/0 (1).png"),
+    ],
+    ids=["no-data", "unknown-label", "run-exists", "run-below-a-file"],
+)
+def test_bad_data_is_one_line(
+    flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong with the data or the run folder is one line, and exit code 2."""
+    write_discs(tmp_path / "data", patients=2, slices=1, size=64)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--data", "data", "--out", "run", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_phantom_writes_slices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Synthetic slices come as a folder per class, with progress on the terminal."""
+    out = tmp_path / "phantom"
+    assert main(["phantom", "--out", str(out), "--count", "4", "--seed", "1", "--size", "64", "--processes", "1"]) == 0
+    assert len(list(out.glob("*/*.png"))) == 4
+    captured = capsys.readouterr()
+    assert captured.out == f"{out}\n"
+    assert "drawing: 4/4 (100 %)" in captured.err
+
+
+def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder with something in it is left alone."""
+    (tmp_path / "mine.txt").write_text("x")
+    assert main(["phantom", "--out", str(tmp_path), "--count", "4", "--processes", "1"]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_missing_predictions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that does not exist is one line with its name."""
+    assert main(["score", "--predictions", str(tmp_path / "none.jsonl"), "--labels", "labels.csv"]) == 2
+    assert "none.jsonl: No such file" in capsys.readouterr().err

@@ -1,0 +1,204 @@
+"""Listing, decoding and splitting the images of a training run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.preprocess import load_pixels
+from training.config import DEFAULT_PATIENT_PATTERN
+from training.data import INPUT_FORMAT, compute_fingerprint, decode_images, list_images
+from training.errors import TrainingError
+from training.split import SPLITS, assert_disjoint, find_patients, join_groups, split_groups
+
+
+def write_discs(root: Path, patients: int = 12, slices: int = 2, size: int = 256) -> Path:
+    """Writes grey slices of made-up patients, every second one with a bright disc: ``stroke/2 (1).png``."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:size, :size]
+    for patient in range(patients):
+        label = ("normal", "stroke")[patient % 2]
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for number in range(1, slices + 1):
+            pixels = rng.integers(60, 120, (size, size))
+            if label == "stroke":
+                centre = rng.integers(size // 4, 3 * size // 4, 2)
+                pixels[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 < (size // 8) ** 2] = 230
+            Image.fromarray(pixels.astype(np.uint8)).save(root / label / f"{patient} ({number}).png")
+    return root
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """Stands in for a progress display."""
+
+
+@pytest.fixture
+def discs(tmp_path: Path) -> Path:
+    return write_discs(tmp_path / "discs", patients=4, slices=1, size=64)
+
+
+def test_labels_are_the_sorted_folder_names(discs: Path) -> None:
+    """The order of the labels, and so of the model's output, is that of the sorted class folders."""
+    images = list_images(discs)
+    assert images.labels == ("normal", "stroke")
+    assert images.files == ("normal/0 (1).png", "normal/2 (1).png", "stroke/1 (1).png", "stroke/3 (1).png")
+    assert images.targets.tolist() == [0, 0, 1, 1]
+
+
+def test_other_files_are_counted_and_hidden_ones_are_not(discs: Path) -> None:
+    """A text file in a class folder is reported as ignored; files that the desktop hides do not matter."""
+    (discs / "normal" / "notes.txt").write_text("x")
+    (discs / "normal" / ".cache").mkdir()
+    (discs / "normal" / ".cache" / "0.png").write_bytes(b"")
+    images = list_images(discs)
+    assert (len(images.files), images.ignored) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({}, "has no PNG or JPEG images"),
+        ({"normal": 1}, r"1 class\(es\) \(normal\)"),
+        ({"normal": 1, "stroke": 0}, "class folder stroke has no"),
+        ({"a": 1, "b": 1, "c": 1}, r"3 class\(es\) \(a, b, c\)"),
+    ],
+    ids=["empty", "one-class", "empty-class", "three-classes"],
+)
+def test_folder_without_two_classes_is_refused(tmp_path: Path, folders: dict[str, int], message: str) -> None:
+    """What is not two folders with images says what it is instead."""
+    for name, count in folders.items():
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number}.png").write_bytes(b"")
+    with pytest.raises(TrainingError, match=message):
+        list_images(tmp_path)
+
+
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    """A folder that does not exist is named."""
+    with pytest.raises(TrainingError, match="missing is not a folder"):
+        list_images(tmp_path / "missing")
+
+
+def test_decoded_pixels_are_the_servers(discs: Path, tmp_path: Path) -> None:
+    """A model learns from exactly what the server will show it."""
+    images = list_images(discs)
+    store, digests = decode_images(images, tmp_path, ignore_progress)
+    with store:
+        pixels = store.read_rgb(np.array([3]))[0]
+    data = (discs / images.files[3]).read_bytes()
+    assert np.array_equal(pixels, load_pixels(data, INPUT_FORMAT).array)
+    assert digests[3] == hashlib.sha256(data).hexdigest()
+
+
+def test_grey_images_are_stored_in_one_channel(discs: Path, tmp_path: Path) -> None:
+    """Grey scans take a third of the disk and of the reading."""
+    store, _ = decode_images(list_images(discs), tmp_path, ignore_progress)
+    with store:
+        assert store.read(np.array([0, 2])).shape == (2, 256, 256, 1)
+
+
+def test_one_coloured_image_makes_the_store_coloured(discs: Path, tmp_path: Path) -> None:
+    """Colour is kept wherever it comes up, and the grey images before it stay what they are."""
+    grey = np.asarray(Image.open(discs / "normal" / "0 (1).png").resize((256, 256), Image.Resampling.BILINEAR))
+    Image.new("RGB", (64, 64), (200, 10, 30)).save(discs / "stroke" / "3 (1).png")
+    store, _ = decode_images(list_images(discs), tmp_path, ignore_progress)
+    with store:
+        first, last = store.read_rgb(np.array([0, 3]))
+    assert np.array_equal(first, np.stack([grey] * 3, axis=-1))
+    assert last[0, 0].tolist() == [200, 10, 30]
+
+
+def test_corrupt_image_names_itself(discs: Path, tmp_path: Path) -> None:
+    """One damaged file among many is found by its name."""
+    (discs / "stroke" / "1 (1).png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    with pytest.raises(TrainingError, match=r"stroke/1 \(1\)\.png: The image"):
+        decode_images(list_images(discs), tmp_path, ignore_progress)
+
+
+def test_full_disk_is_noticed_before_decoding(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set whose pixels will not fit says so at once, with both sizes."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match=r"need 0\.0 GB .* 0\.0 GB are free"):
+        decode_images(list_images(discs), tmp_path, ignore_progress)
+
+
+def test_decoding_leaves_no_file(discs: Path, tmp_path: Path) -> None:
+    """The decoded pixels have no name on disk, so that nothing stays whatever happens."""
+    before = sorted(tmp_path.iterdir())
+    store, _ = decode_images(list_images(discs), tmp_path, ignore_progress)
+    with store:
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_fingerprint_is_that_of_sha256sum() -> None:
+    """The fingerprint does not depend on the order, and anyone can compute it with sha256sum."""
+    lines = b"aa  normal/1.png\nbb  stroke/2.png\n"
+    assert compute_fingerprint(["stroke/2.png", "normal/1.png"], ["bb", "aa"]) == hashlib.sha256(lines).hexdigest()
+
+
+def test_patients_are_read_from_file_names() -> None:
+    """The default pattern reads ``<patient> (<slice>).jpg``, whatever the folder, and nothing else."""
+    files = ["a/58 (1).jpg", "b/58 (2).png", "a/P 7 (12).jpg", "a/scan.png"]
+    assert find_patients(files, DEFAULT_PATIENT_PATTERN) == ["58", "58", "P 7", None]
+
+
+def test_first_group_of_a_pattern_is_the_patient() -> None:
+    """A pattern without a group named patient uses its first group."""
+    assert find_patients(["P12_003.png"], r"(P\d+)_.*") == ["P12"]
+
+
+def test_same_bytes_join_two_patients() -> None:
+    """A file that two patients share makes them one group, so that it cannot leak."""
+    groups = join_groups(["a", "a", "b", "c"], ["1", "2", "2", "3"])
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
+def test_split_keeps_patients_and_shares() -> None:
+    """Whole patients go into one split, and both classes come close to the shares that were asked for."""
+    rng = np.random.default_rng(0)
+    groups = np.sort(rng.integers(0, 100, 3000))
+    groups = np.unique(groups, return_inverse=True)[1]
+    targets = (groups % 3 == 0).astype(np.int64)
+    split = split_groups(groups, targets, 0.15, 0.15, seed=1)
+    assert all(len(set(split[groups == group])) == 1 for group in np.unique(groups))
+    for label in (0, 1):
+        shares = np.bincount(split[targets == label], minlength=3) / (targets == label).sum()
+        assert np.allclose(shares, [0.7, 0.15, 0.15], atol=0.03)
+
+
+def test_split_is_exact_for_single_images() -> None:
+    """One image per patient gives the shares to the image."""
+    targets = np.arange(200) % 2
+    split = split_groups(np.arange(200), targets, 0.15, 0.15, seed=1)
+    assert [np.bincount(split[targets == label]).tolist() for label in (0, 1)] == [[70, 15, 15]] * 2
+
+
+def test_split_is_seeded() -> None:
+    """The same seed gives the same split, another one another."""
+    groups, targets = np.arange(60), np.arange(60) % 2
+    first, again, other = (split_groups(groups, targets, 0.2, 0.2, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_class_with_one_patient_cannot_be_split() -> None:
+    """A class that would be missing from a split is an error, not a report with an empty column."""
+    groups = np.array([0, 1, 2, 3, 4, 5, 6, 6])
+    targets = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    with pytest.raises(TrainingError, match="too few patients or images to split"):
+        split_groups(groups, targets, 0.2, 0.2, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["patient", "digest"])
+def test_shared_identity_fires_the_assertion(kind: str) -> None:
+    """A patient or file in two splits stops the run, naming both splits."""
+    split = np.array([SPLITS.index("train"), SPLITS.index("validation"), SPLITS.index("test")])
+    assert_disjoint(split, **{kind: ["a", "b", "c"]})
+    with pytest.raises(AssertionError, match=f"{kind} 'a' is in train and in test"):
+        assert_disjoint(split, **{kind: ["a", None, "a"]})

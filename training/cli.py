@@ -1,0 +1,127 @@
+"""The command line: ``python -m training`` trains; ``phantom`` and ``score`` are its sub-commands."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from training.config import PhantomConfig, ScoreConfig, TrainConfig, add_flags, read_flags
+from training.errors import TrainingError
+
+TRAIN_EPILOG = """examples:
+  python -m training --data scans --out runs/first
+  python -m training --data scans --out runs/long --epochs 50 --augment head-ct --positive Stroke
+  python -m training --data scans --out runs/ids --patient-pattern '(?P<patient>P[0-9]+)_.*'
+  python -m training --data phantom --out runs/phantom --one-image-per-patient
+
+Ctrl-C ends the training and keeps the best epoch so far.
+
+other commands:
+  python -m training phantom --help   write synthetic slices
+  python -m training score --help     judge a server's answers on labelled images
+"""
+PHANTOM_EPILOG = """example:
+  python -m training phantom --out phantom --count 2000 --seed 7
+"""
+SCORE_EPILOG = """example:
+  python -m client scans --json > answers.jsonl
+  python -m training score --predictions answers.jsonl --labels labels.csv --label-column hemorrhage \\
+      --exclude-column blank --trivial-column brain_fraction
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted with nothing to keep.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments[:1] in (["phantom"], ["score"]) else "train"
+    run = {"train": run_train, "phantom": run_phantom, "score": run_score}[command]
+    try:
+        run(arguments)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_train(arguments: Sequence[str]) -> None:
+    parser = make_parser("python -m training", "Train a network on a folder of slices per class.", TRAIN_EPILOG)
+    add_flags(parser, TrainConfig)
+    config = read_flags(parser.parse_args(arguments), TrainConfig)
+    with hide_import_noise():
+        from training.train import train
+    print(train(config))
+
+
+def run_phantom(arguments: Sequence[str]) -> None:
+    from training.phantom import write_dataset
+    from training.progress import Progress
+
+    parser = make_parser("python -m training phantom", "Write labelled synthetic head-CT slices.", PHANTOM_EPILOG)
+    add_flags(parser, PhantomConfig)
+    config = read_flags(parser.parse_args(arguments), PhantomConfig)
+    try:
+        write_dataset(
+            config.out,
+            config.count,
+            config.seed,
+            size=config.size,
+            processes=config.processes,
+            progress=Progress("drawing"),
+        )
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
+    print(config.out)
+
+
+def run_score(arguments: Sequence[str]) -> None:
+    from training.score import score
+
+    parser = make_parser("python -m training score", "Judge a server's answers on labelled images.", SCORE_EPILOG)
+    add_flags(parser, ScoreConfig)
+    print(score(read_flags(parser.parse_args(arguments), ScoreConfig)), end="")
+
+
+def make_parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=program, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+@contextlib.contextmanager
+def hide_import_noise() -> Iterator[None]:
+    """Keeps TensorFlow's greetings off the terminal; whatever was said is shown when the import fails.
+
+    Its C++ libraries write some lines before any log level applies, so the descriptor itself is turned aside.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            noise.seek(0)
+            os.write(terminal, noise.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+    # Keras calls the .h5 file that was asked for "legacy" on every save.
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)

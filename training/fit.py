@@ -1,0 +1,113 @@
+"""The fit itself: network, optimiser, batches and what stops it; and predictions on images of the store."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.augment import AUGMENTATIONS
+from training.config import TrainConfig
+from training.errors import TrainingError
+from training.localisation import add_lesion_heads, lesion_loss
+from training.models import MODELS
+from training.monitor import Epoch, Monitor
+from training.pipeline import make_batches, make_training_batches
+from training.split import Data
+
+PREDICTION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What came out of the fit."""
+
+    weights: list[NDArray[np.float32]]
+    best: Epoch
+    history: tuple[Epoch, ...]
+    stopped_by: str
+    used_lesions: bool
+
+
+def fit_network(config: TrainConfig, data: Data, folder: Path) -> Fit:
+    """Fits the network until the epochs are over, validation stops it, or Ctrl-C does."""
+    targets = data.images.targets
+    training, validation = data.indices("train"), data.indices("validation")
+    model = MODELS[config.model](config.precision)
+    steps = config.epochs * math.ceil(len(training) / config.batch_size)
+    optimizer = make_optimizer(config.learning_rate, config.precision, steps)
+    label_loss = "sparse_categorical_crossentropy"
+    if data.store.has_lesions and config.lesion_weight > 0:
+        trained = add_lesion_heads(model)
+        heads = len(trained.outputs) - 1
+        trained.compile(
+            optimizer,
+            loss=[label_loss, *[lesion_loss] * heads],
+            loss_weights=[1.0, *[config.lesion_weight] * heads],
+            metrics=[["accuracy"], *[[]] * heads],
+        )
+        print(f"lesion masks found: {heads} auxiliary heads learn where the lesion is", file=sys.stderr)
+    else:
+        trained = model
+        trained.compile(optimizer, loss=label_loss, metrics=["accuracy"])
+    monitor = Monitor(
+        model,
+        folder,
+        lambda: predict(model, data, validation),
+        targets[validation],
+        positive_index=data.images.labels.index(config.positive),
+        patience=config.patience,
+        epochs=config.epochs,
+        image_count=len(training),
+        batch_size=config.batch_size,
+    )
+    batches = make_training_batches(
+        data.store,
+        training,
+        targets[training],
+        config.batch_size,
+        seed=config.seed,
+        augmentation=AUGMENTATIONS[config.augment],
+        with_lesions=trained is not model,
+    )
+    stopped_by = "all epochs done"
+    try:
+        # The batches are shuffled already; Keras warns unless it is told not to.
+        trained.fit(batches, epochs=config.epochs, callbacks=[monitor], shuffle=False, verbose=0)
+        if len(monitor.history) < config.epochs:
+            stopped_by = f"no lower validation loss for {config.patience} epochs"
+    except KeyboardInterrupt:
+        if monitor.best is None:
+            raise
+        stopped_by = "interrupted"
+    if monitor.best is None:
+        raise TrainingError("no epoch gave weights and a loss that are numbers; lower --learning-rate")
+    print(f"{stopped_by}; epoch {monitor.best.epoch} is kept", file=sys.stderr)
+    left_out = monitor.steps - int(optimizer.iterations)
+    if left_out > 0:  # an interrupt can leave the last step uncounted
+        print(f"{left_out} of {monitor.steps} steps were left out: their gradient was not a number", file=sys.stderr)
+    used_lesions = trained is not model
+    return Fit(monitor.best_weights, monitor.best, tuple(monitor.history), stopped_by, used_lesions)
+
+
+def make_optimizer(learning_rate: float, precision: str, steps: int) -> keras.optimizers.Optimizer:
+    """Returns Adam whose rate falls along a cosine to 0 over ``steps``, so that the last epochs settle.
+
+    In mixed precision it leaves out steps whose gradient is not a number.
+    oneDNN's bfloat16 convolutions were seen to give a NaN gradient once in some hundred steps with every input finite.
+    ReLU turns NaN into 0, so neither loss nor accuracy would show the damage. The wrapper is Keras's, made for float16;
+    its scale starts at 1, since bfloat16 has the range of float32.
+    """
+    adam = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
+    return adam if precision == "float32" else keras.optimizers.LossScaleOptimizer(adam, initial_scale=1.0)
+
+
+def predict(model: keras.Model, data: Data, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Returns the probabilities [len(indices), classes] of some images."""
+    batches = make_batches(data.store, indices, PREDICTION_BATCH)
+    return np.concatenate([model.predict_on_batch(images) for images in batches])

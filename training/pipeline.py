@@ -1,0 +1,78 @@
+"""From the pixel store to the batches that Keras trains on, in TensorFlow's own threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from training.augment import Augmentation, vary_batch
+from training.data import INPUT_FORMAT, PixelStore
+from training.localisation import make_lesion_targets
+
+PREFETCHED_BATCHES = 4
+"""Batches that wait ready: enough to bridge a pause of the disk, few enough not to matter in memory."""
+
+
+def make_batches(store: PixelStore, indices: NDArray[np.int64], batch_size: int) -> tf.data.Dataset:
+    """Returns batches of images in the order of ``indices``: uint8 [N, H, W, 3], 0 to 255."""
+    batches = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
+    return batches.map(lambda index: expand_grey(split_planes(store, read_batch(store, index))[0])).prefetch(
+        PREFETCHED_BATCHES
+    )
+
+
+def make_training_batches(
+    store: PixelStore,
+    indices: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    batch_size: int,
+    *,
+    seed: int,
+    augmentation: Augmentation | None,
+    with_lesions: bool = False,
+) -> tf.data.Dataset:
+    """Returns shuffled and varied (images, targets, weights) batches; images are float32 [N, H, W, 3], 0 to 255.
+
+    Targets are the classes, and after them the lesion maps ``with_lesions``. The weights are such that each
+    class weighs the same in the loss, whatever its share of the images. Each pass has its own order and changes; the
+    same seed gives the same passes.
+    """
+    counts = np.bincount(targets)
+    class_weights = tf.constant(len(targets) / (len(counts) * counts), tf.float32)
+    batches = tf.data.Dataset.from_tensor_slices((indices, targets))
+    batches = batches.shuffle(len(indices), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
+    # One seed a batch rather than the operations' own state, so that parallel maps cannot swap their draws.
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
+
+    def prepare(batch: tuple[tf.Tensor, tf.Tensor], batch_seed: tf.Tensor) -> tuple[Any, Any, Any]:
+        index, target = batch
+        planes = read_batch(store, index)
+        planes = vary_batch(planes, batch_seed, augmentation) if augmentation else tf.cast(planes, tf.float32)
+        images, masks = split_planes(store, planes)
+        weight = tf.gather(class_weights, target)
+        if not with_lesions:
+            return expand_grey(images), target, weight
+        maps = make_lesion_targets(masks)
+        return expand_grey(images), (target, *maps), (weight, *[tf.ones_like(weight)] * len(maps))
+
+    prepared = tf.data.Dataset.zip((batches, seeds)).map(prepare, num_parallel_calls=2, deterministic=True)
+    return prepared.prefetch(PREFETCHED_BATCHES)
+
+
+def read_batch(store: PixelStore, indices: tf.Tensor) -> tf.Tensor:
+    """Reads images from the store inside a pipeline: uint8 [N, H, W, store.planes]."""
+    images = tf.numpy_function(store.read, [indices], tf.uint8, stateful=False)
+    return tf.ensure_shape(images, [None, INPUT_FORMAT.height, INPUT_FORMAT.width, store.planes])
+
+
+def split_planes(store: PixelStore, planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns images [N, H, W, store.channels] and lesion masks [N, H, W, 0 or 1]."""
+    return planes[..., : store.channels], planes[..., store.channels :]
+
+
+def expand_grey(images: tf.Tensor) -> tf.Tensor:
+    """Repeats the channel of grey images: [N, H, W, 1 or 3] to [N, H, W, 3], at the end, where it costs least."""
+    return tf.repeat(images, 3, axis=3) if images.shape[3] == 1 else images

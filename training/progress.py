@@ -1,0 +1,45 @@
+"""Progress on a terminal: one line that is rewritten; in a log: a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+TERMINAL_INTERVAL = 0.2
+LOG_INTERVAL = 30.0
+
+
+class Progress:
+    """Prints ``what: 350/700 (50 %), 4:30 left`` to stderr, from the first call on."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._start = self._printed = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Shows that ``done`` of ``total`` are done; most calls print nothing."""
+        now = time.monotonic()
+        is_end = done >= total
+        if not is_end and now - self._printed < (TERMINAL_INTERVAL if self._is_terminal else LOG_INTERVAL):
+            return
+        self._printed = now
+        passed = now - self._start
+        time_left = passed / done * (total - done)
+        rest = f"took {format_duration(passed)}" if is_end else f"{format_duration(time_left)} left"
+        line = f"{self._what}: {done:,}/{total:,} ({100 * done // total} %), {rest}{note}"
+        if self._is_terminal:
+            print(f"\r\x1b[K{line}", end="\n" if is_end else "", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def print_line(self, line: str) -> None:
+        """Prints a line that stays, above the progress."""
+        print(f"\r\x1b[K{line}" if self._is_terminal else line, file=sys.stderr, flush=True)
+
+
+def format_duration(seconds: float) -> str:
+    """Returns ``4:05`` or ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,166 @@
+"""The split into training, validation and test images: by patient, stratified by class, seeded.
+
+Slices of one person look alike. A network that has seen one of them knows the others, so a person in two splits makes
+the figures worthless; see ``assert_disjoint``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import TrainConfig
+from training.data import ImageFolder, PixelStore, write_csv
+from training.errors import TrainingError
+
+SPLITS = ("train", "validation", "test")
+
+LEAKAGE_WARNING = (
+    "WARNING: no patient ids. Slices of one person may be in training and in test at once: leakage between the splits "
+    "CANNOT BE EXCLUDED, and every figure of this run may be far too good. Give --patient-pattern, or state "
+    "--one-image-per-patient where that is true."
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run; arrays are [N], in the order of ``images.files``."""
+
+    images: ImageFolder
+    store: PixelStore
+    digests: tuple[str, ...]
+    groups: NDArray[np.int64]
+    split: NDArray[np.int64]
+    warnings: tuple[str, ...]
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Images of one of ``SPLITS``."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+
+def split_data(
+    config: TrainConfig, images: ImageFolder, store: PixelStore, digests: tuple[str, ...], folder: Path
+) -> Data:
+    """Splits the images by patient, asserts that nothing is in two splits, and writes ``split.csv``."""
+    patients: list[str | None] = [None] * len(images.files)
+    warnings = []
+    if not config.one_image_per_patient:
+        patients = find_patients(images.files, config.patient_pattern)
+        if None in patients:
+            warnings.append(LEAKAGE_WARNING)
+    if images.ignored:
+        warnings.append(f"{images.ignored:,} files are neither .png nor .jpg and were left out")
+    copies = len(digests) - len(set(digests))
+    if copies:
+        warnings.append(f"{copies:,} images are copies of others, byte for byte; copies are kept in one split")
+    contradictions = len(set(zip(digests, images.targets.tolist(), strict=True))) - len(set(digests))
+    if contradictions:
+        warnings.append(f"WARNING: {contradictions:,} images are in both class folders: one label is wrong")
+    groups = join_groups(patients, digests)
+    split = split_groups(groups, images.targets, config.validation, config.test, config.seed)
+    assert_disjoint(split, patient=patients, digest=digests)
+
+    rows = zip(images.files, images.targets, patients, digests, split, strict=True)
+    write_csv(
+        folder / "split.csv",
+        ("file", "label", "patient", "sha256", "split"),
+        [(file, images.labels[label], patient, digest, SPLITS[part]) for file, label, patient, digest, part in rows],
+    )
+    data = Data(images, store, digests, groups, split, tuple(warnings))
+    sizes = ", ".join(f"{len(data.indices(name)):,} {name}" for name in SPLITS)
+    print(f"{len(images.files):,} images of {', '.join(images.labels)}: {sizes}", *warnings, sep="\n", file=sys.stderr)
+    return data
+
+
+def find_patients(files: Sequence[str], pattern: str) -> list[str | None]:
+    """Returns the patient of each file by its name, None where the pattern does not match the whole name.
+
+    Args:
+        files: paths with forward slashes; the folders are not looked at, so one id in two classes is one person.
+        pattern: regular expression whose group ``patient``, or else first group, is the patient.
+    """
+    compiled = re.compile(pattern)
+    group: str | int = "patient" if "patient" in compiled.groupindex else 1
+    matches = (compiled.fullmatch(file.rsplit("/", 1)[-1]) for file in files)
+    return [match.group(group) if match else None for match in matches]
+
+
+def join_groups(patients: Sequence[str | None], digests: Sequence[str]) -> NDArray[np.int64]:
+    """Returns a group number per image: the same patient or the same bytes make the same group.
+
+    Joined transitively: two patients that share a file are one group.
+    """
+    parents = list(range(len(patients)))
+
+    def find_root(image: int) -> int:
+        while parents[image] != image:
+            parents[image] = parents[parents[image]]
+            image = parents[image]
+        return image
+
+    first: dict[tuple[str, str], int] = {}
+    for image, (patient, digest) in enumerate(zip(patients, digests, strict=True)):
+        for key in (("digest", digest), *([("patient", patient)] if patient is not None else [])):
+            parents[find_root(image)] = find_root(first.setdefault(key, image))
+    roots = [find_root(image) for image in range(len(parents))]
+    return np.unique(roots, return_inverse=True)[1].astype(np.int64)
+
+
+def split_groups(
+    groups: NDArray[np.int64], targets: NDArray[np.int64], validation: float, test: float, seed: int
+) -> NDArray[np.int64]:
+    """Assigns whole groups to splits so that each class comes as close to its shares as the groups allow.
+
+    The largest groups go first, each to the split where it lowers the chi-square distance between wanted and assigned
+    counts most (relative to a split's size, so that a small one is not left empty); equal ones go in seeded order.
+
+    Args:
+        groups: [N], group of each image, 0 to G-1.
+        targets: [N], class of each image, 0 to C-1.
+        validation: share of the images, in (0, 1).
+        test: share of the images, in (0, 1).
+        seed: seed of the order.
+
+    Returns:
+        [N], index into ``SPLITS`` of each image.
+
+    Raises:
+        TrainingError: when a split would lack a class.
+    """
+    classes = int(targets.max()) + 1
+    counts = np.zeros((int(groups.max()) + 1, classes), np.int64)
+    np.add.at(counts, (groups, targets), 1)
+    wanted = np.outer([1 - validation - test, validation, test], counts.sum(axis=0))
+    order = np.random.default_rng(seed).permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    have = np.zeros_like(wanted)
+    split_of_group = np.empty(len(counts), np.int64)
+    for group in order:
+        change = ((have + counts[group] - wanted) ** 2 - (have - wanted) ** 2) / wanted
+        split_of_group[group] = np.argmin(change.sum(axis=1))
+        have[split_of_group[group]] += counts[group]
+    if (have == 0).any():
+        split, label = np.argwhere(have == 0)[0]
+        raise TrainingError(
+            f"too few patients or images to split: no image of class {label + 1} of {classes} is left for "
+            f"{SPLITS[split]}; add images, or change --validation and --test"
+        )
+    return split_of_group[groups]
+
+
+def assert_disjoint(split: NDArray[np.int64], **identities: Sequence[str | None]) -> None:
+    """Asserts that no identity (patient, file digest) is in two splits; images whose identity is None are not checked.
+
+    Written as a raise, so that ``python -O`` does not remove it.
+    """
+    for kind, values in identities.items():
+        seen: dict[str, int] = {}
+        for value, part in zip(values, split.tolist(), strict=True):
+            if value is not None and seen.setdefault(value, part) != part:
+                raise AssertionError(f"{kind} {value!r} is in {SPLITS[seen[value]]} and in {SPLITS[part]}")
