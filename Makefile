@@ -28,7 +28,7 @@ lint: .venv/.installed
 bench: .venv/.installed ## measure speed, memory and cold start, as ratios in one run
 	$(ALL) -m bench.serving
 
-model: .venv/.installed ## make the bundled model again from nothing (about an hour)
+model: .venv/.installed ## make the bundled model again from nothing (about 40 minutes)
 	sh models/make_default.sh $(ALL)
 
 proto: .venv/.installed ## generate the stubs from proto/stroke.proto

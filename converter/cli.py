@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"  source       {report.kind}, input range {report.input_range}\n"
         f"  labels       {', '.join(spec.labels)}; {spec.positive_label} when above {spec.threshold:g}\n"
         f"  parity       {parity.image_difference:.2g} on {parity.images} images, "
-        f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: 1e-05)"
+        f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: 1e-05)\n"
+        f"  recorded     {report.recorded} files answer as training wrote down"
     )
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from converter.errors import ConversionError, SourceError, TargetError
 from converter.export import embed_spec, export_model
+from converter.recorded import REFERENCE_FILE, check_recorded
 from converter.source import load_source
 from converter.verify import (
     GOLDEN_TOLERANCE,
@@ -71,6 +72,8 @@ class ConversionReport:
     kind: str
     input_range: str
     parity: Parity
+    recorded: int
+    """Files whose answers were compared with those that training recorded."""
 
 
 def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: None) -> ConversionReport:
@@ -99,6 +102,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     data = embed_spec(export_model(source, input_range=input_range, opset=options.opset), spec)
     tell(f"proving parity on {len(images)} images and random ones")
     model, parity = check_parity(data, source, images, input_range=input_range)
+    recorded = check_recorded(model, options.model.parent / REFERENCE_FILE, options.images)
     manifest = Manifest(
         files={MODEL_FILE: FileRecord(sha256_hex(data), len(data), GOLDEN_TOLERANCE)},
         golden=make_golden_vectors(model),
@@ -106,7 +110,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     )
     tell(f"installing into {options.out}")
     install({MODEL_FILE: data, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
-    return ConversionReport(options.out, spec, model.digest, len(data), source.kind, input_range, parity)
+    return ConversionReport(options.out, spec, model.digest, len(data), source.kind, input_range, parity, recorded)
 
 
 def build_spec(options: ConvertOptions) -> ModelSpec:

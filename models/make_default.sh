@@ -11,4 +11,4 @@ rm -rf "$work"
 "$python" -m training --data "$work/phantom" --out "$work/run" --one-image-per-patient --epochs 8 \
     --learning-rate 1e-3 --augment head-ct --validation 0.06 --test 0.06 --seed 7 --precision mixed_bfloat16 --notes \
     "Demonstration, not a diagnosis: trained on synthetic slices alone (python -m training phantom --count 16000 --seed 7)."
-"$python" -m converter "$work/run/brain_stroke_model.keras" -o "$out" --force
+"$python" -m converter "$work/run/brain_stroke_model.keras" -o "$out" --images "$work/phantom" --force

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 from server.config import read_config
@@ -14,6 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    # gRPC's C core writes its own lines to standard error, also about what we report in one line of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from server.app import serve  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
 
     return serve(config)

@@ -261,6 +261,37 @@ def test_near_constant_answers_give_a_wrong_range_away(tmp_path: Path, options: 
         convert(replace(options, model=tmp_path / "saved", input_range="0..1"))
 
 
+def record(model: Path, images: Path, shift: float = 0.0, labels: tuple[str, ...] = LABELS) -> None:
+    """Writes what training writes: the Keras answers on files."""
+    trained = keras.models.load_model(model, compile=False)
+    entries = []
+    for file in sorted(images.iterdir()):
+        data = file.read_bytes()
+        pixels = load_pixels(data, InputFormat(SIDE, SIDE)).array[np.newaxis].astype(np.float32)
+        answer = np.asarray(trained(pixels, training=False))[0]
+        probabilities = [float(answer[0] - shift), float(answer[1] + shift)]
+        entries.append({"file": file.name, "sha256": sha256_hex(data), "probabilities": probabilities})
+    (model.parent / "reference.json").write_text(json.dumps({"labels": labels, "images": entries}))
+
+
+def test_answers_on_files_are_those_that_training_recorded(
+    tmp_path: Path, options: ConvertOptions, images: Path
+) -> None:
+    """From the bytes of the files, as the server starts; a file that was changed since is not compared."""
+    path = save_network(tmp_path)
+    record(path, images)
+    report = convert(replace(options, model=path))
+    assert report.recorded == 12
+
+    record(path, images, shift=0.001)
+    with pytest.raises(OutputValuesError, match="training recorded"):
+        convert(replace(options, model=path, force=True))
+
+    record(path, images, labels=("stroke", "normal"))
+    with pytest.raises(SourceError, match="--labels"):
+        convert(replace(options, model=path, force=True))
+
+
 # --- proof of parity: each failure its own error, with the measured difference ----------------------------------------
 
 

@@ -271,7 +271,7 @@ def passes(discs: Path) -> Iterator[list[list[tuple[np.ndarray, np.ndarray]]]]:
             ).as_numpy_iterator
             for _ in range(2)
         )
-        yield [list(first()), list(first()), list(again())]
+        yield [[(images, targets) for images, targets, _ in part()] for part in (first, first, again)]
 
 
 def test_batches_are_seeded(passes: list[list[tuple[np.ndarray, np.ndarray]]]) -> None:

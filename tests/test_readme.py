@@ -1,0 +1,145 @@
+"""Every command of the README is run as it stands there, in order; what it shows is what comes out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from server.config import ServerConfig, describe_default, environment_name_of, flag_of
+from tests.fakes import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
+SERVERS = [command for command in COMMANDS if command.startswith("python -m server")]
+RUN_ELSEWHERE = {
+    "make test": "what runs this test (test_project checks that CI calls it)",
+    "make install": "what made the environment that runs this test",
+    ". .venv/bin/activate": "done for the shell below by PATH",
+}
+
+
+def run(command: str, build: Path) -> str:
+    """Runs one command in a shell at the root, with the environment of ``make install`` active."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run(
+        command.replace("build/", f"{build}/"),
+        shell=True,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@contextmanager
+def serve(command: str, build: Path) -> Iterator[None]:
+    """Runs a server command until the end of the block."""
+    arguments = command.replace("build/", f"{build}/").split()[1:]
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            assert process.stdout.readline().startswith("serving ")
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+
+
+def test_demo_shows_what_the_readme_shows(tmp_path: Path) -> None:
+    """``make demo`` works without TensorFlow and prints the output that the README quotes, but for the port."""
+    quoted = README.split("$ make demo\n")[1].split("$ make test")[0]
+
+    output = run("make --no-print-directory demo", tmp_path)
+
+    assert [mask(line) for line in output.splitlines()] == [mask(line) for line in quoted.splitlines()]
+    assert not list((ROOT / ".venv-serve").glob("lib/python*/site-packages/tensorflow"))
+
+
+def mask(line: str) -> str:
+    """Hides the port, and the last digit of a probability: processors round differently."""
+    return re.sub(r"(0\.\d\d)\d\b", r"\1", re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", line))
+
+
+def test_commands_run_in_order(tmp_path: Path) -> None:
+    """Serve, ask, train, convert and serve again, exactly as written; JavaScript only where Node.js is."""
+    bundled, own = SERVERS
+    seen = {"make demo", *RUN_ELSEWHERE}
+    with serve(bundled, tmp_path):
+        for command in COMMANDS:
+            if command.startswith("python -m client"):
+                run(command, tmp_path)
+                seen.add(command)
+            elif command.startswith(("npm", "node")):
+                seen.add(command)
+                if shutil.which("node") and shutil.which("npm"):
+                    run(command, tmp_path)
+    for command in COMMANDS:
+        if command.startswith(("python -m training", "python -m converter")):
+            run(command, tmp_path)
+            seen.add(command)
+    with serve(own, tmp_path):
+        seen |= {bundled, own}
+
+    assert seen == set(COMMANDS)
+
+
+def test_library_example_runs(tmp_path: Path) -> None:
+    """The Python block, as it stands."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    with serve(SERVERS[0], tmp_path):
+        (tmp_path / "example.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}")
+        output = run(f"python {tmp_path / 'example.py'}", tmp_path)
+
+    assert re.match(r"(normal|stroke) [\d.]+ \{", output)
+    assert "IMAGE_UNDECODABLE" in output
+
+
+def test_settings_table_is_that_of_the_code() -> None:
+    """Flag, environment name, default and meaning come from one definition."""
+    rows = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
+    for field in fields(ServerConfig):
+        names = f"`{flag_of(field.name)}` | `{environment_name_of(field.name)}`"
+        rows.append(f"| {names} | {describe_default(field.default)} | {field.metadata['help']} |")
+
+    assert "\n".join(rows) in README
+
+
+def test_links_lead_somewhere() -> None:
+    """Relative links of the README and the docs exist."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="Node.js is not here: the JavaScript example was not run")
+def test_javascript_reports_a_refusal(tmp_path: Path) -> None:
+    """Another language reads the reason from the trailing metadata."""
+    run("npm ci --prefix docs/javascript", tmp_path)
+    (tmp_path / "text.png").write_text("not an image")
+    with serve(SERVERS[0], tmp_path):
+        result = subprocess.run(
+            ["node", "docs/javascript/predict.js", "127.0.0.1:50051", str(tmp_path / "text.png")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert result.returncode == 1
+    assert "[IMAGE_UNDECODABLE]" in result.stderr
