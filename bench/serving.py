@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -43,17 +44,8 @@ def read_images(folder: Path) -> list[bytes]:
 
 def run_threads(count: int, work: Callable[[int], list[float]]) -> list[float]:
     """Runs ``work(index)`` in threads and returns all that they return."""
-    results: list[list[float]] = [[] for _ in range(count)]
-
-    def call(index: int) -> None:
-        results[index] = work(index)
-
-    threads = [threading.Thread(target=call, args=(index,)) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [value for result in results for value in result]
+    with ThreadPoolExecutor(count) as pool:
+        return [value for result in pool.map(work, range(count)) for value in result]
 
 
 def measure_limit(images: Sequence[bytes], models: Path, seconds: float) -> float:
@@ -62,12 +54,13 @@ def measure_limit(images: Sequence[bytes], models: Path, seconds: float) -> floa
     end = time.monotonic() + seconds
 
     def loop(index: int) -> list[float]:
-        done = index
-        while time.monotonic() < end:
-            pixels = load_pixels(images[done % len(images)], model.input_format)
+        done = 0
+        while True:
+            pixels = load_pixels(images[(index + done) % len(images)], model.input_format)
             model.run(pixels.array[np.newaxis])
+            if time.monotonic() > end:
+                return [done]
             done += 1
-        return [done - index]
 
     return sum(run_threads(count_processors(), loop)) / seconds
 
@@ -77,21 +70,21 @@ def run_clients(address: str, folder: Path, clients: int, seconds: float) -> lis
     from client import StrokeClient
 
     images = read_images(folder)
-    ready = threading.Barrier(clients)
+    ready = threading.Barrier(clients, timeout=60)
 
     def loop(index: int) -> list[float]:
-        latencies = []
+        latencies: list[float] = []
         with StrokeClient(address, timeout=60) as client:
             client.wait_until_ready()
             client.predict(images[0])
             ready.wait()
             end = time.monotonic() + seconds
-            done = index * 17
-            while (started := time.monotonic()) < end:
-                client.predict(images[done % len(images)])
-                latencies.append(1000 * (time.monotonic() - started))
-                done += 1
-        return latencies
+            while True:
+                started = time.monotonic()
+                client.predict(images[(17 * index + len(latencies)) % len(images)])
+                if (finished := time.monotonic()) > end:  # counted only what was answered in time, as in the limit
+                    return latencies
+                latencies.append(1000 * (finished - started))
 
     return run_threads(clients, loop)
 

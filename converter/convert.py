@@ -102,7 +102,10 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     data = embed_spec(export_model(source, input_range=input_range, opset=options.opset), spec)
     tell(f"proving parity on {len(images)} images and random ones")
     model, parity = check_parity(data, source, images, input_range=input_range)
-    recorded = check_recorded(model, options.model.parent / REFERENCE_FILE, options.images)
+    reference = options.model.parent / REFERENCE_FILE
+    recorded = check_recorded(model, reference, options.images)
+    if reference.exists() and not recorded:
+        tell(f"note: none of the files in {reference} is in {options.images}; --images DATA compares with them too")
     manifest = Manifest(
         files={MODEL_FILE: FileRecord(sha256_hex(data), len(data), GOLDEN_TOLERANCE)},
         golden=make_golden_vectors(model),
@@ -149,6 +152,8 @@ def build_spec(options: ConvertOptions) -> ModelSpec:
         )
     except ModelFileError as error:
         raise ConversionError(error.message) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConversionError(f"{beside}: cannot be read ({error})") from None
 
 
 def describe_conversion(options: ConvertOptions) -> Mapping[str, str]:
@@ -165,7 +170,9 @@ def describe_conversion(options: ConvertOptions) -> Mapping[str, str]:
 
 
 def install(files: Mapping[str, bytes], out: Path, *, force: bool) -> None:
-    """Writes a model folder aside, loads it as the server would, and moves it into place by renames.
+    """Writes a model folder aside, loads it as the server would, and moves it into place by a rename.
+
+    With ``force`` there are two renames, and for a moment between them no model.
 
     Raises:
         TargetError: the folder cannot be written, or what was written does not load; what was there before is there.
@@ -188,8 +195,9 @@ def install(files: Mapping[str, bytes], out: Path, *, force: bool) -> None:
     except ModelFileError as error:
         raise TargetError(f"the written model does not load: {error.message}") from None
     except OSError as error:
-        if (staging / "replaced").exists() and not out.exists():
-            (staging / "replaced").rename(out)
         raise TargetError(f"{out}: cannot be written ({error.strerror})") from None
     finally:
+        # Also on Ctrl-C: what was there before comes back, and is never deleted with the staging folder.
+        if (staging / "replaced").exists() and not out.exists():
+            (staging / "replaced").rename(out)
         shutil.rmtree(staging, ignore_errors=True)

@@ -65,6 +65,6 @@ def embed_spec(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     try:
         onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise SourceError(f"onnx.checker refuses the exported graph: {describe(error)}") from None
     return bytes(model.SerializeToString())

@@ -13,6 +13,7 @@ import numpy as np
 
 from converter.errors import OutputValuesError, SourceError
 from converter.verify import PARITY_TOLERANCE
+from server.errors import ImageError
 from server.manifest import sha256_hex
 from server.preprocess import load_pixels
 from server.runtime import OnnxModel
@@ -51,7 +52,12 @@ def check_recorded(model: OnnxModel, reference: Path, images: Path) -> int:
         path = images / name
         if not path.is_file() or sha256_hex(data := path.read_bytes()) != digest:
             continue
-        answer = model.run(load_pixels(data, model.input_format).array[np.newaxis])[0]
+        try:
+            answer = model.run(load_pixels(data, model.input_format).array[np.newaxis])[0]
+        except ImageError as error:
+            raise SourceError(f"{path}: {error.message}") from None
+        if len(probabilities) != len(answer):
+            raise SourceError(f"{reference}: {name} has {len(probabilities)} probabilities, not {len(answer)}")
         difference = float(np.abs(answer - np.array(probabilities)).max())
         if not difference <= PARITY_TOLERANCE:
             raise OutputValuesError(

@@ -66,12 +66,11 @@ def load_source(path: Path) -> SourceModel:
         raise SourceError(f"{path}: holds a .keras archive; Keras reads that only from a file named so, rename it")
     try:
         model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever its layers do
+        inputs, answers = list(model.inputs), list(model.outputs)
+    except Exception as error:  # Keras raises whatever its layers do; a model that was never built has no inputs
         raise SourceError(f"{path}: Keras cannot load it: {describe(error)}") from None
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise SourceError(
-            f"{path}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is needed"
-        )
+    if len(inputs) != 1 or len(answers) != 1:
+        raise SourceError(f"{path}: has {len(inputs)} inputs and {len(answers)} outputs; one of each is needed")
     height, width, channels, outputs = check_shapes(path, tuple(model.input_shape), tuple(model.output_shape))
     return SourceModel(
         call=lambda images: model(images, training=False),
@@ -92,6 +91,8 @@ def load_saved_model(path: Path) -> SourceModel:
     except Exception as error:
         raise SourceError(f"{path}: TensorFlow cannot load its signature serving_default: {describe(error)}") from None
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+    if any(spec.shape.rank is None for spec in (*inputs.values(), *outputs.values())):
+        raise SourceError(f"{path}: its shapes are not fixed; export it with an input of known size")
     if len(inputs) != 1 or len(outputs) != 1:
         raise SourceError(f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one of each is needed")
     ((input_name, input_spec),) = inputs.items()

@@ -40,6 +40,8 @@ CONSTANT_SPREAD = 0.05
 """Answers to different images that differ by less are nearly constant: a trained model that was divided twice was
 measured at 0.005."""
 
+CERTAIN = 0.95
+
 SUSPICIOUS_RATIO = 10
 """How much more the answers must differ with the other range before that is taken as the right one."""
 
@@ -97,7 +99,9 @@ def check_input_range(source: SourceModel, images: NDArray[np.uint8], wanted: st
         wanted: what the user says, or None to read it from the model's layers.
 
     Raises:
-        InputRangeError: the layers or the answers contradict ``wanted``, or it is None and cannot be read.
+        InputRangeError: the layers or the answers contradict ``wanted``, or it is None and cannot be read. That raw
+            bytes go into a model trained on 0..1 cannot be seen in its answers: they are certain then, as a good
+            model's may be.
     """
     if wanted is None:
         if not source.scales_inside:
@@ -112,9 +116,15 @@ def check_input_range(source: SourceModel, images: NDArray[np.uint8], wanted: st
             "the model already divides by 255 in one of its layers, so --input-range 0..1 would divide twice; "
             "say --input-range 0..255"
         )
-    spreads = {name: spread(source.predict(scale(images, name))) for name in INPUT_RANGES}
+    answers = {name: source.predict(scale(images, name)) for name in INPUT_RANGES}
+    spreads = {name: spread(answer) for name, answer in answers.items()}
     other = next(name for name in INPUT_RANGES if name != wanted)
-    if spreads[wanted] < CONSTANT_SPREAD and spreads[other] > SUSPICIOUS_RATIO * spreads[wanted]:
+    if (
+        spreads[wanted] < CONSTANT_SPREAD
+        and spreads[other] > SUSPICIOUS_RATIO * spreads[wanted]
+        # A model may well be certain of the same answer on all images; one that was divided twice is never certain.
+        and answers[wanted].max() < CERTAIN
+    ):
         raise InputRangeError(
             f"with --input-range {wanted} the model gives nearly the same answer to all {len(images)} images (they "
             f"differ by {spreads[wanted]:.2g}), with {other} it does not ({spreads[other]:.2g}): "

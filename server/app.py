@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
 TRANSPORT_SLACK = 64 * 1024
+KEEPALIVE_MS = 30_000
 STOP_POLL_SECONDS = 0.2
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_QUIET_SECONDS = 0.5
@@ -64,6 +66,12 @@ class Application:
                 # Twice the image limit: what is a little too large gets our own reason, what is much too large never
                 # gets into memory.
                 ("grpc.max_receive_message_length", 2 * config.max_image_bytes + TRANSPORT_SLACK),
+                # gRPC waits for a call's message in a handler thread. So callers who have vanished are found out by
+                # pings, and no connection may occupy more than half of the threads.
+                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 3),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.max_concurrent_streams", handlers // 2),
             ],
         )
         detector = Detector(self._registry, workers=workers, queue=config.queue, limits=config.image_limits)
@@ -83,8 +91,9 @@ class Application:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0."""
         config = self._config
         try:
-            port = self._server.add_insecure_port(f"{config.host}:{config.port}")
-        except RuntimeError:
+            host = resolve_host(config.host)
+            port = self._server.add_insecure_port(f"{host}:{config.port}")
+        except (RuntimeError, OSError):
             return fail(
                 f"cannot listen on {config.host}:{config.port}: the port is taken or the address is not this "
                 "machine's; choose another with --port (0 takes a free one) or --host"
@@ -96,8 +105,11 @@ class Application:
         except ModelFileError as error:
             self._server.stop(None)
             return fail(f"{error.message} [{error.reason}]")
+        except OSError as error:
+            self._server.stop(None)
+            return fail(f"{error.filename}: cannot be read ({error.strerror})")
         self._health.set_serving()
-        print(f"serving {self._describe_models()} on {config.host}:{port}", flush=True)
+        print(f"serving {self._describe_models()} on {host}:{port}", flush=True)
         while self._stop_requests.empty():
             # Not one long wait: a signal that the kernel hands to another thread does not interrupt it (seen under
             # load), and the handler would be held back as long.
@@ -131,6 +143,19 @@ class Application:
     def stop(self, signal_number: int = 0, frame: FrameType | None = None) -> None:
         """Starts to drain; called again, stops at once. Usable as a signal handler."""
         self._stop_requests.put(None)
+
+
+def resolve_host(host: str) -> str:
+    """Returns one numeric address of a host, IPv4 before IPv6, the latter in brackets.
+
+    gRPC would bind all addresses of a name and be content with any: two servers could then share ``localhost``.
+
+    Raises:
+        OSError: the name is unknown.
+    """
+    found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return f"[{address[0]}]" if family == socket.AF_INET6 else str(address[0])
 
 
 def fail(message: str) -> int:

@@ -16,6 +16,9 @@ from server.preprocess import DEFAULT_LIMITS, ImageLimits
 from server.processors import count_processors
 
 ENVIRONMENT_PREFIX = "STROKE_"
+MOST_IMAGE_BYTES = 512 * 1024 * 1024
+"""gRPC counts the bytes of a message in 31 bits."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -39,7 +42,7 @@ class ServerConfig:
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all (there is no encryption: trusted networks)")
     port: int = setting(50051, "TCP port; 0 takes a free one")
     workers: int = setting(0, "images judged at the same time; 0: one for each processor that this process may use")
-    queue: int = setting(64, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED")
+    queue: int = setting(32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED")
     streams: int = setting(16, "PredictStream calls that may be open at the same time")
     stream_idle_seconds: float = setting(60.0, "a PredictStream on which nothing arrives for so long is ended")
     max_wait_seconds: float = setting(30.0, "longest time that an image may wait, whatever the caller's deadline")
@@ -64,8 +67,9 @@ class ServerConfig:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{flag_of(name)} must be at least {least}, got {getattr(self, name)}")
-        if self.port > 65535:
-            raise ValueError(f"--port must be at most 65535, got {self.port}")
+        for name, most in (("port", 65535), ("max_image_bytes", MOST_IMAGE_BYTES)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{flag_of(name)} must be at most {most}, got {getattr(self, name)}")
         for name in ("stream_idle_seconds", "max_wait_seconds", "drain_seconds"):
             if not 0 < getattr(self, name) <= 86_400:
                 raise ValueError(f"{flag_of(name)} must be more than 0 and at most 86400, got {getattr(self, name)}")

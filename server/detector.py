@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from server.contract import ModelSpec
 from server.errors import BudgetExceededError, IntegrityError, OverloadedError, RequestError
 from server.manifest import sha256_hex
-from server.preprocess import DEFAULT_LIMITS, ImageLimits, ImageWarning, load_pixels
+from server.preprocess import DEFAULT_LIMITS, ImageLimits, ImageWarning, check_size, load_pixels
 from server.registry import ModelRegistry
 from server.runtime import OnnxModel
 
@@ -94,6 +94,7 @@ class Detector:
             UnavailableError: see ``server.errors``.
         """
         model = self.registry.get(model_name, model_version)
+        check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = sha256_hex(image)
         check_digest(image_sha256, digest)
         with self._take_worker(budget):

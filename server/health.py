@@ -60,7 +60,8 @@ class HealthServicer(health.HealthServicer):  # type: ignore[misc]  # grpcio has
         with self._watches_lock:
             self._watches.add(watch)
             ended = self._watches_ended
-        context.add_callback(lambda: self._watches.discard(watch))
+        if not context.add_callback(lambda: self._watches.discard(watch)):  # the caller has gone already
+            self._watches.discard(watch)
         super().Watch(request, context, watch.send)
         if ended:
             watch.send(None)

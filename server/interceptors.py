@@ -9,7 +9,7 @@
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
 The reason goes into the trailing metadata ``stroke-reason``. Neither the text of an unexpected exception nor an image
-reaches a caller or a log line.
+reaches a caller; the log gets tracebacks, but never an image.
 """
 
 from __future__ import annotations
@@ -86,16 +86,21 @@ class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio h
         name = method.rpartition("/")[2]
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                self._wrap_unary(handler.unary_unary, name), handler.request_deserializer, handler.response_serializer
+                self._wrap_unary(handler.unary_unary, name),
+                read_leniently(handler.request_deserializer),
+                handler.response_serializer,
             )
         return grpc.stream_stream_rpc_method_handler(
-            self._wrap_stream(handler.stream_stream, name), handler.request_deserializer, handler.response_serializer
+            self._wrap_stream(handler.stream_stream, name),
+            read_leniently(handler.request_deserializer),
+            handler.response_serializer,
         )
 
     def _wrap_unary(self, behaviour: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             self.last_arrival = time.monotonic()
             with Call(name, getattr(request, "id", ""), context):
+                check_request(request)
                 return behaviour(request, context)
 
         return call
@@ -124,17 +129,40 @@ class Call:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         request_id = printable_id(self._request_id) or uuid.uuid4().hex
         status = to_status(error, request_id) if isinstance(error, Exception) else None
+        outcome = status.code.name if status else "OK" if self._context.is_active() else "CANCELLED"
         logger.info(
             "%s id=%s code=%s%s ms=%.1f",
             self._name,
             request_id,
-            status.code.name if status else "OK",
+            outcome,
             f" reason={status.reason}" if status else "",
             1000 * (time.monotonic() - self._started),
         )
         if status is not None:
             self._context.set_trailing_metadata(((REASON_KEY, status.reason),))
             self._context.abort(status.code, status.message)
+
+
+MALFORMED = object()
+"""Stands for a message that is not one of this API."""
+
+
+def read_leniently(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Wraps a deserialiser so that garbage reaches our own error table instead of gRPC's INTERNAL."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception:
+            return MALFORMED
+
+    return read
+
+
+def check_request(request: Any) -> None:
+    """Refuses what ``read_leniently`` could not read."""
+    if request is MALFORMED:
+        raise RequestError("REQUEST_MALFORMED", "The message is not one of stroke.v1: check the caller's stubs.")
 
 
 def printable_id(request_id: str) -> str:

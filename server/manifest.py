@@ -22,6 +22,9 @@ from server.errors import ModelFileError
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 MANIFEST_SCHEMA = 1
+LARGEST_TOLERANCE = 0.1
+"""A manifest that allows more verifies nothing."""
+
 GOLDEN_GRID = 8
 """Cells a side of the coarse pattern in a golden input."""
 
@@ -90,8 +93,12 @@ class Manifest:
                 for entry in document["golden"]
             )
             parity = {str(name): float(value) for name, value in document["parity"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"a part is missing or of the wrong type ({error!r})") from error
+        if not all(0 <= vector.seed < 2**32 for vector in golden):
+            raise ValueError("a seed is not in [0, 2**32)")
+        if not all(0 <= record.tolerance <= LARGEST_TOLERANCE for record in files.values()):
+            raise ValueError(f"a tolerance is not in [0, {LARGEST_TOLERANCE}]")
         if MODEL_FILE not in files or not golden:
             raise ValueError(f"it needs an entry for {MODEL_FILE} and at least one golden vector")
         return cls(files, golden, parity)
@@ -132,7 +139,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     except OSError as error:
         raise ModelFileError("MANIFEST_INVALID", f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError("MANIFEST_INVALID", f"{path}: not a manifest: {error}; {HOW_TO_MEND}") from None
 
 

@@ -21,13 +21,20 @@ from server.errors import ImageError
 # Pillow's own bomb check warns through the process-wide warnings machinery and lets 89 megapixel pass. Ours is stricter
 # and runs on the header of every image, so Pillow's is switched off rather than hit first.
 Image.MAX_IMAGE_PIXELS = None
-# A half-received scan must never be judged as if its missing half were grey.
+# A half-received scan must not be judged as if its missing half were grey. A JPEG that is damaged inside can decode all
+# the same, since JPEG has no checksum: what protects against that is the request's image_sha256.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
+JPEG_SCAN = b"\xff\xda"
+MAX_JPEG_SCANS = 100
+"""A progressive JPEG has about 10 (libjpeg's standard script). Each costs a pass over all pixels and as little as 42
+bytes of file, so a small file could keep a worker busy for an hour."""
+
+PNG_HEADER_START = b"\0\0\0\rIHDR"
 PNG_HEADER_BYTES = 33  # signature 8, IHDR: length 4, name 4, data 13, CRC 4 (PNG specification, 11.2.2)
 PNG_BIT_DEPTH_OFFSET = 24
 
@@ -150,8 +157,8 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedIm
         raise (truncated_image() if "truncated" in str(error) else undecodable_image()) from None
 
 
-def check_container(data: bytes, limits: ImageLimits) -> str:
-    """Returns ``PNG`` or ``JPEG`` by magic bytes, after the checks that need no decoder."""
+def check_size(data: bytes, limits: ImageLimits) -> None:
+    """Refuses an empty and a too large file: the check that costs nothing, to be made before any other."""
     if not data:
         raise ImageError("IMAGE_EMPTY", "The image is empty (0 bytes): check that the export finished.")
     if len(data) > limits.max_bytes:
@@ -160,12 +167,22 @@ def check_container(data: bytes, limits: ImageLimits) -> str:
             f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
             "Export the single slice as 8-bit PNG or JPEG.",
         )
+
+
+def check_container(data: bytes, limits: ImageLimits) -> str:
+    """Returns ``PNG`` or ``JPEG`` by magic bytes, after the checks that need no decoder."""
+    check_size(data, limits)
     if data.startswith(PNG_SIGNATURE):
         check_png(data)
         return "PNG"
     if data.startswith(JPEG_SIGNATURE):
         if JPEG_END not in data:
             raise truncated_image()
+        if data.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+            raise ImageError(
+                "IMAGE_UNDECODABLE",
+                f"The JPEG has more than {MAX_JPEG_SCANS} passes, which no camera or viewer writes. Export it again.",
+            )
         return "JPEG"
     if data[128:132] == b"DICM":
         kind = "a DICOM file: export the slice with a brain window"
@@ -178,14 +195,12 @@ def check_png(data: bytes) -> None:
     """Refuses the PNGs that Pillow would silently change: 16-bit ones, which it clips or cuts to 8 bits."""
     if len(data) < PNG_HEADER_BYTES or PNG_END not in data:
         raise truncated_image()
+    if data[len(PNG_SIGNATURE) :][: len(PNG_HEADER_START)] != PNG_HEADER_START:
+        raise undecodable_image()
     bits = data[PNG_BIT_DEPTH_OFFSET]
     is_palette = data[PNG_BIT_DEPTH_OFFSET + 1] == 3
     if bits == 16:
-        raise ImageError(
-            "IMAGE_BIT_DEPTH",
-            "The image has 16 bits a channel: raw CT values need a window before they can be judged. "
-            "Export it as 8-bit PNG or JPEG with a brain window (level 40, width 80).",
-        )
+        raise sixteen_bit_image()
     if bits < 8 and not is_palette:
         raise ImageError(
             "IMAGE_BIT_DEPTH",
@@ -224,6 +239,9 @@ def check_header(image: Image.Image, limits: ImageLimits) -> None:
             f"The image is {width} x {height} pixels; at most {limits.max_side} a side and {limits.max_pixels:,} "
             "in all are accepted. Export the single slice at its own resolution.",
         )
+    # A second PNG header can say other than the first; what counts is how Pillow will read the pixels.
+    if any("16" in str(tile.args) for tile in getattr(image, "tile", ())):
+        raise sixteen_bit_image()
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise ImageError(
@@ -300,6 +318,14 @@ def load_pixels(data: bytes, input_format: InputFormat, limits: ImageLimits = DE
         ImageError: as ``decode_image``.
     """
     return to_pixels(decode_image(data, limits), input_format)
+
+
+def sixteen_bit_image() -> ImageError:
+    return ImageError(
+        "IMAGE_BIT_DEPTH",
+        "The image has 16 bits a channel: raw CT values need a window before they can be judged. "
+        "Export it as 8-bit PNG or JPEG with a brain window (level 40, width 80).",
+    )
 
 
 def undecodable_image() -> ImageError:

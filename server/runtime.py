@@ -126,7 +126,12 @@ def load_model(folder: Path, *, threads: int = 1) -> OnnxModel:
             f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
         )
     # The golden vectors are also the warm-up: the first run of a session allocates and is several times slower.
-    difference = measure_golden_difference(model, manifest)
+    try:
+        difference = measure_golden_difference(model, manifest)
+    except Exception as error:  # ONNX Runtime's exception types are private and many
+        raise ModelFileError(
+            "MODEL_ANSWERS_WRONG", f"{path}: loads, but does not run ({first_line(error)}); {HOW_TO_MEND}"
+        ) from None
     tolerance = manifest.files[MODEL_FILE].tolerance
     if not difference <= tolerance:  # so written that NaN fails
         raise ModelFileError(

@@ -13,9 +13,9 @@ import grpc
 from proto import stroke_pb2, stroke_pb2_grpc
 from server.detector import Budget, Detection, Detector
 from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
-from server.interceptors import printable_id, to_status
+from server.interceptors import check_request, printable_id, to_status
 from server.runtime import OnnxModel
-from server.stream import RequestReader
+from server.stream import RequestReader, StallWatch
 
 DRAIN_POLL_SECONDS = 0.1
 """How often an idle stream looks whether the server is stopping."""
@@ -64,19 +64,23 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         if not self._stream_places.acquire(blocking=False):
             raise OverloadedError("TOO_MANY_STREAMS", "As many streams are open as the server accepts.")
         reader = RequestReader(requests, self._stream_window, lambda request: self._submit(request, context))
+        watch = StallWatch(self._stream_idle_seconds, context.cancel)
         try:
             last_answer = time.monotonic()
             for answer in reader.read_answers(DRAIN_POLL_SECONDS):
                 if answer is not None:
-                    yield answer.result()
+                    response = answer.result()
+                    with watch.sending():
+                        yield response
                     last_answer = time.monotonic()
                 elif self._stopping.is_set():
-                    raise UnavailableError("SERVER_STOPPING", "The server is stopping: send the rest again elsewhere.")
+                    raise stopping_server()
                 elif time.monotonic() - last_answer >= self._stream_idle_seconds:
                     raise BudgetExceededError(
                         "STREAM_IDLE", f"Nothing arrived on the stream for {self._stream_idle_seconds:g} s."
                     )
         finally:
+            watch.close()
             reader.close()
             self._stream_places.release()
 
@@ -105,6 +109,9 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
     def _submit(
         self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> Future[stroke_pb2.PredictStreamResponse]:
+        check_request(request)
+        if self._stopping.is_set():
+            raise stopping_server()
         return self._pool.submit(self._answer, request, Budget(self._max_wait_seconds, context.is_active))
 
     def _answer(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictStreamResponse:
@@ -120,6 +127,10 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
                 )
             )
 
+
+
+def stopping_server() -> UnavailableError:
+    return UnavailableError("SERVER_STOPPING", "The server is stopping: send the rest again elsewhere.")
 
 
 def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResponse:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Generic, TypeVar
+
+from server.errors import StrokeError
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -25,12 +29,13 @@ class RequestReader(Generic[Request, Response]):
         """Args:
         requests: blocks until a request arrives; raises when the call has ended.
         window: requests that may be unanswered before no more are taken, at least 2; the rest waits in the network.
-        submit: starts the work on one request.
+        submit: starts the work on one request. A StrokeError from it ends the stream after the answers before it.
         """
         self._requests = requests
         self._submit = submit
         self._answers: queue.Queue[Future[Response] | None] = queue.Queue(window)
         self._closed = False
+        self._error: StrokeError | None = None
         threading.Thread(target=self._read, name="stream-reader", daemon=True).start()
 
     def _read(self) -> None:
@@ -39,6 +44,8 @@ class RequestReader(Generic[Request, Response]):
                 self._answers.put(self._submit(request))
                 if self._closed:
                     return
+        except StrokeError as error:
+            self._error = error
         except Exception:
             # The iterator raises when the caller has gone or the call was ended here; then nobody reads the answers.
             pass
@@ -46,16 +53,23 @@ class RequestReader(Generic[Request, Response]):
             self._answers.put(None)
 
     def read_answers(self, poll_seconds: float) -> Iterator[Future[Response] | None]:
-        """Yields each answer in order, and None whenever nothing has arrived for ``poll_seconds``."""
+        """Yields each answer in order, and None whenever nothing has arrived for ``poll_seconds``.
+
+        Raises:
+            StrokeError: what ``submit`` raised, after the answers to the requests before.
+        """
         while True:
             try:
                 answer = self._answers.get(timeout=poll_seconds)
             except queue.Empty:
                 yield None
                 continue
-            if answer is None:
+            if answer is not None:
+                yield answer
+            elif self._error is not None:
+                raise self._error
+            else:
                 return
-            yield answer
 
     def close(self) -> None:
         """Lets the thread end and cancels what has not been started.
@@ -70,3 +84,38 @@ class RequestReader(Generic[Request, Response]):
                 return
             if answer is not None:
                 answer.cancel()
+
+
+class StallWatch:
+    """Ends a stream whose caller does not read: gRPC's send would wait for ever, and with it the stream's place."""
+
+    def __init__(self, limit_seconds: float, end_stream: Callable[[], None]) -> None:
+        """Args:
+        limit_seconds: how long one answer may wait to be taken.
+        end_stream: called once, from another thread.
+        """
+        self._limit = limit_seconds
+        self._end_stream = end_stream
+        self._sending_since: float | None = None
+        self._done = threading.Event()
+        threading.Thread(target=self._watch, name="stream-watch", daemon=True).start()
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Around the handing over of one answer."""
+        self._sending_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._sending_since = None
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._done.set()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._limit / 4):
+            since = self._sending_since
+            if since is not None and time.monotonic() - since > self._limit:
+                self._end_stream()
+                return

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +110,14 @@ def make_slice(level: int = 100, side: int = 96, seed: int = 0) -> np.ndarray:
     """Noise around a grey level: uint8 [side, side]."""
     noise = np.random.RandomState(seed).randint(-20, 21, (side, side))
     return np.clip(level + noise, 0, 255).astype(np.uint8)
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
+    """Polls until the condition is true; fails the test when that takes too long."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
 
 
 @dataclass

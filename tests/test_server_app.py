@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -22,7 +25,16 @@ from server import registry
 from server.app import Application
 from server.config import ServerConfig
 from server.manifest import MANIFEST_FILE, MODEL_FILE, sha256_hex
-from tests.fakes import ServerProcess, build_tiny_model, encode, make_slice, run_module, run_server, write_model
+from tests.fakes import (
+    ServerProcess,
+    build_tiny_model,
+    encode,
+    make_slice,
+    run_module,
+    run_server,
+    wait_until,
+    write_model,
+)
 
 TIMEOUT = 30
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -150,9 +162,7 @@ def test_health_is_not_serving_until_the_model_is_verified(
             stroke_pb2_grpc.StrokeServiceStub(channel).Predict(pb.PredictRequest(image=b"x"), timeout=TIMEOUT)
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
         go_on.set()
-        deadline = time.monotonic() + TIMEOUT
-        while statuses() != {SERVING}:
-            assert time.monotonic() < deadline
+        wait_until(lambda: statuses() == {SERVING})
         application.stop()
         assert exit_code.result(TIMEOUT) == 0
 
@@ -210,8 +220,7 @@ def test_second_signal_stops_at_once(tiny_models: Path) -> None:
         calls = [stub.Predict.future(pb.PredictRequest(image=large), timeout=120) for _ in range(60)]
         calls[0].result()
         server.process.send_signal(signal.SIGTERM)
-        while not any("stopping" in line for line in server.log):
-            time.sleep(0.01)
+        wait_until(lambda: any("stopping" in line for line in server.log))
         server.stop()
 
         codes = {call.exception().code() for call in calls if call.exception()}
@@ -219,16 +228,69 @@ def test_second_signal_stops_at_once(tiny_models: Path) -> None:
     assert codes <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
 
 
-def test_health_answers_while_every_worker_is_busy(tiny_models: Path) -> None:
-    """Health has threads of its own."""
-    large = encode(np.random.RandomState(0).randint(0, 60, (2400, 2400)).astype(np.uint8))
-    with run_server(tiny_models, "--workers", "1", "--queue", "2") as server, server.stub() as stub:
-        calls = [stub.Predict.future(pb.PredictRequest(image=large), timeout=TIMEOUT) for _ in range(3)]
-        with grpc.insecure_channel(server.address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            status = health.Check(health_pb2.HealthCheckRequest(), timeout=5).status
-        assert status == SERVING
-        assert [call.result().model_name for call in calls] == ["tiny"] * 3
+def test_health_answers_while_every_handler_is_busy(tiny_models: Path) -> None:
+    """Health has threads of its own: calls that never send their message occupy all others."""
+    never: queue.Queue[bytes | None] = queue.Queue()
+    with run_server(tiny_models, "--workers", "1", "--queue", "1", "--streams", "1") as server, ExitStack() as stack:
+        calls = []
+        for number in range(4):
+            options = [("grpc.use_local_subchannel_pool", 1), ("number", number)]  # a connection of its own
+            channel = stack.enter_context(grpc.insecure_channel(server.address, options=options))
+            silent = channel.stream_unary("/stroke.v1.StrokeService/Predict")
+            calls += [silent.future(iter(never.get, None), timeout=TIMEOUT) for _ in range(3)]
+        with server.stub() as stub:
+
+            def is_blocked() -> bool:
+                try:
+                    stub.GetModel(pb.GetModelRequest(), timeout=0.5)
+                except grpc.RpcError as error:
+                    return error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                return False
+
+            wait_until(is_blocked)
+        channel = stack.enter_context(grpc.insecure_channel(server.address))
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == SERVING
+        for call in calls:
+            call.cancel()
+            never.put(None)
+
+
+def test_busy_stream_ends_when_the_server_stops(tiny_models: Path) -> None:
+    """A caller who never pauses is told to go elsewhere; what was taken before is answered, in order."""
+    image = encode(make_slice())
+    stopped = threading.Event()
+
+    def requests() -> Iterator[pb.PredictRequest]:
+        for number in itertools.count():
+            if stopped.wait(0.005):
+                return
+            yield pb.PredictRequest(image=image, id=str(number))
+
+    with run_server(tiny_models, "--drain-seconds", "60") as server, server.stub() as stub:
+        answers = stub.PredictStream(requests(), timeout=120)
+        ids = [next(answers).response.id for _ in range(10)]
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as end:
+            ids.extend(answer.response.id for answer in answers)
+        stopped.set()
+        assert server.process.wait(TIMEOUT) == 0
+
+    assert time.monotonic() - started < 20
+    assert ids == [str(number) for number in range(len(ids))]
+    assert end.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert dict(end.value.trailing_metadata())["stroke-reason"] == "SERVER_STOPPING"
+
+
+def test_two_servers_cannot_share_a_name(tiny_models: Path, tiny_server: ServerProcess) -> None:
+    """A host name is one address: the second server does not take what the first has left of it."""
+    port = tiny_server.address.rpartition(":")[2]
+
+    result = run_module("server", "--models", str(tiny_models), "--host", "localhost", "--port", port)
+
+    assert result.returncode == 1
+    assert "cannot listen" in result.stderr
 
 
 def test_full_queue_is_resource_exhausted(tiny_models: Path) -> None:

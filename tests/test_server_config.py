@@ -33,6 +33,7 @@ def test_flag_beats_environment_beats_default() -> None:
         (["--drain-seconds", "nan"], {}, "--drain-seconds"),
         (["--log-level", "loud"], {}, "--log-level"),
         (["--host", ""], {}, "--host"),
+        (["--max-image-bytes", "1073741824"], {}, "--max-image-bytes"),
         (["--unknown", "1"], {}, "--unknown"),
     ],
 )

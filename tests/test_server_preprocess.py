@@ -27,15 +27,32 @@ def save(image: Image.Image, image_format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def png_with_header(width: int, height: int, bits: int, colour: int) -> bytes:
     """A PNG that claims a size and holds almost nothing."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def insert_chunk(png: bytes) -> bytes:
+    """Puts a private chunk before the header, which the specification forbids and Pillow allows."""
+    return png[:8] + chunk(b"prVt", b"x" * 13) + png[8:]
+
+
+def add_header(png: bytes, bits: int) -> bytes:
+    """Adds a second header after the first; Pillow takes the last."""
+    return png[:33] + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, bits, 2, 0, 0, 0)) + png[33:]
+
+
+def many_scans_jpeg() -> bytes:
+    """A progressive JPEG whose last pass stands in it 200 times."""
+    data = encode(GREY, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * 200 + data[-2:]
 
 
 def animated_png() -> bytes:
@@ -78,6 +95,9 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "GIF": (lambda: save(Image.fromarray(GREY), "GIF"), "IMAGE_UNDECODABLE"),
     "TIFF": (lambda: save(Image.fromarray(GREY), "TIFF"), "IMAGE_UNDECODABLE"),
     "BMP": (lambda: save(Image.fromarray(GREY), "BMP"), "IMAGE_UNDECODABLE"),
+    "bomb: JPEG of many passes": (many_scans_jpeg, "IMAGE_UNDECODABLE"),
+    "16-bit behind another chunk": (lambda: insert_chunk(png_with_header(64, 64, 16, 2)), "IMAGE_UNDECODABLE"),
+    "16-bit behind an 8-bit header": (lambda: add_header(png_with_header(64, 64, 8, 2), 16), "IMAGE_BIT_DEPTH"),
     "DICOM": (lambda: b"\0" * 128 + b"DICM" + b"\0" * 1000, "IMAGE_UNDECODABLE"),
     "JPEG signature and garbage": (lambda: b"\xff\xd8\xff" + b"\x01" * 500 + b"\xff\xd9", "IMAGE_UNDECODABLE"),
 }
@@ -131,14 +151,15 @@ def test_limits_are_configurable() -> None:
     """Every limit of the gate can be moved."""
     data = encode(GREY)
 
-    for limits in (
-        ImageLimits(max_bytes=len(data) - 1),
-        ImageLimits(max_side=95),
-        ImageLimits(max_pixels=96 * 96 - 1),
-        ImageLimits(min_side=97),
+    for limits, reason in (
+        (ImageLimits(max_bytes=len(data) - 1), "IMAGE_TOO_LARGE"),
+        (ImageLimits(max_side=95), "IMAGE_TOO_LARGE"),
+        (ImageLimits(max_pixels=96 * 96 - 1), "IMAGE_TOO_LARGE"),
+        (ImageLimits(min_side=97), "IMAGE_TOO_SMALL"),
     ):
-        with pytest.raises(ImageError):
+        with pytest.raises(ImageError) as refusal:
             decode_image(data, limits)
+        assert refusal.value.reason == reason
     assert decode_image(encode(GREY[:1, :1]), ImageLimits(min_side=1)).image.size == (1, 1)
 
 

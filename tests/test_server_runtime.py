@@ -62,7 +62,21 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
     assert refuse(folder).reason == "MANIFEST_MISSING"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": 9}', '{"schema": 1, "files": {}, "golden": []}'])
+ENTRY = '{"schema": 1, "files": {"model.onnx": {"sha256": "x", "size": %s, "tolerance": %s}}, "parity": {}, "golden": '
+BAD_MANIFESTS = {
+    "empty": "",
+    "no schema": "{}",
+    "a list": "[]",
+    "another schema": '{"schema": 9}',
+    "nothing in it": '{"schema": 1, "files": {}, "golden": [], "parity": {}}',
+    "negative seed": ENTRY % ("1", "0.1") + '[{"seed": -1, "probabilities": [1]}]}',
+    "endless size": ENTRY % ("Infinity", "0.1") + '[{"seed": 1, "probabilities": [1]}]}',
+    "tolerance that allows everything": ENTRY % ("1", "Infinity") + '[{"seed": 1, "probabilities": [1]}]}',
+    "nested": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
 def test_unusable_manifest_is_refused(tmp_path: Path, text: str) -> None:
     """A manifest that cannot be read verifies nothing."""
     folder = write_model(tmp_path)

@@ -11,10 +11,11 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
 
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
-from tests.fakes import SIDE, ServerProcess, encode, make_slice, run_server, with_version, write_model
+from tests.fakes import SIDE, ServerProcess, encode, make_slice, run_server, wait_until, with_version, write_model
 from tests.test_server_preprocess import REFUSED
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
@@ -178,14 +179,52 @@ def test_streams_are_bounded_and_places_come_back(tiny_models: Path) -> None:
 
         first.cancel()
         outbox.put(None)
-        codes = [first.code()]
-        while codes[-1] is not grpc.StatusCode.OK:
+        codes = []
+
+        def ask_again() -> bool:
             second = stub.PredictStream(iter([pb.PredictRequest(image=DARK)]), timeout=TIMEOUT)
             with suppress(grpc.RpcError):
                 list(second)
             codes.append(second.code())
+            return codes[-1] is grpc.StatusCode.OK
 
-    assert set(codes[1:]) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        wait_until(ask_again)
+
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_stream_whose_caller_does_not_read_is_ended(tiny_models: Path) -> None:
+    """Answers that nobody takes do not hold a place for ever."""
+    flags = ("--streams", "1", "--stream-idle-seconds", "0.5")
+    with run_server(tiny_models, *flags) as server, server.stub() as stuck, server.stub() as stub:
+        # The raw call takes no answer before it is asked for one, and so fills the connection's window.
+        unread = stuck.PredictStream(iter([pb.PredictRequest(image=DARK, id="x" * 128)] * 2000), timeout=TIMEOUT)
+
+        def is_answered() -> bool:
+            call = stub.PredictStream(iter([pb.PredictRequest(image=DARK)]), timeout=TIMEOUT)
+            with suppress(grpc.RpcError):
+                list(call)
+            return call.code() is grpc.StatusCode.OK
+
+        wait_until(lambda: not is_answered())
+        wait_until(is_answered, timeout=TIMEOUT - 5)
+        assert unread.is_active() or unread.code() is grpc.StatusCode.CANCELLED
+
+
+def test_malformed_message_is_the_callers_fault(tiny_server: ServerProcess) -> None:
+    """Garbage instead of a message has a reason too, on both kinds of call, and no traceback in the log."""
+    with grpc.insecure_channel(tiny_server.address) as channel:
+        for call in (
+            lambda: channel.unary_unary("/stroke.v1.StrokeService/Predict")(b"\xff\xff", timeout=TIMEOUT),
+            lambda: list(
+                channel.stream_stream("/stroke.v1.StrokeService/PredictStream")(iter([b"\xff\xff"]), timeout=TIMEOUT)
+            ),
+        ):
+            with pytest.raises(grpc.RpcError) as refusal:
+                call()
+            assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert reason_of(refusal.value) == "REQUEST_MALFORMED"
+    assert not any("Traceback" in line for line in tiny_server.log)
 
 
 def test_model_describes_itself(stub: stroke_pb2_grpc.StrokeServiceStub) -> None:
@@ -212,6 +251,18 @@ def test_health_is_serving_for_server_and_service(tiny_server: ServerProcess) ->
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_debug_log_holds_nothing_of_an_image(tiny_models: Path) -> None:
+    """At no level do names in EXIF tags reach the log."""
+    exif = Image.Exif()
+    exif[0x010E] = "Jane Doe 1950"
+    with run_server(tiny_models, "--log-level", "debug") as server, server.stub() as stub:
+        image = encode(make_slice(), "JPEG", exif=exif)
+        stub.Predict(pb.PredictRequest(image=image, id="with-exif"), timeout=TIMEOUT)
+        wait_until(lambda: any("id=with-exif" in line for line in server.log))
+
+    assert not any("Jane" in line for line in server.log)
+
+
 def test_log_has_one_line_a_call_and_no_image(tiny_server: ServerProcess) -> None:
     """Id, code and time; never what was in the image."""
     with tiny_server.stub() as stub:
@@ -220,8 +271,7 @@ def test_log_has_one_line_a_call_and_no_image(tiny_server: ServerProcess) -> Non
             stub.Predict(pb.PredictRequest(image=b"Jane Doe 1950", id="log-me-too"), timeout=TIMEOUT)
         stub.Predict(pb.PredictRequest(image=BRIGHT, id="last"), timeout=TIMEOUT)
 
-    while not any("id=last " in line for line in tiny_server.log):
-        pass
+    wait_until(lambda: any("id=last " in line for line in tiny_server.log))
     lines = [line for line in tiny_server.log if "id=log-me" in line]
     assert len(lines) == 2
     assert "code=OK" in lines[0]
