@@ -196,8 +196,14 @@ def test_streams_are_bounded_and_places_come_back(tiny_models: Path) -> None:
 def test_stream_whose_caller_does_not_read_is_ended(tiny_models: Path) -> None:
     """Answers that nobody takes do not hold a place for ever."""
     flags = ("--streams", "1", "--stream-idle-seconds", "0.5")
-    with run_server(tiny_models, *flags) as server, server.stub() as stuck, server.stub() as stub:
+    small_window = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16384)]
+    with (
+        run_server(tiny_models, *flags) as server,
+        server.stub() as stub,
+        grpc.insecure_channel(server.address, options=small_window) as channel,
+    ):
         # The raw call takes no answer before it is asked for one, and so fills the connection's window.
+        stuck = stroke_pb2_grpc.StrokeServiceStub(channel)
         unread = stuck.PredictStream(iter([pb.PredictRequest(image=DARK, id="x" * 128)] * 2000), timeout=TIMEOUT)
 
         def is_answered() -> bool:
