@@ -13,7 +13,7 @@ help: ## show this
 install: .venv/.installed ## set up everything in .venv
 
 demo: .venv-serve/.installed ## start the server, classify the samples, stop it (no TensorFlow)
-	$(SERVE) samples/demo.py
+	@$(SERVE) samples/demo.py
 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server
@@ -41,11 +41,13 @@ clean: ## remove environments and caches
 	rm -rf .venv .venv-serve .mypy_cache .pytest_cache .ruff_cache build
 
 .venv/.installed: requirements/dev.lock
-	$(PYTHON) -m venv .venv
-	.venv/bin/pip install $(PIP_FLAGS) -r requirements/dev.lock
-	touch $@
+	@echo "setting up .venv (everything, TensorFlow included: a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install $(PIP_FLAGS) -r requirements/dev.lock
+	@touch $@
 
 .venv-serve/.installed: requirements/server.lock
-	$(PYTHON) -m venv .venv-serve
-	.venv-serve/bin/pip install $(PIP_FLAGS) -r requirements/server.lock
-	touch $@
+	@echo "setting up .venv-serve (what serving needs: about half a minute)"
+	@$(PYTHON) -m venv .venv-serve
+	@.venv-serve/bin/pip install $(PIP_FLAGS) -r requirements/server.lock
+	@touch $@
