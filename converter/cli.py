@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-EXIT_FAILED = 1
+from training.noise import hide_import_noise
 
-# Before TensorFlow is imported: its banner is noise to somebody who converts a model.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+EXIT_FAILED = 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(build_parser().parse_args(argv))
     as_json = arguments.pop("json")
     # Here, so that --help and usage errors do not wait for TensorFlow.
-    from converter.convert import ConvertOptions, convert
-    from converter.errors import ConversionError
+    with hide_import_noise():
+        from converter.convert import ConvertOptions, convert
+        from converter.errors import ConversionError
 
     try:
         report = convert(
@@ -92,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"  source       {report.kind}, input range {report.input_range}\n"
         f"  labels       {', '.join(spec.labels)}; {spec.positive_label} when above {spec.threshold:g}\n"
         f"  parity       {parity.image_difference:.2g} on {parity.images} images, "
-        f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: 1e-05)\n"
-        f"  recorded     {report.recorded} files answer as training wrote down"
+        f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: 1e-05)"
     )
+    if report.recorded:
+        print(f"  recorded     {report.recorded} files answer as training wrote down")
     return 0

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from training.config import PhantomConfig, ScoreConfig, TrainConfig, add_flags, read_flags
 from training.errors import TrainingError
+from training.noise import hide_import_noise
 
 TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/first
@@ -99,29 +97,3 @@ def make_parser(program: str, description: str, epilog: str) -> argparse.Argumen
     return argparse.ArgumentParser(
         prog=program, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-@contextlib.contextmanager
-def hide_import_noise() -> Iterator[None]:
-    """Keeps TensorFlow's greetings off the terminal; whatever was said is shown when the import fails.
-
-    Its C++ libraries write some lines before any log level applies, so the descriptor itself is turned aside.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            noise.seek(0)
-            os.write(terminal, noise.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-    # Keras calls the .h5 file that was asked for "legacy" on every save.
-    from absl import logging
-
-    logging.set_verbosity(logging.ERROR)
