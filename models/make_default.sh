@@ -1,14 +1,17 @@
 #!/bin/sh
 # Makes the bundled model again from nothing: synthetic slices, training, conversion. About 40 minutes on two processors
-# with AMX (mixed_bfloat16); on processors without it, take float32 and some hours. Takes the Python to use, and where
-# to put the model (default: models/stroke-cnn/1, which is replaced).
+# with AMX (mixed_bfloat16); on processors without it, take float32 and some hours.
+#
+# Takes the Python to use, and where to put the model (default: models/stroke-cnn/1, which is replaced). COUNT and EPOCHS
+# make a smaller one, WORK says where the slices and the run go.
 set -eu
 python=${1:-python}
 out=${2:-models/stroke-cnn/1}
-work=build/default
+count=${COUNT:-16000}
+work=${WORK:-build/default}
 rm -rf "$work"
-"$python" -m training phantom --out "$work/phantom" --count 16000 --seed 7
-"$python" -m training --data "$work/phantom" --out "$work/run" --one-image-per-patient --epochs 8 \
+"$python" -m training phantom --out "$work/phantom" --count "$count" --seed 7
+"$python" -m training --data "$work/phantom" --out "$work/run" --one-image-per-patient --epochs "${EPOCHS:-8}" \
     --learning-rate 1e-3 --augment head-ct --validation 0.06 --test 0.06 --seed 7 --precision mixed_bfloat16 --notes \
-    "Demonstration, not a diagnosis: trained on synthetic slices alone (python -m training phantom --count 16000 --seed 7)."
+    "Demonstration, not a diagnosis: trained on synthetic slices alone (python -m training phantom --count $count --seed 7)."
 "$python" -m converter "$work/run/brain_stroke_model.keras" -o "$out" --images "$work/phantom" --force

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import onnx
+import pytest
 
 from server.manifest import MANIFEST_FILE, MODEL_FILE
 from server.runtime import load_model
@@ -41,6 +46,24 @@ def test_it_says_what_it_learned_from_and_what_it_is_not() -> None:
     assert "not a medical device" in text
     assert spec.provenance["data_fingerprint"]
     assert spec.metrics
+
+
+@pytest.mark.tensorflow
+def test_the_command_that_makes_it_works(tmp_path: Path) -> None:
+    """``make model`` end to end, on a few slices: what it installs loads, and its answers were compared with Keras."""
+    out = tmp_path / "models" / "stroke-cnn" / "1"
+    environment = {**os.environ, "COUNT": "80", "EPOCHS": "1", "WORK": str(tmp_path / "work")}
+    command = ["sh", "models/make_default.sh", sys.executable, str(out)]
+
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+    assert result.returncode == 0, result.stderr
+    assert "files answer as training wrote down" in result.stdout
+    made, bundled = load_model(out).spec, load_model(FOLDER).spec
+    assert (made.labels, made.positive_label, made.threshold) == (bundled.labels, "stroke", 0.05)
+    assert "auxiliary heads" in made.provenance["lesion_masks"]
+    flags = made.provenance["flags"].replace("--epochs 1 ", "--epochs 8 ")
+    assert flags == bundled.provenance["flags"], "the bundled model was made by another command"
 
 
 def test_parity_with_keras_is_recorded() -> None:
