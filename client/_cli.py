@@ -113,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
                     report.add_prediction(entry.name, result)
                 else:
                     report.add_failure(entry.name, result.error)
+            next(results, None)  # so that the stream ends in order rather than by a cancellation
     except StrokeClientError as error:  # the run cannot go on; one line, however many images are left
         fault = error
     finally:

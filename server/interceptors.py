@@ -129,18 +129,25 @@ class Call:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         request_id = printable_id(self._request_id) or uuid.uuid4().hex
         status = to_status(error, request_id) if isinstance(error, Exception) else None
-        outcome = status.code.name if status else "OK" if self._context.is_active() else "CANCELLED"
-        logger.info(
-            "%s id=%s code=%s%s ms=%.1f",
-            self._name,
-            request_id,
-            outcome,
-            f" reason={status.reason}" if status else "",
-            1000 * (time.monotonic() - self._started),
-        )
+        log_outcome(self._name, request_id, status, self._started, is_wanted=self._context.is_active())
         if status is not None:
             self._context.set_trailing_metadata(((REASON_KEY, status.reason),))
             self._context.abort(status.code, status.message)
+
+
+def log_outcome(name: str, request_id: str, status: Status | None, started: float, *, is_wanted: bool) -> None:
+    """Writes the one line of a request.
+
+    Args:
+        name: method, or part of one.
+        request_id: printable.
+        status: None for success.
+        started: in seconds of ``time.monotonic``.
+        is_wanted: False when the caller has gone and nobody reads the answer.
+    """
+    code = status.code.name if status else "OK" if is_wanted else "CANCELLED"
+    reason = f" reason={status.reason}" if status else ""
+    logger.info("%s id=%s code=%s%s ms=%.1f", name, request_id, code, reason, 1000 * (time.monotonic() - started))
 
 
 MALFORMED = object()

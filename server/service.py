@@ -13,7 +13,7 @@ import grpc
 from proto import stroke_pb2, stroke_pb2_grpc
 from server.detector import Budget, Detection, Detector
 from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
-from server.interceptors import check_request, printable_id, to_status
+from server.interceptors import check_request, log_outcome, printable_id, to_status
 from server.runtime import OnnxModel
 from server.stream import RequestReader, StallWatch
 
@@ -115,18 +115,20 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         return self._pool.submit(self._answer, request, Budget(self._max_wait_seconds, context.is_active))
 
     def _answer(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictStreamResponse:
-        """One answer of a stream: an image that cannot be judged becomes an answer too."""
+        """One answer of a stream, with a line in the log: an image that cannot be judged becomes an answer too."""
         try:
-            return stroke_pb2.PredictStreamResponse(response=self._predict(request, budget))
+            response = self._predict(request, budget)
         except Exception as error:
             request_id = printable_id(request.id) or uuid.uuid4().hex
             status = to_status(error, request_id)
+            log_outcome("PredictStream image", request_id, status, budget.started, is_wanted=budget.is_wanted())
             return stroke_pb2.PredictStreamResponse(
                 error=stroke_pb2.PredictError(
                     id=request_id, code=status.code.value[0], reason=status.reason, message=status.message
                 )
             )
-
+        log_outcome("PredictStream image", response.id, None, budget.started, is_wanted=budget.is_wanted())
+        return stroke_pb2.PredictStreamResponse(response=response)
 
 
 def stopping_server() -> UnavailableError:

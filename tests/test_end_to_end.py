@@ -14,7 +14,7 @@ import pytest
 
 from server.manifest import MODEL_FILE, sha256_hex
 from server.preprocess import InputFormat, load_pixels
-from tests.fakes import ROOT, ServerProcess, encode, make_slice, run_module, run_server
+from tests.fakes import ROOT, ServerProcess, encode, make_slice, run_module, run_server, wait_until
 
 MODELS = ROOT / "models"
 SAMPLES = sorted((ROOT / "samples").glob("*.png"))
@@ -90,6 +90,15 @@ def test_bad_files_fail_and_the_rest_is_answered(bundled: ServerProcess, tmp_pat
     assert reasons["missing.png"]
     for name in ("b.png", "c.png", "missing.png"):
         assert sum(name in line for line in result.stderr.splitlines()) == 1
+
+
+def test_command_line_ends_its_stream_in_order(bundled: ServerProcess) -> None:
+    """In the server's log a finished run is OK, not cancelled."""
+    seen = len(bundled.log)
+    assert ask(bundled, str(SAMPLES[0])).returncode == 0
+
+    wait_until(lambda: any("PredictStream id=" in line for line in bundled.log[seen:]))
+    assert all("code=OK" in line for line in bundled.log[seen:])
 
 
 def test_standard_input_is_an_image(bundled: ServerProcess) -> None:
