@@ -312,7 +312,12 @@ def test_interrupt_exits_with_130(server: FakeServer, tmp_path: Path) -> None:
     server.servicer.judge = server.servicer.hang
     (tmp_path / "a.png").write_bytes(POSITIVE)
     with subprocess.Popen(
-        [sys.executable, "-m", "client", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-m", "client", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         wait_for(lambda: server.servicer.requests, 10)
         process.send_signal(signal.SIGINT)

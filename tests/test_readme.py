@@ -133,7 +133,8 @@ def test_links_lead_somewhere() -> None:
 @pytest.mark.skipif(not shutil.which("node"), reason="Node.js is not here: the JavaScript example was not run")
 def test_javascript_reports_a_refusal(tmp_path: Path) -> None:
     """Another language reads the reason from the trailing metadata."""
-    run("npm ci --prefix docs/javascript", tmp_path)
+    if not (ROOT / "docs" / "javascript" / "node_modules").exists():
+        run("npm ci --prefix docs/javascript", tmp_path)
     (tmp_path / "text.png").write_text("not an image")
     with serve(SERVERS[0], tmp_path):
         result = subprocess.run(

@@ -205,6 +205,7 @@ def test_stream_whose_caller_does_not_read_is_ended(tiny_models: Path) -> None:
         # The raw call takes no answer before it is asked for one, and so fills the connection's window.
         stuck = stroke_pb2_grpc.StrokeServiceStub(channel)
         unread = stuck.PredictStream(iter([pb.PredictRequest(image=DARK, id="x" * 128)] * 2000), timeout=TIMEOUT)
+        next(unread)  # now it holds the only place
 
         def is_answered() -> bool:
             call = stub.PredictStream(iter([pb.PredictRequest(image=DARK)]), timeout=TIMEOUT)
@@ -212,7 +213,7 @@ def test_stream_whose_caller_does_not_read_is_ended(tiny_models: Path) -> None:
                 list(call)
             return call.code() is grpc.StatusCode.OK
 
-        wait_until(lambda: not is_answered())
+        assert not is_answered()
         wait_until(is_answered, timeout=TIMEOUT - 5)
         assert unread.is_active() or unread.code() is grpc.StatusCode.CANCELLED
 
