@@ -44,7 +44,9 @@ class ServerConfig:
     workers: int = setting(0, "images judged at the same time; 0: one for each processor that this process may use")
     queue: int = setting(32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED")
     streams: int = setting(16, "PredictStream calls that may be open at the same time")
-    stream_idle_seconds: float = setting(60.0, "a PredictStream on which nothing arrives for so long is ended")
+    stream_idle_seconds: float = setting(
+        60.0, "a PredictStream ends when nothing arrives, or no answer is taken, for so long"
+    )
     max_wait_seconds: float = setting(30.0, "longest time that an image may wait, whatever the caller's deadline")
     drain_seconds: float = setting(30.0, "after SIGTERM, how long requests in flight may take to finish")
     max_image_bytes: int = setting(DEFAULT_LIMITS.max_bytes, "largest image file, in bytes")
