@@ -311,13 +311,13 @@ def test_interrupt_exits_with_130(server: FakeServer, tmp_path: Path) -> None:
     """Ctrl-C during a run leaves no traceback."""
     server.servicer.judge = server.servicer.hang
     (tmp_path / "a.png").write_bytes(POSITIVE)
+    # A shell that runs the tests in the background has its children ignore Ctrl-C; a terminal does not.
+    code = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('client', run_name='__main__', alter_sys=True)"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "client", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        # A shell that runs the tests in the background has its children ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     ) as process:
         wait_for(lambda: server.servicer.requests, 10)
         process.send_signal(signal.SIGINT)
