@@ -77,7 +77,6 @@ class OnnxModel:
             raise ModelFileError(error.reason, f"{source}: {error.message}") from None
         self.digest = sha256_hex(data)
         self.input_format = self._read_input_format(source)
-        self._run_options = onnxruntime.RunOptions()
 
     def _read_input_format(self, source: str) -> InputFormat:
         """Checks that the graph has the names, types and shapes of the contract, and reads the image size from it."""
@@ -105,7 +104,7 @@ class OnnxModel:
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the probabilities, float32 [N, len(spec.labels)], for uint8 [N, height, width, channels]."""
-        (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels}, self._run_options)
+        (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
         return np.asarray(probabilities, dtype=np.float32)
 
 

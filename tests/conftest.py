@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from client import StrokeClient
+from tests.client_fakes import FakeServer, serve
 from tests.fakes import RSNA, ServerProcess, run_server, write_model
 
 
@@ -31,3 +33,17 @@ def rsna() -> Path:
     if not RSNA.is_dir():
         pytest.skip(f"real slices are not here ({RSNA.name} beside the checkout, in shared/data): not tested on them")
     return RSNA
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A fake server for tests of the client."""
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: FakeServer) -> Iterator[StrokeClient]:
+    """A client of the fake server."""
+    with StrokeClient(server.target, timeout=5) as connected:
+        yield connected

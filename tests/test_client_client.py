@@ -31,18 +31,6 @@ from tests.client_fakes import FakeServer, RecordingServicer, RefusalError, make
 IMAGE = b"stroke image"
 
 
-@pytest.fixture
-def server():
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server):
-    with StrokeClient(server.target, timeout=5) as connected:
-        yield connected
-
-
 def test_prediction_holds_everything_the_server_said(server: FakeServer, client: StrokeClient, tmp_path: Path) -> None:
     """A prediction carries every field of the answer, and its source."""
 

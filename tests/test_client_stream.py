@@ -30,23 +30,10 @@ from tests.client_fakes import (
     RecordingServicer,
     RefusalError,
     make_response,
-    serve,
     wait_for,
 )
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-
-
-@pytest.fixture
-def server():
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server):
-    with StrokeClient(server.target, timeout=5) as connected:
-        yield connected
 
 
 def make_images(count: int) -> list[bytes]:
