@@ -6,11 +6,13 @@ Needed because ONNX Runtime and ``os.cpu_count()`` both count those of the host,
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 CGROUP_V2_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
 CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+CPU_FEATURES = Path("/proc/cpuinfo")
 
 
 def count_processors() -> int:
@@ -31,3 +33,17 @@ def read_cgroup_quota() -> float | None:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError, ZeroDivisionError):  # no cgroup, or "max": no quota
         return None
+
+
+def find_target() -> str:
+    """The kind of this processor, one of ``server.manifest.TARGETS``: what INT8 variants are made for.
+
+    Where the features of an x86 processor cannot be read, it is taken for one without VNNI: every other can run that.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "arm64"
+    try:
+        features = CPU_FEATURES.read_text("ascii").split()
+    except (OSError, UnicodeDecodeError):
+        return "x86"
+    return "x86-vnni" if {"avx512_vnni", "avx_vnni"} & set(features) else "x86"
