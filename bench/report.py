@@ -47,7 +47,7 @@ def write_report(document: dict[str, Any], out: Path) -> None:
     """Writes JSON, Markdown and plots of all sections."""
     from bench.plots import plot_peers, plot_serving
 
-    (out / "performance.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", "utf-8")
+    (out / "performance.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     texts = [render(document[name]) for name, render in SECTIONS.items() if name in document]
     (out / "performance.md").write_text("\n".join([HEAD, *texts]), "utf-8")
     if "serving" in document:

@@ -141,7 +141,9 @@ def list_budgets(section: dict[str, Any]) -> Iterator[Budget]:
         if precision == "int8" and name in COLD_CEILING_S:
             yield Budget(f"{label}: cold start", COLD_CEILING_S[name], series["cold_s"], at_least=False, unit=" s")
             ceiling = RESIDENT_CEILING_MB[name]
-            yield Budget(f"{label}: resident memory", ceiling, series["resident_mb"], at_least=False, unit=" MB")
+            yield Budget(
+                f"{label}: resident memory", ceiling, series["resident_mb"], at_least=False, unit=" MB", form=".0f"
+            )
     if section["installed_mb"] is not None:
         size = [section["installed_mb"]]
-        yield Budget("serving installation", INSTALLED_CEILING_MB, size, at_least=False, unit=" MB")
+        yield Budget("serving installation", INSTALLED_CEILING_MB, size, at_least=False, unit=" MB", form=".0f")

@@ -23,6 +23,9 @@ class Budget:
 
     unit: str = ""
 
+    form: str = ".2f"
+    """How its figures are written."""
+
     @property
     def is_met(self) -> bool:
         median = statistics.median(self.values)
@@ -39,8 +42,7 @@ def render_budgets(budgets: Iterable[Budget]) -> str:
     """A table of budgets."""
     rows = []
     for budget in budgets:
-        form = ".0f" if budget.bound >= 20 else ".2f"
-        wanted = f"{'at least' if budget.at_least else 'at most'} {budget.bound:g}{budget.unit}"
-        measured = f"{summarise(budget.values, form)}{budget.unit}"
+        wanted = f"{'at least' if budget.at_least else 'at most'} {budget.bound:.3g}{budget.unit}"
+        measured = f"{summarise(budget.values, budget.form)}{budget.unit}"
         rows.append((budget.figure, wanted, measured, "met" if budget.is_met else "missed"))
     return render_table(("budget", "wanted", "measured", ""), rows)
