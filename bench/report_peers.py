@@ -75,7 +75,7 @@ def render_sides(sides: Mapping[str, Side], installed_mb: float | None) -> str:
                 "" if side["ours"] else side["setting"],
             )
         )
-    head = ("", "images/s, 8 clients", "first row over it", "p50 ms, 1 client", "cold start s", "resident MB")
+    head = ("", "images/s, 8 clients", "first row over this one", "p50 ms, 1 client", "cold start s", "resident MB")
     return render_table((*head, "installed MB", "setting"), rows)
 
 

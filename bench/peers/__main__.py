@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,8 +31,9 @@ from bench.variants import FILES, list_precisions, server_flags
 from server.registry import find_only_model
 
 CLIENTS = (8, 1)
-TUNING_ROUNDS = 2
-"""The better of two, because a slow moment of the machine must not cost a peer its best setting."""
+TUNING_ROUNDS = 3
+"""Of which the median counts: a slow moment of the machine must not cost a peer its best setting, nor a lucky split of
+its connections among its processes win it a worse one."""
 
 
 @contextmanager
@@ -53,19 +55,20 @@ def load_side(service: Service, target: str, python: str, images: Path, seconds:
 
 
 def tune(peer: Peer, model: Path, images: Path, seconds: float) -> dict[Setting, float]:
-    """Best throughput at 8 clients of each setting; 0 for one with which it does not work."""
+    """Median throughput at 8 clients of each setting; 0 for one with which it does not work."""
     image = read_images(images)[0]
-    rates = dict.fromkeys(SETTINGS, 0.0)
+    rates: dict[Setting, list[float]] = {setting: [] for setting in SETTINGS}
     for _ in range(TUNING_ROUNDS):
         for setting in SETTINGS:
+            rate = 0.0
             try:
                 with run_peer(Side(peer, model, setting), image) as (service, _):
                     load = spawn(peer.target, service.address, images, seconds, clients=8, python=str(peer.python))
+                    rate = len(load.latencies_ms) / load.seconds
             except RuntimeError as error:
                 say(f"{peer.title} with {describe_setting(setting)}: {error}")
-            else:
-                rates[setting] = max(rates[setting], len(load.latencies_ms) / load.seconds)
-    return rates
+            rates[setting].append(rate)
+    return {setting: statistics.median(found) for setting, found in rates.items()}
 
 
 def describe_setting(setting: Setting) -> str:
