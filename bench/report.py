@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.report_core import render_decode, render_runtimes
 from bench.report_peers import render_peers
 from bench.report_serving import render_serving
 
@@ -21,7 +22,12 @@ ratios are taken round by round: the machine is shared with others, so read the 
 [its figures](performance.json) and its plots are written by `make bench` and `make bench-peers`.
 """
 
-SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {"serving": render_serving, "peers": render_peers}
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "serving": render_serving,
+    "peers": render_peers,
+    "runtimes": render_runtimes,
+    "decode": render_decode,
+}
 """Section → what writes it as Markdown, in the order of the page."""
 
 
