@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.fakes import ROOT, run_module
+from tests.fakes import ROOT
 
 PURPOSES = ("client", "server", "training", "dev")
 
