@@ -25,10 +25,12 @@ lint: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (5 minutes)
-	$(ALL) -m bench.serving --out docs
+bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (10 minutes)
+	$(ALL) -m bench.decode --out docs
+	$(ALL) -m bench.serving --resnet50 --out docs
 
-bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 15 minutes)
+bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
+	$(ALL) -m bench.runtimes --out docs
 	$(ALL) -m bench.peers --out docs
 
 model: .venv/.installed ## make the bundled model again from nothing (about 40 minutes)

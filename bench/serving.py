@@ -25,6 +25,7 @@ from bench.machine import describe_machine
 from bench.peak import measure_peak
 from bench.processes import ROOT, Service, measure_installed_mb, run_server
 from bench.report import publish
+from bench.resnet50 import make_resnet50
 from bench.settings import add_common_options, describe_images, describe_model, split_numbers
 from bench.variants import list_precisions, load_bare, server_flags
 from server.processors import count_processors
@@ -184,12 +185,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precisions", help="such as int8,fp32 (default: all that the model has)")
     parser.add_argument("--flags", default="", help="further flags of the server, such as '--profile throughput'")
     parser.add_argument(
-        "--also", type=Path, action="append", default=[], help="folder of a further model: its start and memory"
+        "--resnet50", action="store_true", help="start and memory of ResNet-50 too, which is made if it is not there"
     )
     options = parser.parse_args(argv)
     flags = options.flags.split()
     plan = Plan(options.models, options.images, options.clients, options.loads, options.seconds, flags)
     precisions = options.precisions.split(",") if options.precisions else list_precisions(options.models)
+    further = [make_resnet50()] if options.resnet50 else []
 
     section = {
         "machine": describe_machine(),
@@ -205,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{'+'.join(list_folders(models))} {precision}": measure_model(
                 models, options.images, [*server_flags(models, precision), *flags], options.rounds
             )
-            for models in options.also
+            for models in further
             for precision in list_precisions(models)
         },
         "installed_mb": measure_installed_mb(ROOT / ".venv-serve"),
