@@ -23,8 +23,9 @@ from server.preprocess import InputFormat, load_pixels
 from training.phantom import write_dataset
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-MOST_CALIBRATION = 128
-"""Slices whose activations are recorded; ranges hardly change beyond."""
+MOST_CALIBRATION = 256
+"""Slices whose activations are recorded. Ranges hardly change beyond 100, but with fewer than 200 a single changed
+label would already be more than the gate allows."""
 
 MOST_HELD_OUT = 512
 LEAST_HELD_OUT = 64
@@ -43,6 +44,14 @@ METHODS = {
 }
 """How the range of an activation is found: all values seen; all but the 0.001 % at the ends; or the range that loses
 least information (Migacz, 8-bit inference with TensorRT, 2017). As ONNX Runtime implements them."""
+
+
+RANGED_OPERATORS = ("Conv", "Relu", "Add", "Concat")
+"""Operators whose inputs and outputs need ranges; the others of ``QUANTISED_OPERATORS`` keep those of their inputs."""
+
+QUANTISED_OPERATORS = ("Conv", "Relu", "MaxPool", "Add", "Concat", "Pad", "Transpose", "Reshape")
+"""Dense layers and softmax stay fp32: they cost less than a hundredth of the time, and 256 levels for a logit or a
+probability would be most of the error."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ def load_sets(folder: Path | None, input_format: InputFormat, spec: ModelSpec) -
 
 
 def split_folder(folder: Path, input_format: InputFormat, spec: ModelSpec, *, source: str) -> CalibrationSets:
-    """A fifth of each class, by name, calibrates; the rest, which then holds other patients, judges."""
+    """A third of each class, by name, calibrates; the rest, which then holds other patients, judges."""
     if not folder.is_dir():
         raise ConversionError(f"--calibrate {folder}: there is no such folder")
     files = sorted(
@@ -100,13 +109,13 @@ def split_folder(folder: Path, input_format: InputFormat, spec: ModelSpec, *, so
     groups = classes if is_labelled else [files]
     calibration, held_out = [], []
     for group in groups:
-        cut = len(group) // 5
+        cut = len(group) // 3
         calibration += spread_evenly(group[:cut], MOST_CALIBRATION // len(groups))
         held_out += spread_evenly(group[cut:], MOST_HELD_OUT // len(groups))
     if len(held_out) < LEAST_HELD_OUT or not calibration:
         raise ConversionError(
             f"--calibrate {folder}: has {len(files)} PNG and JPEG slices, too few to judge the result: at least "
-            f"{LEAST_HELD_OUT * 5 // 4 + len(groups)} are needed, in folders named {', '.join(spec.labels)}"
+            f"{LEAST_HELD_OUT * 3 // 2} are needed, in folders named {', '.join(spec.labels)}"
         )
     positive = spec.positive_label if is_labelled else None
     return CalibrationSets(
@@ -160,15 +169,10 @@ def measure_ranges(model: onnx.ModelProto, pixels: NDArray[np.uint8], method: st
         with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
             calibrator = create_calibrator(
                 plain,
-                QUANTISED_OPERATORS,
+                RANGED_OPERATORS,
                 augmented_model_path=str(Path(folder) / "augmented.onnx"),
                 calibrate_method=METHODS[method],
             )
             for start in range(0, len(pixels), CHUNK):
                 calibrator.collect_data(PixelReader(pixels[start : start + CHUNK]))
             return calibrator.compute_data()
-
-
-QUANTISED_OPERATORS = ("Conv", "Relu", "MaxPool", "Add", "Concat", "Pad", "Transpose", "Reshape")
-"""Dense layers and softmax stay fp32: they cost less than a hundredth of the time, and 256 levels for a logit or a
-probability would be most of the error."""

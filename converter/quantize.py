@@ -1,8 +1,9 @@
 """Static INT8 quantisation, in the QDQ form that ONNX Runtime and OpenVINO fuse into integer convolutions.
 
-Weights are symmetric per output channel, activations have one scale a tensor. Three ways to find the activations'
-ranges are tried, and the best by the accuracy gate is taken. If none passes, the convolutions that cost most accuracy
-go back to fp32, one after the other, as measured.
+Weights are symmetric per output channel and rounded together (``converter.rounding``); activations have one scale a
+tensor, after their channels were brought to similar ranges (``converter.equalise``). Three ways to find these ranges
+are tried, and the best by the accuracy gate is taken. If none passes, the convolutions that cost most accuracy go back
+to fp32, as measured.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from converter.calibrate import METHODS, QUANTISED_OPERATORS, CalibrationSets, measure_ranges
+from converter.equalise import equalise_channels
 from converter.errors import AccuracyError, FusionError
 from converter.gate import Gate, Judge
 from converter.graph import Graph, embed_spec
 from converter.rewrite import merge_pool_padding, pad_channels, split_phases
+from converter.rounding import round_weights
 from server.contract import INPUT_NAME, ModelSpec
 from server.runtime import OnnxModel
 
@@ -47,6 +50,11 @@ class Target:
     activations: QuantType
     reduce_range: bool
     """7-bit weights: without VNNI, x86 adds pairs of products in 16 bits, which overflow with 8-bit weights."""
+
+    @property
+    def steps(self) -> int:
+        """Of the largest weight of a filter."""
+        return 64 if self.reduce_range else 127
 
 
 TARGETS = {
@@ -115,8 +123,12 @@ def quantise(
     """
     prepared = copy.deepcopy(model)
     merge_pool_padding(prepared)
+    equalise_channels(prepared, sets.calibration.pixels)
     split_phases(prepared)
     pad_channels(prepared)
+    moves = find_moves(Graph(prepared))
+    taker = Graph(prepared).follow(moves[-1].output[0]) if moves else None
+    round_weights(prepared, steps=TARGETS[target].steps, pixel_layer="" if taker is None else taker.name)
     prepared = onnx.shape_inference.infer_shapes(prepared)
     judge = Judge(reference, sets)
     workshop = Workshop(prepared, reference.spec, TARGETS[target], judge)
@@ -126,10 +138,14 @@ def quantise(
         ranges = measure_ranges(prepared, sets.calibration.pixels, method)
         candidates.append(workshop.make(method, ranges, ()))
     best = min(candidates, key=rank)
-    while best.gate.list_failures() and len(best.fp32_layers) < min(MOST_FP32_LAYERS, len(workshop.convolutions) // 2):
-        layers = [name for name in workshop.convolutions if name not in best.fp32_layers]
-        tell(f"{best.gate.list_failures()[0]}: looking for the layer that costs most among {len(layers)}")
-        best = min((workshop.make(best.method, best.ranges, (*best.fp32_layers, name)) for name in layers), key=rank)
+    most = min(MOST_FP32_LAYERS, len(workshop.convolutions) // 2)
+    while best.gate.list_failures():
+        options = [(*best.fp32_layers, *more) for more in list_layers(workshop.convolutions, best.fp32_layers)]
+        options = [layers for layers in options if len(layers) <= most]
+        if not options:
+            break
+        tell(f"{best.gate.list_failures()[0]}: looking for the layers that cost most, {len(options)} tries")
+        best = min((workshop.make(best.method, best.ranges, layers) for layers in options), key=rank)
     failures = best.gate.list_failures()
     if failures:
         raise AccuracyError(
@@ -162,6 +178,12 @@ class Candidate:
     data: bytes
     model: OnnxModel
     gate: Gate
+
+
+def list_layers(convolutions: Sequence[str], taken: Sequence[str]) -> list[tuple[str, ...]]:
+    """Convolutions to try in fp32: each alone, and each with the next, since what lies between two is then fp32 too."""
+    pairs = zip(convolutions, convolutions[1:], strict=False)
+    return [more for more in [*((name,) for name in convolutions), *pairs] if not set(more) & set(taken)]
 
 
 def rank(candidate: Candidate) -> tuple[int, float]:

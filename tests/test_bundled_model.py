@@ -42,8 +42,8 @@ def test_its_int8_variant_passed_the_gate() -> None:
     """On slices that it was not trained on: the figures are in the manifest, and within the gate's bounds."""
     gate = read_manifest(FOLDER).files[INT8_FILE].gate
 
-    assert gate["slices"].startswith("python -m training phantom --count 640")
-    for name, least in (("calibration", 128), ("held_out", 512)):
+    assert gate["slices"].startswith("python -m training phantom --count 768")
+    for name, least in (("calibration", 256), ("held_out", 512)):
         figures = Comparison(**gate[name])
         assert figures.slices == least
         assert figures.auc_drop is not None

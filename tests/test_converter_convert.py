@@ -249,7 +249,7 @@ def test_int8_variant_is_written_beside_its_source_with_its_figures(
     assert record.sha256 == sha256_hex((report.out / INT8_FILE).read_bytes())
     assert record.target == find_target()
     assert len(record.probabilities) == len(manifest.golden)
-    assert record.gate["held_out"]["slices"] == 96
+    assert record.gate["held_out"]["slices"] == 80
     assert record.gate["held_out"]["agreement_at_half"] >= 0.995
     assert report.int8 == {"size": record.size, "target": record.target, **record.gate}
 
@@ -539,7 +539,7 @@ def test_report_tells_what_was_measured(
         "image difference",
         "calibrated by",
         "no convolution",
-        "held out     96 slices: same label",
+        "held out     80 slices: same label",
         "AUC drop",
     ):
         assert words in told

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from converter.equalise import equalise_channels, measure_channels
 from converter.graph import canonicalise
 from converter.rewrite import fold_input, merge_pool_padding, pad_channels, split_phases
 
@@ -271,3 +272,61 @@ def test_canonical_form_has_no_shape_arithmetic() -> None:
 
     assert list_kinds(model) == ["Cast", "Reshape"]
     assert answer(model, make_images(3, side=4)).shape == (3, 16)
+
+
+def build_chain(*, with_relu: bool = True, residual: bool = False) -> onnx.ModelProto:
+    """Two convolutions with ReLU and a maximum between them; channels of the first differ by factors of thousands."""
+    rng = np.random.default_rng(2)
+    gains = 10.0 ** np.arange(-2, 2)
+    constants = {
+        "w1": rng.normal(0, 0.01, (4, 1, 3, 3)) * gains[:, np.newaxis, np.newaxis, np.newaxis],
+        "b1": rng.normal(0, 0.01, 4) * gains,
+        "w2": rng.normal(0, 1, (3, 4, 2, 2)) / gains[np.newaxis, :, np.newaxis, np.newaxis],
+        "b2": rng.normal(0, 1, 3),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["turned"], perm=(0, 3, 1, 2)),
+        helper.make_node("Conv", ["turned", "w1", "b1"], ["sums"], name="first"),
+        helper.make_node("Relu" if with_relu else "Sigmoid", ["sums"], ["active"]),
+        helper.make_node("MaxPool", ["active"], ["pooled"], kernel_shape=(2, 2), strides=(2, 2)),
+        helper.make_node("Conv", ["pooled", "w2", "b2"], ["more"], name="second"),
+        helper.make_node("GlobalAveragePool", ["more"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("ReduceSum", ["active"] if residual else ["flat"], ["all"], keepdims=0),
+        helper.make_node("Add", ["flat", "all"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIDE, SIDE, 1])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_equalised_channels_answer_the_same_with_similar_ranges() -> None:
+    """Channels that differed by a factor of thousands differ by its square root, and no answer changes."""
+    model = build_chain()
+    images = make_images(3)
+    expected = answer(model, images)
+    before = measure_channels(model, ["active"], images)["active"]
+
+    assert equalise_channels(model, images) == 1
+
+    after = measure_channels(model, ["active"], images)["active"]
+    assert np.allclose(answer(model, images), expected, rtol=1e-4, atol=1e-4)
+    assert before.max() / before.min() > 500
+    assert after.max() / after.min() == pytest.approx(np.sqrt(before.max() / before.min()), rel=1e-3)
+
+
+@pytest.mark.parametrize("odd", [{"with_relu": False}, {"residual": True}], ids=["no ReLU", "taken elsewhere too"])
+def test_channels_that_something_else_sees_are_not_equalised(odd: dict[str, bool]) -> None:
+    """Only what lets a factor through, and nothing else takes, is changed."""
+    model = build_chain(**odd)
+    before = model.SerializeToString()
+
+    assert equalise_channels(model, make_images(1)) == 0
+
+    assert model.SerializeToString() == before
