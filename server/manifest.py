@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from server.errors import ModelFileError
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
+TARGETS = ("x86-vnni", "x86", "arm64")
+"""Processors that a variant can be made for: quantisation that is fast on one can be slow or inexact on another."""
+
 MANIFEST_SCHEMA = 1
 LARGEST_TOLERANCE = 0.1
 """A manifest that allows more verifies nothing."""
@@ -42,6 +46,39 @@ class FileRecord:
     tolerance: float
     """Largest absolute difference of a probability from the golden vectors that still counts as the same model."""
 
+    target: str = ""
+    """Processor that it was made for, one of ``TARGETS``; empty: any."""
+
+    probabilities: tuple[tuple[float, ...], ...] = ()
+    """This file's own answers to the golden vectors, in their order, so that a quantised variant is verified as tightly
+    as the model it was made from; empty: those of the golden vectors themselves."""
+
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    """What the converter's accuracy gate measured; for people."""
+
+    def to_document(self) -> dict[str, Any]:
+        """The entry in ``manifest.json``; what is not set is left out."""
+        document: dict[str, Any] = {"sha256": self.sha256, "size": self.size, "tolerance": self.tolerance}
+        if self.target:
+            document["target"] = self.target
+        if self.probabilities:
+            document["probabilities"] = [list(row) for row in self.probabilities]
+        if self.gate:
+            document["gate"] = dict(self.gate)
+        return document
+
+    @classmethod
+    def from_document(cls, document: Any) -> FileRecord:
+        """Reads what ``to_document`` wrote; lets the errors of a wrong type through."""
+        return cls(
+            str(document["sha256"]),
+            int(document["size"]),
+            float(document["tolerance"]),
+            str(document.get("target", "")),
+            tuple(tuple(float(p) for p in row) for row in document.get("probabilities", ())),
+            dict(document.get("gate", {})),
+        )
+
 
 @dataclass(frozen=True)
 class GoldenVector:
@@ -60,14 +97,18 @@ class Manifest:
     parity: Mapping[str, float]
     """Differences from the source model that the converter measured, by name; for people."""
 
+    def list_golden(self, name: str) -> tuple[GoldenVector, ...]:
+        """The golden vectors with the answers that the file ``name`` must give."""
+        own = self.files[name].probabilities
+        if not own:
+            return self.golden
+        return tuple(GoldenVector(vector.seed, answer) for vector, answer in zip(self.golden, own, strict=True))
+
     def to_json(self) -> str:
         """Returns the text of ``manifest.json``."""
         document = {
             "schema": MANIFEST_SCHEMA,
-            "files": {
-                name: {"sha256": record.sha256, "size": record.size, "tolerance": record.tolerance}
-                for name, record in self.files.items()
-            },
+            "files": {name: record.to_document() for name, record in self.files.items()},
             "golden": [{"seed": vector.seed, "probabilities": list(vector.probabilities)} for vector in self.golden],
             "parity": dict(self.parity),
         }
@@ -84,10 +125,7 @@ class Manifest:
         try:
             if document["schema"] != MANIFEST_SCHEMA:
                 raise ValueError(f"its schema is {document['schema']!r}, this server knows {MANIFEST_SCHEMA}")
-            files = {
-                str(name): FileRecord(str(entry["sha256"]), int(entry["size"]), float(entry["tolerance"]))
-                for name, entry in document["files"].items()
-            }
+            files = {str(name): FileRecord.from_document(entry) for name, entry in document["files"].items()}
             golden = tuple(
                 GoldenVector(int(entry["seed"]), tuple(float(p) for p in entry["probabilities"]))
                 for entry in document["golden"]
@@ -101,6 +139,8 @@ class Manifest:
             raise ValueError(f"a tolerance is not in [0, {LARGEST_TOLERANCE}]")
         if MODEL_FILE not in files or not golden:
             raise ValueError(f"it needs an entry for {MODEL_FILE} and at least one golden vector")
+        if not all(len(record.probabilities) in (0, len(golden)) for record in files.values()):
+            raise ValueError("a file's probabilities are not as many as the golden vectors")
         return cls(files, golden, parity)
 
 

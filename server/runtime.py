@@ -7,6 +7,7 @@ done here (``server.preprocess``), nor is the decision (``server.detector``).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from server.manifest import (
     HOW_TO_MAKE,
     HOW_TO_MEND,
     MODEL_FILE,
-    Manifest,
+    GoldenVector,
     make_golden_input,
     read_manifest,
     read_verified,
@@ -126,7 +127,7 @@ def load_model(folder: Path, *, threads: int = 1) -> OnnxModel:
         )
     # The golden vectors are also the warm-up: the first run of a session allocates and is several times slower.
     try:
-        difference = measure_golden_difference(model, manifest)
+        difference = measure_golden_difference(model, manifest.list_golden(MODEL_FILE))
     except Exception as error:  # ONNX Runtime's exception types are private and many
         raise ModelFileError(
             "MODEL_ANSWERS_WRONG", f"{path}: loads, but does not run ({first_line(error)}); {HOW_TO_MEND}"
@@ -141,11 +142,11 @@ def load_model(folder: Path, *, threads: int = 1) -> OnnxModel:
     return model
 
 
-def measure_golden_difference(model: OnnxModel, manifest: Manifest) -> float:
+def measure_golden_difference(model: OnnxModel, golden: Sequence[GoldenVector]) -> float:
     """Largest absolute difference of a probability from the golden vectors; NaN when an answer is not a number."""
     shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
     differences = []
-    for vector in manifest.golden:
+    for vector in golden:
         answer = model.run(make_golden_input(vector.seed, *shape)[np.newaxis])[0]
         if answer.shape != (len(vector.probabilities),):
             return float("inf")

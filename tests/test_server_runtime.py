@@ -11,7 +11,16 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from server.errors import ModelFileError
-from server.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, make_golden_input, sha256_hex
+from server.manifest import (
+    INT8_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    FileRecord,
+    GoldenVector,
+    Manifest,
+    make_golden_input,
+    sha256_hex,
+)
 from server.runtime import OnnxModel, load_model
 from tests.fakes import SIDE, SPEC, build_tiny_graph, build_tiny_model, write_model
 
@@ -72,6 +81,9 @@ BAD_MANIFESTS = {
     "negative seed": ENTRY % ("1", "0.1") + '[{"seed": -1, "probabilities": [1]}]}',
     "endless size": ENTRY % ("Infinity", "0.1") + '[{"seed": 1, "probabilities": [1]}]}',
     "tolerance that allows everything": ENTRY % ("1", "Infinity") + '[{"seed": 1, "probabilities": [1]}]}',
+    "fewer answers of a file than golden vectors": (ENTRY % ("1", '0.1, "probabilities": [[1], [1]]'))
+    + '[{"seed": 1, "probabilities": [1]}]}',
+    "gate that is no object": (ENTRY % ("1", '0.1, "gate": 1')) + '[{"seed": 1, "probabilities": [1]}]}',
     "nested": "[" * 100_000,
 }
 
@@ -184,6 +196,22 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
     text = (write_model(tmp_path) / MANIFEST_FILE).read_text()
 
     assert Manifest.from_json(text).to_json() == text
+
+
+def test_manifest_carries_what_belongs_to_a_variant() -> None:
+    """Its processor, its own answers to the golden vectors, and the gate's figures survive a round trip."""
+    golden = (GoldenVector(1, (0.25, 0.75)), GoldenVector(2, (0.5, 0.5)))
+    own = ((0.26, 0.74), (0.5, 0.5))
+    files = {
+        MODEL_FILE: FileRecord("0" * 64, 1, 1e-4),
+        INT8_FILE: FileRecord("1" * 64, 1, 1e-3, "x86-vnni", own, {"images": 100, "auc": {"fp32": 0.9, "int8": 0.9}}),
+    }
+
+    manifest = Manifest.from_json(Manifest(files, golden, {}).to_json())
+
+    assert manifest.files == files
+    assert manifest.list_golden(MODEL_FILE) == golden
+    assert [vector.probabilities for vector in manifest.list_golden(INT8_FILE)] == list(own)
 
 
 def test_golden_input_never_changes() -> None:
