@@ -12,9 +12,7 @@ from server.config import read_config
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the server. Returns 0 after a clean stop, 1 when it cannot serve; usage errors exit with 2."""
     config = read_config(argv)
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("PIL").setLevel(logging.WARNING)  # below that it logs what is in EXIF tags: names, dates
     # gRPC's C core writes its own lines to standard error, also about what we report in one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -51,9 +51,7 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         self._stream_window = 2 * workers
         self._stream_places = threading.BoundedSemaphore(streams)
 
-    def Predict(
-        self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> stroke_pb2.PredictResponse:
+    def Predict(self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext) -> stroke_pb2.PredictResponse:
         remaining = context.time_remaining()
         seconds = self._max_wait_seconds if remaining is None else min(remaining, self._max_wait_seconds)
         return self._predict(request, Budget(seconds, context.is_active))

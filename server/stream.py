@@ -23,9 +23,7 @@ class RequestReader(Generic[Request, Response]):
     next image only when they have read the last answer.
     """
 
-    def __init__(
-        self, requests: Iterator[Request], window: int, submit: Callable[[Request], Future[Response]]
-    ) -> None:
+    def __init__(self, requests: Iterator[Request], window: int, submit: Callable[[Request], Future[Response]]) -> None:
         """Args:
         requests: blocks until a request arrives; raises when the call has ended.
         window: requests that may be unanswered before no more are taken, at least 2; the rest waits in the network.

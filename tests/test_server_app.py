@@ -129,9 +129,7 @@ def test_no_models_at_all_says_how_to_make_one(tmp_path: Path) -> None:
     assert "python -m converter" in result.stderr
 
 
-def test_health_is_not_serving_until_the_model_is_verified(
-    tiny_models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_health_is_not_serving_until_the_model_is_verified(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load balancer sends nothing to a server that is still loading; a call that comes anyway is UNAVAILABLE."""
     loading, go_on = threading.Event(), threading.Event()
     load_model = registry.load_model

@@ -82,9 +82,7 @@ def test_processors_are_the_smaller_of_affinity_and_quota(
     assert count_processors() == expected
 
 
-def test_processors_without_cgroups_are_those_of_the_affinity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processors_without_cgroups_are_those_of_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cgroup files, no quota."""
     for name in ("CGROUP_V2_QUOTA", "CGROUP_V1_QUOTA", "CGROUP_V1_PERIOD"):
         monkeypatch.setattr(processors, name, tmp_path / "missing")

@@ -109,7 +109,7 @@ def test_odd_image_is_refused_with_its_reason(name: str) -> None:
     make, reason = REFUSED[name]
 
     with pytest.raises(ImageError) as refusal:
-        decode_image(make())
+        decode_image(make(), MODEL_INPUT)
 
     assert refusal.value.reason == reason
     assert refusal.value.message.endswith(".")
@@ -124,7 +124,7 @@ def test_truncated_image_is_refused_at_every_tenth(image_format: str, array: np.
 
     for tenth in range(1, 10):
         with pytest.raises(ImageError) as refusal:
-            decode_image(data[: len(data) * tenth // 10])
+            decode_image(data[: len(data) * tenth // 10], MODEL_INPUT)
 
         assert refusal.value.reason in ("IMAGE_TRUNCATED", "IMAGE_UNDECODABLE")
 
@@ -136,13 +136,13 @@ def test_truncated_image_is_refused_at_every_byte(image_format: str) -> None:
 
     for length in range(len(data)):
         with pytest.raises(ImageError):
-            decode_image(data[:length])
+            decode_image(data[:length], MODEL_INPUT)
 
 
 def test_sixteen_bit_message_says_how_to_export() -> None:
     """A technician learns that a window is needed."""
     with pytest.raises(ImageError, match="window") as refusal:
-        decode_image(REFUSED["16-bit grey"][0]())
+        decode_image(REFUSED["16-bit grey"][0](), MODEL_INPUT)
 
     assert "8-bit" in refusal.value.message
 
@@ -158,9 +158,9 @@ def test_limits_are_configurable() -> None:
         (ImageLimits(min_side=97), "IMAGE_TOO_SMALL"),
     ):
         with pytest.raises(ImageError) as refusal:
-            decode_image(data, limits)
+            decode_image(data, MODEL_INPUT, limits)
         assert refusal.value.reason == reason
-    assert decode_image(encode(GREY[:1, :1]), ImageLimits(min_side=1)).image.size == (1, 1)
+    assert decode_image(encode(GREY[:1, :1]), MODEL_INPUT, ImageLimits(min_side=1)).image.size == (1, 1)
 
 
 def test_limits_are_checked_before_pixels_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_limits_are_checked_before_pixels_are_decoded(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("pixels were decoded"))
 
     with pytest.raises(ImageError, match="pixels"):
-        decode_image(png_with_header(20000, 20000, 8, 0))
+        decode_image(png_with_header(20000, 20000, 8, 0), MODEL_INPUT)
 
 
 @pytest.mark.parametrize("array", [GREY, RGB], ids=["grey", "rgb"])
@@ -306,7 +306,7 @@ def test_nothing_but_an_image_error_leaves_the_gate(image_format: str) -> None:
             if not data:
                 break
         try:
-            decode_image(bytes(data))
+            decode_image(bytes(data), MODEL_INPUT)
         except ImageError:
             refused += 1
 

@@ -66,9 +66,7 @@ def test_warnings_reach_the_caller(stub: stroke_pb2_grpc.StrokeServiceStub) -> N
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_every_refusal_is_invalid_argument_with_its_reason(
-    stub: stroke_pb2_grpc.StrokeServiceStub, name: str
-) -> None:
+def test_every_refusal_is_invalid_argument_with_its_reason(stub: stroke_pb2_grpc.StrokeServiceStub, name: str) -> None:
     """No odd image becomes UNKNOWN or INTERNAL."""
     make, reason = REFUSED[name]
 

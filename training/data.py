@@ -25,7 +25,8 @@ from training.errors import TrainingError
 from training.models import IMAGE_SIZE
 from training.phantom import LESION_FOLDER
 
-INPUT_FORMAT = InputFormat(IMAGE_SIZE, IMAGE_SIZE, "rgb", "bilinear", "stretch")
+INPUT_FORMAT = InputFormat(IMAGE_SIZE, IMAGE_SIZE, "grey", "bilinear", "stretch")
+"""CT has no colours: the networks' three channels get the same values, and the converter folds them into one."""
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CHUNK = 256
 """Images between two reports of progress."""
@@ -99,14 +100,13 @@ def list_files(folder: Path) -> tuple[list[Path], int]:
 class PixelStore:
     """Decoded images in an unnamed file: fixed size, read and written by position, from any thread.
 
-    Each image has ``channels`` planes and, where the data set has lesion masks, one more plane with its mask.
+    Each image has one plane of grey values and, where the data set has lesion masks, one more with its mask.
     Plain reads rather than a memory map: mapped pages count as the process's memory, up to the size of the folder.
     """
 
-    def __init__(self, folder: Path, count: int, channels: int, *, has_lesions: bool = False) -> None:
-        self.channels = channels
+    def __init__(self, folder: Path, count: int, *, has_lesions: bool = False) -> None:
         self.has_lesions = has_lesions
-        self.planes = channels + has_lesions
+        self.planes = 1 + has_lesions
         self._shape = (INPUT_FORMAT.height, INPUT_FORMAT.width, self.planes)
         self._bytes = int(np.prod(self._shape))
         free = shutil.disk_usage(folder).free
@@ -136,14 +136,6 @@ class PixelStore:
             image[:] = np.frombuffer(data, np.uint8).reshape(self._shape)
         return images
 
-    def read_rgb(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Reads images as a model sees them, uint8 [len(indices), H, W, 3]."""
-        return np.repeat(self.read(indices)[..., : self.channels], 3 // self.channels, axis=3)
-
-
-class ColouredImageError(Exception):
-    """An image does not fit into a store of one channel."""
-
 
 def decode_images(
     images: ImageFolder, folder: Path, progress: Callable[[int, int], None]
@@ -151,38 +143,19 @@ def decode_images(
     """Decodes all images into a store in ``folder``; the caller closes it.
 
     Returns:
-        The store, of one channel where all images are grey, and the SHA-256 of each file's bytes.
+        The store, and the SHA-256 of each file's bytes.
 
     Raises:
         TrainingError: naming the first file that cannot be decoded.
     """
-    try:
-        return decode_to_store(images, make_store(images, folder, channels=1), progress)
-    except ColouredImageError:
-        # Sets are grey throughout or coloured from the first image on, so little work is done twice.
-        return decode_to_store(images, make_store(images, folder, channels=3), progress)
-
-
-def make_store(images: ImageFolder, folder: Path, channels: int) -> PixelStore:
-    """Returns an empty store for all images, with a plane for lesion masks where the data set has them."""
-    return PixelStore(folder, len(images.files), channels, has_lesions=images.has_lesions)
-
-
-def decode_to_store(
-    images: ImageFolder, store: PixelStore, progress: Callable[[int, int], None]
-) -> tuple[PixelStore, tuple[str, ...]]:
-    """Decodes all images into an empty store, and closes it when that fails."""
+    store = PixelStore(folder, len(images.files), has_lesions=images.has_lesions)
 
     def decode(index: int) -> str:
         data, pixels = read_image(images.root / images.files[index])
-        if store.channels == 1:
-            if (pixels != pixels[:, :, :1]).any():
-                raise ColouredImageError
-            pixels = pixels[:, :, :1]
         if store.has_lesions:
             mask = images.root / LESION_FOLDER / images.files[index]
             lesion = read_image(mask)[1] if mask.exists() else np.zeros_like(pixels)
-            pixels = np.concatenate([pixels, lesion[:, :, :1]], axis=2)
+            pixels = np.concatenate([pixels, lesion], axis=2)
         store.write(index, pixels)
         return hashlib.sha256(data).hexdigest()
 
@@ -200,7 +173,7 @@ def decode_to_store(
 
 
 def read_image(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
-    """Returns a file's bytes and its pixels as the server decodes them, uint8 [H, W, 3].
+    """Returns a file's bytes and its pixels as the server decodes them, uint8 [H, W, 1].
 
     Raises:
         TrainingError: naming the file, when it cannot be decoded.

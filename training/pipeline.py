@@ -19,7 +19,7 @@ PREFETCHED_BATCHES = 4
 def make_batches(store: PixelStore, indices: NDArray[np.int64], batch_size: int) -> tf.data.Dataset:
     """Returns batches of images in the order of ``indices``: uint8 [N, H, W, 3], 0 to 255."""
     batches = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
-    return batches.map(lambda index: expand_grey(split_planes(store, read_batch(store, index))[0])).prefetch(
+    return batches.map(lambda index: expand_grey(split_planes(read_batch(store, index))[0])).prefetch(
         PREFETCHED_BATCHES
     )
 
@@ -51,7 +51,7 @@ def make_training_batches(
         index, target = batch
         planes = read_batch(store, index)
         planes = vary_batch(planes, batch_seed, augmentation) if augmentation else tf.cast(planes, tf.float32)
-        images, masks = split_planes(store, planes)
+        images, masks = split_planes(planes)
         weight = tf.gather(class_weights, target)
         if not with_lesions:
             return expand_grey(images), target, weight
@@ -68,11 +68,11 @@ def read_batch(store: PixelStore, indices: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(images, [None, INPUT_FORMAT.height, INPUT_FORMAT.width, store.planes])
 
 
-def split_planes(store: PixelStore, planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns images [N, H, W, store.channels] and lesion masks [N, H, W, 0 or 1]."""
-    return planes[..., : store.channels], planes[..., store.channels :]
+def split_planes(planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns grey images [N, H, W, 1] and lesion masks [N, H, W, 0 or 1]."""
+    return planes[..., :1], planes[..., 1:]
 
 
 def expand_grey(images: tf.Tensor) -> tf.Tensor:
-    """Repeats the channel of grey images: [N, H, W, 1 or 3] to [N, H, W, 3], at the end, where it costs least."""
-    return tf.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+    """Repeats the channel of grey images, [N, H, W, 1] to [N, H, W, 3]: at the end, where it costs least."""
+    return tf.repeat(images, 3, axis=3)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from server.contract import ModelSpec
 from training import report
 from training.config import TrainConfig
-from training.data import compute_fingerprint, decode_images, list_images
+from training.data import INPUT_FORMAT, compute_fingerprint, decode_images, list_images
 from training.errors import TrainingError
 from training.evaluate import count_confusion, score_trivially
 from training.fit import Fit, fit_network, predict
@@ -90,7 +90,7 @@ def write_results(config: TrainConfig, data: Data, fit: Fit, model: keras.Model,
     probabilities = predict(model, data, test)
     scores = probabilities[:, labels.index(config.positive)].astype(np.float64)
     positive = data.images.targets[test] == labels.index(config.positive)
-    trivial = np.array([score_trivially(data.store.read_rgb(test[i : i + 1]))[0] for i in range(len(test))])
+    trivial = np.array([score_trivially(data.store.read(test[i : i + 1]))[0] for i in range(len(test))])
     figures = report.measure(scores, positive, data.groups[test], trivial, config.threshold)
     confusion = asdict(count_confusion(scores, positive, config.threshold))
 
@@ -100,6 +100,9 @@ def write_results(config: TrainConfig, data: Data, fit: Fit, model: keras.Model,
         labels=labels,
         positive_label=config.positive,
         threshold=config.threshold,
+        colour=INPUT_FORMAT.colour,
+        resample=INPUT_FORMAT.resample,
+        fit=INPUT_FORMAT.fit,
         metrics=report.flatten_figures(figures),
         provenance={
             "data": config.data.resolve().name,
