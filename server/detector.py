@@ -1,15 +1,17 @@
 """The core: image bytes in, judgement out. No transport here; gRPC calls it, and so would anything else.
 
-At most ``workers`` images are decoded and judged at the same time, because each of them keeps a processor busy and
-holds a decoded image in memory; the others wait, up to a bound, and no longer than their caller does.
+Images are decoded and judged by a fixed number of threads, because each of them keeps a processor busy and holds a
+decoded image in memory; the others wait, up to a bound, and no longer than their caller does. The threads are not those
+of the callers: one that is through with an image takes the next without waiting for any other thread to wake up, and
+what a thread keeps in memory of its own is kept that many times and not once a caller.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from server.contract import ModelSpec
 from server.errors import BudgetExceededError, IntegrityError, OverloadedError, RequestError
 from server.manifest import sha256_hex
+from server.plan import Plan
 from server.preprocess import DEFAULT_LIMITS, ImageLimits, ImageWarning, check_size, load_pixels
 from server.registry import ModelRegistry
 from server.runtime import OnnxModel
@@ -64,18 +67,21 @@ class Detector:
     """Judges images with the models of a registry. Safe to call from many threads."""
 
     def __init__(
-        self, registry: ModelRegistry, *, workers: int, queue: int, limits: ImageLimits = DEFAULT_LIMITS
+        self, registry: ModelRegistry, plan: Plan, *, queue: int, limits: ImageLimits = DEFAULT_LIMITS
     ) -> None:
         """Args:
         registry: the models.
-        workers: images in work at the same time, at least 1.
+        plan: how many images are in work at the same time, and when that is many.
         queue: images that may wait for a worker, at least 0.
         limits: what an image may be.
         """
         self.registry = registry
+        self.plan = plan
         self.limits = limits
-        self._workers = threading.BoundedSemaphore(workers)
-        self._places = threading.BoundedSemaphore(workers + queue)
+        self._workers = ThreadPoolExecutor(plan.workers, thread_name_prefix="worker")
+        self._most_in_flight = plan.workers + queue
+        self._in_flight = 0
+        self._lock = threading.Lock()
 
     def detect(
         self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
@@ -97,43 +103,48 @@ class Detector:
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = sha256_hex(image)
         check_digest(image_sha256, digest)
-        with self._take_worker(budget):
-            dequeued = time.monotonic()
-            pixels = load_pixels(image, model.input_format, self.limits)
-            decoded = time.monotonic()
-            probabilities = model.run(pixels.array[np.newaxis])[0]
-            answered = time.monotonic()
+        with self._lock:
+            if self._in_flight >= self._most_in_flight:
+                raise OverloadedError(
+                    "QUEUE_FULL", "The server has as many images waiting as it accepts: try again in a moment."
+                )
+            self._in_flight += 1
+        try:
+            future = self._workers.submit(self._judge, image, digest, model, budget)
+            try:
+                return future.result(budget.remaining)
+            except TimeoutError:
+                if future.cancel():
+                    raise BudgetExceededError(
+                        "DEADLINE_IN_QUEUE", "The deadline passed while the image was waiting."
+                    ) from None
+                return future.result()  # what has been started is finished
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def _judge(self, image: bytes, digest: str, model: OnnxModel, budget: Budget) -> Detection:
+        """Decodes and judges one image, in one of the workers."""
+        dequeued = time.monotonic()
+        if not budget.is_wanted():
+            raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
+        pixels = load_pixels(image, model.input_format, self.limits)
+        decoded = time.monotonic()
+        probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._in_flight))[0]
+        answered = time.monotonic()
         index = decide(probabilities, model.spec)
+        scores = tuple(probabilities.tolist())
         return Detection(
             model=model,
             label=model.spec.labels[index],
-            confidence=float(probabilities[index]),
-            probabilities=tuple(float(p) for p in probabilities),
+            confidence=scores[index],
+            probabilities=scores,
             image_sha256=digest,
             decode_ms=1000 * (decoded - dequeued),
             queue_ms=1000 * (dequeued - budget.started),
             inference_ms=1000 * (answered - decoded),
             warnings=pixels.warnings,
         )
-
-    @contextmanager
-    def _take_worker(self, budget: Budget) -> Iterator[None]:
-        """Holds one of the workers, after waiting for it no longer than the caller does."""
-        if not self._places.acquire(blocking=False):
-            raise OverloadedError(
-                "QUEUE_FULL", "The server has as many images waiting as it accepts: try again in a moment."
-            )
-        try:
-            if not self._workers.acquire(timeout=budget.remaining):
-                raise BudgetExceededError("DEADLINE_IN_QUEUE", "The deadline passed while the image was waiting.")
-            try:
-                if not budget.is_wanted():
-                    raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
-                yield
-            finally:
-                self._workers.release()
-        finally:
-            self._places.release()
 
 
 def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:

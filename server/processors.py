@@ -1,16 +1,21 @@
-"""How many processors this process may use: the smaller of CPU affinity and cgroup quota.
+"""The processors of this machine: how many this process may use, and what kind they are.
 
-Needed because ONNX Runtime and ``os.cpu_count()`` both count those of the host, whatever the container was given.
+The number is the smaller of CPU affinity and cgroup quota. Needed because ONNX Runtime and ``os.cpu_count()`` both
+count those of the host, whatever the container was given.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 CGROUP_V2_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
 CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+CPUINFO = Path("/proc/cpuinfo")
+VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
+"""Without these instructions, sums of int8 products saturate at 16 bits (ONNX Runtime's page on quantisation)."""
 
 
 def count_processors() -> int:
@@ -31,3 +36,28 @@ def read_cgroup_quota() -> float | None:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError, ZeroDivisionError):  # no cgroup, or "max": no quota
         return None
+
+
+def read_features() -> frozenset[str]:
+    """Returns the instruction sets of the processor as Linux names them; empty elsewhere."""
+    try:
+        lines = CPUINFO.read_text("ascii", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(found.partition(":")[2].split())
+
+
+def list_targets() -> tuple[str, ...]:
+    """Returns the targets of ``server.manifest`` that this processor is, the best first."""
+    machine = platform.machine().lower()
+    if machine in ("aarch64", "arm64"):
+        return ("arm64",)
+    if machine in ("x86_64", "amd64"):
+        return ("x86-vnni", "x86") if read_features() & VNNI_FLAGS else ("x86",)
+    return ()
+
+
+def describe_processor() -> str:
+    """A text that is another one where optimised graphs or measured speeds are no longer valid."""
+    return f"{platform.machine()} {' '.join(sorted(read_features()))}"
