@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from converter.report import render_variant, report_model
+from server.contract import COLOURS
+from server.manifest import TARGETS
 from training.noise import hide_import_noise
 
 EXIT_FAILED = 1
@@ -25,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
             "  python -m converter brain_stroke_model.h5 -o models/stroke-cnn/1 \\\n"
             "      --labels normal,stroke --positive stroke --threshold 0.05 --images data/test\n"
             "  python -m converter saved_model/ -o models/other/1 --labels normal,stroke --positive stroke \\\n"
-            "      --threshold 0.5 --input-range 0..1\n\n"
+            "      --threshold 0.5 --input-range 0..1\n"
+            "  python -m converter runs/x/brain_stroke_model.keras -o models/stroke-cnn/2 --int8 --calibrate data/\n"
+            "  python -m converter report models/stroke-cnn/2\n\n"
             "Exit codes: 0 installed, 1 not converted (one line says why; nothing was written), 2 usage.\n"
             "Research software. Not a medical device."
         ),
@@ -58,6 +63,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", type=Path, default=Path("samples"), metavar="DIR", help="images for the proof (default: samples)"
     )
+    parser.add_argument(
+        "--colour",
+        choices=COLOURS,
+        help="grey: a model of three channels judges grey slices; it then takes one channel, and is faster (default: "
+        "from spec.json, or as the model)",
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="make the INT8 variant too, if it passes the accuracy gate (some minutes)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DIR",
+        help="slices that the INT8 variant is calibrated and judged on, one folder a class (default: synthetic ones)",
+    )
+    parser.add_argument(
+        "--target", choices=TARGETS, help="processor that the INT8 variant is made for (default: this one's kind)"
+    )
     parser.add_argument("--opset", type=int, default=17, help="ONNX operator set (default: 17)")
     parser.add_argument("--force", action="store_true", help="replace what is in DIR")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
@@ -65,8 +90,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Converts. Returns 0 when the model is installed, 1 when not; usage errors exit with 2."""
-    arguments = vars(build_parser().parse_args(argv))
+    """Converts, or reports. Returns 0 when that is done, 1 when it is not; usage errors exit with 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["report"]:
+        return report_model(argv[1:])
+    parser = build_parser()
+    arguments = vars(parser.parse_args(argv))
+    if not arguments["int8"] and (arguments["calibrate"] or arguments["target"]):
+        parser.error("--calibrate and --target are for --int8")
     as_json = arguments.pop("json")
     # Here, so that --help and usage errors do not wait for TensorFlow.
     with hide_import_noise():
@@ -94,4 +125,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if report.recorded:
         print(f"  recorded     {report.recorded} files answer as training wrote down")
+    if report.int8:
+        print(render_variant(report.int8))
     return 0

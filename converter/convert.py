@@ -10,13 +10,20 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import onnx
+
+from converter.calibrate import load_sets
 from converter.errors import ConversionError, SourceError, TargetError
-from converter.export import embed_spec, export_model
+from converter.export import export_model
+from converter.graph import embed_spec
+from converter.quantize import Quantised, quantise
 from converter.recorded import REFERENCE_FILE, check_recorded
 from converter.source import load_source
 from converter.verify import (
     GOLDEN_TOLERANCE,
+    INT8_TOLERANCE,
     Parity,
+    answer_golden,
     check_input_range,
     check_parity,
     load_images,
@@ -24,9 +31,10 @@ from converter.verify import (
 )
 from server.contract import ModelSpec, is_identifier
 from server.errors import ModelFileError
-from server.manifest import MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, sha256_hex
+from server.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, sha256_hex
 from server.preprocess import InputFormat
-from server.runtime import load_model
+from server.processors import find_target
+from server.runtime import OnnxModel, load_model
 
 RECORDED_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
@@ -57,6 +65,20 @@ class ConvertOptions:
     """Folder of real images for the proof of parity."""
 
     opset: int = 17
+
+    colour: str | None = None
+    """``grey``: a model of three channels judges grey slices, and takes one; None: from ``spec.json`` or the model."""
+
+    int8: bool = False
+    """Make the INT8 variant as well."""
+
+    calibrate: Path | None = None
+    """Folder of slices, one folder a class, that the INT8 variant is calibrated and judged on; None draws synthetic
+    ones (``training.phantom``)."""
+
+    target: str | None = None
+    """Processor that the INT8 variant is made for, one of ``server.manifest.TARGETS``; None: this one's kind."""
+
     force: bool = False
     """Replace a model that is there already."""
 
@@ -74,6 +96,9 @@ class ConversionReport:
     parity: Parity
     recorded: int
     """Files whose answers were compared with those that training recorded."""
+
+    int8: Mapping[str, object] | None
+    """What the manifest records of the INT8 variant, size included; None without one."""
 
 
 def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: None) -> ConversionReport:
@@ -93,27 +118,62 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         raise SourceError(
             f"{options.model}: answers {max(source.outputs, 2)} classes, --labels names {len(spec.labels)}"
         )
-    spec = replace(spec, colour="grey" if source.channels == 1 else "rgb")
-    images = load_images(
-        options.images, InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
-    )
+    if source.channels == 1:
+        spec = replace(spec, colour="grey")
+    input_format = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
+    images = load_images(options.images, input_format)
     input_range = check_input_range(source, images, options.input_range)
     tell(f"exporting ({source.kind}, input {input_range}, opset {options.opset})")
-    data = embed_spec(export_model(source, input_range=input_range, opset=options.opset), spec)
+    graph = export_model(source, channels=input_format.channels, input_range=input_range, opset=options.opset)
+    data = embed_spec(graph, spec)
     tell(f"proving parity on {len(images)} images and random ones")
     model, parity = check_parity(data, source, images, input_range=input_range)
     reference = options.model.parent / REFERENCE_FILE
     recorded = check_recorded(model, reference, options.images)
     if reference.exists() and not recorded:
         tell(f"note: none of the files in {reference} is in {options.images}; --images DATA compares with them too")
+    golden = make_golden_vectors(model)
+    files = {MODEL_FILE: data}
+    records = {MODEL_FILE: FileRecord(sha256_hex(data), len(data), GOLDEN_TOLERANCE)}
+    if options.int8:
+        quantised = make_int8(options, graph, model, tell)
+        files[INT8_FILE] = quantised.data
+        records[INT8_FILE] = FileRecord(
+            quantised.model.digest,
+            len(quantised.data),
+            INT8_TOLERANCE,
+            quantised.target,
+            tuple(vector.probabilities for vector in answer_golden(quantised.model, [v.seed for v in golden])),
+            quantised.to_document(),
+        )
     manifest = Manifest(
-        files={MODEL_FILE: FileRecord(sha256_hex(data), len(data), GOLDEN_TOLERANCE)},
-        golden=make_golden_vectors(model),
+        files=records,
+        golden=golden,
         parity={"image_difference": parity.image_difference, "random_difference": parity.random_difference},
     )
     tell(f"installing into {options.out}")
-    install({MODEL_FILE: data, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
-    return ConversionReport(options.out, spec, model.digest, len(data), source.kind, input_range, parity, recorded)
+    install({**files, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
+    record = records.get(INT8_FILE)
+    return ConversionReport(
+        out=options.out,
+        spec=spec,
+        digest=model.digest,
+        size=len(data),
+        kind=source.kind,
+        input_range=input_range,
+        parity=parity,
+        recorded=recorded,
+        int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
+    )
+
+
+def make_int8(
+    options: ConvertOptions, graph: onnx.ModelProto, model: OnnxModel, tell: Callable[[str], None]
+) -> Quantised:
+    """The INT8 variant of an exported graph; ``model`` is the same, loaded."""
+    tell(f"loading slices of {options.calibrate}" if options.calibrate else "drawing synthetic slices to calibrate on")
+    sets = load_sets(options.calibrate, model.input_format, model.spec)
+    return quantise(graph, model, sets, target=options.target or find_target(), tell=tell)
 
 
 def build_spec(options: ConvertOptions) -> ModelSpec:
@@ -143,6 +203,7 @@ def build_spec(options: ConvertOptions) -> ModelSpec:
             recorded = ModelSpec(name, version, labels, positive, threshold)
         return replace(
             recorded,
+            colour=options.colour or recorded.colour,
             name=name,
             version=version,
             labels=labels,

@@ -6,7 +6,9 @@
     ├── TargetError            the result cannot be written where it should be
     ├── OutputNamesError       parity: names or types differ from the contract
     ├── OutputShapeError       parity: shapes differ from the source model's
-    └── OutputValuesError      parity: values differ by more than the tolerance
+    ├── OutputValuesError      parity: values differ by more than the tolerance
+    ├── AccuracyError          the INT8 variant does not pass the accuracy gate
+    └── FusionError            ONNX Runtime does not fuse the INT8 variant
 """
 
 from __future__ import annotations
@@ -38,3 +40,17 @@ class OutputShapeError(ConversionError):
 
 class OutputValuesError(ConversionError):
     """The converted model answers other values than the source model."""
+
+
+class AccuracyError(ConversionError):
+    """The INT8 variant does not decide as the fp32 model does."""
+
+
+class FusionError(ConversionError):
+    """ONNX Runtime leaves conversions between integers and floats in the INT8 variant."""
+
+
+def describe(error: Exception) -> str:
+    """The first line of an exception's text."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

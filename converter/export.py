@@ -1,4 +1,4 @@
-"""From a trained model to ONNX bytes that follow ``server.contract``: names, types, scaling in the graph, the spec."""
+"""From a trained model to an ONNX graph that follows ``server.contract``: names, types, scaling in the graph."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from converter.errors import SourceError
-from converter.source import SourceModel, describe
-from server.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from converter.errors import SourceError, describe
+from converter.graph import canonicalise
+from converter.rewrite import fold_input
+from converter.source import SourceModel
+from server.contract import INPUT_NAME, OUTPUT_NAME
 
 INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
 """What the model was trained on → what bytes are divided by before they reach it."""
@@ -19,18 +21,28 @@ INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
 logging.getLogger("tf2onnx").setLevel(logging.WARNING)
 
 
-def export_model(source: SourceModel, *, input_range: str, opset: int) -> onnx.ModelProto:
+def export_model(source: SourceModel, *, channels: int, input_range: str, opset: int) -> onnx.ModelProto:
     """Exports a model that takes uint8 [N, height, width, channels] and gives float32 [N, classes].
+
+    The graph is canonical (``converter.graph``), with scaling folded into the first convolution where that is exact.
+
+    Args:
+        source: the trained model.
+        channels: of the exported graph: the source's own, or 1 for a model of three that judges grey slices.
+        input_range: pixel values that the source takes, a key of ``INPUT_RANGES``.
+        opset: version of the ONNX operator set.
 
     Raises:
         SourceError: tf2onnx cannot express the model.
     """
-    signature = tf.TensorSpec((None, source.height, source.width, source.channels), tf.uint8, name=INPUT_NAME)
+    signature = tf.TensorSpec((None, source.height, source.width, channels), tf.uint8, name=INPUT_NAME)
     divisor = INPUT_RANGES[input_range]
 
     @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
     def answer(image: Any) -> Any:
         pixels = tf.cast(image, tf.float32)
+        if channels < source.channels:
+            pixels = tf.concat([pixels] * source.channels, axis=3)
         return to_probabilities(source.call(pixels if divisor == 1 else pixels / divisor), source.outputs)
 
     try:
@@ -39,7 +51,9 @@ def export_model(source: SourceModel, *, input_range: str, opset: int) -> onnx.M
     except Exception as error:  # tf2onnx raises whatever its handlers do
         raise SourceError(f"tf2onnx cannot express the model at opset {opset}: {describe(error)}") from None
     rename_output(model.graph, OUTPUT_NAME)
-    return model
+    plain = canonicalise(model)
+    fold_input(plain)
+    return plain
 
 
 def to_probabilities(answer: Any, outputs: int) -> Any:
@@ -54,17 +68,3 @@ def rename_output(graph: Any, name: str) -> None:
         node.output[:] = [name if output == old else output for output in node.output]
         node.input[:] = [name if input_ == old else input_ for input_ in node.input]
     graph.output[0].name = name
-
-
-def embed_spec(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
-    """Returns the file's bytes with the spec in its metadata, after ONNX's own checker.
-
-    Raises:
-        SourceError: the checker refuses the graph.
-    """
-    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise SourceError(f"onnx.checker refuses the exported graph: {describe(error)}") from None
-    return bytes(model.SerializeToString())

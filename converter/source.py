@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from converter.errors import SourceError
+from converter.errors import SourceError, describe
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -40,7 +40,8 @@ class SourceModel:
     """What it was read as, for the report."""
 
     def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Answers for float32 [N, height, width, channels]."""
+        """Answers for float32 [N, height, width, channels]; a model of three channels sees grey images as R = G = B."""
+        images = np.repeat(images, self.channels // images.shape[3], axis=3)
         return np.asarray(self.call(tf.constant(images, tf.float32)), dtype=np.float32)
 
 
@@ -128,9 +129,3 @@ def divides_by_255(layer: Any) -> bool:
     if not isinstance(layer, keras.layers.Rescaling):
         return False
     return bool(np.all(np.asarray(layer.scale, dtype=float) <= 1 / 100))
-
-
-def describe(error: Exception) -> str:
-    """The first line of an exception's text."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

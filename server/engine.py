@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+# ONNX Runtime's Linux wheels since 1.29 send telemetry unless this is set before they are imported, which is later, and
+# elsewhere too. A hospital box talks to nobody.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 RUNTIMES = ("onnxruntime", "openvino")
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-
-# The Linux wheels since 1.29 send telemetry unless this is set before the import. A hospital box talks to nobody.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
+from numpy.typing import NDArray
 
 from server.contract import INPUT_NAME, OUTPUT_NAME
 from server.engine import EngineOptions, Port

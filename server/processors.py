@@ -13,9 +13,7 @@ from pathlib import Path
 CGROUP_V2_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
 CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-CPUINFO = Path("/proc/cpuinfo")
-VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
-"""Without these instructions, sums of int8 products saturate at 16 bits (ONNX Runtime's page on quantisation)."""
+CPU_FEATURES = Path("/proc/cpuinfo")
 
 
 def count_processors() -> int:
@@ -38,26 +36,32 @@ def read_cgroup_quota() -> float | None:
         return None
 
 
-def read_features() -> frozenset[str]:
-    """Returns the instruction sets of the processor as Linux names them; empty elsewhere."""
-    try:
-        lines = CPUINFO.read_text("ascii", "replace").splitlines()
-    except OSError:
-        return frozenset()
-    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return frozenset(found.partition(":")[2].split())
+def find_target() -> str:
+    """The kind of this processor, one of ``server.manifest.TARGETS``: what INT8 variants are made for.
+
+    Where the features of an x86 processor cannot be read, it is taken for one without VNNI: every other can run that.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "arm64"
+    return "x86-vnni" if {"avx512_vnni", "avx_vnni"} & read_features() else "x86"
 
 
-def list_targets() -> tuple[str, ...]:
-    """Returns the targets of ``server.manifest`` that this processor is, the best first."""
-    machine = platform.machine().lower()
-    if machine in ("aarch64", "arm64"):
-        return ("arm64",)
-    if machine in ("x86_64", "amd64"):
-        return ("x86-vnni", "x86") if read_features() & VNNI_FLAGS else ("x86",)
-    return ()
+def is_suited(target: str) -> bool:
+    """Whether what was made for ``target``, of ``server.manifest.TARGETS`` or empty, is right for this processor."""
+    here = find_target()
+    return target in ("", here) or (target, here) == ("x86", "x86-vnni")
 
 
 def describe_processor() -> str:
     """A text that is another one where optimised graphs or measured speeds are no longer valid."""
     return f"{platform.machine()} {' '.join(sorted(read_features()))}"
+
+
+def read_features() -> frozenset[str]:
+    """The instruction sets of the processor as Linux names them; empty elsewhere."""
+    try:
+        lines = CPU_FEATURES.read_text("ascii", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(found.partition(":")[2].split())

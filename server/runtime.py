@@ -29,7 +29,7 @@ from server.manifest import (
     sha256_hex,
 )
 from server.preprocess import InputFormat
-from server.processors import list_targets
+from server.processors import is_suited
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def choose_precision(folder: Path, manifest: Manifest, wanted: str) -> str:
         ModelFileError: reason MODEL_VARIANT_MISSING.
     """
     record = manifest.files.get(INT8_FILE)
-    suits = record is not None and record.target in ("", *list_targets())
+    suits = record is not None and is_suited(record.target)
     if wanted == "auto":
         return "int8" if suits else "fp32"
     if wanted == "int8" and record is None:

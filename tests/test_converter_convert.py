@@ -12,8 +12,10 @@ import numpy as np
 import onnx
 import pytest
 
+from converter.cli import main
 from converter.convert import ConvertOptions, convert
 from converter.errors import (
+    AccuracyError,
     ConversionError,
     InputRangeError,
     OutputNamesError,
@@ -23,8 +25,9 @@ from converter.errors import (
     TargetError,
 )
 from server.contract import METADATA_KEY, ModelSpec
-from server.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, sha256_hex
+from server.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, sha256_hex
 from server.preprocess import InputFormat, load_pixels
+from server.processors import find_target
 from server.runtime import load_model
 from tests.fakes import encode, make_slice, run_module
 
@@ -204,6 +207,65 @@ def test_grey_model_and_single_sigmoid_are_served(tmp_path: Path, options: Conve
     assert report.spec.colour == "grey"
     expected = float(network(pixels.astype(np.float32), training=False)[0, 0])
     assert model.run(pixels)[0] == pytest.approx([1 - expected, expected], abs=1e-5)
+
+
+def test_colour_model_that_judges_grey_slices_takes_one_channel(tmp_path: Path, options: ConvertOptions) -> None:
+    """Where R = G = B, one channel gives the same answers, and a third of the bytes goes in."""
+    path, network = save_keras(tmp_path)
+
+    report = convert(replace(options, model=path, colour="grey"))
+
+    model = load_model(report.out)
+    pixels = make_slice(90, side=SIDE)[np.newaxis, :, :, np.newaxis]
+    assert model.input_format.channels == 1
+    expected = np.asarray(network(np.repeat(pixels, 3, axis=3).astype(np.float32), training=False))
+    assert model.run(pixels) == pytest.approx(expected, abs=1e-5)
+
+
+# --- INT8 (test_converter_quantize.py has the details) ---------------------------------------------------------------
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    """Slices of every brightness, one folder a class."""
+    for label, first in (("normal", 10), ("stroke", 130)):
+        folder = tmp_path / "slices" / label
+        folder.mkdir(parents=True)
+        for index in range(60):
+            (folder / f"{index:03}.png").write_bytes(encode(make_slice(first + index, side=SIDE, seed=index)))
+    return tmp_path / "slices"
+
+
+def test_int8_variant_is_written_beside_its_source_with_its_figures(
+    tmp_path: Path, options: ConvertOptions, calibration: Path
+) -> None:
+    """The manifest has digest, target, own answers and the gate's figures; the report has them too."""
+    path, _ = save_keras(tmp_path)
+
+    report = convert(replace(options, model=path, colour="grey", int8=True, calibrate=calibration))
+
+    manifest = Manifest.from_json((report.out / MANIFEST_FILE).read_text())
+    record = manifest.files[INT8_FILE]
+    assert record.sha256 == sha256_hex((report.out / INT8_FILE).read_bytes())
+    assert record.target == find_target()
+    assert len(record.probabilities) == len(manifest.golden)
+    assert record.gate["held_out"]["slices"] == 96
+    assert record.gate["held_out"]["agreement_at_half"] >= 0.995
+    assert report.int8 == {"size": record.size, "target": record.target, **record.gate}
+
+
+def test_variant_that_fails_the_gate_leaves_nothing_behind(
+    tmp_path: Path, options: ConvertOptions, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the variant nor the model it was made from is written."""
+    monkeypatch.setattr("converter.gate.MOST_MEAN_DIFFERENCE", -1.0)
+    path, _ = save_keras(tmp_path)
+
+    with pytest.raises(AccuracyError):
+        convert(replace(options, model=path, int8=True, calibrate=calibration))
+
+    assert not options.out.exists()
+    assert not options.out.parent.exists()
 
 
 # --- the classic error: dividing by 255 twice, or not at all ---------------------------------------------------------
@@ -444,6 +506,8 @@ def test_command_line_reports_and_exits(keras_file: Path, tmp_path: Path, images
     report = json.loads(done.stdout)
     assert report["parity"]["image_difference"] <= 1e-5
     assert report["digest"] == sha256_hex((out / MODEL_FILE).read_bytes())
+    told = run_module("converter", "report", str(out), "--json")
+    assert json.loads(told.stdout)["files"][MODEL_FILE]["sha256"] == report["digest"]
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.strip().splitlines()[-1].startswith("converter: error:")
     assert "Traceback" not in again.stderr
@@ -456,3 +520,27 @@ def test_help_is_quick_and_has_examples() -> None:
     assert result.returncode == 0
     assert "examples:" in result.stdout
     assert run_module("converter").returncode == 2
+    assert run_module("converter", "model.keras", "-o", "models/x/1", "--calibrate", "data").returncode == 2
+
+
+def test_report_tells_what_was_measured(
+    tmp_path: Path, options: ConvertOptions, calibration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parity and gate of an installed model; a damaged file is found before anything is told."""
+    path, _ = save_keras(tmp_path)
+    convert(replace(options, model=path, int8=True, calibrate=calibration))
+
+    assert main(["report", str(options.out)]) == 0
+    told = capsys.readouterr().out
+    (options.out / INT8_FILE).write_bytes(b"damaged")
+    assert main(["report", str(options.out)]) == 1
+
+    for words in (
+        "image difference",
+        "calibrated by",
+        "no convolution",
+        "held out     96 slices: same label",
+        "AUC drop",
+    ):
+        assert words in told
+    assert "MODEL_FILE_TRUNCATED" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""``python -m converter report``: what was measured when an installed model was made, from its manifest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from server.errors import ModelFileError
+from server.manifest import Manifest, read_manifest, read_verified
+
+EXIT_FAILED = 1
+
+
+def report_model(argv: Sequence[str]) -> int:
+    """Prints the report of a model folder, after checking its files. Returns 0, or 1 when it is damaged."""
+    parser = argparse.ArgumentParser(
+        prog="python -m converter report",
+        description="Tells what was measured when a model was made: parity, and the accuracy gate of its variants.",
+        epilog="example:\n  python -m converter report models/stroke-cnn/1",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="models/NAME/VERSION")
+    parser.add_argument("--json", action="store_true", help="print the manifest's figures as one JSON object")
+    options = parser.parse_args(argv)
+    try:
+        manifest = read_manifest(options.folder)
+        for name in manifest.files:
+            read_verified(options.folder, name, manifest)
+    except ModelFileError as error:
+        print(f"converter: error: {error.message} [{error.reason}]", file=sys.stderr)
+        return EXIT_FAILED
+    print(manifest.to_json() if options.json else render_manifest(options.folder, manifest))
+    return 0
+
+
+def render_manifest(folder: Path, manifest: Manifest) -> str:
+    """The report as text."""
+    lines = [f"{folder}: files are as the manifest says; {len(manifest.golden)} golden vectors"]
+    lines += [f"  parity       {name.replace('_', ' ')} {value:.2g}" for name, value in manifest.parity.items()]
+    for name, record in manifest.files.items():
+        lines.append(f"{name}: {record.size:,} bytes, sha256 {record.sha256[:12]}…, tolerance {record.tolerance:g}")
+        if record.gate:
+            lines.append(render_variant({"size": record.size, "target": record.target, **record.gate}))
+    return "\n".join(lines)
+
+
+def render_variant(variant: Mapping[str, Any]) -> str:
+    """The figures of an INT8 variant, indented."""
+    tried = ", ".join(f"{method} {value:.2g}" for method, value in variant["mean_difference_by_method"].items())
+    left = ", ".join(f"{count} {kind}" for kind, count in variant["nodes_left"].items())
+    lines = [
+        f"  int8         {variant['size']:,} bytes for {variant['target']}, calibrated by {variant['method']}",
+        f"  slices       {variant['slices']}",
+        f"  tried        mean |Δp| held out: {tried}",
+        f"  in fp32      {', '.join(variant['fp32_layers']) or 'no convolution'}",
+        f"  nodes left   {left}",
+    ]
+    for name in ("calibration", "held_out"):
+        figures = variant[name]
+        drop = "not measured (no labels)" if figures["auc_drop"] is None else f"{figures['auc_drop']:+.4f}"
+        lines.append(
+            f"  {name.replace('_', ' '):12} {figures['slices']} slices: same label "
+            f"{figures['agreement_at_threshold']:.2%} at the threshold, {figures['agreement_at_half']:.2%} at 0.5; "
+            f"|Δp| mean {figures['mean_difference']:.4f}, largest {figures['largest_difference']:.3f}; AUC drop {drop}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,284 @@
+"""INT8 variants: what is quantised, for which processor, and that nothing inaccurate or slow is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from converter.calibrate import CalibrationSets, Slices, load_sets
+from converter.errors import AccuracyError, ConversionError, FusionError
+from converter.gate import Comparison, Judge
+from converter.graph import canonicalise, embed_spec
+from converter.quantize import Quantised, check_fused, quantise
+from converter.rewrite import fold_input
+from server.contract import ModelSpec
+from server.preprocess import InputFormat
+from server.runtime import OnnxModel
+from tests.fakes import encode, make_slice
+
+SIDE = 32
+SPEC = ModelSpec("small", "1", ("normal", "stroke"), "stroke", 0.3, colour="grey")
+FILTERS = (8, 8, 8, 8)
+
+
+def build_network(outlier: tuple[int, ...] = ()) -> onnx.ModelProto:
+    """Four convolutions with weights drawn once, and an answer that grows with the mean grey level.
+
+    A layer named in ``outlier`` has one filter whose values are thousands of times those of the others, which the next
+    layer undoes: the answer is the same, but 256 levels for all filters leave none for the others.
+    """
+    rng = np.random.default_rng(5)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["turned"], perm=(0, 3, 1, 2)),
+    ]
+    constants = {"scale": np.array(1 / 255)}
+    tensor, before = "turned", 1
+    gain = np.ones(1)
+    for number, filters in enumerate(FILTERS):
+        weights = np.abs(rng.normal(0, 1, (filters, before, 3, 3))) / (4.5 * before) / gain[:, np.newaxis, np.newaxis]
+        gain = np.ones(filters)
+        if number in outlier:
+            gain[0] = 1e5
+        constants[f"weights{number}"] = weights * gain[:, np.newaxis, np.newaxis, np.newaxis]
+        constants[f"bias{number}"] = np.zeros(filters)
+        convolution = helper.make_node(
+            "Conv", [tensor, f"weights{number}", f"bias{number}"], [f"sums{number}"], name=f"conv{number}"
+        )
+        nodes += [convolution, helper.make_node("Relu", [f"sums{number}"], [f"relu{number}"])]
+        tensor, before = f"relu{number}", filters
+        if number == 0:
+            nodes.append(helper.make_node("MaxPool", [tensor], ["pool"], kernel_shape=(2, 2), strides=(2, 2)))
+            tensor = "pool"
+    constants["dense"] = np.outer(1 / gain, [0, 2.0])
+    constants["offset"] = np.array([0.0, -7.0])
+    nodes += [
+        helper.make_node("GlobalAveragePool", [tensor], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "dense", "offset"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIDE, SIDE, 1])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    model = canonicalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    assert fold_input(model)
+    return model
+
+
+def make_slices(count: int, seed: int) -> Slices:
+    """Slices of every brightness; the brighter half shows a stroke."""
+    levels = np.linspace(5, 250, count)
+    pixels = np.stack([make_slice(int(level), SIDE, seed + i) for i, level in enumerate(levels)])
+    return Slices(pixels[..., np.newaxis], levels > 128)
+
+
+SETS = CalibrationSets(make_slices(40, 0), make_slices(200, 1000), "made for the test")
+
+
+def make_int8(model: onnx.ModelProto, target: str = "x86-vnni") -> Quantised:
+    return quantise(model, OnnxModel(embed_spec(model, SPEC), source="fp32"), SETS, target=target)
+
+
+def read_weights(data: bytes) -> dict[str, NDArray[np.int8]]:
+    """The INT8 weights of an ONNX file, by name."""
+    constants = onnx.load_from_string(data).graph.initializer
+    return {
+        item.name: numpy_helper.to_array(item)
+        for item in constants
+        if item.data_type == TensorProto.INT8 and item.name.endswith("_quantized")
+    }
+
+
+def test_int8_variant_decides_as_its_source_and_is_fused() -> None:
+    """It passes the gate, all convolutions are integers, and nothing is converted between them."""
+    made = make_int8(build_network())
+
+    assert made.gate.list_failures() == []
+    assert made.fp32_layers == ()
+    assert len(read_weights(made.data)) == len(FILTERS)
+    assert made.left == {"QuantizeLinear": 0, "DequantizeLinear": 1, "Transpose": 2}
+    assert made.tried.keys() == {"min-max", "percentile", "entropy"}
+    assert made.gate.held_out.mean_difference == min(made.tried.values())
+
+
+def test_int8_variant_takes_bytes_as_they_are() -> None:
+    """Pixels are not turned into floats and back: no cast is left in the file."""
+    made = make_int8(build_network())
+
+    assert "Cast" not in [node.op_type for node in onnx.load_from_string(made.data).graph.node]
+
+
+def test_int8_variant_keeps_the_spec() -> None:
+    """Labels and decision come from the file, as in the fp32 model."""
+    assert OnnxModel(make_int8(build_network()).data, source="int8").spec == SPEC
+
+
+def test_layer_that_costs_accuracy_stays_fp32_and_is_named() -> None:
+    """One layer with an outlying filter is found by measuring, and the rest is quantised."""
+    made = make_int8(build_network(outlier=(2,)))
+
+    assert made.gate.list_failures() == []
+    assert 0 < len(made.fp32_layers) <= len(FILTERS) // 2
+    assert set(made.fp32_layers) <= {"conv2", "conv3"}
+    assert len(read_weights(made.data)) == len(FILTERS) - len(made.fp32_layers)
+
+
+def test_variant_that_fails_the_gate_is_refused_with_its_figures() -> None:
+    """Where no choice of layers helps, nothing is made, and the message says by how much it failed."""
+    with pytest.raises(AccuracyError, match=r"gate.*(agreement|mean \|Δp\|).*(at least|at most).*serve fp32"):
+        make_int8(build_network(outlier=(0, 1, 2, 3)))
+
+
+def test_processors_without_vnni_get_seven_bit_weights() -> None:
+    """They add products in 16 bits, which 8-bit weights overflow."""
+    full, reduced = (read_weights(make_int8(build_network(), target).data) for target in ("x86-vnni", "x86"))
+
+    assert max(np.abs(weights.astype(int)).max() for weights in full.values()) == 127
+    assert max(np.abs(weights.astype(int)).max() for weights in reduced.values()) <= 64
+
+
+def test_arm_gets_signed_activations() -> None:
+    """Its integer instructions multiply signed by signed."""
+    made = make_int8(build_network(), "arm64")
+    zero_points = {
+        item.name: item.data_type
+        for item in onnx.load_from_string(made.data).graph.initializer
+        if item.name.endswith("zero_point") and "weights" not in item.name and "bias" not in item.name
+    }
+
+    assert zero_points
+    assert set(zero_points.values()) == {TensorProto.INT8}
+
+
+@pytest.mark.parametrize("kind", ["QuantizeLinear", "DequantizeLinear", "Transpose"])
+def test_graph_that_is_not_fused_is_refused(kind: str) -> None:
+    """Each kind of left-over node has its own bound; a layer in fp32 may bring two more."""
+    left = {"QuantizeLinear": 0, "DequantizeLinear": 0, "Transpose": 0, kind: 4}
+
+    check_fused(left, fp32_layers=2)
+    with pytest.raises(FusionError, match=f"4 {kind}"):
+        check_fused(left, fp32_layers=0)
+
+
+def make_comparison(**changes: float | None) -> Comparison:
+    figures = {
+        "slices": 200,
+        "agreement_at_threshold": 0.995,
+        "agreement_at_half": 0.995,
+        "mean_difference": 0.01,
+        "largest_difference": 0.3,
+        "auc_drop": 0.005,
+    }
+    return Comparison(**{**figures, **changes})  # type: ignore[arg-type]
+
+
+def test_gate_passes_at_its_bounds() -> None:
+    """The bounds are those of the contract, and inclusive; without labels there is no AUC to judge."""
+    assert make_comparison().list_failures() == []
+    assert make_comparison(auc_drop=None).list_failures() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"agreement_at_threshold": 0.994},
+        {"agreement_at_half": 0.994},
+        {"mean_difference": 0.0101},
+        {"mean_difference": float("nan")},
+        {"auc_drop": 0.0051},
+    ],
+)
+def test_gate_fails_beyond_each_bound(change: dict[str, float]) -> None:
+    """One figure is enough, and what is not a number fails."""
+    assert len(make_comparison(**change).list_failures()) == 1
+
+
+def test_gate_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agreement at both thresholds, differences and the drop of the AUC, on four slices counted by hand."""
+    model = OnnxModel(embed_spec(build_network(), SPEC), source="fp32")
+    pixels = np.zeros((4, SIDE, SIDE, 1), np.uint8)
+    slices = Slices(pixels, np.array([False, True, False, True]))
+    answers = iter([0.1, 0.2, 0.4, 0.9] * 2 + [0.1, 0.4, 0.6, 0.5] * 2)
+    monkeypatch.setattr(OnnxModel, "run", lambda self, image: np.array([[0, next(answers)]], np.float32))
+
+    gate = Judge(model, CalibrationSets(slices, slices, "")).compare(model)
+
+    assert gate.calibration == gate.held_out
+    assert gate.held_out.slices == 4
+    assert gate.held_out.agreement_at_threshold == 0.75  # 0.2 → 0.4 crosses 0.3
+    assert gate.held_out.agreement_at_half == 0.5  # 0.4 → 0.6 and 0.9 → 0.5 cross 0.5
+    assert gate.held_out.mean_difference == pytest.approx(0.2)
+    assert gate.held_out.largest_difference == pytest.approx(0.4)
+    assert gate.held_out.auc_drop == pytest.approx(3 / 4 - 2 / 4)
+
+
+def write_folder(folder: Path, count: int, labels: tuple[str, ...] = SPEC.labels) -> Path:
+    """A folder a class, with as many slices in each."""
+    for label in labels:
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            (folder / label / f"{number:03}.png").write_bytes(encode(make_slice(2 * number, SIDE, number)))
+    return folder
+
+
+FORMAT = InputFormat(SIDE, SIDE, "grey")
+
+
+def test_folder_is_split_without_overlap(tmp_path: Path) -> None:
+    """A fifth of each class calibrates and the rest judges; labels come from the folders."""
+    sets = load_sets(write_folder(tmp_path / "slices", 50), FORMAT, SPEC)
+
+    assert sets.source == "slices"
+    assert (len(sets.calibration.pixels), len(sets.held_out.pixels)) == (20, 80)
+    assert sets.held_out.positive is not None
+    assert sets.held_out.positive.sum() == 40
+    calibration, held_out = ({image.tobytes() for image in part.pixels} for part in (sets.calibration, sets.held_out))
+    assert not calibration & held_out
+
+
+def test_folder_without_labels_is_judged_without_auc(tmp_path: Path) -> None:
+    """Slices whose folders are not the model's labels still calibrate."""
+    sets = load_sets(write_folder(tmp_path, 50, ("a", "b")), FORMAT, SPEC)
+
+    assert sets.held_out.positive is None
+
+
+def test_folder_with_too_few_slices_is_refused(tmp_path: Path) -> None:
+    """The message says how many are needed, and in which folders."""
+    with pytest.raises(ConversionError, match=r"20 PNG and JPEG slices.*at least 82 .*normal, stroke"):
+        load_sets(write_folder(tmp_path, 10), FORMAT, SPEC)
+    with pytest.raises(ConversionError, match="no such folder"):
+        load_sets(tmp_path / "missing", FORMAT, SPEC)
+
+
+def test_damaged_slice_names_itself(tmp_path: Path) -> None:
+    """One damaged file among many is found by its name."""
+    write_folder(tmp_path, 50)
+    (tmp_path / "stroke" / "007.png").write_bytes(b"\x89PNG damaged")
+
+    with pytest.raises(ConversionError, match=r"stroke/007\.png.*IMAGE_UNDECODABLE"):
+        load_sets(tmp_path, FORMAT, SPEC)
+
+
+def test_slices_are_drawn_where_no_folder_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synthetic slices of both classes, and the command that draws them again."""
+    monkeypatch.setattr("converter.calibrate.MOST_CALIBRATION", 18)
+    monkeypatch.setattr("converter.calibrate.MOST_HELD_OUT", 72)
+
+    sets = load_sets(None, FORMAT, SPEC)
+
+    assert sets.source == "python -m training phantom --count 90 --seed 1789"
+    assert (len(sets.calibration.pixels), len(sets.held_out.pixels)) == (18, 72)
+    assert sets.held_out.positive is not None
+    assert 0 < sets.held_out.positive.sum() < 72
