@@ -1,29 +1,26 @@
 """The core: image bytes in, judgement out. No transport here; gRPC calls it, and so would anything else.
 
-Images are decoded and judged by a fixed number of threads, because each of them keeps a processor busy and holds a
-decoded image in memory; the others wait, up to a bound, and no longer than their caller does. The threads are not those
-of the callers: one that is through with an image takes the next without waiting for any other thread to wake up, and
-what a thread keeps in memory of its own is kept that many times and not once a caller.
+At most ``workers`` images are decoded and judged at the same time, because each of them keeps a processor busy and
+holds a decoded image in memory; the others wait, up to a bound, and no longer than their caller does.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.contract import ModelSpec
-from server.errors import BudgetExceededError, IntegrityError, OverloadedError, RequestError
+from server.errors import BudgetExceededError, IntegrityError, RequestError
 from server.manifest import sha256_hex
 from server.plan import Plan
 from server.preprocess import DEFAULT_LIMITS, ImageLimits, ImageWarning, check_size, load_pixels
 from server.registry import ModelRegistry
 from server.runtime import OnnxModel
+from server.workers import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -78,10 +75,7 @@ class Detector:
         self.registry = registry
         self.plan = plan
         self.limits = limits
-        self._workers = ThreadPoolExecutor(plan.workers, thread_name_prefix="worker")
-        self._most_in_flight = plan.workers + queue
-        self._in_flight = 0
-        self._lock = threading.Lock()
+        self._workers = WorkerPool(plan.workers, queue)
 
     def detect(
         self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
@@ -103,34 +97,16 @@ class Detector:
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = sha256_hex(image)
         check_digest(image_sha256, digest)
-        with self._lock:
-            if self._in_flight >= self._most_in_flight:
-                raise OverloadedError(
-                    "QUEUE_FULL", "The server has as many images waiting as it accepts: try again in a moment."
-                )
-            self._in_flight += 1
-        try:
-            future = self._workers.submit(self._judge, image, digest, model, budget)
-            try:
-                return future.result(budget.remaining)
-            except TimeoutError:
-                if future.cancel():
-                    raise BudgetExceededError(
-                        "DEADLINE_IN_QUEUE", "The deadline passed while the image was waiting."
-                    ) from None
-                return future.result()  # what has been started is finished
-        finally:
-            with self._lock:
-                self._in_flight -= 1
+        return self._workers.run(lambda: self._judge(image, digest, model, budget), budget.remaining)
 
     def _judge(self, image: bytes, digest: str, model: OnnxModel, budget: Budget) -> Detection:
-        """Decodes and judges one image, in one of the workers."""
+        """Decodes and judges one image."""
         dequeued = time.monotonic()
         if not budget.is_wanted():
             raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
         pixels = load_pixels(image, model.input_format, self.limits)
         decoded = time.monotonic()
-        probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._in_flight))[0]
+        probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
         answered = time.monotonic()
         index = decide(probabilities, model.spec)
         scores = tuple(probabilities.tolist())
