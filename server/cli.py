@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 
 from server.config import read_config
+from server.memory import return_freed_memory
+from server.processors import count_processors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("PIL").setLevel(logging.WARNING)  # below that it logs what is in EXIF tags: names, dates
     # gRPC's C core writes its own lines to standard error, also about what we report in one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    return_freed_memory(count_processors())
     from server.app import serve  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
 
     return serve(config)

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +59,8 @@ class GraphCache:
         """
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            staged = Path(tempfile.mkdtemp(prefix=".staging-", dir=self._root))
+            staged = self._root / f".staging-{uuid.uuid4().hex}"
+            staged.mkdir(mode=0o700)
         except OSError as error:
             logger.warning("no cache: %s cannot be written (%s)", self._root, error.strerror)
             return None
