@@ -5,10 +5,10 @@ ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint bench model samples proto lock clean
+.PHONY: help install demo serve test lint bench bench-peers model samples proto lock clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## set up everything in .venv
 
@@ -25,8 +25,13 @@ lint: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-bench: .venv/.installed ## measure speed, memory and cold start, as ratios in one run
-	$(ALL) -m bench.serving
+bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (10 minutes)
+	$(ALL) -m bench.decode --out docs
+	$(ALL) -m bench.serving --resnet50 --out docs
+
+bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
+	$(ALL) -m bench.runtimes --out docs
+	$(ALL) -m bench.peers --out docs
 
 model: .venv/.installed ## make the bundled model again from nothing (about 40 minutes)
 	sh models/make_default.sh $(ALL)

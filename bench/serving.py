@@ -1,127 +1,105 @@
 """``make bench``: how much of the machine the server turns into answers, what it costs in memory, how fast it starts.
 
-Everything is measured against the raw limit, a bare loop of decode and ``session.run`` on all processors, in rounds
-that take turns within one run: absolute figures drift from minute to minute on shared machines, ratios do not.
-The server and its clients share the processors, as they do on a small box.
+Everything is measured against the raw limit, a bare loop of decode and ``run``, in rounds that take turns within one
+run: absolute figures drift from minute to minute on shared machines, ratios do not. The server and its clients share
+the processors, as they do on a small box.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from server.preprocess import load_pixels
+from bench.figures import describe_latencies
+from bench.images import read_images
+from bench.limit import measure_run_ms, run_bare
+from bench.load import spawn
+from bench.machine import describe_machine
+from bench.peak import measure_peak
+from bench.processes import ROOT, Service, measure_installed_mb, run_server
+from bench.report import publish
+from bench.resnet50 import make_resnet50
+from bench.settings import add_common_options, describe_images, describe_model, split_numbers
+from bench.variants import list_precisions, load_bare, server_flags
 from server.processors import count_processors
-from server.registry import find_only_model
-from server.runtime import load_model
+from server.registry import list_folders
+from server.runtime import OnnxModel
 
-ROOT = Path(__file__).resolve().parent.parent
-CLIENTS = (1, 4, 8)
-SECONDS = 3.0
-"""Length of one measurement; one round has one of each."""
+ENDURANCE_SECONDS = 2.0
+"""How long a further model is asked before its memory is read."""
 
 
-def read_images(folder: Path) -> list[bytes]:
-    """Returns the encoded images of a folder, at least one."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    if not files:
-        raise SystemExit(f"bench: no PNG or JPEG in {folder}: give another folder with --images")
-    return [path.read_bytes() for path in files[:200]]
+@dataclass(frozen=True)
+class Plan:
+    """What is measured in each round."""
+
+    models: Path
+    images: Path
+    clients: list[int]
+    loads: list[float]
+    """Offered loads of the open loop, as shares of the limit that was measured in the same round."""
+
+    seconds: float
+    flags: list[str]
+    """Further flags of the server."""
 
 
-def run_threads(count: int, work: Callable[[int], list[float]]) -> list[float]:
-    """Runs ``work(index)`` in threads and returns all that they return."""
-    with ThreadPoolExecutor(count) as pool:
-        return [value for result in pool.map(work, range(count)) for value in result]
+@dataclass
+class Series:
+    """What was measured of one precision: a list entry for each round."""
+
+    bare: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    """Bare loops, by number of threads."""
+
+    clients: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    """Closed loops, by number of clients."""
+
+    open: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    """Open loops, by offered share of the limit."""
+
+    run_ms: list[float] = field(default_factory=list)
+    peak_gops: list[float] = field(default_factory=list)
+    """Of one core in this precision's arithmetic, billions of operations a second."""
+
+    cold_s: list[float] = field(default_factory=list)
+    resident_mb: list[float] = field(default_factory=list)
 
 
-def measure_limit(images: Sequence[bytes], models: Path, seconds: float) -> float:
-    """Images a second of a bare loop of decode and run, one single-threaded session a processor."""
-    model = load_model(find_only_model(models))
-    end = time.monotonic() + seconds
-
-    def loop(index: int) -> list[float]:
-        done = 0
-        while True:
-            pixels = load_pixels(images[(index + done) % len(images)], model.input_format)
-            model.run(pixels.array[np.newaxis])
-            if time.monotonic() > end:
-                return [done]
-            done += 1
-
-    return sum(run_threads(count_processors(), loop)) / seconds
+def measure_bare(model: OnnxModel, images: Sequence[bytes], threads: int, seconds: float) -> dict[str, float]:
+    """One bare loop."""
+    loop = run_bare(model, images, threads, seconds)
+    rate = len(loop.latencies_ms) / loop.seconds
+    return {**describe_latencies(loop.latencies_ms), "rate": rate, "cpu_ms": loop.cpu_ms}
 
 
-def run_clients(address: str, folder: Path, clients: int, seconds: float) -> list[float]:
-    """Latencies in milliseconds of closed-loop clients, each with a connection of its own. Runs in its own process."""
-    from client import StrokeClient
-
-    images = read_images(folder)
-    ready = threading.Barrier(clients, timeout=60)
-
-    def loop(index: int) -> list[float]:
-        latencies: list[float] = []
-        with StrokeClient(address, timeout=60) as client:
-            client.wait_until_ready()
-            client.predict(images[0])
-            ready.wait()
-            end = time.monotonic() + seconds
-            while True:
-                started = time.monotonic()
-                client.predict(images[(17 * index + len(latencies)) % len(images)])
-                if (finished := time.monotonic()) > end:  # counted only what was answered in time, as in the limit
-                    return latencies
-                latencies.append(1000 * (finished - started))
-
-    return run_threads(clients, loop)
+def measure_clients(service: Service, images: Path, clients: int, seconds: float) -> dict[str, float]:
+    """One closed loop, with the server's CPU time for a request."""
+    before = service.cpu_seconds()
+    load = spawn("stroke", service.address, images, seconds, clients=clients)
+    cpu_ms = 1000 * (service.cpu_seconds() - before) / load.calls
+    return {**describe_latencies(load.latencies_ms), "rate": len(load.latencies_ms) / load.seconds, "cpu_ms": cpu_ms}
 
 
-@contextmanager
-def run_server(models: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process on a free port, and its address."""
-    command = [sys.executable, "-m", "server", "--models", str(models), "--port", "0", "--log-level", "warning"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process.stdout:
-        try:
-            banner = process.stdout.readline().strip()
-            if not banner:
-                raise SystemExit("bench: the server did not start")
-            yield process, banner.rsplit(" ", 1)[1]
-        finally:
-            process.terminate()
-            process.wait()
+def measure_open(service: Service, images: Path, rate: float, seconds: float, seed: int) -> dict[str, float]:
+    """One open loop at ``rate`` requests a second."""
+    load = spawn("stroke", service.address, images, seconds, rate=rate, seed=seed)
+    return {**describe_latencies(load.latencies_ms), "offered": rate, "failures": load.failures}
 
 
-def measure_clients(address: str, folder: Path, clients: int, seconds: float) -> list[float]:
-    """``run_clients`` in another process."""
-    command = [sys.executable, "-m", "bench.serving", "--images", str(folder), "--seconds", str(seconds)]
-    output = subprocess.run(
-        [*command, "--as-clients", str(clients), address], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return list(json.loads(output.stdout))
-
-
-def measure_cold_start(images: Sequence[bytes], models: Path) -> float:
+def measure_cold_start(models: Path, image: bytes, flags: Sequence[str]) -> float:
     """Seconds from starting the server process to its first answer."""
     from client import StrokeClient
 
     started = time.monotonic()
-    with run_server(models) as (_, address), StrokeClient(address) as client:
-        client.predict(images[0])
+    with run_server(models, flags) as service, StrokeClient(service.address) as client:
+        client.predict(image)
         return time.monotonic() - started
 
 
@@ -132,71 +110,109 @@ def measure_help() -> float:
     return time.monotonic() - started
 
 
-def read_rss(process: subprocess.Popen[str]) -> float:
-    """Resident memory of a process in MB; Linux only."""
-    status = Path(f"/proc/{process.pid}/status").read_text("ascii")
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+def measure_round(plan: Plan, precision: str, model: OnnxModel, service: Service, series: Series, number: int) -> None:
+    """One round of one precision: the limit and the server, backwards in every other round: drift favours no side."""
+    turn = -1 if number % 2 else 1
+    images = read_images(plan.images)
+    series.peak_gops.append(measure_peak(plan.seconds / 2)[precision])
+    series.run_ms.append(measure_run_ms(model, images, plan.seconds / 4))
+    steps = [("bare", threads) for threads in sorted({1, count_processors()})]
+    steps += [("clients", clients) for clients in plan.clients]
+    for kind, count in steps[::turn]:
+        if kind == "bare":
+            series.bare.setdefault(str(count), []).append(measure_bare(model, images, count, plan.seconds))
+        else:
+            figures = measure_clients(service, plan.images, count, plan.seconds)
+            series.clients.setdefault(str(count), []).append(figures)
+    limit = series.bare[str(count_processors())][-1]["rate"]
+    for load in plan.loads[::turn]:
+        figures = measure_open(service, plan.images, load * limit, plan.seconds, seed=number)
+        series.open.setdefault(f"{load:g}", []).append(figures)
+    series.resident_mb.append(service.resident_mb())
 
 
-def describe_machine() -> str:
-    """Processor and versions, for the head of a report."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "grpcio", "pillow", "numpy"))
-    return (
-        f"{names[0] if names else platform.processor()}, {count_processors()} processors for server and clients "
-        f"together; Python {platform.python_version()}, {packages}"
-    )
+def measure_model(models: Path, images: Path, flags: list[str], rounds: int) -> dict[str, list[float]]:
+    """Start and memory of a further model, which is not set against the limit."""
+    result: dict[str, list[float]] = {"cold_s": [], "resident_mb": []}
+    for _ in range(rounds):
+        result["cold_s"].append(measure_cold_start(models, read_images(images)[0], flags))
+    with run_server(models, flags) as service:
+        spawn("stroke", service.address, images, ENDURANCE_SECONDS, clients=8)
+        result["resident_mb"].append(service.resident_mb())
+    return result
 
 
-def summarise(values: Sequence[float], form: str = ".2f") -> str:
-    """Median with minimum and maximum."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+def measure(plan: Plan, precisions: Sequence[str], rounds: int) -> dict[str, Any]:
+    """All rounds of the bundled model."""
+    images = read_images(plan.images)
+    series = {precision: Series() for precision in precisions}
+    bare = {precision: load_bare(plan.models, precision) for precision in precisions}
+    flags = {precision: [*server_flags(plan.models, precision), *plan.flags] for precision in precisions}
+    helps: list[float] = []
+    with ExitStack() as stack:
+        services = {
+            precision: stack.enter_context(run_server(plan.models, flags[precision])) for precision in precisions
+        }
+        for number in range(rounds):
+            started = time.monotonic()
+            helps.append(measure_help())
+            for precision in precisions:
+                series[precision].cold_s.append(measure_cold_start(plan.models, images[0], flags[precision]))
+                measure_round(plan, precision, bare[precision], services[precision], series[precision], number)
+            say(f"round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
+    return {
+        "precisions": {precision: asdict(found) for precision, found in series.items()},
+        "client_help_s": helps,
+    }
+
+
+def say(text: str) -> None:
+    """Progress, on standard error so that the report alone is on standard output."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the report."""
-    parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, default=ROOT / "samples", help="folder of images (default: samples)")
-    parser.add_argument("--models", type=Path, default=ROOT / "models", help="folder of models (default: models)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="length of a measurement (default: %(default)g)")
-    parser.add_argument("--as-clients", nargs=2, metavar=("N", "ADDRESS"), help=argparse.SUPPRESS)
+    """Measures, and prints or writes the report."""
+    parser = argparse.ArgumentParser(prog="python -m bench.serving", description=(__doc__ or "").splitlines()[0])
+    add_common_options(parser, rounds=5, seconds=2.0)
+    parser.add_argument("--clients", type=split_numbers(int), default=[1, 2, 4, 8], help="default: 1,2,4,8")
+    parser.add_argument(
+        "--loads",
+        type=split_numbers(float),
+        default=[0.2, 0.4, 0.6, 0.8, 0.9],
+        help="offered loads of the open loop, as shares of the limit (default: 0.2,0.4,0.6,0.8,0.9)",
+    )
+    parser.add_argument("--precisions", help="such as int8,fp32 (default: all that the model has)")
+    parser.add_argument("--flags", default="", help="further flags of the server, such as '--profile throughput'")
+    parser.add_argument(
+        "--resnet50", action="store_true", help="start and memory of ResNet-50 too, which is made if it is not there"
+    )
     options = parser.parse_args(argv)
-    if options.as_clients:
-        clients, address = options.as_clients
-        print(json.dumps(run_clients(address, options.images, int(clients), options.seconds)))
-        return 0
+    flags = options.flags.split()
+    plan = Plan(options.models, options.images, options.clients, options.loads, options.seconds, flags)
+    precisions = options.precisions.split(",") if options.precisions else list_precisions(options.models)
+    further = [make_resnet50()] if options.resnet50 else []
 
-    images = read_images(options.images)
-    print(describe_machine())
-    print(f"{len(images)} images of {sum(map(len, images)) / len(images) / 1000:.0f} kB on average; model: ", end="")
-    model = load_model(find_only_model(options.models))
-    print(f"{model.spec.name} {model.spec.version}; {options.rounds} rounds of {options.seconds:g} s each")
-    cold = [measure_cold_start(images, options.models) for _ in range(options.rounds)]
-    helps = [measure_help() for _ in range(options.rounds)]
-    limits: list[float] = []
-    latencies: dict[int, list[float]] = {count: [] for count in CLIENTS}
-    rates: dict[int, list[float]] = {count: [] for count in CLIENTS}
-    with run_server(options.models) as (process, address):
-        for round_ in range(options.rounds):
-            limits.append(measure_limit(images, options.models, options.seconds))
-            for count in CLIENTS:
-                measured = measure_clients(address, options.images, count, options.seconds)
-                latencies[count] += measured
-                rates[count].append(len(measured) / options.seconds)
-            print(f"round {round_ + 1}/{options.rounds} done", file=sys.stderr)
-        memory = read_rss(process)
-    print(f"\n{'':22}{'images/s':>24}{'share of the limit':>24}{'p50 ms':>9}{'p99 ms':>9}")
-    print(f"{'bare loop (limit)':22}{summarise(limits, '.0f'):>24}{'1':>24}")
-    for count in CLIENTS:
-        shares = [rate / limit for rate, limit in zip(rates[count], limits, strict=True)]
-        p50, p99 = np.percentile(latencies[count], (50, 99))
-        label = f"server, {count} client{'s' if count > 1 else ''}"
-        print(f"{label:22}{summarise(rates[count], '.0f'):>24}{summarise(shares):>24}{p50:9.1f}{p99:9.1f}")
-    print(f"\nserver memory after all rounds   {memory:.0f} MB resident")
-    print(f"cold start to first answer       {summarise(cold)} s")
-    print(f"python -m client --help          {summarise(helps)} s")
+    section = {
+        "machine": describe_machine(),
+        "settings": {
+            **describe_images(options.images),
+            **describe_model(options.models),
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "flags": flags,
+        },
+        **measure(plan, precisions, options.rounds),
+        "further": {
+            f"{'+'.join(list_folders(models))} {precision}": measure_model(
+                models, options.images, [*server_flags(models, precision), *flags], options.rounds
+            )
+            for models in further
+            for precision in list_precisions(models)
+        },
+        "installed_mb": measure_installed_mb(ROOT / ".venv-serve"),
+    }
+    print(publish("serving", section, options.out))
     return 0
 
 

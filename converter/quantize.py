@@ -25,7 +25,7 @@ from converter.calibrate import METHODS, QUANTISED_OPERATORS, CalibrationSets, m
 from converter.errors import AccuracyError, FusionError
 from converter.gate import Gate, Judge
 from converter.graph import Graph, embed_spec
-from converter.rewrite import pad_channels, split_phases
+from converter.rewrite import merge_pool_padding, pad_channels, split_phases
 from server.contract import INPUT_NAME, ModelSpec
 from server.runtime import OnnxModel
 
@@ -114,6 +114,7 @@ def quantise(
         FusionError: ONNX Runtime does not fuse the graph.
     """
     prepared = copy.deepcopy(model)
+    merge_pool_padding(prepared)
     split_phases(prepared)
     pad_channels(prepared)
     prepared = onnx.shape_inference.infer_shapes(prepared)
@@ -233,6 +234,11 @@ def take_bytes_as_they_are(model: onnx.ModelProto, moves: Sequence[onnx.NodeProt
     for old, new in ((quantize.output[0], last), (first, INPUT_NAME)):
         for node in graph.find_takers(old):
             node.input[:] = [new if name == old else name for name in node.input]
+    for node in graph.nodes:
+        if node.op_type == "Pad" and node.name in {move.name for move in moves} and len(node.input) > 2:
+            value = graph.read_constant(node.input[2])
+            if value is not None:
+                node.input[2] = graph.add_constant(f"{node.input[2]}_byte", value.astype(np.uint8))
     del model.graph.value_info[:]  # says that they are floats
     graph.remove_unused()
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from server.manifest import MANIFEST_FILE, MODEL_FILE
+from converter.gate import Comparison
+from server.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_manifest
+from server.processors import is_suited
 from server.runtime import load_model
 from tests.fakes import ROOT
 
@@ -24,16 +26,35 @@ def test_it_loads_verified() -> None:
 
     assert model.spec.labels == ("normal", "stroke")
     assert (model.spec.positive_label, model.spec.threshold) == ("stroke", 0.05)
-    assert (model.input_format.height, model.input_format.width, model.input_format.channels) == (256, 256, 3)
+    assert (model.input_format.height, model.input_format.width, model.input_format.channels) == (256, 256, 1)
 
 
 def test_it_is_small_and_is_the_papers_network() -> None:
-    """Under 1 MB, with the weights of 183,682 parameters."""
+    """Each file under 1 MB, with the weights of 183,682 parameters less two of three grey channels, folded into one."""
     graph = onnx.load(FOLDER / MODEL_FILE).graph
 
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_000_000
+    assert all(path.stat().st_size < 1_000_000 for path in FOLDER.iterdir())
     weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 0]
-    assert 183_682 <= sum(int(onnx.numpy_helper.to_array(t).size) for t in weights) <= 183_682 + 16
+    assert sum(int(onnx.numpy_helper.to_array(t).size) for t in weights) == 183_682 - 2 * 3 * 3 * 32
+
+
+def test_its_int8_variant_passed_the_gate() -> None:
+    """On slices that it was not trained on: the figures are in the manifest, and within the gate's bounds."""
+    gate = read_manifest(FOLDER).files[INT8_FILE].gate
+
+    assert gate["slices"].startswith("python -m training phantom --count 640")
+    for name, least in (("calibration", 128), ("held_out", 512)):
+        figures = Comparison(**gate[name])
+        assert figures.slices == least
+        assert figures.auc_drop is not None
+        assert figures.list_failures() == []
+
+
+def test_its_int8_variant_answers_here_as_where_it_was_made() -> None:
+    """Its own golden vectors hold."""
+    if not is_suited(read_manifest(FOLDER).files[INT8_FILE].target):
+        pytest.skip("made for processors with VNNI")
+    assert load_model(FOLDER, precision="int8").digest != load_model(FOLDER).digest
 
 
 def test_it_says_what_it_learned_from_and_what_it_is_not() -> None:
@@ -52,7 +73,7 @@ def test_it_says_what_it_learned_from_and_what_it_is_not() -> None:
 def test_the_command_that_makes_it_works(tmp_path: Path) -> None:
     """``make model`` end to end, on a few slices: what it installs loads, and its answers were compared with Keras."""
     out = tmp_path / "models" / "stroke-cnn" / "1"
-    environment = {**os.environ, "COUNT": "80", "EPOCHS": "1", "WORK": str(tmp_path / "work")}
+    environment = {**os.environ, "COUNT": "80", "EPOCHS": "1", "INT8": "", "WORK": str(tmp_path / "work")}
     command = ["sh", "models/make_default.sh", sys.executable, str(out)]
 
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)

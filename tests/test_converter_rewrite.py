@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.graph import canonicalise
-from converter.rewrite import fold_input, pad_channels, split_phases
+from converter.rewrite import fold_input, merge_pool_padding, pad_channels, split_phases
 
 SIDE = 24
 
@@ -97,14 +97,16 @@ def test_colours_keep_their_channels() -> None:
     assert np.allclose(answer(model, make_images(2, channels=3)), expected, atol=2e-5)
 
 
-def test_shift_is_not_folded_past_a_padded_border() -> None:
-    """Zeros around the shifted image are not zeros around the pixels, so the graph stays as it is."""
-    model = build_graph(pads=1)
-    before = model.SerializeToString()
+@pytest.mark.parametrize(("copies", "channels"), [(3, 1), (1, 3)], ids=["grey", "colour"])
+def test_shift_is_folded_past_a_padded_border(copies: int, channels: int) -> None:
+    """Zeros around the shifted image are not zeros around the pixels, so the shift gets a padded channel of its own."""
+    model = build_graph(pads=1, copies=copies, channels=channels)
+    expected = answer(model, make_images(2, channels=channels))
 
-    assert not fold_input(model)
+    assert fold_input(model)
 
-    assert model.SerializeToString() == before
+    assert list_kinds(model)[:4] == ["Cast", "Transpose", "Pad", "Conv"]
+    assert np.allclose(answer(model, make_images(2, channels=channels)), expected, atol=2e-5)
 
 
 def test_scale_is_folded_past_a_padded_border() -> None:
@@ -178,6 +180,18 @@ def test_padded_channels_answer_the_same(channels: int) -> None:
     assert np.array_equal(answer(model, make_images(2, channels=channels)), expected)
 
 
+def test_constant_channel_is_padded_in_one_step() -> None:
+    """The channel that holds a shift is repeated, with zero weights, rather than followed by another step."""
+    model = build_graph(pads=1)
+    fold_input(model)
+    expected = answer(model, make_images(2))
+
+    assert pad_channels(model)
+
+    assert list_kinds(model)[:4] == ["Cast", "Transpose", "Pad", "Conv"]
+    assert np.array_equal(answer(model, make_images(2)), expected)
+
+
 def test_four_channels_are_not_padded() -> None:
     """What the kernels take anyway stays as it is."""
     model = build_graph(copies=4)
@@ -185,6 +199,54 @@ def test_four_channels_are_not_padded() -> None:
 
     assert not pad_channels(model)
     assert model == before
+
+
+def build_padded_pool(*, border: int = 1, value: float = 0.0, with_relu: bool = True) -> onnx.ModelProto:
+    """Pixels about zero, ReLU, padding, and a maximum over 3 x 3."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["float", "middle"], ["centred"]),
+        helper.make_node("Relu" if with_relu else "Tanh", ["centred"], ["active"]),
+        helper.make_node("Pad", ["active", "amounts", "value"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["pooled"], kernel_shape=(3, 3), strides=(2, 2)),
+        helper.make_node("Flatten", ["pooled"], ["probabilities"]),
+    ]
+    constants = {
+        "middle": np.array(128, np.float32),
+        "amounts": np.array([0, 0, border, border] * 2, np.int64),
+        "value": np.array(value, np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 2, 9, 9])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", None])],
+        [numpy_helper.from_array(constant, name) for name, constant in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_padding_of_a_maximum_answers_the_same() -> None:
+    """After ReLU, zeros around the image are what a padded maximum leaves out."""
+    model = build_padded_pool()
+    images = np.random.default_rng(1).integers(0, 256, (2, 2, 9, 9), dtype=np.uint8)
+    expected = answer(model, images)
+
+    assert merge_pool_padding(model)
+
+    assert "Pad" not in list_kinds(model)
+    assert np.array_equal(answer(model, images), expected)
+
+
+@pytest.mark.parametrize("odd", [{"border": 3}, {"value": 1.0}, {"with_relu": False}], ids=["wide", "ones", "no ReLU"])
+def test_other_paddings_stay(odd: dict[str, Any]) -> None:
+    """Where a window can lie in the border, or what is in it can win, the graph stays as it is."""
+    model = build_padded_pool(**odd)
+    before = model.SerializeToString()
+
+    assert not merge_pool_padding(model)
+
+    assert model.SerializeToString() == before
 
 
 def test_canonical_form_has_no_shape_arithmetic() -> None:

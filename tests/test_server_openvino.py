@@ -67,6 +67,7 @@ def test_unusable_file_is_refused_for_the_same_reason(data: bytes, reason: str) 
 
 
 def run_code(code: str, models: Path) -> subprocess.CompletedProcess[str]:
+    """Runs Python code with the models folder as its argument."""
     return subprocess.run(
         [sys.executable, "-c", code, str(models)], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

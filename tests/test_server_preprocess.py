@@ -274,6 +274,84 @@ def test_grey_photo_as_colour_jpeg_is_not_called_coloured() -> None:
     assert load_pixels(encode(RGB, "JPEG", quality=75), MODEL_INPUT).warnings == ()
 
 
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("colour", ["grey", "rgb"])
+def test_colours_are_noticed_in_every_format(image_format: str, colour: str) -> None:
+    """Also where a JPEG's colours are not decoded, because a grey model takes its brightness alone."""
+    coloured = np.repeat(make_slice(side=512)[:, :, np.newaxis], 3, axis=2)
+    coloured[100:300, 100:300, 0] = 255
+
+    pixels = load_pixels(encode(coloured, image_format), InputFormat(64, 64, colour))
+
+    assert [warning.reason for warning in pixels.warnings] == ["IMAGE_COLOURED"]
+
+
+# --- shrinking on load -----------------------------------------------------------------------------------------------
+
+SMOOTH = np.asarray(Image.fromarray(make_slice(side=24, seed=3)).resize((650, 650), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("colour", ["grey", "rgb"])
+@pytest.mark.parametrize("side", [64, 100, 256, 324, 325, 326, 649])
+def test_shrinking_on_load_gives_nearly_the_pixels_of_one_resize(image_format: str, colour: str, side: int) -> None:
+    """Within two grey levels on average, and without a shift, at any ratio of sizes."""
+    data = encode(SMOOTH, image_format, **({"quality": 95} if image_format == "JPEG" else {}))
+
+    pixels = load_pixels(data, InputFormat(side, side, colour)).array.astype(float)
+
+    plain = np.asarray(Image.fromarray(SMOOTH).resize((side, side), Image.Resampling.BILINEAR))
+    assert pixels.shape == (side, side, 1 if colour == "grey" else 3)
+    assert np.abs(pixels - plain[:, :, np.newaxis]).mean() < 2
+
+
+def test_jpeg_is_scaled_in_its_own_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grey model's JPEG is decoded at a fraction of its size, and never below the model's."""
+    decoded: list[tuple[str, tuple[int, int]]] = []
+    load = Image.Image.load
+    monkeypatch.setattr(Image.Image, "load", lambda image: (decoded.append((image.mode, image.size)), load(image))[1])
+
+    data = encode(SMOOTH, "JPEG")
+
+    for side, expected in ((256, 325), (300, 325), (326, 650), (70, 82)):
+        decoded.clear()
+        load_pixels(data, InputFormat(side, side, "grey"))
+        assert decoded[0] == ("L", (expected, expected))
+
+
+def test_nearest_takes_pixels_as_they_are() -> None:
+    """A filter that does not average is not given averages."""
+    data = encode(np.tile(np.uint8([[0, 255], [255, 0]]), (64, 64)))
+
+    pixels = load_pixels(data, InputFormat(64, 64, "grey", resample="nearest")).array
+
+    assert set(np.unique(pixels)) <= {0, 255}
+
+
+def test_turned_jpeg_is_not_shrunk_below_the_model() -> None:
+    """What is wide in the file may be high upright; the shorter side counts for both."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(make_slice(side=512)[:256], "JPEG", exif=exif)
+
+    decoded = decode_image(data, InputFormat(512, 64, "grey"))
+
+    assert decoded.image.size == (256, 512)
+
+
+@pytest.mark.parametrize("shape", [(48, 700), (700, 48), (650, 300)])
+def test_padding_shrinks_by_the_longer_side(shape: tuple[int, int]) -> None:
+    """With fit=pad a large image ends where a plain resize would put it."""
+    image = np.full(shape, 200, np.uint8)
+
+    pixels = load_pixels(encode(image), InputFormat(64, 64, "grey", fit="pad")).array[:, :, 0]
+
+    height, width = (round(side * 64 / max(shape)) for side in shape)
+    assert pixels.any(axis=1).sum() == height
+    assert pixels.any(axis=0).sum() == width
+    assert set(np.unique(pixels)) == {0, 200}
+
+
 def test_pad_keeps_the_aspect_ratio_on_black() -> None:
     """With fit=pad a wide image gets black above and below."""
     pixels = load_pixels(encode(np.full((48, 96), 200, np.uint8)), InputFormat(64, 64, fit="pad"))

@@ -1,0 +1,158 @@
+"""``make bench-peers``: this server beside others, each with its best setting, on the same model file and images.
+
+Every side is started anew in every round, asked by 8 clients and by one, and stopped, so that none waits beside
+another. Which setting is a peer's best is found first, by its throughput.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.figures import describe_latencies
+from bench.images import read_images
+from bench.keras_file import find_keras_file
+from bench.load import spawn
+from bench.machine import describe_machine
+from bench.peers.catalogue import PEERS, SETTINGS, Peer, Setting
+from bench.peers.run import Side, install, run_peer
+from bench.processes import ROOT, Service, measure_installed_mb, run_server
+from bench.report import publish
+from bench.serving import measure_cold_start, say
+from bench.settings import add_common_options, describe_images, describe_model
+from bench.variants import FILES, list_precisions, server_flags
+from server.registry import find_only_model
+
+CLIENTS = (8, 1)
+TUNING_ROUNDS = 3
+"""Of which the median counts: a slow moment of the machine must not cost a peer its best setting, nor a lucky split of
+its connections among its processes win it a worse one."""
+
+
+@contextmanager
+def run_ours(models: Path, precision: str, flags: Sequence[str], image: bytes) -> Iterator[tuple[Service, float]]:
+    """This server, as ``run_peer`` runs others."""
+    flags = [*server_flags(models, precision), *flags]
+    cold = measure_cold_start(models, image, flags)
+    with run_server(models, flags) as service:
+        yield service, cold
+
+
+def load_side(service: Service, target: str, python: str, images: Path, seconds: float) -> dict[str, dict[str, float]]:
+    """Closed loops of 8 clients and of one."""
+    found = {}
+    for clients in CLIENTS:
+        load = spawn(target, service.address, images, seconds, clients=clients, python=python)
+        found[str(clients)] = {**describe_latencies(load.latencies_ms), "rate": len(load.latencies_ms) / load.seconds}
+    return found
+
+
+def tune(peer: Peer, model: Path, images: Path, seconds: float) -> dict[Setting, float]:
+    """Median throughput at 8 clients of each setting; 0 for one with which it does not work."""
+    image = read_images(images)[0]
+    rates: dict[Setting, list[float]] = {setting: [] for setting in SETTINGS}
+    for _ in range(TUNING_ROUNDS):
+        for setting in SETTINGS:
+            rate = 0.0
+            try:
+                with run_peer(Side(peer, model, setting), image) as (service, _):
+                    load = spawn(peer.target, service.address, images, seconds, clients=8, python=str(peer.python))
+                    rate = len(load.latencies_ms) / load.seconds
+            except RuntimeError as error:
+                say(f"{peer.title} with {describe_setting(setting)}: {error}")
+            rates[setting].append(rate)
+    return {setting: statistics.median(found) for setting, found in rates.items()}
+
+
+def describe_setting(setting: Setting) -> str:
+    """A setting in words."""
+    workers, threads = setting
+    return f"{workers} worker{'s' * (workers > 1)}, {threads} thread{'s' * (threads > 1)} a run"
+
+
+def measure(options: argparse.Namespace, peers: Sequence[Peer]) -> dict[str, Any]:
+    """Installs, tunes and measures; returns what is found of each side, in the order of the report."""
+    image = read_images(options.images)[0]
+    onnx_file = find_only_model(options.models) / FILES["fp32"]
+    flags = options.flags.split()
+    entries: dict[str, dict[str, Any]] = {}
+    sides: dict[str, Side] = {}
+    for precision in list_precisions(options.models):
+        entries[f"StrokeServe, {precision}"] = {"ours": True, "precision": precision, "pixels": "strokeserve"}
+    for peer in peers:
+        say(f"{peer.title}: installing")
+        install(peer)
+    for peer in peers:
+        model = find_keras_file()[0] if peer.keras else onnx_file
+        rates = tune(peer, model, options.images, options.seconds)
+        best = max(rates, key=rates.__getitem__)
+        say(f"{peer.title}: {describe_setting(best)}, {rates[best]:.0f} images/s")
+        common = {
+            "ours": False,
+            "peer": peer.name,
+            "precision": "fp32",
+            "setting": describe_setting(best),
+            "tried": {describe_setting(setting): rate for setting, rate in rates.items()},
+            "installed_mb": measure_installed_mb(peer.environment),
+        }
+        for pixels in ("pillow", "strokeserve") if peer.can_share_pixels else ("pillow",):
+            title = peer.title if pixels == "pillow" else f"{peer.title}, same pixels"
+            entries[title] = {**common, "pixels": pixels, "rounds": []}
+            sides[title] = Side(peer, model, best, pixels)
+    for entry in entries.values():
+        entry["rounds"] = []
+    for number in range(options.rounds):
+        started = time.monotonic()
+        for title in list(entries)[:: -1 if number % 2 else 1]:  # drift favours no side
+            entry = entries[title]
+            if entry["ours"]:
+                context, target, python = run_ours(options.models, entry["precision"], flags, image), "stroke", None
+            else:
+                side = sides[title]
+                context, target, python = run_peer(side, image), side.peer.target, side.peer.python
+            with context as (service, cold):
+                clients = load_side(service, target, str(python or sys.executable), options.images, options.seconds)
+                entry["rounds"].append({"cold_s": cold, "resident_mb": service.resident_mb(), "clients": clients})
+        say(f"round {number + 1} of {options.rounds}: {time.monotonic() - started:.0f} s")
+    return entries
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, and prints or writes the report."""
+    # So that a benchmark that is stopped stops its servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=(__doc__ or "").splitlines()[0])
+    add_common_options(parser, rounds=5, seconds=2.0)
+    names = [peer.name for peer in PEERS]
+    parser.add_argument("--peers", default=",".join(names), help=f"some of {','.join(names)} (default: all)")
+    parser.add_argument("--flags", default="", help="further flags of this server, such as '--profile throughput'")
+    options = parser.parse_args(argv)
+    wanted = options.peers.split(",")
+    if unknown := set(wanted) - set(names):
+        parser.error(f"--peers: there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    section = {
+        "machine": describe_machine(),
+        "settings": {
+            **describe_images(options.images),
+            **describe_model(options.models),
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "flags": options.flags.split(),
+            "keras_is_trained": find_keras_file()[1],
+        },
+        "sides": measure(options, [peer for peer in PEERS if peer.name in wanted]),
+        "installed_mb": measure_installed_mb(ROOT / ".venv-serve"),
+    }
+    print(publish("peers", section, options.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

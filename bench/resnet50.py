@@ -1,0 +1,64 @@
+"""ResNet-50 with random weights, fp32 and INT8, for measurements of speed and memory; its answers mean nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.processes import ROOT
+
+FOLDER = ROOT / "build" / "bench"
+MODELS = FOLDER / "resnet50-models"
+KERAS_FILE = FOLDER / "resnet50.keras"
+
+MAKE = """
+import sys
+import keras
+from keras import layers
+keras.utils.set_random_seed(1)
+pixels = keras.Input((256, 256, 3))
+caffe = layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68])(pixels)
+base = keras.applications.ResNet50(weights=None, include_top=False, input_tensor=caffe)
+pooled = layers.GlobalAveragePooling2D()(base.output)
+keras.Model(pixels, layers.Dense(2, activation="softmax")(pooled)).save(sys.argv[1])
+"""
+"""The ImageNet network of Keras with its own preprocessing in the graph (Caffe's channel means)."""
+
+SLICES = 96
+"""Calibration and gate of random weights only need to run, so few slices do. They are not labelled, so that no AUC is
+asked of answers that mean nothing."""
+
+
+def make_resnet50() -> Path:
+    """Returns a folder of models with ResNet-50 in both precisions; made once, in a few minutes."""
+    if MODELS.exists():
+        return MODELS
+    print("making ResNet-50 with random weights, in both precisions: a few minutes", file=sys.stderr)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    slices = FOLDER / "slices" / "unlabelled"
+    if not slices.exists():
+        draw = f"""
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from training.phantom import choose_kind, generate_slice
+folder = Path({str(slices)!r})
+folder.mkdir(parents=True)
+for index in range({SLICES}):
+    item = generate_slice(np.random.default_rng([1, index]), kind=choose_kind(index))
+    Image.fromarray(item.pixels).save(folder / f"{{index:03}}.png")
+"""
+        run("-c", draw)
+    run("-c", MAKE, str(KERAS_FILE))
+    run(
+        *("-m", "converter", str(KERAS_FILE), "-o", str(MODELS / "resnet50" / "1")),
+        *("--labels", "normal,stroke", "--positive", "stroke", "--threshold", "0.5", "--input-range", "0..255"),
+        *("--colour", "grey", "--int8", "--calibrate", str(slices.parent), "--images", str(slices)),
+    )
+    return MODELS
+
+
+def run(*arguments: str) -> None:
+    """Runs Python in a process of its own, so that TensorFlow's memory and threads do not stay."""
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,89 @@
+"""How each kind of server is called: a connection is a context manager that gives ``call(image)``.
+
+A call returns when the answer is there and raises when it is none. Packages are imported where they are used, because
+each target runs in another environment.
+"""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+Call = Callable[[bytes], None]
+
+BOUNDARY = "stroke-bench-boundary"
+# One of gRPC's connections serves all channels of a process that have the same target and options. Clients in other
+# rooms do not share one, so each channel here gets its own.
+OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
+
+
+@contextmanager
+def connect_stroke(address: str) -> Iterator[Call]:
+    """This project's server, through its own client library."""
+    import grpc
+
+    from client import StrokeClient
+
+    with (
+        grpc.insecure_channel(address, options=OWN_CONNECTION) as channel,
+        StrokeClient(address, timeout=60, channel=channel) as client,
+    ):
+        client.wait_until_ready()
+
+        def call(image: bytes) -> None:
+            client.predict(image)
+
+        yield call
+
+
+@contextmanager
+def connect_http(address: str) -> Iterator[Call]:
+    """POST /predict with a multipart file field ``file``, on one connection that is kept open.
+
+    ``http.client`` because it is the cheapest for the processors that the peers share with it.
+    """
+    connection = http.client.HTTPConnection(address, timeout=60)
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="scan.png"\r\n'
+        "Content-Type: image/png\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{BOUNDARY}--\r\n".encode()
+
+    def call(image: bytes) -> None:
+        connection.request("POST", "/predict", head + image + tail, headers)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"HTTP {response.status}: {body[:200]!r}")
+
+    try:
+        yield call
+    finally:
+        connection.close()
+
+
+@contextmanager
+def connect_mlserver(address: str) -> Iterator[Call]:
+    """The Open Inference Protocol over gRPC, with the stubs that MLServer brings."""
+    import grpc
+    from mlserver.grpc.dataplane_pb2 import ModelInferRequest
+    from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+
+    with grpc.insecure_channel(address, options=OWN_CONNECTION) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+
+        def call(image: bytes) -> None:
+            tensor = ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+            tensor.contents.bytes_contents.append(image)
+            stub.ModelInfer(ModelInferRequest(model_name="stroke", inputs=[tensor]), timeout=60)
+
+        yield call
+
+
+TARGETS: dict[str, Callable[[str], AbstractContextManager[Call]]] = {
+    "stroke": connect_stroke,
+    "http": connect_http,
+    "mlserver": connect_mlserver,
+}
