@@ -185,7 +185,10 @@ def fail(message: str) -> int:
 
 def serve(config: ServerConfig) -> int:
     """Runs a server in this process until SIGTERM or SIGINT. Returns its exit code."""
-    application = Application(config)
+    try:
+        application = Application(config)
+    except ModelFileError as error:
+        return fail(f"{error.message} [{error.reason}]")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, application.stop)
     return application.run()

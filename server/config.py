@@ -21,7 +21,7 @@ MOST_IMAGE_BYTES = 512 * 1024 * 1024
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PRECISIONS = ("auto", "fp32", "int8")
-PROFILES = ("latency", "throughput", "balanced")
+PROFILES = ("latency", "throughput", "balanced", "tuned")
 MOST_THREADS = 1024
 
 
@@ -51,7 +51,7 @@ class ServerConfig:
     profile: str = setting(
         "balanced",
         "what the processors are for: latency (all for each image), throughput (one for each image), balanced (all for "
-        "an image that is alone, one when many are in work)",
+        "an image that is alone, one when many are in work), tuned (what 'python -m server tune' has found to be best)",
     )
     threads: str = setting("auto", "threads inside one run of the model: a number, or auto (what the profile says)")
     workers: int = setting(0, "images judged at the same time; 0: one for each processor that this process may use")
@@ -144,6 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
             "  python -m server\n"
             "  python -m server --port 0 --model stroke-cnn/1\n"
             "  python -m server --precision fp32 --profile latency\n"
+            "  python -m server tune --help\n"
             "  STROKE_HOST=0.0.0.0 python -m server --workers 4\n\n"
             "Every flag can be given as an environment variable: --max-image-bytes is STROKE_MAX_IMAGE_BYTES.\n"
             "SIGTERM or Ctrl-C finishes the requests in flight and exits 0; a second one stops at once.\n"
@@ -152,15 +153,21 @@ def build_parser() -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for config_field in fields(ServerConfig):
-        parser.add_argument(
-            flag_of(config_field.name),
-            type=type(config_field.default),
-            default=None,  # so that a flag that was not given leaves the word to the environment
-            metavar=config_field.name.rpartition("_")[2].upper(),
-            help=f"{config_field.metadata['help']} (default: {describe_default(config_field.default)})",
-        )
+    add_settings(parser, [config_field.name for config_field in fields(ServerConfig)])
     return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Adds the flags of some settings to a command line."""
+    for config_field in fields(ServerConfig):
+        if config_field.name in names:
+            parser.add_argument(
+                flag_of(config_field.name),
+                type=type(config_field.default),
+                default=None,  # so that a flag that was not given leaves the word to the environment
+                metavar=config_field.name.rpartition("_")[2].upper(),
+                help=f"{config_field.metadata['help']} (default: {describe_default(config_field.default)})",
+            )
 
 
 def describe_default(default: object) -> str:
@@ -171,11 +178,22 @@ def describe_default(default: object) -> str:
 def read_config(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> ServerConfig:
     """Reads flags and environment; a value that cannot be used ends the process with exit code 2 and one line."""
     parser = build_parser()
-    values = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    names = [config_field.name for config_field in fields(ServerConfig)]
+    return read_settings(parser, parser.parse_args(argv), names, environment)
+
+
+def read_settings(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    names: Sequence[str],
+    environment: Mapping[str, str] = os.environ,
+) -> ServerConfig:
+    """The settings ``names`` from flags and environment, all others at their defaults; errors end the process."""
+    values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     for config_field in fields(ServerConfig):
         name = environment_name_of(config_field.name)
         kind: Any = type(config_field.default)
-        if name in environment and config_field.name not in values:
+        if config_field.name in names and name in environment and config_field.name not in values:
             try:
                 values[config_field.name] = kind(environment[name])
             except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.config import ServerConfig
+from server.tuning import read_tuning
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,26 @@ class Plan:
 
 
 def make_plan(config: ServerConfig, processors: int) -> Plan:
-    """Resolves the settings for a machine.
+    """Resolves the settings for a machine. What is set by a flag wins over the profile.
 
     Args:
         config: the settings.
         processors: how many this process may use.
+
+    Raises:
+        ModelFileError: ``--profile tuned`` without a tuning that is valid here.
     """
-    threads, busy_threads = {"latency": (processors, processors), "throughput": (1, 1), "balanced": (processors, 1)}[
-        config.profile
-    ]
+    precision, workers = config.precision, processors
+    threads, busy_threads = {"latency": (processors, processors), "throughput": (1, 1)}.get(
+        config.profile, (processors, 1)
+    )
+    if config.profile == "tuned":
+        choice = read_tuning(config)
+        threads, busy_threads, workers = choice.threads, choice.busy_threads, choice.workers
+        # Other models that are served too may have no variant; the one that was tuned has.
+        if precision == "auto" and choice.precision == "fp32":
+            precision = "fp32"
     if config.threads != "auto":
         threads = int(config.threads)
-        busy_threads = threads if config.profile != "balanced" else 1
-    return Plan(config.profile, config.precision, threads, busy_threads, config.workers or processors)
+        busy_threads = 1 if config.profile == "balanced" else threads
+    return Plan(config.profile, precision, threads, busy_threads, config.workers or workers)

@@ -34,8 +34,7 @@ class ModelRegistry:
         Raises:
             ModelFileError: nothing to serve, an ambiguous wish, or any model that cannot be served.
         """
-        folders = [find_model(root, wish.strip()) for wish in wanted.split(",")] if wanted else [find_only_model(root)]
-        loaded = [load_model(folder, **options) for folder in folders]
+        loaded = [load_model(folder, **options) for folder in find_wanted(root, wanted)]
         for model in loaded:
             name = f"{model.spec.name} {model.spec.version} {model.precision}"
             logger.info("loaded %s sha256=%s with %s %s", name, model.digest, model.runtime, model.runtime_version)
@@ -77,6 +76,11 @@ class ModelRegistry:
     def __iter__(self) -> Iterator[OnnxModel]:
         """All served models, ordered by name, then version."""
         return iter(sorted(self._models.values(), key=lambda m: (m.spec.name, sort_version(m.spec.version))))
+
+
+def find_wanted(root: Path, wanted: str) -> list[Path]:
+    """Returns the folders of the models that ``ModelRegistry.load`` loads, the default first."""
+    return [find_model(root, wish.strip()) for wish in wanted.split(",")] if wanted else [find_only_model(root)]
 
 
 def find_only_model(root: Path) -> Path:
