@@ -17,7 +17,7 @@ def return_freed_memory(threads: int) -> None:
     """Makes the C library give large pieces back at once, where it is glibc. To be called before threads are started.
 
     Left alone it learns from the first large image to keep such pieces, of every thread that has decoded one (measured:
-    53 MB after a burst of images of 16 to 25 megapixel, 9 MB with this).
+    53 MB after a burst of images of 16 to 25 megapixel, 12 MB with this).
 
     Args:
         threads: how many threads allocate at the same time, more or less.
