@@ -4,7 +4,7 @@
 set -eu
 uv=$1
 cd "$(dirname "$0")"
-for purpose in dev training server client; do
+for purpose in dev training server openvino client; do
     constraint=""
     [ "$purpose" = dev ] || constraint="--constraint dev.lock"
     # shellcheck disable=SC2086

@@ -21,6 +21,8 @@ from server.detector import Detector
 from server.errors import ModelFileError
 from server.health import HealthServicer
 from server.interceptors import CallInterceptor
+from server.plan import make_plan
+from server.processors import count_processors
 from server.registry import ModelRegistry
 from server.service import StrokeServicer
 
@@ -46,6 +48,7 @@ class Application:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
+        self._plan = make_plan(config, count_processors())
         # Not an Event: its lock is not re-entrant, so a signal handler that sets it can meet the main thread inside it.
         self._stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -55,8 +58,8 @@ class Application:
         self._server = self._build_server()
 
     def _build_server(self) -> grpc.Server:
-        config, workers = self._config, self._config.worker_count
-        handlers = workers + config.queue + config.streams + OTHER_CALLS
+        config, plan = self._config, self._plan
+        handlers = plan.workers + config.queue + config.streams + OTHER_CALLS
         server = grpc.server(
             ThreadPoolExecutor(handlers, thread_name_prefix="handler"),
             interceptors=[self._calls],
@@ -74,10 +77,9 @@ class Application:
                 ("grpc.max_concurrent_streams", handlers // 2),
             ],
         )
-        detector = Detector(self._registry, workers=workers, queue=config.queue, limits=config.image_limits)
+        detector = Detector(self._registry, plan, queue=config.queue, limits=config.image_limits)
         servicer = StrokeServicer(
             detector,
-            workers=workers,
             streams=config.streams,
             stream_idle_seconds=config.stream_idle_seconds,
             max_wait_seconds=config.max_wait_seconds,
@@ -100,8 +102,16 @@ class Application:
             )
         self._server.start()
         try:
-            # One thread a run: the workers are the parallelism, and two levels of threads would fight for processors.
-            self._registry.load(config.models, config.model, threads=1)
+            self._registry.load(
+                config.models,
+                config.model,
+                precision=self._plan.precision,
+                runtime=config.runtime,
+                threads=self._plan.threads,
+                busy_threads=self._plan.busy_threads,
+                workers=self._plan.workers,
+                cache=config.cache_folder,
+            )
         except ModelFileError as error:
             self._server.stop(None)
             return fail(f"{error.message} [{error.reason}]")
@@ -109,7 +119,7 @@ class Application:
             self._server.stop(None)
             return fail(f"{error.filename}: cannot be read ({error.strerror})")
         self._health.set_serving()
-        print(f"serving {self._describe_models()} on {host}:{port}", flush=True)
+        print(f"serving {self._describe_models()} on {host}:{port}\n{self._describe_choices()}", flush=True)
         while self._stop_requests.empty():
             # Not one long wait: a signal that the kernel hands to another thread does not interrupt it (seen under
             # load), and the handler would be held back as long.
@@ -119,6 +129,15 @@ class Application:
 
     def _describe_models(self) -> str:
         return ", ".join(f"{m.spec.name} {m.spec.version} (sha256 {m.digest[:12]}…)" for m in self._registry)
+
+    def _describe_choices(self) -> str:
+        """A line for each model, with what was chosen for it on this machine."""
+        plan = self._plan
+        return "\n".join(
+            f"  {m.spec.name} {m.spec.version}: {m.precision} with {m.runtime} {m.runtime_version}, profile "
+            f"{plan.profile}: {plan.workers} at the same time, threads {plan.threads} ({plan.busy_threads} when busy)"
+            for m in self._registry
+        )
 
     def _drain(self) -> int:
         """Refuses what is new, finishes what is in flight, and closes."""
@@ -166,7 +185,10 @@ def fail(message: str) -> int:
 
 def serve(config: ServerConfig) -> int:
     """Runs a server in this process until SIGTERM or SIGINT. Returns its exit code."""
-    application = Application(config)
+    try:
+        application = Application(config)
+    except ModelFileError as error:
+        return fail(f"{error.message} [{error.reason}]")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, application.stop)
     return application.run()

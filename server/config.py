@@ -12,14 +12,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from server.engine import RUNTIMES
 from server.preprocess import DEFAULT_LIMITS, ImageLimits
-from server.processors import count_processors
 
 ENVIRONMENT_PREFIX = "STROKE_"
 MOST_IMAGE_BYTES = 512 * 1024 * 1024
 """gRPC counts the bytes of a message in 31 bits."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+PRECISIONS = ("auto", "fp32", "int8")
+PROFILES = ("latency", "throughput", "balanced", "tuned")
+MOST_THREADS = 1024
 
 
 def setting(default: Any, text: str) -> Any:
@@ -41,7 +44,22 @@ class ServerConfig:
     )
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all (there is no encryption: trusted networks)")
     port: int = setting(50051, "TCP port; 0 takes a free one")
+    precision: str = setting(
+        "auto",
+        "numbers that models compute with: fp32, int8, or auto (int8 where the model has it for this processor)",
+    )
+    profile: str = setting(
+        "balanced",
+        "what the processors are for: latency (all for each image), throughput (one for each image), balanced (all for "
+        "an image that is alone, one when many are in work), tuned (what 'python -m server tune' has found to be best)",
+    )
+    threads: str = setting("auto", "threads inside one run of the model: a number, or auto (what the profile says)")
     workers: int = setting(0, "images judged at the same time; 0: one for each processor that this process may use")
+    runtime: str = setting("onnxruntime", "what runs the model: onnxruntime, or openvino (an extra installation)")
+    cache: str = setting(
+        "auto",
+        "folder for optimised models, which load faster; auto: strokeserve in XDG_CACHE_HOME or ~/.cache; off: none",
+    )
     queue: int = setting(32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED")
     streams: int = setting(16, "PredictStream calls that may be open at the same time")
     stream_idle_seconds: float = setting(
@@ -75,8 +93,18 @@ class ServerConfig:
         for name in ("stream_idle_seconds", "max_wait_seconds", "drain_seconds"):
             if not 0 < getattr(self, name) <= 86_400:
                 raise ValueError(f"{flag_of(name)} must be more than 0 and at most 86400, got {getattr(self, name)}")
-        if self.log_level not in LOG_LEVELS:
-            raise ValueError(f"--log-level must be one of {', '.join(LOG_LEVELS)}, got {self.log_level!r}")
+        for name, choices in (
+            ("log_level", LOG_LEVELS),
+            ("precision", PRECISIONS),
+            ("profile", PROFILES),
+            ("runtime", RUNTIMES),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{flag_of(name)} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.threads != "auto" and not (
+            self.threads.isascii() and self.threads.isdigit() and 1 <= int(self.threads) <= MOST_THREADS
+        ):
+            raise ValueError(f"--threads must be auto or 1 to {MOST_THREADS}, got {self.threads!r}")
         if not self.host:
             raise ValueError("--host must not be empty")
 
@@ -86,9 +114,14 @@ class ServerConfig:
         return ImageLimits(self.max_image_bytes, self.min_image_side, self.max_image_side, self.max_image_pixels)
 
     @property
-    def worker_count(self) -> int:
-        """``workers``, with 0 resolved to this machine's number."""
-        return self.workers or count_processors()
+    def cache_folder(self) -> Path | None:
+        """``cache`` as a folder, which need not exist; None when nothing is to be kept."""
+        if self.cache == "off":
+            return None
+        if self.cache != "auto":
+            return Path(self.cache)
+        root = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        return Path(root) / "strokeserve"
 
 
 def flag_of(name: str) -> str:
@@ -110,6 +143,8 @@ def build_parser() -> argparse.ArgumentParser:
             "examples:\n"
             "  python -m server\n"
             "  python -m server --port 0 --model stroke-cnn/1\n"
+            "  python -m server --precision fp32 --profile latency\n"
+            "  python -m server tune --help\n"
             "  STROKE_HOST=0.0.0.0 python -m server --workers 4\n\n"
             "Every flag can be given as an environment variable: --max-image-bytes is STROKE_MAX_IMAGE_BYTES.\n"
             "SIGTERM or Ctrl-C finishes the requests in flight and exits 0; a second one stops at once.\n"
@@ -118,15 +153,21 @@ def build_parser() -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for config_field in fields(ServerConfig):
-        parser.add_argument(
-            flag_of(config_field.name),
-            type=type(config_field.default),
-            default=None,  # so that a flag that was not given leaves the word to the environment
-            metavar=config_field.name.rpartition("_")[2].upper(),
-            help=f"{config_field.metadata['help']} (default: {describe_default(config_field.default)})",
-        )
+    add_settings(parser, [config_field.name for config_field in fields(ServerConfig)])
     return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Adds the flags of some settings to a command line."""
+    for config_field in fields(ServerConfig):
+        if config_field.name in names:
+            parser.add_argument(
+                flag_of(config_field.name),
+                type=type(config_field.default),
+                default=None,  # so that a flag that was not given leaves the word to the environment
+                metavar=config_field.name.rpartition("_")[2].upper(),
+                help=f"{config_field.metadata['help']} (default: {describe_default(config_field.default)})",
+            )
 
 
 def describe_default(default: object) -> str:
@@ -137,11 +178,22 @@ def describe_default(default: object) -> str:
 def read_config(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> ServerConfig:
     """Reads flags and environment; a value that cannot be used ends the process with exit code 2 and one line."""
     parser = build_parser()
-    values = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    names = [config_field.name for config_field in fields(ServerConfig)]
+    return read_settings(parser, parser.parse_args(argv), names, environment)
+
+
+def read_settings(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    names: Sequence[str],
+    environment: Mapping[str, str] = os.environ,
+) -> ServerConfig:
+    """The settings ``names`` from flags and environment, all others at their defaults; errors end the process."""
+    values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     for config_field in fields(ServerConfig):
         name = environment_name_of(config_field.name)
         kind: Any = type(config_field.default)
-        if name in environment and config_field.name not in values:
+        if config_field.name in names and name in environment and config_field.name not in values:
             try:
                 values[config_field.name] = kind(environment[name])
             except ValueError:

@@ -6,21 +6,21 @@ holds a decoded image in memory; the others wait, up to a bound, and no longer t
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.contract import ModelSpec
-from server.errors import BudgetExceededError, IntegrityError, OverloadedError, RequestError
+from server.errors import BudgetExceededError, IntegrityError, RequestError
 from server.manifest import sha256_hex
+from server.plan import Plan
 from server.preprocess import DEFAULT_LIMITS, ImageLimits, ImageWarning, check_size, load_pixels
 from server.registry import ModelRegistry
 from server.runtime import OnnxModel
+from server.workers import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,18 @@ class Detector:
     """Judges images with the models of a registry. Safe to call from many threads."""
 
     def __init__(
-        self, registry: ModelRegistry, *, workers: int, queue: int, limits: ImageLimits = DEFAULT_LIMITS
+        self, registry: ModelRegistry, plan: Plan, *, queue: int, limits: ImageLimits = DEFAULT_LIMITS
     ) -> None:
         """Args:
         registry: the models.
-        workers: images in work at the same time, at least 1.
+        plan: how many images are in work at the same time, and when that is many.
         queue: images that may wait for a worker, at least 0.
         limits: what an image may be.
         """
         self.registry = registry
+        self.plan = plan
         self.limits = limits
-        self._workers = threading.BoundedSemaphore(workers)
-        self._places = threading.BoundedSemaphore(workers + queue)
+        self._workers = WorkerPool(plan.workers, queue)
 
     def detect(
         self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
@@ -97,43 +97,30 @@ class Detector:
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = sha256_hex(image)
         check_digest(image_sha256, digest)
-        with self._take_worker(budget):
-            dequeued = time.monotonic()
-            pixels = load_pixels(image, model.input_format, self.limits)
-            decoded = time.monotonic()
-            probabilities = model.run(pixels.array[np.newaxis])[0]
-            answered = time.monotonic()
+        return self._workers.run(lambda: self._judge(image, digest, model, budget), budget.remaining)
+
+    def _judge(self, image: bytes, digest: str, model: OnnxModel, budget: Budget) -> Detection:
+        """Decodes and judges one image."""
+        dequeued = time.monotonic()
+        if not budget.is_wanted():
+            raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
+        pixels = load_pixels(image, model.input_format, self.limits)
+        decoded = time.monotonic()
+        probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
+        answered = time.monotonic()
         index = decide(probabilities, model.spec)
+        scores = tuple(probabilities.tolist())
         return Detection(
             model=model,
             label=model.spec.labels[index],
-            confidence=float(probabilities[index]),
-            probabilities=tuple(float(p) for p in probabilities),
+            confidence=scores[index],
+            probabilities=scores,
             image_sha256=digest,
             decode_ms=1000 * (decoded - dequeued),
             queue_ms=1000 * (dequeued - budget.started),
             inference_ms=1000 * (answered - decoded),
             warnings=pixels.warnings,
         )
-
-    @contextmanager
-    def _take_worker(self, budget: Budget) -> Iterator[None]:
-        """Holds one of the workers, after waiting for it no longer than the caller does."""
-        if not self._places.acquire(blocking=False):
-            raise OverloadedError(
-                "QUEUE_FULL", "The server has as many images waiting as it accepts: try again in a moment."
-            )
-        try:
-            if not self._workers.acquire(timeout=budget.remaining):
-                raise BudgetExceededError("DEADLINE_IN_QUEUE", "The deadline passed while the image was waiting.")
-            try:
-                if not budget.is_wanted():
-                    raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
-                yield
-            finally:
-                self._workers.release()
-        finally:
-            self._places.release()
 
 
 def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:

@@ -1,6 +1,7 @@
-"""How many processors this process may use: the smaller of CPU affinity and cgroup quota.
+"""The processors of this machine: how many this process may use, and what kind they are.
 
-Needed because ONNX Runtime and ``os.cpu_count()`` both count those of the host, whatever the container was given.
+The number is the smaller of CPU affinity and cgroup quota. Needed because ONNX Runtime and ``os.cpu_count()`` both
+count those of the host, whatever the container was given.
 """
 
 from __future__ import annotations
@@ -42,8 +43,25 @@ def find_target() -> str:
     """
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "arm64"
+    return "x86-vnni" if {"avx512_vnni", "avx_vnni"} & read_features() else "x86"
+
+
+def is_suited(target: str) -> bool:
+    """Whether what was made for ``target``, of ``server.manifest.TARGETS`` or empty, is right for this processor."""
+    here = find_target()
+    return target in ("", here) or (target, here) == ("x86", "x86-vnni")
+
+
+def describe_processor() -> str:
+    """A text that is another one where optimised graphs or measured speeds are no longer valid."""
+    return f"{platform.machine()} {' '.join(sorted(read_features()))}"
+
+
+def read_features() -> frozenset[str]:
+    """The instruction sets of the processor as Linux names them; empty elsewhere."""
     try:
-        features = CPU_FEATURES.read_text("ascii").split()
-    except (OSError, UnicodeDecodeError):
-        return "x86"
-    return "x86-vnni" if {"avx512_vnni", "avx_vnni"} & set(features) else "x86"
+        lines = CPU_FEATURES.read_text("ascii", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(found.partition(":")[2].split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from server.contract import is_identifier
 from server.errors import ModelFileError, ModelNotFoundError, UnavailableError
@@ -21,22 +22,22 @@ class ModelRegistry:
         self._models: dict[tuple[str, str], OnnxModel] = {}
         self._default: OnnxModel | None = None
 
-    def load(self, root: Path, wanted: str, *, threads: int) -> None:
+    def load(self, root: Path, wanted: str, **options: Any) -> None:
         """Loads and verifies models; either all that are wanted are served afterwards, or none.
 
         Args:
             root: folder of ``<name>/<version>/``.
             wanted: ``NAME`` or ``NAME/VERSION``, several separated by commas, the first being the default; empty:
                 the newest version of the only model in ``root``.
-            threads: threads inside one run of a model.
+            options: as for ``load_model``.
 
         Raises:
             ModelFileError: nothing to serve, an ambiguous wish, or any model that cannot be served.
         """
-        folders = [find_model(root, wish.strip()) for wish in wanted.split(",")] if wanted else [find_only_model(root)]
-        loaded = [load_model(folder, threads=threads) for folder in folders]
+        loaded = [load_model(folder, **options) for folder in find_wanted(root, wanted)]
         for model in loaded:
-            logger.info("loaded %s %s sha256=%s", model.spec.name, model.spec.version, model.digest)
+            name = f"{model.spec.name} {model.spec.version} {model.precision}"
+            logger.info("loaded %s sha256=%s with %s %s", name, model.digest, model.runtime, model.runtime_version)
         self._models = {(model.spec.name, model.spec.version): model for model in loaded}
         self._default = loaded[0]
 
@@ -75,6 +76,11 @@ class ModelRegistry:
     def __iter__(self) -> Iterator[OnnxModel]:
         """All served models, ordered by name, then version."""
         return iter(sorted(self._models.values(), key=lambda m: (m.spec.name, sort_version(m.spec.version))))
+
+
+def find_wanted(root: Path, wanted: str) -> list[Path]:
+    """Returns the folders of the models that ``ModelRegistry.load`` loads, the default first."""
+    return [find_model(root, wish.strip()) for wish in wanted.split(",")] if wanted else [find_only_model(root)]
 
 
 def find_only_model(root: Path) -> Path:

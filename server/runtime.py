@@ -1,4 +1,4 @@
-"""The model as something that answers: the only place that knows ONNX Runtime.
+"""The model as something that answers, whatever runtime is behind it.
 
 A model is served only after its bytes, its contract and its answers on this box have been verified. Decoding is not
 done here (``server.preprocess``), nor is the decision (``server.detector``).
@@ -6,32 +6,37 @@ done here (``server.preprocess``), nor is the decision (``server.detector``).
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-# The Linux wheels since 1.29 send telemetry unless this is set before the import. A hospital box talks to nobody.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime
-
 from server.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from server.engine import EngineOptions, Port, open_engine
 from server.errors import ModelFileError
 from server.manifest import (
     HOW_TO_MAKE,
     HOW_TO_MEND,
+    INT8_FILE,
     MODEL_FILE,
     GoldenVector,
+    Manifest,
     make_golden_input,
     read_manifest,
     read_verified,
     sha256_hex,
 )
 from server.preprocess import InputFormat
+from server.processors import is_suited
 
-onnxruntime.set_default_logger_severity(3)  # errors only: warnings about the graph are the converter's business
+logger = logging.getLogger(__name__)
+
+FILES = {"fp32": MODEL_FILE, "int8": INT8_FILE}
+"""The file of each precision."""
+
+ONE_THREAD = EngineOptions()
 
 
 class OnnxModel:
@@ -41,32 +46,46 @@ class OnnxModel:
         spec: the contract, from the file.
         digest: SHA-256 of the file, 64 lower-case hexadecimal digits.
         input_format: the image that the graph takes.
+        precision: one of ``FILES``.
+        options: how the runtime uses the machine.
+        runtime, runtime_version: what runs it.
     """
 
-    def __init__(self, data: bytes, *, source: str, threads: int = 1) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        source: str,
+        precision: str = "fp32",
+        runtime: str = "onnxruntime",
+        options: EngineOptions = ONE_THREAD,
+    ) -> None:
         """Loads the bytes of an ONNX file that follows ``server.contract``.
 
         Args:
             data: the file.
             source: what to call it in errors, such as its path.
-            threads: threads inside one ``run``. Set explicitly because ONNX Runtime ignores the limits of containers.
+            precision: what it computes with, one of ``FILES``.
+            runtime: one of ``server.engine.RUNTIMES``.
+            options: how the runtime uses the machine.
 
         Raises:
-            ModelFileError: reasons MODEL_FILE_INVALID, MODEL_SPEC_MISSING, MODEL_SPEC_INVALID,
+            ModelFileError: reasons RUNTIME_MISSING, MODEL_FILE_INVALID, MODEL_SPEC_MISSING, MODEL_SPEC_INVALID,
                 MODEL_SPEC_UNKNOWN_SCHEMA, MODEL_GRAPH_UNSUITABLE.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # A spinning thread is fast on a quiet box and doubles the latency and the CPU of everything on a busy one.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.precision = precision
+        self.options = options
+        self.digest = sha256_hex(data)
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exception types are private and many
+            self._engine = open_engine(runtime, data, self.digest, options)
+        except ModelFileError:
+            raise
+        except Exception as error:  # the exception types of the runtimes are private and many
             raise ModelFileError(
-                "MODEL_FILE_INVALID", f"{source}: ONNX Runtime cannot load it ({first_line(error)}); {HOW_TO_MEND}"
+                "MODEL_FILE_INVALID", f"{source}: {runtime} cannot load it ({first_line(error)}); {HOW_TO_MEND}"
             ) from None
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.runtime, self.runtime_version = self._engine.name, self._engine.version
+        metadata = self._engine.metadata
         if METADATA_KEY not in metadata:
             raise ModelFileError(
                 "MODEL_SPEC_MISSING",
@@ -76,49 +95,76 @@ class OnnxModel:
             self.spec = ModelSpec.from_json(metadata[METADATA_KEY])
         except ModelFileError as error:
             raise ModelFileError(error.reason, f"{source}: {error.message}") from None
-        self.digest = sha256_hex(data)
         self.input_format = self._read_input_format(source)
 
     def _read_input_format(self, source: str) -> InputFormat:
         """Checks that the graph has the names, types and shapes of the contract, and reads the image size from it."""
         spec = self.spec
         channels = InputFormat(1, 1, spec.colour).channels
-        found_inputs = [(i.name, i.type, i.shape) for i in self._session.get_inputs()]
-        found_outputs = [(o.name, o.type, o.shape) for o in self._session.get_outputs()]
+        inputs, outputs = list(self._engine.inputs), list(self._engine.outputs)
         wanted = (
             f"one input {INPUT_NAME} uint8 [N, height, width, {channels}] and one output {OUTPUT_NAME} float32 "
             f"[N, {len(spec.labels)}]"
         )
-        match found_inputs, found_outputs:
+        match inputs, outputs:
             case (
-                [(name, "tensor(uint8)", [batch, int(height), int(width), depth])],
-                [(output, "tensor(float)", [_, classes])],
-            ) if (name, output, depth, classes) == (INPUT_NAME, OUTPUT_NAME, channels, len(spec.labels)) and (
-                not isinstance(batch, int)
-            ):
+                [Port(name, "uint8", (None, int(height), int(width), depth))],
+                [Port(output, "float32", (_, classes))],
+            ) if (name, output, depth, classes) == (INPUT_NAME, OUTPUT_NAME, channels, len(spec.labels)):
                 return InputFormat(height, width, spec.colour, spec.resample, spec.fit)
         raise ModelFileError(
             "MODEL_GRAPH_UNSUITABLE",
-            f"{source}: the graph has inputs {found_inputs} and outputs {found_outputs}, but the contract wants "
-            f"{wanted}; {HOW_TO_MAKE}",
+            f"{source}: the graph has inputs {describe(inputs)} and outputs {describe(outputs)}, but the contract "
+            f"wants {wanted}; {HOW_TO_MAKE}",
         )
 
-    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns the probabilities, float32 [N, len(spec.labels)], for uint8 [N, height, width, channels]."""
-        (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
-        return np.asarray(probabilities, dtype=np.float32)
+    def run(self, pixels: NDArray[np.uint8], *, busy: bool = False) -> NDArray[np.float32]:
+        """Returns the probabilities, float32 [N, len(spec.labels)], for uint8 [N, height, width, channels].
+
+        Args:
+            pixels: the images.
+            busy: true while many images are in work, to run with ``options.busy_threads`` threads.
+        """
+        return self._engine.run(pixels, busy=busy)
 
 
-def load_model(folder: Path, *, threads: int = 1) -> OnnxModel:
+def load_model(
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    runtime: str = "onnxruntime",
+    threads: int = 1,
+    busy_threads: int | None = None,
+    workers: int = 1,
+    cache: Path | None = None,
+) -> OnnxModel:
     """Loads, verifies and warms up the model in ``models/<name>/<version>/``.
 
+    Args:
+        folder: the model folder.
+        precision: ``fp32``, ``int8``, or ``auto``: int8 where the manifest has it for this processor and the runtime is
+            ONNX Runtime, else fp32.
+        runtime: one of ``server.engine.RUNTIMES``.
+        threads: threads inside one run.
+        busy_threads: threads inside one run that is told that it is ``busy``; None: as many.
+        workers: runs at the same time, at most.
+        cache: folder for optimised graphs; None: nothing is kept.
+
     Raises:
-        ModelFileError: any reason of ``server.manifest`` and of ``OnnxModel``, MODEL_MISPLACED, MODEL_ANSWERS_WRONG.
+        ModelFileError: any reason of ``server.manifest`` and of ``OnnxModel``, MODEL_VARIANT_MISSING, MODEL_MISPLACED,
+            MODEL_ANSWERS_WRONG.
     """
     manifest = read_manifest(folder)
-    data = read_verified(folder, MODEL_FILE, manifest)
-    path = folder / MODEL_FILE
-    model = OnnxModel(data, source=str(path), threads=threads)
+    precision = choose_precision(folder, manifest, precision, runtime)
+    path = folder / FILES[precision]
+    options = EngineOptions(threads, threads if busy_threads is None else busy_threads, workers, cache)
+    model = OnnxModel(
+        read_verified(folder, path.name, manifest),
+        source=str(path),
+        precision=precision,
+        runtime=runtime,
+        options=options,
+    )
     if (model.spec.name, model.spec.version) != (folder.parent.name, folder.name):
         raise ModelFileError(
             "MODEL_MISPLACED",
@@ -127,12 +173,12 @@ def load_model(folder: Path, *, threads: int = 1) -> OnnxModel:
         )
     # The golden vectors are also the warm-up: the first run of a session allocates and is several times slower.
     try:
-        difference = measure_golden_difference(model, manifest.list_golden(MODEL_FILE))
-    except Exception as error:  # ONNX Runtime's exception types are private and many
+        difference = measure_golden_difference(model, manifest.list_golden(path.name))
+    except Exception as error:  # the exception types of the runtimes are private and many
         raise ModelFileError(
             "MODEL_ANSWERS_WRONG", f"{path}: loads, but does not run ({first_line(error)}); {HOW_TO_MEND}"
         ) from None
-    tolerance = manifest.files[MODEL_FILE].tolerance
+    tolerance = manifest.files[path.name].tolerance
     if not difference <= tolerance:  # so written that NaN fails
         raise ModelFileError(
             "MODEL_ANSWERS_WRONG",
@@ -142,19 +188,49 @@ def load_model(folder: Path, *, threads: int = 1) -> OnnxModel:
     return model
 
 
+def choose_precision(folder: Path, manifest: Manifest, wanted: str, runtime: str) -> str:
+    """Returns ``fp32`` or ``int8``.
+
+    Raises:
+        ModelFileError: reason MODEL_VARIANT_MISSING.
+    """
+    record = manifest.files.get(INT8_FILE)
+    suits = record is not None and is_suited(record.target)
+    if wanted == "auto":
+        # The converter makes and measures variants for ONNX Runtime; OpenVINO runs them, but slower than fp32.
+        return "int8" if suits and runtime == "onnxruntime" else "fp32"
+    if wanted == "int8" and record is None:
+        raise ModelFileError(
+            "MODEL_VARIANT_MISSING",
+            f"{folder}: has no {INT8_FILE}; make one with "
+            f"'python -m converter MODEL -o {folder} --int8 --calibrate DIR', or serve with --precision fp32",
+        )
+    if wanted == "int8" and record is not None and not suits:
+        logger.warning("%s was made for %s, which this processor is not", folder / INT8_FILE, record.target)
+    return wanted
+
+
 def measure_golden_difference(model: OnnxModel, golden: Sequence[GoldenVector]) -> float:
-    """Largest absolute difference of a probability from the golden vectors; NaN when an answer is not a number."""
+    """Largest absolute difference of a probability from the golden vectors; NaN when an answer is not a number.
+
+    The vectors take turns between the two numbers of threads, so that both have answered before the model is served.
+    """
     shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
     differences = []
-    for vector in golden:
-        answer = model.run(make_golden_input(vector.seed, *shape)[np.newaxis])[0]
+    for index, vector in enumerate(golden if len(golden) > 1 else [*golden, *golden]):
+        answer = model.run(make_golden_input(vector.seed, *shape)[np.newaxis], busy=index % 2 == 1)[0]
         if answer.shape != (len(vector.probabilities),):
             return float("inf")
         differences.append(np.abs(answer - np.array(vector.probabilities)).max())
     return float(np.max(differences))
 
 
+def describe(ports: Sequence[Port]) -> list[str]:
+    """Ports for an error message."""
+    return [f"{port.name} {port.dtype} {list(port.shape)}" for port in ports]
+
+
 def first_line(error: Exception) -> str:
-    """The first line of an exception's text, for a one-line message."""
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
+    """The first line of an exception's text that says something, for a one-line message."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
+    return lines[0].strip()[:200] if lines else type(error).__name__

@@ -14,6 +14,7 @@ from proto import stroke_pb2, stroke_pb2_grpc
 from server.detector import Budget, Detection, Detector
 from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
 from server.interceptors import check_request, log_outcome, printable_id, to_status
+from server.plan import Plan
 from server.runtime import OnnxModel
 from server.stream import RequestReader, StallWatch
 
@@ -28,7 +29,6 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         self,
         detector: Detector,
         *,
-        workers: int,
         streams: int,
         stream_idle_seconds: float,
         max_wait_seconds: float,
@@ -36,7 +36,6 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
     ) -> None:
         """Args:
         detector: the core.
-        workers: images in work at the same time, over all streams.
         streams: open streams at the same time.
         stream_idle_seconds: a stream on which nothing arrives for so long is ended.
         max_wait_seconds: longest wait of one image.
@@ -46,6 +45,7 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         self._stream_idle_seconds = stream_idle_seconds
         self._max_wait_seconds = max_wait_seconds
         self._stopping = stopping
+        workers = detector.plan.workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stream-worker")
         # Twice the workers, so that no worker waits for the network between two images of one stream.
         self._stream_window = 2 * workers
@@ -84,13 +84,14 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
 
     def GetModel(self, request: stroke_pb2.GetModelRequest, context: grpc.ServicerContext) -> stroke_pb2.Model:
         registry = self._detector.registry
-        return to_model(registry.get(request.model_name, request.model_version), registry.default)
+        model = registry.get(request.model_name, request.model_version)
+        return to_model(model, registry.default, self._detector.plan)
 
     def ListModels(
         self, request: stroke_pb2.ListModelsRequest, context: grpc.ServicerContext
     ) -> stroke_pb2.ListModelsResponse:
-        default = self._detector.registry.default
-        return stroke_pb2.ListModelsResponse(models=[to_model(model, default) for model in self._detector.registry])
+        registry, plan = self._detector.registry, self._detector.plan
+        return stroke_pb2.ListModelsResponse(models=[to_model(model, registry.default, plan) for model in registry])
 
     def _predict(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictResponse:
         if request.id and not printable_id(request.id):
@@ -156,7 +157,7 @@ def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResp
     )
 
 
-def to_model(model: OnnxModel, default: OnnxModel) -> stroke_pb2.Model:
+def to_model(model: OnnxModel, default: OnnxModel, plan: Plan) -> stroke_pb2.Model:
     """Domain to proto."""
     spec = model.spec
     return stroke_pb2.Model(
@@ -174,4 +175,11 @@ def to_model(model: OnnxModel, default: OnnxModel) -> stroke_pb2.Model:
         input_channels=model.input_format.channels,
         metrics=spec.metrics,
         provenance=spec.provenance,
+        precision=model.precision,
+        runtime=model.runtime,
+        runtime_version=model.runtime_version,
+        threads=model.options.threads,
+        busy_threads=model.options.busy_threads,
+        workers=plan.workers,
+        profile=plan.profile,
     )

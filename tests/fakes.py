@@ -23,11 +23,21 @@ from PIL import Image
 
 from proto import stroke_pb2_grpc
 from server.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
-from server.manifest import MANIFEST_FILE, MODEL_FILE, FileRecord, GoldenVector, Manifest, make_golden_input, sha256_hex
+from server.manifest import (
+    INT8_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    FileRecord,
+    GoldenVector,
+    Manifest,
+    make_golden_input,
+    sha256_hex,
+)
 from server.runtime import OnnxModel
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 64
+GOLDEN_SEEDS = (1, 2)
 SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.05)
 RSNA = ROOT.parent / "shared" / "data" / "rsna_subset"
 
@@ -76,22 +86,38 @@ def build_tiny_model(spec: ModelSpec = SPEC, **options: object) -> bytes:
     return build_tiny_graph(spec, **options).SerializeToString()  # type: ignore[arg-type]
 
 
-def write_model(root: Path, spec: ModelSpec = SPEC, data: bytes | None = None) -> Path:
-    """Writes ``root/<name>/<version>/`` as the converter does, and returns that folder."""
+def write_model(
+    root: Path, spec: ModelSpec = SPEC, data: bytes | None = None, *, int8: bytes | None = None, target: str = ""
+) -> Path:
+    """Writes ``root/<name>/<version>/`` as the converter does, and returns that folder.
+
+    Args:
+        root: the models folder.
+        spec: what the model says of itself.
+        data: the model file; None: the tiny model.
+        int8: the INT8 variant, if there is to be one; any model does.
+        target: the processor that it is made for.
+    """
     data = data or build_tiny_model(spec)
-    model = OnnxModel(data, source="tiny")
-    shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
-    answers = {seed: model.run(make_golden_input(seed, *shape)[np.newaxis])[0] for seed in (1, 2)}
-    manifest = Manifest(
-        {MODEL_FILE: FileRecord(sha256_hex(data), len(data), 1e-4)},
-        tuple(GoldenVector(seed, tuple(map(float, answer))) for seed, answer in answers.items()),
-        {"image_difference": 0.0},
-    )
+    answers = answer_golden(data)
+    files = {MODEL_FILE: FileRecord(sha256_hex(data), len(data), 1e-4)}
     folder = root / spec.name / spec.version
     folder.mkdir(parents=True)
     (folder / MODEL_FILE).write_bytes(data)
+    if int8 is not None:
+        files[INT8_FILE] = FileRecord(sha256_hex(int8), len(int8), 1e-4, target, answer_golden(int8))
+        (folder / INT8_FILE).write_bytes(int8)
+    golden = tuple(GoldenVector(seed, answer) for seed, answer in zip(GOLDEN_SEEDS, answers, strict=True))
+    manifest = Manifest(files, golden, {"image_difference": 0.0})
     (folder / MANIFEST_FILE).write_text(manifest.to_json())
     return folder
+
+
+def answer_golden(data: bytes) -> tuple[tuple[float, ...], ...]:
+    """A model's answers to the golden vectors that ``write_model`` writes."""
+    model = OnnxModel(data, source="tiny")
+    shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
+    return tuple(tuple(model.run(make_golden_input(seed, *shape)[np.newaxis])[0].tolist()) for seed in GOLDEN_SEEDS)
 
 
 def with_version(version: str, spec: ModelSpec = SPEC) -> ModelSpec:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import ROOT
 
-PURPOSES = ("client", "server", "training", "dev")
+PURPOSES = ("client", "server", "openvino", "training", "dev")
 
 
 def read_pins(purpose: str) -> dict[str, str]:
@@ -43,7 +43,9 @@ def test_locks_agree_with_what_was_tested() -> None:
 def test_client_and_server_need_neither_tensorflow_nor_onnx() -> None:
     """Serving stays small."""
     for purpose in ("client", "server"):
-        assert not {"tensorflow", "keras", "tf2onnx", "onnx"} & {name.split(" ")[0] for name in read_pins(purpose)}
+        assert not {"tensorflow", "keras", "tf2onnx", "onnx", "openvino"} & {
+            name.split(" ")[0] for name in read_pins(purpose)
+        }
     assert {name.split(" ")[0] for name in read_pins("client")} == {"grpcio", "protobuf", "typing-extensions"}
 
 

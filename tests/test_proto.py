@@ -77,6 +77,13 @@ def test_field_numbers_never_change() -> None:
         "Model.name": 1,
         "Model.version": 2,
         "Model.digest": 3,
+        "Model.precision": 15,
+        "Model.runtime": 16,
+        "Model.runtime_version": 17,
+        "Model.threads": 18,
+        "Model.busy_threads": 19,
+        "Model.workers": 20,
+        "Model.profile": 21,
     }
 
     assert released.items() <= fields.items()

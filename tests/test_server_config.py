@@ -33,6 +33,12 @@ def test_flag_beats_environment_beats_default() -> None:
         (["--drain-seconds", "nan"], {}, "--drain-seconds"),
         (["--log-level", "loud"], {}, "--log-level"),
         (["--host", ""], {}, "--host"),
+        (["--precision", "int4"], {}, "--precision"),
+        (["--profile", "fast"], {}, "--profile"),
+        (["--runtime", "tensorflow"], {}, "--runtime"),
+        (["--threads", "many"], {}, "--threads"),
+        (["--threads", "0"], {}, "--threads"),
+        (["--threads", "1025"], {}, "--threads"),
         (["--max-image-bytes", "1073741824"], {}, "--max-image-bytes"),
         (["--unknown", "1"], {}, "--unknown"),
     ],
@@ -46,6 +52,17 @@ def test_unusable_value_is_named(
 
     assert exit_.value.code == 2
     assert named in capsys.readouterr().err
+
+
+def test_cache_is_where_the_desktop_standard_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of one's own, the one of the user, or none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert ServerConfig().cache_folder == Path("/caches/strokeserve")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert ServerConfig().cache_folder == Path("/home/somebody/.cache/strokeserve")
+    assert ServerConfig(cache="here").cache_folder == Path("here")
+    assert ServerConfig(cache="off").cache_folder is None
 
 
 def test_every_setting_has_flag_help_and_environment_name() -> None:

@@ -21,6 +21,7 @@ from server.errors import (
     UnavailableError,
 )
 from server.manifest import sha256_hex
+from server.plan import Plan
 from server.registry import ModelRegistry
 from server.runtime import OnnxModel
 from tests.fakes import SPEC, encode, make_slice
@@ -32,8 +33,13 @@ FAR = Budget(30)
 @pytest.fixture
 def registry(tiny_models: Path) -> ModelRegistry:
     registry = ModelRegistry()
-    registry.load(tiny_models, "", threads=1)
+    registry.load(tiny_models, "")
     return registry
+
+
+def make_detector(registry: ModelRegistry, *, queue: int) -> Detector:
+    """A detector with one worker."""
+    return Detector(registry, Plan("balanced", "fp32", 1, 1, 1), queue=queue)
 
 
 @contextmanager
@@ -42,10 +48,10 @@ def held_worker(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Iterator
     entered, release = threading.Event(), threading.Event()
     run = OnnxModel.run
 
-    def slow_run(model: OnnxModel, pixels: np.ndarray) -> np.ndarray:
+    def slow_run(model: OnnxModel, pixels: np.ndarray, *, busy: bool) -> np.ndarray:
         entered.set()
         assert release.wait(10)
-        return run(model, pixels)
+        return run(model, pixels, busy=busy)
 
     monkeypatch.setattr(OnnxModel, "run", slow_run)
     thread = threading.Thread(target=detector.detect, args=(BRIGHT, Budget(30)))
@@ -61,7 +67,7 @@ def held_worker(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def test_detection_has_label_scores_and_times(registry: ModelRegistry) -> None:
     """The confidence is the probability of the label, and the digest is that of the bytes."""
-    detector = Detector(registry, workers=1, queue=0)
+    detector = make_detector(registry, queue=0)
 
     bright, dark = detector.detect(BRIGHT, Budget(30)), detector.detect(DARK, Budget(30))
 
@@ -100,7 +106,7 @@ def test_answer_that_is_not_finite_is_a_fault_of_the_model() -> None:
 
 def test_stated_digest_is_verified(registry: ModelRegistry) -> None:
     """A flipped bit on the way is found, whatever the case of the digits; nonsense is refused."""
-    detector = Detector(registry, workers=1, queue=0)
+    detector = make_detector(registry, queue=0)
     digest = sha256_hex(BRIGHT)
     altered = bytearray(BRIGHT)
     altered[-20] ^= 1
@@ -114,7 +120,7 @@ def test_stated_digest_is_verified(registry: ModelRegistry) -> None:
 
 def test_full_queue_refuses_at_once(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-pressure instead of a growing line."""
-    detector = Detector(registry, workers=1, queue=0)
+    detector = make_detector(registry, queue=0)
 
     with held_worker(detector, monkeypatch), pytest.raises(OverloadedError):
         detector.detect(DARK, Budget(30))
@@ -124,7 +130,7 @@ def test_full_queue_refuses_at_once(registry: ModelRegistry, monkeypatch: pytest
 
 def test_deadline_ends_the_wait(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits longer than their caller."""
-    detector = Detector(registry, workers=1, queue=1)
+    detector = make_detector(registry, queue=1)
 
     with held_worker(detector, monkeypatch), pytest.raises(BudgetExceededError) as refusal:
         detector.detect(DARK, Budget(0.05))
@@ -134,7 +140,7 @@ def test_deadline_ends_the_wait(registry: ModelRegistry, monkeypatch: pytest.Mon
 
 def test_no_work_for_a_caller_who_has_gone(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled request is not decoded."""
-    detector = Detector(registry, workers=1, queue=0)
+    detector = make_detector(registry, queue=0)
     monkeypatch.setattr("server.detector.load_pixels", lambda *args: pytest.fail("decoded"))
 
     with pytest.raises(BudgetExceededError) as refusal:
@@ -145,7 +151,7 @@ def test_no_work_for_a_caller_who_has_gone(registry: ModelRegistry, monkeypatch:
 
 def test_worker_is_free_again_after_an_error(registry: ModelRegistry) -> None:
     """Bad images do not use up the workers."""
-    detector = Detector(registry, workers=1, queue=0)
+    detector = make_detector(registry, queue=0)
 
     for _ in range(5):
         with pytest.raises(ImageError):
@@ -165,4 +171,4 @@ def test_budget_runs_on_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> 
 def test_nothing_is_answered_before_a_model_is_loaded() -> None:
     """The caller learns that the server is starting."""
     with pytest.raises(UnavailableError):
-        Detector(ModelRegistry(), workers=1, queue=0).detect(BRIGHT, Budget(30))
+        make_detector(ModelRegistry(), queue=0).detect(BRIGHT, Budget(30))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
+from server.processors import count_processors
 from tests.fakes import SIDE, ServerProcess, encode, make_slice, run_server, wait_until, with_version, write_model
 from tests.test_server_preprocess import REFUSED
 
@@ -240,6 +241,9 @@ def test_model_describes_itself(stub: stroke_pb2_grpc.StrokeServiceStub) -> None
     assert (list(model.labels), model.positive_label, model.threshold) == (["normal", "stroke"], "stroke", 0.05)
     assert (model.input_height, model.input_width, model.input_channels) == (SIDE, SIDE, 3)
     assert "Not a medical device" in model.intended_use
+    assert (model.precision, model.runtime, model.profile) == ("fp32", "onnxruntime", "balanced")
+    assert (model.threads, model.busy_threads, model.workers) == (count_processors(), 1, count_processors())
+    assert model.runtime_version
     assert stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT).models == [model]
 
 

@@ -1,0 +1,210 @@
+"""``python -m server tune``: measures what this very machine does best, and writes it down for ``--profile tuned``.
+
+Each way is measured as the server uses it, with decoding, through the detector, but without gRPC: one caller at a time
+for the latency, then many callers for the throughput. The ways take turns, because machines drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+
+from PIL import Image
+
+from server.config import ServerConfig, add_settings, read_settings
+from server.detector import Budget, Detector
+from server.errors import ModelFileError
+from server.manifest import INT8_FILE, make_golden_input, read_manifest
+from server.plan import Plan
+from server.processors import count_processors, is_suited
+from server.registry import ModelRegistry
+from server.tuning import Choice, describe_basis, find_place, write_tuning
+
+IMAGE_SIDE = 512
+"""Side of the image that is judged, in pixels: that of a usual CT slice."""
+
+SECONDS = 60.0
+ROUNDS = 3
+CALLERS_PER_WORKER = 4
+LEAST_GAIN = 1.03
+"""A way must be so much better than the one before it in the list to be chosen: less is noise."""
+
+SETTINGS = ("models", "model", "runtime", "cache", "log_level")
+
+
+@dataclass
+class Measurement:
+    """One way, and what was measured of it, round by round."""
+
+    choice: Choice
+    detector: Detector
+    latencies: list[float] = field(default_factory=list)
+    """Medians with one caller, in milliseconds."""
+
+    rates: list[float] = field(default_factory=list)
+    """Images a second with many callers."""
+
+    @property
+    def latency_ms(self) -> float:
+        """Median over the rounds."""
+        return statistics.median(self.latencies)
+
+    @property
+    def rate(self) -> float:
+        """Median over the rounds."""
+        return statistics.median(self.rates)
+
+    @property
+    def score(self) -> float:
+        """What is to be as large as possible: twice the speed for many is worth twice the speed for one."""
+        return self.rate / self.latency_ms
+
+
+def main(argv: Sequence[str]) -> int:
+    """Tunes. Returns 0, or 1 when the model cannot be served or the file cannot be written."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    config = read_settings(parser, options, SETTINGS)
+    if not 0 < options.seconds <= 3600:
+        parser.error(f"--seconds must be more than 0 and at most 3600, got {options.seconds}")
+    try:
+        folder, path = find_place(config)
+        measurements = measure_all(config, options.seconds, lambda text: print(text, file=sys.stderr, flush=True))
+        best = choose(measurements)
+        write_tuning(path, describe_basis(folder, config.runtime), best.choice)
+    except ModelFileError as error:
+        print(f"server tune: error: {error.message} [{error.reason}]", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"server tune: error: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 1
+    if options.json:
+        rows = [{**asdict(m.choice), "latency_ms": m.latency_ms, "images_per_second": m.rate} for m in measurements]
+        print(json.dumps({"measured": rows, "choice": asdict(best.choice), "file": str(path)}))
+    else:
+        print(render(measurements, best))
+        print(f"\nwritten to {path}; serve with: python -m server --profile tuned")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of ``python -m server tune``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m server tune",
+        description="Measures precisions, threads and workers on this machine, for 'python -m server --profile tuned'.",
+        epilog=(
+            "examples:\n"
+            "  python -m server tune\n"
+            "  python -m server tune --model stroke-cnn/1 --seconds 20 --json\n\n"
+            "Stop what else runs on the machine: what is measured beside other work is valid beside other work.\n"
+            "Run it again when the model, the processor or the runtime has changed; the server says so.\n"
+            "Exit codes: 0 tuned, 1 the model cannot be served or the file cannot be written, 2 usage."
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_settings(parser, SETTINGS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"how long, about (default: {SECONDS:g})")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return parser
+
+
+def list_choices(precisions: Sequence[str], processors: int) -> list[Choice]:
+    """Ways worth a measurement on a machine; of those that are alike the default comes first."""
+    found: dict[Choice, None] = {}
+    for precision in precisions:
+        for threads, busy_threads in ((processors, 1), (1, 1), (processors, processors)):
+            for workers in (processors, processors + 1):
+                found[Choice(precision, threads, busy_threads, workers)] = None
+    return list(found)
+
+
+def measure_all(config: ServerConfig, seconds: float, tell: Callable[[str], None]) -> list[Measurement]:
+    """Loads the model in every way and measures all in turns.
+
+    Raises:
+        ModelFileError: it cannot be served.
+    """
+    folder, _ = find_place(config)
+    processors = count_processors()
+    record = read_manifest(folder).files.get(INT8_FILE)
+    has_int8 = record is not None and is_suited(record.target)
+    measurements = []
+    registries: dict[tuple[str, int, int], ModelRegistry] = {}
+    for choice in list_choices(["int8", "fp32"] if has_int8 else ["fp32"], processors):
+        key = (choice.precision, choice.threads, choice.busy_threads)
+        if key not in registries:
+            registries[key] = ModelRegistry()
+            registries[key].load(
+                config.models,
+                f"{folder.parent.name}/{folder.name}",
+                precision=choice.precision,
+                runtime=config.runtime,
+                threads=choice.threads,
+                busy_threads=choice.busy_threads,
+                workers=processors,
+                cache=config.cache_folder,
+            )
+        plan = Plan("tune", choice.precision, choice.threads, choice.busy_threads, choice.workers)
+        queue = choice.workers * CALLERS_PER_WORKER
+        measurements.append(Measurement(choice, Detector(registries[key], plan, queue=queue)))
+    image = make_image()
+    part = seconds / (ROUNDS * len(measurements) * 2)
+    for number in range(ROUNDS):
+        for measurement in measurements:
+            measure(measurement, image, part)
+        tell(f"round {number + 1}/{ROUNDS} done")
+    return measurements
+
+
+def make_image() -> bytes:
+    """A PNG of the size of a CT slice."""
+    buffer = io.BytesIO()
+    Image.fromarray(make_golden_input(0, IMAGE_SIDE, IMAGE_SIDE, 1)[:, :, 0]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def measure(measurement: Measurement, image: bytes, seconds: float) -> None:
+    """Adds one round: ``seconds`` with one caller and as long with many."""
+
+    def call_until(end: float) -> list[float]:
+        latencies: list[float] = []
+        while not latencies or time.monotonic() < end:
+            started = time.monotonic()
+            measurement.detector.detect(image, Budget(600))
+            latencies.append(1000 * (time.monotonic() - started))
+        return latencies
+
+    measurement.latencies.append(statistics.median(call_until(time.monotonic() + seconds)))
+    callers = measurement.choice.workers * CALLERS_PER_WORKER
+    with ThreadPoolExecutor(callers) as pool:
+        started = time.monotonic()
+        done = sum(len(latencies) for latencies in pool.map(call_until, [started + seconds] * callers))
+        measurement.rates.append(done / (time.monotonic() - started))
+
+
+def choose(measurements: Sequence[Measurement]) -> Measurement:
+    """The best; of those that differ by noise alone the first."""
+    best = measurements[0]
+    for measurement in measurements[1:]:
+        if measurement.score > LEAST_GAIN * best.score:
+            best = measurement
+    return best
+
+
+def render(measurements: Sequence[Measurement], best: Measurement) -> str:
+    """The table, the choice marked."""
+    lines = [f"  {'precision':10}{'threads':>8}{'when busy':>11}{'workers':>9}{'alone, ms':>11}{'images/s':>10}"]
+    for measurement in measurements:
+        choice = measurement.choice
+        lines.append(
+            f"{'*' if measurement is best else ' '} {choice.precision:10}{choice.threads:8}{choice.busy_threads:11}"
+            f"{choice.workers:9}{measurement.latency_ms:11.1f}{measurement.rate:10.1f}"
+        )
+    return "\n".join(lines)

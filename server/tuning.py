@@ -1,0 +1,93 @@
+"""What ``python -m server tune`` has found out, kept in a file for ``--profile tuned``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from server.config import ServerConfig
+from server.errors import ModelFileError
+from server.manifest import read_manifest
+from server.processors import count_processors, describe_processor
+from server.registry import find_wanted
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to use a machine."""
+
+    precision: str
+    threads: int
+    busy_threads: int
+    workers: int
+
+
+def describe_basis(folder: Path, runtime: str) -> dict[str, Any]:
+    """What must not have changed for a tuning to be valid: the model's files, the processor and the runtime.
+
+    Raises:
+        ModelFileError: the manifest cannot be read.
+    """
+    return {
+        "files": {name: record.sha256 for name, record in read_manifest(folder).files.items()},
+        "processor": describe_processor(),
+        "processors": count_processors(),
+        "runtime": runtime,
+    }
+
+
+def find_place(config: ServerConfig) -> tuple[Path, Path]:
+    """Returns the folder of the first model that is wanted, and the file of its tuning.
+
+    Raises:
+        ModelFileError: there is no such model, or reason TUNING_MISSING: there is no cache to keep it in.
+    """
+    folder = find_wanted(config.models, config.model)[0]
+    if config.cache_folder is None:
+        raise ModelFileError("TUNING_MISSING", "--cache off: a tuning is kept in the cache; give it a folder")
+    return folder, config.cache_folder / f"tuning-{folder.parent.name}-{folder.name}-{config.runtime}.json"
+
+
+def write_tuning(path: Path, basis: Mapping[str, Any], choice: Choice) -> None:
+    """Writes the file that ``read_tuning`` reads.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staged = path.with_suffix(".new")
+    staged.write_text(json.dumps({"schema": SCHEMA, "basis": basis, "choice": asdict(choice)}, indent=2) + "\n")
+    staged.replace(path)
+
+
+def read_tuning(config: ServerConfig) -> Choice:
+    """Returns what was chosen for the first model that is wanted, on this very machine.
+
+    Raises:
+        ModelFileError: reasons TUNING_MISSING and TUNING_OUTDATED, besides those of a model that is not there.
+    """
+    folder, path = find_place(config)
+    again = f"run 'python -m server tune --models {config.models} --model {folder.parent.name}/{folder.name}'"
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        if document["schema"] != SCHEMA:
+            raise ValueError("schema")
+        basis, choice = document["basis"], Choice(**document["choice"])
+        if min(choice.threads, choice.busy_threads, choice.workers) < 1:
+            raise ValueError("number")
+    except FileNotFoundError:
+        raise ModelFileError(
+            "TUNING_MISSING", f"--profile tuned: there is no tuning for this model at {path}; {again}"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelFileError("TUNING_OUTDATED", f"{path}: is no tuning of this version; {again} again") from None
+    if basis != describe_basis(folder, config.runtime):
+        raise ModelFileError(
+            "TUNING_OUTDATED", f"{path}: was made for other model files or another processor; {again} again"
+        )
+    return choice

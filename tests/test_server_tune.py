@@ -1,0 +1,142 @@
+"""Tuning: measured on this machine, written down, and used only where it is valid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from proto import stroke_pb2 as pb
+from server import tuning
+from server.config import ServerConfig
+from server.errors import ModelFileError
+from server.plan import make_plan
+from server.tune import list_choices, main
+from server.tuning import Choice, describe_basis, find_place, write_tuning
+from tests.fakes import build_tiny_model, run_module, run_server, write_model
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServerConfig:
+    """Settings with a model and a cache of their own."""
+    write_model(tmp_path / "models")
+    return ServerConfig(models=tmp_path / "models", cache=str(tmp_path / "cache"), profile="tuned")
+
+
+def write(config: ServerConfig, choice: Choice) -> Path:
+    folder, path = find_place(config)
+    write_tuning(path, describe_basis(folder, config.runtime), choice)
+    return path
+
+
+def refuse(config: ServerConfig) -> str:
+    """Returns the reason of the refusal, which names the command to run."""
+    with pytest.raises(ModelFileError) as refusal:
+        make_plan(config, 2)
+    assert "python -m server tune" in refusal.value.message
+    return refusal.value.reason
+
+
+def test_what_was_measured_is_served(tmp_path: Path) -> None:
+    """From the command to ``--profile tuned``, with both precisions."""
+    write_model(tmp_path / "models", int8=build_tiny_model(gain=0.06))
+    flags = ("--models", str(tmp_path / "models"), "--cache", str(tmp_path / "cache"))
+    result = run_module("server", "tune", *flags, "--seconds", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    choice = document["choice"]
+
+    with run_server(tmp_path / "models", *flags[2:], "--profile", "tuned") as server, server.stub() as stub:
+        model = stub.GetModel(pb.GetModelRequest(), timeout=20)
+
+    assert Path(document["file"]).is_file()
+    assert {row["precision"] for row in document["measured"]} == {"fp32", "int8"}
+    assert all(row["latency_ms"] > 0 and row["images_per_second"] > 0 for row in document["measured"])
+    assert model.profile == "tuned"
+    assert [model.precision, model.threads, model.busy_threads, model.workers] == list(choice.values())
+
+
+def test_table_marks_the_choice(config: ServerConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    """People see what was compared."""
+    assert main(["--models", str(config.models), "--cache", config.cache, "--seconds", "0.2"]) == 0
+
+    output = capsys.readouterr()
+    assert sum(line.startswith("* fp32") for line in output.out.splitlines()) == 1
+    assert "--profile tuned" in output.out
+    assert "round 3/3 done" in output.err
+
+
+def test_flags_win_over_the_tuning(config: ServerConfig) -> None:
+    """As over any profile."""
+    write(config, Choice("fp32", 2, 1, 3))
+    own = ServerConfig(models=config.models, cache=config.cache, profile="tuned", threads="4", workers=5)
+
+    tuned, flagged = make_plan(config, 2), make_plan(own, 2)
+
+    assert (tuned.precision, tuned.threads, tuned.busy_threads, tuned.workers) == ("fp32", 2, 1, 3)
+    assert (flagged.threads, flagged.busy_threads, flagged.workers) == (4, 4, 5)
+
+
+def test_server_without_a_tuning_says_how_to_make_one(config: ServerConfig) -> None:
+    """One line, and exit code 1."""
+    flags = ("--models", str(config.models), "--cache", config.cache, "--port", "0")
+
+    result = run_module("server", *flags, "--profile", "tuned", "--log-level", "error")
+
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "python -m server tune" in line
+    assert "TUNING_MISSING" in line
+
+
+def test_tuning_for_another_model_is_outdated(config: ServerConfig, tmp_path: Path) -> None:
+    """A new file under the same name is another model."""
+    path = write(config, Choice("fp32", 1, 1, 1))
+    write_model(tmp_path / "other", data=build_tiny_model(gain=0.06))
+    other = ServerConfig(models=tmp_path / "other", cache=config.cache, profile="tuned")
+
+    assert path.is_file()
+    assert refuse(other) == "TUNING_OUTDATED"
+
+
+@pytest.mark.parametrize("name", ["describe_processor", "count_processors"])
+def test_tuning_of_another_machine_is_outdated(
+    config: ServerConfig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Home folders travel."""
+    write(config, Choice("fp32", 1, 1, 1))
+    monkeypatch.setattr(tuning, name, lambda: "another")
+
+    assert refuse(config) == "TUNING_OUTDATED"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema": 1, "basis": {}, "choice": {}}', '{"schema": 9, "basis": {}, "choice": {}}']
+)
+def test_damaged_tuning_is_outdated(config: ServerConfig, text: str) -> None:
+    """Never a traceback."""
+    write(config, Choice("fp32", 1, 1, 1)).write_text(text)
+
+    assert refuse(config) == "TUNING_OUTDATED"
+
+
+def test_tuning_needs_a_cache(config: ServerConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no other place for it."""
+    assert main(["--models", str(config.models), "--cache", "off", "--seconds", "1"]) == 1
+    assert "--cache off" in capsys.readouterr().err
+
+
+def test_default_comes_first_among_the_ways() -> None:
+    """Among those that differ by noise alone it is kept; none is measured twice."""
+    assert list_choices(["fp32"], 2)[0] == Choice("fp32", 2, 1, 2)
+    assert len(list_choices(["fp32"], 1)) == 2
+
+
+def test_help_has_examples() -> None:
+    """And says when to tune again."""
+    result = run_module("server", "tune", "--help")
+
+    assert result.returncode == 0
+    assert "examples:" in result.stdout
+    assert "Run it again" in result.stdout

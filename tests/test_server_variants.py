@@ -1,0 +1,86 @@
+"""Which of a model's files is served, and that each is verified against its own answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server import runtime
+from server.errors import ModelFileError
+from server.manifest import INT8_FILE, MANIFEST_FILE, sha256_hex
+from server.runtime import load_model
+from tests.fakes import SIDE, build_tiny_model, run_module, write_model
+
+INT8 = build_tiny_model(gain=0.06)
+"""Stands for a quantised model: it answers a little otherwise."""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "suited", "served"),
+    [("auto", True, "int8"), ("auto", False, "fp32"), ("fp32", True, "fp32"), ("int8", False, "int8")],
+)
+def test_precision_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, suited: bool, served: str
+) -> None:
+    """``auto`` takes INT8 where it was made for this processor; the digest is that of the file that judges."""
+    folder = write_model(tmp_path, int8=INT8, target="x86")
+    monkeypatch.setattr(runtime, "is_suited", lambda target: suited)
+
+    model = load_model(folder, precision=wanted)
+
+    assert model.precision == served
+    assert (model.digest == sha256_hex(INT8)) == (served == "int8")
+
+
+def test_auto_is_fp32_without_a_variant(tmp_path: Path) -> None:
+    """Nothing else is there."""
+    assert load_model(write_model(tmp_path), precision="auto").precision == "fp32"
+
+
+def test_missing_variant_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    """One line, and exit code 1."""
+    write_model(tmp_path)
+
+    result = run_module("server", "--models", str(tmp_path), "--port", "0", "--precision", "int8")
+
+    assert result.returncode == 1
+    assert "MODEL_VARIANT_MISSING" in result.stderr
+    assert "python -m converter MODEL -o" in result.stderr
+    assert "--int8 --calibrate DIR" in result.stderr
+
+
+def test_variant_is_verified_against_its_own_answers(tmp_path: Path) -> None:
+    """What fp32 answers is not what it must answer."""
+    folder = write_model(tmp_path, int8=INT8)
+    document = json.loads((folder / MANIFEST_FILE).read_text())
+    del document["files"][INT8_FILE]["probabilities"]
+    (folder / MANIFEST_FILE).write_text(json.dumps(document))
+
+    with pytest.raises(ModelFileError) as refusal:
+        load_model(folder, precision="int8")
+
+    assert refusal.value.reason == "MODEL_ANSWERS_WRONG"
+    assert INT8_FILE in refusal.value.message
+
+
+def test_altered_variant_is_refused(tmp_path: Path) -> None:
+    """Also by ``auto``: a damaged file does not silently become another precision."""
+    folder = write_model(tmp_path, int8=INT8)
+    (folder / INT8_FILE).write_bytes(build_tiny_model(gain=0.0601))
+
+    with pytest.raises(ModelFileError) as refusal:
+        load_model(folder, precision="auto")
+
+    assert refusal.value.reason == "MODEL_FILE_ALTERED"
+
+
+def test_both_numbers_of_threads_answer_alike(tmp_path: Path) -> None:
+    """The busy session is the same model."""
+    model = load_model(write_model(tmp_path), threads=2, busy_threads=1)
+    pixels = np.full((1, SIDE, SIDE, 3), 150, np.uint8)
+
+    assert (model.options.threads, model.options.busy_threads) == (2, 1)
+    assert np.array_equal(model.run(pixels, busy=False), model.run(pixels, busy=True))
