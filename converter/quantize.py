@@ -9,39 +9,29 @@ to fp32, as measured.
 from __future__ import annotations
 
 import copy
-import tempfile
-from collections import Counter
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from converter.calibrate import METHODS, QUANTISED_OPERATORS, CalibrationSets, measure_ranges
 from converter.equalise import equalise_channels
-from converter.errors import AccuracyError, FusionError
+from converter.errors import AccuracyError
+from converter.fusion import check_fused, count_left, find_moves, take_bytes_as_they_are
 from converter.gate import Gate, Judge
 from converter.graph import Graph, embed_spec
 from converter.rewrite import merge_pool_padding, pad_channels, split_phases
 from converter.rounding import round_weights
-from server.contract import INPUT_NAME, ModelSpec
+from server.contract import ModelSpec
 from server.runtime import OnnxModel
 
 MOST_FP32_LAYERS = 4
 """Convolutions that may go back to fp32, and never more than half of them: beyond that little speed is left."""
-
-MOST_LEFT = {"QuantizeLinear": 1, "DequantizeLinear": 1, "Transpose": 2}
-"""Nodes that may be left after ONNX Runtime's own optimisation where everything is fused: into the integer part and
-out of it once, and the pixels' way from blocks to channels."""
-
-MOST_LEFT_PER_FP32_LAYER = 2
-"""More of each that every convolution left in fp32 brings."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -126,9 +116,6 @@ def quantise(
     equalise_channels(prepared, sets.calibration.pixels)
     split_phases(prepared)
     pad_channels(prepared)
-    moves = find_moves(Graph(prepared))
-    taker = Graph(prepared).follow(moves[-1].output[0]) if moves else None
-    round_weights(prepared, steps=TARGETS[target].steps, pixel_layer="" if taker is None else taker.name)
     prepared = onnx.shape_inference.infer_shapes(prepared)
     judge = Judge(reference, sets)
     workshop = Workshop(prepared, reference.spec, TARGETS[target], judge)
@@ -138,14 +125,10 @@ def quantise(
         ranges = measure_ranges(prepared, sets.calibration.pixels, method)
         candidates.append(workshop.make(method, ranges, ()))
     best = min(candidates, key=rank)
-    most = min(MOST_FP32_LAYERS, len(workshop.convolutions) // 2)
-    while best.gate.list_failures():
-        options = [(*best.fp32_layers, *more) for more in list_layers(workshop.convolutions, best.fp32_layers)]
-        options = [layers for layers in options if len(layers) <= most]
-        if not options:
-            break
-        tell(f"{best.gate.list_failures()[0]}: looking for the layers that cost most, {len(options)} tries")
-        best = min((workshop.make(best.method, best.ranges, layers) for layers in options), key=rank)
+    if best.gate.list_failures():
+        tell(f"{best.gate.list_failures()[0]}: looking for the layers that cost most")
+        relaxed = [workshop.relax(candidate) for candidate in candidates]
+        best = min(relaxed, key=rank)
     failures = best.gate.list_failures()
     if failures:
         raise AccuracyError(
@@ -182,7 +165,7 @@ class Candidate:
 
 def list_layers(convolutions: Sequence[str], taken: Sequence[str]) -> list[tuple[str, ...]]:
     """Convolutions to try in fp32: each alone, and each with the next, since what lies between two is then fp32 too."""
-    pairs = zip(convolutions, convolutions[1:], strict=False)
+    pairs = itertools.pairwise(convolutions)
     return [more for more in [*((name,) for name in convolutions), *pairs] if not set(more) & set(taken)]
 
 
@@ -197,12 +180,17 @@ class Workshop:
     def __init__(self, prepared: onnx.ModelProto, spec: ModelSpec, target: Target, judge: Judge) -> None:
         self._prepared, self._spec, self._target, self._judge = prepared, spec, target, judge
         self._moves = find_moves(Graph(prepared))
+        taker = Graph(prepared).follow(self._moves[-1].output[0]) if self._moves else None
+        self._pixel_layer = "" if taker is None else taker.name
         self.convolutions = [node.name for node in prepared.graph.node if node.op_type == "Conv"]
 
     def make(self, method: str, ranges: Any, fp32_layers: Sequence[str]) -> Candidate:
         """Quantises all but the named layers, and judges the result."""
+        rounded = copy.deepcopy(self._prepared)
+        layers = [name for name in self.convolutions if name not in fp32_layers]
+        round_weights(rounded, layers, steps=self._target.steps, pixel_layer=self._pixel_layer)
         quantizer = QDQQuantizer(
-            copy.deepcopy(self._prepared),
+            rounded,
             per_channel=True,
             reduce_range=self._target.reduce_range,
             weight_qType=QuantType.QInt8,
@@ -210,7 +198,7 @@ class Workshop:
             tensors_range=ranges,
             nodes_to_quantize=[],
             # What only moves pixels will move bytes, once `take_bytes_as_they_are` is through.
-            nodes_to_exclude=[*fp32_layers, *(moved.name for moved in self._moves)],
+            nodes_to_exclude=[*self._list_fp32_nodes(fp32_layers), *(moved.name for moved in self._moves)],
             op_types_to_quantize=QUANTISED_OPERATORS,
             extra_options={"TensorQuantOverrides": self._override_pixels()},
         )
@@ -223,69 +211,38 @@ class Workshop:
         model = OnnxModel(data, source="the INT8 variant")
         return Candidate(method, ranges, tuple(fp32_layers), data, model, self._judge.compare(model))
 
+    def relax(self, candidate: Candidate) -> Candidate:
+        """Gives the layers that cost most back to fp32, until the gate is passed or too little speed is left."""
+        most = min(MOST_FP32_LAYERS, len(self.convolutions) // 2)
+        while candidate.gate.list_failures():
+            more = list_layers(self.convolutions, candidate.fp32_layers)
+            choices = [(*candidate.fp32_layers, *layers) for layers in more]
+            tries = [
+                self.make(candidate.method, candidate.ranges, layers) for layers in choices if len(layers) <= most
+            ]
+            if not tries:
+                break
+            candidate = min(tries, key=rank)
+        return candidate
+
+    def _list_fp32_nodes(self, layers: Sequence[str]) -> list[str]:
+        """The named convolutions with their ReLU, and what lies between two of them."""
+        graph = Graph(self._prepared)
+        names: list[str] = []
+        for convolution in [node for node in graph.nodes if node.name in layers]:
+            behind: list[str] = []
+            node = graph.follow(convolution.output[0])
+            is_activated = node is not None and node.op_type == "Relu"
+            while node is not None and node.op_type != "Conv":
+                behind.append(node.name)
+                node = graph.follow(node.output[0])
+            leads_to_another = node is not None and node.name in layers
+            names += [convolution.name, *(behind if leads_to_another else behind[:is_activated])]
+        return names
+
     def _override_pixels(self) -> dict[str, list[dict[str, Any]]]:
         """Pixels are bytes already: their own values are their quantised form."""
         if not self._moves or self._target.activations is not QuantType.QUInt8:
             return {}
         kind = {"quant_type": QuantType.QUInt8, "scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
         return {self._moves[-1].output[0]: [kind]}
-
-
-def find_moves(graph: Graph) -> list[onnx.NodeProto]:
-    """The cast of the graph's input and what moves its values to the first convolution; none where they change."""
-    moves: list[onnx.NodeProto] = []
-    node = graph.follow(INPUT_NAME)
-    while node is not None and node.op_type in (("Reshape", "Transpose", "Pad") if moves else ("Cast",)):
-        moves.append(node)
-        node = graph.follow(node.output[0])
-    return moves if node is not None and node.op_type == "Conv" else []
-
-
-def take_bytes_as_they_are(model: onnx.ModelProto, moves: Sequence[onnx.NodeProto]) -> None:
-    """Removes the way from bytes to float and, with scale 1, back to bytes: what only moves pixels moves bytes.
-
-    Args:
-        model: the quantised model.
-        moves: what ``find_moves`` found before.
-    """
-    graph = Graph(model)
-    first, last = moves[0].output[0], moves[-1].output[0]
-    quantize = graph.follow(last)
-    if quantize is None or quantize.op_type != "QuantizeLinear":
-        return
-    for old, new in ((quantize.output[0], last), (first, INPUT_NAME)):
-        for node in graph.find_takers(old):
-            node.input[:] = [new if name == old else name for name in node.input]
-    for node in graph.nodes:
-        if node.op_type == "Pad" and node.name in {move.name for move in moves} and len(node.input) > 2:
-            value = graph.read_constant(node.input[2])
-            if value is not None:
-                node.input[2] = graph.add_constant(f"{node.input[2]}_byte", value.astype(np.uint8))
-    del model.graph.value_info[:]  # says that they are floats
-    graph.remove_unused()
-
-
-def count_left(data: bytes) -> dict[str, int]:
-    """Counts the nodes of each kind in ``MOST_LEFT`` after ONNX Runtime's own optimisation."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimised.onnx"
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(path)
-        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
-    return {kind: kinds[kind] for kind in MOST_LEFT}
-
-
-def check_fused(left: Mapping[str, int], *, fp32_layers: int) -> None:
-    """Refuses a graph in which integers are turned into floats and back between its layers.
-
-    Raises:
-        FusionError: naming the counts and the bounds.
-    """
-    bounds = {kind: most + MOST_LEFT_PER_FP32_LAYER * fp32_layers for kind, most in MOST_LEFT.items()}
-    too_many = [f"{left[kind]} {kind} (at most {most})" for kind, most in bounds.items() if left[kind] > most]
-    if too_many:
-        raise FusionError(
-            f"ONNX Runtime {onnxruntime.__version__} does not fuse the quantised graph: {', '.join(too_many)} are "
-            "left, so it would be slower than it should; it is not written"
-        )

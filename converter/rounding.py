@@ -17,18 +17,19 @@ from numpy.typing import NDArray
 from converter.graph import Graph, read_attributes
 
 
-def round_weights(model: onnx.ModelProto, *, steps: int, pixel_layer: str) -> None:
-    """Rounds the weights of all convolutions to their INT8 steps, in place; they stay floats.
+def round_weights(model: onnx.ModelProto, layers: Sequence[str], *, steps: int, pixel_layer: str) -> None:
+    """Rounds the weights of convolutions to their INT8 steps, in place; they stay floats.
 
     Args:
         model: the float graph.
+        layers: names of the convolutions.
         steps: of the largest weight of a filter: 127, or 64 with 7-bit weights, as in ``onnxruntime.quantization``.
         pixel_layer: name of the convolution that takes pixels: there all channels show the same place, so one sum over
             them is kept; elsewhere each channel has its own.
     """
     graph = Graph(model)
     for node in graph.nodes:
-        weights = graph.read_constant(node.input[1]) if node.op_type == "Conv" else None
+        weights = graph.read_constant(node.input[1]) if node.name in layers else None
         if weights is not None and read_attributes(node).get("group", 1) == 1:
             axes = (1, 2, 3) if node.name == pixel_layer else (2, 3)
             rounded = round_keeping_sums(weights.astype(np.float64), steps, axes)
