@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace, peers: Sequence[Peer]) -> dict[str, Any
         common = {
             "ours": False,
             "peer": peer.name,
-            "precision": "fp32",
+            "precision": peer.precision,
             "setting": describe_setting(best),
             "tried": {describe_setting(setting): rate for setting, rate in rates.items()},
             "installed_mb": measure_installed_mb(peer.environment),

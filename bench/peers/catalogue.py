@@ -21,6 +21,8 @@ class Peer:
     """Another server."""
 
     name: str
+
+    home: str
     """Folder beside this file, with its server and its pinned requirements."""
 
     title: str
@@ -34,10 +36,18 @@ class Peer:
     can_share_pixels: bool = True
     """Whether it is also measured with this project's decoder."""
 
+    precision: str = "fp32"
+    """What it computes with; ``auto`` is what its runtime chooses."""
+
+    @property
+    def build(self) -> Path:
+        """Where it is installed and runs."""
+        return BUILD / self.home
+
     @property
     def environment(self) -> Path:
         """Its virtual environment."""
-        return BUILD / self.name / "venv"
+        return self.build / "venv"
 
     @property
     def python(self) -> Path:
@@ -45,11 +55,11 @@ class Peer:
 
     @property
     def folder(self) -> Path:
-        return FOLDER / self.name
+        return FOLDER / self.home
 
     def command(self, port: int) -> list[str]:
         """What starts it; all else is in environment variables."""
-        match self.name:
+        match self.home:
             case "mlserver":
                 return [str(self.environment / "bin" / "mlserver"), "start", str(self.folder)]
             case "bentoml":
@@ -60,10 +70,17 @@ class Peer:
 
 
 PEERS = (
-    Peer("fastapi-keras", "FastAPI + Keras .h5 (the seed system)", keras=True, can_share_pixels=False),
-    Peer("fastapi-onnxruntime", "FastAPI + ONNX Runtime"),
-    Peer("openvino", "FastAPI + OpenVINO"),
-    Peer("mlserver", "MLServer, gRPC", target="mlserver"),
-    Peer("litserve", "LitServe"),
-    Peer("bentoml", "BentoML"),
+    Peer("fastapi-keras", "fastapi-keras", "FastAPI + Keras .h5 (the seed system)", keras=True, can_share_pixels=False),
+    Peer("fastapi-onnxruntime", "fastapi-onnxruntime", "FastAPI + ONNX Runtime"),
+    Peer("openvino", "openvino", "FastAPI + OpenVINO f32"),
+    Peer(
+        "openvino-auto",
+        "openvino",
+        "FastAPI + OpenVINO, precision as it chooses",
+        can_share_pixels=False,
+        precision="auto",
+    ),
+    Peer("mlserver", "mlserver", "MLServer, gRPC", target="mlserver"),
+    Peer("litserve", "litserve", "LitServe"),
+    Peer("bentoml", "bentoml", "BentoML"),
 )

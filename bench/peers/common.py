@@ -25,6 +25,9 @@ THREADS = int(os.environ.get("PEER_THREADS", "1"))
 PIXELS = os.environ.get("PEER_PIXELS", "pillow")
 """``pillow`` decodes as the author of such a server would, ``strokeserve`` with this project's own decoder."""
 
+PRECISION = os.environ.get("PEER_PRECISION", "fp32")
+"""``fp32``, or ``auto`` for what the runtime chooses."""
+
 HEIGHT, WIDTH = 256, 256
 LABELS = ("normal", "stroke")
 

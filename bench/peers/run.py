@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers.catalogue import BUILD, Peer, Setting
+from bench.peers.catalogue import Peer, Setting
 from bench.processes import ROOT, Service, list_tree
 from bench.targets import connect_http
 
@@ -36,7 +36,7 @@ class Side:
 def install(peer: Peer) -> None:
     """Makes the peer's environment from its pinned requirements, unless it is there already."""
     wanted = peer.folder / "requirements.txt"
-    installed = BUILD / peer.name / "requirements.txt"
+    installed = peer.build / "requirements.txt"
     if installed.exists() and installed.read_bytes() == wanted.read_bytes():
         return
     shutil.rmtree(peer.environment, ignore_errors=True)
@@ -57,6 +57,7 @@ def run_peer(side: Side, image: bytes) -> Iterator[tuple[Service, float]]:
         "PEER_WORKERS": str(workers),
         "PEER_THREADS": str(threads),
         "PEER_PIXELS": side.pixels,
+        "PEER_PRECISION": side.peer.precision,
         "PYTHONPATH": str(ROOT),
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "BENTOML_CONFIG_OPTIONS": "api_server.logging.access.enabled=false",
@@ -69,11 +70,11 @@ def run_peer(side: Side, image: bytes) -> Iterator[tuple[Service, float]]:
         "MLSERVER_DEBUG": "false",
     }
     ready = f"127.0.0.1:{web_port if side.peer.target == 'mlserver' else port}"
-    with (BUILD / side.peer.name / "server.log").open("w") as log:
+    with (side.peer.build / "server.log").open("w") as log:
         started = time.monotonic()
         process = subprocess.Popen(
             side.peer.command(port),
-            cwd=BUILD / side.peer.name,
+            cwd=side.peer.build,
             env={**os.environ, **settings},
             stdout=log,
             stderr=subprocess.STDOUT,

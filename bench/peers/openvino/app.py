@@ -7,19 +7,17 @@ import openvino
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from bench.peers.common import MODEL, PORT, THREADS, WORKERS, answer, decode
+from bench.peers.common import MODEL, PORT, PRECISION, THREADS, WORKERS, answer, decode
 
 app = FastAPI()
-# Streams are images judged at the same time. Without the hint it computes in bfloat16 where the processor can.
-compiled = openvino.Core().compile_model(
-    MODEL,
-    "CPU",
-    {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "NUM_STREAMS": str(1 if WORKERS > 1 or THREADS > 1 else os.cpu_count() or 1),
-        "INFERENCE_NUM_THREADS": str(THREADS if WORKERS > 1 or THREADS > 1 else os.cpu_count() or 1),
-    },
-)
+# Streams are images judged at the same time.
+config = {
+    "NUM_STREAMS": str(1 if WORKERS > 1 or THREADS > 1 else os.cpu_count() or 1),
+    "INFERENCE_NUM_THREADS": str(THREADS if WORKERS > 1 or THREADS > 1 else os.cpu_count() or 1),
+}
+if PRECISION == "fp32":  # otherwise it computes in bfloat16 where the processor can
+    config["INFERENCE_PRECISION_HINT"] = "f32"
+compiled = openvino.Core().compile_model(MODEL, "CPU", config)
 channels = compiled.input(0).partial_shape[-1].get_length()
 local = threading.local()
 
