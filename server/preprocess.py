@@ -318,11 +318,12 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
     if input_format.colour == "grey":
         image = image.convert("L")
     # Grey stays one channel until after the resize: the result is the same as for R = G = B, at a third of the work.
-    array = np.asarray(resize(image, input_format))
+    image = resize(image, input_format)
+    if input_format.colour == "rgb" and image.mode == "L":
+        image = Image.merge("RGB", (image, image, image))
+    array = np.asarray(image).reshape(input_format.height, input_format.width, input_format.channels)
     if array.max() == array.min():
         warnings.append(ImageWarning("IMAGE_BLANK", "The image is blank: every pixel has the same value."))
-    if array.ndim == 2:
-        array = np.repeat(array[:, :, np.newaxis], input_format.channels, axis=2)
     return Pixels(np.ascontiguousarray(array), tuple(warnings))
 
 
