@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from server.config import ServerConfig, describe_default, environment_name_of, flag_of
+from server.manifest import INT8_FILE, read_manifest
+from server.processors import is_suited
 from tests.fakes import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -75,8 +77,14 @@ def test_demo_shows_what_the_readme_shows(tmp_path: Path) -> None:
 
 
 def mask(line: str) -> str:
-    """Hides the port, and the last digit of a probability: processors round differently."""
-    return re.sub(r"(0\.\d\d)\d\b", r"\1", re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", line))
+    """Hides the port, and the last digit of a probability: processors round differently.
+
+    Where the INT8 variant does not suit the processor, the fp32 model answers, and its digest and digits are its own.
+    """
+    line = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", line)
+    if not is_suited(read_manifest(ROOT / "models" / "stroke-cnn" / "1").files[INT8_FILE].target):
+        line = re.sub(r"sha256 \w+|0\.\d\d\d\b", "#", line)
+    return re.sub(r"(0\.\d\d)\d\b", r"\1", line)
 
 
 def test_commands_run_in_order(tmp_path: Path) -> None:
