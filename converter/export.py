@@ -10,8 +10,8 @@ import tensorflow as tf
 import tf2onnx
 
 from converter.errors import SourceError, describe
+from converter.fold import fold_input
 from converter.graph import canonicalise
-from converter.rewrite import fold_input
 from converter.source import SourceModel
 from server.contract import INPUT_NAME, OUTPUT_NAME
 

@@ -15,6 +15,9 @@ from onnx import helper, numpy_helper
 from converter.errors import SourceError, describe
 from server.contract import METADATA_KEY, ModelSpec
 
+NHWC_TO_NCHW = (0, 3, 1, 2)
+NCHW_TO_NHWC = (0, 2, 3, 1)
+
 
 class Graph:
     """An ONNX graph with what its rewrites need: who makes a tensor, who takes it, what is constant."""
@@ -71,6 +74,11 @@ class Graph:
 def read_attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """A node's attributes by name."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def add_channel_amounts(graph: Graph, name: str, channels: int) -> str:
+    """A constant that tells Pad to add channels behind those of [N, C, H, W]."""
+    return graph.add_constant(name, np.array([0, 0, 0, 0, 0, channels, 0, 0], np.int64))
 
 
 def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -101,7 +101,7 @@ def quantise(
     """Makes the INT8 variant of a model.
 
     Args:
-        model: the fp32 graph, canonical (``converter.graph``), input folded (``converter.rewrite``).
+        model: the fp32 graph, canonical (``converter.graph``), input folded (``converter.fold``).
         reference: the same, as it is served.
         sets: slices to calibrate and to judge on.
         target: one of ``TARGETS``.

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.calibrate import CalibrationSets, Slices, load_sets
 from converter.errors import AccuracyError, ConversionError, FusionError
+from converter.fold import fold_input
 from converter.fusion import check_fused
 from converter.gate import Comparison, Judge
 from converter.graph import canonicalise, embed_spec
 from converter.quantize import Quantised, quantise
-from converter.rewrite import fold_input
 from server.contract import ModelSpec
 from server.preprocess import InputFormat
 from server.runtime import OnnxModel

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.equalise import equalise_channels, measure_channels
+from converter.fold import fold_input
 from converter.graph import canonicalise
-from converter.rewrite import fold_input, merge_pool_padding, pad_channels, split_phases
+from converter.rewrite import merge_pool_padding, pad_channels, split_phases
 
 SIDE = 24
 
