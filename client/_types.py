@@ -138,6 +138,27 @@ class ModelInfo:
     input_channels: int
     """Channels of the image that the network sees: 1 (grey) or 3 (RGB)."""
 
+    precision: str
+    """What the model file that judges computes with: ``fp32`` or ``int8``."""
+
+    runtime: str
+    """What runs it: ``onnxruntime`` or ``openvino``."""
+
+    runtime_version: str
+    """Version of ``runtime``."""
+
+    threads: int
+    """Threads inside one run while the server has little else to do."""
+
+    busy_threads: int
+    """Threads inside one run while many images are in work."""
+
+    workers: int
+    """Images that the server judges at the same time."""
+
+    profile: str
+    """The profile that the numbers of threads and workers come from."""
+
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Recorded figures by name; empty when none were recorded."""
 
@@ -176,6 +197,13 @@ def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
         input_height=model.input_height,
         input_width=model.input_width,
         input_channels=model.input_channels,
+        precision=model.precision,
+        runtime=model.runtime,
+        runtime_version=model.runtime_version,
+        threads=model.threads,
+        busy_threads=model.busy_threads,
+        workers=model.workers,
+        profile=model.profile,
         # A protobuf map has no order of its own; sorted, two listings of one model read the same.
         metrics=dict(sorted(model.metrics.items())),
         provenance=dict(sorted(model.provenance.items())),

@@ -66,6 +66,13 @@ MODEL = stroke_pb2.Model(
     input_height=256,
     input_width=256,
     input_channels=3,
+    precision="int8",
+    runtime="onnxruntime",
+    runtime_version="1.32.0",
+    threads=2,
+    busy_threads=1,
+    workers=2,
+    profile="balanced",
     metrics={"sensitivity": 0.8, "auc": 0.9},
     provenance={"data": "synthetic"},
 )

@@ -73,13 +73,13 @@ def test_run_folder_is_complete(run: Path) -> None:
 
 
 def test_saved_models_load_and_agree(run: Path, discs: Path) -> None:
-    """Both files load, take the server's uint8 pixels, and give the recorded answers on the recorded bytes."""
+    """Both files load, take the server's pixels in three equal channels, and give the recorded answers on the files."""
     import keras
 
     reference = json.loads((run / "reference.json").read_text())
     data = [(discs / image["file"]).read_bytes() for image in reference["images"]]
     assert [hashlib.sha256(file).hexdigest() for file in data] == [image["sha256"] for image in reference["images"]]
-    pixels = np.stack([load_pixels(file, INPUT_FORMAT).array for file in data])
+    pixels = np.stack([load_pixels(file, INPUT_FORMAT).array for file in data]).repeat(3, axis=3)
     for name in ("brain_stroke_model.h5", "brain_stroke_model.keras"):
         model = keras.models.load_model(run / name, compile=False)
         answers = model.predict_on_batch(pixels)
