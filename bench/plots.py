@@ -92,7 +92,8 @@ def plot_peers(section: dict[str, Any], path: Path) -> None:
     colours = [COLOURS["int8"] if section["sides"][title]["ours"] else "#b8bec5" for title in titles]
     figure, axes = plt.subplots(figsize=(9, 1.2 + 0.36 * len(titles)), layout="constrained")
     axes.barh(titles, medians, xerr=spread, color=colours, ecolor="#444444", capsize=2)
-    axes.set(title="Throughput with 8 clients (medians, bars from minimum to maximum)", xlabel="images/s")
+    figure.suptitle("Throughput with 8 clients: medians of rounds, bars from minimum to maximum", fontsize=10)
+    axes.set_xlabel("images/s")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
