@@ -31,7 +31,7 @@ from server.preprocess import load_pixels
 from server.registry import find_only_model
 from server.runtime import load_model
 
-ENVIRONMENT = Peer("runtimes", "runtimes", "ONNX Runtime, OpenVINO and NNCF")
+ENVIRONMENT = Peer("runtimes", "ONNX Runtime, OpenVINO and NNCF")
 TIMEOUT_SECONDS = 900
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from server.engine import RUNTIMES
-from server.preprocess import DEFAULT_LIMITS, ImageLimits
+from server.image_file import DEFAULT_LIMITS, ImageLimits
 
 ENVIRONMENT_PREFIX = "STROKE_"
 MOST_IMAGE_BYTES = 512 * 1024 * 1024

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from server.contract import ModelSpec
 from server.errors import BudgetExceededError, IntegrityError, RequestError
+from server.image_file import DEFAULT_LIMITS, ImageLimits, check_size
 from server.manifest import sha256_hex
 from server.plan import Plan
-from server.preprocess import DEFAULT_LIMITS, ImageLimits, ImageWarning, check_size, load_pixels
+from server.preprocess import ImageWarning, load_pixels
 from server.registry import ModelRegistry
 from server.runtime import OnnxModel
 from server.workers import WorkerPool

@@ -104,7 +104,7 @@ def measure(options: argparse.Namespace, peers: Sequence[Peer]) -> dict[str, Any
         }
         for pixels in ("pillow", "strokeserve") if peer.can_share_pixels else ("pillow",):
             title = peer.title if pixels == "pillow" else f"{peer.title}, same pixels"
-            entries[title] = {**common, "pixels": pixels, "rounds": []}
+            entries[title] = {**common, "pixels": pixels}
             sides[title] = Side(peer, model, best, pixels)
     for entry in entries.values():
         entry["rounds"] = []

@@ -22,9 +22,6 @@ class Peer:
 
     name: str
 
-    home: str
-    """Folder beside this file, with its server and its pinned requirements."""
-
     title: str
 
     target: str = "http"
@@ -36,8 +33,16 @@ class Peer:
     can_share_pixels: bool = True
     """Whether it is also measured with this project's decoder."""
 
+    same_server_as: str = ""
+    """Another peer's name, where only a setting differs from that peer."""
+
     precision: str = "fp32"
     """What it computes with; ``auto`` is what its runtime chooses."""
+
+    @property
+    def home(self) -> str:
+        """Folder beside this file, with its server and its pinned requirements."""
+        return self.same_server_as or self.name
 
     @property
     def build(self) -> Path:
@@ -70,17 +75,17 @@ class Peer:
 
 
 PEERS = (
-    Peer("fastapi-keras", "fastapi-keras", "FastAPI + Keras .h5 (the seed system)", keras=True, can_share_pixels=False),
-    Peer("fastapi-onnxruntime", "fastapi-onnxruntime", "FastAPI + ONNX Runtime"),
-    Peer("openvino", "openvino", "FastAPI + OpenVINO f32"),
+    Peer("fastapi-keras", "FastAPI + Keras .h5 (the seed system)", keras=True, can_share_pixels=False),
+    Peer("fastapi-onnxruntime", "FastAPI + ONNX Runtime"),
+    Peer("openvino", "FastAPI + OpenVINO f32"),
     Peer(
         "openvino-auto",
-        "openvino",
         "FastAPI + OpenVINO, precision as it chooses",
+        same_server_as="openvino",
         can_share_pixels=False,
         precision="auto",
     ),
-    Peer("mlserver", "mlserver", "MLServer, gRPC", target="mlserver"),
-    Peer("litserve", "litserve", "LitServe"),
-    Peer("bentoml", "bentoml", "BentoML"),
+    Peer("mlserver", "MLServer, gRPC", target="mlserver"),
+    Peer("litserve", "LitServe"),
+    Peer("bentoml", "BentoML"),
 )
