@@ -11,7 +11,8 @@ import pytest
 
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import PhantomConfig, ScoreConfig, TrainConfig, describe_fields
+from training.config import PhantomConfig, ScoreConfig, TrainConfig
+from training.flags import describe_fields
 
 CONFIGS = (TrainConfig, PhantomConfig, ScoreConfig)
 
@@ -48,7 +49,7 @@ def test_package_runs_as_a_module() -> None:
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--learning-rate", "0"], "--learning-rate must be positive"),
         (["--validation", "0.7"], "--validation must be between 0 and 0.5"),
-        (["--threshold", "5"], "--threshold must be in [0, 1]"),
+        (["--operating-point", "5"], "--operating-point '5' is not paper, youden, sensitivity=0.95"),
         (["--name", "a/b"], "--name must be made of letters"),
         (["--patient-pattern", "("], "--patient-pattern is not a regular expression"),
         (["--patient-pattern", r"\d+"], "--patient-pattern needs a group"),

@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from training.config import PhantomConfig, ScoreConfig, TrainConfig, add_flags, read_flags
+from training.config import PhantomConfig, ScoreConfig, TrainConfig
 from training.errors import TrainingError
+from training.flags import add_flags, read_flags
 from training.noise import hide_import_noise
 
 TRAIN_EPILOG = """examples:

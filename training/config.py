@@ -5,39 +5,61 @@ Nothing here imports TensorFlow, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import argparse
-import ast
-import inspect
-import itertools
 import re
-import types
-import typing
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from server.contract import is_identifier
 from training.augment import AUGMENTATIONS
 from training.errors import TrainingError
+from training.flags import require
 from training.models import MODELS
+from training.operating_point import parse_rule
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
 
-Config = TypeVar("Config")
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of ``python -m training``.
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Settings of every command that reads labelled slices.
 
     Raises:
         TrainingError: naming the flag, when a value is out of range.
     """
 
     data: Path
-    """Folder with one folder of PNG or JPEG slices per class; the folders' names are the labels."""
+    """Folder with one folder of PNG or JPEG slices per class, whose names are the labels, or with a labels.csv (columns
+    file, label, and if known patient and study)."""
+
+    label_column: str = "label"
+    """Column of labels.csv with the label."""
+
+    exclude_column: str | None = None
+    """Column of labels.csv that marks images to leave out with 1."""
+
+    patient_pattern: str = DEFAULT_PATIENT_PATTERN
+    """Regular expression that matches a whole file name; its group 'patient' (or its first group) is the patient. Not
+    looked at where labels.csv has a column 'patient'."""
+
+    one_image_per_patient: bool = False
+    """States that no two images show the same person, as with synthetic slices; file names are not searched."""
+
+    positive: str = "stroke"
+    """Label that is answered when its probability exceeds the threshold."""
+
+    def __post_init__(self) -> None:
+        try:
+            groups = re.compile(self.patient_pattern).groups
+        except re.error as error:
+            raise TrainingError(f"--patient-pattern is not a regular expression: {error}") from None
+        require(groups >= 1, "patient_pattern", "needs a group (...) around the patient")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataConfig):
+    """Settings of ``python -m training``."""
 
     out: Path
     """Run folder to write; it must not exist."""
@@ -60,7 +82,7 @@ class TrainConfig:
     patience: int = 5
     """Epochs without a lower validation loss after which training stops."""
 
-    augment: str = field(default="paper", metadata={"choices": tuple(AUGMENTATIONS)})
+    augment: str = field(default="head-ct", metadata={"choices": tuple(AUGMENTATIONS)})
     """How training images are varied."""
 
     lesion_weight: float = 3.0
@@ -75,17 +97,9 @@ class TrainConfig:
     test: float = 0.15
     """Share of the images that is held out for the figures of the report."""
 
-    patient_pattern: str = DEFAULT_PATIENT_PATTERN
-    """Regular expression that matches a whole file name; its group 'patient' (or its first group) is the patient."""
-
-    one_image_per_patient: bool = False
-    """States that no two images show the same person, as with synthetic slices; file names are not searched."""
-
-    positive: str = "stroke"
-    """Label that is answered when its probability exceeds the threshold."""
-
-    threshold: float = 0.05
-    """Decision threshold on the probability of the positive label."""
+    operating_point: str = "paper"
+    """How the decision threshold is chosen on validation patients: paper (0.05), sensitivity=0.95 or another share,
+    youden, or a number."""
 
     name: str = "stroke-cnn"
     """Name of the model in its spec."""
@@ -97,26 +111,22 @@ class TrainConfig:
     """Text for the spec and the report, such as what the model must not be used for."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("epochs", "batch_size", "patience"):
             require(getattr(self, name) >= 1, name, "must be at least 1")
         require(self.seed >= 0, "seed", "must not be negative")
+        parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
         require(self.lesion_weight >= 0, "lesion_weight", "must not be negative")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
-        require(0 <= self.threshold <= 1, "threshold", "must be in [0, 1]")
         for name in ("name", "version"):
             require(is_identifier(getattr(self, name)), name, "must be made of letters, digits, '-', '_' and '.'")
         for name, choices in (("model", MODELS), ("augment", AUGMENTATIONS), ("precision", PRECISIONS)):
             require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
-        try:
-            groups = re.compile(self.patient_pattern).groups
-        except re.error as error:
-            raise TrainingError(f"--patient-pattern is not a regular expression: {error}") from None
-        require(groups >= 1, "patient_pattern", "needs a group (...) around the patient")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhantomConfig:
     """Settings of ``python -m training phantom``."""
 
@@ -142,7 +152,7 @@ class PhantomConfig:
         require(self.processes is None or self.processes >= 1, "processes", "must be at least 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
     """Settings of ``python -m training score``."""
 
@@ -169,57 +179,3 @@ class ScoreConfig:
 
     out: Path | None = None
     """Markdown file to write as well."""
-
-
-def require(condition: bool, name: str, demand: str) -> None:
-    """Raises the error for one field unless its condition holds."""
-    if not condition:
-        raise TrainingError(f"{flag_of(name)} {demand}")
-
-
-def flag_of(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def describe_fields(config: type) -> dict[str, str]:
-    """Returns the docstring below each field. They exist in the source only, so they are read from there."""
-    definition = ast.parse(inspect.getsource(config)).body[0]
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        ast.unparse(above.target): inspect.cleandoc(ast.literal_eval(below.value))
-        for above, below in itertools.pairwise(definition.body)
-        if isinstance(above, ast.AnnAssign) and isinstance(below, ast.Expr)
-    }
-
-
-def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
-    """Adds one flag per field of a config dataclass; fields without a default are required."""
-    hints, descriptions = typing.get_type_hints(config), describe_fields(config)
-    for config_field in fields(config):
-        required = config_field.default is MISSING
-        options: dict[str, Any] = {"help": descriptions[config_field.name].replace("%", "%%"), "required": required}
-        if not required:
-            options["default"] = config_field.default
-            if config_field.default not in (None, False, ()):
-                options["help"] += " (default: %(default)s)"
-        if hints[config_field.name] is bool:
-            options["action"] = "store_true"
-        elif config_field.default == ():
-            options |= {"nargs": "+", "metavar": "TEXT"}
-        else:
-            options["type"] = value_type(hints[config_field.name])
-            options["choices"] = config_field.metadata.get("choices")
-        parser.add_argument(flag_of(config_field.name), **options)
-
-
-def value_type(hint: Any) -> Any:
-    """Returns ``int`` for ``int`` and for ``int | None``, and so on."""
-    if isinstance(hint, types.UnionType):
-        return next(part for part in typing.get_args(hint) if part is not types.NoneType)
-    return hint
-
-
-def read_flags(arguments: argparse.Namespace, config: type[Config]) -> Config:
-    """Makes the config from parsed flags."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(arguments).items()}
-    return config(**values)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.contract import ModelSpec
-from training.config import TrainConfig, flag_of
+from training.config import TrainConfig
 from training.data import ImageFolder
 from training.evaluate import (
     Bools,
@@ -31,6 +31,7 @@ from training.evaluate import (
     weighted_auc,
     weighted_share,
 )
+from training.flags import flag_of
 from training.split import SPLITS
 
 PATH_FLAGS = ("data", "out")

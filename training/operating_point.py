@@ -1,0 +1,60 @@
+"""The operating point: the threshold above which a probability is called positive, chosen on validation images only."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import TrainingError
+
+PAPER_THRESHOLD = 0.05
+RULES = "paper, youden, sensitivity=0.95 or another share, or a number in [0, 1]"
+
+
+def parse_rule(rule: str) -> tuple[str, float]:
+    """Splits ``--operating-point`` into its kind and its number.
+
+    Returns:
+        ("fixed", threshold), ("sensitivity", wanted sensitivity) or ("youden", NaN).
+
+    Raises:
+        TrainingError: it is none of ``RULES``.
+    """
+    kind, _, share = rule.partition("=")
+    try:
+        if rule == "paper":
+            return "fixed", PAPER_THRESHOLD
+        if rule == "youden":
+            return "youden", np.nan
+        if kind == "sensitivity" and 0 < float(share) <= 1:
+            return "sensitivity", float(share)
+        if not share and 0 <= float(rule) <= 1:
+            return "fixed", float(rule)
+    except ValueError:
+        pass
+    raise TrainingError(f"--operating-point {rule!r} is not {RULES}")
+
+
+def choose_threshold(rule: str, scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """Returns the threshold that a rule chooses on validation images.
+
+    Args:
+        rule: see ``parse_rule``.
+        scores: [N], calibrated probabilities of the positive label on validation images.
+        positive: [N], true for images that have it; both classes must occur.
+
+    Returns:
+        A threshold in [0, 1] to be exceeded: with ``sensitivity=S`` the largest at which at least the share S of the
+        positive images exceeds it; with ``youden`` one that maximises sensitivity + specificity - 1 (Youden 1950).
+        These lie midway between neighbouring scores, so that no answer sits on the edge.
+    """
+    kind, number = parse_rule(rule)
+    if kind == "fixed":
+        return number
+    values = np.unique(scores)
+    edges = np.concatenate(([values[0] / 2], (values[:-1] + values[1:]) / 2))
+    sensitivity = (scores[positive][np.newaxis] > edges[:, np.newaxis]).mean(axis=1)
+    if kind == "sensitivity":
+        return float(edges[np.flatnonzero(sensitivity >= number)[-1]])
+    specificity = (scores[~positive][np.newaxis] <= edges[:, np.newaxis]).mean(axis=1)
+    return float(edges[np.argmax(sensitivity + specificity)])
