@@ -90,6 +90,7 @@ def test_files_do_not_depend_on_processes_or_count(tmp_path: Path) -> None:
     one, two, short = (digest_folder(tmp_path / name) for name in ("one", "two", "short"))
     assert one == two
     short.pop("labels.csv")
+    short.pop("dataset.json")
     assert short.items() <= one.items()
 
 
@@ -98,7 +99,7 @@ def test_labels_describe_the_files(tmp_path: Path) -> None:
     write_dataset(tmp_path / "out", 12, 4, size=64, processes=1)
     with (tmp_path / "out" / "labels.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["file", "label", "kind", "level", "seed"]
+    assert list(rows[0]) == ["file", "label", "kind", "level", "seed", "patient", "study"]
     assert [row["file"] for row in rows[:2]] == ["normal/00000.png", "stroke/00001.png"]
     assert {row["label"] for row in rows} == {"normal", "stroke"}
     assert all((row["kind"] == "none") == (row["label"] == "normal") and row["seed"] == "4" for row in rows)

@@ -22,8 +22,10 @@ other commands:
   python -m training phantom --help   write synthetic slices
   python -m training score --help     judge a server's answers on labelled images
 """
-PHANTOM_EPILOG = """example:
+PHANTOM_EPILOG = """examples:
   python -m training phantom --out phantom --count 2000 --seed 7
+  python -m training phantom --out patients --count 2000 --slices-per-patient 8
+  python -m training phantom --out ablation --count 2000 --without calcification jpeg
 """
 SCORE_EPILOG = """example:
   python -m client scans --json > answers.jsonl
@@ -67,6 +69,7 @@ def run_train(arguments: Sequence[str]) -> None:
 def run_phantom(arguments: Sequence[str]) -> None:
     from training.phantom import write_dataset
     from training.progress import Progress
+    from training.recipe import Recipe
 
     parser = make_parser("python -m training phantom", "Write labelled synthetic head-CT slices.", PHANTOM_EPILOG)
     add_flags(parser, PhantomConfig)
@@ -79,6 +82,8 @@ def run_phantom(arguments: Sequence[str]) -> None:
             size=config.size,
             processes=config.processes,
             progress=Progress("drawing"),
+            slices_per_patient=config.slices_per_patient,
+            recipe=Recipe().leave_out(config.without),
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None

@@ -20,6 +20,7 @@ from server.contract import is_identifier
 from training.augment import AUGMENTATIONS
 from training.errors import TrainingError
 from training.models import MODELS
+from training.recipe import PARTS
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
@@ -135,7 +136,16 @@ class PhantomConfig:
     processes: int | None = None
     """Processes that draw slices; as many as there are processors unless told."""
 
+    slices_per_patient: int = 1
+    """Slices of each drawn head; with more than one, files are named '<patient> (<slice>).png'."""
+
+    without: tuple[str, ...] = field(default=(), metadata={"choices": PARTS})
+    """Parts of the generator to leave out, for an ablation."""
+
     def __post_init__(self) -> None:
+        require(self.slices_per_patient >= 1, "slices_per_patient", "must be at least 1")
+        for name in self.without:
+            require(name in PARTS, "without", f"must be one of {', '.join(PARTS)}, not {name!r}")
         require(self.count >= 2, "count", "must be at least 2")
         require(self.seed >= 0, "seed", "must not be negative")
         require(32 <= self.size <= 8192, "size", "must be between 32 and 8192")
@@ -206,6 +216,9 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             options["action"] = "store_true"
         elif config_field.default == ():
             options |= {"nargs": "+", "metavar": "TEXT"}
+            if choices := config_field.metadata.get("choices"):
+                options |= {"metavar": "NAME", "choices": choices}
+                options["help"] += f" Names: {', '.join(choices)}."
         else:
             options["type"] = value_type(hints[config_field.name])
             options["choices"] = config_field.metadata.get("choices")

@@ -7,6 +7,8 @@ the ventricles) to 1 (just above the vertex).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +41,7 @@ class Push(NamedTuple):
 
 @dataclass(frozen=True)
 class Traits:
-    """What one person's head is like, drawn once a slice."""
+    """What one person's head is like, and the level of the slice."""
 
     level: float
     atrophy: float  # 0 = young and tight, 1 = wide ventricles and sulci
@@ -47,18 +49,20 @@ class Traits:
     width: float
     thickness: float
     contrast: float  # grey-white contrast relative to the constants above
+    brightness: float  # HU that the whole brain differs from the constants above
 
 
-def draw_traits(rng: np.random.Generator, level: float) -> Traits:
-    """Draw a head of any age."""
+def draw_traits(rng: np.random.Generator) -> Traits:
+    """Draw a head of any age, at the level of the third ventricle."""
     atrophy = float(rng.beta(1.1, 1.6))
     return Traits(
-        level=level,
+        level=0.5,
         atrophy=atrophy,
         ventricles=float((0.7 + 1.2 * atrophy) * rng.uniform(0.75, 1.3)),
         width=float(rng.uniform(0.74, 0.87)),
         thickness=float(rng.uniform(0.055, 0.105)),
-        contrast=float(rng.uniform(0.55, 1.15)),
+        contrast=float(rng.uniform(0.5, 1.15)),
+        brightness=float(np.clip(rng.normal(0, 1.3), -3, 3)),
     )
 
 
@@ -69,6 +73,22 @@ def make_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) ->
     grid = Image.fromarray(np.float32(1.5) * rng.standard_normal((rows, cols), dtype=np.float32))
     box = (1.0, 1.0, 1.0 + shape[1] / cell, 1.0 + shape[0] / cell)
     return np.asarray(grid.resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=box), dtype=np.float32)
+
+
+def make_folds(rng: np.random.Generator, angular: float, radial: float, depths: int) -> Field:
+    """Smooth noise over polar angle and depth, float32 (ANGLES, depths), which closes around the circle.
+
+    Args:
+        rng: random stream.
+        angular: width of a bump along the angle, in table entries.
+        radial: length of a bump along the depth, in table entries.
+        depths: entries along the depth.
+    """
+    rows, cols = max(4, round(ANGLES / angular)), int(depths / radial) + 4
+    grid = np.float32(1.5) * rng.standard_normal((rows, cols), dtype=np.float32)
+    ring = Image.fromarray(np.concatenate((grid[-2:], grid, grid[:2])))
+    box = (1.0, 2.0, 1.0 + depths / radial, 2.0 + rows)
+    return np.asarray(ring.resize((depths, ANGLES), Image.Resampling.BICUBIC, box=box), dtype=np.float32)
 
 
 def make_profile(rng: np.random.Generator, amplitude: float, orders: range) -> Field:
@@ -91,8 +111,17 @@ class Head:
     """One head on a pixel grid: its coordinates, its tissue in HU, and the layers that lesions need."""
 
     def __init__(
-        self, rng: np.random.Generator, traits: Traits, centre: Point, scale: float, tilt: float, size: int, push: Push
+        self,
+        rng: np.random.Generator,
+        shape_rng: np.random.Generator,
+        traits: Traits,
+        centre: Point,
+        scale: float,
+        tilt: float,
+        size: int,
+        push: Push,
     ) -> None:
+        """rng draws what differs from slice to slice, shape_rng the skull, which is one for all of a patient's."""
         self.rng, self.traits, self.scale = rng, traits, scale
         self.pixel = np.float32(1.0 / scale)
         self.bulk = measure_size(traits.level)
@@ -112,18 +141,30 @@ class Head:
         padded = (self.shape[0] + self._margin, self.shape[1] + self._margin)
         self._fine = make_noise(rng, padded, 0.085 * rng.uniform(0.9, 1.3) * scale)
         self._broad = make_noise(rng, padded, 0.35 * scale)
-        self._measure_skull()
+        self._measure_skull(shape_rng)
         self._warp_brain(push)
         self.hu: Field = np.full(self.shape, AIR, dtype=np.float32)
         self.ventricle, self.cistern, self.bone = (np.zeros(self.shape, dtype=np.float32) for _ in range(3))
+        self.streaks: list[tuple[Window, Field]] = []  # HU that metal adds to the finished slice
+        self.gaps: Field | None = None  # share of the vault that surgery took, a table over the polar angle
+        self.collection: tuple[Field, float] | None = None  # what lies below: its thickness as a table, and its HU
+
+    @contextmanager
+    def borrow(self, rng: np.random.Generator) -> Iterator[None]:
+        """Draw from another stream for a while, so that a part which may be left out does not shift this one."""
+        own, self.rng = self.rng, rng
+        try:
+            yield
+        finally:
+            self.rng = own
 
     def take_noise(self, broad: bool = False) -> Field:
         """A window of the head's noise at a random place: far cheaper than a new field, and as good to the eye."""
         i, j = (int(k) for k in self.rng.integers(0, self._margin + 1, 2))
         return (self._broad if broad else self._fine)[i : i + self.shape[0], j : j + self.shape[1]]
 
-    def _measure_skull(self) -> None:
-        rng, traits = self.rng, self.traits
+    def _measure_skull(self, rng: np.random.Generator) -> None:
+        traits = self.traits
         angle = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
         power = rng.uniform(2.0, 2.35)
         # The front of a skull is narrower than its back, more so at the base.
@@ -214,6 +255,17 @@ class Head:
         window, mask = area
         part = self.hu[window]
         part += mask * np.float32(strength) * (value - part)
+
+    def add_star(self, centre: Point, radius: float, strength: float) -> None:
+        """Bright and dark rays around metal, in HU, to be added to the finished slice."""
+        dx, dy = self.x - np.float32(centre[0]), self.y - np.float32(centre[1])
+        turn = np.arctan2(dy, dx)
+        rays = np.zeros(self.shape, dtype=np.float32)
+        for order in (2, 5, 9, 16):  # rays are opposite in pairs where the order is even, as between two pieces
+            phase, share = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.3, 1.0)
+            rays += np.float32(share) * np.cos(np.float32(order) * turn + np.float32(phase))
+        rays *= np.float32(strength * 3 * radius) / np.maximum(np.hypot(dx, dy), np.float32(radius))
+        self.streaks.append(((slice(None), slice(None)), rays))
 
     def cover(self, layer: Field, area: tuple[Window, Field], strength: float = 1.0) -> None:
         """Add an area to a layer that is laid down later."""
