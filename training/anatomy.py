@@ -7,21 +7,11 @@ import numpy as np
 from training.face import draw_face
 from training.findings import draw_findings
 from training.fossa import draw_fossa, draw_midbrain
-from training.head import (
-    ANGLES,
-    BASE_LEVEL,
-    CSF,
-    FACE_LEVEL,
-    GREY_MATTER,
-    WHITE_MATTER,
-    Field,
-    Head,
-    make_folds,
-    whole,
-)
+from training.head import BASE_LEVEL, CSF, FACE_LEVEL, GREY_MATTER, WHITE_MATTER, Head, whole
 from training.membranes import draw_caps, draw_falx, draw_sinuses
 from training.patient import Patient
 from training.skull import draw_scalp, shape_skull_base
+from training.texture import ANGLES, Field, make_folds
 
 _DEPTHS = 64  # entries of the folds' table over the depth under the skull
 _DEEPEST = 0.45  # head units that the table covers
@@ -72,6 +62,7 @@ def _measure_cortex(head: Head) -> tuple[Field, Field]:
     angular = ANGLES * 0.085 / (5.3 * max(0.35, head.bulk))
     table = make_folds(head.rng, angular * float(head.rng.uniform(0.85, 1.25)), 26.0, _DEPTHS)
     row = head.angle_index + (np.float32(0.35 * angular) * head.take_noise(broad=True)).astype(np.intp)
+    row += int(head.rng.integers(ANGLES))
     row &= ANGLES - 1
     row *= _DEPTHS
     row += np.clip(depth * np.float32(_DEPTHS / _DEEPEST), 0, _DEPTHS - 1).astype(np.intp)

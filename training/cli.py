@@ -22,10 +22,8 @@ other commands:
   python -m training phantom --help   write synthetic slices
   python -m training score --help     judge a server's answers on labelled images
 """
-PHANTOM_EPILOG = """examples:
-  python -m training phantom --out phantom --count 2000 --seed 7
-  python -m training phantom --out patients --count 2000 --slices-per-patient 8
-  python -m training phantom --out ablation --count 2000 --without calcification jpeg
+PHANTOM_EPILOG = """example:
+  python -m training phantom --out phantom --count 2000 --slices-per-patient 8 --without calcification jpeg
 """
 SCORE_EPILOG = """example:
   python -m client scans --json > answers.jsonl

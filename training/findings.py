@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from training.head import BASE_LEVEL, CALCIFICATION, CSF, Head, make_noise, measure_size, whole
+from training.head import BASE_LEVEL, CALCIFICATION, CSF, Head, measure_distance, measure_size, whole
 from training.patient import Patient
+from training.texture import make_noise
 
 
 def draw_findings(head: Head, patient: Patient) -> None:
@@ -56,7 +57,7 @@ def _draw_old_infarct(head: Head) -> None:
     if level < BASE_LEVEL:
         x, y = np.float32(side * 0.3), np.float32(0.55)
         reach *= 0.6
-    near = np.float32(reach) * (1 + np.float32(0.3) * head.take_noise()) - np.hypot(head.x - x, head.y - y)
+    near = np.float32(reach) * (1 + np.float32(0.3) * head.take_noise()) - measure_distance(head.x - x, head.y - y)
     rim = np.clip(near * 8 + np.float32(0.9), 0, 1) * head.inside
     head.blend(whole(rim), 20.0, 0.6)
     core = head.soften(near, 0.05) * head.inside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.head import BASE_LEVEL, DURA, GREY_MATTER, WHITE_MATTER, Head
+from training.head import BASE_LEVEL, DURA, GREY_MATTER, WHITE_MATTER, Head, measure_distance
 from training.patient import Patient
 
 
@@ -86,7 +86,7 @@ def _draw_cerebellum(head: Head, patient: Patient, top: float, width: float) -> 
     mask = mask * head.inside[window]
     x, y = np.abs(head.bx[window]), head.by[window]
     # Leaves are concentric around the core of each hemisphere.
-    fromcore = np.hypot(x - np.float32(0.5 * width), (y - np.float32(top + 0.30)) * np.float32(0.8))
+    fromcore = measure_distance(x - np.float32(0.5 * width), (y - np.float32(top + 0.30)) * np.float32(0.8))
     leaves = np.sin(fromcore * np.float32(rng.uniform(70, 95)))
     value = leaves * np.float32(0.6 + 2.4 * a)
     value += np.float32(GREY_MATTER - 0.5 + traits.brightness)

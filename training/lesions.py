@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.head import Field, Head, Point, Push, make_noise, make_profile, measure_size
+from training.head import Head, Point, Push, measure_distance, measure_size
+from training.texture import Field, make_noise, make_profile
 
 HAEMORRHAGES = ("epidural", "subdural", "subarachnoid", "intraparenchymal", "intraventricular")
 KINDS = (*HAEMORRHAGES, "infarct")
@@ -220,7 +221,7 @@ def _paint_bleed(head: Head, plan: Plan) -> Field:
         dx, dy = head.x[window] - np.float32(cx), head.y[window] - np.float32(cy)
         if not dx.size:
             continue
-        r = np.hypot(dx * c + dy * s, (dy * c - dx * s) / np.float32(aspect))
+        r = measure_distance(dx * c + dy * s, (dy * c - dx * s) * np.float32(1 / aspect))
         near = (
             np.float32(radius)
             * (1 + np.float32(rough) * make_noise(rng, dx.shape, max(2.0, 0.6 * radius * head.scale)))
@@ -244,7 +245,7 @@ def _paint_intraventricular(head: Head, plan: Plan) -> Field:
             weight = weight * np.clip(np.float32(0.5) + head.bx * np.float32(plan.side * 10), 0, 1)
     else:
         dx, dy = head.x - np.float32(plan.centre[0]), head.y - np.float32(plan.centre[1])
-        weight = head.soften(np.float32(plan.radius) - np.hypot(dx, dy))
+        weight = head.soften(np.float32(plan.radius) - measure_distance(dx, dy))
     density = plan.density if plan.kind == "intraventricular" else 0.9 * plan.density
     return _lay(head, head.ventricle * weight, _mottle(head, density, 5.0))
 
@@ -255,13 +256,13 @@ def _paint_infarct(head: Head, plan: Plan) -> Field:
     noise = head.take_noise()
     if plan.place == "patch":
         dx, dy = head.x - np.float32(plan.centre[0]), head.y - np.float32(plan.centre[1])
-        signed = np.float32(plan.radius) * (1 + np.float32(0.25) * noise) - np.hypot(dx, dy)
+        signed = np.float32(plan.radius) * (1 + np.float32(0.25) * noise) - measure_distance(dx, dy)
     else:
         # The vessel's stem sits near the middle; the wedge opens to the cortex around its angle.
         ox, oy = np.float32(plan.side * 0.10), np.float32(0.25 * np.sin(plan.angle))
         away = np.arctan2(head.y - oy, (head.x - ox) * np.float32(plan.side)) - np.float32(plan.angle)
         signed = (np.float32(plan.width) - np.abs(away) + np.float32(0.10) * noise) * np.float32(0.4)
-        signed = np.minimum(signed, np.hypot(head.x - ox, head.y - oy) - np.float32(rng.uniform(0.05, 0.35)))
+        signed = np.minimum(signed, measure_distance(head.x - ox, head.y - oy) - np.float32(rng.uniform(0.05, 0.35)))
     edge = np.float32(rng.uniform(8, 30))
     mask = np.clip(signed * edge + np.float32(0.5), 0, 1)
     brain = (head.hu > 18) & (head.hu < 46)

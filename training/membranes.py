@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.head import ANGLES, BASE_LEVEL, CSF, DURA, VENOUS_BLOOD, Head, whole
+from training.head import BASE_LEVEL, CSF, DURA, VENOUS_BLOOD, Head, whole
 from training.patient import Patient
+from training.texture import ANGLES
 
 
 def draw_falx(head: Head, patient: Patient) -> None:

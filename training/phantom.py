@@ -19,10 +19,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from training.lesions import HAEMORRHAGES
 from training.patient import Patient
+from training.png import encode_png
 from training.recipe import Recipe
 from training.slices import MINIMUM_SIZE, Slice, generate_slice
 
@@ -131,10 +131,9 @@ class _Job:
         name = f"{owner:05d}"
         label = _LABELS[kind is not None]
         file = f"{label}/{name}.png" if self.slices_per_patient == 1 else f"{label}/{name} ({turn + 1}).png"
-        Image.fromarray(item.pixels).save(self.stage / file, compress_level=1)
+        (self.stage / file).write_bytes(encode_png(item.pixels))
         if kind:
-            mask = item.lesion.astype(np.uint8) * np.uint8(255)
-            Image.fromarray(mask).save(self.stage / LESION_FOLDER / file, compress_level=1)
+            (self.stage / LESION_FOLDER / file).write_bytes(encode_png(item.lesion * np.uint8(255)))
         return (file, label, kind or "none", f"{item.level:.4f}", str(self.seed), name, name)
 
     def _choose_patient_kind(self, owner: int, turn: int) -> str | None:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from training.head import BONE, Field, Head
+from training.head import BONE, Head, measure_distance
 from training.patient import Patient
+from training.texture import Field
 
 Grey = NDArray[np.uint8]
 _TILE = 640  # side of the stored noise; a slice takes a window of it at a random place, turned at random
@@ -152,7 +153,7 @@ def _draw_table(grey: Grey, patient: Patient) -> None:
     keep = radius * float(rng.uniform(0.6, 0.95)) if rng.random() < 0.25 else 0.0
     x = np.arange(size, dtype=np.float32)[None, :] - np.float32(x0)
     y = np.arange(first, size, dtype=np.float32)[:, None] - np.float32(y0)
-    away = np.hypot(x, np.maximum(y, 0))  # a U: straight above its centre
+    away = measure_distance(x, np.maximum(y, 0))  # a U: straight above its centre
     away -= np.float32(radius)
     np.abs(away, out=away)
     mask = np.clip(np.float32(thick + 0.5) - away, 0, 1)

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.head import (
-    AIR,
-    ANGLES,
-    BASE_LEVEL,
-    BONE,
-    FACE_LEVEL,
-    FAT,
-    MUSCLE,
-    Field,
-    Head,
-    make_noise,
-    make_profile,
-    whole,
-)
+from training.head import AIR, BASE_LEVEL, BONE, FACE_LEVEL, FAT, MUSCLE, Head, measure_distance, whole
 from training.patient import Patient
+from training.texture import ANGLES, Field, make_noise, make_profile
 
 
 def draw_scalp(head: Head, patient: Patient) -> None:
@@ -118,7 +106,7 @@ def shape_skull_base(head: Head) -> None:
         if t < 0.7:
             head.blend(head.make_ellipse((side * 0.22, 0.86), 0.20, 0.12, 0.0, 0.2), MUSCLE)
     mix = np.float32(0.65) * head.take_noise()
-    middle = within * np.clip(1.3 - 3.0 * np.hypot(head.x * np.float32(0.8), head.y + np.float32(0.10)), 0, 1)
+    middle = within * np.clip(1.3 - 3.0 * measure_distance(head.x * np.float32(0.8), head.y + np.float32(0.10)), 0, 1)
     np.maximum(head.bone, np.clip(middle * 2.5 + mix - 0.5, 0, 1) * within, out=head.bone)
     for side in (-1.0, 1.0):
         head.cover(head.bone, head.make_capsule((side * 0.64, 0.16), (side * 0.15, -0.02), 0.15, 0.08))

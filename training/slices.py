@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.anatomy import draw_anatomy
-from training.head import BASE_LEVEL, Field, Head, Push, measure_size
+from training.head import BASE_LEVEL, Head, Push, measure_size
 from training.lesions import HAEMORRHAGES, KINDS, draw_level, paint_lesion, plan_lesion
 from training.patient import Patient
 from training.recipe import Recipe
 from training.render import render_slice
 from training.skull import lay_bone
+from training.texture import Field
 
 MINIMUM_SIZE = 64
 _ATTEMPTS = 12
