@@ -67,7 +67,7 @@ def _measure_cortex(head: Head) -> tuple[Field, Field]:
     row *= _DEPTHS
     row += np.clip(depth * np.float32(_DEPTHS / _DEEPEST), 0, _DEPTHS - 1).astype(np.intp)
     radial = table.take(row)
-    outer = np.clip((np.float32(0.30) - depth) * np.float32(6), 0, 1)
+    outer = np.clip((np.float32(0.30) - depth) * np.float32(6), 0, np.float32(0.8))  # no gyrus is a spoke
     fold = head.take_noise() * np.float32(0.9)
     fold += outer * (radial - fold)
     return np.abs(fold, out=fold) * np.float32(0.62), surface

@@ -114,8 +114,8 @@ def _draw_cerebellum(head: Head, patient: Patient, top: float, width: float) -> 
 def _draw_ridges(head: Head) -> None:
     """The bones between the three cranial fossae, where the slice cuts them."""
     rng, level = head.rng, head.traits.level
-    low = max(0.0, (0.38 - level) / 0.08)
     for side in (-1.0, 1.0):
+        low = max(0.0, (0.38 - level - side * head.traits.lean) / 0.08)
         tip = 0.10 + 0.25 * (1 - min(1.0, low)) * rng.random()
         petrous = head.make_capsule(
             (side * 0.80, 0.16 + 0.06 * rng.random()), (side * (tip + 0.05), -0.02), 0.085 + 0.05 * low, 0.03

@@ -54,6 +54,7 @@ class Traits:
     thickness: float
     contrast: float  # grey-white contrast relative to the constants above
     brightness: float  # HU that the whole brain differs from the constants above
+    lean: float  # how much lower the slice cuts the left side of the base, in levels
 
 
 def draw_traits(rng: np.random.Generator) -> Traits:
@@ -67,6 +68,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         thickness=float(rng.uniform(0.055, 0.105)),
         contrast=float(rng.uniform(0.5, 1.15)),
         brightness=float(np.clip(rng.normal(0, 1.3), -3, 3)),
+        lean=float(np.clip(rng.normal(0, 0.015), -0.04, 0.04)),
     )
 
 

@@ -89,10 +89,13 @@ def shape_skull_base(head: Head) -> None:
     """Reduce the brain's cavity to the fossae; the rest becomes bone, air cells, orbits, fat and muscle."""
     rng = head.rng
     t = (head.traits.level - FACE_LEVEL) / (BASE_LEVEL - FACE_LEVEL)
+    lean = head.traits.lean / (BASE_LEVEL - FACE_LEVEL)
     cavity, rim = np.zeros(head.shape, dtype=np.float32), np.zeros(head.shape, dtype=np.float32)
     fossae = [((0.0, 0.42), 0.28 + 0.30 * t, 0.22 + 0.20 * t)]
     if t > 0.2:  # temporal poles
-        fossae += [((side * 0.44, -0.15), 0.09 + 0.15 * t, 0.09 + 0.18 * t) for side in (-1.0, 1.0)]
+        for side in (-1.0, 1.0):
+            own = max(0.0, t + side * lean)
+            fossae += [((side * 0.44, -0.15), 0.09 + 0.15 * own, 0.09 + 0.18 * own)]
     if t > 0.75:  # the gyri that lie on the orbital roofs
         fossae += [((side * 0.14, -0.64), 0.12 + 0.1 * t, 0.22) for side in (-1.0, 1.0)]
     wall = head.traits.thickness

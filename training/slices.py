@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from training.anatomy import draw_anatomy
 from training.head import BASE_LEVEL, Head, Push, measure_size
-from training.lesions import HAEMORRHAGES, KINDS, draw_level, paint_lesion, plan_lesion
+from training.lesions import HAEMORRHAGES, KINDS, draw_level, plan_lesion
+from training.painting import paint_lesion
 from training.patient import Patient
 from training.recipe import Recipe
 from training.render import render_slice
