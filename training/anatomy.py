@@ -58,18 +58,18 @@ def _measure_cortex(head: Head) -> tuple[Field, Field]:
         if head.traits.level < 0.69:
             medial = medial + np.clip(np.float32(0.42) - np.abs(head.by), 0, 1)  # not where ventricles are
         surface = np.minimum(depth, medial)
-    # A gyrus is about a tenth of a head long; sulci run inwards from the skull, so the noise is longer that way.
-    angular = ANGLES * 0.085 / (5.3 * max(0.35, head.bulk))
-    table = make_folds(head.rng, angular * float(head.rng.uniform(0.85, 1.25)), 26.0, _DEPTHS)
-    row = head.angle_index + (np.float32(0.35 * angular) * head.take_noise(broad=True)).astype(np.intp)
-    row += int(head.rng.integers(ANGLES))
-    row &= ANGLES - 1
-    row *= _DEPTHS
-    row += np.clip(depth * np.float32(_DEPTHS / _DEEPEST), 0, _DEPTHS - 1).astype(np.intp)
-    radial = table.take(row)
-    outer = np.clip((np.float32(0.30) - depth) * np.float32(6), 0, np.float32(0.8))  # no gyrus is a spoke
     fold = head.take_noise() * np.float32(0.9)
-    fold += outer * (radial - fold)
+    if head.traits.level > BASE_LEVEL:
+        # A gyrus is about a tenth of a head long; sulci run inwards from the skull, so the noise is longer that way.
+        angular = ANGLES * 0.085 / (5.3 * max(0.35, head.bulk))
+        table = make_folds(head.rng, angular * float(head.rng.uniform(0.85, 1.25)), 26.0, _DEPTHS)
+        row = head.angle_index + (np.float32(0.35 * angular) * head.take_noise(broad=True)).astype(np.intp)
+        row += int(head.rng.integers(ANGLES))
+        row &= ANGLES - 1
+        row *= _DEPTHS
+        row += np.clip(depth * np.float32(_DEPTHS / _DEEPEST), 0, _DEPTHS - 1).astype(np.intp)
+        outer = np.clip((np.float32(0.30) - depth) * np.float32(6), 0, np.float32(0.8))  # no gyrus is a spoke
+        fold += outer * (table.take(row) - fold)
     return np.abs(fold, out=fold) * np.float32(0.62), surface
 
 

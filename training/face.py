@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.head import AIR, CSF, FAT, MUSCLE, Head, whole
+from training.head import AIR, CSF, FAT, METAL, MUSCLE, Head, whole
 from training.patient import Patient
 
 
@@ -81,5 +81,5 @@ def _draw_teeth(head: Head, patient: Patient) -> None:
             for _ in range(int(rng.integers(1, 4))):
                 angle = float(rng.uniform(-1, 1))
                 place = (0.42 * float(np.sin(angle)), -0.42 - 0.48 * float(np.cos(angle)))
-                head.blend(head.make_ellipse(place, 0.05, 0.05), 2500.0)
+                head.blend(head.make_ellipse(place, 0.05, 0.05), METAL)
                 head.add_star(place, 0.05, float(rng.uniform(60, 200)))

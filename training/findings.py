@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from training.head import BASE_LEVEL, CALCIFICATION, CSF, Head, measure_distance, measure_size, whole
+from training.head import BASE_LEVEL, CALCIFICATION, CSF, METAL, Head, measure_distance, measure_size, whole
 from training.patient import Patient
 from training.texture import make_noise
 
@@ -161,5 +161,5 @@ def _draw_metal(head: Head) -> None:
     spot = (float(rng.normal(0, 0.15)), float(rng.uniform(-0.3, -0.05)))
     radius = float(rng.uniform(0.012, 0.05))
     clip = head.make_ellipse(spot, radius, radius * float(rng.uniform(0.4, 1)), float(rng.uniform(0, 3)), 0.3)
-    head.blend(clip, 2500.0)
+    head.blend(clip, METAL)
     head.add_star(spot, radius, float(rng.uniform(8, 45)))

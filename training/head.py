@@ -21,10 +21,13 @@ Window = tuple[slice, slice]
 
 # Hounsfield units as radiology textbooks give them (Bushberg, "The Essential Physics of Medical Imaging", and the usual
 # teaching tables): ranges in brackets, the value that is varied around here.
-AIR, FAT, CSF = -1000.0, -90.0, 7.0  # fat -120..-60, cerebrospinal fluid 0..15
+FAT, CSF = -90.0, 7.0  # -120..-60 and 0..15
 WHITE_MATTER, GREY_MATTER = 27.5, 37.5  # 20..30 and 37..41; narrowed by partial volume in 5 mm slices
 MUSCLE, DURA, VENOUS_BLOOD = 56.0, 58.0, 58.0  # 45..65; falx and sinuses 45..70
-BONE, CALCIFICATION = 1000.0, 160.0  # > 300 and > 100
+CALCIFICATION = 160.0  # > 100
+# Air is -1000 and bone 300 to 2000, but a picture is windowed first and reduced afterwards: a pixel that is half bone
+# comes out half way to white. Values just outside every window do the same.
+AIR, BONE, METAL = -150.0, 170.0, 400.0
 BASE_LEVEL, FACE_LEVEL = 0.30, 0.13
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from training.head import BONE, Head, measure_distance
+from training.head import Head, measure_distance
 from training.patient import Patient
 from training.texture import Field
 
@@ -19,7 +19,7 @@ _TILE = 640  # side of the stored noise; a slice takes a window of it at a rando
 
 def render_slice(head: Head, patient: Patient, rng: np.random.Generator, size: int) -> Grey:
     """The windowed slice, uint8 (size, size)."""
-    hu = filter_image(np.clip(head.hu, -300, BONE * 0.35), patient.look.sharpness)
+    hu = filter_image(head.hu, patient.look.sharpness)
     hu += _draw_noise(head, patient, rng, size)
     _shade(head, hu, rng)
     if "streaks" in patient.parts and head.traits.level < 0.42:
@@ -31,6 +31,10 @@ def render_slice(head: Head, patient: Patient, rng: np.random.Generator, size: i
     grey[head.top : head.top + rows, head.left : head.left + cols] = _apply_window(hu, patient)
     if "table" in patient.parts:
         _draw_table(grey, patient)
+    if "gamma" in patient.parts:
+        look = patient.look
+        curve = 255 * (np.arange(256) / 255) ** look.gamma * look.gain + look.offset
+        grey = np.clip(curve, 0, 255).astype(np.uint8).take(grey)
     return _store(grey, patient)
 
 
@@ -134,11 +138,7 @@ def _apply_window(hu: Field, patient: Patient) -> Grey:
     hu += np.float32(0.5)
     np.maximum(hu, 0, out=hu)
     np.minimum(hu, 255, out=hu)
-    grey = hu.astype(np.uint8)
-    if "gamma" in patient.parts:
-        curve = 255 * (np.arange(256) / 255) ** look.gamma * look.gain + look.offset
-        grey = np.clip(curve, 0, 255).astype(np.uint8).take(grey)
-    return grey
+    return hu.astype(np.uint8)
 
 
 def _draw_table(grey: Grey, patient: Patient) -> None:

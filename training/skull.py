@@ -52,7 +52,7 @@ def _open_skull(head: Head, rng: np.random.Generator) -> Field:
     head.gaps = np.clip((half - edge) * 60 + 0.5, 0, 1).astype(np.float32)
     # Below it fluid, air or thick dura; over it a swollen scalp.
     fluid = np.where(away < width * 1.1, rng.uniform(0.0, 0.05), -0.1).astype(np.float32)
-    head.collection = (fluid, float(rng.choice([9.0, 25.0, -700.0], p=[0.5, 0.3, 0.2])))
+    head.collection = (fluid, float(rng.choice([9.0, 25.0, AIR], p=[0.5, 0.3, 0.2])))
     return (rng.uniform(0.0, 0.06) * np.exp(-((away / (width + 0.15)) ** 4))).astype(np.float32)
 
 
@@ -109,8 +109,8 @@ def shape_skull_base(head: Head) -> None:
         if t < 0.7:
             head.blend(head.make_ellipse((side * 0.22, 0.86), 0.20, 0.12, 0.0, 0.2), MUSCLE)
     mix = np.float32(0.65) * head.take_noise()
-    middle = within * np.clip(1.3 - 3.0 * measure_distance(head.x * np.float32(0.8), head.y + np.float32(0.10)), 0, 1)
-    np.maximum(head.bone, np.clip(middle * 2.5 + mix - 0.5, 0, 1) * within, out=head.bone)
+    middle = within * np.clip(1.25 - 3.3 * measure_distance(head.x * np.float32(0.8), head.y + np.float32(0.10)), 0, 1)
+    np.maximum(head.bone, np.clip(middle * 2.2 + mix - 0.6, 0, 1) * within, out=head.bone)
     for side in (-1.0, 1.0):
         head.cover(head.bone, head.make_capsule((side * 0.64, 0.16), (side * 0.15, -0.02), 0.15, 0.08))
         head.cover(head.bone, head.make_capsule((side * 0.30, -0.44), (side * 0.66, -0.52), 0.025, 0.03))  # sphenoid
