@@ -79,28 +79,19 @@ class Patient:
     @cached_property
     def look(self) -> Look:
         rng = self.open_stream("look")
-        look = Look(
-            level=float(rng.normal(39, 1.5)),
-            width=float(rng.normal(81, 3)),
-            sharpness=-0.25,
-            sigma=2.6,
-            grain=0.4,
-        )
-        if "wide_window" in self.parts:
-            rng = self.open_stream("wide_window")
-            look = replace(look, level=float(rng.uniform(30, 50)), width=float(rng.uniform(70, 140)))
+        # All are drawn whatever is used, so that one which is left out changes no other.
+        usual = float(rng.normal(39, 1.5)), float(rng.normal(81, 3))
+        wide = float(rng.uniform(30, 50)), float(rng.uniform(70, 140))
+        sharpness = float(rng.uniform(-1.0, 0.7))
+        sigma, grain = float(np.clip(rng.lognormal(0.95, 0.38), 0.8, 6.0)), float(rng.uniform(0, 1))
+        gamma, gain = float(np.exp(rng.normal(0, 0.16))), float(rng.uniform(0.96, 1.06))
+        offset = float(rng.uniform(0, 12)) * float(rng.random() < 0.2)
+        level, width = wide if "wide_window" in self.parts else usual
+        look = Look(level, width, sharpness=-0.25, sigma=2.6, grain=0.4)
         if "kernel" in self.parts:
-            look = replace(look, sharpness=float(self.open_stream("kernel").uniform(-1.0, 0.7)))
+            look = replace(look, sharpness=sharpness)
         if "noise" in self.parts:
-            rng = self.open_stream("noise")
-            sigma = float(np.clip(rng.lognormal(0.95, 0.38), 0.8, 6.0))
-            look = replace(look, sigma=sigma, grain=float(rng.uniform(0, 1)))
+            look = replace(look, sigma=sigma, grain=grain)
         if "gamma" in self.parts:
-            rng = self.open_stream("gamma")
-            look = replace(
-                look,
-                gamma=float(np.exp(rng.normal(0, 0.16))),
-                gain=float(rng.uniform(0.96, 1.06)),
-                offset=float(rng.choice([0.0, rng.uniform(0, 12)], p=[0.8, 0.2])),
-            )
+            look = replace(look, gamma=gamma, gain=gain, offset=offset)
         return look

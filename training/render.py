@@ -121,7 +121,11 @@ def _harden_beam(head: Head, hu: Field, rng: np.random.Generator) -> None:
     """Dense bone darkens the band between the petrous bones and throws streaks from there."""
     strength = float(rng.beta(1.3, 2.5)) * (1.0 if head.traits.level < 0.38 else 0.5)
     near = np.exp(np.abs(head.y - np.float32(0.05)) * np.float32(-rng.uniform(3, 9)))
-    hu -= np.float32(16 * strength) * near * near * (np.abs(head.x) < 0.5)
+    band = np.clip(np.float32(1.5) - np.float32(2.5) * np.abs(head.x), 0, 1)
+    band *= near
+    band *= near
+    band *= np.float32(16 * strength)
+    hu -= band
     angle = float(rng.normal(0, 0.25))
     position = head.y * np.float32(120 * np.cos(angle)) + head.x * np.float32(120 * np.sin(angle)) + np.float32(512)
     line = np.interp(np.arange(1024) / 4, np.arange(256), rng.standard_normal(256)).astype(np.float32)

@@ -58,12 +58,14 @@ def _open_skull(head: Head, rng: np.random.Generator) -> Field:
 
 def _draw_temporalis(head: Head) -> None:
     low = max(0.0, 0.47 - head.traits.level)
-    for side in (-1.0, 1.0):
-        reach = (0.03 + 0.38 * low) * float(head.rng.uniform(0.6, 1.0))
-        bump = np.float32(reach) * np.exp(-(((head.y + np.float32(0.28)) * np.float32(1 / 0.26)) ** 2))
-        bump -= np.float32(0.012)
-        muscle = head.soften(bump - head.outside) * (head.x * side > 0) * (head.outside > -0.02)
-        head.blend(whole(muscle), MUSCLE)
+    left, right = ((0.03 + 0.38 * low) * head.rng.uniform(0.6, 1.0, 2)).astype(np.float32)
+    bump = np.exp(-(((head.y + np.float32(0.28)) * np.float32(1 / 0.26)) ** 2))
+    bump *= np.where(head.x > 0, right, left)
+    bump -= head.outside
+    bump -= np.float32(0.012)
+    muscle = head.soften(bump)
+    muscle *= head.outside > -0.02
+    head.blend(whole(muscle), MUSCLE)
 
 
 def lay_bone(head: Head, patient: Patient) -> None:
@@ -76,8 +78,8 @@ def lay_bone(head: Head, patient: Patient) -> None:
             head.blend(whole(gap), 35.0)
             vault -= gap
         np.maximum(head.bone, vault, out=head.bone)
-        if head.traits.level < 0.46 and patient.open_stream("sinus").random() < 0.6:
-            with head.borrow(patient.open_stream("sinus", 1)):
+        if head.traits.level < 0.46:
+            with head.borrow(patient.open_stream("sinus")):
                 _draw_frontal_sinus(head)
     head.hu += head.bone * (np.float32(BONE) - head.hu)
     if head.traits.level < 0.40:
@@ -162,7 +164,7 @@ def _draw_frontal_sinus(head: Head) -> None:
     rng = head.rng
     front = float(head.outer_table[ANGLES // 4])
     thick = head.traits.thickness
-    for _ in range(int(rng.integers(1, 5))):
+    for _ in range(max(0, int(rng.integers(-2, 5)))):
         x = float(rng.normal(0, 0.12))
         window, bone = head.make_ellipse((x, -front + thick * 1.1), 0.10, thick * 1.1)
         head.cover(head.bone, (window, bone * (head.outside[window] < 0)))
