@@ -20,7 +20,7 @@ from training.texture import Field
 MINIMUM_SIZE = 64
 _ATTEMPTS = 12
 _VISIBLE_AREA = 0.0005  # of the slice: 33 pixels of 256 x 256, a bleed of about 6 mm
-_VISIBLE_CONTRAST = 3.0  # HU between the lesion and what was there before
+_VISIBLE_CONTRAST = 4.0  # HU between the lesion and what was there before
 
 
 @dataclass(frozen=True)
