@@ -17,6 +17,7 @@ from training.models import MODELS
 from training.operating_point import parse_rule
 
 PRECISIONS = ("float32", "mixed_bfloat16")
+CLASS_WEIGHTS = ("balanced", "none")
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
 
@@ -85,6 +86,9 @@ class TrainConfig(DataConfig):
     augment: str = field(default="head-ct", metadata={"choices": tuple(AUGMENTATIONS)})
     """How training images are varied."""
 
+    class_weights: str = field(default="balanced", metadata={"choices": CLASS_WEIGHTS})
+    """Weight of the classes in the loss: balanced (the same for each class, whatever its share) or none."""
+
     lesion_weight: float = 3.0
     """Weight in the loss of each auxiliary head that learns lesion masks, where DATA has them; 0 for none."""
 
@@ -96,6 +100,18 @@ class TrainConfig(DataConfig):
 
     test: float = 0.15
     """Share of the images that is held out for the figures of the report."""
+
+    folds: int | None = None
+    """Cross-validation: people are dealt into so many parts, each is held out once, and the answers are pooled."""
+
+    no_weights: bool = False
+    """Leaves the folds' figures and answers but no model, as licences of some data demand; needs --folds."""
+
+    random_split: bool = False
+    """Trains once more on a random split of slices and states its figures beside the honest ones, as leakage."""
+
+    resume: bool = False
+    """Goes on where a run with the same flags and data was stopped; starts anew where there is none."""
 
     operating_point: str = "paper"
     """How the decision threshold is chosen on validation patients: paper (0.05), sensitivity=0.95 or another share,
@@ -117,12 +133,19 @@ class TrainConfig(DataConfig):
         require(self.seed >= 0, "seed", "must not be negative")
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
+        require(self.folds is None or 2 <= self.folds <= 100, "folds", "must be between 2 and 100")
+        require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
         require(self.lesion_weight >= 0, "lesion_weight", "must not be negative")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
             require(is_identifier(getattr(self, name)), name, "must be made of letters, digits, '-', '_' and '.'")
-        for name, choices in (("model", MODELS), ("augment", AUGMENTATIONS), ("precision", PRECISIONS)):
+        for name, choices in (
+            ("model", MODELS),
+            ("augment", AUGMENTATIONS),
+            ("precision", PRECISIONS),
+            ("class_weights", CLASS_WEIGHTS),
+        ):
             require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
 
 

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.augment import AUGMENTATIONS
+from training.checkpoint import remove_checkpoints
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.localisation import add_lesion_heads, lesion_loss
 from training.models import MODELS
 from training.monitor import Epoch, Monitor
 from training.pipeline import make_batches, make_training_batches
+from training.progress import Part
 from training.split import Data
 
 PREDICTION_BATCH = 32
@@ -34,13 +36,24 @@ class Fit:
     used_lesions: bool
 
 
-def fit_network(config: TrainConfig, data: Data, folder: Path) -> Fit:
-    """Fits the network until the epochs are over, validation stops it, or Ctrl-C does."""
+def fit_network(config: TrainConfig, data: Data, folder: Path, progress: Part) -> Fit:
+    """Fits the network until the epochs are over, validation stops it, or Ctrl-C does; goes on from a checkpoint.
+
+    Args:
+        config: the settings.
+        data: images and split.
+        folder: where checkpoint and history are written, and a checkpoint is looked for.
+        progress: where progress is shown; where this is one of several fits, Ctrl-C ends them all.
+
+    Raises:
+        TrainingError: no epoch gave weights that are numbers, or the checkpoint cannot be written.
+        KeyboardInterrupt: there was no finished epoch to keep, or this is one of several fits.
+    """
     targets = data.images.targets
     training, validation = data.indices("train"), data.indices("validation")
     model = MODELS[config.model](config.precision)
-    steps = config.epochs * math.ceil(len(training) / config.batch_size)
-    optimizer = make_optimizer(config.learning_rate, config.precision, steps)
+    steps = math.ceil(len(training) / config.batch_size)
+    optimizer = make_optimizer(config.learning_rate, config.precision, config.epochs * steps)
     label_loss = "sparse_categorical_crossentropy"
     if data.store.has_lesions and config.lesion_weight > 0:
         trained = add_lesion_heads(model)
@@ -65,29 +78,44 @@ def fit_network(config: TrainConfig, data: Data, folder: Path) -> Fit:
         epochs=config.epochs,
         image_count=len(training),
         batch_size=config.batch_size,
+        progress=progress,
     )
+    monitor.resume(trained)
+    done = len(monitor.history)
     batches = make_training_batches(
         data.store,
         training,
         targets[training],
         config.batch_size,
         seed=config.seed,
+        epochs=range(done, config.epochs),
         augmentation=AUGMENTATIONS[config.augment],
+        balanced=config.class_weights == "balanced",
         with_lesions=trained is not model,
     )
     stopped_by = "all epochs done"
     try:
-        # The batches are shuffled already; Keras warns unless it is told not to.
-        trained.fit(batches, epochs=config.epochs, callbacks=[monitor], shuffle=False, verbose=0)
+        if not monitor.is_over:
+            # The batches are shuffled already; Keras warns unless it is told not to.
+            trained.fit(
+                batches,
+                initial_epoch=done,
+                epochs=config.epochs,
+                steps_per_epoch=steps,
+                callbacks=[monitor],
+                shuffle=False,
+                verbose=0,
+            )
         if len(monitor.history) < config.epochs:
             stopped_by = f"no lower validation loss for {config.patience} epochs"
     except KeyboardInterrupt:
-        if monitor.best is None:
+        if monitor.best is None or progress.count > 1:
             raise
         stopped_by = "interrupted"
     if monitor.best is None:
+        remove_checkpoints(folder)
         raise TrainingError("no epoch gave weights and a loss that are numbers; lower --learning-rate")
-    print(f"{stopped_by}; epoch {monitor.best.epoch} is kept", file=sys.stderr)
+    progress.print_line(f"{stopped_by}; epoch {monitor.best.epoch} is kept")
     left_out = monitor.steps - int(optimizer.iterations)
     if left_out > 0:  # an interrupt can leave the last step uncounted
         print(f"{left_out} of {monitor.steps} steps were left out: their gradient was not a number", file=sys.stderr)
