@@ -6,7 +6,6 @@ the figures worthless; see ``assert_disjoint``.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config import TrainConfig
-from training.data import ImageFolder, PixelStore, write_csv
+from training.data import ImageSet, PixelStore, write_csv
 from training.errors import TrainingError
 
 SPLITS = ("train", "validation", "test")
@@ -32,7 +31,7 @@ LEAKAGE_WARNING = (
 class Data:
     """The images of a run; arrays are [N], in the order of ``images.files``."""
 
-    images: ImageFolder
+    images: ImageSet
     store: PixelStore
     digests: tuple[str, ...]
     groups: NDArray[np.int64]
@@ -45,28 +44,21 @@ class Data:
 
 
 def split_data(
-    config: TrainConfig, images: ImageFolder, store: PixelStore, digests: tuple[str, ...], folder: Path
+    config: TrainConfig, images: ImageSet, store: PixelStore, digests: tuple[str, ...], folder: Path
 ) -> Data:
     """Splits the images by patient, asserts that nothing is in two splits, and writes ``split.csv``."""
-    patients: list[str | None] = [None] * len(images.files)
-    warnings = []
-    if not config.one_image_per_patient:
-        patients = find_patients(images.files, config.patient_pattern)
-        if None in patients:
-            warnings.append(LEAKAGE_WARNING)
-    if images.ignored:
-        warnings.append(f"{images.ignored:,} files are neither .png nor .jpg and were left out")
+    warnings = [*([] if images.has_patients else [LEAKAGE_WARNING]), *images.warnings]
     copies = len(digests) - len(set(digests))
     if copies:
         warnings.append(f"{copies:,} images are copies of others, byte for byte; copies are kept in one split")
     contradictions = len(set(zip(digests, images.targets.tolist(), strict=True))) - len(set(digests))
     if contradictions:
         warnings.append(f"WARNING: {contradictions:,} images are in both class folders: one label is wrong")
-    groups = join_groups(patients, digests)
-    split = split_groups(groups, images.targets, config.validation, config.test, config.seed)
-    assert_disjoint(split, patient=patients, digest=digests)
+    groups = join_groups(images.patients, digests)
+    split = split_groups(groups, images.targets, config.validation, config.test, config.seed, labels=images.labels)
+    assert_disjoint(split, patient=images.patients, digest=digests)
 
-    rows = zip(images.files, images.targets, patients, digests, split, strict=True)
+    rows = zip(images.files, images.targets, images.patients, digests, split, strict=True)
     write_csv(
         folder / "split.csv",
         ("file", "label", "patient", "sha256", "split"),
@@ -76,19 +68,6 @@ def split_data(
     sizes = ", ".join(f"{len(data.indices(name)):,} {name}" for name in SPLITS)
     print(f"{len(images.files):,} images of {', '.join(images.labels)}: {sizes}", *warnings, sep="\n", file=sys.stderr)
     return data
-
-
-def find_patients(files: Sequence[str], pattern: str) -> list[str | None]:
-    """Returns the patient of each file by its name, None where the pattern does not match the whole name.
-
-    Args:
-        files: paths with forward slashes; the folders are not looked at, so one id in two classes is one person.
-        pattern: regular expression whose group ``patient``, or else first group, is the patient.
-    """
-    compiled = re.compile(pattern)
-    group: str | int = "patient" if "patient" in compiled.groupindex else 1
-    matches = (compiled.fullmatch(file.rsplit("/", 1)[-1]) for file in files)
-    return [match.group(group) if match else None for match in matches]
 
 
 def join_groups(patients: Sequence[str | None], digests: Sequence[str]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 
 from training.config import TrainConfig
-from training.data import decode_images, list_images
+from training.data import decode_images, list_data
 from training.errors import TrainingError
 from training.fit import fit_network
 from training.models import MODELS
@@ -38,9 +38,9 @@ def train(config: TrainConfig) -> Path:
         KeyboardInterrupt: when it comes before the first epoch has ended; later, the best weights so far are kept.
     """
     keras.utils.set_random_seed(config.seed)
-    images = list_images(config.data)
+    images = list_data(config)
     if config.positive not in images.labels:
-        raise TrainingError(f"--positive {config.positive} is not among the class folders: {', '.join(images.labels)}")
+        raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")
     with make_run_folder(config.out) as folder:
         store, digests = decode_images(images, folder, Progress("decoding"))
         with store:
