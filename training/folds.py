@@ -67,7 +67,7 @@ def train_folds(config: TrainConfig, data: Data, folder: Path) -> None:
 def write_folds(path: Path, data: Data, folds: NDArray[np.int64]) -> None:
     """Writes in which fold, from 1, each image is held out."""
     files, labels, targets = data.images.files, data.images.labels, data.images.targets
-    rows = zip(files, targets, data.patients, data.digests, folds, strict=True)
+    rows = zip(files, targets, data.images.patients, data.digests, folds, strict=True)
     write_csv(
         path,
         ("file", "label", "patient", "sha256", "fold"),

@@ -126,7 +126,7 @@ def write_predictions(
     """
     files, labels = data.images.files, data.images.labels
     rows = [
-        (files[image], data.patients[image], labels[data.images.targets[image]], fold or None, float(score))
+        (files[image], data.images.patients[image], labels[data.images.targets[image]], fold or None, float(score))
         for image, score, fold in zip(indices.tolist(), scores, folds.tolist(), strict=True)
     ]
     write_csv(path, PREDICTION_COLUMNS, rows)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from server.contract import ModelSpec
 from training.config import TrainConfig
-from training.data import ImageFolder
+from training.data import ImageSet
 from training.evaluate import (
     Bools,
     Floats,
@@ -123,7 +123,7 @@ def write_reference(
 
 def render_report(
     spec: ModelSpec,
-    images: ImageFolder,
+    images: ImageSet,
     split: NDArray[np.int64],
     figures: Mapping[str, Figure],
     confusion: Mapping[str, int],

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.data import compute_fingerprint, decode_images, list_images
+from training.data import compute_fingerprint, decode_images, list_data
 from training.errors import TrainingError
 from training.folds import train_folds
 from training.held_out import train_network
@@ -30,15 +30,15 @@ def train(config: TrainConfig) -> Path:
     """
     if is_finished(config):
         return config.out
-    images = list_images(config.data)
+    images = list_data(config)
     if config.positive not in images.labels:
-        raise TrainingError(f"--positive {config.positive} is not among the class folders: {', '.join(images.labels)}")
+        raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")
     with open_run_folder(config) as folder:
         config = replace(config, resume=False)  # how often a run was stopped is not part of what it is
         store, digests = decode_images(images, folder, Progress("decoding"))
         with store:
             record_run(config, folder, compute_fingerprint(images.files, digests))
-            data = group_data(config, images, store, digests)
+            data = group_data(images, store, digests)
             if config.folds:
                 train_folds(config, data, folder)
             else:
