@@ -13,11 +13,12 @@ from server.contract import is_identifier
 from training.augment import AUGMENTATIONS
 from training.errors import TrainingError
 from training.flags import require
-from training.models import MODELS
+from training.models import BACKBONES, MODELS
 from training.operating_point import parse_rule
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 CLASS_WEIGHTS = ("balanced", "none")
+MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
 
@@ -75,7 +76,18 @@ class TrainConfig(DataConfig):
     """Run folder to write; it must not exist."""
 
     model: str = field(default="cnn", metadata={"choices": tuple(MODELS)})
-    """Network to train."""
+    """Network to train: the paper's CNN, or a dense head on ResNet-50."""
+
+    weights: str = "imagenet"
+    """What resnet50 starts with: imagenet (Keras's file in ~/.keras/models; nothing is downloaded), a file of ResNet-50
+    weights without top (.h5), a model of an earlier run (.keras or .h5), or none (random: for tests only)."""
+
+    unfreeze: int = 0
+    """Stages of resnet50 that are trained with its head at a tenth of the rate, from the last: 0 to 4. At 0, the frozen
+    network judges each image once and the head learns from that."""
+
+    views: int = 4
+    """Variations of each image that a frozen resnet50 judges; the first is the image as it is."""
 
     epochs: int = 20
     """Most passes over the training images."""
@@ -137,7 +149,7 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "patience", "views"):
             require(getattr(self, name) >= 1, name, "must be at least 1")
         require(self.seed >= 0, "seed", "must not be negative")
         parse_rule(self.operating_point)
@@ -156,6 +168,10 @@ class TrainConfig(DataConfig):
             ("class_weights", CLASS_WEIGHTS),
         ):
             require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
+        require(0 <= self.unfreeze <= MOST_STAGES, "unfreeze", f"must be between 0 and {MOST_STAGES}")
+        for name in ("weights", "unfreeze", "views"):
+            is_default = getattr(self, name) == getattr(TrainConfig, name)
+            require(is_default or self.model in BACKBONES, name, f"is for --model {' or '.join(BACKBONES)}")
 
 
 @dataclass(frozen=True, kw_only=True)

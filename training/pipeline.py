@@ -45,9 +45,7 @@ def make_training_batches(
     a pass follow from the seed and the number of the epoch alone, so that a run which goes on at epoch 3 sees what it
     would have seen without the break.
     """
-    counts = np.bincount(targets, minlength=2)
-    weights = len(targets) / (len(counts) * np.maximum(counts, 1)) if balanced else np.ones(len(counts))
-    class_weights = tf.constant(weights, tf.float32)
+    class_weights = tf.constant(weigh_classes(targets, balanced=balanced))
 
     def shuffle_pass(epoch: tf.Tensor) -> tf.data.Dataset:
         pass_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -69,6 +67,13 @@ def make_training_batches(
 
     passes = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(shuffle_pass)
     return passes.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(PREFETCHED_BATCHES)
+
+
+def weigh_classes(targets: NDArray[np.int64], *, balanced: bool) -> NDArray[np.float32]:
+    """Returns the weight [classes] of each class in the loss: such that all count the same, or 1."""
+    counts = np.bincount(targets, minlength=2)
+    weights = len(targets) / (len(counts) * np.maximum(counts, 1)) if balanced else np.ones(len(counts))
+    return weights.astype(np.float32)
 
 
 def read_batch(store: PixelStore, indices: tf.Tensor) -> tf.Tensor:
