@@ -16,6 +16,7 @@ from training.flags import require
 from training.models import MODELS
 from training.operating_point import parse_rule
 
+NEAR_DUPLICATES = ("join", "report")
 PRECISIONS = ("float32", "mixed_bfloat16")
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
@@ -106,6 +107,12 @@ class TrainConfig(DataConfig):
     test: float = 0.15
     """Share of the images that is held out for the figures of the report."""
 
+    split: Path | None = None
+    """split.csv of an earlier run, whose split is used again; --validation and --test do not matter then."""
+
+    near_duplicates: str = field(default="join", metadata={"choices": NEAR_DUPLICATES})
+    """What to do with images of different patients that look the same: join keeps them in one split, report warns."""
+
     operating_point: str = "paper"
     """How the decision threshold is chosen on validation patients: paper (0.05), sensitivity=0.95 or another share,
     youden, or a number."""
@@ -131,7 +138,13 @@ class TrainConfig(DataConfig):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
             require(is_identifier(getattr(self, name)), name, "must be made of letters, digits, '-', '_' and '.'")
-        for name, choices in (("model", MODELS), ("augment", AUGMENTATIONS), ("precision", PRECISIONS)):
+        choices_of = {
+            "model": MODELS,
+            "augment": AUGMENTATIONS,
+            "precision": PRECISIONS,
+            "near_duplicates": NEAR_DUPLICATES,
+        }
+        for name, choices in choices_of.items():
             require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
 
 

@@ -34,7 +34,7 @@ from training.evaluate import (
 from training.flags import flag_of
 from training.split import SPLITS
 
-PATH_FLAGS = ("data", "out")
+PATH_FLAGS = ("data", "out", "split")
 """Flags that say where things are on one machine; they are not recorded."""
 
 
@@ -82,7 +82,7 @@ def recorded_flags(config: TrainConfig) -> str:
     for name, value in asdict(config).items():
         if value is True:
             words.append(flag_of(name))
-        elif value is not False and name not in (*PATH_FLAGS, "notes"):
+        elif value not in (False, None) and name not in (*PATH_FLAGS, "notes"):
             words += [flag_of(name), str(value)]
     return shlex.join(words)
 

@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from training.config import TrainConfig
 from training.data import ImageSet, PixelStore, write_csv
+from training.duplicates import find_near_duplicates
 from training.errors import TrainingError
+from training.labels import read_rows, require_columns
 
 SPLITS = ("train", "validation", "test")
+NAMED_PAIRS = 3
+"""Near-duplicates that a warning names; it counts the rest."""
 
 LEAKAGE_WARNING = (
     "WARNING: no patient ids. Slices of one person may be in training and in test at once: leakage between the splits "
@@ -46,17 +50,29 @@ class Data:
 def split_data(
     config: TrainConfig, images: ImageSet, store: PixelStore, digests: tuple[str, ...], folder: Path
 ) -> Data:
-    """Splits the images by patient, asserts that nothing is in two splits, and writes ``split.csv``."""
+    """Splits the images by patient, asserts that nothing is in two splits, and writes ``split.csv``.
+
+    Raises:
+        TrainingError: when a split would lack a class, or --split does not fit the images.
+    """
     warnings = [*([] if images.has_patients else [LEAKAGE_WARNING]), *images.warnings]
     copies = len(digests) - len(set(digests))
     if copies:
         warnings.append(f"{copies:,} images are copies of others, byte for byte; copies are kept in one split")
     contradictions = len(set(zip(digests, images.targets.tolist(), strict=True))) - len(set(digests))
     if contradictions:
-        warnings.append(f"WARNING: {contradictions:,} images are in both class folders: one label is wrong")
+        warnings.append(f"WARNING: {contradictions:,} images have copies with the other label: one label is wrong")
     groups = join_groups(images.patients, digests)
-    split = split_groups(groups, images.targets, config.validation, config.test, config.seed, labels=images.labels)
+    pairs = find_near_duplicates(store.small, groups)
+    if config.split:
+        split = read_split(config.split, images, digests)
+    else:
+        if config.near_duplicates == "join":
+            groups = join_groups(images.patients, digests, pairs)
+        split = split_groups(groups, images.targets, config.validation, config.test, config.seed, labels=images.labels)
     assert_disjoint(split, patient=images.patients, digest=digests)
+    if len(pairs):
+        warnings.append(describe_pairs(pairs, images.files, split))
 
     rows = zip(images.files, images.targets, images.patients, digests, split, strict=True)
     write_csv(
@@ -70,10 +86,57 @@ def split_data(
     return data
 
 
-def join_groups(patients: Sequence[str | None], digests: Sequence[str]) -> NDArray[np.int64]:
-    """Returns a group number per image: the same patient or the same bytes make the same group.
+def describe_pairs(pairs: NDArray[np.int64], files: Sequence[str], split: NDArray[np.int64]) -> str:
+    """Returns one line about near-duplicates of different patients; those in different splits come first."""
+    apart = split[pairs[:, 0]] != split[pairs[:, 1]]
+    ordered = pairs[np.argsort(~apart, kind="stable")]
+    examples = "; ".join(f"{files[first]} and {files[second]}" for first, second in ordered[:NAMED_PAIRS])
+    many = f"{len(pairs):,} {'pair' if len(pairs) == 1 else 'pairs'} of images of different patients look the same"
+    if apart.any():
+        return f"WARNING: {many}, {apart.sum():,} of them in different splits: {examples}"
+    return f"{many} and are kept in one split: {examples}"
+
+
+def read_split(path: Path, images: ImageSet, digests: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the split [N] of the images as a run's ``split.csv`` has it, index into ``SPLITS``.
+
+    Raises:
+        TrainingError: when an image is not in the file, has other bytes there, a patient is in two splits, or a split
+            lacks a class.
+    """
+    columns, rows = read_rows(path)
+    require_columns(path, columns, "file", "sha256", "split")
+    recorded = {row["file"]: (row["sha256"], row["split"]) for _, row in rows}
+    missing = [file for file in images.files if file not in recorded]
+    if missing:
+        raise TrainingError(f"--split {path} does not have {len(missing):,} of the images: {missing[0]}, …")
+    split = np.empty(len(images.files), np.int64)
+    for index, (file, digest) in enumerate(zip(images.files, digests, strict=True)):
+        known_digest, name = recorded[file]
+        if known_digest != digest:
+            raise TrainingError(f"--split {path} is about another {file}: its SHA-256 there is not that of the image")
+        if name not in SPLITS:
+            raise TrainingError(f"--split {path}: the split of {file} is {name!r}, not one of {', '.join(SPLITS)}")
+        split[index] = SPLITS.index(name)
+    try:
+        assert_disjoint(split, patient=images.patients, digest=digests)
+    except AssertionError as error:
+        raise TrainingError(f"--split {path} cannot be used: {error}") from None
+    require_classes(split, images.targets, SPLITS, join_groups(images.patients, digests), images.labels, "make another")
+    return split
+
+
+def join_groups(
+    patients: Sequence[str | None], digests: Sequence[str], pairs: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Returns a group number per image: the same patient, the same bytes or a pair make the same group.
 
     Joined transitively: two patients that share a file are one group.
+
+    Args:
+        patients: [N], None where not known.
+        digests: [N], SHA-256 of each file.
+        pairs: [P, 2], images that belong together, such as near-duplicates.
     """
     parents = list(range(len(patients)))
 
@@ -87,6 +150,8 @@ def join_groups(patients: Sequence[str | None], digests: Sequence[str]) -> NDArr
     for image, (patient, digest) in enumerate(zip(patients, digests, strict=True)):
         for key in (("digest", digest), *([("patient", patient)] if patient is not None else [])):
             parents[find_root(image)] = find_root(first.setdefault(key, image))
+    for first_image, second_image in pairs.tolist() if pairs is not None else ():
+        parents[find_root(second_image)] = find_root(first_image)
     roots = [find_root(image) for image in range(len(parents))]
     return np.unique(roots, return_inverse=True)[1].astype(np.int64)
 
