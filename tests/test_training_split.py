@@ -200,7 +200,7 @@ def test_written_split_is_used_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\n3.png,", "\n33.png,", r"does not have 1 of the images: 3\.png"),
+        ("\n3.png,", "\n33.png,", r"lacks 1 image; the first: 3\.png"),
         (",train", ",training", r"the split of \d+\.png is 'training', not one of train, validation, test"),
         (",test", ",train", "no image of class normal is left for test"),
         (hashlib.sha256(b"3.png").hexdigest(), "0" * 64, r"is about another 3\.png"),

@@ -149,6 +149,30 @@ class TrainConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditConfig(ListingConfig):
+    """Settings of ``python -m training audit``."""
+
+    data: Path = field(metadata={"positional": True})
+    """Folder with one folder of PNG or JPEG slices per class, or with a labels.csv."""
+
+    out: Path = Path("audit")
+    """Folder for audit.md and audit.png; earlier ones in it are not overwritten."""
+
+    strict: bool = False
+    """Fail with exit code 2 when an image cannot be decoded; otherwise such images are listed and left out."""
+
+    json: bool = False
+    """Print everything as JSON."""
+
+    seed: int = 7
+    """Seed of the leakage test's folds."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.seed >= 0, "seed", "must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhantomConfig:
     """Settings of ``python -m training phantom``."""
 

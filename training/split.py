@@ -19,6 +19,7 @@ from training.data import ImageSet, PixelStore, write_csv
 from training.duplicates import find_near_duplicates
 from training.errors import TrainingError
 from training.labels import read_rows, require_columns
+from training.wording import count_nouns
 
 SPLITS = ("train", "validation", "test")
 NAMED_PAIRS = 3
@@ -91,7 +92,7 @@ def describe_pairs(pairs: NDArray[np.int64], files: Sequence[str], split: NDArra
     apart = split[pairs[:, 0]] != split[pairs[:, 1]]
     ordered = pairs[np.argsort(~apart, kind="stable")]
     examples = "; ".join(f"{files[first]} and {files[second]}" for first, second in ordered[:NAMED_PAIRS])
-    many = f"{len(pairs):,} {'pair' if len(pairs) == 1 else 'pairs'} of images of different patients look the same"
+    many = f"{count_nouns(len(pairs), 'pair')} of images of different patients look the same"
     if apart.any():
         return f"WARNING: {many}, {apart.sum():,} of them in different splits: {examples}"
     return f"{many} and are kept in one split: {examples}"
@@ -109,7 +110,7 @@ def read_split(path: Path, images: ImageSet, digests: Sequence[str]) -> NDArray[
     recorded = {row["file"]: (row["sha256"], row["split"]) for _, row in rows}
     missing = [file for file in images.files if file not in recorded]
     if missing:
-        raise TrainingError(f"--split {path} does not have {len(missing):,} of the images: {missing[0]}, …")
+        raise TrainingError(f"--split {path} lacks {count_nouns(len(missing), 'image')}; the first: {missing[0]}")
     split = np.empty(len(images.files), np.int64)
     for index, (file, digest) in enumerate(zip(images.files, digests, strict=True)):
         known_digest, name = recorded[file]
@@ -301,7 +302,7 @@ def require_classes(
     name = labels[label] if labels else f"{label + 1} of {classes}"
     raise TrainingError(
         f"too few patients or images to split: no image of class {name} is left for {names[part]}; the class has "
-        f"{people:,} {'patient' if people == 1 else 'patients'} (images that belong together count as one); {advice}"
+        f"{count_nouns(people, 'patient')} (images that belong together count as one); {advice}"
     )
 
 
