@@ -72,7 +72,7 @@ def plot_slices(axes: Axes, audit: Audit) -> None:
         color=COLOURS,
     )
     axes.set(xlabel="slices of a patient", ylabel="patients", title="Slices per patient")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend above the bars
     axes.legend(loc="upper left")
