@@ -1,4 +1,4 @@
-"""The command line: ``python -m training`` trains; ``phantom`` and ``score`` are its sub-commands."""
+"""The command line: ``python -m training`` trains; ``evaluate``, ``card`` and ``phantom`` are its sub-commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from training.config import CardConfig, PhantomConfig, ScoreConfig, TrainConfig
+from training.config import CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
 from training.flags import add_flags, read_flags
 from training.noise import hide_import_noise
@@ -21,16 +21,17 @@ Ctrl-C ends the training and keeps the best epoch so far.
 
 other commands:
   python -m training phantom --help   write synthetic slices
-  python -m training score --help     judge a server's answers on labelled images
+  python -m training evaluate --help  judge a model, or a running server, on labelled images
   python -m training card --help      write the model card of a run again, with more facts
 """
 PHANTOM_EPILOG = """example:
   python -m training phantom --out phantom --count 2000 --seed 7
 """
-SCORE_EPILOG = """example:
-  python -m client scans --json > answers.jsonl
-  python -m training score --predictions answers.jsonl --labels labels.csv --label-column hemorrhage \\
-      --exclude-column blank --trivial-column brain_fraction
+EVALUATE_EPILOG = """examples:
+  python -m training evaluate runs/first --data scans --split runs/first/split.csv
+  python -m training evaluate models/stroke-cnn/1 --data scans --out evaluations/first
+  python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
+      --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
 """
 CARD_EPILOG = """example:
   python -m training card runs/first --facts facts.json
@@ -46,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted with nothing to keep.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments[:1] in (["phantom"], ["score"], ["card"]) else "train"
-    run = {"train": run_train, "phantom": run_phantom, "score": run_score, "card": run_card}[command]
+    command = arguments.pop(0) if arguments[:1] in (["phantom"], ["evaluate"], ["card"]) else "train"
+    run = {"train": run_train, "phantom": run_phantom, "evaluate": run_evaluate, "card": run_card}[command]
     try:
         run(arguments)
     except TrainingError as error:
@@ -92,12 +93,13 @@ def run_phantom(arguments: Sequence[str]) -> None:
     print(config.out)
 
 
-def run_score(arguments: Sequence[str]) -> None:
-    from training.score import score
+def run_evaluate(arguments: Sequence[str]) -> None:
+    parser = make_parser("python -m training evaluate", "Judge a model on labelled images.", EVALUATE_EPILOG)
+    add_flags(parser, EvaluateConfig)
+    config = read_flags(parser.parse_args(arguments), EvaluateConfig)
+    from training.judgement import judge_folder
 
-    parser = make_parser("python -m training score", "Judge a server's answers on labelled images.", SCORE_EPILOG)
-    add_flags(parser, ScoreConfig)
-    print(score(read_flags(parser.parse_args(arguments), ScoreConfig)), end="")
+    print(judge_folder(config), end="")
 
 
 def run_card(arguments: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from training.fit import fit_network
 from training.models import MODELS
 from training.monitor import CHECKPOINT
 from training.progress import Progress
-from training.results import write_results
+from training.results import calibrate_network, write_results
 from training.split import split_data
 
 MODEL_FILES = ("brain_stroke_model.h5", "brain_stroke_model.keras")
@@ -49,9 +49,10 @@ def train(config: TrainConfig) -> Path:
             # The model is plain float32, whatever arithmetic the training used.
             model = MODELS[config.model]("float32")
             model.set_weights(fit.weights)
+            calibration = calibrate_network(config, data, model)
             for name in MODEL_FILES:
                 model.save(folder / name)
-            write_results(config, data, fit, model, folder)
+            write_results(config, data, fit, model, calibration, folder)
         (folder / CHECKPOINT).unlink()
     return config.out
 
