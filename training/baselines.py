@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from training.evaluate import Nearest, score_trivially
 from training.evaluation import Floats
-from training.nearest import find_nearest_labels, shrink
+from training.nearest import FOLDS, find_nearest_labels, shrink
+from training.split import assign_folds
 
 CHUNK = 256
 """Images that are in memory at once: 16 MB of 256 x 256 pixels."""
@@ -51,3 +52,28 @@ def judge_nearest(
     learned, judged = order[: len(train)], order[len(train) :]
     answers = find_nearest_labels(small[learned], targets[learned], small[judged])
     return Nearest(is_right, float((answers == targets[judged]).mean()))
+
+
+def judge_nearest_within(
+    small: NDArray[np.float32], targets: NDArray[np.int64], groups: NDArray[np.int64], *, seed: int
+) -> Nearest:
+    """Judges the nearest neighbour by cross-validation within a set of images, for want of training images.
+
+    Args:
+        small: float32 [N, D], tiny images.
+        targets: [N], their classes.
+        groups: [N], person of each image, 0 to G-1: other people are on the other side of a fold.
+        seed: seed of both splits.
+
+    Raises:
+        TrainingError: when there are fewer people of a class than folds.
+    """
+    is_right = []
+    for people in (groups, np.arange(len(targets))):
+        fold = assign_folds(people, targets, FOLDS, seed)
+        answers = np.empty_like(targets)
+        for index in range(FOLDS):
+            held_out = fold == index
+            answers[held_out] = find_nearest_labels(small[~held_out], targets[~held_out], small[held_out])
+        is_right.append(answers == targets)
+    return Nearest(is_right[0], float(is_right[1].mean()))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 BINS = 15
-"""Bins of equal width over [0, 1], as usual for the expected calibration error (Guo et al. 2017, section 3)."""
+"""Bins of equal width over [0, 1], as usual for the expected calibration error (Guo et al. 2017, 3)."""
 
 TEMPERATURES = (0.25, 20.0)
 """Bounds of the fit. Validation images that are told apart without an error have no best temperature: the colder, the
@@ -89,7 +89,7 @@ def compute_loss(probabilities: NDArray[np.floating], targets: NDArray[np.int64]
 
 
 def fit_temperature(probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
-    """Returns the temperature in ``TEMPERATURES`` with the lowest negative log-likelihood (Guo et al. 2017, section 4.2).
+    """Returns the temperature in ``TEMPERATURES`` with the lowest negative log-likelihood (Guo et al. 2017, 4.2).
 
     Args:
         probabilities: [N, C], softmax output on validation images; above 1 it was too sure of itself.

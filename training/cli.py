@@ -1,4 +1,4 @@
-"""The command line: ``python -m training`` trains; ``audit``, ``phantom`` and ``score`` are its sub-commands."""
+"""The command line: ``python -m training`` trains; ``audit``, ``evaluate``, ``card`` and ``phantom`` come after it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from training.config import AuditConfig, CardConfig, PhantomConfig, ScoreConfig, TrainConfig
+from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
 from training.flags import add_flags, read_flags
 from training.noise import hide_import_noise
@@ -25,7 +25,7 @@ same result as without the break.
 other commands:
   python -m training audit --help     look for leaks and shortcuts in a data set before training on it
   python -m training phantom --help   write synthetic slices
-  python -m training score --help     judge a server's answers on labelled images
+  python -m training evaluate --help  judge a model, or a running server, on labelled images
   python -m training card --help      write the model card of a run again, with more facts
 """
 AUDIT_EPILOG = """examples:
@@ -39,10 +39,11 @@ image cannot be decoded.
 PHANTOM_EPILOG = """example:
   python -m training phantom --out phantom --count 2000 --seed 7
 """
-SCORE_EPILOG = """example:
-  python -m client scans --json > answers.jsonl
-  python -m training score --predictions answers.jsonl --labels labels.csv --label-column hemorrhage \\
-      --exclude-column blank --trivial-column brain_fraction
+EVALUATE_EPILOG = """examples:
+  python -m training evaluate runs/first --data scans --split runs/first/split.csv
+  python -m training evaluate models/stroke-cnn/1 --data scans --out evaluations/first
+  python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
+      --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
 """
 CARD_EPILOG = """example:
   python -m training card runs/first --facts facts.json
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted without a result.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands = {"audit": run_audit, "phantom": run_phantom, "score": run_score, "card": run_card}
+    commands = {"audit": run_audit, "phantom": run_phantom, "evaluate": run_evaluate, "card": run_card}
     run = commands[arguments.pop(0)] if arguments and arguments[0] in commands else run_train
     try:
         run(arguments)
@@ -112,12 +113,13 @@ def run_phantom(arguments: Sequence[str]) -> None:
     print(config.out)
 
 
-def run_score(arguments: Sequence[str]) -> None:
-    from training.score import score
+def run_evaluate(arguments: Sequence[str]) -> None:
+    parser = make_parser("python -m training evaluate", "Judge a model on labelled images.", EVALUATE_EPILOG)
+    add_flags(parser, EvaluateConfig)
+    config = read_flags(parser.parse_args(arguments), EvaluateConfig)
+    from training.judgement import judge_folder
 
-    parser = make_parser("python -m training score", "Judge a server's answers on labelled images.", SCORE_EPILOG)
-    add_flags(parser, ScoreConfig)
-    print(score(read_flags(parser.parse_args(arguments), ScoreConfig)), end="")
+    print(judge_folder(config), end="")
 
 
 def run_card(arguments: Sequence[str]) -> None:

@@ -23,6 +23,9 @@ MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
 
+PARTS = ("test", "all")
+"""Images of a split that can be judged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListingConfig:
@@ -235,32 +238,45 @@ class PhantomConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
-    """Settings of ``python -m training score``."""
+class EvaluateConfig(DataConfig):
+    """Settings of ``python -m training evaluate``."""
 
-    predictions: Path
-    """JSON lines, as `python -m client DIR --json` prints them."""
-
-    labels: Path
-    """CSV file with a header line and one line per image."""
-
-    file_column: str = "file"
-    """Column with the file's name; folders before it are ignored."""
-
-    label_column: str = "label"
-    """Column with 1 or the positive label for positive images, anything else for the others."""
-
-    exclude_column: str | None = None
-    """Column that marks images to leave out with 1."""
-
-    trivial_column: str | None = None
-    """Column with a number that needs no model, such as the share of brain: the baseline to beat."""
+    model: str = field(metadata={"positional": True})
+    """Run folder, .keras or .h5 file with its spec.json beside it, model folder, .onnx file, or HOST:PORT of a running
+    server."""
 
     positive: str = "stroke"
-    """Label whose probability is judged."""
+    """Label of the positive images in DATA; where there is none of that name, 1."""
+
+    split: Path | None = None
+    """split.csv of the run that made the model: only images of --part are judged, and its training images are what the
+    nearest neighbour learns from."""
+
+    part: str = field(default="test", metadata={"choices": PARTS})
+    """Images of --split to judge."""
+
+    trivial_column: str | None = None
+    """Column of labels.csv with a number that needs no model, such as the share of brain, to take for the trivial score
+    instead of the share of mid-grey pixels."""
+
+    subset: tuple[str, ...] = ()
+    """Parts of the images to judge as well, each by a number in labels.csv: 'brain_fraction>=0.05', or with <=, >, <
+    or =."""
+
+    prevalence: tuple[float, ...] = (0.02, 0.05, 0.15, 0.38)
+    """Prevalences at which PPV and NPV are restated."""
 
     out: Path | None = None
-    """Markdown file to write as well."""
+    """Folder to write evaluation.md, evaluation.json, predictions.csv and plots to; it must not exist or be empty."""
+
+    json: bool = False
+    """Print JSON instead of Markdown."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.part in PARTS, "part", f"must be one of {', '.join(PARTS)}")
+        for share in self.prevalence:
+            require(0 < share < 1, "prevalence", "must be between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)

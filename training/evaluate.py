@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss
 
-from training.bootstrap import Ratio, Statistic, bootstrap_intervals
+from training.bootstrap import Ratio, Statistic, bootstrap_intervals, wilson_interval
 from training.calibration import bin_reliability, compute_calibration_error, weighted_calibration_error
 from training.decision import (
     count_confusion,
@@ -144,7 +144,7 @@ def evaluate(
     scores, positive, groups = judged.scores, judged.positive, judged.groups
     if not has_both(positive):
         raise TrainingError(
-            f"all {len(positive):,} images to evaluate are {'positive' if positive.any() else 'negative'}; figures need "
+            f"all {len(positive):,} images of {data} are {'positive' if positive.any() else 'negative'}; figures need "
             "both classes: check --positive and --label-column"
         )
     values, statistics = measure_level(scores, positive, decision.threshold)
@@ -158,6 +158,7 @@ def evaluate(
         beside["restated"] = weighted_restated(weighted_decision(scores, positive, decision.threshold), prevalences)
     ends = bootstrap_intervals({**statistics, **beside, "curves": weighted_curves(scores, positive)}, groups)
     ends["average_precision"] = ends["curves"][:, 0]
+    widen_certain(ends, values, scores, positive, groups, decision.threshold)
     roc_ends, precision_ends = np.split(ends["curves"][:, 1:], 2, axis=1)
     if majority_positive is None:
         majority_positive = bool(positive.mean() > 0.5)
@@ -181,7 +182,7 @@ def evaluate(
             trivial_name=trivial_name,
         ),
         restated=tuple(
-            restate(values, share, ends["restated"][:, 2 * index : 2 * index + 2])
+            restate(values, ends, share, ends["restated"][:, 2 * index : 2 * index + 2])
             for index, share in enumerate(prevalences)
         ),
         roc=Band(GRID, trace_roc(scores, positive), *roc_ends),
@@ -229,6 +230,7 @@ def measure_people(scores: Floats, positive: Bools, threshold: float, top_k: int
     values, statistics = measure_level(scores, positive, threshold)
     ends = bootstrap_intervals({**statistics, "curves": weighted_curves(scores, positive)}, np.arange(len(scores)))
     ends["average_precision"] = ends["curves"][:, 0]
+    widen_certain(ends, values, scores, positive, np.arange(len(scores)), threshold)
     return PatientLevel(
         count=len(scores),
         positives=int(positive.sum()),
@@ -239,15 +241,53 @@ def measure_people(scores: Floats, positive: Bools, threshold: float, top_k: int
     )
 
 
+def widen_certain(
+    ends: dict[str, Floats],
+    values: Mapping[str, float],
+    scores: Floats,
+    positive: Bools,
+    groups: NDArray[np.int64],
+    threshold: float,
+) -> None:
+    """Replaces the intervals of shares that are 0 or 1 by Wilson's, with people as the count.
+
+    No resample of answers that are all right has a wrong one, so that the bootstrap would claim certainty: where 31 of
+    31 were found, a sensitivity of 0.89 is still within the interval.
+    """
+    called = scores > threshold
+    among = {
+        "sensitivity": positive,
+        "specificity": ~positive,
+        "ppv": called,
+        "npv": ~called,
+        "accuracy": np.ones(len(scores), bool),
+    }
+    for name, images in among.items():
+        if values[name] in (0.0, 1.0):
+            people = len(np.unique(groups[images]))
+            ends[name] = np.array(wilson_interval(round(values[name] * people), people))
+
+
 def make_figure(value: float, ends: Floats) -> Figure:
     return Figure(value, float(ends[0]), float(ends[1]))
 
 
-def restate(values: Mapping[str, float], prevalence: float, ends: Floats) -> Restated:
-    """Restates PPV and NPV at a prevalence; ``ends`` [2, 2] are low and high of both."""
+def restate(values: Mapping[str, float], ends: Mapping[str, Floats], prevalence: float, drawn: Floats) -> Restated:
+    """Restates PPV and NPV at a prevalence.
+
+    Args:
+        values: sensitivity and specificity.
+        ends: low and high of both, [2] each.
+        prevalence: in (0, 1).
+        drawn: [2, 2], low and high of PPV and NPV by bootstrap. Where sensitivity or specificity is 0 or 1 it
+            claims certainty (``widen_certain``); then both at their low and both at their high end count, which is
+            wider, since PPV and NPV grow with both.
+    """
     rates = np.array([values["sensitivity"]]), np.array([values["specificity"]])
     ppv, npv = restate_values(*rates, prevalence)
-    return Restated(prevalence, make_figure(float(ppv[0]), ends[:, 0]), make_figure(float(npv[0]), ends[:, 1]))
+    if {values["sensitivity"], values["specificity"]} & {0.0, 1.0}:
+        drawn = np.stack(restate_values(ends["sensitivity"], ends["specificity"], prevalence), axis=1)
+    return Restated(prevalence, make_figure(float(ppv[0]), drawn[:, 0]), make_figure(float(npv[0]), drawn[:, 1]))
 
 
 def score_trivially(images: NDArray[np.uint8]) -> Floats:
