@@ -11,10 +11,10 @@ import pytest
 
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import PhantomConfig, ScoreConfig, TrainConfig
+from training.config import AuditConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.flags import describe_fields
 
-CONFIGS = (TrainConfig, PhantomConfig, ScoreConfig)
+CONFIGS = (TrainConfig, AuditConfig, PhantomConfig, EvaluateConfig)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -23,7 +23,9 @@ def test_every_setting_is_described(config: type) -> None:
     assert set(describe_fields(config)) == {config_field.name for config_field in fields(config)}
 
 
-@pytest.mark.parametrize("command", [[], ["phantom"], ["score"]], ids=["train", "phantom", "score"])
+@pytest.mark.parametrize(
+    "command", [[], ["audit"], ["phantom"], ["evaluate"]], ids=["train", "audit", "phantom", "evaluate"]
+)
 def test_help_has_an_example_and_needs_no_tensorflow(command: list[str]) -> None:
     """Help answers without loading TensorFlow, which takes seconds."""
     code = (
@@ -33,7 +35,7 @@ def test_help_has_an_example_and_needs_no_tensorflow(command: list[str]) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"example{'' if command else 's'}:\n  python -m" in done.stdout
+    assert f"example{'' if command in (['phantom'], ['score']) else 's'}:\n  python -m" in done.stdout
 
 
 def test_package_runs_as_a_module() -> None:
@@ -68,7 +70,7 @@ def test_bad_flag_is_named(flags: list[str], message: str, capsys: pytest.Captur
     ("flags", "message"),
     [
         (["--data", "missing"], "missing is not a folder"),
-        (["--positive", "bleed"], "--positive bleed is not among the class folders: normal, stroke"),
+        (["--positive", "bleed"], "--positive bleed is not among the labels: normal, stroke"),
         (["--out", "data"], "data exists; name another run folder"),
         (["--out", "data/normal/0 (1).png/run"], "data/normal/0 (1).png"),
     ],
@@ -117,7 +119,3 @@ def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_missing_predictions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that does not exist is one line with its name."""
-    assert main(["score", "--predictions", str(tmp_path / "none.jsonl"), "--labels", "labels.csv"]) == 2
-    assert "none.jsonl: No such file" in capsys.readouterr().err

@@ -1,106 +1,167 @@
-"""Figures of merit, and ``python -m training score``, which puts them beside a server's answers."""
+"""Everything that is measured of a model: each figure by hand on a few answers, intervals over people, what chooses."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.config import ScoreConfig
+from training.baselines import judge_nearest
 from training.errors import TrainingError
-from training.evaluate import (
-    bootstrap_interval,
-    compute_auc,
-    compute_matched_auc,
-    count_confusion,
-    score_trivially,
-    weighted_auc,
-    weighted_share,
-    wilson_interval,
+from training.evaluate import Decision, Nearest, choose_decision, evaluate, score_trivially
+from training.evaluation import Evaluation, Judged
+
+SCORES = np.array([0.9, 0.6, 0.3, 0.7, 0.2, 0.1])
+POSITIVE = np.array([True, True, True, False, False, False])
+
+
+def make_judged(
+    scores: np.ndarray = SCORES,
+    positive: np.ndarray = POSITIVE,
+    groups: np.ndarray | None = None,
+    *,
+    has_patients: bool = True,
+) -> Judged:
+    groups = np.arange(len(scores)) if groups is None else groups
+    files = tuple(f"{index}.png" for index in range(len(scores)))
+    return Judged(files, scores, positive, groups, np.linspace(0, 1, len(scores)), has_patients)
+
+
+def measure(judged: Judged, decision: Decision | None = None, **options: object) -> Evaluation:
+    return evaluate(judged, decision or Decision(0.5, "0.5"), model="m", data="d", **options)  # type: ignore[arg-type]
+
+
+def make_people(people: int = 40, slices: int = 10, seed: int = 2) -> Judged:
+    """People whose slices are all alike: what one slice says, all of them say."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(people), slices)
+    positive = groups % 2 == 0
+    logits = np.repeat(rng.normal(size=people), slices) + positive
+    return make_judged(1 / (1 + np.exp(-logits)), positive, groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("auc", 7 / 9),  # of 3 x 3 pairs, (0.6, 0.7) and (0.3, 0.7) are in the wrong order
+        ("average_precision", (1 / 1 + 2 / 3 + 3 / 4) / 3),
+        ("sensitivity", 2 / 3),
+        ("specificity", 2 / 3),
+        ("ppv", 2 / 3),
+        ("npv", 2 / 3),
+        ("f1", 2 / 3),
+        ("accuracy", 4 / 6),
+        ("brier", (0.1**2 + 0.4**2 + 0.7**2 + 0.7**2 + 0.2**2 + 0.1**2) / 6),
+        ("ece", (0.1 + 0.4 + 0.7 + 0.7 + 0.2 + 0.1) / 6),
+    ],
 )
-from training.score import score
+def test_figure_by_hand(name: str, value: float) -> None:
+    """Each figure of six answers, at a threshold of 0.5, is what paper and pencil give."""
+    assert measure(make_judged()).slices.figures[name].value == pytest.approx(value)
 
 
-def count_auc_pairs(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The AUC by its definition, pair by pair."""
-    pairs = [(p > n) + (p == n) / 2 for p in scores[positive] for n in scores[~positive]]
-    return float(np.mean(pairs))
+def test_headline_stands_beside_what_needs_no_model() -> None:
+    """Majority, trivial score, nearest neighbour, its leaking figure and the matched AUC are all there."""
+    evaluation = measure(make_people(), nearest=Nearest(np.arange(400) % 4 > 0, 0.93), majority_positive=True)
+    baselines = evaluation.baselines
+    assert baselines.majority_accuracy == 0.5
+    assert 0 <= baselines.trivial_auc.low <= baselines.trivial_auc.value <= baselines.trivial_auc.high <= 1
+    assert baselines.nearest_accuracy is not None
+    assert baselines.nearest_accuracy.value == 0.75
+    assert baselines.nearest_random_accuracy == 0.93
+    assert "matched_auc" in evaluation.slices.figures
 
 
-def test_auc_counts_ties_half() -> None:
-    """The AUC is the share of ordered pairs, also where many scores are equal."""
-    rng = np.random.default_rng(0)
-    scores, positive = rng.integers(0, 5, 80) / 4, rng.random(80) < 0.4
-    assert compute_auc(scores, positive) == pytest.approx(count_auc_pairs(scores, positive))
+@pytest.mark.parametrize(("majority", "accuracy"), [(None, 4 / 6), (True, 2 / 6), (False, 4 / 6)])
+def test_majority_is_that_of_the_training_images(majority: bool | None, accuracy: float) -> None:
+    """What is more frequent in training may be rarer here; where that is not known, the images themselves decide."""
+    judged = make_judged(positive=np.array([True, False, True, False, False, False]))
+    assert measure(judged, majority_positive=majority).baselines.majority_accuracy == pytest.approx(accuracy)
 
 
-def test_weighted_auc_is_that_of_repeated_images() -> None:
-    """A weight of 3 is the same as the image three times."""
-    scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, True, False, True])
-    times = np.array([3, 1, 2, 0])
-    repeated = compute_auc(np.repeat(scores, times), np.repeat(positive, times))
-    assert weighted_auc(scores, positive)(times[np.newaxis].astype(float))[0] == pytest.approx(repeated)
+def test_intervals_hold_the_figures() -> None:
+    """Low, value and high come in this order for every figure of slices and of people."""
+    evaluation = measure(make_people())
+    assert evaluation.patients is not None
+    for level in (evaluation.slices, evaluation.patients):
+        for name, figure in level.figures.items():
+            assert figure.low <= figure.value + 1e-12, name
+            assert figure.value <= figure.high + 1e-12, name
 
 
-def test_matched_auc_of_the_covariate_itself_is_near_chance() -> None:
-    """What only follows the amount of brain has a high AUC, and a matched one that shows that it is nothing."""
-    rng = np.random.default_rng(0)
-    covariate = rng.random(4000)
-    positive = rng.random(4000) < covariate
-    assert compute_auc(covariate, positive) > 0.8
-    assert compute_matched_auc(covariate, positive, covariate) < 0.6
+def test_intervals_over_people_are_wider_than_over_slices() -> None:
+    """Ten like slices of a person are one person: no interval may pretend that they are ten."""
+    judged = make_people()
+    alone = make_judged(judged.scores, judged.positive)
+    by_person, by_slice = measure(judged).slices.figures, measure(alone).slices.figures
+    for name in ("auc", "average_precision", "sensitivity", "specificity", "accuracy", "brier"):
+        widths = [figures[name].high - figures[name].low for figures in (by_person, by_slice)]
+        assert widths[0] > 2 * widths[1], name
 
 
-def test_matched_auc_keeps_what_the_covariate_does_not_explain() -> None:
-    """A score that knows more than the covariate keeps its matched AUC."""
-    rng = np.random.default_rng(0)
-    covariate, positive = rng.random(2000), rng.random(2000) < 0.5
-    assert compute_matched_auc(positive + rng.normal(0, 0.5, 2000), positive, covariate) > 0.9
+def test_all_right_is_not_certain() -> None:
+    """31 of 31 found leaves a sensitivity of 0.89 possible, and the restated NPV does not claim certainty either."""
+    scores = np.concatenate([np.full(31, 0.9), np.linspace(0, 0.8, 51)])
+    evaluation = measure(make_judged(scores, scores == 0.9), prevalences=(0.15,))
+    sensitivity, npv = evaluation.slices.figures["sensitivity"], evaluation.restated[0].npv
+    assert (sensitivity.low, sensitivity.high) == (pytest.approx(0.890, abs=5e-4), 1.0)
+    assert npv.value == 1.0
+    assert npv.low < 0.99
 
 
-def test_threshold_itself_is_not_positive() -> None:
-    """As served: positive where the score exceeds the threshold."""
-    confusion = count_confusion(np.array([0.05, 0.06, 0.05, 0.9]), np.array([True, True, False, False]), 0.05)
-    assert (confusion.true_positives, confusion.false_negatives) == (1, 1)
-    assert (confusion.false_positives, confusion.true_negatives) == (1, 1)
-    assert confusion.sensitivity == confusion.specificity == confusion.accuracy == 0.5
+def test_unknown_people_are_said() -> None:
+    """Where groups are not people there are no figures of people, and the intervals are said to be too narrow."""
+    evaluation = measure(make_judged(has_patients=False))
+    assert evaluation.patients is None
+    assert any("too narrow" in warning for warning in evaluation.warnings)
+    assert measure(make_people()).warnings == ()
 
 
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Of 200 intervals of a mean, about 95 % hold it."""
-    rng = np.random.default_rng(1)
-    held = 0
-    for seed in range(200):
-        hits = rng.random(150) < 0.3
-        statistic = weighted_share(hits, np.ones(150, bool))
-        low, high = bootstrap_interval(statistic, np.arange(150), resamples=400, seed=seed)
-        held += low <= 0.3 <= high
-    assert 0.90 <= held / 200 <= 0.99
+def test_one_class_is_an_error() -> None:
+    """Images of one class give no figures, but a line that says what to check."""
+    with pytest.raises(TrainingError, match="all 6 images of d are positive"):
+        measure(make_judged(positive=np.ones(6, bool)))
 
 
-def test_bootstrap_by_group_is_wider() -> None:
-    """Ten like slices of a person are one person: the interval must not pretend that they are ten."""
-    rng = np.random.default_rng(2)
-    people = np.repeat(np.arange(40), 10)
-    positive = people % 2 == 0
-    scores = np.repeat(rng.normal(size=40), 10) + positive
-    by_image = bootstrap_interval(weighted_auc(scores, positive), np.arange(400))
-    by_person = bootstrap_interval(weighted_auc(scores, positive), people)
-    assert by_person[1] - by_person[0] > 2 * (by_image[1] - by_image[0])
+def test_people_of_one_class_have_no_auc() -> None:
+    """Where each person has a positive slice, what two classes are needed for is not defined; the rest is there."""
+    judged = make_judged(groups=np.array([0, 1, 2, 0, 1, 2]))
+    patients = measure(judged).patients
+    assert patients is not None
+    assert np.isnan(patients.figures["auc"].value)
+    assert np.isnan(patients.figures["specificity"].value)
+    assert patients.figures["sensitivity"].value == pytest.approx(2 / 3)
 
 
-def test_bootstrap_is_seeded() -> None:
-    """The same seed gives the same interval."""
-    statistic = weighted_share(np.arange(50) % 3 == 0, np.ones(50, bool))
-    assert bootstrap_interval(statistic, np.arange(50), seed=5) == bootstrap_interval(statistic, np.arange(50), seed=5)
+def test_people_are_decided_on_with_their_own_threshold() -> None:
+    """A person's score is the mean of the highest slices, and exceeds the threshold of people, not that of slices."""
+    judged = make_judged(groups=np.array([0, 0, 0, 1, 1, 1]))
+    patients = measure(judged, Decision(0.5, "rule", top_k=2, patient_threshold=0.7)).patients
+    assert patients is not None
+    assert (patients.count, patients.positives, patients.top_k, patients.threshold) == (2, 1, 2, 0.7)
+    assert patients.confusion.true_positives == 1  # (0.9 + 0.6) / 2
+    assert patients.confusion.true_negatives == 1  # (0.7 + 0.2) / 2
 
 
-@pytest.mark.parametrize(("count", "low"), [(31, 0.890), (6, 0.610)])
-def test_wilson_interval_of_all_successes(count: int, low: float) -> None:
-    """Even 31 of 31 leave the lower bound at 0.89, as published tables say."""
-    assert wilson_interval(count, count) == (pytest.approx(low, abs=5e-4), 1.0)
+def test_choice_is_made_on_validation_only() -> None:
+    """Other test labels change the figures, and neither threshold nor slices nor the threshold of people."""
+    validation = make_people()
+    decision = choose_decision("sensitivity=0.9", validation.scores, validation.positive, validation.groups)
+    judged = make_people(seed=3)
+    turned = make_judged(judged.scores, ~judged.positive, judged.groups)
+    honest, other = measure(judged, decision), measure(turned, decision)
+    assert honest.slices.figures["auc"].value == pytest.approx(1 - other.slices.figures["auc"].value)
+    for evaluation in (honest, other):
+        assert evaluation.patients is not None
+        assert evaluation.slices.threshold == decision.threshold
+        assert evaluation.patients.threshold == decision.patient_threshold
+        assert evaluation.patients.top_k == decision.top_k
+        assert evaluation.operating_point == "sensitivity=0.9, chosen on 400 validation images of 40 people"
+
+
+def test_without_people_only_slices_are_chosen_for() -> None:
+    """Nothing is chosen for people where they are not known."""
+    decision = choose_decision("youden", SCORES, POSITIVE, None)
+    assert (decision.top_k, decision.patient_threshold) == (1, None)
 
 
 def test_trivial_score_is_the_share_of_mid_grey() -> None:
@@ -109,61 +170,13 @@ def test_trivial_score_is_the_share_of_mid_grey() -> None:
     assert score_trivially(images).tolist() == [0.5, 0.25]
 
 
-def write_answers(folder: Path, **changes: object) -> ScoreConfig:
-    """Writes six answers and labels: one blank, one refused, one without an answer, one without a label."""
-    lines: list[dict[str, object]] = [
-        {"file": f"scans/{name}.png", "scores": {"normal": 1 - p, "stroke": p}, "threshold": 0.5, "label": "x"}
-        | {"model": "stroke-cnn", "version": "1", "digest": "ab" * 32}
-        for name, p in (("a", 0.9), ("b", 0.6), ("c", 0.7), ("d", 0.2), ("blank", 0.9), ("extra", 0.1))
-    ]
-    lines[0] |= changes
-    lines.append({"file": "scans/broken.png", "error": "The image is damaged.", "reason": "IMAGE_UNDECODABLE"})
-    (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = ["a.png,1,0.5,0", "b.png,1,0.4,0", "c.png,0,0.3,0", "d.png,0,0.6,0", "blank.png,0,0,1", "broken.png,1,0.2,0"]
-    (folder / "labels.csv").write_text("\n".join(["file,hemorrhage,brain_fraction,blank", *rows]) + "\n")
-    return ScoreConfig(
-        predictions=folder / "answers.jsonl",
-        labels=folder / "labels.csv",
-        label_column="hemorrhage",
-        exclude_column="blank",
-        trivial_column="brain_fraction",
-        out=folder / "results.md",
-    )
-
-
-def test_score_states_figures_at_the_answered_threshold(tmp_path: Path) -> None:
-    """Answers are joined with labels by name; every figure is there, and everything left out is counted."""
-    text = score(write_answers(tmp_path))
-    assert "stroke-cnn 1 (sha256 abababababab), stroke where p > 0.5. 4 images, 2 positive" in text
-    assert "1 excluded, 1 refused, 1 without an answer, 1 without a label" in text
-    figures = dict(line.strip("| ").split(" | ")[:2] for line in text.splitlines() if line.startswith("| "))
-    assert figures["AUC"] == "0.750"
-    assert figures["AUC of `brain_fraction` alone"] == "0.500"
-    assert (figures["sensitivity"], figures["specificity"]) == ("1.000", "0.500")
-    assert (figures["called stroke"], figures["prevalence"]) == ("0.750", "0.500")
-    assert (tmp_path / "results.md").read_text() == text
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"version": "2"}, "answers of 2 models"),
-        ({"file": "other/b.png"}, r"line 2: b\.png was answered before"),
-        ({"scores": {"bleed": 1.0}}, "line 1: no answer with a score for stroke"),
-    ],
-    ids=["two-models", "twice", "other-label"],
-)
-def test_score_refuses_answers_that_do_not_belong_together(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
-    """Mixed or foreign answers are an error with the line's number, not a figure."""
-    with pytest.raises(TrainingError, match=message):
-        score(write_answers(tmp_path, **changes))
-
-
-def test_score_names_a_missing_column(tmp_path: Path) -> None:
-    """A column that the table does not have is named."""
-    config = write_answers(tmp_path)
-    config = ScoreConfig(predictions=config.predictions, labels=config.labels, label_column="stroke")
-    with pytest.raises(TrainingError, match="has no column stroke"):
-        score(config)
+def test_nearest_neighbour_leaks_on_a_random_split() -> None:
+    """Where a person's slices are alike and labels are by person, only the random split finds the label."""
+    rng = np.random.default_rng(0)
+    small = np.repeat(rng.normal(size=(60, 8)), 5, axis=0) + rng.normal(0, 0.01, (300, 8))
+    targets = np.repeat(rng.integers(0, 2, 60), 5)
+    small = small.astype(np.float32)
+    nearest = judge_nearest(small[:200], targets[:200], small[200:], targets[200:], seed=1)
+    assert nearest.is_right.shape == (100,)
+    assert nearest.is_right.mean() < 0.8
+    assert nearest.random_accuracy > 0.9

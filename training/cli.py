@@ -1,4 +1,4 @@
-"""The command line: ``python -m training`` trains; ``phantom`` and ``score`` are its sub-commands."""
+"""The command line: ``python -m training`` trains; ``audit``, ``evaluate``, ``card`` and ``phantom`` come after it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from training.config import PhantomConfig, ScoreConfig, TrainConfig
+from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
 from training.flags import add_flags, read_flags
 from training.noise import hide_import_noise
@@ -16,20 +16,39 @@ TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/long --epochs 50 --augment head-ct --positive Stroke
   python -m training --data scans --out runs/ids --patient-pattern '(?P<patient>P[0-9]+)_.*'
   python -m training --data phantom --out runs/phantom --one-image-per-patient
+  python -m training --data scans --out runs/folds --folds 5 --resume
 
-Ctrl-C ends the training and keeps the best epoch so far.
+Ctrl-C ends the training and keeps the best epoch so far; among folds, or for the second time, it stops at once.
+After a stop, a crash or a full disk, the same command with --resume goes on after the last complete epoch, with the
+same result as without the break.
 
 other commands:
+  python -m training audit --help     look for leaks and shortcuts in a data set before training on it
   python -m training phantom --help   write synthetic slices
-  python -m training score --help     judge a server's answers on labelled images
+  python -m training evaluate --help  judge a model, or a running server, on labelled images
+  python -m training card --help      write the model card of a run again, with more facts
+"""
+AUDIT_EPILOG = """examples:
+  python -m training audit scans
+  python -m training audit scans --out audits/scans --strict
+  python -m training audit scans --label-column hemorrhage --exclude-column blank --json > audit.json
+
+Exit code: 0 when the page was written, whatever it says; 2 when the folder is not usable, or with --strict when an
+image cannot be decoded.
 """
 PHANTOM_EPILOG = """example:
   python -m training phantom --out phantom --count 2000 --slices-per-patient 8 --without calcification jpeg
 """
-SCORE_EPILOG = """example:
-  python -m client scans --json > answers.jsonl
-  python -m training score --predictions answers.jsonl --labels labels.csv --label-column hemorrhage \\
-      --exclude-column blank --trivial-column brain_fraction
+EVALUATE_EPILOG = """examples:
+  python -m training evaluate runs/first --data scans --split runs/first/split.csv
+  python -m training evaluate models/stroke-cnn/1 --data scans --out evaluations/first
+  python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
+      --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
+"""
+CARD_EPILOG = """example:
+  python -m training card runs/first --facts facts.json
+
+FILE is a JSON object of texts, for example {"population": "82 people, one site", "contact": "..."}; keys:
 """
 
 
@@ -37,21 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted with nothing to keep.
+        0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted without a result.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments[:1] in (["phantom"], ["score"]) else "train"
-    run = {"train": run_train, "phantom": run_phantom, "score": run_score}[command]
+    commands = {"audit": run_audit, "phantom": run_phantom, "evaluate": run_evaluate, "card": run_card}
+    run = commands[arguments.pop(0)] if arguments and arguments[0] in commands else run_train
     try:
         run(arguments)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was kept", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -63,6 +82,14 @@ def run_train(arguments: Sequence[str]) -> None:
     with hide_import_noise():
         from training.train import train
     print(train(config))
+
+
+def run_audit(arguments: Sequence[str]) -> None:
+    from training.audit import audit
+
+    parser = make_parser("python -m training audit", "Look for leaks and shortcuts in a data set.", AUDIT_EPILOG)
+    add_flags(parser, AuditConfig)
+    print(audit(read_flags(parser.parse_args(arguments), AuditConfig)))
 
 
 def run_phantom(arguments: Sequence[str]) -> None:
@@ -89,12 +116,23 @@ def run_phantom(arguments: Sequence[str]) -> None:
     print(config.out)
 
 
-def run_score(arguments: Sequence[str]) -> None:
-    from training.score import score
+def run_evaluate(arguments: Sequence[str]) -> None:
+    parser = make_parser("python -m training evaluate", "Judge a model on labelled images.", EVALUATE_EPILOG)
+    add_flags(parser, EvaluateConfig)
+    config = read_flags(parser.parse_args(arguments), EvaluateConfig)
+    from training.judgement import judge_folder
 
-    parser = make_parser("python -m training score", "Judge a server's answers on labelled images.", SCORE_EPILOG)
-    add_flags(parser, ScoreConfig)
-    print(score(read_flags(parser.parse_args(arguments), ScoreConfig)), end="")
+    print(judge_folder(config), end="")
+
+
+def run_card(arguments: Sequence[str]) -> None:
+    from training.card import FACTS, write_card
+
+    keys = "\n".join(f"  {key:<15} {meaning}" for key, meaning in FACTS.items())
+    parser = make_parser("python -m training card", "Write the model card of a run again.", CARD_EPILOG + keys)
+    add_flags(parser, CardConfig)
+    config = read_flags(parser.parse_args(arguments), CardConfig)
+    print(write_card(config.run, config.facts))
 
 
 def make_parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:

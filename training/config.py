@@ -13,18 +13,24 @@ from server.contract import is_identifier
 from training.augment import AUGMENTATIONS
 from training.errors import TrainingError
 from training.flags import require
-from training.models import MODELS
+from training.models import BACKBONES, MODELS
 from training.operating_point import parse_rule
 from training.recipe import PARTS
 
+NEAR_DUPLICATES = ("join", "report")
 PRECISIONS = ("float32", "mixed_bfloat16")
+CLASS_WEIGHTS = ("balanced", "none")
+MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
 
+PARTS = ("test", "all")
+"""Images of a split that can be judged."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Settings of every command that reads labelled slices.
+class ListingConfig:
+    """What says which slices a data folder has, and of whom.
 
     Raises:
         TrainingError: naming the flag, when a value is out of range.
@@ -47,15 +53,24 @@ class DataConfig:
     one_image_per_patient: bool = False
     """States that no two images show the same person, as with synthetic slices; file names are not searched."""
 
-    positive: str = "stroke"
-    """Label that is answered when its probability exceeds the threshold."""
-
     def __post_init__(self) -> None:
         try:
             groups = re.compile(self.patient_pattern).groups
         except re.error as error:
             raise TrainingError(f"--patient-pattern is not a regular expression: {error}") from None
         require(groups >= 1, "patient_pattern", "needs a group (...) around the patient")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ListingConfig):
+    """Settings of every command that judges labelled slices.
+
+    Raises:
+        TrainingError: naming the flag, when a value is out of range.
+    """
+
+    positive: str = "stroke"
+    """Label that is answered when its probability exceeds the threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +81,18 @@ class TrainConfig(DataConfig):
     """Run folder to write; it must not exist."""
 
     model: str = field(default="cnn", metadata={"choices": tuple(MODELS)})
-    """Network to train."""
+    """Network to train: the paper's CNN, or a dense head on ResNet-50."""
+
+    weights: str = "imagenet"
+    """What resnet50 starts with: imagenet (Keras's file in ~/.keras/models; nothing is downloaded), a file of ResNet-50
+    weights without top (.h5), a model of an earlier run (.keras or .h5), or none (random: for tests only)."""
+
+    unfreeze: int = 0
+    """Stages of resnet50 that are trained with its head at a tenth of the rate, from the last: 0 to 4. At 0, the frozen
+    network judges each image once and the head learns from that."""
+
+    views: int = 4
+    """Variations of each image that a frozen resnet50 judges; the first is the image as it is."""
 
     epochs: int = 20
     """Most passes over the training images."""
@@ -86,6 +112,9 @@ class TrainConfig(DataConfig):
     augment: str = field(default="head-ct", metadata={"choices": tuple(AUGMENTATIONS)})
     """How training images are varied."""
 
+    class_weights: str = field(default="balanced", metadata={"choices": CLASS_WEIGHTS})
+    """Weight of the classes in the loss: balanced (the same for each class, whatever its share) or none."""
+
     lesion_weight: float = 3.0
     """Weight in the loss of each auxiliary head that learns lesion masks, where DATA has them; 0 for none."""
 
@@ -97,6 +126,24 @@ class TrainConfig(DataConfig):
 
     test: float = 0.15
     """Share of the images that is held out for the figures of the report."""
+
+    split: Path | None = None
+    """split.csv of an earlier run, whose split is used again; --validation and --test do not matter then."""
+
+    near_duplicates: str = field(default="join", metadata={"choices": NEAR_DUPLICATES})
+    """What to do with images of different patients that look the same: join keeps them in one split, report warns."""
+
+    folds: int | None = None
+    """Cross-validation: people are dealt into so many parts, each is held out once, and the answers are pooled."""
+
+    no_weights: bool = False
+    """Leaves the folds' figures and answers but no model, as licences of some data demand; needs --folds."""
+
+    random_split: bool = False
+    """Trains once more on a random split of slices and states its figures beside the honest ones, as leakage."""
+
+    resume: bool = False
+    """Goes on where a run with the same flags and data was stopped; starts anew where there is none."""
 
     operating_point: str = "paper"
     """How the decision threshold is chosen on validation patients: paper (0.05), sensitivity=0.95 or another share,
@@ -113,18 +160,56 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "patience", "views"):
             require(getattr(self, name) >= 1, name, "must be at least 1")
-        require(self.seed >= 0, "seed", "must not be negative")
+        require(0 <= self.seed < 2**32, "seed", "must be between 0 and 4294967295")
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
+        require(self.folds is None or 2 <= self.folds <= 100, "folds", "must be between 2 and 100")
+        require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
+        require(self.folds is None or self.split is None, "split", "is for a run without --folds")
         require(self.lesion_weight >= 0, "lesion_weight", "must not be negative")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
             require(is_identifier(getattr(self, name)), name, "must be made of letters, digits, '-', '_' and '.'")
-        for name, choices in (("model", MODELS), ("augment", AUGMENTATIONS), ("precision", PRECISIONS)):
+        choices_of = {
+            "model": MODELS,
+            "augment": AUGMENTATIONS,
+            "precision": PRECISIONS,
+            "class_weights": CLASS_WEIGHTS,
+            "near_duplicates": NEAR_DUPLICATES,
+        }
+        for name, choices in choices_of.items():
             require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
+        require(0 <= self.unfreeze <= MOST_STAGES, "unfreeze", f"must be between 0 and {MOST_STAGES}")
+        for name in ("weights", "unfreeze", "views"):
+            is_default = getattr(self, name) == getattr(TrainConfig, name)
+            require(is_default or self.model in BACKBONES, name, f"is for --model {' or '.join(BACKBONES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig(ListingConfig):
+    """Settings of ``python -m training audit``."""
+
+    data: Path = field(metadata={"positional": True})
+    """Folder with one folder of PNG or JPEG slices per class, or with a labels.csv."""
+
+    out: Path = Path("audit")
+    """Folder for audit.md and audit.png; earlier ones in it are not overwritten."""
+
+    strict: bool = False
+    """Fail with exit code 2 when an image cannot be decoded; otherwise such images are listed and left out."""
+
+    json: bool = False
+    """Print everything as JSON."""
+
+    seed: int = 7
+    """Seed of the leakage test's folds."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.seed >= 0, "seed", "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,29 +248,53 @@ class PhantomConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
-    """Settings of ``python -m training score``."""
+class EvaluateConfig(DataConfig):
+    """Settings of ``python -m training evaluate``."""
 
-    predictions: Path
-    """JSON lines, as `python -m client DIR --json` prints them."""
-
-    labels: Path
-    """CSV file with a header line and one line per image."""
-
-    file_column: str = "file"
-    """Column with the file's name; folders before it are ignored."""
-
-    label_column: str = "label"
-    """Column with 1 or the positive label for positive images, anything else for the others."""
-
-    exclude_column: str | None = None
-    """Column that marks images to leave out with 1."""
-
-    trivial_column: str | None = None
-    """Column with a number that needs no model, such as the share of brain: the baseline to beat."""
+    model: str = field(metadata={"positional": True})
+    """Run folder, .keras or .h5 file with its spec.json beside it, model folder, .onnx file, or HOST:PORT of a running
+    server."""
 
     positive: str = "stroke"
-    """Label whose probability is judged."""
+    """Label of the positive images in DATA; where there is none of that name, 1."""
+
+    split: Path | None = None
+    """split.csv of the run that made the model: only images of --part are judged, and its training images are what the
+    nearest neighbour learns from."""
+
+    part: str = field(default="test", metadata={"choices": PARTS})
+    """Images of --split to judge."""
+
+    trivial_column: str | None = None
+    """Column of labels.csv with a number that needs no model, such as the share of brain, to take for the trivial score
+    instead of the share of mid-grey pixels."""
+
+    subset: tuple[str, ...] = ()
+    """Parts of the images to judge as well, each by a number in labels.csv: 'brain_fraction>=0.05', or with <=, >, <
+    or =."""
+
+    prevalence: tuple[float, ...] = (0.02, 0.05, 0.15, 0.38)
+    """Prevalences at which PPV and NPV are restated."""
 
     out: Path | None = None
-    """Markdown file to write as well."""
+    """Folder to write evaluation.md, evaluation.json, predictions.csv and plots to; it must not exist or be empty."""
+
+    json: bool = False
+    """Print JSON instead of Markdown."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.part in PARTS, "part", f"must be one of {', '.join(PARTS)}")
+        for share in self.prevalence:
+            require(0 < share < 1, "prevalence", "must be between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Settings of ``python -m training card``."""
+
+    run: Path = field(metadata={"positional": True})
+    """Run folder whose model_card.md and spec.json are written."""
+
+    facts: Path | None = None
+    """JSON file with facts that the run has not recorded, or has recorded wrongly; they are kept in the run."""

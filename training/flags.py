@@ -63,8 +63,9 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
                 options["help"] += " (default: %(default)s)"
         if hints[config_field.name] is bool:
             options["action"] = "store_true"
-        elif config_field.default == ():
-            options |= {"nargs": "+", "metavar": "TEXT"}
+        elif isinstance(config_field.default, tuple):
+            kind = typing.get_args(hints[config_field.name])[0]
+            options |= {"nargs": "+", "type": kind, "metavar": "TEXT" if kind is str else "NUMBER"}
             if choices := config_field.metadata.get("choices"):
                 options |= {"metavar": "NAME", "choices": choices}
                 options["help"] += f" Names: {', '.join(choices)}."

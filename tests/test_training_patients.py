@@ -1,0 +1,37 @@
+"""One score for a person, from the scores of the slices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.patients import choose_top_k, find_positive_patients, score_patients
+
+GROUPS = np.array([0, 1, 0, 1, 0, 2])
+SCORES = np.array([0.2, 0.9, 0.8, 0.1, 0.6, 0.5])
+
+
+@pytest.mark.parametrize(("top_k", "scores"), [(1, [0.8, 0.9, 0.5]), (2, [0.7, 0.5, 0.5]), (10, [1.6 / 3, 0.5, 0.5])])
+def test_score_is_the_mean_of_the_highest(top_k: int, scores: list[float]) -> None:
+    """Of people with fewer slices all count."""
+    assert score_patients(SCORES, GROUPS, top_k) == pytest.approx(scores)
+
+
+def test_person_is_positive_when_any_slice_is() -> None:
+    """One bleeding slice makes a bleeding person."""
+    positive = np.array([False, False, True, False, False, False])
+    assert find_positive_patients(positive, GROUPS).tolist() == [True, False, False]
+
+
+def test_most_telling_number_of_slices_is_chosen() -> None:
+    """Where healthy people have one high slice by chance, a mean over more slices tells better."""
+    healthy, ill = [0.9, 0.1, 0.1], [0.8, 0.7, 0.1]
+    scores, groups = np.array((healthy + ill) * 3), np.repeat(np.arange(6), 3)
+    assert choose_top_k(scores, groups % 2 == 1, groups) == 2
+
+
+def test_equals_go_to_the_smaller_number() -> None:
+    """Where the number makes no difference, one slice it is; also where there is only one class."""
+    scores, groups = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1])
+    assert choose_top_k(scores, groups == 1, groups) == 1
+    assert choose_top_k(scores, np.ones(4, bool), groups) == 1
