@@ -82,7 +82,7 @@ def write_results(
     for quantity in ("accuracy", "loss"):
         plot_curve(folder / f"{quantity}.png", fit.history, quantity, fit.best.epoch)
     names = next(label for label in labels if label != config.positive), config.positive
-    write_plots(folder, evaluation, judged, names, lambda positions: read_pixels(data)(test[positions]))
+    write_plots(folder, evaluation, judged, lambda positions: read_pixels(data)(test[positions]), names)
     write_report(folder, spec, evaluation, warnings=data.warnings, notes=config.notes)
     write_card(folder)
     auc = evaluation.slices.figures["auc"]
