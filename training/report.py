@@ -45,7 +45,7 @@ def recorded_flags(config: TrainConfig) -> str:
     for name, value in asdict(config).items():
         if value is True:
             words.append(flag_of(name))
-        elif value is not False and name not in (*PATH_FLAGS, "notes"):
+        elif value is not False and value is not None and name not in (*PATH_FLAGS, "notes"):
             words += [flag_of(name), str(value)]
     return shlex.join(words)
 

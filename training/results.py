@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -41,8 +42,14 @@ def calibrate_network(config: TrainConfig, data: Data, model: keras.Model) -> Ca
 
 
 def write_results(
-    config: TrainConfig, data: Data, fit: Fit, model: keras.Model, calibration: Calibration, folder: Path
-) -> None:
+    config: TrainConfig,
+    data: Data,
+    fit: Fit,
+    model: keras.Model,
+    calibration: Calibration,
+    folder: Path,
+    random_split: Mapping[str, float] | None = None,
+) -> Judged:
     """Judges the model on the held-out test images and writes everything that is said about it.
 
     Args:
@@ -52,11 +59,16 @@ def write_results(
         model: the calibrated network.
         calibration: what it answers on the validation images, on which everything is chosen.
         folder: the run folder.
+        random_split: figures of the same network on a random split of slices, where it was trained.
+
+    Returns:
+        The answers on the test images.
     """
     test, labels = data.indices("test"), data.images.labels
     decision = decide(config, data, calibration)
     probabilities = predict(model, data, test)
     judged, evaluation = judge_test(config, data, decision, probabilities)
+    evaluation = replace(evaluation, baselines=replace(evaluation.baselines, random_split=random_split))
     spec = build_spec(config, data, fit, calibration, decision, evaluation)
     (folder / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
     report.write_json(
@@ -87,6 +99,7 @@ def write_results(
     write_card(folder)
     auc = evaluation.slices.figures["auc"]
     print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
+    return judged
 
 
 def decide(config: TrainConfig, data: Data, calibration: Calibration) -> Decision:
