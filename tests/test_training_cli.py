@@ -11,10 +11,10 @@ import pytest
 
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import EvaluateConfig, PhantomConfig, TrainConfig
+from training.config import AuditConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.flags import describe_fields
 
-CONFIGS = (TrainConfig, PhantomConfig, EvaluateConfig)
+CONFIGS = (TrainConfig, AuditConfig, PhantomConfig, EvaluateConfig)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -23,7 +23,9 @@ def test_every_setting_is_described(config: type) -> None:
     assert set(describe_fields(config)) == {config_field.name for config_field in fields(config)}
 
 
-@pytest.mark.parametrize("command", [[], ["phantom"], ["evaluate"]], ids=["train", "phantom", "evaluate"])
+@pytest.mark.parametrize(
+    "command", [[], ["audit"], ["phantom"], ["evaluate"]], ids=["train", "audit", "phantom", "evaluate"]
+)
 def test_help_has_an_example_and_needs_no_tensorflow(command: list[str]) -> None:
     """Help answers without loading TensorFlow, which takes seconds."""
     code = (

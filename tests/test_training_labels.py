@@ -85,7 +85,7 @@ def test_other_columns_can_hold_label_and_exclusion(tmp_path: Path) -> None:
     assert images.labels == ("0", "1")
     assert images.files == ("images/a.png", "images/b.png")
     assert images.ignored == 0
-    assert "1 images are left out: blank is 1" in images.notes
+    assert "left out: 1 image whose blank is 1" in images.notes
 
 
 def test_images_that_the_table_does_not_name_are_counted(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_images_that_the_table_does_not_name_are_counted(tmp_path: Path) -> None
     table = "file,label\na.png,0\nb.png,1\n"
     images = list_images(write_table(tmp_path, table, "a.png", "b.png", "c.png", "readme.txt", ".masks/a.png"))
     assert images.ignored == 1
-    assert images.warnings == ("1 images are not in labels.csv and were left out",)
+    assert images.warnings == ("left out: 1 image not named in labels.csv",)
 
 
 def test_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_rows_that_agree_count_once(tmp_path: Path) -> None:
         ("file,label\na.png,0\nb.png,1\na.png,1\n", "line 4: a.png is there already, with another label or patient"),
         ("file,label,patient\na.png,0,P\nb.png,1,Q\na.png,0,Q\n", "line 4: a.png is there already"),
         ("file,label\na.png,0\nd.png,1\n", "line 3: d.png is not there, and 2 files have its name"),
-        ("file,label\na.png,0\nn.png,1\n", "names 1 images that are not there: n.png"),
+        ("file,label\na.png,0\nn.png,1\n", "missing below .*: 1 image: n.png"),
         (
             "file,label\n1.png,0\n2.png,1\n3.png,1\n4.png,1\n",
-            r"names 4 images that are not there: 1.png, 2.png, 3.png, …",
+            r"missing below .*: 4 images: 1.png, 2.png, 3.png, …",
         ),
         ("file,label\n\ud800,0\n", "is not a CSV file in UTF-8"),
     ],

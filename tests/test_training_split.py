@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from training.config import TrainConfig
+from training.data import ImageSet
 from training.errors import TrainingError
-from training.split import SPLITS, assert_disjoint, assign_folds, join_groups, split_fold, split_groups
+from training.split import (
+    SPLITS,
+    Data,
+    assert_disjoint,
+    assign_folds,
+    group_data,
+    join_groups,
+    split_data,
+    split_fold,
+    split_groups,
+)
 
 TEST = SPLITS.index("test")
 
@@ -110,3 +127,104 @@ def test_shared_identity_fires_the_assertion(kind: str) -> None:
     assert_disjoint(split, **{kind: ["a", "b", "c"]})
     with pytest.raises(AssertionError, match=f"{kind} 'a' is in train and in test"):
         assert_disjoint(split, **{kind: ["a", None, "a"]})
+
+
+def test_pairs_join_two_patients() -> None:
+    """Near-duplicates of two patients make them one group, with all that is theirs."""
+    groups = join_groups(["a", "a", "b", "b", "c"], list("12345"), np.array([[1, 2]]))
+    assert len(set(groups[:4])) == 1
+    assert groups[4] != groups[0]
+
+
+PATIENTS = 12
+
+
+def make_split(tmp_path: Path, *, copy_of: int | None = None, patients: bool = True, **settings: object) -> Data:
+    """Splits two images of each of twelve patients; image 0 can look the same as another one."""
+    rng = np.random.default_rng(8)
+    small = rng.integers(0, 256, (2 * PATIENTS, 1024)).astype(np.uint8)
+    if copy_of is not None:
+        small[0] = small[copy_of]
+    owners = np.repeat(np.arange(PATIENTS), 2)
+    files = tuple(f"{index}.png" for index in range(2 * PATIENTS))
+    images = ImageSet(
+        tmp_path,
+        labels=("normal", "stroke"),
+        files=files,
+        targets=owners % 2,
+        patients=tuple(f"P{owner}" if patients else None for owner in owners),
+    )
+    digests = tuple(hashlib.sha256(file.encode()).hexdigest() for file in files)
+    config = TrainConfig(data=tmp_path, out=tmp_path / "run", validation=0.2, test=0.2)
+    store = SimpleNamespace(small=small)
+    config = replace(config, **settings)
+    return split_data(config, group_data(config, images, store, digests), tmp_path)
+
+
+def find_patient_elsewhere(data: Data) -> int:
+    """Returns an image that is not in the split of image 0."""
+    return int(np.flatnonzero(data.split != data.split[0])[0])
+
+
+def test_near_duplicates_are_kept_in_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two patients with images that look the same go into the same split, and the terminal names the images."""
+    other = find_patient_elsewhere(make_split(tmp_path))
+    data = make_split(tmp_path, copy_of=other)
+    assert len(set(data.split[data.groups == data.groups[0]])) == 1
+    assert data.groups[0] == data.groups[other]
+    message = f"1 pair of images of different patients look the same and are kept in one split: 0.png and {other}.png"
+    assert message in capsys.readouterr().err
+    assert message in data.warnings
+
+
+def test_near_duplicates_can_be_reported_only(tmp_path: Path) -> None:
+    """With ``--near-duplicates report`` the split stays as it is, and the warning says what is apart."""
+    other = find_patient_elsewhere(make_split(tmp_path))
+    data = make_split(tmp_path, copy_of=other, near_duplicates="report")
+    assert data.split[0] != data.split[other]
+    assert f"look the same, 1 of them in different splits: 0.png and {other}.png" in data.warnings[0]
+
+
+def test_unknown_patients_are_warned_of(tmp_path: Path) -> None:
+    """Without patient ids the run says that leakage cannot be excluded."""
+    assert any("CANNOT BE EXCLUDED" in warning for warning in make_split(tmp_path, patients=False).warnings)
+    assert make_split(tmp_path).warnings == ()
+
+
+def test_written_split_is_used_again(tmp_path: Path) -> None:
+    """``--split`` takes an earlier run's split whatever the seed."""
+    first = make_split(tmp_path, seed=1)
+    (tmp_path / "split.csv").rename(tmp_path / "first.csv")
+    assert not np.array_equal(make_split(tmp_path, seed=2).split, first.split)
+    assert np.array_equal(make_split(tmp_path, seed=2, split=tmp_path / "first.csv").split, first.split)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\n3.png,", "\n33.png,", r"lacks 1 image; the first: 3\.png"),
+        (",train", ",training", r"the split of \d+\.png is 'training', not one of train, validation, test"),
+        (",test", ",train", "no image of class normal is left for test"),
+        (hashlib.sha256(b"3.png").hexdigest(), "0" * 64, r"is about another 3\.png"),
+        ("sha256", "digest", "has no column sha256"),
+    ],
+    ids=["missing-image", "unknown-split", "missing-split", "other-bytes", "missing-column"],
+)
+def test_split_that_does_not_fit_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """A split of other images is not used by halves."""
+    make_split(tmp_path)
+    path = tmp_path / "old.csv"
+    path.write_text((tmp_path / "split.csv").read_text().replace(old, new))
+    with pytest.raises(TrainingError, match=message):
+        make_split(tmp_path, split=path)
+
+
+def test_split_that_parts_a_patient_is_refused(tmp_path: Path) -> None:
+    """A split that was made, or changed, without regard to patients cannot be used."""
+    data = make_split(tmp_path)
+    lines = (tmp_path / "split.csv").read_text().splitlines()
+    words = lines[1].split(",")
+    words[-1] = next(name for name in SPLITS if name != SPLITS[data.split[0]])
+    (tmp_path / "old.csv").write_text("\n".join([lines[0], ",".join(words), *lines[2:]]))
+    with pytest.raises(TrainingError, match="cannot be used: patient 'P0' is in"):
+        make_split(tmp_path, split=tmp_path / "old.csv")

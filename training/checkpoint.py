@@ -72,7 +72,8 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     """Reads the last whole checkpoint of a folder, None where there is none; says so where one is damaged."""
     for name in (CHECKPOINT, PREVIOUS):
         try:
-            with np.load(folder / name, allow_pickle=False) as file:
+            # NumPy would leave a file open that it opens itself and cannot read.
+            with (folder / name).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = dict(file)
             steps, best_epoch = arrays["numbers"].tolist()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m training`` trains; ``evaluate``, ``card`` and ``phantom`` are its sub-commands."""
+"""The command line: ``python -m training`` trains; ``audit``, ``evaluate``, ``card`` and ``phantom`` come after it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from training.config import CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
+from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
 from training.flags import add_flags, read_flags
 from training.noise import hide_import_noise
@@ -23,9 +23,18 @@ After a stop, a crash or a full disk, the same command with --resume goes on aft
 same result as without the break.
 
 other commands:
+  python -m training audit --help     look for leaks and shortcuts in a data set before training on it
   python -m training phantom --help   write synthetic slices
   python -m training evaluate --help  judge a model, or a running server, on labelled images
   python -m training card --help      write the model card of a run again, with more facts
+"""
+AUDIT_EPILOG = """examples:
+  python -m training audit scans
+  python -m training audit scans --out audits/scans --strict
+  python -m training audit scans --label-column hemorrhage --exclude-column blank --json > audit.json
+
+Exit code: 0 when the page was written, whatever it says; 2 when the folder is not usable, or with --strict when an
+image cannot be decoded.
 """
 PHANTOM_EPILOG = """example:
   python -m training phantom --out phantom --count 2000 --seed 7
@@ -50,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted without a result.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments[:1] in (["phantom"], ["evaluate"], ["card"]) else "train"
-    run = {"train": run_train, "phantom": run_phantom, "evaluate": run_evaluate, "card": run_card}[command]
+    commands = {"audit": run_audit, "phantom": run_phantom, "evaluate": run_evaluate, "card": run_card}
+    run = commands[arguments.pop(0)] if arguments and arguments[0] in commands else run_train
     try:
         run(arguments)
     except TrainingError as error:
@@ -73,6 +82,14 @@ def run_train(arguments: Sequence[str]) -> None:
     with hide_import_noise():
         from training.train import train
     print(train(config))
+
+
+def run_audit(arguments: Sequence[str]) -> None:
+    from training.audit import audit
+
+    parser = make_parser("python -m training audit", "Look for leaks and shortcuts in a data set.", AUDIT_EPILOG)
+    add_flags(parser, AuditConfig)
+    print(audit(read_flags(parser.parse_args(arguments), AuditConfig)))
 
 
 def run_phantom(arguments: Sequence[str]) -> None:

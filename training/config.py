@@ -16,6 +16,7 @@ from training.flags import require
 from training.models import BACKBONES, MODELS
 from training.operating_point import parse_rule
 
+NEAR_DUPLICATES = ("join", "report")
 PRECISIONS = ("float32", "mixed_bfloat16")
 CLASS_WEIGHTS = ("balanced", "none")
 MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
@@ -125,6 +126,12 @@ class TrainConfig(DataConfig):
     test: float = 0.15
     """Share of the images that is held out for the figures of the report."""
 
+    split: Path | None = None
+    """split.csv of an earlier run, whose split is used again; --validation and --test do not matter then."""
+
+    near_duplicates: str = field(default="join", metadata={"choices": NEAR_DUPLICATES})
+    """What to do with images of different patients that look the same: join keeps them in one split, report warns."""
+
     folds: int | None = None
     """Cross-validation: people are dealt into so many parts, each is held out once, and the answers are pooled."""
 
@@ -159,22 +166,49 @@ class TrainConfig(DataConfig):
         require(self.learning_rate > 0, "learning_rate", "must be positive")
         require(self.folds is None or 2 <= self.folds <= 100, "folds", "must be between 2 and 100")
         require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
+        require(self.folds is None or self.split is None, "split", "is for a run without --folds")
         require(self.lesion_weight >= 0, "lesion_weight", "must not be negative")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
             require(is_identifier(getattr(self, name)), name, "must be made of letters, digits, '-', '_' and '.'")
-        for name, choices in (
-            ("model", MODELS),
-            ("augment", AUGMENTATIONS),
-            ("precision", PRECISIONS),
-            ("class_weights", CLASS_WEIGHTS),
-        ):
+        choices_of = {
+            "model": MODELS,
+            "augment": AUGMENTATIONS,
+            "precision": PRECISIONS,
+            "class_weights": CLASS_WEIGHTS,
+            "near_duplicates": NEAR_DUPLICATES,
+        }
+        for name, choices in choices_of.items():
             require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
         require(0 <= self.unfreeze <= MOST_STAGES, "unfreeze", f"must be between 0 and {MOST_STAGES}")
         for name in ("weights", "unfreeze", "views"):
             is_default = getattr(self, name) == getattr(TrainConfig, name)
             require(is_default or self.model in BACKBONES, name, f"is for --model {' or '.join(BACKBONES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig(ListingConfig):
+    """Settings of ``python -m training audit``."""
+
+    data: Path = field(metadata={"positional": True})
+    """Folder with one folder of PNG or JPEG slices per class, or with a labels.csv."""
+
+    out: Path = Path("audit")
+    """Folder for audit.md and audit.png; earlier ones in it are not overwritten."""
+
+    strict: bool = False
+    """Fail with exit code 2 when an image cannot be decoded; otherwise such images are listed and left out."""
+
+    json: bool = False
+    """Print everything as JSON."""
+
+    seed: int = 7
+    """Seed of the leakage test's folds."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.seed >= 0, "seed", "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ system removes however the run ends, and read batch by batch, so that memory doe
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import os
 import shutil
@@ -27,6 +28,7 @@ from training.errors import TrainingError
 from training.labels import LABELS_FILE, find_patients, read_class_folders, read_table
 from training.models import IMAGE_SIZE
 from training.phantom import LESION_FOLDER
+from training.thumbnails import SIDE, shrink
 
 INPUT_FORMAT = InputFormat(IMAGE_SIZE, IMAGE_SIZE, "grey", "bilinear", "stretch")
 """CT has no colours: the networks' three channels get the same values, and the converter folds them into one."""
@@ -150,6 +152,9 @@ class PixelStore:
 
     Each image has one plane of grey values and, where the data set has lesion masks, one more with its mask.
     Plain reads rather than a memory map: mapped pages count as the process's memory, up to the size of the folder.
+
+    Attributes:
+        small: uint8 [N, 1024], the images at 32 x 32 pixels, to compare them with each other. In memory: 1 KB an image.
     """
 
     def __init__(self, folder: Path, count: int, *, has_lesions: bool = False) -> None:
@@ -157,6 +162,7 @@ class PixelStore:
         self.planes = 1 + has_lesions
         self._shape = (INPUT_FORMAT.height, INPUT_FORMAT.width, self.planes)
         self._bytes = int(np.prod(self._shape))
+        self.small = np.zeros((count, SIDE**2), np.uint8)
         free = shutil.disk_usage(folder).free
         if count * self._bytes > free:
             raise TrainingError(
@@ -173,15 +179,22 @@ class PixelStore:
 
     def write(self, index: int, pixels: NDArray[np.uint8]) -> None:
         """Writes one image, uint8 [H, W, planes]."""
-        if os.pwrite(self._file.fileno(), pixels.tobytes(), index * self._bytes) != self._bytes:
+        try:
+            written = os.pwrite(self._file.fileno(), pixels.tobytes(), index * self._bytes)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            written = 0
+        if written != self._bytes:
             raise TrainingError("the disk is full: the decoded pixels do not fit beside the run folder")
+        self.small[index] = np.rint(shrink(pixels[np.newaxis, :, :, 0])[0])
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Reads images, uint8 [len(indices), H, W, planes]."""
         images = np.empty((len(indices), *self._shape), np.uint8)
-        for image, index in zip(images, indices, strict=True):
-            data = os.pread(self._file.fileno(), self._bytes, int(index) * self._bytes)
-            image[:] = np.frombuffer(data, np.uint8).reshape(self._shape)
+        for image, index in zip(images, indices.tolist(), strict=True):
+            if os.preadv(self._file.fileno(), [image], index * self._bytes) != self._bytes:
+                raise OSError(errno.EIO, "the decoded pixels could not be read back")
         return images
 
 
@@ -240,8 +253,10 @@ def compute_fingerprint(files: Sequence[str], digests: Sequence[str]) -> str:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Writes a CSV file with Unix line ends."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Writes a CSV file with Unix line ends; whole, or what was there before."""
+    new = path.with_name(path.name + ".new")
+    with new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+    new.replace(path)

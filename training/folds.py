@@ -14,7 +14,7 @@ from training.held_out import RANDOM_FIGURES, measure_random_split, train_networ
 from training.pooling import write_pooled_results
 from training.progress import Part, Progress
 from training.run_folder import find_partial, finish_folder
-from training.split import SPLIT_FILE, Data, assign_folds, record_split, split_fold
+from training.split import SPLIT_FILE, Data, assign_folds, describe_pairs, record_split, split_fold
 
 
 def train_folds(config: TrainConfig, data: Data, folder: Path) -> None:
@@ -35,9 +35,12 @@ def train_folds(config: TrainConfig, data: Data, folder: Path) -> None:
         for index in range(config.folds)
     ]
     write_folds(folder / SPLIT_FILE, data, folds)
+    warnings = data.warnings
+    if len(data.pairs):
+        data = replace(data, warnings=(*data.warnings, describe_pairs(data.pairs, data.images.files, folds)))
     progress = Progress("training")
     for index, split in enumerate(splits):
-        fold = replace(data, split=split)
+        fold = replace(data, split=split, warnings=warnings)
         part = Part(progress, index, config.folds + config.random_split, f"fold {index + 1} of {config.folds}")
         out = folder / name_fold(index)
         if out.exists():
@@ -46,8 +49,7 @@ def train_folds(config: TrainConfig, data: Data, folder: Path) -> None:
             continue
         partial = find_partial(out)
         partial.mkdir(exist_ok=True)
-        record_split(fold, partial)
-        train_network(config, fold, partial, part, fold=index + 1)
+        train_network(config, record_split(fold, partial), partial, part, fold=index + 1)
         finish_folder(partial, out)
     random_split = None
     if config.random_split:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from training.errors import TrainingError
+from training.wording import count_nouns
 
 LABELS_FILE = "labels.csv"
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -70,7 +71,7 @@ def read_class_folders(root: Path) -> Listing:
     ]
     listing = Listing(files, ignored=sum(others for _, others in found.values()))
     if listing.ignored:
-        listing.warnings.append(f"{listing.ignored:,} files are neither .png nor .jpg and were left out")
+        listing.warnings.append(f"left out: {count_nouns(listing.ignored, 'file')} neither .png nor .jpg")
     return listing
 
 
@@ -120,10 +121,10 @@ def read_table(root: Path, label_column: str, exclude_column: str | None) -> Lis
     ignored = sum(image.relative_to(root).as_posix() not in named for image in images)
     notes = [f"labels are those of {path}, column {label_column}; the names of folders are not looked at"]
     if excluded:
-        notes.append(f"{len(excluded):,} images are left out: {exclude_column} is 1")
+        notes.append(f"left out: {count_nouns(len(excluded), 'image')} whose {exclude_column} is 1")
     if person_column == "study":
         notes.append("the table has studies, no patients: each study is taken for a patient")
-    warnings = [f"{ignored:,} images are not in {LABELS_FILE} and were left out"] if ignored else []
+    warnings = [f"left out: {count_nouns(ignored, 'image')} not named in {LABELS_FILE}"] if ignored else []
     return Listing(list(listed.values()), ignored, person_column is not None, notes, warnings)
 
 
@@ -178,7 +179,7 @@ class FileFinder:
         if self._missing:
             count = len(self._missing)
             names = ", ".join(self._missing[:NAMED]) + (", …" if count > NAMED else "")
-            raise TrainingError(f"{path} names {count:,} images that are not there: {names}")
+            raise TrainingError(f"{path}: missing below {path.parent}: {count_nouns(count, 'image')}: {names}")
 
 
 def find_patients(files: Sequence[str], pattern: str) -> list[str | None]:

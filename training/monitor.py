@@ -150,7 +150,6 @@ class Monitor(keras.callbacks.Callback):
         is_lower = finished.val_loss < (self.best.val_loss if self.best else np.inf)
         if is_lower and all(np.isfinite(weight).all() for weight in weights):
             self.best, self.best_weights = finished, weights
-        self._write_history()
         checkpoint = Checkpoint(
             history=np.array([list(vars(line).values()) for line in self.history], np.float64),
             steps=self.steps,
@@ -159,6 +158,7 @@ class Monitor(keras.callbacks.Callback):
             best_weights=self.best_weights,
         )
         write_checkpoint(self._folder, checkpoint)
+        self._write_history()  # after the checkpoint, so that each line of it can be gone on from
         self._progress.print_line(
             f"epoch {finished.epoch}/{self._epochs}: loss {finished.loss:.4f}, accuracy {finished.accuracy:.3f}; "
             f"validation loss {finished.val_loss:.4f}, accuracy {finished.val_accuracy:.3f}, AUC {finished.val_auc:.3f}"

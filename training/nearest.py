@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.split import assign_folds
-
-SIDE = 32
-"""Side of the small images, in pixels."""
+from training.thumbnails import shrink as shrink
 
 CHUNK = 512
 """Test images whose distances are held at once: 40 MB for 20,000 training images."""
@@ -38,23 +36,6 @@ class LeakageTest:
 
     images: int
     folds: int
-
-
-def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Averages images down to 32 x 32.
-
-    Args:
-        pixels: uint8 [N, H, W], 0 to 255; H and W are multiples of 32.
-
-    Returns:
-        float32 [N, 1024], 0 to 255.
-    """
-    count, height, width = pixels.shape
-    if height % SIDE or width % SIDE:
-        raise ValueError(f"height and width must be multiples of {SIDE}, not {height} and {width}")
-    blocks = pixels.reshape(count, SIDE, height // SIDE, SIDE, width // SIDE)
-    means: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(count, SIDE * SIDE)
-    return means
 
 
 def find_nearest_labels(

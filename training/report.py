@@ -21,7 +21,7 @@ from training.config import TrainConfig
 from training.evaluation import Level
 from training.flags import flag_of
 
-PATH_FLAGS = ("data", "out")
+PATH_FLAGS = ("data", "out", "split")
 """Flags that say where things are on one machine; they are not recorded."""
 
 

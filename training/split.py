@@ -6,7 +6,6 @@ the figures worthless; see ``assert_disjoint``.
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +16,15 @@ from numpy.typing import NDArray
 
 from training.config import TrainConfig
 from training.data import ImageSet, PixelStore, write_csv
+from training.duplicates import find_near_duplicates
 from training.errors import TrainingError
+from training.labels import read_rows, require_columns
+from training.wording import count_nouns
 
 SPLITS = ("train", "validation", "test")
 SPLIT_FILE = "split.csv"
+NAMED_PAIRS = 3
+"""Near-duplicates that a warning names; it counts the rest."""
 
 LEAKAGE_WARNING = (
     "WARNING: no patient ids. Slices of one person may be in training and in test at once: leakage between the splits "
@@ -40,12 +44,15 @@ class Data:
     split: NDArray[np.int64]
     warnings: tuple[str, ...]
 
+    pairs: NDArray[np.int64]
+    """[P, 2], images of different patients that look the same."""
+
     def indices(self, split: str) -> NDArray[np.int64]:
         """Images of one of ``SPLITS``."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
-def group_data(images: ImageSet, store: PixelStore, digests: tuple[str, ...]) -> Data:
+def group_data(config: TrainConfig, images: ImageSet, store: PixelStore, digests: tuple[str, ...]) -> Data:
     """Finds out which images belong together, and says what is wrong with them; all are training images yet."""
     warnings = [*([] if images.has_patients else [LEAKAGE_WARNING]), *images.warnings]
     copies = len(digests) - len(set(digests))
@@ -53,26 +60,33 @@ def group_data(images: ImageSet, store: PixelStore, digests: tuple[str, ...]) ->
         warnings.append(f"{copies:,} images are copies of others, byte for byte; copies are kept in one split")
     contradictions = len(set(zip(digests, images.targets.tolist(), strict=True))) - len(set(digests))
     if contradictions:
-        warnings.append(f"WARNING: {contradictions:,} images are in both class folders: one label is wrong")
+        warnings.append(f"WARNING: {contradictions:,} images have copies with the other label: one label is wrong")
     groups = join_groups(images.patients, digests)
+    pairs = find_near_duplicates(store.small, groups)
+    if config.near_duplicates == "join" and not config.split:
+        groups = join_groups(images.patients, digests, pairs)
     print(f"{len(images.files):,} images of {', '.join(images.labels)}", *warnings, sep="\n", file=sys.stderr)
-    return Data(images, store, digests, groups, np.zeros_like(groups), tuple(warnings))
+    return Data(images, store, digests, groups, np.zeros_like(groups), tuple(warnings), pairs)
 
 
 def split_data(config: TrainConfig, data: Data, folder: Path) -> Data:
-    """Splits the images by patient, or as an unfinished run in the folder did, and writes ``split.csv``."""
-    split = read_split(folder / SPLIT_FILE, data.images.files)
-    if split is None:
+    """Splits the images by patient, or as --split does, and writes ``split.csv``.
+
+    Raises:
+        TrainingError: when a split would lack a class, or --split does not fit the images.
+    """
+    images = data.images
+    if config.split:
+        split = read_split(config.split, images, data.digests)
+    else:
         split = split_groups(
-            data.groups, data.images.targets, config.validation, config.test, config.seed, labels=data.images.labels
+            data.groups, images.targets, config.validation, config.test, config.seed, labels=images.labels
         )
-    data = replace(data, split=split)
-    record_split(data, folder)
-    return data
+    return record_split(replace(data, split=split), folder)
 
 
-def record_split(data: Data, folder: Path) -> None:
-    """Asserts that nothing is in two splits, and writes ``split.csv``."""
+def record_split(data: Data, folder: Path) -> Data:
+    """Asserts that nothing is in two splits, and writes ``split.csv``; returns the data with warnings of the split."""
     images = data.images
     assert_disjoint(data.split, patient=images.patients, digest=data.digests)
     rows = zip(images.files, images.targets, images.patients, data.digests, data.split, strict=True)
@@ -81,24 +95,66 @@ def record_split(data: Data, folder: Path) -> None:
         ("file", "label", "patient", "sha256", "split"),
         [(file, images.labels[label], patient, digest, SPLITS[part]) for file, label, patient, digest, part in rows],
     )
-    print(", ".join(f"{len(data.indices(name)):,} {name}" for name in SPLITS), file=sys.stderr)
+    sizes = ", ".join(f"{len(data.indices(name)):,} {name}" for name in SPLITS)
+    if not len(data.pairs):
+        print(sizes, file=sys.stderr)
+        return data
+    warning = describe_pairs(data.pairs, images.files, data.split)
+    print(sizes, warning, sep="\n", file=sys.stderr)
+    return replace(data, warnings=(*data.warnings, warning))
 
 
-def read_split(path: Path, files: Sequence[str]) -> NDArray[np.int64] | None:
-    """Returns the split [N] of files that a ``split.csv`` states, None where it is not there or not complete."""
-    if not path.exists():
-        return None
-    with path.open(newline="", encoding="utf-8") as stream:
-        split_of = {row["file"]: row["split"] for row in csv.DictReader(stream)}
-    if not split_of.keys() >= set(files) or not set(split_of.values()) <= set(SPLITS):
-        return None
-    return np.array([SPLITS.index(split_of[file]) for file in files], np.int64)
+def describe_pairs(pairs: NDArray[np.int64], files: Sequence[str], split: NDArray[np.int64]) -> str:
+    """Returns one line about near-duplicates of different patients; those in different splits come first."""
+    apart = split[pairs[:, 0]] != split[pairs[:, 1]]
+    ordered = pairs[np.argsort(~apart, kind="stable")]
+    examples = "; ".join(f"{files[first]} and {files[second]}" for first, second in ordered[:NAMED_PAIRS])
+    many = f"{count_nouns(len(pairs), 'pair')} of images of different patients look the same"
+    if apart.any():
+        return f"WARNING: {many}, {apart.sum():,} of them in different splits: {examples}"
+    return f"{many} and are kept in one split: {examples}"
 
 
-def join_groups(patients: Sequence[str | None], digests: Sequence[str]) -> NDArray[np.int64]:
-    """Returns a group number per image: the same patient or the same bytes make the same group.
+def read_split(path: Path, images: ImageSet, digests: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the split [N] of the images as a run's ``split.csv`` has it, index into ``SPLITS``.
+
+    Raises:
+        TrainingError: when an image is not in the file, has other bytes there, a patient is in two splits, or a split
+            lacks a class.
+    """
+    columns, rows = read_rows(path)
+    require_columns(path, columns, "file", "sha256", "split")
+    recorded = {row["file"]: (row["sha256"], row["split"]) for _, row in rows}
+    missing = [file for file in images.files if file not in recorded]
+    if missing:
+        raise TrainingError(f"--split {path} lacks {count_nouns(len(missing), 'image')}; the first: {missing[0]}")
+    split = np.empty(len(images.files), np.int64)
+    for index, (file, digest) in enumerate(zip(images.files, digests, strict=True)):
+        known_digest, name = recorded[file]
+        if known_digest != digest:
+            raise TrainingError(f"--split {path} is about another {file}: its SHA-256 there is not that of the image")
+        if name not in SPLITS:
+            raise TrainingError(f"--split {path}: the split of {file} is {name!r}, not one of {', '.join(SPLITS)}")
+        split[index] = SPLITS.index(name)
+    try:
+        assert_disjoint(split, patient=images.patients, digest=digests)
+    except AssertionError as error:
+        raise TrainingError(f"--split {path} cannot be used: {error}") from None
+    require_classes(split, images.targets, SPLITS, join_groups(images.patients, digests), images.labels, "make another")
+    return split
+
+
+def join_groups(
+    patients: Sequence[str | None], digests: Sequence[str], pairs: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Returns a group number per image: the same patient, the same bytes or a pair make the same group.
 
     Joined transitively: two patients that share a file are one group.
+
+    Args:
+        patients: [N], None where not known.
+        digests: [N], SHA-256 of each file.
+        pairs: [P, 2], images that belong together, such as near-duplicates.
     """
     parents = list(range(len(patients)))
 
@@ -112,6 +168,8 @@ def join_groups(patients: Sequence[str | None], digests: Sequence[str]) -> NDArr
     for image, (patient, digest) in enumerate(zip(patients, digests, strict=True)):
         for key in (("digest", digest), *([("patient", patient)] if patient is not None else [])):
             parents[find_root(image)] = find_root(first.setdefault(key, image))
+    for first_image, second_image in pairs.tolist() if pairs is not None else ():
+        parents[find_root(second_image)] = find_root(first_image)
     roots = [find_root(image) for image in range(len(parents))]
     return np.unique(roots, return_inverse=True)[1].astype(np.int64)
 
@@ -261,7 +319,7 @@ def require_classes(
     name = labels[label] if labels else f"{label + 1} of {classes}"
     raise TrainingError(
         f"too few patients or images to split: no image of class {name} is left for {names[part]}; the class has "
-        f"{people:,} {'patient' if people == 1 else 'patients'} (images that belong together count as one); {advice}"
+        f"{count_nouns(people, 'patient')} (images that belong together count as one); {advice}"
     )
 
 

@@ -12,7 +12,7 @@ from training.folds import train_folds
 from training.held_out import train_network
 from training.progress import Part, Progress
 from training.run_folder import is_finished, open_run_folder, record_run
-from training.split import group_data, split_data
+from training.split import SPLIT_FILE, group_data, split_data
 
 
 def train(config: TrainConfig) -> Path:
@@ -38,10 +38,12 @@ def train(config: TrainConfig) -> Path:
         store, digests = decode_images(images, folder, Progress("decoding"))
         with store:
             record_run(config, folder, compute_fingerprint(images.files, digests))
-            data = group_data(images, store, digests)
+            data = group_data(config, images, store, digests)
             if config.folds:
                 train_folds(config, data, folder)
             else:
                 part = Part(Progress("training"), count=1 + config.random_split)
-                train_network(config, split_data(config, data, folder), folder, part)
+                begun = folder / SPLIT_FILE  # an unfinished run goes on with the split that it was begun with
+                data = split_data(replace(config, split=begun) if begun.exists() else config, data, folder)
+                train_network(config, data, folder, part)
     return config.out
