@@ -183,14 +183,17 @@ def test_flipped_weight_bit_of_a_converted_model_is_refused(keras_file: Path, op
 
 
 def test_spec_beside_the_model_completes_the_flags(tmp_path: Path, options: ConvertOptions) -> None:
-    """A training run needs no flags; its metrics and provenance travel on."""
+    """A training run needs no flags; temperature, metrics and provenance travel on."""
     path, _ = save_keras(tmp_path)
-    recorded = ModelSpec("x", "9", LABELS, "stroke", 0.25, metrics={"auc": 0.8}, provenance={"data": "phantom"})
+    recorded = ModelSpec(
+        "x", "9", LABELS, "stroke", 0.25, temperature=1.7, metrics={"auc": 0.8}, provenance={"data": "phantom"}
+    )
     (tmp_path / "spec.json").write_text(recorded.to_json())
 
     report = convert(replace(options, model=path, labels=(), positive="", threshold=None))
 
     assert (report.spec.name, report.spec.version, report.spec.threshold) == ("small", "1", 0.25)
+    assert load_model(report.out).spec.temperature == 1.7
     assert report.spec.metrics == {"auc": 0.8}
     assert report.spec.provenance["data"] == "phantom"
 

@@ -67,7 +67,8 @@ def test_temperature_mends_overconfidence() -> None:
     before = compute_calibration_error(probabilities[:, 1].astype(np.float64), positive)
     assert compute_calibration_error(softened[:, 1], positive) < before / 3
     assert compute_loss(softened, targets) < compute_loss(probabilities, targets)
-    assert (np.diff(softened[np.argsort(probabilities[:, 1]), 1]) >= 0).all()
+    order = np.lexsort((-probabilities[:, 0], probabilities[:, 1]))  # float32 has many ones, but few equal pairs
+    assert (np.diff(softened[order, 1]) > -1e-6).all()
 
 
 def test_certain_answers_keep_their_scores_apart() -> None:

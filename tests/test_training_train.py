@@ -61,12 +61,21 @@ def test_run_folder_is_complete(run: Path) -> None:
         "accuracy.png",
         "brain_stroke_model.h5",
         "brain_stroke_model.keras",
+        "confusion.png",
+        "decision_curve.png",
+        "errors.png",
+        "gallery.png",
         "history.csv",
         "loss.png",
         "metrics.json",
+        "model_card.md",
+        "precision_recall.png",
         "predictions.csv",
         "reference.json",
+        "reliability.png",
+        "report.html",
         "report.md",
+        "roc.png",
         "run.json",
         "spec.json",
         "split.csv",
@@ -96,6 +105,10 @@ def test_spec_is_the_servers_contract(run: Path) -> None:
     assert 0 <= spec.metrics["test_auc_low"] <= spec.metrics["test_auc"] <= spec.metrics["test_auc_high"] <= 1
     assert spec.provenance["images"] == "24"
     assert len(spec.provenance["data_fingerprint"]) == 64
+    assert {"test_patient_auc", "test_ece", "test_brier", "patient_top_k", "patient_threshold"} <= spec.metrics.keys()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["calibration"]["temperature"] == spec.temperature
+    assert metrics["evaluation"]["slices"]["threshold"] == spec.threshold
     assert spec.provenance["notes"] == "A note."
     assert "--seed 7" in spec.provenance["flags"]
     assert str(run.parent) not in (run / "spec.json").read_text()
@@ -124,7 +137,7 @@ def test_report_does_not_warn_where_patients_are_known(run: Path) -> None:
     """With patient ids in every name there is nothing to warn of, and the page shows figures and notes."""
     page = (run / "report.md").read_text()
     assert "CANNOT BE EXCLUDED" not in page
-    assert "| matched auc |" in page
+    assert "matched AUC" in page
     assert "A note." in page
 
 

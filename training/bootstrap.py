@@ -119,4 +119,5 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     share = successes / count
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = NORMAL_QUANTILE * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # Rounding may put an end on the wrong side of a share of 0 or 1.
+    return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
