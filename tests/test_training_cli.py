@@ -11,10 +11,10 @@ import pytest
 
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import PhantomConfig, ScoreConfig, TrainConfig
+from training.config import CardConfig, PhantomConfig, ScoreConfig, TrainConfig
 from training.flags import describe_fields
 
-CONFIGS = (TrainConfig, PhantomConfig, ScoreConfig)
+CONFIGS = (TrainConfig, PhantomConfig, ScoreConfig, CardConfig)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -23,7 +23,7 @@ def test_every_setting_is_described(config: type) -> None:
     assert set(describe_fields(config)) == {config_field.name for config_field in fields(config)}
 
 
-@pytest.mark.parametrize("command", [[], ["phantom"], ["score"]], ids=["train", "phantom", "score"])
+@pytest.mark.parametrize("command", [[], ["phantom"], ["score"], ["card"]], ids=["train", "phantom", "score", "card"])
 def test_help_has_an_example_and_needs_no_tensorflow(command: list[str]) -> None:
     """Help answers without loading TensorFlow, which takes seconds."""
     code = (

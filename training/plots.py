@@ -95,7 +95,7 @@ def plot_precision_recall(path: Path, evaluation: Evaluation, judged: Judged | N
             from sklearn.metrics import average_precision_score, precision_recall_curve
 
             precision, recall, _ = precision_recall_curve(judged.positive, judged.trivial)
-            label = f"trivial score: {average_precision_score(judged.positive, judged.trivial):.3f}"
+            label = f"trivial score: average precision {average_precision_score(judged.positive, judged.trivial):.3f}"
             # Its last point is (0, 1) by definition, which nothing reaches.
             axes.plot(recall[:-1], precision[:-1], color=VERMILLION, linestyle="--", label=label)
         prevalence = slices.positives / slices.count
