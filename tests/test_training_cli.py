@@ -11,10 +11,10 @@ import pytest
 
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import AuditConfig, EvaluateConfig, PhantomConfig, TrainConfig
+from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.flags import describe_fields
 
-CONFIGS = (TrainConfig, AuditConfig, PhantomConfig, EvaluateConfig)
+CONFIGS = (TrainConfig, AuditConfig, PhantomConfig, EvaluateConfig, CardConfig)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -24,7 +24,9 @@ def test_every_setting_is_described(config: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["audit"], ["phantom"], ["evaluate"]], ids=["train", "audit", "phantom", "evaluate"]
+    "command",
+    [[], ["audit"], ["phantom"], ["evaluate"], ["card"]],
+    ids=["train", "audit", "phantom", "evaluate", "card"],
 )
 def test_help_has_an_example_and_needs_no_tensorflow(command: list[str]) -> None:
     """Help answers without loading TensorFlow, which takes seconds."""

@@ -12,8 +12,8 @@ from PIL import Image
 from tests.training_fakes import EVALUATION, THRESHOLD, make_judged, read_images, without_patients
 from training.drawing import shorten
 from training.evaluation import Evaluation
-from training.galleries import choose_errors, choose_gallery, describe_answer, make_tiles, plot_gallery
-from training.plots import write_plots
+from training.galleries import choose_errors, choose_gallery, describe_answer, make_tiles, plot_errors, plot_gallery
+from training.plots import plot_confusion, plot_precision_recall, plot_roc, write_plots
 
 LABELS = ("normal", "stroke")
 FILES = (
@@ -139,8 +139,9 @@ def test_errors_name_their_files() -> None:
 def test_model_without_errors_has_a_page_that_says_so(tmp_path: Path) -> None:
     """No error is no reason to fail."""
     judged = make_judged()
+    perfect = replace(judged, scores=judged.positive * 0.9 + 0.05)
 
-    write_plots(tmp_path, EVALUATION, replace(judged, scores=judged.positive * 0.9 + 0.05), read_images, LABELS)
+    plot_errors(tmp_path / "errors.png", perfect, read_images, THRESHOLD, LABELS)
 
     assert read_pixels(tmp_path / "errors.png").min() < 100
 
@@ -158,16 +159,18 @@ def empty_figures(evaluation: Evaluation) -> Evaluation:
 @pytest.mark.parametrize("evaluation", [without_patients(), empty_figures(EVALUATION)])
 def test_what_is_not_defined_is_left_out(tmp_path: Path, evaluation: Evaluation) -> None:
     """No patients, or figures that are NaN since a class is missing: the plots are written without them."""
-    judged = make_judged()
+    judged = replace(make_judged(), positive=np.zeros(40, bool))
 
-    write_plots(tmp_path, evaluation, replace(judged, positive=np.zeros(40, bool)), read_images, LABELS)
+    plot_roc(tmp_path / "roc.png", evaluation, judged)
+    plot_precision_recall(tmp_path / "precision_recall.png", evaluation, judged)
+    plot_confusion(tmp_path / "confusion.png", evaluation, LABELS)
 
-    assert len(list(tmp_path.iterdir())) == len(FILES)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_labels_are_text_however_odd(tmp_path: Path) -> None:
     """A dollar sign begins no formula, and a long name is cut so that both ends can be read."""
-    write_plots(tmp_path, EVALUATION, make_judged(), read_images, ("$\\frac{$", "a" * 50))
+    plot_confusion(tmp_path / "confusion.png", EVALUATION, ("$\\frac{$", "a" * 50))
 
     assert shorten("intraparenchymal haemorrhage", 14) == "intrap…orrhage"
     assert shorten("two\nlines") == "two lines"

@@ -31,7 +31,15 @@ SPEC = ModelSpec(
     "stroke",
     THRESHOLD,
     temperature=1.25,
-    provenance={"data": "scans", "data_fingerprint": "ab" * 32, "images": "200", "warnings": "", "seed": "7"},
+    provenance={
+        "data": "scans",
+        "data_fingerprint": "ab" * 32,
+        "images": "200",
+        "warnings": "",
+        "seed": "7",
+        "trained": "2026-01-31T12:00:00+00:00",
+        "git_revision": "c" * 40,
+    },
 )
 
 LEVEL = Level(

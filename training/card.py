@@ -20,8 +20,8 @@ from training.evaluation import Figure
 from training.records import count_split, read_document
 from training.summary import SUMMARY_KEY, Summary, from_document
 from training.tables import (
+    describe_decision,
     escape,
-    explain_threshold,
     make_paragraph,
     make_table,
     name_of,
@@ -195,7 +195,7 @@ def render_card(spec: ModelSpec, summary: Summary | None, facts: Mapping[str, st
         "Calibration": [describe_calibration(spec, summary)],
         "Operating point": [
             f"Chosen by: {escape(summary.operating_point) if summary else NOT_KNOWN}.",
-            explain_threshold(spec.threshold, spec.positive_label),
+            describe_decision(spec.threshold, spec.positive_label),
         ],
         "Subgroups": [fact("subgroups")],
         "Failure modes": [fact("failure_modes")],
@@ -224,9 +224,9 @@ def describe_metrics(spec: ModelSpec, summary: Summary | None) -> list[str]:
         rows = [(name_of(name), state(figure)) for name, figure in figures.items()]
         return [make_table(["figure", "value (95 %)"], rows)] if rows else [NOT_KNOWN]
     return [
-        f"Held-out test images of {escape(summary.data)}; in brackets 95 % intervals. The trivial score is the share "
-        "of mid-grey pixels; a matched AUC compares only images of about the same share. The figures of a random slice "
-        "split are leakage, and no performance.",
+        f"Held-out test images of {escape(summary.data)}; in brackets 95 % intervals. The trivial score is the "
+        f"{escape(summary.baselines.trivial_name)}; a matched AUC compares only images in which it is about the same. "
+        "The figures of a random slice split are leakage, and no performance.",
         tabulate_headlines(summary),
         tabulate_figures(summary.levels),
         *([tabulate_prevalences(summary)] if summary.restated else []),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from training.drawing import BLUE, GREY, VERMILLION, draw, shorten
+from training.drawing import BLUE, VERMILLION, draw, shorten
 from training.evaluation import Judged
 
 ReadImages = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
@@ -22,8 +24,8 @@ DOTS_PER_INCH = 100
 """A tile is 155 pixels wide; 24 of them, at one byte a pixel, stay below 600 kB even where they are noise."""
 
 TITLE_POINTS = 8
-LINE_INCHES = 0.16
-"""Of a title, with the space between the lines."""
+LINE_INCHES, GAP_INCHES, HEADING_INCHES = 0.155, 0.06, 0.35
+"""Height of a line of a title, space between tiles, height of a heading."""
 
 LONGEST_FILE = 21
 
@@ -117,35 +119,45 @@ def plot_gallery(path: Path, title: str, sections: Mapping[str, Sequence[Tile]],
         sections: tiles by the heading over them, which may be empty; a section without tiles says so.
         columns: tiles in a row.
     """
-    rows = [max(1, -(-len(tiles) // columns)) for tiles in sections.values()]
     lines = max((tile.title.count("\n") + 1 for tiles in sections.values() for tile in tiles), default=1)
-    tile_height = TILE_INCHES + LINE_INCHES * lines
-    heights = [count * tile_height + (0.3 if heading else 0) for count, heading in zip(rows, sections, strict=True)]
-    with draw(path, (columns * TILE_INCHES + 0.3, sum(heights) + 0.4), DOTS_PER_INCH) as drawing:
-        drawing.suptitle(title, size="large")
-        parts = np.atleast_1d(drawing.subfigures(len(sections), 1, height_ratios=heights))
-        for part, count, (heading, tiles) in zip(parts, rows, sections.items(), strict=True):
+    pitch = TILE_INCHES + lines * LINE_INCHES + GAP_INCHES
+    width = columns * (TILE_INCHES + GAP_INCHES) + GAP_INCHES
+    rows = sum(max(1, math.ceil(len(tiles) / columns)) for tiles in sections.values())
+    height = HEADING_INCHES * (1 + sum(map(bool, sections))) + rows * pitch
+    with draw(path, (width, height), DOTS_PER_INCH) as drawing:
+        # One pair of axes in inches from the upper left, not one for each tile: those take seconds to lay out.
+        drawing.set_layout_engine("none")
+        axes = drawing.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        axes.axis("off")
+        top = HEADING_INCHES
+        axes.text(width / 2, top / 2, title, size="large", ha="center", va="center")
+        for heading, tiles in sections.items():
             if heading:
-                part.suptitle(heading, size="medium")
-            cells = part.subplots(count, columns, squeeze=False).ravel()
-            for cell in cells:
-                cell.axis("off")
+                axes.text(GAP_INCHES, top + HEADING_INCHES / 2, heading, size="medium", weight="bold", va="center")
+                top += HEADING_INCHES
             if not tiles:
-                cells[0].text(0, 0.5, "none", color=GREY, va="center")
-            for cell, tile in zip(cells, tiles, strict=False):
-                draw_tile(cell, tile)
+                axes.text(GAP_INCHES, top + LINE_INCHES, "none", va="center")
+            for place, tile in enumerate(tiles):
+                row, column = divmod(place, columns)
+                left = GAP_INCHES + column * (TILE_INCHES + GAP_INCHES)
+                draw_tile(axes, tile, left, top + row * pitch + lines * LINE_INCHES)
+            top += max(1, math.ceil(len(tiles) / columns)) * pitch
 
 
-def draw_tile(axes: Axes, tile: Tile) -> None:
-    axes.axis("on")
-    axes.set(xticks=[], yticks=[])
-    axes.imshow(tile.image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
-    colour = BLUE if tile.correct else VERMILLION
-    axes.set_title(tile.title, size=TITLE_POINTS, linespacing=1.15, pad=3)
-    for spine in axes.spines.values():
-        spine.set(
-            edgecolor=colour, linewidth=1 if tile.correct else 2.5, linestyle="-" if tile.correct else (0, (3, 1))
-        )
+def draw_tile(axes: Axes, tile: Tile, left: float, top: float) -> None:
+    """Draws one image with its frame and title; its upper left corner is at ``left``, ``top`` inches."""
+    extent = (left, left + TILE_INCHES, top + TILE_INCHES, top)
+    box = {"extent": extent, "aspect": "auto", "interpolation": "antialiased"}
+    limits = axes.axis()
+    axes.imshow(tile.image, cmap="gray", vmin=0, vmax=255, **box)
+    axes.axis(limits)
+    colour, line, style = (BLUE, 1, "-") if tile.correct else (VERMILLION, 2.5, (0, (3, 1)))
+    frame = Rectangle(
+        (left, top), TILE_INCHES, TILE_INCHES, fill=False, edgecolor=colour, linewidth=line, linestyle=style
+    )
+    axes.add_patch(frame)
+    middle, above = left + TILE_INCHES / 2, top - 0.03
+    axes.text(middle, above, tile.title, size=TITLE_POINTS, ha="center", va="bottom", linespacing=1.15)
 
 
 def plot_predictions(
@@ -169,5 +181,5 @@ def plot_errors(path: Path, judged: Judged, read_images: ReadImages, threshold: 
         total = int(((judged.positive == positive) & ((judged.scores > threshold) != judged.positive)).sum())
         heading = f"{name}, most confident first: {len(indices)} of {total:,}"
         sections[heading] = make_tiles(judged, indices, read_images, threshold, labels, with_files=True)
-    kept = ", one of a person" if judged.has_patients else ""
+    kept = ", at most one of each person" if judged.has_patients else ""
     plot_gallery(path, f"The worst errors{kept}", sections)

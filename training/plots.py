@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from training.drawing import BLUE, GREY, VERMILLION, draw, shorten
@@ -69,25 +70,25 @@ def plot_curve(path: Path, history: Sequence[Epoch], quantity: str, best_epoch: 
 def plot_roc(path: Path, evaluation: Evaluation, judged: Judged | None = None) -> None:
     """Draws sensitivity over 1 - specificity with its band; the trivial score's curve too where ``judged`` is given."""
     figures = evaluation.slices.figures
-    with draw(path, (5.6, 5.6)) as drawing:
+    with draw(path, (5.6, 6.6)) as drawing:
         axes = drawing.add_subplot()
         draw_band(axes, evaluation.roc, f"model: AUC {state(figures.get('auc'))}")
         if judged is not None and separable(judged):
             from sklearn.metrics import roc_curve
 
             false_share, true_share, _ = roc_curve(judged.positive, judged.trivial)
-            label = f"trivial score: AUC {state(evaluation.baselines.trivial_auc)}"
+            label = f"{evaluation.baselines.trivial_name}: AUC {state(evaluation.baselines.trivial_auc)}"
             axes.plot(false_share, true_share, color=VERMILLION, linestyle="--", label=label)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance: AUC 0.5")
         mark_point(axes, 1 - value_of(evaluation, "specificity"), value_of(evaluation, "sensitivity"), evaluation)
         axes.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, slices")
-        finish_square(axes, "lower right")
+        finish_square(drawing, axes)
 
 
 def plot_precision_recall(path: Path, evaluation: Evaluation, judged: Judged | None = None) -> None:
     """Draws PPV over sensitivity with its band; chance is the share of positive images."""
     slices = evaluation.slices
-    with draw(path, (5.6, 5.6)) as drawing:
+    with draw(path, (5.6, 6.6)) as drawing:
         axes = drawing.add_subplot()
         score = state(slices.figures.get("average_precision"))
         draw_band(axes, evaluation.precision_recall, f"model: average precision {score}")
@@ -95,14 +96,15 @@ def plot_precision_recall(path: Path, evaluation: Evaluation, judged: Judged | N
             from sklearn.metrics import average_precision_score, precision_recall_curve
 
             precision, recall, _ = precision_recall_curve(judged.positive, judged.trivial)
-            label = f"trivial score: {average_precision_score(judged.positive, judged.trivial):.3f}"
+            score = average_precision_score(judged.positive, judged.trivial)
+            label = f"{evaluation.baselines.trivial_name}: average precision {score:.3f}"
             # Its last point is (0, 1) by definition, which nothing reaches.
             axes.plot(recall[:-1], precision[:-1], color=VERMILLION, linestyle="--", label=label)
         prevalence = slices.positives / slices.count
         axes.axhline(prevalence, color=GREY, linestyle=":", label=f"chance: prevalence {prevalence:.3f}")
         mark_point(axes, value_of(evaluation, "sensitivity"), value_of(evaluation, "ppv"), evaluation)
         axes.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="Precision and recall, slices")
-        finish_square(axes, "best")
+        finish_square(drawing, axes)
 
 
 def plot_confusion(path: Path, evaluation: Evaluation, labels: tuple[str, str]) -> None:
@@ -154,7 +156,7 @@ def plot_reliability(path: Path, evaluation: Evaluation) -> None:
     predicted, observed = bins.predicted[filled], bins.observed[filled]
     # Rounding can put an end of the bar beyond the point itself.
     bars = np.maximum([observed - bins.low[filled], bins.high[filled] - observed], 0)
-    with draw(path, (5.6, 6)) as drawing:
+    with draw(path, (5.6, 6.6)) as drawing:
         above, below = drawing.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         above.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
         above.errorbar(predicted, observed, bars, color=BLUE, marker="o", capsize=3, label="observed, 95 % (Wilson)")
@@ -170,7 +172,7 @@ def plot_reliability(path: Path, evaluation: Evaluation) -> None:
             mark_threshold(axes, evaluation)
             axes.grid(alpha=0.3)
             axes.set_axisbelow(True)
-        above.legend(loc="best")
+        put_legend_below(drawing, above)
 
 
 def plot_decision(path: Path, evaluation: Evaluation) -> None:
@@ -215,11 +217,17 @@ def separable(judged: Judged) -> bool:
     return bool(judged.positive.any() and not judged.positive.all())
 
 
-def finish(axes: Axes, place: str = "best") -> None:
+def finish(axes: Axes) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(loc=place, fontsize="small")
+    axes.legend(fontsize="small")
 
 
-def finish_square(axes: Axes, place: str) -> None:
+def finish_square(drawing: Drawing, axes: Axes) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    finish(axes, place)
+    axes.grid(alpha=0.3)
+    put_legend_below(drawing, axes)
+
+
+def put_legend_below(drawing: Drawing, axes: Axes) -> None:
+    """Puts the legend where no curve can be, however bad the model is."""
+    drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small")

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import TrainingError
+from training.split import SPLITS
 from training.tables import NONE, escape, make_table
 
 
 def count_split(folder: Path) -> str:
-    """Returns a table of images and people by split and label from ``split.csv``; empty where it is not there."""
+    """Returns a table of images and people by split, or by fold, and label; empty where there is no ``split.csv``."""
     path = folder / "split.csv"
     if not path.exists():
         return ""
@@ -21,9 +22,10 @@ def count_split(folder: Path) -> str:
     people: defaultdict[str, set[str]] = defaultdict(set)
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            images[row["split"], row["label"]] += 1
+            split = row["split"] if "split" in row else f"held out in fold {row['fold']}"
+            images[split, row["label"]] += 1
             if row.get("patient"):
-                people[row["split"]].add(row["patient"])
+                people[split].add(row["patient"])
     labels = sorted({label for _, label in images})
     rows = [
         [
@@ -31,9 +33,14 @@ def count_split(folder: Path) -> str:
             *(f"{images[split, label]:,}" for label in labels),
             f"{len(people[split]):,}" if people[split] else NONE,
         ]
-        for split in dict.fromkeys(split for split, _ in images)
+        for split in sorted({split for split, _ in images}, key=order_split)
     ]
     return make_table(["split", *(f"images of {escape(label)}" for label in labels), "people by id"], rows)
+
+
+def order_split(split: str) -> tuple[int, str]:
+    """Sorts splits as they are used, and folds behind them by their number."""
+    return (SPLITS.index(split) if split in SPLITS else len(SPLITS) + len(split), split)
 
 
 def read_document(path: Path) -> dict[str, Any]:

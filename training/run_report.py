@@ -18,8 +18,8 @@ from training.summary import Summary, summarise
 from training.tables import (
     HEADLINES,
     NONE,
+    describe_decision,
     escape,
-    explain_threshold,
     make_paragraph,
     make_table,
     name_of,
@@ -32,10 +32,10 @@ from training.tables import (
 BASELINES_EXPLAINED = (
     "Beside each figure stands what needs no training. Majority: always answering the class that is more frequent in "
     "training. 1-NN: the label of the most similar training image at 32 x 32 pixels, people held out. Trivial score: "
-    "the share of mid-grey pixels, which is how much brain is in the slice. The matched AUC compares only images with "
-    "about the same share (the same octile), so that the trivial score cannot explain it. The last column repeats the "
-    "figure with slices split at random: slices of one person are then in training and in test, and it shows how far "
-    "such a split misleads, not what the model can do. A dash: not measured, or not defined."
+    "a number that needs no network, named above; the matched AUC compares only images in which it is about the same "
+    "(the same octile), so that it cannot explain the answers. The last column repeats the figure with slices split at "
+    "random: slices of one person are then in training and in test, and it shows how far such a split misleads, not "
+    "what the model can do. A dash: not measured, or not defined."
 )
 NOT_TESTED = (
     "Other hospitals, scanners, protocols, window settings and countries than those of the images above.",
@@ -157,11 +157,14 @@ def describe(
     front = [f"> **{escape(alarm)}**" for alarm in alarms]
     front += [make_paragraph(text) for text in (spec.intended_use, *notes)]
     who = "people" if summary.patients else "people where they are known, of images otherwise"
-    intervals = f"Test images of {escape(summary.data)}. In brackets: 95 % intervals, by bootstrap over {who}."
+    intervals = (
+        f"Test images of {escape(summary.data)}. In brackets: 95 % intervals, by bootstrap over {who}. The trivial "
+        f"score is the {escape(summary.baselines.trivial_name)}."
+    )
     figures = [tabulate_figures(summary.levels), describe_patients(summary)]
     operating = [
         f"Chosen by: {escape(summary.operating_point)}.",
-        explain_threshold(summary.slices.threshold, spec.positive_label),
+        describe_decision(summary.slices.threshold, spec.positive_label),
     ]
     if summary.restated:
         operating += [
