@@ -143,14 +143,15 @@ def make_extractor(network: keras.Model) -> Extractor:
     normalisations = {id(layer.input): layer for layer in part.layers if is_normalisation(layer)}
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if is_normalisation(layer):
-            return layers.Identity(name=layer.name, dtype=layer.dtype_policy)
         config = layer.get_config()
         if isinstance(layer, layers.Conv2D) and id(layer.output) in normalisations:
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    folded = keras.models.clone_model(part, clone_function=clone)
+    def call(layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
+        return inputs[0] if is_normalisation(layer) else layer(*inputs, **options)
+
+    folded = keras.models.clone_model(part, clone_function=clone, call_function=call)
     for layer in part.layers:
         weights = layer.get_weights()
         if isinstance(layer, layers.Conv2D) and (normalisation := normalisations.pop(id(layer.output), None)):
@@ -158,7 +159,7 @@ def make_extractor(network: keras.Model) -> Extractor:
             scale = gamma / np.sqrt(variance + normalisation.epsilon)
             bias = weights[1] if layer.use_bias else 0.0
             weights = [weights[0] * scale, (bias - mean) * scale + beta]
-        if not is_normalisation(layer):
+        if weights and not is_normalisation(layer):
             folded.get_layer(layer.name).set_weights(weights)
     if normalisations:
         raise AssertionError(f"{network.name}: batch normalisation that does not follow a convolution")
