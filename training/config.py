@@ -24,8 +24,8 @@ DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Settings of every command that reads labelled slices.
+class ListingConfig:
+    """What says which slices a data folder has, and of whom.
 
     Raises:
         TrainingError: naming the flag, when a value is out of range.
@@ -48,15 +48,24 @@ class DataConfig:
     one_image_per_patient: bool = False
     """States that no two images show the same person, as with synthetic slices; file names are not searched."""
 
-    positive: str = "stroke"
-    """Label that is answered when its probability exceeds the threshold."""
-
     def __post_init__(self) -> None:
         try:
             groups = re.compile(self.patient_pattern).groups
         except re.error as error:
             raise TrainingError(f"--patient-pattern is not a regular expression: {error}") from None
         require(groups >= 1, "patient_pattern", "needs a group (...) around the patient")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ListingConfig):
+    """Settings of every command that judges labelled slices.
+
+    Raises:
+        TrainingError: naming the flag, when a value is out of range.
+    """
+
+    positive: str = "stroke"
+    """Label that is answered when its probability exceeds the threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,3 +227,14 @@ class ScoreConfig:
 
     out: Path | None = None
     """Markdown file to write as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Settings of ``python -m training card``."""
+
+    run: Path = field(metadata={"positional": True})
+    """Run folder whose model_card.md and spec.json are written."""
+
+    facts: Path | None = None
+    """JSON file with facts that the run has not recorded, or has recorded wrongly; they are kept in the run."""
