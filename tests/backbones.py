@@ -42,7 +42,7 @@ def randomise_statistics(network: Any, seed: int = 0) -> None:
 
 
 def save_published(network: Any, path: Path) -> None:
-    """Writes a network's weights in the layout of the files that Keras publishes: those of a whole model, at the top."""
+    """Writes a network's weights in the layout of Keras's published files: a whole model's, one level up."""
     whole = path.with_name("whole.h5")
     network.save(whole)
     with h5py.File(whole) as source, h5py.File(path, "w") as target:

@@ -23,6 +23,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from training.augment import Augmentation, vary_batch
+from training.checkpoint import FEATURES_HEADER
 from training.data import PixelStore
 from training.errors import TrainingError
 from training.models import FEATURES
@@ -196,7 +197,7 @@ class FeatureStore:
         """
         self.rows, self.width = rows, width
         self._identity = json.loads(json.dumps({**identity, "rows": rows, "width": width}))
-        self._header, path = folder / "features.json", folder / "features.f32"
+        self._header, path = folder / FEATURES_HEADER, folder / "features.f32"
         self._row_bytes = width * ROW_TYPE.itemsize
         self.done = self._read_done(path)
         """Rows that are finished."""
