@@ -37,7 +37,7 @@ def measure_evaluation(rounds: int) -> dict[str, Any]:
     totals: dict[str, list[float]] = {side: [] for side in models}
     shares: dict[str, list[float]] = {side: [] for side in models}
     intervals: list[float] = []
-    for side, model in models.items():
+    for model in models.values():
         evaluate_file(model, data)  # what is imported and compiled once
     for _ in range(rounds):
         for side, model in models.items():

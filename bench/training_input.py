@@ -1,4 +1,4 @@
-"""What the input costs a fit: the share of its time in which the optimiser waits, and an epoch beside arrays in memory."""
+"""What the input costs a fit: how long the optimiser waits for it, and an epoch beside the same on arrays in memory."""
 
 from __future__ import annotations
 
