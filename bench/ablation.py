@@ -57,10 +57,14 @@ class Plan:
         return [*flags, "--one-image-per-patient", *variant.flags]
 
     def describe(self, variant: Variant, seed: int) -> str:
-        """All that decides a variant's result, in one line: what has the same line is not run again."""
+        """All that decides a variant's result, in one line: a run that has the same line is not run again."""
         words = ["phantom", *self.list_phantom_flags(variant), ";", *self.list_training_flags(variant, seed)]
         initializer = f"; {variant.initializer}" if variant.initializer else ""
-        return f"{shlex.join(words)}{initializer}; judged on {self.test_count} of seed {TEST_SEED}"
+        return f"{shlex.join(words)}{initializer}"
+
+    def describe_size(self) -> dict[str, int]:
+        """What has to be the same for variants to compare."""
+        return {"count": self.count, "test_count": self.test_count, "epochs": self.epochs}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,13 +82,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_variants(plan: Plan, names: Sequence[str], seeds: Sequence[int], out: Path) -> None:
-    """Runs what is not in ``ablation.json`` yet, variant by variant, and writes the report after each."""
+    """Runs what is not in ``ablation.json`` yet, variant by variant, and writes the report after each.
+
+    Raises:
+        SystemExit: the variants there are of another size, so that new ones would not compare with them.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "ablation.json"
-    document: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"runs": {}}
+    path, size = out / "ablation.json", plan.describe_size()
+    document: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"size": size, "runs": {}}
+    if document["size"] != size:
+        raise SystemExit(
+            f"bench: {path} has variants of {document['size']}, not {size}; name another folder with --out"
+        )
     slices = read_slices(draw_slices(plan, f"test-{plan.test_count}", ["--seed", str(TEST_SEED)], plan.test_count))
-    trivial = estimate_auc(score_trivially(slices.images["plain"]), slices.positive)
-    document["test"] = {"count": plan.test_count, "positive": int(slices.positive.sum()), "trivial_auc": trivial}
+    trivial = list(estimate_auc(score_trivially(slices.images["plain"]), slices.positive))
+    document["test"] = {"count": len(slices.positive), "positive": int(slices.positive.sum()), "trivial_auc": trivial}
     document["machine"] = describe_machine(PACKAGES)
     for seed in seeds:
         for name in names:
@@ -138,7 +150,7 @@ def compare_runs(plan: Plan, document: dict[str, Any], seed: int, slices: HeldOu
         ours = dict(np.load(path))
         if len(ours["plain"]) == len(theirs["plain"]) == len(slices.positive):
             runs[str(seed)]["difference"] = {
-                condition: compare_aucs(values, theirs[condition], slices.positive)
+                condition: list(compare_aucs(values, theirs[condition], slices.positive))
                 for condition, values in ours.items()
             }
 

@@ -80,7 +80,7 @@ def predict_slices(model: Path, slices: HeldOut) -> dict[str, NDArray[np.float64
 def judge_scores(scores: Mapping[str, NDArray[np.float64]], slices: HeldOut) -> dict[str, Any]:
     """Returns AUC with interval by condition, and the false positives by finding at ``FALSE_POSITIVE_RATE``."""
     return {
-        "auc": {condition: estimate_auc(values, slices.positive) for condition, values in scores.items()},
+        "auc": {condition: list(estimate_auc(values, slices.positive)) for condition, values in scores.items()},
         "false_positives": count_false_positives(scores["plain"], slices.positive, slices.findings),
     }
 

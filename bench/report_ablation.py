@@ -23,21 +23,18 @@ generator, which no variant has trained on: no real slice is read here, so none 
 RESOLUTION = 130
 """Dots per inch."""
 
-GROUPS = {
-    "Training": lambda name: not name.startswith("without-"),
-    "Generator": lambda name: name.startswith("without"),
-}
-"""Panel of the plot → which variants it shows, beside the base."""
+PANELS = {"Training": False, "Generator": True}
+"""Panel of the plot → whether it shows the variants that lack a part of the generator; the base is in both."""
 
 
 def write_ablation(document: dict[str, Any], out: Path) -> None:
     """Writes ``ablation.json``, ``.md`` and ``.png``."""
-    # The figures come last: a process that is killed here has lost nothing that the next does not write again.
-    (out / "ablation.md").write_text(render_ablation(document), "utf-8")
-    plot_curves(document["runs"], out / "ablation.png")
+    # The figures come first, and whole: hours are in them, and the rest is made from them.
     partial = out / "ablation.json.partial"
     partial.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     partial.replace(out / "ablation.json")
+    (out / "ablation.md").write_text(render_ablation(document), "utf-8")
+    plot_curves(document["runs"], out / "ablation.png")
 
 
 def render_ablation(document: Mapping[str, Any]) -> str:
