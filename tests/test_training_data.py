@@ -14,7 +14,7 @@ from server.preprocess import load_pixels
 from training.config import DEFAULT_PATIENT_PATTERN
 from training.data import INPUT_FORMAT, compute_fingerprint, decode_images, list_images
 from training.errors import TrainingError
-from training.split import SPLITS, assert_disjoint, find_patients, join_groups, split_groups
+from training.split import find_patients
 
 
 def write_discs(root: Path, patients: int = 12, slices: int = 2, size: int = 256) -> Path:
@@ -150,54 +150,3 @@ def test_patients_are_read_from_file_names() -> None:
 def test_first_group_of_a_pattern_is_the_patient() -> None:
     """A pattern without a group named patient uses its first group."""
     assert find_patients(["P12_003.png"], r"(P\d+)_.*") == ["P12"]
-
-
-def test_same_bytes_join_two_patients() -> None:
-    """A file that two patients share makes them one group, so that it cannot leak."""
-    groups = join_groups(["a", "a", "b", "c"], ["1", "2", "2", "3"])
-    assert groups[0] == groups[1] == groups[2] != groups[3]
-
-
-def test_split_keeps_patients_and_shares() -> None:
-    """Whole patients go into one split, and both classes come close to the shares that were asked for."""
-    rng = np.random.default_rng(0)
-    groups = np.sort(rng.integers(0, 100, 3000))
-    groups = np.unique(groups, return_inverse=True)[1]
-    targets = (groups % 3 == 0).astype(np.int64)
-    split = split_groups(groups, targets, 0.15, 0.15, seed=1)
-    assert all(len(set(split[groups == group])) == 1 for group in np.unique(groups))
-    for label in (0, 1):
-        shares = np.bincount(split[targets == label], minlength=3) / (targets == label).sum()
-        assert np.allclose(shares, [0.7, 0.15, 0.15], atol=0.03)
-
-
-def test_split_is_exact_for_single_images() -> None:
-    """One image per patient gives the shares to the image."""
-    targets = np.arange(200) % 2
-    split = split_groups(np.arange(200), targets, 0.15, 0.15, seed=1)
-    assert [np.bincount(split[targets == label]).tolist() for label in (0, 1)] == [[70, 15, 15]] * 2
-
-
-def test_split_is_seeded() -> None:
-    """The same seed gives the same split, another one another."""
-    groups, targets = np.arange(60), np.arange(60) % 2
-    first, again, other = (split_groups(groups, targets, 0.2, 0.2, seed=seed) for seed in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_class_with_one_patient_cannot_be_split() -> None:
-    """A class that would be missing from a split is an error, not a report with an empty column."""
-    groups = np.array([0, 1, 2, 3, 4, 5, 6, 6])
-    targets = np.array([0, 0, 0, 0, 0, 0, 1, 1])
-    with pytest.raises(TrainingError, match="too few patients or images to split"):
-        split_groups(groups, targets, 0.2, 0.2, seed=1)
-
-
-@pytest.mark.parametrize("kind", ["patient", "digest"])
-def test_shared_identity_fires_the_assertion(kind: str) -> None:
-    """A patient or file in two splits stops the run, naming both splits."""
-    split = np.array([SPLITS.index("train"), SPLITS.index("validation"), SPLITS.index("test")])
-    assert_disjoint(split, **{kind: ["a", "b", "c"]})
-    with pytest.raises(AssertionError, match=f"{kind} 'a' is in train and in test"):
-        assert_disjoint(split, **{kind: ["a", None, "a"]})

@@ -248,7 +248,7 @@ def test_mixed_precision_leaves_out_a_step_that_is_not_a_number() -> None:
     """A NaN gradient, as bfloat16 convolutions give now and then, changes nothing; the next step counts."""
     import keras
 
-    from training.fit import make_optimizer
+    from training.optimizer import make_optimizer
 
     optimizer, weight = make_optimizer(0.1, "mixed_bfloat16", steps=10**6), keras.Variable([1.0])
     optimizer.apply([keras.ops.convert_to_tensor([np.nan])], [weight])

@@ -1,7 +1,7 @@
 """How training images are varied: a table of presets, and the one affine map that carries out each of them.
 
-Flip, rotation and shift of an image are composed into a single resampling, so that a batch costs one pass over its
-pixels. TensorFlow is imported where a batch is varied, so that the names of the presets cost nothing.
+Flip, rotation, scale and shift of an image are composed into a single resampling, so that a batch costs one pass over
+its pixels. TensorFlow is imported where a batch is varied, so that the names of the presets cost nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class Augmentation:
     rotation: float = 0.0
     """Largest angle either way, in degrees."""
 
+    scale: float = 0.0
+    """Largest relative change of the size either way; as likely larger as smaller."""
+
     shift: float = 0.0
     """Largest shift either way and axis, as a share of the side."""
 
@@ -40,7 +43,7 @@ class Augmentation:
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     # "Flips and rotations" is all the paper says; vertical flips do not occur in head CT.
     "paper": Augmentation(horizontal_flip=True, vertical_flip=True, rotation=15.0),
-    "head-ct": Augmentation(horizontal_flip=True, rotation=10.0, shift=0.05, contrast=0.1, brightness=12.0),
+    "head-ct": Augmentation(horizontal_flip=True, rotation=10.0, scale=0.1, shift=0.05, contrast=0.1, brightness=12.0),
     "none": None,
 }
 
@@ -59,7 +62,7 @@ def vary_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -
     import tensorflow as tf
 
     count = tf.shape(images)[0]
-    draws = tf.random.stateless_uniform([7, count], seed, -1.0, 1.0)
+    draws = tf.random.stateless_uniform([8, count], seed, -1.0, 1.0)
     height, width = images.shape[1], images.shape[2]
     shifts = augmentation.shift * draws[3:5] * [[width], [height]]
     varied = tf.raw_ops.ImageProjectiveTransformV3(
@@ -68,6 +71,7 @@ def vary_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -
             mirror_x=random_sign(draws[0], augmentation.horizontal_flip),
             mirror_y=random_sign(draws[1], augmentation.vertical_flip),
             angle=augmentation.rotation * math.pi / 180 * draws[2],
+            size=tf.exp(math.log1p(augmentation.scale) * draws[7]),
             shifts=shifts,
             centre=((width - 1) / 2, (height - 1) / 2),
         ),
@@ -91,7 +95,12 @@ def random_sign(draws: tf.Tensor, is_random: bool) -> tf.Tensor:
 
 
 def affine_rows(
-    mirror_x: tf.Tensor, mirror_y: tf.Tensor, angle: tf.Tensor, shifts: tf.Tensor, centre: tuple[float, float]
+    mirror_x: tf.Tensor,
+    mirror_y: tf.Tensor,
+    angle: tf.Tensor,
+    size: tf.Tensor,
+    shifts: tf.Tensor,
+    centre: tuple[float, float],
 ) -> tf.Tensor:
     """Returns float32 [N, 8]: each image's map from output pixel to input pixel, as ImageProjectiveTransform wants it.
 
@@ -99,12 +108,13 @@ def affine_rows(
         mirror_x: float32 [N], -1 or 1.
         mirror_y: float32 [N], -1 or 1.
         angle: float32 [N], radians.
+        size: float32 [N], 1.1 makes what is seen a tenth larger.
         shifts: float32 [2, N], pixels.
-        centre: fixed point of rotation and mirrors, x and y in pixels.
+        centre: fixed point of rotation, size and mirrors, x and y in pixels.
     """
     import tensorflow as tf
 
-    cosine, sine = tf.cos(angle), tf.sin(angle)
+    cosine, sine = tf.cos(angle) / size, tf.sin(angle) / size
     a, b = mirror_x * cosine, -mirror_x * sine
     c, d = mirror_y * sine, mirror_y * cosine
     x, y = centre

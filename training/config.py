@@ -13,10 +13,12 @@ from server.contract import is_identifier
 from training.augment import AUGMENTATIONS
 from training.errors import TrainingError
 from training.flags import require
-from training.models import MODELS
+from training.models import BACKBONES, MODELS
 from training.operating_point import parse_rule
 
 PRECISIONS = ("float32", "mixed_bfloat16")
+CLASS_WEIGHTS = ("balanced", "none")
+MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
 
@@ -65,7 +67,18 @@ class TrainConfig(DataConfig):
     """Run folder to write; it must not exist."""
 
     model: str = field(default="cnn", metadata={"choices": tuple(MODELS)})
-    """Network to train."""
+    """Network to train: the paper's CNN, or a dense head on ResNet-50."""
+
+    weights: str = "imagenet"
+    """What resnet50 starts with: imagenet (Keras's file in ~/.keras/models; nothing is downloaded), a file of ResNet-50
+    weights without top (.h5), a model of an earlier run (.keras or .h5), or none (random: for tests only)."""
+
+    unfreeze: int = 0
+    """Stages of resnet50 that are trained with its head at a tenth of the rate, from the last: 0 to 4. At 0, the frozen
+    network judges each image once and the head learns from that."""
+
+    views: int = 4
+    """Variations of each image that a frozen resnet50 judges; the first is the image as it is."""
 
     epochs: int = 20
     """Most passes over the training images."""
@@ -85,6 +98,9 @@ class TrainConfig(DataConfig):
     augment: str = field(default="head-ct", metadata={"choices": tuple(AUGMENTATIONS)})
     """How training images are varied."""
 
+    class_weights: str = field(default="balanced", metadata={"choices": CLASS_WEIGHTS})
+    """Weight of the classes in the loss: balanced (the same for each class, whatever its share) or none."""
+
     lesion_weight: float = 3.0
     """Weight in the loss of each auxiliary head that learns lesion masks, where DATA has them; 0 for none."""
 
@@ -96,6 +112,18 @@ class TrainConfig(DataConfig):
 
     test: float = 0.15
     """Share of the images that is held out for the figures of the report."""
+
+    folds: int | None = None
+    """Cross-validation: people are dealt into so many parts, each is held out once, and the answers are pooled."""
+
+    no_weights: bool = False
+    """Leaves the folds' figures and answers but no model, as licences of some data demand; needs --folds."""
+
+    random_split: bool = False
+    """Trains once more on a random split of slices and states its figures beside the honest ones, as leakage."""
+
+    resume: bool = False
+    """Goes on where a run with the same flags and data was stopped; starts anew where there is none."""
 
     operating_point: str = "paper"
     """How the decision threshold is chosen on validation patients: paper (0.05), sensitivity=0.95 or another share,
@@ -112,18 +140,29 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "patience", "views"):
             require(getattr(self, name) >= 1, name, "must be at least 1")
         require(self.seed >= 0, "seed", "must not be negative")
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
+        require(self.folds is None or 2 <= self.folds <= 100, "folds", "must be between 2 and 100")
+        require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
         require(self.lesion_weight >= 0, "lesion_weight", "must not be negative")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
             require(is_identifier(getattr(self, name)), name, "must be made of letters, digits, '-', '_' and '.'")
-        for name, choices in (("model", MODELS), ("augment", AUGMENTATIONS), ("precision", PRECISIONS)):
+        for name, choices in (
+            ("model", MODELS),
+            ("augment", AUGMENTATIONS),
+            ("precision", PRECISIONS),
+            ("class_weights", CLASS_WEIGHTS),
+        ):
             require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
+        require(0 <= self.unfreeze <= MOST_STAGES, "unfreeze", f"must be between 0 and {MOST_STAGES}")
+        for name in ("weights", "unfreeze", "views"):
+            is_default = getattr(self, name) == getattr(TrainConfig, name)
+            require(is_default or self.model in BACKBONES, name, f"is for --model {' or '.join(BACKBONES)}")
 
 
 @dataclass(frozen=True, kw_only=True)

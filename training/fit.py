@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.augment import AUGMENTATIONS
+from training.checkpoint import remove_checkpoints
 from training.config import TrainConfig
 from training.errors import TrainingError
-from training.localisation import add_lesion_heads, lesion_loss
-from training.models import MODELS
+from training.localisation import add_lesion_heads, has_lesion_cells, lesion_loss
 from training.monitor import Epoch, Monitor
-from training.pipeline import make_batches, make_training_batches
+from training.optimizer import make_optimizer
+from training.pipeline import make_batches, make_training_batches, weigh_classes
+from training.progress import Part
 from training.split import Data
+from training.transfer import HeadTraining, has_frozen_backbone, remove_features
+from training.weights import list_slow_variables, make_network
 
 PREDICTION_BATCH = 32
 
@@ -34,15 +38,40 @@ class Fit:
     used_lesions: bool
 
 
-def fit_network(config: TrainConfig, data: Data, folder: Path) -> Fit:
-    """Fits the network until the epochs are over, validation stops it, or Ctrl-C does."""
+def fit_network(config: TrainConfig, data: Data, folder: Path, progress: Part) -> Fit:
+    """Fits the network until the epochs are over, validation stops it, or Ctrl-C does; goes on from a checkpoint.
+
+    Args:
+        config: the settings.
+        data: images and split.
+        folder: where checkpoint and history are written, and a checkpoint is looked for.
+        progress: where progress is shown; where this is one of several fits, Ctrl-C ends them all.
+
+    Raises:
+        TrainingError: no epoch gave weights that are numbers, or the checkpoint cannot be written.
+        KeyboardInterrupt: there was no finished epoch to keep, or this is one of several fits.
+    """
+    network = make_network(config)
+    if not has_frozen_backbone(config):
+        return fit_model(config, data, folder, progress, network, None)
+    with HeadTraining(config, data, network, folder) as head:
+        fit = fit_model(config, data, folder, progress, head.model, head)
+        fit = replace(fit, weights=head.assemble(fit.weights))
+    remove_features(folder)
+    return fit
+
+
+def fit_model(
+    config: TrainConfig, data: Data, folder: Path, progress: Part, model: keras.Model, head: HeadTraining | None
+) -> Fit:
+    """Fits a whole network on images, or the head of one on the features of its backbone; see ``fit_network``."""
     targets = data.images.targets
     training, validation = data.indices("train"), data.indices("validation")
-    model = MODELS[config.model](config.precision)
-    steps = config.epochs * math.ceil(len(training) / config.batch_size)
-    optimizer = make_optimizer(config.learning_rate, config.precision, steps)
+    steps = math.ceil(len(training) / config.batch_size)
+    slow = list_slow_variables(model)
+    optimizer = make_optimizer(config.learning_rate, config.precision, config.epochs * steps, slow)
     label_loss = "sparse_categorical_crossentropy"
-    if data.store.has_lesions and config.lesion_weight > 0:
+    if data.store.has_lesions and config.lesion_weight > 0 and has_lesion_cells(model):
         trained = add_lesion_heads(model)
         heads = len(trained.outputs) - 1
         trained.compile(
@@ -58,53 +87,61 @@ def fit_network(config: TrainConfig, data: Data, folder: Path) -> Fit:
     monitor = Monitor(
         model,
         folder,
-        lambda: predict(model, data, validation),
+        head.predict if head else lambda: predict(model, data, validation),
         targets[validation],
         positive_index=data.images.labels.index(config.positive),
         patience=config.patience,
         epochs=config.epochs,
         image_count=len(training),
         batch_size=config.batch_size,
+        progress=progress,
     )
-    batches = make_training_batches(
-        data.store,
-        training,
-        targets[training],
-        config.batch_size,
-        seed=config.seed,
-        augmentation=AUGMENTATIONS[config.augment],
-        with_lesions=trained is not model,
-    )
+    monitor.resume(trained)
+    done = len(monitor.history)
+    epochs, balanced = range(done, config.epochs), config.class_weights == "balanced"
+    if head:
+        weights = weigh_classes(targets[training], balanced=balanced)
+        batches = head.make_batches(targets[training], weights, config.batch_size, seed=config.seed, epochs=epochs)
+    else:
+        batches = make_training_batches(
+            data.store,
+            training,
+            targets[training],
+            config.batch_size,
+            seed=config.seed,
+            epochs=epochs,
+            augmentation=AUGMENTATIONS[config.augment],
+            balanced=balanced,
+            with_lesions=trained is not model,
+        )
     stopped_by = "all epochs done"
     try:
-        # The batches are shuffled already; Keras warns unless it is told not to.
-        trained.fit(batches, epochs=config.epochs, callbacks=[monitor], shuffle=False, verbose=0)
+        if not monitor.is_over:
+            # The batches are shuffled already; Keras warns unless it is told not to.
+            trained.fit(
+                batches,
+                initial_epoch=done,
+                epochs=config.epochs,
+                steps_per_epoch=steps,
+                callbacks=[monitor],
+                shuffle=False,
+                verbose=0,
+            )
         if len(monitor.history) < config.epochs:
             stopped_by = f"no lower validation loss for {config.patience} epochs"
     except KeyboardInterrupt:
-        if monitor.best is None:
+        if monitor.best is None or progress.count > 1:
             raise
         stopped_by = "interrupted"
     if monitor.best is None:
+        remove_checkpoints(folder)
         raise TrainingError("no epoch gave weights and a loss that are numbers; lower --learning-rate")
-    print(f"{stopped_by}; epoch {monitor.best.epoch} is kept", file=sys.stderr)
+    progress.print_line(f"{stopped_by}; epoch {monitor.best.epoch} is kept")
     left_out = monitor.steps - int(optimizer.iterations)
     if left_out > 0:  # an interrupt can leave the last step uncounted
         print(f"{left_out} of {monitor.steps} steps were left out: their gradient was not a number", file=sys.stderr)
     used_lesions = trained is not model
     return Fit(monitor.best_weights, monitor.best, tuple(monitor.history), stopped_by, used_lesions)
-
-
-def make_optimizer(learning_rate: float, precision: str, steps: int) -> keras.optimizers.Optimizer:
-    """Returns Adam whose rate falls along a cosine to 0 over ``steps``, so that the last epochs settle.
-
-    In mixed precision it leaves out steps whose gradient is not a number.
-    oneDNN's bfloat16 convolutions were seen to give a NaN gradient once in some hundred steps with every input finite.
-    ReLU turns NaN into 0, so neither loss nor accuracy would show the damage. The wrapper is Keras's, made for float16;
-    its scale starts at 1, since bfloat16 has the range of float32.
-    """
-    adam = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
-    return adam if precision == "float32" else keras.optimizers.LossScaleOptimizer(adam, initial_scale=1.0)
 
 
 def predict(model: keras.Model, data: Data, indices: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -23,6 +23,17 @@ POSITIVE_WEIGHT = 5.0
 """How much more a cell with a lesion counts than one without, since there are so few."""
 
 
+def has_lesion_cells(network: keras.Model) -> bool:
+    """Returns whether a network has the pooling layers that lesion heads stand on."""
+    return len(list_poolings(network)) > max(TAPPED_POOLINGS)
+
+
+def list_poolings(network: keras.Model) -> list[keras.layers.Layer]:
+    from keras import layers
+
+    return [layer for layer in network.layers if isinstance(layer, layers.MaxPooling2D)]
+
+
 def add_lesion_heads(network: keras.Model) -> keras.Model:
     """Returns a model with the network's own output first, then one lesion map a tapped pooling layer.
 
@@ -32,7 +43,7 @@ def add_lesion_heads(network: keras.Model) -> keras.Model:
     import keras
     from keras import layers
 
-    poolings = [layer for layer in network.layers if isinstance(layer, layers.MaxPooling2D)]
+    poolings = list_poolings(network)
     maps = [
         layers.Conv2D(
             1,

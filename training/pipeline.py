@@ -31,21 +31,28 @@ def make_training_batches(
     batch_size: int,
     *,
     seed: int,
+    epochs: range,
     augmentation: Augmentation | None,
+    balanced: bool = True,
     with_lesions: bool = False,
 ) -> tf.data.Dataset:
     """Returns shuffled and varied (images, targets, weights) batches; images are float32 [N, H, W, 3], 0 to 255.
 
-    Targets are the classes, and after them the lesion maps ``with_lesions``. The weights are such that each
-    class weighs the same in the loss, whatever its share of the images. Each pass has its own order and changes; the
-    same seed gives the same passes.
+    Targets are the classes, and after them the lesion maps ``with_lesions``. Where ``balanced``, the weights are such
+    that each class weighs the same in the loss, whatever its share of the images; otherwise they are 1.
+
+    The passes ``epochs`` come one after the other, ceil(len(indices) / batch_size) batches each. Order and changes of
+    a pass follow from the seed and the number of the epoch alone, so that a run which goes on at epoch 3 sees what it
+    would have seen without the break.
     """
-    counts = np.bincount(targets)
-    class_weights = tf.constant(len(targets) / (len(counts) * counts), tf.float32)
-    batches = tf.data.Dataset.from_tensor_slices((indices, targets))
-    batches = batches.shuffle(len(indices), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
-    # One seed a batch rather than the operations' own state, so that parallel maps cannot swap their draws.
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
+    class_weights = tf.constant(weigh_classes(targets, balanced=balanced))
+
+    def shuffle_pass(epoch: tf.Tensor) -> tf.data.Dataset:
+        pass_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(indices)), pass_seed)
+        shuffled = (tf.gather(tf.constant(indices), order), tf.gather(tf.constant(targets), order))
+        batches = tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size).enumerate()
+        return batches.map(lambda step, batch: (batch, tf.random.experimental.stateless_fold_in(pass_seed, step)))
 
     def prepare(batch: tuple[tf.Tensor, tf.Tensor], batch_seed: tf.Tensor) -> tuple[Any, Any, Any]:
         index, target = batch
@@ -58,8 +65,15 @@ def make_training_batches(
         maps = make_lesion_targets(masks)
         return expand_grey(images), (target, *maps), (weight, *[tf.ones_like(weight)] * len(maps))
 
-    prepared = tf.data.Dataset.zip((batches, seeds)).map(prepare, num_parallel_calls=2, deterministic=True)
-    return prepared.prefetch(PREFETCHED_BATCHES)
+    passes = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(shuffle_pass)
+    return passes.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(PREFETCHED_BATCHES)
+
+
+def weigh_classes(targets: NDArray[np.int64], *, balanced: bool) -> NDArray[np.float32]:
+    """Returns the weight [classes] of each class in the loss: such that all count the same, or 1."""
+    counts = np.bincount(targets, minlength=2)
+    weights = len(targets) / (len(counts) * np.maximum(counts, 1)) if balanced else np.ones(len(counts))
+    return weights.astype(np.float32)
 
 
 def read_batch(store: PixelStore, indices: tf.Tensor) -> tf.Tensor:

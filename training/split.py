@@ -113,12 +113,15 @@ def join_groups(patients: Sequence[str | None], digests: Sequence[str]) -> NDArr
 
 
 def split_groups(
-    groups: NDArray[np.int64], targets: NDArray[np.int64], validation: float, test: float, seed: int
+    groups: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    validation: float,
+    test: float,
+    seed: int,
+    *,
+    labels: Sequence[str] | None = None,
 ) -> NDArray[np.int64]:
-    """Assigns whole groups to splits so that each class comes as close to its shares as the groups allow.
-
-    The largest groups go first, each to the split where it lowers the chi-square distance between wanted and assigned
-    counts most (relative to a split's size, so that a small one is not left empty); equal ones go in seeded order.
+    """Assigns whole groups to training, validation and test, each class as close to its shares as groups allow.
 
     Args:
         groups: [N], group of each image, 0 to G-1.
@@ -126,6 +129,7 @@ def split_groups(
         validation: share of the images, in (0, 1).
         test: share of the images, in (0, 1).
         seed: seed of the order.
+        labels: the classes' names, for the error.
 
     Returns:
         [N], index into ``SPLITS`` of each image.
@@ -133,25 +137,128 @@ def split_groups(
     Raises:
         TrainingError: when a split would lack a class.
     """
-    classes = int(targets.max()) + 1
-    counts = np.zeros((int(groups.max()) + 1, classes), np.int64)
+    split = share_groups(groups, targets, (1 - validation - test, validation, test), seed)
+    require_classes(split, targets, SPLITS, groups, labels, "add images, or change --validation and --test")
+    return split
+
+
+def assign_folds(
+    groups: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    folds: int,
+    seed: int,
+    *,
+    labels: Sequence[str] | None = None,
+) -> NDArray[np.int64]:
+    """Assigns whole groups to folds of about equal size and class balance.
+
+    Args:
+        groups: [N], group of each image, 0 to G-1.
+        targets: [N], class of each image, 0 to C-1.
+        folds: number of folds, at least 2.
+        seed: seed of the order.
+        labels: the classes' names, for the error.
+
+    Returns:
+        [N], fold of each image, 0 to ``folds`` - 1.
+
+    Raises:
+        TrainingError: when a fold would lack a class.
+    """
+    fold = share_groups(groups, targets, np.full(folds, 1 / folds), seed)
+    names = [f"fold {index + 1}" for index in range(folds)]
+    require_classes(fold, targets, names, groups, labels, "add patients, or take fewer --folds")
+    return fold
+
+
+def split_fold(
+    folds: NDArray[np.int64],
+    index: int,
+    groups: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    validation: float,
+    seed: int,
+    *,
+    labels: Sequence[str] | None = None,
+) -> NDArray[np.int64]:
+    """Makes the split of one fold: the fold is the test set, validation is cut from the other folds.
+
+    Args:
+        folds: [N], as ``assign_folds`` returns them.
+        index: fold to test on.
+        groups: [N], group of each image.
+        targets: [N], class of each image, 0 to C-1.
+        validation: share of all images, in (0, 1).
+        seed: seed of the order.
+        labels: the classes' names, for the error.
+
+    Returns:
+        [N], index into ``SPLITS`` of each image.
+
+    Raises:
+        TrainingError: when a split would lack a class.
+    """
+    split = np.full(len(folds), SPLITS.index("test"))
+    rest = np.flatnonzero(folds != index)
+    share = validation * len(folds) / len(rest)
+    numbers = np.unique(groups[rest], return_inverse=True)[1]
+    split[rest] = share_groups(numbers, targets[rest], (1 - share, share), seed)  # the first two of SPLITS
+    require_classes(split, targets, SPLITS, groups, labels, "add patients, or change --folds and --validation")
+    return split
+
+
+def share_groups(
+    groups: NDArray[np.int64], targets: NDArray[np.int64], shares: Sequence[float] | NDArray[np.float64], seed: int
+) -> NDArray[np.int64]:
+    """Assigns whole groups to parts so that each class comes as close to its shares as the groups allow.
+
+    The largest groups go first, each to the part where it lowers the chi-square distance between wanted and assigned
+    counts most (relative to a part's size, so that a small one is not left empty); equal ones go in seeded order.
+
+    Args:
+        groups: [N], group of each image, 0 to G-1.
+        targets: [N], class of each image, 0 to C-1; every class has images.
+        shares: [P], share of each part, positive; they add up to 1.
+        seed: seed of the order.
+
+    Returns:
+        [N], part of each image, 0 to P-1.
+    """
+    counts = np.zeros((int(groups.max()) + 1, int(targets.max()) + 1), np.int64)
     np.add.at(counts, (groups, targets), 1)
-    wanted = np.outer([1 - validation - test, validation, test], counts.sum(axis=0))
+    wanted = np.outer(shares, counts.sum(axis=0))
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
     have = np.zeros_like(wanted)
-    split_of_group = np.empty(len(counts), np.int64)
+    part_of_group = np.empty(len(counts), np.int64)
     for group in order:
         change = ((have + counts[group] - wanted) ** 2 - (have - wanted) ** 2) / wanted
-        split_of_group[group] = np.argmin(change.sum(axis=1))
-        have[split_of_group[group]] += counts[group]
-    if (have == 0).any():
-        split, label = np.argwhere(have == 0)[0]
-        raise TrainingError(
-            f"too few patients or images to split: no image of class {label + 1} of {classes} is left for "
-            f"{SPLITS[split]}; add images, or change --validation and --test"
-        )
-    return split_of_group[groups]
+        part_of_group[group] = np.argmin(change.sum(axis=1))
+        have[part_of_group[group]] += counts[group]
+    return part_of_group[groups]
+
+
+def require_classes(
+    parts: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    names: Sequence[str],
+    groups: NDArray[np.int64],
+    labels: Sequence[str] | None,
+    advice: str,
+) -> None:
+    """Raises the error unless every part has images of every class."""
+    classes = int(targets.max()) + 1
+    counts = np.zeros((len(names), classes), np.int64)
+    np.add.at(counts, (parts, targets), 1)
+    if counts.all():
+        return
+    part, label = np.argwhere(counts == 0)[0]
+    people = len(np.unique(groups[targets == label]))
+    name = labels[label] if labels else f"{label + 1} of {classes}"
+    raise TrainingError(
+        f"too few patients or images to split: no image of class {name} is left for {names[part]}; the class has "
+        f"{people:,} {'patient' if people == 1 else 'patients'} (images that belong together count as one); {advice}"
+    )
 
 
 def assert_disjoint(split: NDArray[np.int64], **identities: Sequence[str | None]) -> None:
