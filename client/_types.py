@@ -165,6 +165,9 @@ class ModelInfo:
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Where it comes from, by name; empty when not recorded."""
 
+    model_card: str = ""
+    """What to know before relying on it, in Markdown; empty when there is none, and always from ``list_models()``."""
+
 
 def prediction_from_proto(response: stroke_pb2.PredictResponse, source: Source) -> Prediction:
     return Prediction(
@@ -207,4 +210,5 @@ def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
         # A protobuf map has no order of its own; sorted, two listings of one model read the same.
         metrics=dict(sorted(model.metrics.items())),
         provenance=dict(sorted(model.provenance.items())),
+        model_card=model.model_card,
     )

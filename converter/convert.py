@@ -201,7 +201,7 @@ def build_spec(options: ConvertOptions) -> ModelSpec:
             )
         if recorded is None:
             recorded = ModelSpec(name, version, labels, positive, threshold)
-        return replace(
+        spec = replace(
             recorded,
             colour=options.colour or recorded.colour,
             name=name,
@@ -211,10 +211,29 @@ def build_spec(options: ConvertOptions) -> ModelSpec:
             threshold=threshold,
             provenance={**recorded.provenance, **describe_conversion(options)},
         )
+        return replace(spec, model_card=amend_card(recorded, spec))
     except ModelFileError as error:
         raise ConversionError(error.message) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConversionError(f"{beside}: cannot be read ({error})") from None
+
+
+def amend_card(recorded: ModelSpec, spec: ModelSpec) -> str:
+    """The model card of the training run, which says in front what the conversion has changed of what it describes."""
+    changed = [
+        f"{what} {after} (card: {before})"
+        for what, before, after in (
+            ("name", recorded.name, spec.name),
+            ("version", recorded.version, spec.version),
+            ("labels", ", ".join(recorded.labels), ", ".join(spec.labels)),
+            ("positive label", recorded.positive_label, spec.positive_label),
+            ("threshold", f"{recorded.threshold:g}", f"{spec.threshold:g}"),
+        )
+        if before != after
+    ]
+    if not (recorded.model_card and changed):
+        return recorded.model_card
+    return f"> Converted with other settings than this card describes: {'; '.join(changed)}.\n\n{recorded.model_card}"
 
 
 def describe_conversion(options: ConvertOptions) -> Mapping[str, str]:

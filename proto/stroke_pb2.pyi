@@ -111,7 +111,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "is_default", "task", "intended_use", "labels", "positive_label", "threshold", "input_height", "input_width", "input_channels", "metrics", "provenance", "precision", "runtime", "runtime_version", "threads", "busy_threads", "workers", "profile")
+    __slots__ = ("name", "version", "digest", "is_default", "task", "intended_use", "labels", "positive_label", "threshold", "input_height", "input_width", "input_channels", "metrics", "provenance", "precision", "runtime", "runtime_version", "threads", "busy_threads", "workers", "profile", "model_card")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class Model(_message.Message):
     BUSY_THREADS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_CARD_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -168,4 +169,5 @@ class Model(_message.Message):
     busy_threads: int
     workers: int
     profile: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: bool = ..., task: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., positive_label: _Optional[str] = ..., threshold: _Optional[float] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., runtime_version: _Optional[str] = ..., threads: _Optional[int] = ..., busy_threads: _Optional[int] = ..., workers: _Optional[int] = ..., profile: _Optional[str] = ...) -> None: ...
+    model_card: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: bool = ..., task: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., positive_label: _Optional[str] = ..., threshold: _Optional[float] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., runtime_version: _Optional[str] = ..., threads: _Optional[int] = ..., busy_threads: _Optional[int] = ..., workers: _Optional[int] = ..., profile: _Optional[str] = ..., model_card: _Optional[str] = ...) -> None: ...

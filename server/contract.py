@@ -31,6 +31,9 @@ RESAMPLE_FILTERS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
 FITS = ("stretch", "pad")
 COLOURS = ("grey", "rgb")
 
+MODEL_CARD_BYTES = 64 * 1024
+"""Longest model card, in bytes of UTF-8: a page to read, small beside the 4 MiB that gRPC lets through by default."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -76,6 +79,9 @@ class ModelSpec:
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Where it comes from: data set and its fingerprint, git revision, versions of the tools."""
 
+    model_card: str = ""
+    """What people should know before they rely on it, in Markdown, at most ``MODEL_CARD_BYTES``; empty: not written."""
+
     schema: int = SCHEMA
 
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +102,13 @@ class ModelSpec:
         for name, choices in (("colour", COLOURS), ("resample", RESAMPLE_FILTERS), ("fit", FITS)):
             if getattr(self, name) not in choices:
                 raise invalid_spec(f"'{name}' {getattr(self, name)!r} is not one of {', '.join(choices)}")
+
+        try:
+            size = len(self.model_card.encode())
+        except UnicodeEncodeError:  # JSON can hold half a surrogate pair, a protobuf string cannot
+            raise invalid_spec("'model_card' is not Unicode text") from None
+        if size > MODEL_CARD_BYTES:
+            raise invalid_spec(f"'model_card' has {size:,} bytes, at most {MODEL_CARD_BYTES:,} are carried; shorten it")
 
     @property
     def positive_index(self) -> int:

@@ -85,7 +85,9 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
     def GetModel(self, request: stroke_pb2.GetModelRequest, context: grpc.ServicerContext) -> stroke_pb2.Model:
         registry = self._detector.registry
         model = registry.get(request.model_name, request.model_version)
-        return to_model(model, registry.default, self._detector.plan)
+        answer = to_model(model, registry.default, self._detector.plan)
+        answer.model_card = model.spec.model_card
+        return answer
 
     def ListModels(
         self, request: stroke_pb2.ListModelsRequest, context: grpc.ServicerContext
@@ -158,7 +160,7 @@ def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResp
 
 
 def to_model(model: OnnxModel, default: OnnxModel, plan: Plan) -> stroke_pb2.Model:
-    """Domain to proto."""
+    """Domain to proto, without the model card: that is long, and only ``GetModel`` sends it."""
     spec = model.spec
     return stroke_pb2.Model(
         name=spec.name,

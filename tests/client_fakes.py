@@ -75,6 +75,7 @@ MODEL = stroke_pb2.Model(
     profile="balanced",
     metrics={"sensitivity": 0.8, "auc": 0.9},
     provenance={"data": "synthetic"},
+    model_card="# Model card\n",
 )
 
 
@@ -131,7 +132,10 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         return MODEL
 
     def ListModels(self, request, context):  # noqa: N802
-        return stroke_pb2.ListModelsResponse(models=[MODEL])
+        listed = stroke_pb2.Model()
+        listed.CopyFrom(MODEL)
+        listed.ClearField("model_card")
+        return stroke_pb2.ListModelsResponse(models=[listed])
 
     def _answer(self, request, context):
         try:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -190,10 +191,11 @@ def test_images_beyond_four_mebibytes_are_sent(server: FakeServer, client: Strok
 
 
 def test_model_info_holds_every_field(client: StrokeClient) -> None:
-    """model_info() and list_models() return all that the server says of a model."""
+    """model_info() and list_models() return all that the server says of a model; the card only comes with the first."""
     model = client.model_info()
 
-    assert client.list_models() == [model]
+    assert model.model_card == "# Model card\n"
+    assert client.list_models() == [replace(model, model_card="")]
     assert set(stroke_pb2.Model.DESCRIPTOR.fields_by_name) == set(vars(model))
     assert (model.name, model.labels, model.input_height) == ("stroke-cnn", ("normal", "stroke"), 256)
     assert list(model.metrics.items()) == [("auc", 0.9), ("sensitivity", 0.8)]

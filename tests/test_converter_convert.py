@@ -195,6 +195,26 @@ def test_spec_beside_the_model_completes_the_flags(tmp_path: Path, options: Conv
     assert report.spec.provenance["data"] == "phantom"
 
 
+@pytest.mark.parametrize(
+    ("threshold", "note"),
+    [
+        (None, ""),
+        (0.4, "> Converted with other settings than this card describes: threshold 0.4 (card: 0.25).\n\n"),
+    ],
+)
+def test_model_card_travels_and_says_what_no_longer_holds(
+    tmp_path: Path, options: ConvertOptions, threshold: float | None, note: str
+) -> None:
+    """The card of the run is in the model file; other settings than it describes are named above it."""
+    path, _ = save_keras(tmp_path)
+    recorded = ModelSpec("small", "1", LABELS, "stroke", 0.25, model_card="# Model card\n")
+    (tmp_path / "spec.json").write_text(recorded.to_json())
+
+    out = convert(replace(options, model=path, labels=(), positive="", threshold=threshold)).out
+
+    assert load_model(out).spec.model_card == f"{note}# Model card\n"
+
+
 def test_grey_model_and_single_sigmoid_are_served(tmp_path: Path, options: ConvertOptions) -> None:
     """One channel in, one probability out: both become the contract's form."""
     network = build_network(channels=1, outputs=1, activation="sigmoid")

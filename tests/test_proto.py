@@ -84,6 +84,7 @@ def test_field_numbers_never_change() -> None:
         "Model.busy_threads": 19,
         "Model.workers": 20,
         "Model.profile": 21,
+        "Model.model_card": 22,
     }
 
     assert released.items() <= fields.items()

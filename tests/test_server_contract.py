@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from server.contract import ModelSpec
+from server.contract import MODEL_CARD_BYTES, ModelSpec
 from server.errors import ModelFileError
 from tests.fakes import SPEC
 
@@ -43,6 +44,9 @@ def test_round_trip_keeps_every_field_and_unknown_keys() -> None:
         ({"temperature": 0}, "MODEL_SPEC_INVALID"),
         ({"metrics": {"auc": "high"}}, "MODEL_SPEC_INVALID"),
         ({"provenance": {"seed": 7}}, "MODEL_SPEC_INVALID"),
+        ({"model_card": ["# Card"]}, "MODEL_SPEC_INVALID"),
+        ({"model_card": "ä" * (MODEL_CARD_BYTES // 2 + 1)}, "MODEL_SPEC_INVALID"),
+        ({"model_card": "\ud800"}, "MODEL_SPEC_INVALID"),
     ],
 )
 def test_unusable_spec_is_refused(change: dict[str, object], reason: str) -> None:
@@ -53,6 +57,21 @@ def test_unusable_spec_is_refused(change: dict[str, object], reason: str) -> Non
         ModelSpec.from_json(json.dumps(document))
 
     assert refusal.value.reason == reason
+
+
+def test_spec_of_an_older_converter_has_no_card() -> None:
+    """A file that was made before there were cards is served as before."""
+    document = json.loads(SPEC.to_json())
+    del document["model_card"]
+
+    assert ModelSpec.from_json(json.dumps(document)).model_card == ""
+
+
+def test_longest_card_is_carried() -> None:
+    """The limit is inclusive, and counts bytes."""
+    card = "ä" * (MODEL_CARD_BYTES // 2)
+
+    assert ModelSpec.from_json(replace(SPEC, model_card=card).to_json()).model_card == card
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", "3"])

@@ -6,6 +6,7 @@ import hashlib
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -16,7 +17,17 @@ from PIL import Image
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
 from server.processors import count_processors
-from tests.fakes import SIDE, ServerProcess, encode, make_slice, run_server, wait_until, with_version, write_model
+from tests.fakes import (
+    SIDE,
+    SPEC,
+    ServerProcess,
+    encode,
+    make_slice,
+    run_server,
+    wait_until,
+    with_version,
+    write_model,
+)
 from tests.test_server_preprocess import REFUSED
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
@@ -245,6 +256,21 @@ def test_model_describes_itself(stub: stroke_pb2_grpc.StrokeServiceStub) -> None
     assert (model.threads, model.busy_threads, model.workers) == (count_processors(), 1, count_processors())
     assert model.runtime_version
     assert stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT).models == [model]
+
+
+def test_model_card_comes_from_get_model_alone(tmp_path: Path) -> None:
+    """The card in the file is answered as it is, and a list of models stays small."""
+    card = "# Model card\n\nKein Medizinprodukt: für Ärztinnen und Ärzte nicht geprüft.\n"
+    write_model(tmp_path, replace(SPEC, model_card=card))
+
+    with run_server(tmp_path) as server, server.stub() as stub:
+        model = stub.GetModel(pb.GetModelRequest(), timeout=TIMEOUT)
+        (listed,) = stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT).models
+
+    assert model.model_card == card
+    assert listed.model_card == ""
+    model.ClearField("model_card")
+    assert listed == model
 
 
 def test_health_is_serving_for_server_and_service(tiny_server: ServerProcess) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from training.config import PhantomConfig, ScoreConfig, TrainConfig
+from training.config import CardConfig, PhantomConfig, ScoreConfig, TrainConfig
 from training.errors import TrainingError
 from training.flags import add_flags, read_flags
 from training.noise import hide_import_noise
@@ -22,6 +22,7 @@ Ctrl-C ends the training and keeps the best epoch so far.
 other commands:
   python -m training phantom --help   write synthetic slices
   python -m training score --help     judge a server's answers on labelled images
+  python -m training card --help      write the model card of a run again, with more facts
 """
 PHANTOM_EPILOG = """example:
   python -m training phantom --out phantom --count 2000 --seed 7
@@ -30,6 +31,11 @@ SCORE_EPILOG = """example:
   python -m client scans --json > answers.jsonl
   python -m training score --predictions answers.jsonl --labels labels.csv --label-column hemorrhage \\
       --exclude-column blank --trivial-column brain_fraction
+"""
+CARD_EPILOG = """example:
+  python -m training card runs/first --facts facts.json
+
+FILE is a JSON object of texts, for example {"population": "82 people, one site", "contact": "..."}; keys:
 """
 
 
@@ -40,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted with nothing to keep.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments[:1] in (["phantom"], ["score"]) else "train"
-    run = {"train": run_train, "phantom": run_phantom, "score": run_score}[command]
+    command = arguments.pop(0) if arguments[:1] in (["phantom"], ["score"], ["card"]) else "train"
+    run = {"train": run_train, "phantom": run_phantom, "score": run_score, "card": run_card}[command]
     try:
         run(arguments)
     except TrainingError as error:
@@ -92,6 +98,16 @@ def run_score(arguments: Sequence[str]) -> None:
     parser = make_parser("python -m training score", "Judge a server's answers on labelled images.", SCORE_EPILOG)
     add_flags(parser, ScoreConfig)
     print(score(read_flags(parser.parse_args(arguments), ScoreConfig)), end="")
+
+
+def run_card(arguments: Sequence[str]) -> None:
+    from training.card import FACTS, write_card
+
+    keys = "\n".join(f"  {key:<15} {meaning}" for key, meaning in FACTS.items())
+    parser = make_parser("python -m training card", "Write the model card of a run again.", CARD_EPILOG + keys)
+    add_flags(parser, CardConfig)
+    config = read_flags(parser.parse_args(arguments), CardConfig)
+    print(write_card(config.run, config.facts))
 
 
 def make_parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:

@@ -218,3 +218,14 @@ class ScoreConfig:
 
     out: Path | None = None
     """Markdown file to write as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Settings of ``python -m training card``."""
+
+    run: Path = field(metadata={"positional": True})
+    """Run folder whose model_card.md and spec.json are written."""
+
+    facts: Path | None = None
+    """JSON file with facts that the run has not recorded, or has recorded wrongly; they are kept in the run."""
