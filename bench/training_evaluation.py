@@ -108,12 +108,20 @@ def time_inference() -> Iterator[list[float]]:
 
 def time_intervals() -> float:
     """Returns the seconds of all figures of synthetic scores, with their intervals."""
-    from training import report
+    from training.evaluate import Decision, evaluate
+    from training.evaluation import Judged
 
     rng = np.random.default_rng(7)
     groups = np.arange(SCORES) % PATIENTS
     positive = rng.random(PATIENTS)[groups] < 0.3
-    scores, trivial = np.clip(rng.normal(0.4 + 0.2 * positive, 0.2), 0, 1), rng.random(SCORES)
+    judged = Judged(
+        files=tuple(map(str, range(SCORES))),
+        scores=np.clip(rng.normal(0.4 + 0.2 * positive, 0.2), 0, 1),
+        positive=positive,
+        groups=groups,
+        trivial=rng.random(SCORES),
+        has_patients=True,
+    )
     started = time.perf_counter()
-    report.measure(scores, positive, groups, trivial, 0.5)
+    evaluate(judged, Decision(0.5, "0.5"), model="synthetic", data="synthetic", prevalences=(0.01, 0.1, 0.2))
     return time.perf_counter() - started

@@ -20,6 +20,7 @@ BATCH = 32
 SLICES = 2000
 WARM_UP = 8
 STEPS = 40
+EPOCHS = 1_000
 WAIT_CEILING = 10.0
 """Per cent of the step time."""
 
@@ -49,9 +50,9 @@ def make_network(precision: str, *, with_lesions: bool = False) -> Any:
     """The CNN with fresh weights, ready to fit as ``training.fit`` makes it."""
     import keras
 
-    from training.fit import make_optimizer
     from training.localisation import add_lesion_heads, lesion_loss
     from training.models import build_cnn
+    from training.optimizer import make_optimizer
 
     keras.utils.set_random_seed(7)
     network = build_cnn(precision)
@@ -66,7 +67,7 @@ def make_network(precision: str, *, with_lesions: bool = False) -> Any:
 
 
 def make_pipeline(store: Any, targets: Any, preset: str, *, with_lesions: bool = False) -> Any:
-    """The batches that ``python -m training`` fits on."""
+    """The batches that ``python -m training`` fits on, more of them than are asked for."""
     from training.augment import AUGMENTATIONS
     from training.pipeline import make_training_batches
 
@@ -76,6 +77,7 @@ def make_pipeline(store: Any, targets: Any, preset: str, *, with_lesions: bool =
         targets,
         BATCH,
         seed=7,
+        epochs=range(EPOCHS),
         augmentation=AUGMENTATIONS[preset],
         with_lesions=with_lesions,
     )
@@ -122,7 +124,7 @@ def measure_input(rounds: int) -> dict[str, Any]:
 
 def time_steps(network: Any, batches: Any) -> tuple[float, float]:
     """Returns the seconds in which a fit waits for its batches, and in which it trains on them."""
-    iterator = iter(batches.repeat())
+    iterator = iter(batches)
     waited = trained = 0.0
     for step in range(WARM_UP + STEPS):
         started = time.perf_counter()
@@ -137,7 +139,7 @@ def time_steps(network: Any, batches: Any) -> tuple[float, float]:
 
 def time_batches(batches: Any) -> float:
     """Returns the seconds that the input takes for as many batches when nothing is trained."""
-    iterator = iter(batches.repeat())
+    iterator = iter(batches)
     for _ in range(WARM_UP):
         next(iterator)
     started = time.perf_counter()
@@ -163,7 +165,7 @@ def measure_epoch(rounds: int) -> dict[str, Any]:
             varied: lambda: fit_batches(network, make_pipeline(store, targets, PRESET)),
         }
         fit_arrays(network, *(array[: 4 * BATCH] for array in arrays))
-        fit_batches(network, make_pipeline(store, targets, PRESET).take(4))
+        network.fit(make_pipeline(store, targets, PRESET).take(4), verbose=0)
         for turn in range(rounds):
             for side in list(fits)[:: -1 if turn % 2 else 1]:  # drift favours no side
                 started = time.perf_counter()
@@ -191,4 +193,4 @@ def fit_arrays(network: Any, images: Any, targets: Any, weights: Any) -> None:
 
 def fit_batches(network: Any, batches: Any) -> None:
     """One epoch on the pipeline, as ``training.fit`` does it."""
-    network.fit(batches, epochs=1, shuffle=False, verbose=0)
+    network.fit(batches, epochs=1, steps_per_epoch=-(-SLICES // BATCH), shuffle=False, verbose=0)

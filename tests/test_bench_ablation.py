@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import ablation
+from bench import ablation, report_ablation
 from bench.ablation import Plan, run_variants
 from bench.ablation_judge import HeldOut, count_false_positives, read_slices
 from bench.ablation_variants import VARIANTS
 from bench.auc import compare_aucs, estimate_auc
-from bench.report_ablation import render_ablation
+from bench.report_ablation import plot_curves, render_ablation
 from tests.fakes import ROOT, make_slice
 from tests.test_bench_report import MACHINE
 from training.config import PhantomConfig, TrainConfig
@@ -92,15 +92,22 @@ def test_variants_differ_from_each_other() -> None:
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def calls() -> list[str]:
+    """The variants that were run."""
+    return []
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> Plan:
     """A plan whose held-out slices are four, and whose trainings do nothing but tell of themselves."""
-    scores, positive = draw_scores(1.0, count=4)
+    positive = np.array([False, True, False, True])
     slices = HeldOut({"plain": np.zeros((4, 8, 8, 1), np.uint8)}, positive, (frozenset(),) * 4)
     monkeypatch.setattr(ablation, "draw_slices", lambda *arguments: tmp_path)
     monkeypatch.setattr(ablation, "read_slices", lambda folder: slices)
+    monkeypatch.setattr(report_ablation, "plot_curves", lambda runs, path: None)  # slow
 
     def run_variant(plan: Plan, name: str, seed: int, slices: HeldOut) -> dict[str, Any]:
-        (tmp_path / "calls").open("a").write(f"{name}\n")
+        calls.append(name)
         if name == "no-aug":
             raise KeyboardInterrupt
         auc = {"plain": [0.9, 0.8, 1.0], "jpeg": [0.8, 0.7, 0.9]}
@@ -112,17 +119,16 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     return Plan(count=60, test_count=4, epochs=2, folder=tmp_path)
 
 
-def test_a_killed_ablation_goes_on_where_it_was(tmp_path: Path, plan: Plan) -> None:
+def test_a_killed_ablation_goes_on_where_it_was(tmp_path: Path, plan: Plan, calls: list[str]) -> None:
     """What is done is kept, and not done again."""
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         run_variants(plan, ["base", "no-heads", "no-aug"], [7], out)
     run_variants(plan, ["base", "no-heads", "glorot"], [7], out)
 
-    assert (tmp_path / "calls").read_text().split() == ["base", "no-heads", "no-aug", "glorot"]
+    assert calls == ["base", "no-heads", "no-aug", "glorot"]
     document = json.loads((out / "ablation.json").read_text())
     assert [name for name, runs in document["runs"].items() if runs] == ["base", "no-heads", "glorot"]
-    assert (out / "ablation.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_variants_of_another_size_are_not_mixed(tmp_path: Path, plan: Plan) -> None:
@@ -151,6 +157,15 @@ def test_committed_ablation_is_that_of_its_figures() -> None:
         pytest.skip("no ablation is committed")
 
     assert (ROOT / "docs" / "ablation.md").read_text("utf-8") == render_ablation(json.loads(figures.read_text("utf-8")))
+
+
+def test_learning_curves_are_drawn(tmp_path: Path) -> None:
+    """Of seeds that stopped at different epochs too."""
+    curve = {"7": {"curve": [0.5, 0.8, 0.9]}, "8": {"curve": [0.5, 0.7]}}
+
+    plot_curves({"base": curve, "no-aug": curve, "without-metal": curve}, tmp_path / "curves.png")
+
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_held_out_slices_are_judged_as_they_are_and_as_jpeg(tmp_path: Path) -> None:
