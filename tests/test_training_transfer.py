@@ -378,3 +378,19 @@ def test_header_names_what_the_features_are_of(network: Any, data: Any, tmp_path
     header = json.loads((tmp_path / "features" / "features.json").read_text())
     assert header["done"] == 48
     assert {"weights", "data", "images", "views", "augmentation", "seed"} <= header["identity"].keys()
+
+
+def test_whole_run_leaves_one_network(config: TrainConfig, data: Any) -> None:
+    """A run on a backbone saves the whole network, without the features, and warns of random weights in its report."""
+    import keras
+
+    from training.train import train
+
+    run = train(replace(config, epochs=1, validation=0.2, test=0.2))
+    assert not (run / "features").exists()
+    assert "RANDOM" in (run / "report.md").read_text()
+    images = np.repeat(data.store.read(np.arange(4)), 3, axis=3)
+    files = (run / f"brain_stroke_model.{suffix}" for suffix in ("h5", "keras"))
+    answers = [keras.models.load_model(file).predict_on_batch(images) for file in files]
+    assert answers[0].shape == (4, 2)
+    assert np.allclose(*answers, atol=1e-6)
