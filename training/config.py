@@ -151,7 +151,7 @@ class TrainConfig(DataConfig):
         super().__post_init__()
         for name in ("epochs", "batch_size", "patience", "views"):
             require(getattr(self, name) >= 1, name, "must be at least 1")
-        require(self.seed >= 0, "seed", "must not be negative")
+        require(0 <= self.seed < 2**32, "seed", "must be between 0 and 4294967295")
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
         require(self.folds is None or 2 <= self.folds <= 100, "folds", "must be between 2 and 100")

@@ -221,16 +221,21 @@ def evaluate_patients(judged: Judged, decision: Decision) -> PatientLevel | None
     scores = score_patients(judged.scores, judged.groups, decision.top_k)
     positive = find_positive_patients(judged.positive, judged.groups)
     threshold = decision.threshold if decision.patient_threshold is None else decision.patient_threshold
+    return measure_people(scores, positive, threshold, decision.top_k)
+
+
+def measure_people(scores: Floats, positive: Bools, threshold: float, top_k: int) -> PatientLevel:
+    """Measures the answers about people, of whom ``scores`` and ``positive`` [G] are known."""
     values, statistics = measure_level(scores, positive, threshold)
-    ends = bootstrap_intervals({**statistics, "curves": weighted_curves(scores, positive)}, np.arange(people))
+    ends = bootstrap_intervals({**statistics, "curves": weighted_curves(scores, positive)}, np.arange(len(scores)))
     ends["average_precision"] = ends["curves"][:, 0]
     return PatientLevel(
-        count=people,
+        count=len(scores),
         positives=int(positive.sum()),
         threshold=threshold,
         figures={name: make_figure(value, ends[name]) for name, value in values.items()},
         confusion=count_confusion(scores, positive, threshold),
-        top_k=decision.top_k,
+        top_k=top_k,
     )
 
 

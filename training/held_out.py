@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from training.checkpoint import remove_checkpoints
 from training.config import TrainConfig
 from training.data import write_csv
-from training.evaluate import compute_auc, count_confusion
+from training.evaluate import measure_level
 from training.fit import Fit, fit_network, predict
 from training.models import MODELS
 from training.operating_point import choose_threshold
 from training.progress import Part
-from training.results import write_results
+from training.results import calibrate_network, write_results
 from training.split import Data, split_groups
 from training.transfer import remove_features
 from training.weights import check_weights_past
@@ -52,11 +52,11 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
     random_split = None
     if config.random_split and fold is None and fit.stopped_by != INTERRUPTED:
         random_split = measure_random_split(config, data, folder, replace(part, index=part.index + 1))
-    model = load_weights(config, fit)
-    write_results(config, data, fit, model, folder, random_split)  # calibrates: the answers and the model come after
+    model = build_fitted(config, fit)
+    calibration = calibrate_network(config, data, model)
+    judged = write_results(config, data, fit, model, calibration, folder, random_split)
     test = data.indices("test")
-    scores = predict(model, data, test)[:, data.images.labels.index(config.positive)]
-    write_predictions(folder / PREDICTIONS, data, test, scores, np.full(len(test), fold or 0))
+    write_predictions(folder / PREDICTIONS, data, test, judged.scores, np.full(len(test), fold or 0))
     if not config.no_weights:
         for name in MODEL_FILES:
             model.save(folder / name)
@@ -72,7 +72,7 @@ def start_fit(config: TrainConfig, data: Data, folder: Path, part: Part) -> Fit:
     return fit_network(config, data, folder, part)
 
 
-def load_weights(config: TrainConfig, fit: Fit) -> keras.Model:
+def build_fitted(config: TrainConfig, fit: Fit) -> keras.Model:
     """Returns the network with its best weights; plain float32, whatever arithmetic the training used."""
     model = MODELS[config.model]("float32")
     model.set_weights(fit.weights)
@@ -85,7 +85,7 @@ def measure_random_split(config: TrainConfig, data: Data, folder: Path, part: Pa
     Slices of one person land in training and in test: the figures are too good by what leaks.
 
     Returns:
-        Test AUC, accuracy, sensitivity and specificity at the operating point; None where Ctrl-C ended it.
+        Figures of its test slices by name, see ``evaluation.Level``; None where Ctrl-C ended it.
     """
     figures: dict[str, float]
     if (folder / RANDOM_FIGURES).exists():
@@ -106,14 +106,14 @@ def measure_random_split(config: TrainConfig, data: Data, folder: Path, part: Pa
         shutil.rmtree(own)
         print("the random split is left out", file=sys.stderr)
         return None
-    model, column = load_weights(config, fit), data.images.labels.index(config.positive)
+    model, column = build_fitted(config, fit), data.images.labels.index(config.positive)
+    calibration = calibrate_network(config, shuffled, model)
     validation, test = shuffled.indices("validation"), shuffled.indices("test")
-    validation_scores = predict(model, data, validation)[:, column].astype(np.float64)
-    threshold = choose_threshold(config.operating_point, validation_scores, targets[validation] == column)
-    scores, positive = predict(model, data, test)[:, column].astype(np.float64), targets[test] == column
-    confusion = count_confusion(scores, positive, threshold)
-    figures = {"auc": compute_auc(scores, positive)}
-    figures |= {name: getattr(confusion, name) for name in ("accuracy", "sensitivity", "specificity")}
+    threshold = choose_threshold(
+        config.operating_point, calibration.probabilities[:, column], targets[validation] == column
+    )
+    scores = predict(model, data, test)[:, column].astype(np.float64)
+    figures, _ = measure_level(scores, targets[test] == column, threshold)
     (folder / RANDOM_FIGURES).write_text(json.dumps(figures), encoding="utf-8")
     shutil.rmtree(own)
     return figures

@@ -60,24 +60,3 @@ def choose_threshold(rule: str, scores: NDArray[np.float64], positive: NDArray[n
         return float(enough[-1]) if len(enough) else 0.0
     specificity = (scores[~positive][np.newaxis] <= edges[:, np.newaxis]).mean(axis=1)
     return float(edges[np.argmax(sensitivity + specificity)])
-
-
-def explain_threshold(threshold: float) -> str:
-    """Returns what a threshold says of a calibrated score, for report and card.
-
-    Whoever calls a case at probability t takes the cost of a missed one as (1 - t) / t times that of a false alarm: the
-    reading of decision curves (Vickers and Elkin 2006).
-    """
-    if threshold <= 0:
-        return "A threshold of 0 calls everything positive: no number of false alarms is too many."
-    if threshold >= 1:
-        return "A threshold of 1 calls nothing positive: no missed stroke is worth a false alarm."
-    return (
-        f"On a calibrated score, a threshold of {threshold:.3g} tolerates {format_odds((1 - threshold) / threshold)} per "
-        "missed stroke; on a score that is not calibrated it means nothing by itself."
-    )
-
-
-def format_odds(alarms: float) -> str:
-    """Returns ``19 false alarms``."""
-    return f"{alarms:.2g} false alarms" if alarms < 10 else f"{alarms:,.0f} false alarms"

@@ -1,0 +1,53 @@
+"""What needs no training, on the images that a network is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluate import Nearest, score_trivially
+from training.evaluation import Floats
+from training.nearest import find_nearest_labels, shrink
+
+CHUNK = 256
+"""Images that are in memory at once: 16 MB of 256 x 256 pixels."""
+
+ReadPixels = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+"""From positions [n] to images, uint8 [n, H, W]."""
+
+
+def shrink_images(read: ReadPixels, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], Floats]:
+    """Returns the tiny images, float32 [n, 1024], and the trivial scores, [n], of the images at ``indices``."""
+    small, trivial = [], []
+    for start in range(0, len(indices), CHUNK):
+        pixels = read(indices[start : start + CHUNK])
+        small.append(shrink(pixels))
+        trivial.append(score_trivially(pixels[..., np.newaxis]))
+    return np.concatenate(small), np.concatenate(trivial)
+
+
+def judge_nearest(
+    train: NDArray[np.float32],
+    train_targets: NDArray[np.int64],
+    test: NDArray[np.float32],
+    test_targets: NDArray[np.int64],
+    *,
+    seed: int,
+) -> Nearest:
+    """Judges the nearest neighbour on the same test images as a network, and on a random split of the same sizes.
+
+    Args:
+        train: float32 [N, D], tiny images of the people whom the network has learned from.
+        train_targets: [N], their classes.
+        test: float32 [T, D], tiny images of other people.
+        test_targets: [T], their classes.
+        seed: seed of the random split, whose figure is leakage.
+    """
+    is_right = find_nearest_labels(train, train_targets, test) == test_targets
+    small, targets = np.concatenate([train, test]), np.concatenate([train_targets, test_targets])
+    order = np.random.default_rng(seed).permutation(len(targets))
+    learned, judged = order[: len(train)], order[len(train) :]
+    answers = find_nearest_labels(small[learned], targets[learned], small[judged])
+    return Nearest(is_right, float((answers == targets[judged]).mean()))
