@@ -98,6 +98,17 @@ def test_phantom_writes_slices(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "drawing: 4/4 (100 %)" in captured.err
 
 
+def test_phantom_leaves_out_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--without and --slices-per-patient reach the generator, and an unknown part is refused with those there are."""
+    flags = ["--count", "4", "--size", "64", "--processes", "1", "--slices-per-patient", "2"]
+    assert main(["phantom", "--out", str(tmp_path / "a"), *flags, "--without", "drain", "jpeg"]) == 0
+    assert "--slices-per-patient 2 --without drain jpeg" in (tmp_path / "a" / "dataset.json").read_text()
+    with pytest.raises(SystemExit) as exit_info:
+        main(["phantom", "--out", str(tmp_path / "b"), *flags, "--without", "halo"])
+    assert exit_info.value.code == 2
+    assert "choose from" in capsys.readouterr().err
+
+
 def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder with something in it is left alone."""
     (tmp_path / "mine.txt").write_text("x")

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from training.config import DEFAULT_PATIENT_PATTERN
 from training.lesions import HAEMORRHAGES, KINDS
+from training.patient import Patient
 from training.phantom import choose_kind, generate_slice, write_dataset
+from training.png import encode_png
+from training.recipe import FINDINGS, PARTS, Recipe
 
 
 def digest_folder(folder: Path) -> dict[str, str]:
@@ -90,6 +97,7 @@ def test_files_do_not_depend_on_processes_or_count(tmp_path: Path) -> None:
     one, two, short = (digest_folder(tmp_path / name) for name in ("one", "two", "short"))
     assert one == two
     short.pop("labels.csv")
+    short.pop("dataset.json")
     assert short.items() <= one.items()
 
 
@@ -98,7 +106,7 @@ def test_labels_describe_the_files(tmp_path: Path) -> None:
     write_dataset(tmp_path / "out", 12, 4, size=64, processes=1)
     with (tmp_path / "out" / "labels.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["file", "label", "kind", "level", "seed"]
+    assert list(rows[0]) == ["file", "label", "kind", "level", "seed", "patient", "study"]
     assert [row["file"] for row in rows[:2]] == ["normal/00000.png", "stroke/00001.png"]
     assert {row["label"] for row in rows} == {"normal", "stroke"}
     assert all((row["kind"] == "none") == (row["label"] == "normal") and row["seed"] == "4" for row in rows)
@@ -115,6 +123,130 @@ def test_progress_ends_at_the_count(tmp_path: Path) -> None:
     )
     assert seen == sorted(seen)
     assert seen[-1] == (40, 40)
+
+
+def read_labels(folder: Path) -> list[dict[str, str]]:
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def draw_normal(key: int, recipe: Recipe) -> NDArray[np.uint8]:
+    return generate_slice(np.random.default_rng([9, key]), kind=None, size=96, patient=Patient(key, recipe)).pixels
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_switch_changes_what_it_names_and_nothing_else(name: str) -> None:
+    """Without a part, slices of patients who have it differ, and those of all others stay the same byte for byte."""
+    all_parts, without = Recipe(), Recipe().leave_out([name])
+    having = [key for key in range(600) if name in Patient(key).parts][:30]
+    lacking = [key for key in range(600) if name not in Patient(key).parts][:2]
+    assert any(not np.array_equal(draw_normal(key, all_parts), draw_normal(key, without)) for key in having)
+    assert all(np.array_equal(draw_normal(key, all_parts), draw_normal(key, without)) for key in lacking)
+
+
+def test_a_part_left_out_leaves_the_others_of_the_patient() -> None:
+    """Which findings somebody has does not depend on which are left out."""
+    for key in range(30):
+        whole = Patient(key).parts
+        assert Patient(key, Recipe().leave_out(["tumour", "jpeg"])).parts == whole - {"tumour", "jpeg"}
+
+
+def test_an_unknown_part_is_refused_by_name() -> None:
+    """The message has the name and those that there are."""
+    with pytest.raises(ValueError, match="called 'halo'; there are calcification, bright_dura"):
+        Recipe().leave_out(["halo"])
+
+
+def test_findings_are_as_frequent_in_either_class() -> None:
+    """A finding says nothing about the class: its share among strokes is its share among normals."""
+    count = 4000
+    shares = {True: dict.fromkeys(FINDINGS, 0), False: dict.fromkeys(FINDINGS, 0)}
+    for index in range(count):
+        parts = Patient(int(np.random.default_rng([7, index]).integers(1 << 62))).parts
+        for name in parts & FINDINGS.keys():
+            shares[choose_kind(index) is not None][name] += 1
+    for name, probability in FINDINGS.items():
+        spread = 4 * (probability * (1 - probability) / (count / 2)) ** 0.5
+        for strokes in (True, False):
+            assert shares[strokes][name] / (count / 2) == pytest.approx(probability, abs=spread), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_covers_what_the_lesion_changed(kind: str) -> None:
+    """Grey inside the mask differs from the brain's usual grey far more than brain outside the mask does."""
+    plain = Recipe().leave_out(["noise", "jpeg", "motion", "resampling", "streaks", "kernel", "gamma", "wide_window"])
+    inside, outside = [], []
+    for key in range(8):
+        item = generate_slice(np.random.default_rng([2, key]), kind=kind, size=128, patient=Patient(key, plain))
+        brain = (item.pixels > 70) & (item.pixels < 190) & ~item.lesion
+        usual = float(np.median(item.pixels[brain]))
+        inside.append(abs(float(item.pixels[item.lesion].mean()) - usual))
+        outside.append(abs(float(item.pixels[brain].mean()) - usual))
+    assert np.median(inside) > 3 * np.median(outside)
+
+
+def test_slices_of_a_patient_share_the_head_and_the_name(tmp_path: Path) -> None:
+    """With several slices each, names carry the patient, and the slices of one head were imaged alike."""
+    write_dataset(tmp_path / "out", 24, 3, size=64, processes=1, slices_per_patient=4)
+    rows = read_labels(tmp_path / "out")
+    assert [row["patient"] for row in rows] == [f"{index // 4:05d}" for index in range(24)]
+    assert all(row["study"] == row["patient"] for row in rows)
+    for row in rows:
+        match = re.fullmatch(DEFAULT_PATIENT_PATTERN, Path(row["file"]).name)
+        assert match is not None
+        assert match["patient"] == row["patient"]
+        assert (tmp_path / "out" / row["file"]).is_file()
+    assert len({row["level"] for row in rows}) > 20
+
+
+def test_a_stroke_patient_has_slices_without_the_lesion(tmp_path: Path) -> None:
+    """A patient has one kind of lesion at most, not on every slice; about half of all slices show one."""
+    write_dataset(tmp_path / "out", 96, 3, size=64, processes=1, slices_per_patient=6)
+    kinds: dict[str, list[str]] = {}
+    for row in read_labels(tmp_path / "out"):
+        kinds.setdefault(row["patient"], []).append(row["kind"])
+    assert all(len({*row} - {"none"}) <= 1 for row in kinds.values())
+    strokes = [row for row in kinds.values() if {*row} != {"none"}]
+    assert len(strokes) == 12
+    assert all("none" in row for row in strokes)
+    assert sum(kind != "none" for row in kinds.values() for kind in row) == 48
+
+
+def test_each_slice_is_a_patient_unless_told(tmp_path: Path) -> None:
+    """By default no two slices show the same head."""
+    write_dataset(tmp_path / "out", 12, 3, size=64, processes=1)
+    rows = read_labels(tmp_path / "out")
+    assert [row["patient"] for row in rows] == [row["study"] for row in rows] == [f"{i:05d}" for i in range(12)]
+
+
+def test_the_data_set_states_its_facts(tmp_path: Path) -> None:
+    """dataset.json has what a model card asks for, and the command that draws the same slices again."""
+    recipe = Recipe().leave_out(["metal", "jpeg"])
+    write_dataset(tmp_path / "out", 8, 5, size=64, processes=1, slices_per_patient=2, recipe=recipe)
+    facts = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
+    assert list(facts) == ["name", "source", "population", "labelled_by", "excluded", "licence", "notes"]
+    assert all(isinstance(value, str) and value for value in facts.values())
+    assert facts["source"] == (
+        "python -m training phantom --count 8 --seed 5 --size 64 --slices-per-patient 2 --without metal jpeg"
+    )
+    assert facts["population"] == "no people: drawn heads"
+    assert facts["excluded"].endswith("metal, jpeg")
+
+
+def test_a_png_reads_back(tmp_path: Path) -> None:
+    """The fast PNG writer loses nothing, whatever the shape."""
+    pixels = np.random.default_rng(3).integers(0, 256, (7, 13)).astype(np.uint8)
+    (tmp_path / "a.png").write_bytes(encode_png(pixels))
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "L"
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+def test_less_than_one_slice_a_patient_is_refused(tmp_path: Path) -> None:
+    """The message names the setting, and nothing is written."""
+    with pytest.raises(ValueError, match="slices_per_patient must be at least 1, not 0"):
+        write_dataset(tmp_path / "out", 4, 0, size=64, slices_per_patient=0)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

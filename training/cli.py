@@ -28,7 +28,7 @@ other commands:
   python -m training card --help      write the model card of a run again, with more facts
 """
 PHANTOM_EPILOG = """example:
-  python -m training phantom --out phantom --count 2000 --seed 7
+  python -m training phantom --out phantom --count 2000 --slices-per-patient 8 --without calcification jpeg
 """
 SCORE_EPILOG = """example:
   python -m client scans --json > answers.jsonl
@@ -77,6 +77,7 @@ def run_train(arguments: Sequence[str]) -> None:
 def run_phantom(arguments: Sequence[str]) -> None:
     from training.phantom import write_dataset
     from training.progress import Progress
+    from training.recipe import Recipe
 
     parser = make_parser("python -m training phantom", "Write labelled synthetic head-CT slices.", PHANTOM_EPILOG)
     add_flags(parser, PhantomConfig)
@@ -89,6 +90,8 @@ def run_phantom(arguments: Sequence[str]) -> None:
             size=config.size,
             processes=config.processes,
             progress=Progress("drawing"),
+            slices_per_patient=config.slices_per_patient,
+            recipe=Recipe().leave_out(config.without),
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None

@@ -15,6 +15,7 @@ from training.errors import TrainingError
 from training.flags import require
 from training.models import BACKBONES, MODELS
 from training.operating_point import parse_rule
+from training.recipe import PARTS
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 CLASS_WEIGHTS = ("balanced", "none")
@@ -193,7 +194,16 @@ class PhantomConfig:
     processes: int | None = None
     """Processes that draw slices; as many as there are processors unless told."""
 
+    slices_per_patient: int = 1
+    """Slices of each drawn head; with more than one, files are named '<patient> (<slice>).png'."""
+
+    without: tuple[str, ...] = field(default=(), metadata={"choices": PARTS})
+    """Parts of the generator to leave out, for an ablation."""
+
     def __post_init__(self) -> None:
+        require(self.slices_per_patient >= 1, "slices_per_patient", "must be at least 1")
+        for name in self.without:
+            require(name in PARTS, "without", f"must be one of {', '.join(PARTS)}, not {name!r}")
         require(self.count >= 2, "count", "must be at least 2")
         require(self.seed >= 0, "seed", "must not be negative")
         require(32 <= self.size <= 8192, "size", "must be between 32 and 8192")

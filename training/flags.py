@@ -65,6 +65,9 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             options["action"] = "store_true"
         elif config_field.default == ():
             options |= {"nargs": "+", "metavar": "TEXT"}
+            if choices := config_field.metadata.get("choices"):
+                options |= {"metavar": "NAME", "choices": choices}
+                options["help"] += f" Names: {', '.join(choices)}."
         else:
             options["type"] = value_type(hints[config_field.name])
             options["choices"] = config_field.metadata.get("choices")

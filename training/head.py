@@ -7,25 +7,34 @@ the ventricles) to 1 (just above the vertex).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-Field = NDArray[np.float32]
+from training.texture import ANGLES, Field, make_noise, make_profile
+
 Point = tuple[float, float]
 Window = tuple[slice, slice]
 
 # Hounsfield units as radiology textbooks give them (Bushberg, "The Essential Physics of Medical Imaging", and the usual
 # teaching tables): ranges in brackets, the value that is varied around here.
-AIR, FAT, CSF = -1000.0, -90.0, 7.0  # fat -120..-60, cerebrospinal fluid 0..15
+FAT, CSF = -90.0, 7.0  # -120..-60 and 0..15
 WHITE_MATTER, GREY_MATTER = 27.5, 37.5  # 20..30 and 37..41; narrowed by partial volume in 5 mm slices
 MUSCLE, DURA, VENOUS_BLOOD = 56.0, 58.0, 58.0  # 45..65; falx and sinuses 45..70
-BONE, CALCIFICATION = 1000.0, 160.0  # > 300 and > 100
+CALCIFICATION = 160.0  # > 100
+# Air is -1000 and bone 300 to 2000, but a picture is windowed first and reduced afterwards: a pixel that is half bone
+# comes out half way to white. Values just outside every window do the same.
+AIR, BONE, METAL = -150.0, 170.0, 400.0
 BASE_LEVEL, FACE_LEVEL = 0.30, 0.13
-ANGLES = 1024  # entries of every table over the polar angle: finer than a pixel at the rim of a 512-pixel head
+
+
+def measure_distance(x: Field, y: Field) -> Field:
+    """Root of the sum of squares; five times faster than numpy's hypot, which guards against overflow."""
+    total: Field = x * x + y * y
+    return np.sqrt(total, out=total)
 
 
 class Push(NamedTuple):
@@ -39,7 +48,7 @@ class Push(NamedTuple):
 
 @dataclass(frozen=True)
 class Traits:
-    """What one person's head is like, drawn once a slice."""
+    """What one person's head is like, and the level of the slice."""
 
     level: float
     atrophy: float  # 0 = young and tight, 1 = wide ventricles and sulci
@@ -47,37 +56,23 @@ class Traits:
     width: float
     thickness: float
     contrast: float  # grey-white contrast relative to the constants above
+    brightness: float  # HU that the whole brain differs from the constants above
+    lean: float  # how much lower the slice cuts the left side of the base, in levels
 
 
-def draw_traits(rng: np.random.Generator, level: float) -> Traits:
-    """Draw a head of any age."""
+def draw_traits(rng: np.random.Generator) -> Traits:
+    """Draw a head of any age, at the level of the third ventricle."""
     atrophy = float(rng.beta(1.1, 1.6))
     return Traits(
-        level=level,
+        level=0.5,
         atrophy=atrophy,
         ventricles=float((0.7 + 1.2 * atrophy) * rng.uniform(0.75, 1.3)),
         width=float(rng.uniform(0.74, 0.87)),
         thickness=float(rng.uniform(0.055, 0.105)),
-        contrast=float(rng.uniform(0.55, 1.15)),
+        contrast=float(rng.uniform(0.5, 1.15)),
+        brightness=float(np.clip(rng.normal(0, 1.3), -3, 3)),
+        lean=float(np.clip(rng.normal(0, 0.015), -0.04, 0.04)),
     )
-
-
-def make_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Field:
-    """Smooth noise of about unit spread whose bumps are about `cell` pixels wide."""
-    # Pillow, not a matrix product: BLAS would start threads in every worker process.
-    rows, cols = (int(n / cell) + 4 for n in shape)
-    grid = Image.fromarray(np.float32(1.5) * rng.standard_normal((rows, cols), dtype=np.float32))
-    box = (1.0, 1.0, 1.0 + shape[1] / cell, 1.0 + shape[0] / cell)
-    return np.asarray(grid.resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=box), dtype=np.float32)
-
-
-def make_profile(rng: np.random.Generator, amplitude: float, orders: range) -> Field:
-    """A random periodic function of the polar angle, as a table, falling off with the order."""
-    angle = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
-    table = np.zeros(ANGLES)
-    for k in orders:
-        table += rng.normal(0.0, amplitude / k) * np.cos(k * angle + rng.uniform(0.0, 2 * np.pi))
-    return table.astype(np.float32)
 
 
 def measure_size(level: float) -> float:
@@ -91,8 +86,17 @@ class Head:
     """One head on a pixel grid: its coordinates, its tissue in HU, and the layers that lesions need."""
 
     def __init__(
-        self, rng: np.random.Generator, traits: Traits, centre: Point, scale: float, tilt: float, size: int, push: Push
+        self,
+        rng: np.random.Generator,
+        shape_rng: np.random.Generator,
+        traits: Traits,
+        centre: Point,
+        scale: float,
+        tilt: float,
+        size: int,
+        push: Push,
     ) -> None:
+        """rng draws what differs from slice to slice, shape_rng the skull, which is one for all of a patient's."""
         self.rng, self.traits, self.scale = rng, traits, scale
         self.pixel = np.float32(1.0 / scale)
         self.bulk = measure_size(traits.level)
@@ -110,20 +114,32 @@ class Head:
         self.y: Field = (i * self._cos - j * self._sin).astype(np.float32)
         self._margin = int(0.5 * scale)
         padded = (self.shape[0] + self._margin, self.shape[1] + self._margin)
-        self._fine = make_noise(rng, padded, 0.085 * rng.uniform(0.9, 1.3) * scale)
+        self._fine = make_noise(rng, padded, float(0.085 * rng.uniform(0.9, 1.3) * scale))
         self._broad = make_noise(rng, padded, 0.35 * scale)
-        self._measure_skull()
+        self._measure_skull(shape_rng)
         self._warp_brain(push)
         self.hu: Field = np.full(self.shape, AIR, dtype=np.float32)
         self.ventricle, self.cistern, self.bone = (np.zeros(self.shape, dtype=np.float32) for _ in range(3))
+        self.streaks: list[tuple[Window, Field]] = []  # HU that metal adds to the finished slice
+        self.gaps: Field | None = None  # share of the vault that surgery took, a table over the polar angle
+        self.collection: tuple[Field, float] | None = None  # what lies below: its thickness as a table, and its HU
+
+    @contextmanager
+    def borrow(self, rng: np.random.Generator) -> Iterator[None]:
+        """Draw from another stream for a while, so that a part which may be left out does not shift this one."""
+        own, self.rng = self.rng, rng
+        try:
+            yield
+        finally:
+            self.rng = own
 
     def take_noise(self, broad: bool = False) -> Field:
         """A window of the head's noise at a random place: far cheaper than a new field, and as good to the eye."""
         i, j = (int(k) for k in self.rng.integers(0, self._margin + 1, 2))
         return (self._broad if broad else self._fine)[i : i + self.shape[0], j : j + self.shape[1]]
 
-    def _measure_skull(self) -> None:
-        rng, traits = self.rng, self.traits
+    def _measure_skull(self, rng: np.random.Generator) -> None:
+        traits = self.traits
         angle = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
         power = rng.uniform(2.0, 2.35)
         # The front of a skull is narrower than its back, more so at the base.
@@ -142,7 +158,7 @@ class Head:
         theta = np.arctan2(self.y, self.x)
         self.angle_index = ((theta + np.float32(np.pi)) * np.float32(ANGLES / (2 * np.pi))).astype(np.intp)
         np.minimum(self.angle_index, ANGLES - 1, out=self.angle_index)
-        r = np.hypot(self.x, self.y)
+        r = measure_distance(self.x, self.y)
         self.outside: Field = r - self.outer_table.take(self.angle_index)  # > 0 outside the skull
         self.depth: Field = self.inner_table.take(self.angle_index) - r  # > 0 inside the brain's cavity
         self.inside: Field = self.soften(self.depth)
@@ -190,9 +206,9 @@ class Head:
         ex, ey = end[0] - start[0], end[1] - start[1]
         norm = ex * ex + ey * ey
         if norm < 1e-8:
-            return window, self.soften(np.float32(r0) - np.hypot(x, y), edge)
+            return window, self.soften(np.float32(r0) - measure_distance(x, y), edge)
         t = np.clip((x * np.float32(ex) + y * np.float32(ey)) * np.float32(1 / norm), 0, 1)
-        gap = np.hypot(x - t * np.float32(ex), y - t * np.float32(ey))
+        gap = measure_distance(x - t * np.float32(ex), y - t * np.float32(ey))
         return window, self.soften(np.float32(r0) + t * np.float32(r1 - r0) - gap, edge)
 
     def make_ellipse(
@@ -203,7 +219,7 @@ class Head:
         window = self.find_window((centre,), big)
         x, y = self.bx[window] - np.float32(centre[0]), self.by[window] - np.float32(centre[1])
         c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-        q = np.hypot((x * c + y * s) / np.float32(rx), (y * c - x * s) / np.float32(ry))
+        q = measure_distance((x * c + y * s) * np.float32(1 / rx), (y * c - x * s) * np.float32(1 / ry))
         if rough and q.size:
             shape = (q.shape[0], q.shape[1])
             q = q + np.float32(0.7 * rough) * make_noise(self.rng, shape, max(2.0, 0.55 * min(rx, ry) * self.scale))
@@ -214,6 +230,17 @@ class Head:
         window, mask = area
         part = self.hu[window]
         part += mask * np.float32(strength) * (value - part)
+
+    def add_star(self, centre: Point, radius: float, strength: float) -> None:
+        """Bright and dark rays around metal, in HU, to be added to the finished slice."""
+        dx, dy = self.x - np.float32(centre[0]), self.y - np.float32(centre[1])
+        turn = np.arctan2(dy, dx)
+        rays = np.zeros(self.shape, dtype=np.float32)
+        for order in (2, 5, 9, 16):  # rays are opposite in pairs where the order is even, as between two pieces
+            phase, share = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.3, 1.0)
+            rays += np.float32(share) * np.cos(np.float32(order) * turn + np.float32(phase))
+        rays *= np.float32(strength * 3 * radius) / np.maximum(measure_distance(dx, dy), np.float32(radius))
+        self.streaks.append(((slice(None), slice(None)), rays))
 
     def cover(self, layer: Field, area: tuple[Window, Field], strength: float = 1.0) -> None:
         """Add an area to a layer that is laid down later."""

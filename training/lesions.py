@@ -1,4 +1,4 @@
-"""Bleeds and infarcts, planned before the anatomy is drawn and painted after it; not a simulation of their physics.
+"""Bleeds and infarcts, planned before the anatomy is drawn and painted after it (``training.painting``).
 
 The plan comes first because a lesion pushes the brain aside. Blood is 50 to 80 HU while acute, falls by about 1.5 HU a
 day to brain's own density (subacute), and to 15 to 25 HU when chronic; oedema and infarcts are 15 to 30 HU.
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.head import Field, Head, Point, Push, make_noise, make_profile, measure_size
+from training.head import BASE_LEVEL, Point, Push, measure_size
 
 HAEMORRHAGES = ("epidural", "subdural", "subarachnoid", "intraparenchymal", "intraventricular")
 KINDS = (*HAEMORRHAGES, "infarct")
 
 # Where each kind can be seen; the mode of a triangular distribution sits in the middle of the three.
 _LEVELS = {
-    "epidural": (0.30, 0.58, 0.90),
-    "subdural": (0.32, 0.68, 0.96),
-    "subarachnoid": (0.31, 0.50, 0.94),
-    "intraparenchymal": (0.21, 0.52, 0.94),
-    "intraventricular": (0.32, 0.54, 0.68),
+    "epidural": (0.30, 0.50, 0.90),
+    "subdural": (0.31, 0.66, 0.96),
+    "subarachnoid": (0.30, 0.48, 0.94),
+    "intraparenchymal": (0.20, 0.50, 0.94),
+    "intraventricular": (0.30, 0.54, 0.68),
     "infarct": (0.22, 0.58, 0.90),
 }
 
@@ -51,67 +51,90 @@ def draw_level(rng: np.random.Generator, kind: str) -> float:
 def plan_lesion(rng: np.random.Generator, kind: str, level: float) -> Plan:
     """Decide place, size and density of a lesion at a level."""
     side = -1.0 if rng.random() < 0.5 else 1.0
-    density = float(rng.triangular(48, 62, 78))
-    bulk = measure_size(level)
-    radius, width, place, centre = 0.0, 0.0, "", (0.0, 0.0)
+    planner = {
+        "epidural": _plan_epidural,
+        "subdural": _plan_subdural,
+        "subarachnoid": _plan_subarachnoid,
+        "intraparenchymal": _plan_bleed,
+        "intraventricular": _plan_intraventricular,
+        "infarct": _plan_infarct,
+    }[kind]
+    return planner(rng, level, side, measure_size(level))
+
+
+def _draw_density(rng: np.random.Generator) -> float:
+    """HU of acute blood; a quarter is faint, as in the anaemic, or where a thin bleed fills half of the slice."""
+    return float(rng.uniform(44, 58) if rng.random() < 0.25 else rng.triangular(50, 64, 80))
+
+
+def _plan_epidural(rng: np.random.Generator, level: float, side: float, bulk: float) -> Plan:
     angle = float(rng.uniform(-1.2, 1.2))
-    push = Push()
-    if kind == "epidural":
-        width = float(rng.uniform(0.2, 0.65))
-        radius = float(width * rng.uniform(0.18, 0.48)) * bulk
-        shift = float(side * rng.uniform(0.1, 0.5) * radius)
-        push = Push(_place_at(side, angle, 0.65 * bulk), radius, 0.25, shift)
-    elif kind == "subdural":
-        place = str(rng.choice(["convexity", "falx", "tentorium"], p=[0.76, 0.16, 0.08]))
-        place = "convexity" if place == "tentorium" and not 0.37 <= level < 0.46 else place
-        width = float(rng.uniform(0.5, 1.5))
-        radius = float(np.clip(rng.gamma(3.0, 0.025), 0.022, 0.20)) * bulk
-        if place != "convexity":
-            radius = min(radius, 0.05)
-        density = float(rng.choice([density, rng.uniform(38, 50), rng.uniform(16, 26)], p=[0.78, 0.14, 0.08]))
-        push = Push(shift=float(side * rng.uniform(0.2, 0.9) * radius) if place == "convexity" else 0.0)
-    elif kind == "subarachnoid":
-        density = float(rng.triangular(42, 56, 70))
-        place = "diffuse" if rng.random() < 0.4 else "local"
-        radius = float(rng.uniform(0.18, 0.45))
-        centre = _place_at(side, angle, float(rng.uniform(0.3, 0.75)) * bulk)
-    elif kind == "intraparenchymal":
-        radius = float(np.clip(rng.lognormal(-2.1, 0.55), 0.032, 0.36)) * min(1.0, bulk + 0.15)
-        centre = _place_bleed(rng, level, side, bulk, radius)
-        push = Push(
-            centre, radius, float(rng.uniform(0.1, 0.55)), float(np.sign(centre[0]) * rng.uniform(0, 0.35) * radius)
-        )
-    elif kind == "intraventricular":
-        place = str(rng.choice(["layer", "cast", "clot"], p=[0.45, 0.3, 0.25]))
-        centre = (side * 0.12, float(rng.uniform(-0.3, 0.25)))
-        radius = float(rng.uniform(0.1, 0.3))
-    else:
-        place = str(rng.choice(["wedge", "patch"], p=[0.7, 0.3])) if level > 0.3 else "patch"
-        width = float(rng.uniform(0.3, 0.95))
-        radius = float(rng.uniform(0.05, 0.2))
-        centre = _place_bleed(rng, level, side, bulk, radius)
-        density = float(rng.triangular(4, 8, 16))
-        swelling = float(rng.uniform(0, 0.06)) if place == "wedge" else 0.0
-        push = Push(shift=side * swelling)
-    return Plan(kind, side, centre, radius, angle, width, density, push, place)
+    if level < 0.38 and rng.random() < 0.35:
+        angle = float(rng.uniform(0.9, 1.4))  # beside the cerebellum
+    elif level < 0.6 and rng.random() < 0.6:
+        angle = float(rng.normal(-0.1, 0.25))  # under the temporal bone, where the middle meningeal artery tears
+    width = float(rng.uniform(0.12, 0.6))
+    radius = float(width * rng.uniform(0.16, 0.46)) * bulk
+    shift = float(side * rng.uniform(0.1, 0.5) * radius)
+    push = Push(_place_at(side, angle, 0.65 * bulk), radius, 0.25, shift)
+    return Plan("epidural", side, (0.0, 0.0), radius, angle, width, _draw_density(rng), push)
 
 
-def paint_lesion(head: Head, plan: Plan) -> Field:
-    """Paint the lesion into the head's HU; the answer is its soft mask on the head's grid."""
-    painter = {
-        "epidural": _paint_epidural,
-        "subdural": _paint_subdural,
-        "subarachnoid": _paint_subarachnoid,
-        "intraparenchymal": _paint_bleed,
-        "intraventricular": _paint_intraventricular,
-        "infarct": _paint_infarct,
-    }[plan.kind]
-    mask = painter(head, plan)
-    if plan.kind == "intraparenchymal" and head.rng.random() < 0.25:
-        mask = np.maximum(mask, _paint_subarachnoid(head, plan, 0.6 * plan.radius + 0.1))
-    if plan.kind in ("intraparenchymal", "subarachnoid") and head.rng.random() < 0.2:
-        mask = np.maximum(mask, _paint_intraventricular(head, plan))
-    return mask
+def _plan_subdural(rng: np.random.Generator, level: float, side: float, bulk: float) -> Plan:
+    place = str(rng.choice(["convexity", "falx", "tentorium"], p=[0.7, 0.18, 0.12]))
+    if place == "tentorium" and not 0.37 <= level < 0.46:
+        place = "convexity"
+    angle, width = float(rng.uniform(-1.2, 1.2)), float(rng.uniform(0.35, 1.5))
+    radius = float(np.clip(rng.gamma(2.0, 0.03), 0.018, 0.20)) * bulk
+    if place != "convexity":
+        radius = min(radius, float(rng.uniform(0.014, 0.05)))
+    density = float(rng.choice([_draw_density(rng), rng.uniform(38, 50), rng.uniform(16, 26)], p=[0.74, 0.17, 0.09]))
+    push = Push(shift=float(side * rng.uniform(0.2, 0.9) * radius) if place == "convexity" else 0.0)
+    return Plan("subdural", side, (0.0, 0.0), radius, angle, width, density, push, place)
+
+
+def _plan_subarachnoid(rng: np.random.Generator, level: float, side: float, bulk: float) -> Plan:
+    place = "diffuse" if rng.random() < (0.55 if level < 0.5 else 0.25) else "local"
+    centre = _place_at(side, float(rng.uniform(-1.3, 1.3)), float(rng.uniform(0.4, 0.85)) * bulk)
+    radius = float(rng.uniform(0.14, 0.45))
+    density = float(rng.triangular(44, 56, 72))
+    return Plan("subarachnoid", side, centre, radius, 0.0, 0.0, density, Push(), place)
+
+
+def _plan_bleed(rng: np.random.Generator, level: float, side: float, bulk: float) -> Plan:
+    if level > BASE_LEVEL and rng.random() < 0.2:  # a contusion, beside the bone at the poles
+        radius = float(rng.uniform(0.03, 0.1))
+        angle = float(rng.choice([rng.normal(-1.25, 0.2), rng.normal(-0.25, 0.3), rng.uniform(-1.4, 1.4)]))
+        centre = _place_at(side, angle, bulk - 0.1 - 0.6 * radius)
+        push = Push(centre, radius, float(rng.uniform(0, 0.2)))
+        return Plan("intraparenchymal", side, centre, radius, angle, 0.0, _draw_density(rng), push, "contusion")
+    small = rng.random() < 0.35
+    radius = float(rng.uniform(0.032, 0.085) if small else np.clip(rng.lognormal(-2.0, 0.5), 0.05, 0.36))
+    radius *= min(1.0, bulk + 0.15)
+    if level < 0.38:
+        radius = min(radius, 0.2)
+    centre = _place_bleed(rng, level, side, bulk, radius)
+    shift = float(np.sign(centre[0]) * rng.uniform(0, 0.35) * radius)
+    push = Push(centre, radius, float(rng.uniform(0.1, 0.55)), shift)
+    return Plan("intraparenchymal", side, centre, radius, 0.0, 0.0, _draw_density(rng), push)
+
+
+def _plan_intraventricular(rng: np.random.Generator, level: float, side: float, bulk: float) -> Plan:
+    place = str(rng.choice(["layer", "cast", "clot"], p=[0.5, 0.28, 0.22]))
+    if level < 0.46:
+        place = "cast"  # fourth ventricle and temporal horns are small
+    centre = (side * 0.12, float(rng.uniform(-0.3, 0.25)))
+    radius = float(rng.uniform(0.1, 0.3))
+    return Plan("intraventricular", side, centre, radius, 0.0, 0.0, _draw_density(rng), Push(), place)
+
+
+def _plan_infarct(rng: np.random.Generator, level: float, side: float, bulk: float) -> Plan:
+    place = str(rng.choice(["wedge", "patch"], p=[0.7, 0.3])) if level > 0.3 else "patch"
+    width, radius = float(rng.uniform(0.3, 0.95)), float(rng.uniform(0.05, 0.2))
+    centre = _place_bleed(rng, level, side, bulk, radius)
+    density = float(rng.triangular(4, 8, 16))
+    push = Push(shift=side * float(rng.uniform(0, 0.06)) if place == "wedge" else 0.0)
+    return Plan("infarct", side, centre, radius, float(rng.uniform(-1.2, 1.2)), width, density, push, place)
 
 
 def _place_at(side: float, angle: float, radius: float) -> Point:
@@ -131,141 +154,3 @@ def _place_bleed(rng: np.random.Generator, level: float, side: float, bulk: floa
         return (side * float(rng.uniform(0.12, 0.34)), float(rng.uniform(-0.18, 0.16)))
     room = max(0.15, bulk - 0.15 - 0.8 * radius)
     return _place_at(side, float(rng.uniform(-1.4, 1.4)), room * float(rng.uniform(0.45, 1.0)))
-
-
-def _mottle(head: Head, density: float, spread: float = 4.0) -> Field:
-    """Blood is not even: clots, serum and fresh bleeding differ by several HU."""
-    return np.float32(density) + np.float32(spread) * head.take_noise()
-
-
-def _lay(head: Head, mask: Field, value: Field | float) -> Field:
-    mask = (mask * head.inside).astype(np.float32)
-    head.hu += mask * (value - head.hu)
-    return mask
-
-
-def _spread_on_skull(head: Head, plan: Plan, sharpness: float) -> Field:
-    """1 at the collection's centre on the skull, falling to 0 and below at its ends, as a table over the angle."""
-    n = len(head.inner_table)
-    angle = np.linspace(-np.pi, np.pi, n, endpoint=False)
-    centre = plan.angle if plan.side > 0 else np.pi - plan.angle
-    away = np.abs((angle - centre + np.pi) % (2 * np.pi) - np.pi)
-    return (1.0 - (away / plan.width) ** sharpness).astype(np.float32)
-
-
-def _paint_epidural(head: Head, plan: Plan) -> Field:
-    profile = _spread_on_skull(head, plan, 2.0) * (1 + make_profile(head.rng, 0.08, range(2, 12)))
-    thick = (np.float32(plan.radius) * profile)[head.angle_index]
-    mask = head.soften(thick - head.depth) * (thick > 0)
-    return _lay(head, mask, _mottle(head, plan.density, float(head.rng.uniform(1, 7))))
-
-
-def _paint_subdural(head: Head, plan: Plan) -> Field:
-    rng = head.rng
-    if plan.place == "falx":
-        y0 = float(rng.uniform(-0.8, 0.2))
-        wave = np.float32(plan.radius) * (1 + np.float32(0.3) * head.take_noise())
-        off = head.bx * np.float32(plan.side)
-        band = head.soften(wave - off) * head.soften(off + np.float32(0.008))
-        taper = np.clip((np.float32(rng.uniform(0.25, 0.6)) - np.abs(head.by - np.float32(y0 + 0.3))) * 6, 0, 1)
-        return _lay(head, band * taper, _mottle(head, plan.density))
-    if plan.place == "tentorium":
-        start, end = (plan.side * 0.08, 0.32), (plan.side * 0.5, 0.68)
-        window, part = head.make_capsule(start, end, 0.4 * plan.radius, plan.radius)
-        mask = np.zeros(head.shape, dtype=np.float32)
-        mask[window] = part
-        return _lay(head, mask, _mottle(head, plan.density))
-    profile = np.clip(_spread_on_skull(head, plan, 4.0) * 1.3, 0, 1) * (1 + make_profile(rng, 0.35, range(2, 10)))
-    thick = (np.float32(plan.radius) * np.clip(profile, 0, 2).astype(np.float32))[head.angle_index]
-    own_side = head.soften(head.bx * np.float32(plan.side) - np.float32(0.005))
-    mask = head.soften(thick - head.depth) * (thick > 0.006) * own_side
-    value = _mottle(head, plan.density, float(rng.uniform(1, 5)))
-    if plan.density < 52 and rng.random() < 0.6:  # old and new blood settle: brighter at the back
-        value = value + np.float32(rng.uniform(8, 26)) * np.clip(
-            (head.y - np.float32(rng.uniform(-0.2, 0.3))) * 5, 0, 1
-        )
-    return _lay(head, mask, value)
-
-
-def _paint_subarachnoid(head: Head, plan: Plan, radius: float | None = None) -> Field:
-    rng = head.rng
-    if plan.place == "diffuse" and radius is None:
-        weight = np.clip(np.float32(0.7) + np.float32(0.6) * head.take_noise(broad=True), 0, 1)
-    else:
-        r = np.float32(radius or plan.radius)
-        dx, dy = head.x - np.float32(plan.centre[0]), head.y - np.float32(plan.centre[1])
-        weight = np.clip(np.float32(1.4) * np.exp(-(dx * dx + dy * dy) / (r * r)) - np.float32(0.1), 0, 1)
-    # Blood fills what fluid filled, and swells it a little: that is why thin sulci become visible.
-    space = np.clip(head.cistern * np.float32(rng.uniform(1.8, 3.2)), 0, 1)
-    density = plan.density if plan.kind == "subarachnoid" else 0.85 * plan.density
-    return _lay(head, space * weight, _mottle(head, density))
-
-
-def _paint_bleed(head: Head, plan: Plan) -> Field:
-    rng = head.rng
-    aspect, turn = float(rng.uniform(0.6, 1.0)), float(rng.uniform(0, np.pi))
-    c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    mask, rim = np.zeros(head.shape, dtype=np.float32), np.zeros(head.shape, dtype=np.float32)
-    parts = [(plan.centre, plan.radius)]
-    if rng.random() < 0.3:  # contusions and satellites come in groups
-        for _ in range(int(rng.integers(1, 4))):
-            step = rng.normal(0, 1.5 * plan.radius, 2)
-            parts.append(
-                ((plan.centre[0] + step[0], plan.centre[1] + step[1]), plan.radius * float(rng.uniform(0.3, 0.7)))
-            )
-    oedema = float(rng.uniform(0.0, 0.6)) * plan.radius + 0.01
-    rough, blur = float(rng.uniform(0.06, 0.24)), float(rng.uniform(0.01, 0.05))
-    for (cx, cy), radius in parts:
-        window = head.find_window(((cx, cy),), 1.9 * radius + oedema)
-        dx, dy = head.x[window] - np.float32(cx), head.y[window] - np.float32(cy)
-        if not dx.size:
-            continue
-        r = np.hypot(dx * c + dy * s, (dy * c - dx * s) / np.float32(aspect))
-        near = (
-            np.float32(radius)
-            * (1 + np.float32(rough) * make_noise(rng, dx.shape, max(2.0, 0.6 * radius * head.scale)))
-            - r
-        )
-        np.maximum(mask[window], head.soften(near, blur), out=mask[window])
-        np.maximum(rim[window], np.clip((near + np.float32(oedema)) / np.float32(oedema), 0, 1), out=rim[window])
-    free = 1 - np.maximum(head.ventricle, head.cistern)
-    _lay(head, rim * free * np.float32(rng.uniform(0.4, 1.0)), float(rng.uniform(18, 26)))
-    return _lay(head, mask * np.clip(free + 0.5, 0, 1), _mottle(head, plan.density, float(rng.uniform(1, 6))))
-
-
-def _paint_intraventricular(head: Head, plan: Plan) -> Field:
-    rng = head.rng
-    if plan.place == "layer":
-        level = float(rng.uniform(0.05, 0.35)) if head.traits.level > 0.46 else float(rng.uniform(-0.1, 0.2))
-        weight = head.soften(head.by - np.float32(level))
-    elif plan.place == "cast":
-        weight = np.clip(np.float32(0.9) + np.float32(0.5) * head.take_noise(broad=True), 0, 1)
-        if rng.random() < 0.5:
-            weight = weight * np.clip(np.float32(0.5) + head.bx * np.float32(plan.side * 10), 0, 1)
-    else:
-        dx, dy = head.x - np.float32(plan.centre[0]), head.y - np.float32(plan.centre[1])
-        weight = head.soften(np.float32(plan.radius) - np.hypot(dx, dy))
-    density = plan.density if plan.kind == "intraventricular" else 0.9 * plan.density
-    return _lay(head, head.ventricle * weight, _mottle(head, density, 5.0))
-
-
-def _paint_infarct(head: Head, plan: Plan) -> Field:
-    """A territory loses its grey-white contrast and then its density; fluid and dura keep theirs."""
-    rng = head.rng
-    noise = head.take_noise()
-    if plan.place == "patch":
-        dx, dy = head.x - np.float32(plan.centre[0]), head.y - np.float32(plan.centre[1])
-        signed = np.float32(plan.radius) * (1 + np.float32(0.25) * noise) - np.hypot(dx, dy)
-    else:
-        # The vessel's stem sits near the middle; the wedge opens to the cortex around its angle.
-        ox, oy = np.float32(plan.side * 0.10), np.float32(0.25 * np.sin(plan.angle))
-        away = np.arctan2(head.y - oy, (head.x - ox) * np.float32(plan.side)) - np.float32(plan.angle)
-        signed = (np.float32(plan.width) - np.abs(away) + np.float32(0.10) * noise) * np.float32(0.4)
-        signed = np.minimum(signed, np.hypot(head.x - ox, head.y - oy) - np.float32(rng.uniform(0.05, 0.35)))
-    edge = np.float32(rng.uniform(8, 30))
-    mask = np.clip(signed * edge + np.float32(0.5), 0, 1)
-    brain = (head.hu > 18) & (head.hu < 46)
-    mask = mask * brain * (1 - np.maximum(head.ventricle, 0.5 * head.cistern))
-    flat = np.float32(rng.uniform(0.5, 0.95))
-    target = head.hu * (1 - flat) + flat * np.float32(34.0) - np.float32(plan.density)
-    return _lay(head, mask, np.minimum(target, head.hu))
