@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "am
 """Flags of /proc/cpuinfo that decide how fast matrices are multiplied."""
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Returns date, processor, its vector instructions, processors to use, and versions; nothing that names a host."""
     cpuinfo = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     entries = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in cpuinfo}
@@ -26,14 +27,14 @@ def describe_machine() -> dict[str, Any]:
         "instructions": [name for name in INSTRUCTIONS if name in flags],
         "processors": count_processors(),
         "python": platform.python_version(),
-        "packages": read_versions(),
+        "packages": read_versions(packages),
     }
 
 
-def read_versions() -> dict[str, str]:
+def read_versions(packages: Sequence[str]) -> dict[str, str]:
     """Versions of the packages that matter, of those that are installed."""
     versions = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -41,10 +42,10 @@ def read_versions() -> dict[str, str]:
     return versions
 
 
-def format_machine(machine: dict[str, Any]) -> str:
-    """The description in one line of a report."""
+def format_machine(machine: dict[str, Any], purpose: str = " for server and clients together") -> str:
+    """The description in one line of a report; ``purpose`` says what shares the processors."""
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
     return (
         f"{machine['date']}; {machine['processor']} ({', '.join(machine['instructions'])}), "
-        f"{machine['processors']} processors for server and clients together; Python {machine['python']}, {packages}"
+        f"{machine['processors']} processors{purpose}; Python {machine['python']}, {packages}"
     )

@@ -1,29 +1,22 @@
-"""The networks, and how their training images are varied."""
+"""The networks: the paper's CNN, and a head on ResNet-50."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from training.augment import AUGMENTATIONS, Augmentation, vary_batch
-from training.models import CNN_PARAMETERS, MODELS, build_cnn
+from tests.backbones import randomise_statistics, save_published
+from training.models import BACKBONES, CNN_PARAMETERS, FEATURES, build_cnn, build_resnet50
 
 pytestmark = pytest.mark.tensorflow
-
-SEED = (7, 3)
 
 
 def make_images(count: int) -> np.ndarray:
     """Random images, uint8 [count, 256, 256, 3]."""
     return np.random.default_rng(0).integers(0, 256, (count, 256, 256, 3), np.uint8)
-
-
-def draw_cross(side: int = 65) -> np.ndarray:
-    """An image that no flip or turn leaves as it is, uint8 [1, side, side, 1]."""
-    image = np.zeros((1, side, side, 1), np.uint8)
-    image[:, 10:20, 15:55] = 200
-    image[:, 10:40, 45:55] = 100
-    return image
 
 
 def test_cnn_is_the_papers() -> None:
@@ -54,10 +47,9 @@ def test_scaling_is_inside() -> None:
     assert not np.allclose(model.predict_on_batch(images), model.predict_on_batch(images / np.float32(255)), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_mixed_precision_keeps_scaling_and_softmax_in_float32(name: str) -> None:
+def test_mixed_precision_keeps_scaling_and_softmax_in_float32() -> None:
     """Only the layers between them are rounded; the weights are float32 and fit the plain network."""
-    mixed, plain = MODELS[name]("mixed_bfloat16"), MODELS[name]("float32")
+    mixed, plain = build_cnn("mixed_bfloat16"), build_cnn("float32")
     assert mixed.layers[0].compute_dtype == mixed.layers[-1].compute_dtype == "float32"
     assert mixed.layers[1].compute_dtype == "bfloat16"
     plain.set_weights(mixed.get_weights())
@@ -65,55 +57,64 @@ def test_mixed_precision_keeps_scaling_and_softmax_in_float32(name: str) -> None
     assert np.allclose(plain.predict_on_batch(images), mixed.predict_on_batch(images), atol=0.05)
 
 
-@pytest.mark.parametrize("name", [name for name, preset in AUGMENTATIONS.items() if preset])
-def test_preset_keeps_shape_and_range(name: str) -> None:
-    """A varied batch is still made of images: float32, 0 to 255."""
-    preset = AUGMENTATIONS[name]
-    assert preset is not None
-    varied = vary_batch(make_images(4), SEED, preset).numpy()
-    assert (varied.dtype, varied.shape) == (np.float32, (4, 256, 256, 3))
-    assert varied.min() >= 0
-    assert varied.max() <= 255
+def test_cnn_starts_as_it_is_told() -> None:
+    """Glorot's kernels are narrower than He's, which a ReLU layer asks for."""
+    spreads = {
+        name: build_cnn(initializer=name).layers[3].kernel.numpy().std() for name in ("he_normal", "glorot_uniform")
+    }
+    fan_in, fan_out = 32 * 9, 64 * 9
+    assert spreads["he_normal"] == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+    assert spreads["glorot_uniform"] == pytest.approx((2 / (fan_in + fan_out)) ** 0.5, rel=0.1)
 
 
-def test_nothing_allowed_changes_nothing() -> None:
-    """Without any range, an image comes out as it was."""
-    image = draw_cross()
-    assert np.allclose(vary_batch(image, SEED, Augmentation()).numpy(), image, atol=1e-3)
+@pytest.fixture(scope="module")
+def resnet50() -> Any:
+    """ResNet-50 with random weights and the statistics of a trained network; do not train it."""
+    network = build_resnet50("mixed_bfloat16")
+    randomise_statistics(network)
+    return network
 
 
-@pytest.mark.parametrize(
-    ("augmentation", "axis"),
-    [(Augmentation(horizontal_flip=True), 2), (Augmentation(vertical_flip=True), 1)],
-    ids=["horizontal", "vertical"],
-)
-def test_flip_mirrors_about_half_of_the_images(augmentation: Augmentation, axis: int) -> None:
-    """Each image is either as it was or mirrored, and both happen about equally often."""
-    image = draw_cross()
-    varied = vary_batch(np.repeat(image, 200, axis=0), SEED, augmentation).numpy()
-    same = np.isclose(varied, image, atol=1e-3).all(axis=(1, 2, 3))
-    mirrored = np.isclose(varied, np.flip(image, axis), atol=1e-3).all(axis=(1, 2, 3))
-    assert (same ^ mirrored).all()
-    assert 70 <= mirrored.sum() <= 130
+def test_resnet50_is_keras_with_a_dense_head(resnet50: Any) -> None:
+    """The backbone has the parameters of Keras's ResNet-50 without its top; 64 ReLU units and a softmax stand on it."""
+    features = resnet50.get_layer(FEATURES)
+    assert features.output.shape == (None, 2048)
+    assert resnet50.count_params() == 23_587_712 + (2048 * 64 + 64) + (64 * 2 + 2)
+    assert [layer.name for layer in resnet50.layers[-2:]] == ["head", "probabilities"]
+    assert (resnet50.input_shape, resnet50.output_shape) == ((None, 256, 256, 3), (None, 2))
 
 
-def test_rotation_stays_within_its_angle() -> None:
-    """A spot at the rim moves along its circle by at most the angle that is allowed, and uses that range."""
-    image = np.zeros((1, 101, 101, 1), np.uint8)
-    image[0, 48:53, 88:93] = 255
-    varied = vary_batch(np.repeat(image, 100, axis=0), SEED, Augmentation(rotation=15)).numpy()[..., 0]
-    y, x = np.mgrid[-50:51, -50:51]
-    mass = varied.sum(axis=(1, 2))
-    angles = np.degrees(np.arctan2((varied * y).sum(axis=(1, 2)) / mass, (varied * x).sum(axis=(1, 2)) / mass))
-    assert np.abs(angles).max() <= 15.5
-    assert angles.max() > 12
-    assert angles.min() < -12
+def test_resnet50_has_the_stages_that_can_be_unfrozen(resnet50: Any) -> None:
+    """Each stage has its convolutions; together with the first one they are all that there are."""
+    convolutions = [layer.name for layer in resnet50.layers if layer.name.endswith("_conv")]
+    counts = [sum(name.startswith(stage) for name in convolutions) for stage in BACKBONES["resnet50"].stages]
+    assert counts == [10, 19, 13, 10]
+    assert len(convolutions) == 1 + sum(counts)
 
 
-def test_variation_is_seeded() -> None:
-    """The same seed varies a batch in the same way, another seed in another."""
-    images, preset = make_images(2), AUGMENTATIONS["paper"]
-    assert preset is not None
-    first, again, other = (vary_batch(images, seed, preset).numpy() for seed in (SEED, SEED, (7, 4)))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+def test_resnet50_is_rounded_in_the_backbone_only(resnet50: Any) -> None:
+    """In mixed precision, preprocessing, pooling and softmax stay float32, and the policy of others is left alone."""
+    import keras
+
+    types = {name: resnet50.get_layer(name).compute_dtype for name in ("preprocessing", "conv1_conv", "head")}
+    assert types == {"preprocessing": "float32", "conv1_conv": "bfloat16", "head": "bfloat16"}
+    assert {resnet50.get_layer(name).compute_dtype for name in (FEATURES, "probabilities")} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_preprocessing_is_that_of_keras(resnet50: Any, tmp_path: Path) -> None:
+    """With the same published weights, colour images give the features that Keras's own preprocessing leads to."""
+    import keras
+
+    from training.weights import load_published
+
+    theirs = keras.applications.ResNet50(weights=None, include_top=False, pooling="avg", input_shape=(256, 256, 3))
+    randomise_statistics(theirs)
+    save_published(theirs, tmp_path / "notop.h5")
+    ours = build_resnet50()
+    load_published(ours, tmp_path / "notop.h5", BACKBONES["resnet50"])
+    images = make_images(1).astype(np.float32)
+    expected = np.asarray(theirs(keras.applications.resnet.preprocess_input(images.copy())))
+    features = np.asarray(keras.Model(ours.inputs, ours.get_layer(FEATURES).output)(images))
+    assert np.allclose(features, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())

@@ -1,0 +1,72 @@
+"""What is ablated: one base training, and variants that differ from it in one thing each; easy to add to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BASE_FLAGS = {
+    "--model": "cnn",
+    "--batch-size": "16",
+    "--learning-rate": "1e-3",
+    "--augment": "head-ct",
+    "--validation": "0.06",
+    "--test": "0.15",
+    "--precision": "mixed_bfloat16",
+}
+"""Flags of ``python -m training``, those of the bundled model; epochs and seed are asked on the command line."""
+
+TRAINING_SEED, TEST_SEED = 11, 12
+"""Seeds of the generator: for what is trained on, and for what everything is judged on."""
+
+HARD_NEGATIVES = (
+    "calcification",
+    "bright_dura",
+    "sinuses",
+    "streaks",
+    "metal",
+    "drain",
+    "surgery",
+    "swelling",
+    "tumour",
+    "old_infarct",
+    "white_matter",
+    "caps",
+    "dense_vessels",
+    "motion",
+)
+"""Findings of the generator that are no stroke but look like one, or distract."""
+
+IMAGING = ("jpeg", "resampling", "wide_window")
+"""How slices are imaged and stored."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training that differs from the base in one thing."""
+
+    about: str
+    """What differs, for the report."""
+
+    flags: tuple[str, ...] = ()
+    """Further flags of ``python -m training``; the last of a kind counts."""
+
+    initializer: str | None = None
+    """How convolutions and the dense layer start, where it is not the product's way."""
+
+    without: tuple[str, ...] = ()
+    """Parts of the generator that the training slices are drawn without (``phantom --without``)."""
+
+
+VARIANTS: dict[str, Variant] = {
+    "base": Variant("the base"),
+    "no-heads": Variant("no lesion-map heads: the label alone teaches", ("--lesion-weight", "0")),
+    "batch-64": Variant("batches of 64", ("--batch-size", "64")),
+    "glorot": Variant("Glorot's initialisation", initializer="glorot_uniform"),
+    "no-heads-glorot": Variant(
+        "no heads, Glorot's initialisation: as the paper", ("--lesion-weight", "0"), initializer="glorot_uniform"
+    ),
+    "paper-aug": Variant("augmentation `paper`: flips both ways, rotation", ("--augment", "paper")),
+    "no-aug": Variant("no augmentation", ("--augment", "none")),
+    "without-hard-negatives": Variant("drawn without any hard negative", without=HARD_NEGATIVES),
+    **{f"without-{part}": Variant(f"drawn without `{part}`", without=(part,)) for part in (*HARD_NEGATIVES, *IMAGING)},
+}
