@@ -111,6 +111,32 @@ def test_coloured_image_is_learned_from_in_grey(discs: Path, tmp_path: Path) -> 
     assert (pixels == luma).all()
 
 
+def test_sizes_and_modes_may_differ(discs: Path, tmp_path: Path) -> None:
+    """Images of any size and 8-bit mode come out alike: the size and the channel that the network takes."""
+    Image.new("RGBA", (90, 40), (80, 80, 80, 255)).save(discs / "normal" / "0 (1).png")
+    Image.new("P", (300, 500)).save(discs / "normal" / "2 (1).png")
+    store, _ = decode_images(list_images(discs), tmp_path, ignore_progress)
+    with store:
+        assert store.read(np.arange(4)).shape == (4, 256, 256, 1)
+
+
+def test_store_is_read_in_any_order(discs: Path, tmp_path: Path) -> None:
+    """A batch holds its images in the order that was asked for, repeated where asked for."""
+    store, _ = decode_images(list_images(discs), tmp_path, ignore_progress)
+    with store:
+        alone = [store.read(np.array([index]))[0] for index in range(4)]
+        for image, index in zip(store.read(np.array([3, 0, 3, 1])), (3, 0, 3, 1), strict=True):
+            assert np.array_equal(image, alone[index])
+
+
+def test_store_keeps_small_images(discs: Path, tmp_path: Path) -> None:
+    """Beside the pixels there are 32 x 32 of each image in memory, to compare images with each other."""
+    store, _ = decode_images(list_images(discs), tmp_path, ignore_progress)
+    with store:
+        means = store.read(np.array([2]))[0, :8, 8:16].mean()
+    assert store.small[2, 1] == pytest.approx(means, abs=0.51)
+
+
 def test_corrupt_image_names_itself(discs: Path, tmp_path: Path) -> None:
     """One damaged file among many is found by its name."""
     (discs / "stroke" / "1 (1).png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")

@@ -19,9 +19,10 @@ PREFETCHED_BATCHES = 4
 def make_batches(store: PixelStore, indices: NDArray[np.int64], batch_size: int) -> tf.data.Dataset:
     """Returns batches of images in the order of ``indices``: uint8 [N, H, W, 3], 0 to 255."""
     batches = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
-    return batches.map(lambda index: expand_grey(split_planes(read_batch(store, index))[0])).prefetch(
-        PREFETCHED_BATCHES
+    images = batches.map(
+        lambda index: expand_grey(split_planes(read_batch(store, index))[0]), num_parallel_calls=2, deterministic=True
     )
+    return images.prefetch(PREFETCHED_BATCHES)
 
 
 def make_training_batches(
