@@ -165,7 +165,7 @@ def measure_epoch(rounds: int) -> dict[str, Any]:
             varied: lambda: fit_batches(network, make_pipeline(store, targets, PRESET)),
         }
         fit_arrays(network, *(array[: 4 * BATCH] for array in arrays))
-        network.fit(make_pipeline(store, targets, PRESET).take(4), verbose=0)
+        network.fit(make_pipeline(store, targets, PRESET), steps_per_epoch=4, shuffle=False, verbose=0)
         for turn in range(rounds):
             for side in list(fits)[:: -1 if turn % 2 else 1]:  # drift favours no side
                 started = time.perf_counter()
