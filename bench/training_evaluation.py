@@ -50,7 +50,8 @@ def measure_evaluation(rounds: int) -> dict[str, Any]:
         [
             f"`python -m training evaluate MODEL --data DIR` on {SLICES:,} slices of 256 x 256 in a process that has "
             "its libraries loaded. Inference is the time in which at least one thread is inside the model's own call; "
-            f"the rest is decoding where nothing is judged beside it, figures, 2,000 resamples, plots and report. {SCORES:,} scores are synthetic, of {PATIENTS} people."
+            f"the rest is decoding where nothing is judged beside it, figures, 2,000 "
+            f"resamples, plots and report. {SCORES:,} scores are synthetic, of {PATIENTS} people."
         ],
         {
             **{f"{side}: evaluation": Series("s", values) for side, values in totals.items()},
