@@ -68,7 +68,7 @@ def test_bad_flag_is_named(flags: list[str], message: str, capsys: pytest.Captur
     ("flags", "message"),
     [
         (["--data", "missing"], "missing is not a folder"),
-        (["--positive", "bleed"], "--positive bleed is not among the class folders: normal, stroke"),
+        (["--positive", "bleed"], "--positive bleed is not among the labels: normal, stroke"),
         (["--out", "data"], "data exists; name another run folder"),
         (["--out", "data/normal/0 (1).png/run"], "data/normal/0 (1).png"),
     ],

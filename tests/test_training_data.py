@@ -11,10 +11,8 @@ import pytest
 from PIL import Image
 
 from server.preprocess import load_pixels
-from training.config import DEFAULT_PATIENT_PATTERN
 from training.data import INPUT_FORMAT, compute_fingerprint, decode_images, list_images
 from training.errors import TrainingError
-from training.split import find_patients
 
 
 def write_discs(root: Path, patients: int = 12, slices: int = 2, size: int = 256) -> Path:
@@ -62,10 +60,10 @@ def test_other_files_are_counted_and_hidden_ones_are_not(discs: Path) -> None:
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        ({}, "has no PNG or JPEG images"),
-        ({"normal": 1}, r"1 class\(es\) \(normal\)"),
+        ({}, "has neither a labels.csv nor PNG or JPEG images"),
+        ({"normal": 1}, r"has 1 class \(normal\)"),
         ({"normal": 1, "stroke": 0}, "class folder stroke has no"),
-        ({"a": 1, "b": 1, "c": 1}, r"3 class\(es\) \(a, b, c\)"),
+        ({"a": 1, "b": 1, "c": 1}, r"has 3 classes \(a, b, c\)"),
     ],
     ids=["empty", "one-class", "empty-class", "three-classes"],
 )
@@ -139,14 +137,3 @@ def test_fingerprint_is_that_of_sha256sum() -> None:
     """The fingerprint does not depend on the order, and anyone can compute it with sha256sum."""
     lines = b"aa  normal/1.png\nbb  stroke/2.png\n"
     assert compute_fingerprint(["stroke/2.png", "normal/1.png"], ["bb", "aa"]) == hashlib.sha256(lines).hexdigest()
-
-
-def test_patients_are_read_from_file_names() -> None:
-    """The default pattern reads ``<patient> (<slice>).jpg``, whatever the folder, and nothing else."""
-    files = ["a/58 (1).jpg", "b/58 (2).png", "a/P 7 (12).jpg", "a/scan.png"]
-    assert find_patients(files, DEFAULT_PATIENT_PATTERN) == ["58", "58", "P 7", None]
-
-
-def test_first_group_of_a_pattern_is_the_patient() -> None:
-    """A pattern without a group named patient uses its first group."""
-    assert find_patients(["P12_003.png"], r"(P\d+)_.*") == ["P12"]

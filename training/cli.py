@@ -16,8 +16,11 @@ TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/long --epochs 50 --augment head-ct --positive Stroke
   python -m training --data scans --out runs/ids --patient-pattern '(?P<patient>P[0-9]+)_.*'
   python -m training --data phantom --out runs/phantom --one-image-per-patient
+  python -m training --data scans --out runs/folds --folds 5 --resume
 
-Ctrl-C ends the training and keeps the best epoch so far.
+Ctrl-C ends the training and keeps the best epoch so far; among folds, or for the second time, it stops at once.
+After a stop, a crash or a full disk, the same command with --resume goes on after the last complete epoch, with the
+same result as without the break.
 
 other commands:
   python -m training phantom --help   write synthetic slices
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted with nothing to keep.
+        0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted without a result.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments[:1] in (["phantom"], ["score"], ["card"]) else "train"
@@ -54,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was kept", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return 130
     return 0
 

@@ -24,8 +24,8 @@ DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Settings of every command that reads labelled slices.
+class ListingConfig:
+    """What says which slices a data folder has, and of whom.
 
     Raises:
         TrainingError: naming the flag, when a value is out of range.
@@ -48,15 +48,24 @@ class DataConfig:
     one_image_per_patient: bool = False
     """States that no two images show the same person, as with synthetic slices; file names are not searched."""
 
-    positive: str = "stroke"
-    """Label that is answered when its probability exceeds the threshold."""
-
     def __post_init__(self) -> None:
         try:
             groups = re.compile(self.patient_pattern).groups
         except re.error as error:
             raise TrainingError(f"--patient-pattern is not a regular expression: {error}") from None
         require(groups >= 1, "patient_pattern", "needs a group (...) around the patient")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ListingConfig):
+    """Settings of every command that judges labelled slices.
+
+    Raises:
+        TrainingError: naming the flag, when a value is out of range.
+    """
+
+    positive: str = "stroke"
+    """Label that is answered when its probability exceeds the threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,25 +22,26 @@ from numpy.typing import NDArray
 
 from server.errors import ImageError
 from server.preprocess import InputFormat, load_pixels
+from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
 from training.errors import TrainingError
+from training.labels import LABELS_FILE, find_patients, read_class_folders, read_table
 from training.models import IMAGE_SIZE
 from training.phantom import LESION_FOLDER
 
 INPUT_FORMAT = InputFormat(IMAGE_SIZE, IMAGE_SIZE, "grey", "bilinear", "stretch")
 """CT has no colours: the networks' three channels get the same values, and the converter folds them into one."""
-SUFFIXES = (".png", ".jpg", ".jpeg")
 CHUNK = 256
 """Images between two reports of progress."""
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """A folder per class, listed."""
+class ImageSet:
+    """Labelled images of two classes, listed."""
 
     root: Path
 
     labels: tuple[str, ...]
-    """The class folders' names, sorted: the order of the model's output."""
+    """The classes' names, sorted: the order of the model's output."""
 
     files: tuple[str, ...]
     """Paths below ``root`` with forward slashes, sorted."""
@@ -47,54 +49,100 @@ class ImageFolder:
     targets: NDArray[np.int64]
     """[N], index into ``labels`` of each file."""
 
-    ignored: int
-    """Files in class folders that are neither PNG nor JPEG by name."""
+    patients: tuple[str | None, ...]
+    """Who each image shows: from labels.csv, or else from its name; the image itself where each shows another person;
+    None where that is not known."""
+
+    ignored: int = 0
+    """Files that were left out, see ``warnings``."""
+
+    notes: tuple[str, ...] = ()
+    """How the folder was read, where that may surprise."""
+
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with it."""
+
+    @property
+    def has_patients(self) -> bool:
+        """Whether it is known of every image who it shows; otherwise leakage cannot be excluded."""
+        return None not in self.patients
 
     @property
     def has_lesions(self) -> bool:
-        """Whether lesion masks lie beside the class folders; an image without one has no lesion."""
+        """Whether lesion masks lie beside the images; an image without one has no lesion."""
         return (self.root / LESION_FOLDER).is_dir()
 
 
-def list_images(root: Path) -> ImageFolder:
-    """Lists a folder that has one folder of images per class.
+def list_data(config: ListingConfig) -> ImageSet:
+    """Lists the data of a command, and says on the terminal how they were read.
+
+    Raises:
+        TrainingError: as ``list_images``.
+    """
+    images = list_images(
+        config.data,
+        label_column=config.label_column,
+        exclude_column=config.exclude_column,
+        patient_pattern=config.patient_pattern,
+        one_image_per_patient=config.one_image_per_patient,
+    )
+    for note in images.notes:
+        print(note, file=sys.stderr)
+    return images
+
+
+def list_images(
+    root: Path,
+    *,
+    label_column: str = ListingConfig.label_column,
+    exclude_column: str | None = None,
+    patient_pattern: str = DEFAULT_PATIENT_PATTERN,
+    one_image_per_patient: bool = False,
+) -> ImageSet:
+    """Lists a folder that has a ``labels.csv``, or one folder of images per class.
+
+    Args:
+        root: the folder.
+        label_column: column of labels.csv with the label.
+        exclude_column: column of labels.csv that marks images to leave out with 1.
+        patient_pattern: finds the patient in a file's name, where labels.csv does not say who it is.
+        one_image_per_patient: states that no two images show the same person.
 
     Raises:
         TrainingError: when it is not such a folder, or not of two classes with images.
     """
     if not root.is_dir():
-        raise TrainingError(f"{root} is not a folder; --data needs one with a folder of images per class")
-    class_folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [list_files(folder) for folder in class_folders]
-    if not any(images for images, _ in found):
-        raise TrainingError(f"{root} has no PNG or JPEG images in folders below it, one folder per class")
-    empty = [folder.name for folder, (images, _) in zip(class_folders, found, strict=True) if not images]
-    if empty:
-        raise TrainingError(f"{root}: the class folder {', '.join(empty)} has no PNG or JPEG images")
-    if len(class_folders) != 2:
-        names = ", ".join(folder.name for folder in class_folders)
-        raise TrainingError(f"{root} has {len(class_folders)} class(es) ({names}); the networks tell two apart")
-    labelled = sorted(
-        (path.relative_to(root).as_posix(), target) for target, (images, _) in enumerate(found) for path in images
-    )
-    return ImageFolder(
+        raise TrainingError(
+            f"{root} is not a folder; --data needs one with a labels.csv or with a folder of images per class"
+        )
+    if (root / LABELS_FILE).exists():
+        listing = read_table(root, label_column, exclude_column)
+    elif exclude_column or label_column != ListingConfig.label_column:
+        raise TrainingError(f"{root} has no {LABELS_FILE}, which --label-column and --exclude-column are about")
+    else:
+        listing = read_class_folders(root)
+    labelled = sorted(listing.files, key=lambda entry: entry.file)
+    labels = sorted({entry.label for entry in labelled})
+    if len(labels) != 2:
+        classes = f"1 class ({labels[0]})" if len(labels) == 1 else f"{len(labels)} classes ({', '.join(labels[:5])})"
+        raise TrainingError(f"{root} has {classes}; the networks tell two apart")
+    files = [entry.file for entry in labelled]
+    if listing.has_patients:
+        patients = [entry.patient for entry in labelled]
+    elif one_image_per_patient:
+        patients = list(files)
+    else:
+        patients = find_patients(files, patient_pattern)
+    return ImageSet(
         root,
-        labels=tuple(folder.name for folder in class_folders),
-        files=tuple(file for file, _ in labelled),
-        targets=np.array([target for _, target in labelled], np.int64),
-        ignored=sum(others for _, others in found),
+        labels=tuple(labels),
+        files=tuple(files),
+        targets=np.array([labels.index(entry.label) for entry in labelled], np.int64),
+        patients=tuple(patients),
+        ignored=listing.ignored,
+        notes=tuple(listing.notes),
+        warnings=tuple(listing.warnings),
     )
-
-
-def list_files(folder: Path) -> tuple[list[Path], int]:
-    """Returns the images at any depth of a class folder, and the number of its other visible files."""
-    visible = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    images = [path for path in visible if path.suffix.lower() in SUFFIXES]
-    return images, len(visible) - len(images)
 
 
 class PixelStore:
@@ -138,7 +186,7 @@ class PixelStore:
 
 
 def decode_images(
-    images: ImageFolder, folder: Path, progress: Callable[[int, int], None]
+    images: ImageSet, folder: Path, progress: Callable[[int, int], None]
 ) -> tuple[PixelStore, tuple[str, ...]]:
     """Decodes all images into a store in ``folder``; the caller closes it.
 

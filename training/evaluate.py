@@ -1,166 +1,248 @@
-"""Figures of merit of a two-class model, with intervals: numpy only, vectorised over bootstrap resamples.
+"""Everything that is measured of a model on labelled images, beside what needs no model, with intervals over people.
 
-Arguments, all [N]: ``scores`` are probabilities of the positive label in [0, 1], ``positive`` is true for images that
-have it, ``groups`` is a number per person from 0 to G-1. ``weights`` [R, N] say how often each of R resamples holds
-an image. An image is called positive when its score exceeds the threshold, as in the served decision.
+``choose_decision`` sees validation images only; ``evaluate`` chooses nothing.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import brier_score_loss
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Statistic = Callable[[Floats], Floats]
-
-RESAMPLES = 2000
-LEVEL = 0.95
-CHUNK_ELEMENTS = 4_000_000
-"""Elements of one weight matrix, 32 MB: bounds the memory of the bootstrap."""
-
-NORMAL_QUANTILE = 1.959963984540054
-"""Of the standard normal distribution at 0.975, for two-sided 95 % intervals."""
+from training.bootstrap import Ratio, Statistic, bootstrap_intervals
+from training.calibration import bin_reliability, compute_calibration_error, weighted_calibration_error
+from training.decision import (
+    count_confusion,
+    measure_decision,
+    restate_values,
+    trace_decisions,
+    weighted_decision,
+    weighted_restated,
+)
+from training.errors import TrainingError
+from training.evaluation import (
+    Band,
+    Baselines,
+    Bools,
+    Evaluation,
+    Figure,
+    Floats,
+    Judged,
+    Level,
+    PatientLevel,
+    Restated,
+)
+from training.operating_point import choose_threshold
+from training.patients import choose_top_k, find_positive_patients, score_patients
+from training.ranking import (
+    GRID,
+    compute_auc,
+    compute_average_precision,
+    compute_matched_auc,
+    cut_octiles,
+    has_both,
+    trace_precision_recall,
+    trace_roc,
+    weighted_auc,
+    weighted_curves,
+)
 
 TRIVIAL_GREY = (60, 169)
 """Grey values of brain in a brain window; see ``score_trivially``."""
 
-STRATA = 8
+MID_GREY = "share of mid-grey pixels"
+
+NOT_PEOPLE = (
+    "People are not known: each image counts as one person, so the intervals are too narrow, and images of one person "
+    "may have been in training."
+)
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """Counts of a decision at one threshold."""
+class Decision:
+    """What was settled before the images were looked at: how slices, and people, are decided on."""
 
-    true_positives: int
-    false_negatives: int
-    false_positives: int
-    true_negatives: int
+    threshold: float
+    """To be exceeded by the score of a slice."""
 
-    @property
-    def sensitivity(self) -> float:
-        """Share of the positive images that are called positive."""
-        return self.true_positives / (self.true_positives + self.false_negatives)
+    rule: str
+    """How it was chosen and where, for people to read."""
 
-    @property
-    def specificity(self) -> float:
-        """Share of the negative images that are not called positive."""
-        return self.true_negatives / (self.true_negatives + self.false_positives)
+    top_k: int = 1
+    """A person's score is the mean of so many highest scores."""
 
-    @property
-    def accuracy(self) -> float:
-        """Share of the images that are called what they are."""
-        return (self.true_positives + self.true_negatives) / self.count
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return self.true_positives + self.false_negatives + self.false_positives + self.true_negatives
+    patient_threshold: float | None = None
+    """To be exceeded by the score of a person; None: that of a slice. With ``top_k`` 1 a person is then called positive
+    when any slice is."""
 
 
-def count_confusion(scores: Floats, positive: Bools, threshold: float) -> Confusion:
-    """Counts the four outcomes at a threshold."""
-    called = scores > threshold
-    return Confusion(
-        true_positives=int((called & positive).sum()),
-        false_negatives=int((~called & positive).sum()),
-        false_positives=int((called & ~positive).sum()),
-        true_negatives=int((~called & ~positive).sum()),
+@dataclass(frozen=True)
+class Nearest:
+    """Answers of the nearest neighbour on 32 x 32 pixels, beside a model's on the same images."""
+
+    is_right: Bools
+    """[N], whether the nearest image of other people has the image's own label."""
+
+    random_accuracy: float
+    """Share of right answers where slices are split at random, in [0, 1]."""
+
+
+def choose_decision(rule: str, scores: Floats, positive: Bools, groups: NDArray[np.int64] | None) -> Decision:
+    """Chooses threshold, number of slices and threshold of people on validation images.
+
+    Args:
+        rule: see ``operating_point.parse_rule``.
+        scores: [N], calibrated probabilities of the positive label on validation images.
+        positive: [N], true for images that have it; both classes must occur.
+        groups: [N], any numbers that tell people apart; None where they are not known.
+    """
+    threshold = choose_threshold(rule, scores, positive)
+    where = f"{rule}, chosen on {len(scores):,} validation images"
+    if groups is None:
+        return Decision(threshold, where)
+    groups = np.unique(groups, return_inverse=True)[1]
+    top_k = choose_top_k(scores, positive, groups)
+    people = find_positive_patients(positive, groups)
+    patient_threshold = threshold
+    if has_both(people):
+        patient_threshold = choose_threshold(rule, score_patients(scores, groups, top_k), people)
+    return Decision(threshold, f"{where} of {len(people):,} people", top_k, patient_threshold)
+
+
+def evaluate(
+    judged: Judged,
+    decision: Decision,
+    *,
+    model: str,
+    data: str,
+    prevalences: Sequence[float] = (),
+    majority_positive: bool | None = None,
+    nearest: Nearest | None = None,
+    trivial_name: str = MID_GREY,
+    warnings: Sequence[str] = (),
+) -> Evaluation:
+    """Measures a model's answers.
+
+    Args:
+        judged: the answers; both classes must occur.
+        decision: how they are decided on.
+        model: what answered, for people to read.
+        data: on what, likewise.
+        prevalences: at which PPV and NPV are restated, each in (0, 1).
+        majority_positive: whether the positive class is the more frequent one of the training images; None: as it is
+            among these images, which is the most that always answering the same can reach.
+        nearest: the nearest neighbour's answers on the same images.
+        trivial_name: what ``judged.trivial`` is.
+        warnings: what a reader has to know; more are added.
+
+    Raises:
+        TrainingError: only one class occurs.
+    """
+    scores, positive, groups = judged.scores, judged.positive, judged.groups
+    if not has_both(positive):
+        raise TrainingError(
+            f"all {len(positive):,} images to evaluate are {'positive' if positive.any() else 'negative'}; figures need "
+            "both classes: check --positive and --label-column"
+        )
+    values, statistics = measure_level(scores, positive, decision.threshold)
+    octiles = cut_octiles(judged.trivial)
+    values |= {"matched_auc": compute_matched_auc(scores, positive, judged.trivial)}
+    statistics |= {"matched_auc": weighted_auc(scores, positive, octiles)}
+    beside: dict[str, Statistic] = {"trivial": weighted_auc(judged.trivial, positive)}
+    if nearest is not None:
+        beside["nearest"] = Ratio(nearest.is_right, np.ones(len(scores)))
+    if prevalences:
+        beside["restated"] = weighted_restated(weighted_decision(scores, positive, decision.threshold), prevalences)
+    ends = bootstrap_intervals({**statistics, **beside, "curves": weighted_curves(scores, positive)}, groups)
+    ends["average_precision"] = ends["curves"][:, 0]
+    roc_ends, precision_ends = np.split(ends["curves"][:, 1:], 2, axis=1)
+    if majority_positive is None:
+        majority_positive = bool(positive.mean() > 0.5)
+    return Evaluation(
+        model=model,
+        data=data,
+        operating_point=decision.rule,
+        slices=Level(
+            count=len(scores),
+            positives=int(positive.sum()),
+            threshold=decision.threshold,
+            figures={name: make_figure(value, ends[name]) for name, value in values.items()},
+            confusion=count_confusion(scores, positive, decision.threshold),
+        ),
+        patients=evaluate_patients(judged, decision),
+        baselines=Baselines(
+            majority_accuracy=float((positive == majority_positive).mean()),
+            trivial_auc=make_figure(compute_auc(judged.trivial, positive), ends["trivial"]),
+            nearest_accuracy=make_figure(float(nearest.is_right.mean()), ends["nearest"]) if nearest else None,
+            nearest_random_accuracy=nearest.random_accuracy if nearest else None,
+            trivial_name=trivial_name,
+        ),
+        restated=tuple(
+            restate(values, share, ends["restated"][:, 2 * index : 2 * index + 2])
+            for index, share in enumerate(prevalences)
+        ),
+        roc=Band(GRID, trace_roc(scores, positive), *roc_ends),
+        precision_recall=Band(GRID, trace_precision_recall(scores, positive), *precision_ends),
+        reliability=bin_reliability(scores, positive),
+        decision=trace_decisions(scores, positive),
+        warnings=(*warnings, *(() if judged.has_patients else (NOT_PEOPLE,))),
     )
 
 
-def compute_auc(scores: Floats, positive: Bools) -> float:
-    """Returns the area under the ROC curve: the share of (positive, negative) pairs in the right order, ties half."""
-    return float(weighted_auc(scores, positive)(np.ones((1, len(scores))))[0])
+def measure_level(scores: Floats, positive: Bools, threshold: float) -> tuple[dict[str, float], dict[str, Statistic]]:
+    """Returns the figures of slices or people in the order of a report, and the same as functions of weights.
 
-
-def compute_matched_auc(scores: Floats, positive: Bools, covariate: Floats) -> float:
-    """Returns the AUC over pairs from the same octile of a covariate: what the covariate cannot explain."""
-    return float(weighted_auc(scores, positive, cut_octiles(covariate))(np.ones((1, len(scores))))[0])
-
-
-def cut_octiles(covariate: Floats) -> NDArray[np.int64]:
-    """Returns the octile of each value, 0 to 7."""
-    edges = np.quantile(covariate, np.arange(1, STRATA) / STRATA)
-    return np.searchsorted(edges, covariate, side="right").astype(np.int64)
-
-
-def weighted_auc(scores: Floats, positive: Bools, strata: NDArray[np.int64] | None = None) -> Statistic:
-    """Returns the AUC as a function of resample weights; over pairs within the same stratum where strata are given.
-
-    It is NaN for a resample without such a pair.
+    The interval of the average precision is not among the latter: it comes from ``weighted_curves``.
     """
-    parts = [slice(None)] if strata is None else [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-
-    def statistic(weights: Floats) -> Floats:
-        wins, pairs = np.zeros(len(weights)), np.zeros(len(weights))
-        for part in parts:
-            part_wins, part_pairs = count_pairs(scores[part], positive[part], weights[:, part])
-            wins, pairs = wins + part_wins, pairs + part_pairs
-        return divide(wins, pairs)
-
-    return statistic
-
-
-def weighted_share(hits: Bools, among: Bools) -> Statistic:
-    """Returns the share of ``hits`` among the images ``among`` as a function of resample weights."""
-    return lambda weights: divide(weights @ (hits & among).astype(float), weights @ among.astype(float))
-
-
-def count_pairs(scores: Floats, positive: Bools, weights: Floats) -> tuple[Floats, Floats]:
-    """Returns [R] pairs in the right order (ties count half) and [R] all (positive, negative) pairs."""
-    order = np.argsort(scores, kind="stable")
-    ranked, is_positive, weights = scores[order], positive[order], weights[:, order]
-    starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1])))
-    positives = np.add.reduceat(weights * is_positive, starts, axis=1)
-    negatives = np.add.reduceat(weights * ~is_positive, starts, axis=1)
-    negatives_below = np.cumsum(negatives, axis=1) - negatives
-    wins = (positives * (negatives_below + negatives / 2)).sum(axis=1)
-    return wins, positives.sum(axis=1) * negatives.sum(axis=1)
+    values = {
+        "auc": compute_auc(scores, positive),
+        "average_precision": compute_average_precision(scores, positive),
+        **measure_decision(scores, positive, threshold),
+        "brier": float(brier_score_loss(positive, scores)),
+        "ece": compute_calibration_error(scores, positive),
+    }
+    statistics = {
+        "auc": weighted_auc(scores, positive),
+        **weighted_decision(scores, positive, threshold),
+        "brier": Ratio((scores - positive) ** 2, np.ones(len(scores))),
+        "ece": weighted_calibration_error(scores, positive),
+    }
+    return values, statistics
 
 
-def divide(numerator: Floats, denominator: Floats) -> Floats:
-    """Divides, with NaN where the denominator is 0."""
-    quotient: Floats = np.full(len(numerator), np.nan)
-    return np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+def evaluate_patients(judged: Judged, decision: Decision) -> PatientLevel | None:
+    """Measures the answers about people; None where people are not known, or each has one image only."""
+    people = int(judged.groups.max()) + 1
+    if not judged.has_patients or people == len(judged.groups):
+        return None
+    scores = score_patients(judged.scores, judged.groups, decision.top_k)
+    positive = find_positive_patients(judged.positive, judged.groups)
+    threshold = decision.threshold if decision.patient_threshold is None else decision.patient_threshold
+    values, statistics = measure_level(scores, positive, threshold)
+    ends = bootstrap_intervals({**statistics, "curves": weighted_curves(scores, positive)}, np.arange(people))
+    ends["average_precision"] = ends["curves"][:, 0]
+    return PatientLevel(
+        count=people,
+        positives=int(positive.sum()),
+        threshold=threshold,
+        figures={name: make_figure(value, ends[name]) for name, value in values.items()},
+        confusion=count_confusion(scores, positive, threshold),
+        top_k=decision.top_k,
+    )
 
 
-def bootstrap_interval(
-    statistic: Statistic, groups: NDArray[np.int64], *, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval (95 %) of a statistic, with whole groups drawn with replacement.
-
-    Slices of one person are not independent; drawing slices would make the interval far too narrow. Resamples in which
-    the statistic is not defined are left out; NaN where it never is.
-    """
-    rng = np.random.default_rng(seed)
-    count = int(groups.max()) + 1
-    chunk = max(1, CHUNK_ELEMENTS // max(len(groups), count))
-    values = []
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn = rng.integers(count, size=(rows, count)) + np.arange(rows)[:, np.newaxis] * count
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        values.append(statistic(times[:, groups].astype(np.float64)))
-    known = np.concatenate(values)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return math.nan, math.nan
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def make_figure(value: float, ends: Floats) -> Figure:
+    return Figure(value, float(ends[0]), float(ends[1]))
 
 
-def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Returns Wilson's score interval (95 %) of a proportion; it stays in [0, 1] and is right for small counts."""
-    z2 = NORMAL_QUANTILE**2
-    share = successes / count
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = NORMAL_QUANTILE * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+def restate(values: Mapping[str, float], prevalence: float, ends: Floats) -> Restated:
+    """Restates PPV and NPV at a prevalence; ``ends`` [2, 2] are low and high of both."""
+    rates = np.array([values["sensitivity"]]), np.array([values["specificity"]])
+    ppv, npv = restate_values(*rates, prevalence)
+    return Restated(prevalence, make_figure(float(ppv[0]), ends[:, 0]), make_figure(float(npv[0]), ends[:, 1]))
 
 
 def score_trivially(images: NDArray[np.uint8]) -> Floats:

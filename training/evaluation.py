@@ -32,7 +32,7 @@ class Judged:
     """Number of the person, 0 to G-1; each image its own where people are not known."""
 
     trivial: Floats
-    """Share of mid-grey pixels, in [0, 1]: the score that needs no model."""
+    """The score that needs no model: share of mid-grey pixels, in [0, 1], unless another was named."""
 
     has_patients: bool
     """Whether ``groups`` are people; otherwise intervals count each image as one person and are too narrow."""
@@ -84,10 +84,11 @@ class Baselines:
     """What needs no training, on the same images; None where it was not computed."""
 
     majority_accuracy: float
-    """Accuracy of always answering the more frequent class of the training images."""
+    """Accuracy of always answering the more frequent class: of the training images, or where they are not known, of
+    these."""
 
     trivial_auc: Figure
-    """AUC of the share of mid-grey pixels."""
+    """AUC of ``trivial_name``."""
 
     nearest_accuracy: Figure | None = None
     """Accuracy of the nearest training image's label (1-NN on 32 x 32 pixels), people held out."""
@@ -97,6 +98,9 @@ class Baselines:
 
     random_split: Mapping[str, float] | None = None
     """Figures of the same network trained on a random split of slices: leakage, beside the honest ones."""
+
+    trivial_name: str = "share of mid-grey pixels"
+    """The score that needs no model."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class Evaluation:
 
     slices: Level
     patients: PatientLevel | None
-    """None where people are not known."""
+    """None where people are not known, or each has one image."""
 
     baselines: Baselines
     restated: tuple[Restated, ...]

@@ -45,11 +45,11 @@ def fit_network(config: TrainConfig, data: Data, folder: Path, progress: Part) -
         config: the settings.
         data: images and split.
         folder: where checkpoint and history are written, and a checkpoint is looked for.
-        progress: where progress is shown; where this is one of several fits, Ctrl-C ends them all.
+        progress: where progress is shown.
 
     Raises:
         TrainingError: no epoch gave weights that are numbers, or the checkpoint cannot be written.
-        KeyboardInterrupt: there was no finished epoch to keep, or this is one of several fits.
+        KeyboardInterrupt: there was no finished epoch to keep, or it is one of the folds.
     """
     network = make_network(config)
     if not has_frozen_backbone(config):
@@ -130,7 +130,7 @@ def fit_model(
         if len(monitor.history) < config.epochs:
             stopped_by = f"no lower validation loss for {config.patience} epochs"
     except KeyboardInterrupt:
-        if monitor.best is None or progress.count > 1:
+        if monitor.best is None or config.folds:
             raise
         stopped_by = "interrupted"
     if monitor.best is None:

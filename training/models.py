@@ -54,6 +54,24 @@ def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> ker
     return model
 
 
+def apply_temperature(model: keras.Model, temperature: float) -> None:
+    """Divides the logits of a network by a temperature, in place, so that it answers softmax(z / T).
+
+    It is folded into kernel and bias of the last layer: what is saved and exported is calibrated, at no cost.
+
+    Args:
+        model: network whose last layer is Dense with softmax.
+        temperature: positive.
+
+    Raises:
+        ValueError: it ends otherwise, so that nothing can be folded.
+    """
+    last = model.layers[-1]
+    if getattr(getattr(last, "activation", None), "__name__", "") != "softmax" or not hasattr(last, "kernel"):
+        raise ValueError(f"the last layer of {model.name} is not Dense with softmax")
+    last.set_weights([weight / temperature for weight in last.get_weights()])
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A network that was trained on other images, and what it wants of pixels and weights."""

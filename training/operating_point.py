@@ -46,7 +46,8 @@ def choose_threshold(rule: str, scores: NDArray[np.float64], positive: NDArray[n
     Returns:
         A threshold in [0, 1] to be exceeded: with ``sensitivity=S`` the largest at which at least the share S of the
         positive images exceeds it; with ``youden`` one that maximises sensitivity + specificity - 1 (Youden 1950).
-        These lie midway between neighbouring scores, so that no answer sits on the edge.
+        These lie midway between neighbouring scores, so that no answer sits on the edge. 0 where positive images with
+        a score of 0 keep the share S out of reach.
     """
     kind, number = parse_rule(rule)
     if kind == "fixed":
@@ -55,6 +56,28 @@ def choose_threshold(rule: str, scores: NDArray[np.float64], positive: NDArray[n
     edges = np.concatenate(([values[0] / 2], (values[:-1] + values[1:]) / 2))
     sensitivity = (scores[positive][np.newaxis] > edges[:, np.newaxis]).mean(axis=1)
     if kind == "sensitivity":
-        return float(edges[np.flatnonzero(sensitivity >= number)[-1]])
+        enough = edges[sensitivity >= number]
+        return float(enough[-1]) if len(enough) else 0.0
     specificity = (scores[~positive][np.newaxis] <= edges[:, np.newaxis]).mean(axis=1)
     return float(edges[np.argmax(sensitivity + specificity)])
+
+
+def explain_threshold(threshold: float) -> str:
+    """Returns what a threshold says of a calibrated score, for report and card.
+
+    Whoever calls a case at probability t takes the cost of a missed one as (1 - t) / t times that of a false alarm: the
+    reading of decision curves (Vickers and Elkin 2006).
+    """
+    if threshold <= 0:
+        return "A threshold of 0 calls everything positive: no number of false alarms is too many."
+    if threshold >= 1:
+        return "A threshold of 1 calls nothing positive: no missed stroke is worth a false alarm."
+    return (
+        f"On a calibrated score, a threshold of {threshold:.3g} tolerates {format_odds((1 - threshold) / threshold)} per "
+        "missed stroke; on a score that is not calibrated it means nothing by itself."
+    )
+
+
+def format_odds(alarms: float) -> str:
+    """Returns ``19 false alarms``."""
+    return f"{alarms:.2g} false alarms" if alarms < 10 else f"{alarms:,.0f} false alarms"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from server.contract import ModelSpec
 from training.config import TrainConfig
-from training.data import ImageFolder
+from training.data import ImageSet
 from training.evaluate import (
     Bools,
     Floats,
@@ -82,7 +82,7 @@ def recorded_flags(config: TrainConfig) -> str:
     for name, value in asdict(config).items():
         if value is True:
             words.append(flag_of(name))
-        elif value is not False and name not in (*PATH_FLAGS, "notes"):
+        elif value is not False and value is not None and name not in (*PATH_FLAGS, "notes"):
             words += [flag_of(name), str(value)]
     return shlex.join(words)
 
@@ -123,7 +123,7 @@ def write_reference(
 
 def render_report(
     spec: ModelSpec,
-    images: ImageFolder,
+    images: ImageSet,
     split: NDArray[np.int64],
     figures: Mapping[str, Figure],
     confusion: Mapping[str, int],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,8 +26,24 @@ from training.split import Data
 REFERENCE_IMAGES = 16
 
 
-def write_results(config: TrainConfig, data: Data, fit: Fit, model: keras.Model, folder: Path) -> None:
-    """Judges the model on the held-out test images and writes everything that is said about it."""
+def write_results(
+    config: TrainConfig,
+    data: Data,
+    fit: Fit,
+    model: keras.Model,
+    folder: Path,
+    random_split: Mapping[str, float] | None = None,
+) -> None:
+    """Judges the model on the held-out test images and writes everything that is said about it.
+
+    Args:
+        config: the settings.
+        data: images and split.
+        fit: how the model came to be.
+        model: the network with its best weights.
+        folder: run folder.
+        random_split: figures of the same network on a random split of slices, where it was trained.
+    """
     test, labels = data.indices("test"), data.images.labels
     column = labels.index(config.positive)
     validation = data.indices("validation")
@@ -68,6 +85,7 @@ def write_results(config: TrainConfig, data: Data, fit: Fit, model: keras.Model,
     (folder / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
     validation = {f"validation_{name}": getattr(fit.best, f"val_{name}") for name in ("loss", "accuracy", "auc")}
     metrics = {**spec.metrics, **confusion, **validation, "best_epoch": fit.best.epoch}
+    metrics |= {f"random_split_{name}": value for name, value in (random_split or {}).items()}
     report.write_json(folder / "metrics.json", metrics)
     chosen = choose_reference(data.images.targets[test])
     report.write_reference(
@@ -80,9 +98,28 @@ def write_results(config: TrainConfig, data: Data, fit: Fit, model: keras.Model,
     for quantity in ("accuracy", "loss"):
         plot_curve(folder / f"{quantity}.png", fit.history, quantity, fit.best.epoch)
     page = report.render_report(spec, data.images, data.split, figures, confusion, data.warnings, config.notes)
+    page += "\n".join(describe_random_split(random_split))
     (folder / "report.md").write_text(page, encoding="utf-8")
     auc = figures["auc"]
     print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
+
+
+def describe_random_split(random_split: Mapping[str, float] | None) -> list[str]:
+    """Returns the part of a report that shows what a random split of slices would have made of the same network."""
+    if random_split is None:
+        return []
+    return [
+        "",
+        "## Leakage: the same network on a random split of slices",
+        "",
+        "Slices of one person are in training and in test here. These figures are NOT what the model does on new "
+        "people; how much better they look is what leaks.",
+        "",
+        "| | value |",
+        "|---|---|",
+        *[f"| {name} | {value:.3f} |" for name, value in random_split.items()],
+        "",
+    ]
 
 
 def choose_reference(targets: NDArray[np.int64]) -> NDArray[np.int64]:

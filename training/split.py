@@ -6,20 +6,21 @@ the figures worthless; see ``assert_disjoint``.
 
 from __future__ import annotations
 
-import re
+import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.config import TrainConfig
-from training.data import ImageFolder, PixelStore, write_csv
+from training.data import ImageSet, PixelStore, write_csv
 from training.errors import TrainingError
 
 SPLITS = ("train", "validation", "test")
+SPLIT_FILE = "split.csv"
 
 LEAKAGE_WARNING = (
     "WARNING: no patient ids. Slices of one person may be in training and in test at once: leakage between the splits "
@@ -32,7 +33,7 @@ LEAKAGE_WARNING = (
 class Data:
     """The images of a run; arrays are [N], in the order of ``images.files``."""
 
-    images: ImageFolder
+    images: ImageSet
     store: PixelStore
     digests: tuple[str, ...]
     groups: NDArray[np.int64]
@@ -44,51 +45,54 @@ class Data:
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
-def split_data(
-    config: TrainConfig, images: ImageFolder, store: PixelStore, digests: tuple[str, ...], folder: Path
-) -> Data:
-    """Splits the images by patient, asserts that nothing is in two splits, and writes ``split.csv``."""
-    patients: list[str | None] = [None] * len(images.files)
-    warnings = []
-    if not config.one_image_per_patient:
-        patients = find_patients(images.files, config.patient_pattern)
-        if None in patients:
-            warnings.append(LEAKAGE_WARNING)
-    if images.ignored:
-        warnings.append(f"{images.ignored:,} files are neither .png nor .jpg and were left out")
+def group_data(images: ImageSet, store: PixelStore, digests: tuple[str, ...]) -> Data:
+    """Finds out which images belong together, and says what is wrong with them; all are training images yet."""
+    warnings = [*([] if images.has_patients else [LEAKAGE_WARNING]), *images.warnings]
     copies = len(digests) - len(set(digests))
     if copies:
         warnings.append(f"{copies:,} images are copies of others, byte for byte; copies are kept in one split")
     contradictions = len(set(zip(digests, images.targets.tolist(), strict=True))) - len(set(digests))
     if contradictions:
         warnings.append(f"WARNING: {contradictions:,} images are in both class folders: one label is wrong")
-    groups = join_groups(patients, digests)
-    split = split_groups(groups, images.targets, config.validation, config.test, config.seed)
-    assert_disjoint(split, patient=patients, digest=digests)
+    groups = join_groups(images.patients, digests)
+    print(f"{len(images.files):,} images of {', '.join(images.labels)}", *warnings, sep="\n", file=sys.stderr)
+    return Data(images, store, digests, groups, np.zeros_like(groups), tuple(warnings))
 
-    rows = zip(images.files, images.targets, patients, digests, split, strict=True)
-    write_csv(
-        folder / "split.csv",
-        ("file", "label", "patient", "sha256", "split"),
-        [(file, images.labels[label], patient, digest, SPLITS[part]) for file, label, patient, digest, part in rows],
-    )
-    data = Data(images, store, digests, groups, split, tuple(warnings))
-    sizes = ", ".join(f"{len(data.indices(name)):,} {name}" for name in SPLITS)
-    print(f"{len(images.files):,} images of {', '.join(images.labels)}: {sizes}", *warnings, sep="\n", file=sys.stderr)
+
+def split_data(config: TrainConfig, data: Data, folder: Path) -> Data:
+    """Splits the images by patient, or as an unfinished run in the folder did, and writes ``split.csv``."""
+    split = read_split(folder / SPLIT_FILE, data.images.files)
+    if split is None:
+        split = split_groups(
+            data.groups, data.images.targets, config.validation, config.test, config.seed, labels=data.images.labels
+        )
+    data = replace(data, split=split)
+    record_split(data, folder)
     return data
 
 
-def find_patients(files: Sequence[str], pattern: str) -> list[str | None]:
-    """Returns the patient of each file by its name, None where the pattern does not match the whole name.
+def record_split(data: Data, folder: Path) -> None:
+    """Asserts that nothing is in two splits, and writes ``split.csv``."""
+    images = data.images
+    assert_disjoint(data.split, patient=images.patients, digest=data.digests)
+    rows = zip(images.files, images.targets, images.patients, data.digests, data.split, strict=True)
+    write_csv(
+        folder / SPLIT_FILE,
+        ("file", "label", "patient", "sha256", "split"),
+        [(file, images.labels[label], patient, digest, SPLITS[part]) for file, label, patient, digest, part in rows],
+    )
+    print(", ".join(f"{len(data.indices(name)):,} {name}" for name in SPLITS), file=sys.stderr)
 
-    Args:
-        files: paths with forward slashes; the folders are not looked at, so one id in two classes is one person.
-        pattern: regular expression whose group ``patient``, or else first group, is the patient.
-    """
-    compiled = re.compile(pattern)
-    group: str | int = "patient" if "patient" in compiled.groupindex else 1
-    matches = (compiled.fullmatch(file.rsplit("/", 1)[-1]) for file in files)
-    return [match.group(group) if match else None for match in matches]
+
+def read_split(path: Path, files: Sequence[str]) -> NDArray[np.int64] | None:
+    """Returns the split [N] of files that a ``split.csv`` states, None where it is not there or not complete."""
+    if not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8") as stream:
+        split_of = {row["file"]: row["split"] for row in csv.DictReader(stream)}
+    if not split_of.keys() >= set(files) or not set(split_of.values()) <= set(SPLITS):
+        return None
+    return np.array([SPLITS.index(split_of[file]) for file in files], np.int64)
 
 
 def join_groups(patients: Sequence[str | None], digests: Sequence[str]) -> NDArray[np.int64]:

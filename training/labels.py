@@ -1,0 +1,194 @@
+"""Which images a data folder has, and what is said about each: by a folder per class, or by a ``labels.csv``."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from training.errors import TrainingError
+
+LABELS_FILE = "labels.csv"
+SUFFIXES = (".png", ".jpg", ".jpeg")
+NAMED = 3
+"""Most files that an error names; it counts the rest."""
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """One image and what is said about it."""
+
+    file: str
+    """Path below the data folder, with forward slashes."""
+
+    label: str
+
+    patient: str | None = None
+    """None where nothing says who it is."""
+
+
+@dataclass
+class Listing:
+    """What a data folder says."""
+
+    files: list[LabelledFile]
+
+    ignored: int = 0
+    """Visible files that are left out because they are no images by name, or are not in labels.csv."""
+
+    has_patients: bool = False
+    """Whether the patients were read, so that file names need not be searched for them."""
+
+    notes: list[str] = field(default_factory=list)
+    """How the folder was read, where that may surprise."""
+
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_class_folders(root: Path) -> Listing:
+    """Reads a folder that has one folder of images per class.
+
+    Raises:
+        TrainingError: when a class folder has no images, or there are none at all.
+    """
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = {folder.name: list_files(folder) for folder in folders}
+    if not any(images for images, _ in found.values()):
+        raise TrainingError(
+            f"{root} has neither a {LABELS_FILE} nor PNG or JPEG images in folders below it, one folder per class"
+        )
+    empty = [name for name, (images, _) in found.items() if not images]
+    if empty:
+        raise TrainingError(f"{root}: the class folder {', '.join(empty)} has no PNG or JPEG images")
+    files = [
+        LabelledFile(path.relative_to(root).as_posix(), label)
+        for label, (images, _) in found.items()
+        for path in images
+    ]
+    listing = Listing(files, ignored=sum(others for _, others in found.values()))
+    if listing.ignored:
+        listing.warnings.append(f"{listing.ignored:,} files are neither .png nor .jpg and were left out")
+    return listing
+
+
+def list_files(folder: Path) -> tuple[list[Path], int]:
+    """Returns the images at any depth of a folder, and the number of its other visible files."""
+    visible = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    images = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    return images, len(visible) - len(images)
+
+
+def read_table(root: Path, label_column: str, exclude_column: str | None) -> Listing:
+    """Reads ``labels.csv``: columns ``file`` and the label's, and if known ``patient``, or else ``study``.
+
+    A file is a path below ``root`` with forward slashes. Where there is none, the one image of that name anywhere below
+    ``root`` is meant: public sets keep their table beside a folder of images.
+
+    Raises:
+        TrainingError: when a column is missing, a row cannot be used, two rows of one image disagree, or images are
+            missing.
+    """
+    path = root / LABELS_FILE
+    columns, rows = read_rows(path)
+    require_columns(path, columns, "file", label_column, *([exclude_column] if exclude_column else []))
+    person_column = next((name for name in ("patient", "study") if name in columns), None)
+    images, _ = list_files(root)
+    finder = FileFinder(root, images)
+    listed: dict[str, LabelledFile] = {}
+    excluded: set[str] = set()
+    for line, row in rows:
+        file = finder.find(row["file"], f"{path}, line {line}")
+        if exclude_column and row[exclude_column] == "1":
+            excluded.add(file)
+            continue
+        if not row[label_column]:
+            raise TrainingError(f"{path}, line {line}: {row['file'] or 'a row without a file'} has no {label_column}")
+        entry = LabelledFile(file, row[label_column], (row[person_column] or None) if person_column else None)
+        if listed.setdefault(file, entry) != entry:
+            raise TrainingError(f"{path}, line {line}: {file} is there already, with another label or patient")
+    finder.require_all(path)
+    if not listed:
+        raise TrainingError(f"{path} lists no images" + (f" that {exclude_column} does not exclude" * bool(excluded)))
+    named = listed.keys() | excluded
+    ignored = sum(image.relative_to(root).as_posix() not in named for image in images)
+    notes = [f"labels are those of {path}, column {label_column}; the names of folders are not looked at"]
+    if excluded:
+        notes.append(f"{len(excluded):,} images are left out: {exclude_column} is 1")
+    if person_column == "study":
+        notes.append("the table has studies, no patients: each study is taken for a patient")
+    warnings = [f"{ignored:,} images are not in {LABELS_FILE} and were left out"] if ignored else []
+    return Listing(list(listed.values()), ignored, person_column is not None, notes, warnings)
+
+
+def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Returns the columns of a CSV file, and its rows with their line numbers; values are stripped, never None."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark before the first column
+            reader = csv.DictReader(stream, restval="")
+            rows = [
+                (reader.line_num, {name: (row[name] or "").strip() for name in reader.fieldnames or []})
+                for row in reader
+            ]
+            return list(reader.fieldnames or []), rows
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} is not a CSV file in UTF-8: {error}") from None
+
+
+def require_columns(path: Path, columns: Sequence[str], *names: str) -> None:
+    """Raises the error for columns that a table lacks."""
+    missing = [name for name in names if name not in columns]
+    if missing:
+        there = ", ".join(columns) or "nothing at all"
+        raise TrainingError(f"{path} has no column {' and no column '.join(missing)}; it has {there}")
+
+
+class FileFinder:
+    """Finds the images that a table names, below one folder; remembers those that are missing."""
+
+    def __init__(self, root: Path, images: Iterable[Path]) -> None:
+        self._root = root
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        for image in images:
+            self._by_name[image.name].append(image.relative_to(root).as_posix())
+        self._missing: list[str] = []
+
+    def find(self, name: str, where: str) -> str:
+        """Returns the path below the folder, with forward slashes; the name itself where there is no such file."""
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise TrainingError(f"{where}: {name!r} is not a path below the data folder with forward slashes")
+        if (self._root / path).is_file():
+            return path.as_posix()
+        found = self._by_name[path.name]
+        if len(found) > 1:
+            raise TrainingError(f"{where}: {name} is not there, and {len(found)} files have its name: {found[0]}, …")
+        if not found:
+            self._missing.append(name)
+        return found[0] if found else name
+
+    def require_all(self, path: Path) -> None:
+        """Raises the error for all missing files at once."""
+        if self._missing:
+            count = len(self._missing)
+            names = ", ".join(self._missing[:NAMED]) + (", …" if count > NAMED else "")
+            raise TrainingError(f"{path} names {count:,} images that are not there: {names}")
+
+
+def find_patients(files: Sequence[str], pattern: str) -> list[str | None]:
+    """Returns the patient of each file by its name, None where the pattern does not match the whole name.
+
+    Args:
+        files: paths with forward slashes; the folders are not looked at, so one id in two classes is one person.
+        pattern: regular expression whose group ``patient``, or else first group, is the patient.
+    """
+    compiled = re.compile(pattern)
+    group: str | int = "patient" if "patient" in compiled.groupindex else 1
+    matches = (compiled.fullmatch(file.rsplit("/", 1)[-1]) for file in files)
+    return [match.group(group) if match else None for match in matches]
