@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from training.errors import TrainingError
 
 CHECKPOINT = "checkpoint.npz"
+FEATURES_HEADER = "features.json"
+"""What a cache of features says of itself (``training.features``)."""
 PREVIOUS = "checkpoint-before.npz"
 """The one before, for the case that the last one cannot be read."""
 

@@ -23,6 +23,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from training.augment import Augmentation, vary_batch
+from training.checkpoint import FEATURES_HEADER
 from training.data import PixelStore
 from training.errors import TrainingError
 from training.models import FEATURES
@@ -143,14 +144,15 @@ def make_extractor(network: keras.Model) -> Extractor:
     normalisations = {id(layer.input): layer for layer in part.layers if is_normalisation(layer)}
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if is_normalisation(layer):
-            return layers.Identity(name=layer.name, dtype=layer.dtype_policy)
         config = layer.get_config()
         if isinstance(layer, layers.Conv2D) and id(layer.output) in normalisations:
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    folded = keras.models.clone_model(part, clone_function=clone)
+    def call(layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
+        return inputs[0] if is_normalisation(layer) else layer(*inputs, **options)
+
+    folded = keras.models.clone_model(part, clone_function=clone, call_function=call)
     for layer in part.layers:
         weights = layer.get_weights()
         if isinstance(layer, layers.Conv2D) and (normalisation := normalisations.pop(id(layer.output), None)):
@@ -158,7 +160,7 @@ def make_extractor(network: keras.Model) -> Extractor:
             scale = gamma / np.sqrt(variance + normalisation.epsilon)
             bias = weights[1] if layer.use_bias else 0.0
             weights = [weights[0] * scale, (bias - mean) * scale + beta]
-        if not is_normalisation(layer):
+        if weights and not is_normalisation(layer):
             folded.get_layer(layer.name).set_weights(weights)
     if normalisations:
         raise AssertionError(f"{network.name}: batch normalisation that does not follow a convolution")
@@ -195,7 +197,7 @@ class FeatureStore:
         """
         self.rows, self.width = rows, width
         self._identity = json.loads(json.dumps({**identity, "rows": rows, "width": width}))
-        self._header, path = folder / "features.json", folder / "features.f32"
+        self._header, path = folder / FEATURES_HEADER, folder / "features.f32"
         self._row_bytes = width * ROW_TYPE.itemsize
         self.done = self._read_done(path)
         """Rows that are finished."""

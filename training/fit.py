@@ -21,7 +21,7 @@ from training.optimizer import make_optimizer
 from training.pipeline import make_batches, make_training_batches, weigh_classes
 from training.progress import Part
 from training.split import Data
-from training.transfer import HeadTraining, has_frozen_backbone, remove_features
+from training.transfer import HeadTraining, has_frozen_backbone
 from training.weights import list_slow_variables, make_network
 
 PREDICTION_BATCH = 32
@@ -56,9 +56,7 @@ def fit_network(config: TrainConfig, data: Data, folder: Path, progress: Part) -
         return fit_model(config, data, folder, progress, network, None)
     with HeadTraining(config, data, network, folder) as head:
         fit = fit_model(config, data, folder, progress, head.model, head)
-        fit = replace(fit, weights=head.assemble(fit.weights))
-    remove_features(folder)
-    return fit
+        return replace(fit, weights=head.assemble(fit.weights))
 
 
 def fit_model(

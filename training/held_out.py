@@ -22,6 +22,8 @@ from training.operating_point import choose_threshold
 from training.progress import Part
 from training.results import write_results
 from training.split import Data, split_groups
+from training.transfer import remove_features
+from training.weights import check_weights_past
 
 MODEL_FILES = ("brain_stroke_model.h5", "brain_stroke_model.keras")
 PREDICTIONS = "predictions.csv"
@@ -42,6 +44,10 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
         part: where progress is shown.
         fold: number of the fold from 1, None where the run has no folds.
     """
+    warnings = check_weights_past(config, data)
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+    data = replace(data, warnings=(*data.warnings, *warnings))
     fit = start_fit(config, data, folder, part)
     random_split = None
     if config.random_split and fold is None and fit.stopped_by != INTERRUPTED:
@@ -55,6 +61,7 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
         for name in MODEL_FILES:
             model.save(folder / name)
     remove_checkpoints(folder)
+    remove_features(folder)
     (folder / RANDOM_FIGURES).unlink(missing_ok=True)
 
 

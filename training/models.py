@@ -76,8 +76,8 @@ def apply_temperature(model: keras.Model, temperature: float) -> None:
 class Backbone:
     """A network that was trained on other images, and what it wants of pixels and weights."""
 
-    build: Callable[[keras.KerasTensor], keras.Model]
-    """Makes it without its top, with random weights, on pixels as ``offset`` leaves them."""
+    build: Callable[[keras.KerasTensor], keras.KerasTensor]
+    """Puts it, with random weights and without its top, on pixels as ``offset`` leaves them."""
 
     offset: tuple[float, float, float]
     """Added to R, G and B."""
@@ -97,11 +97,11 @@ class Backbone:
     weights_md5: str
 
 
-def build_resnet50_base(pixels: keras.KerasTensor) -> keras.Model:
-    """Builds Keras's ResNet-50 without its top."""
+def build_resnet50_base(pixels: keras.KerasTensor) -> keras.KerasTensor:
+    """Puts Keras's ResNet-50 without its top on pixels."""
     import keras
 
-    return keras.applications.ResNet50(weights=None, include_top=False, input_tensor=pixels)
+    return keras.applications.ResNet50(weights=None, include_top=False, input_tensor=pixels).output
 
 
 BACKBONES = {
@@ -139,10 +139,10 @@ def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)  # the backbones of Keras take it from nowhere else
     try:
-        base = backbone.build(pixels)
+        maps = backbone.build(pixels)
     finally:
         keras.config.set_dtype_policy(before)
-    features = layers.GlobalAveragePooling2D(dtype="float32", name=FEATURES)(base.output)
+    features = layers.GlobalAveragePooling2D(dtype="float32", name=FEATURES)(maps)
     hidden = layers.Dense(HEAD_UNITS, activation="relu", kernel_initializer="he_normal", dtype=precision, name="head")(
         features
     )

@@ -18,14 +18,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import CHECKPOINT, PREVIOUS, sync_folder
+from training.checkpoint import CHECKPOINT, FEATURES_HEADER, PREVIOUS, sync_folder
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.flags import flag_of
 
 RECORD = "run.json"
 METRICS = "metrics.json"
-WORTH_KEEPING = (CHECKPOINT, PREVIOUS, METRICS)
+WORTH_KEEPING = (CHECKPOINT, PREVIOUS, FEATURES_HEADER, METRICS)
 """A failed run whose folder has none of these anywhere leaves nothing."""
 
 NOT_COMPARED = ("data", "out", "resume")

@@ -13,6 +13,7 @@ from training.held_out import train_network
 from training.progress import Part, Progress
 from training.run_folder import is_finished, open_run_folder, record_run
 from training.split import group_data, split_data
+from training.weights import find_weights
 
 
 def train(config: TrainConfig) -> Path:
@@ -30,6 +31,7 @@ def train(config: TrainConfig) -> Path:
     """
     if is_finished(config):
         return config.out
+    find_weights(config)
     images = list_data(config)
     if config.positive not in images.labels:
         raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")

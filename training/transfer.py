@@ -119,5 +119,5 @@ def draw_epoch(seed: int, epoch: int, count: int, views: int) -> tuple[NDArray[n
 
 
 def remove_features(folder: Path) -> None:
-    """Removes the cache from a run folder that is complete."""
+    """Removes the cache from the folder of a training that is complete."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
