@@ -5,10 +5,10 @@ ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint bench bench-peers model samples proto lock clean
+.PHONY: help install demo serve test lint bench bench-peers bench-training ablation model samples proto lock clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## set up everything in .venv
 
@@ -33,6 +33,12 @@ bench: .venv/.installed ## measure speed, memory and cold start against the mach
 bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
 	$(ALL) -m bench.runtimes --out docs
 	$(ALL) -m bench.peers --out docs
+
+bench-training: .venv/.installed ## measure the budgets of training: input, memory, evaluation, transfer (40 minutes)
+	$(ALL) -m bench.training --out docs
+
+ablation: .venv/.installed ## measure what each part of training and generator gives (5 hours; goes on where it was)
+	$(ALL) -m bench.ablation --out docs
 
 model: .venv/.installed ## make the bundled model again from nothing (about 40 minutes)
 	sh models/make_default.sh $(ALL)

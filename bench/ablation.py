@@ -1,7 +1,7 @@
 """``python -m bench.ablation``: what each part of the training, and of the generator, gives. Hours; kill it and go on.
 
 Synthetic slices alone are trained on and judged. A variant that is in ablation.json with the same settings is not run
-again; slices and runs are in build/ablation.
+again; slices and runs are in build/ablation, to be removed when the generator itself has changed.
 """
 
 from __future__ import annotations

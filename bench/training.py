@@ -20,7 +20,7 @@ from bench.training_memory import measure_memory
 from bench.training_phantom import measure_phantom
 from training.noise import hide_import_noise
 
-# TensorFlow is imported by what needs it: the processes that draw slices import this module, too.
+# TensorFlow is imported where it is needed: the processes that draw slices import this module, too.
 BENCHES: dict[str, Callable[[int], dict[str, Any]]] = {
     "phantom": measure_phantom,
     "input": measure_input,
@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: %(default)s; memory: one)")
     parser.add_argument("--out", type=Path, help="folder for training.md and .json (default: only print)")
     options = parser.parse_args(argv)
+    with hide_import_noise():
+        import keras  # noqa: F401 - its greetings are over before anything is measured
     for name in options.only:
         started = time.monotonic()
-        with hide_import_noise():
-            section = BENCHES[name](options.rounds)
-        print(publish_training(name, section, options.out), flush=True)
+        print(publish_training(name, BENCHES[name](options.rounds), options.out), flush=True)
         say(f"{name}: {time.monotonic() - started:.0f} s")
     return 0
 

@@ -35,6 +35,23 @@ def find_plain(count: int, seed: int = 7) -> Path:
     return make_once(f"plain-{count}-{seed}", link)
 
 
+def find_run() -> Path:
+    """Returns a run folder with the CNN in Keras's format, weights random: speed is the same as of a trained one."""
+
+    def save(folder: Path) -> None:
+        from server.contract import ModelSpec
+        from training.models import build_cnn
+
+        folder.mkdir()
+        build_cnn().save(folder / "brain_stroke_model.keras")
+        spec = ModelSpec(
+            name="bench", version="1", labels=CLASSES, positive_label=CLASSES[1], threshold=0.5, colour="grey"
+        )
+        (folder / "spec.json").write_text(spec.to_json(), "utf-8")
+
+    return make_once("run", save)
+
+
 def find_noise(count: int) -> Path:
     """Returns a folder of ``count`` different small PNG files, which cost little to make; see ``write_noise``."""
     return make_once(f"noise-{count}", lambda folder: write_noise(folder, count))

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.machine import describe_machine
 from bench.processes import ROOT
 from bench.report_training import Series, make_section
 from bench.tables import Budget
 from bench.training_data import FOLDER, find_noise
+from bench.training_input import list_precisions
 
 COUNTS = (2_000, 20_000)
 CEILING_MB = 100.0
@@ -28,11 +31,12 @@ FLAGS = ("--epochs", "1", "--batch-size", "32", "--validation", "0.45", "--test"
 def measure_memory(rounds: int) -> dict[str, Any]:
     """Runs ``python -m training`` on few and on many slices, once each whatever the rounds: peaks hardly vary."""
     few, many = COUNTS
-    runs = {count: run_training(find_noise(count)) for count in COUNTS}
+    flags = (*FLAGS, "--precision", list_precisions(describe_machine()["instructions"])[-1])
+    runs = {count: run_training(find_noise(count), flags) for count in COUNTS}
     more = runs[many][0] - runs[few][0]
     return make_section(
         [
-            f"`python -m training --model cnn {' '.join(FLAGS)}` on PNG files of noise, decoded "
+            f"`python -m training --model cnn {' '.join(flags)}` on PNG files of noise, decoded "
             "to 256 x 256: the whole run with split, fit, evaluation and report. Peak: VmHWM of /proc/PID/status in MB "
             "(2^20 bytes), once each."
         ],
@@ -54,14 +58,14 @@ def measure_memory(rounds: int) -> dict[str, Any]:
     )
 
 
-def run_training(data: Path) -> tuple[float, float]:
+def run_training(data: Path, flags: Sequence[str]) -> tuple[float, float]:
     """Returns peak memory in MB (2**20 bytes) and seconds of a training run whose results are thrown away.
 
     Raises:
         SystemExit: the run failed; its last words are told.
     """
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        command = [sys.executable, "-m", "training", "--data", str(data), "--out", str(Path(folder) / "run"), *FLAGS]
+        command = [sys.executable, "-m", "training", "--data", str(data), "--out", str(Path(folder) / "run"), *flags]
         log = Path(folder) / "log"
         started = time.monotonic()
         with log.open("wb") as stream:
