@@ -24,7 +24,7 @@ MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
 
-PARTS = ("test", "all")
+SPLIT_PARTS = ("test", "all")
 """Images of a split that can be judged."""
 
 
@@ -262,7 +262,7 @@ class EvaluateConfig(DataConfig):
     """split.csv of the run that made the model: only images of --part are judged, and its training images are what the
     nearest neighbour learns from."""
 
-    part: str = field(default="test", metadata={"choices": PARTS})
+    part: str = field(default="test", metadata={"choices": SPLIT_PARTS})
     """Images of --split to judge."""
 
     trivial_column: str | None = None
@@ -284,7 +284,7 @@ class EvaluateConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.part in PARTS, "part", f"must be one of {', '.join(PARTS)}")
+        require(self.part in SPLIT_PARTS, "part", f"must be one of {', '.join(SPLIT_PARTS)}")
         for share in self.prevalence:
             require(0 < share < 1, "prevalence", "must be between 0 and 1")
 
