@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from training.evaluate import Nearest, score_trivially
 from training.evaluation import Floats
-from training.nearest import FOLDS, find_nearest_labels, shrink
+from training.nearest import FOLDS, find_nearest_labels
 from training.split import assign_folds
+from training.thumbnails import shrink
 
 CHUNK = 256
 """Images that are in memory at once: 16 MB of 256 x 256 pixels."""

@@ -22,11 +22,11 @@ from training.galleries import ReadImages
 from training.judgement_page import render_document, render_page
 from training.judges import Judge, count_processors, map_ahead, open_judge
 from training.labels import LABELS_FILE, FileFinder, list_files, read_rows, require_columns
-from training.nearest import shrink
 from training.pictures import Answers, ask_judge
 from training.plots import write_plots
 from training.progress import Progress
 from training.split import join_groups
+from training.thumbnails import shrink
 
 CONDITION = re.compile(r"(?P<column>[^<>=]+?)\s*(?P<sign>>=|<=|>|<|=)\s*(?P<value>[^<>=]+)")
 COMPARE = {">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less, "=": np.equal}

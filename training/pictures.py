@@ -17,7 +17,7 @@ from training.data import INPUT_FORMAT
 from training.evaluate import score_trivially
 from training.evaluation import Bools, Floats
 from training.judges import Answer, Asked, Judge, count_processors, map_ahead
-from training.nearest import SIDE, shrink
+from training.thumbnails import SIDE, shrink
 
 
 @dataclass(frozen=True)
