@@ -20,8 +20,8 @@ from training.evaluation import Figure
 from training.records import count_split, read_document
 from training.summary import SUMMARY_KEY, Summary, from_document
 from training.tables import (
-    describe_decision,
     escape,
+    explain_threshold,
     make_paragraph,
     make_table,
     name_of,
@@ -195,7 +195,7 @@ def render_card(spec: ModelSpec, summary: Summary | None, facts: Mapping[str, st
         "Calibration": [describe_calibration(spec, summary)],
         "Operating point": [
             f"Chosen by: {escape(summary.operating_point) if summary else NOT_KNOWN}.",
-            describe_decision(spec.threshold, spec.positive_label),
+            explain_threshold(spec.threshold, spec.positive_label),
         ],
         "Subgroups": [fact("subgroups")],
         "Failure modes": [fact("failure_modes")],

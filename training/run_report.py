@@ -18,8 +18,8 @@ from training.summary import Summary, summarise
 from training.tables import (
     HEADLINES,
     NONE,
-    describe_decision,
     escape,
+    explain_threshold,
     make_paragraph,
     make_table,
     name_of,
@@ -164,7 +164,7 @@ def describe(
     figures = [tabulate_figures(summary.levels), describe_patients(summary)]
     operating = [
         f"Chosen by: {escape(summary.operating_point)}.",
-        describe_decision(summary.slices.threshold, spec.positive_label),
+        explain_threshold(summary.slices.threshold, spec.positive_label),
     ]
     if summary.restated:
         operating += [

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from training.evaluation import Figure, Level
-from training.operating_point import explain_threshold
 from training.summary import Summary
 
 NONE = "-"
@@ -136,8 +135,13 @@ def tabulate_prevalences(summary: Summary) -> str:
     return make_table(["prevalence", "PPV (95 %)", "NPV (95 %)"], rows)
 
 
-def describe_decision(threshold: float, positive: str) -> str:
-    """Says when the positive label is answered, and what such a threshold means."""
+def explain_threshold(threshold: float, positive: str) -> str:
+    """Says what a threshold means on calibrated probabilities: (1 - t) / t false alarms for one missed case."""
+    if not 0 < threshold < 1:
+        return f"The threshold {threshold:g} answers every image alike."
+    alarms = (1 - threshold) / threshold
     return (
-        f"Answered is {escape(positive)} where its probability exceeds {threshold:.4g}. {explain_threshold(threshold)}"
+        f"{escape(positive)} is answered where its probability exceeds {threshold:.4g}. On calibrated probabilities "
+        f"this tolerates {alarms:.3g} false alarms for each missed case, since (1 - t) / t = {alarms:.3g}; on "
+        "probabilities that are not calibrated it means nothing of the kind."
     )
