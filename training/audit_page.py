@@ -32,13 +32,17 @@ def find_findings(audit: Audit) -> list[str]:
     if audit.patients_in_both_classes:
         shared = count_nouns(audit.patients_in_both_classes, "patient id")
         findings.append(
-            f"{shared} in both classes: each is taken for one person, which is wrong where the classes were numbered "
-            "apart (--patient-pattern can tell them apart)."
+            f"{shared} in both classes: each is taken for one person with slices of both, which is wrong where the "
+            "classes were numbered apart (--patient-pattern can tell them apart)."
         )
-    for kind, duplicates in (("the same bytes", audit.exact), ("the same look", audit.near)):
+    # Neighbouring slices of one person can look the same, and the lesion end between them.
+    for kind, verdict, duplicates in (
+        ("the same bytes", "one label of each is wrong", audit.exact),
+        ("the same look", "a label may be wrong, or the lesion is small", audit.near),
+    ):
         if duplicates.across_classes:
             pairs = count_nouns(duplicates.across_classes, "pair")
-            findings.append(f"{pairs} of images with {kind} and different labels: one label of each is wrong.")
+            findings.append(f"{pairs} of images with {kind} and different labels: {verdict}.")
         if duplicates.across_patients:
             pairs = count_nouns(duplicates.across_patients, "pair")
             findings.append(f"{pairs} of images with {kind}, of different or unknown patients.")

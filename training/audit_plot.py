@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from training.drawing import DOTS_PER_INCH
 from training.inspection import FileFacts
-from training.plots import DOTS_PER_INCH
 from training.shortcuts import SUSPICIOUS_AUC
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def plot_audit(path: Path, audit: Audit, facts: Sequence[FileFacts], targets: ND
         [shortcut.auc for shortcut in ordered],
         color=["tab:red" if shortcut.is_suspicious else "tab:grey" for shortcut in ordered],
     )
-    shortcuts.bar_label(bars, [f"{shortcut.auc:.2f}" for shortcut in ordered], padding=3)
+    shortcuts.bar_label(bars, [f"{shortcut.auc:.2f}" for shortcut in ordered], padding=3, bbox={"fc": "white", "ec": "none", "pad": 1})
     shortcuts.axvline(SUSPICIOUS_AUC, color="black", linestyle=":", label="suspicious from here")
     shortcuts.set(xlim=(0.5, 1.08), xlabel="AUC of the label by this property alone (0.5: chance)", title="Shortcuts")
     shortcuts.legend(loc="lower right")
