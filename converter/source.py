@@ -34,7 +34,7 @@ class SourceModel:
     """Width of the last axis of the answer: 1 for a single sigmoid, otherwise the number of classes."""
 
     scales_inside: bool | None
-    """True: a layer divides by about 255 or subtracts a mean of bytes; False: none; None: cannot be seen (SavedModel)."""
+    """True: a layer divides by about 255 or subtracts a mean of bytes; False: none does; None: unseen (SavedModel)."""
 
     kind: str
     """What it was read as, for the report."""
