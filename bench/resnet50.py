@@ -15,15 +15,10 @@ KERAS_FILE = FOLDER / "resnet50.keras"
 MAKE = """
 import sys
 import keras
-from keras import layers
+from training.models import build_resnet50
 keras.utils.set_random_seed(1)
-pixels = keras.Input((256, 256, 3))
-caffe = layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68])(pixels)
-base = keras.applications.ResNet50(weights=None, include_top=False, input_tensor=caffe)
-pooled = layers.GlobalAveragePooling2D()(base.output)
-keras.Model(pixels, layers.Dense(2, activation="softmax")(pooled)).save(sys.argv[1])
+build_resnet50().save(sys.argv[1])
 """
-"""The ImageNet network of Keras with its own preprocessing in the graph (Caffe's channel means)."""
 
 SLICES = 96
 """Calibration and gate of random weights only need to run, so few slices do. They are not labelled, so that no AUC is

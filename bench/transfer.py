@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     section = make_section(
         (
             f"{SLICES} synthetic slices, 4 views of each training slice (head-ct), batch {BATCH}. ResNet-50 with "
-            "random weights whose normalisation was settled on the slices, so that features vary as trained ones do.",
+            "random weights and the normalisation settled on the slices, so that features vary as trained ones do.",
             f"`fit` goes through the frozen network in every epoch; {FROZEN_EPOCHS} epochs were run, and the time of "
             f"{EPOCHS} is that of the first and {EPOCHS - 1} times the median of the others. The other side computes "
             f"the features, trains the head for {EPOCHS} epochs and puts the network together. Differences are those "
@@ -108,7 +108,7 @@ def measure_precision(precision: str, rounds: int) -> dict[str, Series]:
     images = list_data(config)
     store, digests = decode_images(images, folder, lambda done, total: None)
     with store:
-        data = split_data(config, group_data(config, images, store, digests), folder)
+        data = split_data(config, group_data(images, store, digests), folder)
         positive = images.targets[data.indices("validation")] == 1
         keras.utils.set_random_seed(SEED)
         network = make_network(config)

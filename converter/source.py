@@ -34,7 +34,7 @@ class SourceModel:
     """Width of the last axis of the answer: 1 for a single sigmoid, otherwise the number of classes."""
 
     scales_inside: bool | None
-    """True: a layer divides by about 255; False: no layer changes the range; None: cannot be seen (a SavedModel)."""
+    """True: a layer divides by about 255 or subtracts a mean of bytes; False: none does; None: unseen (SavedModel)."""
 
     kind: str
     """What it was read as, for the report."""
@@ -79,7 +79,7 @@ def load_source(path: Path) -> SourceModel:
         width=width,
         channels=channels,
         outputs=outputs,
-        scales_inside=any(divides_by_255(layer) for layer in walk_layers(model)),
+        scales_inside=any(takes_bytes(layer) for layer in walk_layers(model)),
         kind=f"Keras {'.h5' if is_hdf5 else '.keras'}",
     )
 
@@ -124,8 +124,9 @@ def walk_layers(model: Any) -> Iterator[Any]:
             yield from walk_layers(layer)
 
 
-def divides_by_255(layer: Any) -> bool:
-    """True for a Rescaling layer that maps 0..255 to 0..1 or to -1..1 (1/255, 1/127.5)."""
+def takes_bytes(layer: Any) -> bool:
+    """True for a Rescaling layer of values of 0..255: to 0..1 or -1..1 (1/255, 1/127.5), or minus a mean of bytes."""
     if not isinstance(layer, keras.layers.Rescaling):
         return False
-    return bool(np.all(np.asarray(layer.scale, dtype=float) <= 1 / 100))
+    scale, offset = np.asarray(layer.scale, dtype=float), np.asarray(layer.offset, dtype=float)
+    return bool(np.all(scale <= 1 / 100) or np.all((scale == 1) & (offset <= -50)))

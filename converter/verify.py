@@ -118,7 +118,7 @@ def check_input_range(source: SourceModel, images: NDArray[np.uint8], wanted: st
         wanted = "0..255"
     if wanted == "0..1" and source.scales_inside:
         raise InputRangeError(
-            "the model already divides by 255 in one of its layers, so --input-range 0..1 would divide twice; "
+            "the model already takes bytes, as one of its layers shows, so --input-range 0..1 would divide twice; "
             "say --input-range 0..255"
         )
     answers = {name: source.predict(scale(images, name)) for name in INPUT_RANGES}

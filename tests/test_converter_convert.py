@@ -307,6 +307,18 @@ def test_range_is_read_from_a_rescaling_layer(tmp_path: Path, options: ConvertOp
     assert convert(replace(options, model=path, input_range=None)).input_range == "0..255"
 
 
+def test_range_is_read_from_a_mean_that_is_subtracted(tmp_path: Path) -> None:
+    """Channel means of bytes, as ImageNet's networks subtract them, say what the model takes; small offsets do not."""
+    import keras
+
+    from converter.source import load_source
+
+    for offset, expected in (([-123.68, -116.779, -103.939], True), ([-0.5, -0.5, -0.5], False)):
+        layers = [keras.layers.Rescaling(1.0, offset=offset), keras.layers.GlobalAveragePooling2D()]
+        keras.Sequential([keras.Input((8, 8, 3)), *layers]).save(tmp_path / "mean.keras")
+        assert load_source(tmp_path / "mean.keras").scales_inside is expected
+
+
 def test_range_that_cannot_be_read_must_be_stated(tmp_path: Path, options: ConvertOptions) -> None:
     """The converter does not guess; the message explains the two choices."""
     path = save_network(tmp_path, rescaling=False)

@@ -48,7 +48,8 @@ def plot_audit(path: Path, audit: Audit, facts: Sequence[FileFacts], targets: ND
         [shortcut.auc for shortcut in ordered],
         color=["tab:red" if shortcut.is_suspicious else "tab:grey" for shortcut in ordered],
     )
-    shortcuts.bar_label(bars, [f"{shortcut.auc:.2f}" for shortcut in ordered], padding=3, bbox={"fc": "white", "ec": "none", "pad": 1})
+    plate = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    shortcuts.bar_label(bars, [f"{shortcut.auc:.2f}" for shortcut in ordered], padding=3, bbox=plate)
     shortcuts.axvline(SUSPICIOUS_AUC, color="black", linestyle=":", label="suspicious from here")
     shortcuts.set(xlim=(0.5, 1.08), xlabel="AUC of the label by this property alone (0.5: chance)", title="Shortcuts")
     shortcuts.legend(loc="lower right")
