@@ -108,7 +108,7 @@ def measure_precision(precision: str, rounds: int) -> dict[str, Series]:
     images = list_data(config)
     store, digests = decode_images(images, folder, lambda done, total: None)
     with store:
-        data = split_data(config, group_data(images, store, digests), folder)
+        data = split_data(config, group_data(config, images, store, digests), folder)
         positive = images.targets[data.indices("validation")] == 1
         keras.utils.set_random_seed(SEED)
         network = make_network(config)
