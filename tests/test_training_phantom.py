@@ -106,7 +106,9 @@ def test_labels_describe_the_files(tmp_path: Path) -> None:
     write_dataset(tmp_path / "out", 12, 4, size=64, processes=1)
     with (tmp_path / "out" / "labels.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["file", "label", "kind", "level", "seed", "patient", "study"]
+    assert list(rows[0]) == ["file", "label", "kind", "level", "seed", "patient", "study", "findings"]
+    assert all(set(row["findings"].split()) <= set(FINDINGS) for row in rows)
+    assert any(row["findings"] for row in rows)
     assert [row["file"] for row in rows[:2]] == ["normal/00000.png", "stroke/00001.png"]
     assert {row["label"] for row in rows} == {"normal", "stroke"}
     assert all((row["kind"] == "none") == (row["label"] == "normal") and row["seed"] == "4" for row in rows)

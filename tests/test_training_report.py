@@ -15,7 +15,7 @@ from training.evaluation import Evaluation
 from training.page import render_page
 from training.records import count_split
 from training.run_report import PLOTS, write_folds_report, write_report
-from training.tables import describe_decision, escape, make_paragraph, make_table
+from training.tables import escape, explain_threshold, make_paragraph, make_table
 
 VOID = {"meta", "img", "br", "hr"}
 
@@ -114,9 +114,9 @@ def test_threshold_is_explained(tmp_path: Path) -> None:
     """How it was chosen, and how many false alarms it tolerates for a missed case."""
     _, page = write(tmp_path)
 
-    assert "Answered is stroke where its probability exceeds 0.2." in page.text
+    assert "stroke is answered where its probability exceeds 0.2." in page.text
     assert "tolerates 4 false alarms per missed stroke" in page.text
-    assert "tolerates 19 false alarms per missed stroke" in describe_decision(0.05, "stroke")
+    assert "tolerates 19 false alarms per missed stroke" in explain_threshold(0.05, "stroke")
     assert "sensitivity=0.95, chosen on 30 validation images" in page.text
 
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from training.card import copy_facts
 from training.checkpoint import remove_checkpoints
 from training.config import TrainConfig
 from training.data import write_csv
@@ -44,6 +45,7 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
         part: where progress is shown.
         fold: number of the fold from 1, None where the run has no folds.
     """
+    copy_facts(config.data, folder)
     warnings = check_weights_past(config, data)
     for warning in warnings:
         print(warning, file=sys.stderr)

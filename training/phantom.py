@@ -23,7 +23,7 @@ import numpy as np
 from training.lesions import HAEMORRHAGES
 from training.patient import Patient
 from training.png import encode_png
-from training.recipe import Recipe
+from training.recipe import FINDINGS, Recipe
 from training.slices import MINIMUM_SIZE, Slice, generate_slice
 
 __all__ = ["LESION_FOLDER", "Slice", "choose_kind", "generate_slice", "write_dataset"]
@@ -33,7 +33,7 @@ LESION_FOLDER = ".lesions"
 FACTS_FILE = "dataset.json"
 _CHUNK = 32
 _LABELS = ("normal", "stroke")
-_COLUMNS = ("file", "label", "kind", "level", "seed", "patient", "study")
+_COLUMNS = ("file", "label", "kind", "level", "seed", "patient", "study", "findings")
 _Rows = list[tuple[str, ...]]
 
 
@@ -134,7 +134,8 @@ class _Job:
         (self.stage / file).write_bytes(encode_png(item.pixels))
         if kind:
             (self.stage / LESION_FOLDER / file).write_bytes(encode_png(item.lesion * np.uint8(255)))
-        return (file, label, kind or "none", f"{item.level:.4f}", str(self.seed), name, name)
+        findings = " ".join(sorted(patient.parts & FINDINGS.keys()))
+        return (file, label, kind or "none", f"{item.level:.4f}", str(self.seed), name, name, findings)
 
     def _choose_patient_kind(self, owner: int, turn: int) -> str | None:
         """Three of four patients have a stroke, and two thirds of their slices show it: half of all slices."""

@@ -136,12 +136,12 @@ def tabulate_prevalences(summary: Summary) -> str:
 
 
 def explain_threshold(threshold: float, positive: str) -> str:
-    """Says what a threshold means on calibrated probabilities: (1 - t) / t false alarms for one missed case."""
+    """Says what a threshold means on calibrated probabilities: (1 - t) / t false alarms per missed stroke."""
     if not 0 < threshold < 1:
         return f"The threshold {threshold:g} answers every image alike."
     alarms = (1 - threshold) / threshold
     return (
         f"{escape(positive)} is answered where its probability exceeds {threshold:.4g}. On calibrated probabilities "
-        f"this tolerates {alarms:.3g} false alarms for each missed case, since (1 - t) / t = {alarms:.3g}; on "
+        f"this tolerates {alarms:.3g} false alarms per missed stroke, since (1 - t) / t = {alarms:.3g}; on "
         "probabilities that are not calibrated it means nothing of the kind."
     )

@@ -1,0 +1,56 @@
+"""What each part of the generator does to a model: pairs of slices, and the page about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bench.findings import Pair, draw_pair, find_key, find_slices, judge_pairs, main
+from server.runtime import load_model
+from tests.fakes import ROOT
+from training.patient import Patient
+
+MODEL = ROOT / "models" / "stroke-cnn" / "1"
+
+
+def test_slices_are_those_whose_patient_has_the_part() -> None:
+    """A rare part is looked for among many slices, and nothing is judged that does not have it."""
+    found = list(find_slices("metal", 5))
+
+    assert len(found) == 5
+    assert all("metal" in Patient(find_key(index)).parts for index in found)
+    assert found[-1] > 5
+
+
+def test_a_pair_differs_in_the_part_alone() -> None:
+    """A head rest changes pixels outside the head, and leaves the head as it was."""
+    pair = next(draw_pair("table", index) for index in find_slices("table", 1))
+    changed = pair.with_part != pair.without
+
+    assert 0 < changed.mean() < 0.2
+    assert not changed[100:140, 100:140].any()
+
+
+def test_shift_and_shares_are_those_of_the_answers() -> None:
+    """The same slices on both sides shift nothing; turned round, the shift changes its sign."""
+    model = load_model(MODEL, precision="fp32")
+    pairs = [draw_pair("pose", index) for index in find_slices("pose", 6)]
+    same = [Pair(pair.positive, pair.without, pair.without) for pair in pairs]
+    turned = [Pair(pair.positive, pair.without, pair.with_part) for pair in pairs]
+
+    assert judge_pairs(model, same)["normal"]["shift"] == [0.0, 0.0, 0.0]
+    forwards, backwards = judge_pairs(model, pairs), judge_pairs(model, turned)
+    assert forwards["stroke"]["slices"] == 3
+    assert np.isclose(forwards["stroke"]["shift"][0], -backwards["stroke"]["shift"][0])
+    assert forwards["normal"]["called_with"] == backwards["normal"]["called_without"]
+
+
+def test_page_names_model_and_parts(tmp_path: Path) -> None:
+    """The command writes a row for each part, with the digest of the model that answered."""
+    assert main(["--pairs", "12", "--only", "jpeg", "table", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "findings.md").read_text("utf-8")
+
+    assert load_model(MODEL, precision="fp32").digest[:12] in page
+    assert "| `jpeg` |" in page
+    assert "| `table` |" in page
