@@ -27,7 +27,6 @@ lint: .venv/.installed
 
 bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (10 minutes)
 	$(ALL) -m bench.decode --out docs
-	$(ALL) -m bench.phantom --out docs
 	$(ALL) -m bench.serving --resnet50 --out docs
 
 bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
@@ -36,11 +35,13 @@ bench-peers: .venv/.installed ## measure other model servers beside this one (ea
 
 bench-training: .venv/.installed ## measure the budgets of training: input, memory, evaluation, transfer (40 minutes)
 	$(ALL) -m bench.training --out docs
+	$(ALL) -m bench.transfer --out docs
 
-ablation: .venv/.installed ## measure what each part of training and generator gives (5 hours; goes on where it was)
+ablation: .venv/.installed ## measure what each part of training, generator and slices gives (6 hours; goes on where it was)
 	$(ALL) -m bench.ablation --out docs
+	$(ALL) -m bench.findings --out docs
 
-model: .venv/.installed ## make the bundled model again from nothing (about 40 minutes)
+model: .venv/.installed ## make the bundled model again from nothing (about 50 minutes; goes on where it was)
 	sh models/make_default.sh $(ALL)
 
 proto: .venv/.installed ## generate the stubs from proto/stroke.proto

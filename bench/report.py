@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.report_core import render_decode, render_phantom, render_runtimes
+from bench.report_core import render_decode, render_runtimes
 from bench.report_peers import render_peers
 from bench.report_serving import render_serving
 
@@ -27,7 +27,6 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": render_peers,
     "runtimes": render_runtimes,
     "decode": render_decode,
-    "phantom": render_phantom,
 }
 """Section → what writes it as Markdown, in the order of the page."""
 

@@ -20,8 +20,6 @@ OURS = "ONNX Runtime int8, as converted here"
 NNCF = "OpenVINO int8 by NNCF"
 PLAIN = "plain Pillow"
 DECODE_FLOOR = 2.0
-PHANTOM_FLOOR = 50.0
-"""Synthetic slices a second and processor."""
 
 
 def render_runtimes(section: dict[str, Any]) -> str:
@@ -74,17 +72,5 @@ def render_decode(section: dict[str, Any]) -> str:
         f"{PLAIN}, in grey levels: {distance}. Training, calibration and serving use the same decoder.",
         render_table(("", "ms an image", "faster than plain Pillow"), rows),
         render_budgets(budgets),
-    ]
-    return "\n\n".join(texts) + "\n"
-
-
-def render_phantom(section: dict[str, Any]) -> str:
-    """The generator of synthetic slices."""
-    rates: list[float] = section["rates"]
-    texts = [
-        "## Drawing synthetic slices, 256 x 256, one process",
-        f"{format_machine(section['machine'])}.",
-        f"{len(rates)} rounds of {section['count']} slices, half of them with a lesion, as PNG with their masks.",
-        render_budgets([Budget("slices a second", PHANTOM_FLOOR, rates, unit="")]),
     ]
     return "\n\n".join(texts) + "\n"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.decode import DECODERS, make_files, measure, measure_distance
-from bench.phantom import measure as measure_phantom
-from bench.report_core import list_budgets, render_decode, render_phantom, render_runtimes
+from bench.report_core import list_budgets, render_decode, render_runtimes
 from tests.fakes import encode, make_slice
 from tests.test_bench_report import MACHINE
 
@@ -69,13 +68,3 @@ def test_decode_section_judges_the_mix() -> None:
 
     assert "| one of each, server, grey model | 4.00 (4.00 to 4.00) | 2.00 (2.00 to 2.00) |" in page
     assert "0.50 on PNG" in page
-
-
-def test_phantom_section_judges_the_rate() -> None:
-    """Rates are positive, one a round, and the page says whether the budget is kept."""
-    rates = measure_phantom(4, rounds=2, size=64)
-    assert len(rates) == 2
-    assert min(rates) > 0
-    kept, missed = (render_phantom({"machine": MACHINE, "count": 4, "rates": [rate, rate]}) for rate in (60.0, 40.0))
-    assert "slices a second" in kept
-    assert kept != missed
