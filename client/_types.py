@@ -84,7 +84,7 @@ class Prediction:
     """Where the image came from."""
 
     def __str__(self) -> str:
-        return f"{self.label} {self.confidence:.3f}  ({self.model} {self.version}, threshold {self.threshold:g})"
+        return f"{self.label} {self.confidence:.3f}  ({self.model} {self.version}, threshold {self.threshold:.3g})"
 
 
 @dataclass(frozen=True)
