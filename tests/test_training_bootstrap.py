@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.bootstrap import Ratio, bootstrap_interval, bootstrap_intervals, wilson_interval
+from training.bootstrap import Ratio, Statistic, bootstrap_intervals, wilson_interval
 from training.ranking import weighted_auc
+
+
+def bootstrap_interval(statistic: Statistic, people: np.ndarray, **options: int) -> tuple[float, float]:
+    """The interval of one figure."""
+    low, high = bootstrap_intervals({"figure": statistic}, people, **options)["figure"]
+    return float(low), float(high)
 
 
 def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:

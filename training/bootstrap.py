@@ -58,14 +58,6 @@ def bootstrap_intervals(
     return {name: find_quantiles(np.concatenate(parts)) for name, parts in values.items()}
 
 
-def bootstrap_interval(
-    statistic: Statistic, groups: NDArray[np.int64], *, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Returns the interval of one figure; see ``bootstrap_intervals``."""
-    low, high = bootstrap_intervals({"": statistic}, groups, resamples=resamples, seed=seed)[""]
-    return float(low), float(high)
-
-
 def find_quantiles(values: Floats) -> Floats:
     """Returns the ends [2, …] of the middle 95 % along the first axis of [R, …], NaN left out."""
     flat = values.reshape(len(values), -1)
