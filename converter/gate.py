@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from converter.calibrate import CalibrationSets, Slices
 from server.runtime import OnnxModel
-from training.evaluate import compute_auc
+from training.ranking import compute_auc
 
 LEAST_AGREEMENT = 0.995
 MOST_MEAN_DIFFERENCE = 0.01
