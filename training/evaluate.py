@@ -205,7 +205,7 @@ def measure_level(scores: Floats, positive: Bools, threshold: float) -> tuple[di
         "brier": float(brier_score_loss(positive, scores)),
         "ece": compute_calibration_error(scores, positive),
     }
-    statistics = {
+    statistics: dict[str, Statistic] = {
         "auc": weighted_auc(scores, positive),
         **weighted_decision(scores, positive, threshold),
         "brier": Ratio((scores - positive) ** 2, np.ones(len(scores))),

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from training.data import write_csv
 from training.errors import TrainingError
-from training.evaluate import compute_auc
 from training.progress import Part, Progress
+from training.ranking import compute_auc
 
 HISTORY = "history.csv"
 SMALLEST_PROBABILITY = 1e-7

@@ -56,7 +56,8 @@ def trace_roc(scores: Floats, positive: Bools) -> Floats:
     if not has_both(positive):
         return np.full(len(GRID), np.nan)
     false_rate, true_rate, _ = roc_curve(positive, scores, drop_intermediate=False)
-    return np.interp(GRID, false_rate, true_rate)
+    traced: Floats = np.interp(GRID, false_rate, true_rate)
+    return traced
 
 
 def trace_precision_recall(scores: Floats, positive: Bools) -> Floats:
