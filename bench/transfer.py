@@ -29,6 +29,8 @@ EPOCHS = 20
 FROZEN_EPOCHS = 3
 """Epochs of the slow side that are really run; each one costs the same, which is shown, too."""
 BATCH = 32
+VIEWS = 2
+"""As ``python -m training`` has it unless told."""
 SEED = 7
 PRECISIONS = ("float32", "mixed_bfloat16")
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         budgets.append(Budget(f"{precision}: `fit` over features, {EPOCHS} epochs", 10, ratio, form=".1f"))
     section = make_section(
         (
-            f"{SLICES} synthetic slices, 4 views of each training slice (head-ct), batch {BATCH}. ResNet-50 with "
+            f"{SLICES} synthetic slices, {VIEWS} views of each training slice (head-ct), batch {BATCH}. ResNet-50 with "
             "random weights and the normalisation settled on the slices, so that features vary as trained ones do.",
             f"`fit` goes through the frozen network in every epoch; {FROZEN_EPOCHS} epochs were run, and the time of "
             f"{EPOCHS} is that of the first and {EPOCHS - 1} times the median of the others. The other side computes "
@@ -99,6 +101,7 @@ def measure_precision(precision: str, rounds: int) -> dict[str, Series]:
         precision=precision,
         epochs=EPOCHS,
         batch_size=BATCH,
+        views=VIEWS,
         seed=SEED,
     )
     frozen_times, quick_times, feature_times, others = [], [], [], []

@@ -91,8 +91,9 @@ class TrainConfig(DataConfig):
     """Stages of resnet50 that are trained with its head at a tenth of the rate, from the last: 0 to 4. At 0, the frozen
     network judges each image once and the head learns from that."""
 
-    views: int = 4
-    """Variations of each image that a frozen resnet50 judges; the first is the image as it is."""
+    views: int = 2
+    """Variations of each image that a frozen resnet50 judges; the first is the image as it is. Each costs as much as an
+    epoch through it; in bfloat16, half of that."""
 
     epochs: int = 20
     """Most passes over the training images."""
