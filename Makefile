@@ -41,7 +41,7 @@ ablation: .venv/.installed ## measure what each part of training, generator and 
 	$(ALL) -m bench.ablation --out docs
 	$(ALL) -m bench.findings --out docs
 
-model: .venv/.installed ## make the bundled model again from nothing (about 50 minutes; goes on where it was)
+model: .venv/.installed ## train a model from nothing as the bundled one was (about 50 minutes; goes on where it was)
 	sh models/make_default.sh $(ALL)
 
 proto: .venv/.installed ## generate the stubs from proto/stroke.proto

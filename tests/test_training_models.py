@@ -116,5 +116,5 @@ def test_preprocessing_is_that_of_keras(resnet50: Any, tmp_path: Path) -> None:
     load_published(ours, tmp_path / "notop.h5", BACKBONES["resnet50"])
     images = make_images(1).astype(np.float32)
     expected = np.asarray(theirs(keras.applications.resnet.preprocess_input(images.copy())))
-    features = np.asarray(keras.Model(ours.inputs, ours.get_layer(FEATURES).output)(images))
+    features = np.asarray(keras.Model(ours.inputs[0], ours.get_layer(FEATURES).output)(images))
     assert np.allclose(features, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())

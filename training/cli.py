@@ -45,7 +45,7 @@ EVALUATE_EPILOG = """examples:
   python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
       --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
 """
-CARD_EPILOG = """example:
+CARD_EPILOG = """examples:
   python -m training card runs/first --facts facts.json
 
 FILE is a JSON object of texts, for example {"population": "82 people, one site", "contact": "..."}; keys:
