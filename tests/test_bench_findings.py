@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
-from bench.findings import Pair, draw_pair, find_key, find_slices, judge_pairs, main
+from bench.findings import Pair, draw_pair, find_key, find_slices, judge_pairs, main, render_findings
 from server.runtime import load_model
 from tests.fakes import ROOT
 from training.patient import Patient
@@ -54,3 +55,11 @@ def test_page_names_model_and_parts(tmp_path: Path) -> None:
     assert load_model(MODEL, precision="fp32").digest[:12] in page
     assert "| `jpeg` |" in page
     assert "| `table` |" in page
+
+
+def test_committed_page_is_of_the_bundled_model() -> None:
+    """The page is what its figures say, and they are of the model that is here."""
+    document = json.loads((ROOT / "docs" / "findings.json").read_text("utf-8"))
+
+    assert document["digest"] == load_model(MODEL, precision="fp32").digest
+    assert render_findings(document) == (ROOT / "docs" / "findings.md").read_text("utf-8")
