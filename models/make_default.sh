@@ -1,11 +1,11 @@
 #!/bin/sh
 # Trains a model from nothing as the bundled one was, on slices of today's generator: slices, training, model card,
-# conversion. About 50 minutes on two processors with AMX (mixed_bfloat16); on processors without it, take float32 and some
-# hours. What was stopped goes on.
+# conversion. About 50 minutes on two processors with AMX (mixed_bfloat16); on processors without it, take float32 and
+# some hours. What was stopped goes on.
 #
-# Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/1). COUNT and EPOCHS make a smaller
-# one, WORK says where the slices and the run go. The fp32 model is there before the INT8 variant is tried, which is
-# calibrated and judged on synthetic slices that training has not seen; INT8= tries none.
+# Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/1). COUNT and EPOCHS make another
+# one, in a folder of its own unless WORK says where slices and run go. The fp32 model is there before the INT8 variant is
+# tried, which is calibrated and judged on synthetic slices that training has not seen; INT8= tries none.
 #
 # The weights in models/stroke-cnn are those that this script made at the revision which their spec names; see
 # docs/results.md for why they are not newer.
@@ -13,9 +13,10 @@ set -eu
 python=${1:-python}
 out=${2:-build/models/stroke-cnn/1}
 count=${COUNT:-20000}
-work=${WORK:-build/default}
+epochs=${EPOCHS:-8}
+work=${WORK:-build/default-$count-$epochs}
 [ -d "$work/phantom" ] || "$python" -m training phantom --out "$work/phantom" --count "$count" --seed 7
-"$python" -m training --data "$work/phantom" --out "$work/run" --resume --one-image-per-patient --epochs "${EPOCHS:-8}" \
+"$python" -m training --data "$work/phantom" --out "$work/run" --resume --one-image-per-patient --epochs "$epochs" \
     --learning-rate 1e-3 --augment head-ct --validation 0.06 --test 0.06 --seed 7 --precision mixed_bfloat16 \
     --operating-point sensitivity=0.95 --notes \
     "Demonstration, not a diagnosis: trained on synthetic slices alone (python -m training phantom --count $count --seed 7)."
