@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from client._client import StrokeClient
+    from client._config import KeepAliveConfig, RetryConfig, TLSConfig
     from client._errors import (
         AuthenticationError,
         ClientClosedError,
@@ -32,33 +33,40 @@ if TYPE_CHECKING:
         ServerUnavailableError,
         StrokeClientError,
     )
-    from client._types import ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
+    from client._types import HealthStatus, ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
 
 __all__ = [
     "AuthenticationError",
     "ClientClosedError",
     "DeadlineExceededError",
+    "HealthStatus",
     "ImageReadError",
     "ImageTooLargeError",
     "ImageWarning",
     "IntegrityError",
     "InvalidImageError",
     "InvalidRequestError",
+    "KeepAliveConfig",
     "ModelInfo",
     "ModelNotFoundError",
     "OverloadedError",
     "Prediction",
     "PredictionFailure",
+    "RetryConfig",
     "ServerError",
     "ServerUnavailableError",
     "StrokeClient",
     "StrokeClientError",
+    "TLSConfig",
     "Timings",
 ]
 
 _HOMES = {
     "StrokeClient": "client._client",
-    **dict.fromkeys(("ImageWarning", "ModelInfo", "Prediction", "PredictionFailure", "Timings"), "client._types"),
+    **dict.fromkeys(("KeepAliveConfig", "RetryConfig", "TLSConfig"), "client._config"),
+    **dict.fromkeys(
+        ("HealthStatus", "ImageWarning", "ModelInfo", "Prediction", "PredictionFailure", "Timings"), "client._types"
+    ),
 }
 """Modules of the public names that are not errors."""
 

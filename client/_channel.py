@@ -1,104 +1,122 @@
-"""The connection: channel options, and the one place where a unary call is made and its failure translated."""
+"""The connection: channel options and credentials, the same for the blocking and the asynchronous client."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, TypeVar
+import os
+from typing import Any
 
 import grpc
 
-from client._errors import StrokeClientError, error_from_closed, error_from_rpc
+from client._config import ClientConfig, Pem, RetryConfig, TLSConfig
 
 SERVICE = "stroke.v1.StrokeService"
 
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
 
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": SERVICE, "method": method} for method in ("Predict", "GetModel", "ListModels")],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                # CANCELLED is what gRPC sends for calls that cross the GOAWAY of a server that stops gracefully
-                # (github.com/grpc/grpc/issues/24237). All calls are pure, so sending twice does no harm.
-                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-            },
-        }
-    ],
-    # Half of the tokens may go before retries pause: enough for the restart of a server under 32 concurrent calls,
-    # little enough that a dead server is not flooded.
-    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
-}
-
-_OPTIONS = (
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # gRPC's own limit of 4 MiB is below the images that a server may be set to accept; it knows its limits best.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # gRPC's defaults (1 s to 120 s) are for the internet; on a local network a restarted server is back within seconds.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the time that one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    # The server stands in the same house: images of patients do not go through the proxy that http_proxy names.
-    ("grpc.enable_http_proxy", 0),
-)
-
-
-def make_channel(target: str) -> grpc.Channel:
-    """Returns a channel to ``target``; it connects at the first call, and the caller closes it."""
-    return grpc.insecure_channel(target, options=_OPTIONS)
-
-
-def call_unary(
-    method: Callable[..., _Response], request: _Request, *, timeout: float, target: str, request_id: str | None = None
-) -> _Response:
-    """Makes one unary call.
+def make_channel(config: ClientConfig, module: Any = grpc) -> Any:
+    """Returns a channel; it connects at the first call, and the caller closes it.
 
     Args:
-        method: a callable of the stub.
-        request: its message.
-        timeout: deadline in seconds, retries included.
-        target: address of the server, for messages.
-        request_id: id of the request, for the error.
+        config: where to, and how.
+        module: ``grpc`` or ``grpc.aio``, whose functions have the same form.
 
     Raises:
-        StrokeClientError: whatever goes wrong.
+        ValueError: a certificate or key cannot be read.
     """
-    failure: StrokeClientError
+    # A list whose names are not known is left to gRPC as it is: its own error says so at the first call.
     try:
-        return method(request, timeout=timeout)
-    except grpc.RpcError as error:
-        failure = error_from_rpc(error, target=target, request_id=request_id)
-    except ValueError:  # how grpc says that the channel is closed
-        failure = error_from_closed(target)
-    raise failure
+        target = config.address.resolve()
+    except OSError:
+        target = "dns:///" + config.address.text
+    options = channel_options(config)
+    if config.tls is None:
+        return module.insecure_channel(target, options=options)
+    return module.secure_channel(target, channel_credentials(config.tls), options=options)
 
 
-def health_check(channel: grpc.Channel) -> Any:
-    """Returns the callable of grpc.health.v1 ``Check``: service name in, ``SERVING`` and other states as int out.
+def channel_credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
+    """Returns what gRPC needs for TLS.
 
-    Written by hand because its messages have one field each and the package that holds them (grpcio-health-checking)
-    is not worth a dependency: HealthCheckRequest {string service = 1}, HealthCheckResponse {enum status = 1}.
+    Raises:
+        ValueError: a certificate or key cannot be read.
     """
-    return channel.unary_unary(
-        "/grpc.health.v1.Health/Check",
-        request_serializer=_serialize_service,
-        response_deserializer=_parse_health_status,
+    return grpc.ssl_channel_credentials(
+        root_certificates=None if tls.ca is None else read_pem(tls.ca, "CA certificate"),
+        private_key=None if tls.key is None else read_pem(tls.key, "private key"),
+        certificate_chain=None if tls.certificate is None else read_pem(tls.certificate, "client certificate"),
     )
 
 
-HEALTH_SERVING = 1
+def read_pem(pem: Pem, what: str) -> bytes:
+    """Returns the content of a PEM file; bytes are taken as they are.
+
+    Raises:
+        ValueError: it cannot be read or is no PEM; the message names ``what`` and the file, never the content.
+    """
+    name, data = "", b""
+    if isinstance(pem, bytes):
+        data = pem
+    else:
+        name = f" {os.fspath(pem)}"
+        try:
+            with open(pem, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise ValueError(f"the {what}{name} cannot be read: {error.strerror}") from None
+    if b"-----BEGIN " not in data:
+        raise ValueError(f"the {what}{name} is not in PEM form (it must hold a line -----BEGIN ...-----)")
+    return data
 
 
-def _serialize_service(service: str) -> bytes:
-    name = service.encode("ascii")
-    return bytes([0x0A, len(name)]) + name  # tag of field 1 (bytes), length below 128, content
+def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
+    """Returns gRPC's channel arguments for these settings."""
+    options: list[tuple[str, str | int]] = [
+        ("grpc.service_config", json.dumps(service_config(config.retry, balanced=config.address.is_balanced))),
+        # gRPC's own limit of 4 MiB is below the images that a server may be set to accept; it knows its limits best.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        # gRPC's defaults (1 s to 120 s) are for the internet; on a local network a restarted server is back in seconds.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the time that one attempt to connect may take
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.keepalive_time_ms", round(1000 * config.keep_alive.interval)),
+        ("grpc.keepalive_timeout_ms", round(1000 * config.keep_alive.timeout)),
+        # Between calls, too, and for as long as it takes: by default gRPC stops after two pings without data.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # The server stands in the same house: images of patients do not go through the proxy that http_proxy names.
+        ("grpc.enable_http_proxy", 0),
+    ]
+    if config.tls is not None and config.tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", config.tls.server_name))
+        options.append(("grpc.default_authority", config.tls.server_name))
+    elif config.tls is not None and len(config.address.hosts) > 1:
+        # The list goes to gRPC as numbers; its certificates hold the name. It is one: ClientConfig sees to it.
+        options.append(("grpc.ssl_target_name_override", config.address.hosts[0][0]))
+    return options
 
 
-def _parse_health_status(data: bytes) -> int:
-    return data[1] if len(data) > 1 and data[0] == 0x08 else 0  # tag of field 1 (varint); absent is 0, UNKNOWN
+def service_config(retry: RetryConfig, *, balanced: bool) -> dict[str, Any]:
+    """Returns gRPC's service config: what is repeated and, for several servers, how they take turns."""
+    config: dict[str, Any] = {}
+    if retry.max_attempts > 1:
+        config["methodConfig"] = [
+            {
+                "name": [{"service": SERVICE, "method": method} for method in ("Predict", "GetModel", "ListModels")],
+                "retryPolicy": {
+                    "maxAttempts": retry.max_attempts,
+                    "initialBackoff": f"{retry.initial_backoff:.9f}s",
+                    "maxBackoff": f"{retry.max_backoff:.9f}s",
+                    "backoffMultiplier": retry.backoff_multiplier,
+                    # CANCELLED is what gRPC sends for calls that cross the GOAWAY of a server that stops gracefully
+                    # (github.com/grpc/grpc/issues/24237).
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+                },
+            }
+        ]
+        config["retryThrottling"] = {"maxTokens": retry.throttle_tokens, "tokenRatio": 0.1}
+    if balanced:
+        config["loadBalancingConfig"] = [{"round_robin": {}}]
+        # A box that says NOT_SERVING (it loads, it stops) is left out until it says SERVING again.
+        config["healthCheckConfig"] = {"serviceName": SERVICE}
+    return config

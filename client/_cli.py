@@ -8,7 +8,7 @@ import os
 import sys
 from contextlib import closing
 
-from client._config import DEFAULT_TARGET, DEFAULT_TIMEOUT, check_timeout, complete_target
+from client._connection import Connection, add_connection_flags, read_connection
 from client._listing import list_images
 
 EXIT_ANSWERED = 0
@@ -36,24 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG file, folder of them, or - for stdin")
-    parser.add_argument(
-        "--server",
-        type=_parse_server,
-        # A string default goes through `type`, too, so that a wrong STROKE_SERVER is wrong usage.
-        default=os.environ.get("STROKE_SERVER") or DEFAULT_TARGET,
-        metavar="HOST:PORT",
-        help=f"address of the server (environment: STROKE_SERVER; default: {DEFAULT_TARGET})",
-    )
+    add_connection_flags(parser)
     parser.add_argument("--model", default="", metavar="NAME", help="model that judges (default: the server's)")
     parser.add_argument("--model-version", default="", metavar="V", help="its version (default: the server's)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of text")
-    parser.add_argument(
-        "--timeout",
-        type=_parse_timeout,
-        default=DEFAULT_TIMEOUT,
-        metavar="S",
-        help=f"seconds that one image may take (default: {DEFAULT_TIMEOUT:g})",
-    )
     parser.add_argument("--recursive", action="store_true", help="also take what lies below the folders")
     return parser
 
@@ -68,9 +54,11 @@ def main(argv: list[str] | None = None) -> int:
         # File names need not fit the terminal's encoding.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    connection = read_connection(parser, arguments)
     try:
-        return run(arguments)
+        return run(arguments, connection)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
@@ -81,11 +69,10 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_FAILED
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, connection: Connection) -> int:
     """Sends the images, prints what comes back and returns the exit status."""
     # What gRPC's core has to say goes to stderr, where a script expects one line per failed image.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from client._client import StrokeClient
     from client._errors import ImageReadError, StrokeClientError
     from client._report import Report, escape
     from client._types import Prediction
@@ -95,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     fault = None
     try:
         with (
-            StrokeClient(arguments.server, timeout=arguments.timeout) as client,
+            connection.open_client() as client,
             closing(
                 client.predict_many(
                     (entry.image for entry in listed if entry.image is not None),
@@ -121,17 +108,3 @@ def run(arguments: argparse.Namespace) -> int:
     if fault is not None:
         print(escape(f"error: {fault}"), file=sys.stderr)
     return EXIT_FAILED if fault is not None or report.failed else EXIT_ANSWERED
-
-
-def _parse_server(text: str) -> str:
-    try:
-        return complete_target(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _parse_timeout(text: str) -> float:
-    try:
-        return check_timeout(float(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds") from None

@@ -3,61 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
+from typing import TypeVar
 
 import grpc
 
-from client._channel import HEALTH_SERVING, SERVICE, call_unary, health_check, make_channel
-from client._config import (
-    DEFAULT_IN_FLIGHT,
-    DEFAULT_MAX_IMAGE_BYTES,
-    DEFAULT_TARGET,
-    DEFAULT_TIMEOUT,
-    ClientConfig,
-    check_timeout,
-)
+from client._channel import SERVICE
+from client._config import DEFAULT_IN_FLIGHT
+from client._core import ClientCore
 from client._errors import ServerUnavailableError, StrokeClientError, error_from_closed
 from client._exchange import build_request, check_text, describe_source, read_answer, read_image
 from client._stream import StreamRun
-from client._types import ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
-from proto import stroke_pb2, stroke_pb2_grpc
+from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
+from proto import stroke_pb2
+
+_Response = TypeVar("_Response")
 
 _NOT_READY_CODES = {"UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "NOT_FOUND"}
 """Codes of a health check that may pass by themselves; NOT_FOUND: the service is not registered yet."""
 
 
-class StrokeClient:
-    """A connection to one server; use it in a ``with`` statement. Methods may be called from several threads.
-
-    It connects at the first call, and again by itself when the connection breaks. Calls that a restarting server
-    drops are repeated within their timeout, because judging an image twice does no harm.
-
-    Args:
-        target: address of the server, ``HOST:PORT``; without a port 50051 is meant.
-        timeout: seconds that a call may take, repetitions included, unless the call states its own; > 0.
-        max_image_bytes: images with more bytes are refused before they are sent. The server's own limit is lower.
-        channel: a ``grpc.Channel`` to use instead of a new one, for example with TLS. Its owner closes it; ``target``
-            then only names the server in messages.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
-
-    def __init__(
-        self,
-        target: str = DEFAULT_TARGET,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES,
-        channel: grpc.Channel | None = None,
-    ) -> None:
-        self._config = ClientConfig(target, timeout, max_image_bytes)
-        self._owned_channel = make_channel(self._config.target) if channel is None else None
-        self._channel = self._owned_channel if channel is None else channel
-        self._stub = stroke_pb2_grpc.StrokeServiceStub(self._channel)
-        self._check_health = health_check(self._channel)
-        self._closed = False
+class StrokeClient(ClientCore):
+    """Blocking client; use it in a ``with`` statement. Methods may be called from several threads."""
 
     def __enter__(self) -> StrokeClient:
         return self
@@ -101,14 +69,11 @@ class StrokeClient:
             ValueError: ``timeout`` is not a positive, finite number.
             TypeError: ``image`` is nothing that can be read.
         """
-        timeout = self._ready(timeout)
+        timeout = self._settle_timeout(timeout)
         source = describe_source(image)
         data = read_image(image, self._config.max_image_bytes)
         request = build_request(data, model=model, version=version, request_id=request_id)
-        response = call_unary(
-            self._stub.Predict, request, timeout=timeout, target=self._config.target, request_id=request.id
-        )
-        return read_answer(response, request, source)
+        return read_answer(self._call(self._stub.Predict, request, timeout, request.id), request, source)
 
     def predict_many(
         self,
@@ -138,7 +103,7 @@ class StrokeClient:
             ValueError: ``timeout`` or ``in_flight`` is out of range.
             TypeError: ``images`` is one image, or one of them is nothing that can be read.
         """
-        timeout = self._ready(timeout)
+        timeout = self._settle_timeout(timeout)
         if in_flight < 1:
             raise ValueError(f"in_flight must be at least 1, not {in_flight}")
         if isinstance(images, str | bytes | bytearray | memoryview):
@@ -149,7 +114,11 @@ class StrokeClient:
             return build_request(data, model=model, version=version, request_id=None)
 
         run = StreamRun(
-            self._stub.PredictStream, load, timeout=timeout, in_flight=in_flight, target=self._config.target
+            lambda requests: self._stub.PredictStream(requests, metadata=self._metadata()),
+            load,
+            timeout=timeout,
+            in_flight=in_flight,
+            target=self._target,
         )
         return run.results(iter(images))
 
@@ -160,10 +129,10 @@ class StrokeClient:
             ModelNotFoundError: no such model or version is served.
             StrokeClientError: any other failure.
         """
-        timeout = self._ready(timeout)
+        timeout = self._settle_timeout(timeout)
         check_text(name, version)
         request = stroke_pb2.GetModelRequest(model_name=name, model_version=version)
-        return model_from_proto(call_unary(self._stub.GetModel, request, timeout=timeout, target=self._config.target))
+        return model_from_proto(self._call(self._stub.GetModel, request, timeout))
 
     def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """Describes all served models, ordered by name, then version.
@@ -171,10 +140,18 @@ class StrokeClient:
         Raises:
             StrokeClientError: the server could not be asked.
         """
-        request = stroke_pb2.ListModelsRequest()
-        timeout = self._ready(timeout)
-        response = call_unary(self._stub.ListModels, request, timeout=timeout, target=self._config.target)
+        timeout = self._settle_timeout(timeout)
+        response = self._call(self._stub.ListModels, stroke_pb2.ListModelsRequest(), timeout)
         return [model_from_proto(model) for model in response.models]
+
+    def check_health(self, *, timeout: float | None = None) -> HealthStatus:
+        """Asks the server whether it serves (grpc.health.v1).
+
+        Raises:
+            StrokeClientError: the server could not be asked.
+        """
+        status: HealthStatus = self._call(self._health, SERVICE, self._settle_timeout(timeout))
+        return status
 
     def wait_until_ready(self, timeout: float = 30.0) -> None:
         """Returns as soon as the server has loaded its models and answers.
@@ -186,18 +163,17 @@ class StrokeClient:
             ServerUnavailableError: no server answered, or it was not ready in time (SERVER_NOT_READY).
             StrokeClientError: the server answered something that waiting does not change.
         """
-        deadline = time.monotonic() + self._ready(timeout)
+        deadline = time.monotonic() + self._settle_timeout(timeout)
         pause = 0.02
         while True:
             # One check must not use up the whole time: a server that hangs may be replaced by one that does not.
             left = max(deadline - time.monotonic(), 0.05)
             failure: StrokeClientError = ServerUnavailableError(
-                f"the server at {self._config.target} was not ready after {timeout:g} s: see its log, or wait longer",
+                f"the server at {self._target} was not ready after {timeout:g} s: see its log, or wait longer",
                 "SERVER_NOT_READY",
             )
             try:
-                status = call_unary(self._check_health, SERVICE, timeout=min(left, 2.0), target=self._config.target)
-                if status == HEALTH_SERVING:
+                if self.check_health(timeout=min(left, 2.0)) is HealthStatus.SERVING:
                     return
             except StrokeClientError as error:
                 if error.code not in _NOT_READY_CODES:
@@ -209,8 +185,20 @@ class StrokeClient:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
 
-    def _ready(self, timeout: float | None) -> float:
-        """Returns the timeout that holds for a call, in seconds, after checking that a call can be made."""
-        if self._closed:
-            raise error_from_closed(self._config.target)
-        return self._config.timeout if timeout is None else check_timeout(timeout)
+    def _call(
+        self,
+        method: Callable[..., _Response],
+        request: object,
+        timeout: float,
+        request_id: str | None = None,
+    ) -> _Response:
+        """Makes one unary call within ``timeout`` seconds, repetitions included."""
+        metadata = self._metadata()
+        failure: StrokeClientError
+        try:
+            return method(request, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            failure = self._translate(error, request_id)
+        except ValueError:  # how grpc says that the channel is closed
+            failure = error_from_closed(self._target)
+        raise failure

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+from client._address import Address, parse_address
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-DEFAULT_PORT = 50051
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MAX_IMAGE_BYTES = 64 * 1024 * 1024
 """Not the limit of the server, which is lower and which only the server knows: it keeps a wrong file (a video, a disk
@@ -16,30 +19,134 @@ image) from being read into memory and sent."""
 DEFAULT_IN_FLIGHT = 8
 """Enough to keep the workers of a small box busy while answers travel; each one holds an image in memory."""
 
+Pem: TypeAlias = str | os.PathLike[str] | bytes
+"""Certificates or a key in PEM form: the path of a file, or its content as bytes."""
 
-@dataclass(frozen=True)
+Token: TypeAlias = str | Callable[[], str]
+"""A bearer token, or what returns the one that holds now; it is asked before each call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLSConfig:
+    """How the connection is encrypted, and who proves what to whom. Files are read when the client is made.
+
+    Raises:
+        ValueError: a certificate without its key, or a key without its certificate.
+    """
+
+    ca: Pem | None = None
+    """Certificates of the authorities that may vouch for the server; None: the public ones that gRPC brings. The
+    own authority of a hospital has to be named here."""
+
+    certificate: Pem | None = None
+    """This client's certificate, its chain after it, for servers that ask for one (mutual TLS); needs ``key``."""
+
+    key: Pem | None = None
+    """Private key of ``certificate``, without a passphrase."""
+
+    server_name: str | None = None
+    """Name that the server's certificate must hold; None: the host of the address. Needed where a box is reached by
+    another name than its certificate's, and for a list of several hosts, whose certificates must all hold this one."""
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a client certificate and its key belong together: give both or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryConfig:
+    """How calls are repeated that a restarting or vanished server dropped (UNAVAILABLE, CANCELLED).
+
+    gRPC repeats them by itself, within the timeout of the call. All calls are pure, so sending twice does no harm.
+
+    Raises:
+        ValueError: a figure is out of range; the message names it.
+    """
+
+    max_attempts: int = 4
+    """Tries in all, in [1, 5]; 1 repeats nothing. gRPC allows no more than 5."""
+
+    initial_backoff: float = 0.2
+    """Seconds before the second try, > 0; spread by chance, so that clients do not come in step."""
+
+    max_backoff: float = 2.0
+    """Most seconds between two tries, >= ``initial_backoff``."""
+
+    backoff_multiplier: float = 2.0
+    """Growth of the pause from try to try, >= 1."""
+
+    throttle_tokens: int = 100
+    """In [1, 1000]. Each failed try takes a token, each good answer gives a tenth back; with half of them gone nothing
+    is repeated. Enough for the restart of a server under 32 calls, little enough that a dead one is not flooded."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_attempts <= 5:
+            raise ValueError(f"max_attempts must be in [1, 5], not {self.max_attempts}")
+        if not 0 < self.initial_backoff <= self.max_backoff < math.inf:
+            raise ValueError(
+                f"0 < initial_backoff <= max_backoff must hold, not {self.initial_backoff} and {self.max_backoff}"
+            )
+        if not 1 <= self.backoff_multiplier < math.inf:
+            raise ValueError(f"backoff_multiplier must be at least 1, not {self.backoff_multiplier}")
+        if not 1 <= self.throttle_tokens <= 1000:
+            raise ValueError(f"throttle_tokens must be in [1, 1000], not {self.throttle_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepAliveConfig:
+    """Pings that keep an idle connection alive in firewalls, and find one that is dead.
+
+    Hospital firewalls forget connections on which nothing passes, often after a few minutes, without telling anybody:
+    the next call would hang until its deadline.
+
+    Raises:
+        ValueError: a figure is out of range; the message names it.
+    """
+
+    interval: float = 30.0
+    """Seconds between two pings, >= 10: servers end connections that ping more often than they allow (gRPC's own
+    default is 300 s, a StrokeServe allows 15 s)."""
+
+    timeout: float = 10.0
+    """Seconds that the answer to a ping may take before the connection counts as dead; > 0."""
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.interval < math.inf:
+            raise ValueError(f"interval must be at least 10 s, not {self.interval}")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout must be more than 0 s, not {self.timeout}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClientConfig:
-    """Settings of one ``StrokeClient``.
+    """All settings of one client, checked.
 
     Raises:
         ValueError: a setting is out of range; the message names it.
     """
 
-    target: str = DEFAULT_TARGET
-    """Address of the server, ``HOST:PORT``; without a port 50051 is meant. gRPC's own forms, such as ``unix:/path``,
-    are left as they are."""
-
+    address: Address
     timeout: float = DEFAULT_TIMEOUT
-    """Seconds that one call, or one image of ``predict_many``, may take; > 0 and finite."""
-
+    tls: TLSConfig | None = None
+    token: Token | None = None
+    retry: RetryConfig = RetryConfig()
+    keep_alive: KeepAliveConfig = KeepAliveConfig()
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES
-    """Size above which an image is refused before it is sent, in bytes; > 0."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "target", complete_target(self.target))
         check_timeout(self.timeout)
         if self.max_image_bytes < 1:
             raise ValueError(f"max_image_bytes must be at least 1, not {self.max_image_bytes}")
+        if self.token is not None and self.tls is None and not self.address.is_local:
+            raise ValueError(
+                f"a token would travel in plain text to {self.address.text}: use TLS (tls=TLSConfig(...), --tls-ca)"
+            )
+        hosts = {host for host, _ in self.address.hosts}
+        if self.tls is not None and self.tls.server_name is None and len(hosts) > 1:
+            raise ValueError(
+                "TLS to a list of hosts needs the one name that all their certificates hold: "
+                "TLSConfig(server_name=...), --tls-name"
+            )
 
 
 def check_timeout(timeout: float) -> float:
@@ -49,20 +156,29 @@ def check_timeout(timeout: float) -> float:
     return timeout
 
 
-def complete_target(target: str) -> str:
-    """Returns ``target`` with a port, because gRPC would silently take 443.
+def make_config(
+    target: str,
+    *,
+    timeout: float,
+    tls: TLSConfig | bool | None,
+    token: Token | None,
+    retry: RetryConfig,
+    keep_alive: KeepAliveConfig,
+    max_image_bytes: int,
+) -> ClientConfig:
+    """Returns the settings that the arguments of a client mean.
 
     Raises:
-        ValueError: it is empty, or its port is none; gRPC would silently take a too large port modulo 65536.
+        ValueError: one of them is out of range.
     """
-    if not target or not target.isprintable() or " " in target:
-        raise ValueError(f"the server's address must have the form HOST:PORT, not {target!r}")
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:/\[\]]+)(?::(.*))?", target)
-    if match is None:  # unix:/path, dns:///host, ipv4:1.2.3.4:5: gRPC knows how to read them
-        return target
-    host, port = match.groups()
-    if port is None:
-        return f"{host}:{DEFAULT_PORT}"
-    if host not in ("unix", "dns") and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"the server's address {target!r} must end with a port between 1 and 65535")
-    return target
+    if isinstance(tls, bool):
+        tls = TLSConfig() if tls else None
+    return ClientConfig(
+        address=parse_address(target),
+        timeout=timeout,
+        tls=tls,
+        token=token,
+        retry=retry,
+        keep_alive=keep_alive,
+        max_image_bytes=max_image_bytes,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 if TYPE_CHECKING:
@@ -16,6 +17,18 @@ ImageInput: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
 Source: TypeAlias = str | os.PathLike[str]
 """Where an image came from: its path as it was given, ``<bytes>``, or the name of the file object."""
+
+
+class HealthStatus(StrEnum):
+    """What a server says of itself (grpc.health.v1). Compares equal to its name."""
+
+    UNKNOWN = "UNKNOWN"
+    SERVING = "SERVING"
+    NOT_SERVING = "NOT_SERVING"
+    """It starts or stops."""
+
+    SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
+    """It is no StrokeServe server."""
 
 
 @dataclass(frozen=True)

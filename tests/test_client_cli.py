@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from client._cli import build_parser, main
+from client._connection import read_connection
 from client._report import Progress, escape
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 
@@ -231,16 +232,18 @@ def test_wrong_usage_exits_with_two(arguments: list[str], capsys: pytest.Capture
     assert "error:" in capsys.readouterr().err
 
 
-def test_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_of_the_environment() -> None:
     """--server wins over STROKE_SERVER, which wins over the default; a wrong one is wrong usage."""
-    monkeypatch.delenv("STROKE_SERVER", raising=False)
-    assert build_parser().parse_args(["x"]).server == "127.0.0.1:50051"
-    monkeypatch.setenv("STROKE_SERVER", "box")
-    assert build_parser().parse_args(["x"]).server == "box:50051"
-    assert build_parser().parse_args(["x", "--server", "other:1"]).server == "other:1"
-    monkeypatch.setenv("STROKE_SERVER", "box:0")
+    parser = build_parser()
+
+    def read_server(*arguments: str, **environment: str) -> str:
+        return read_connection(parser, parser.parse_args(["x", *arguments]), environment).server
+
+    assert read_server() == "127.0.0.1:50051"
+    assert read_server(STROKE_SERVER="box") == "box:50051"
+    assert read_server("--server", "other:1", STROKE_SERVER="box") == "other:1"
     with pytest.raises(SystemExit):
-        build_parser().parse_args(["x"])
+        read_server(STROKE_SERVER="box:0")
 
 
 def test_names_and_messages_stay_on_their_line(

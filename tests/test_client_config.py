@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from client import StrokeClient
-from client._config import complete_target
+from client._address import parse_address
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from client._config import complete_target
 )
 def test_address_without_port_gets_the_default(given: str, meant: str) -> None:
     """A host alone means port 50051; gRPC's own forms are left alone."""
-    assert complete_target(given) == meant
+    assert parse_address(given).text == meant
 
 
 @pytest.mark.parametrize("target", ["", "box:", "box:x", "box:0", "box:65536", "box:500510", "a box:1", "box\n:1"])

@@ -1,0 +1,95 @@
+"""What the blocking and the asynchronous client share: settings, channel, requests, answers, and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from client._channel import make_channel
+from client._config import (
+    DEFAULT_MAX_IMAGE_BYTES,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT,
+    KeepAliveConfig,
+    RetryConfig,
+    TLSConfig,
+    Token,
+    check_timeout,
+    make_config,
+)
+from client._errors import StrokeClientError, error_from_closed, error_from_rpc
+from client._health import health_check
+from proto import stroke_pb2_grpc
+
+
+class ClientCore:
+    """A connection to one server or several; the clients add how they wait.
+
+    It connects at the first call, and again by itself when the connection breaks. Calls that a restarting server drops
+    are repeated within their timeout, because judging an image twice does no harm.
+
+    Args:
+        target: ``HOST:PORT``; without a port 50051 is meant. Several servers that take turns, those that are not
+            healthy left out: ``"a:50051,b:50051"``, or ``"dns:///boxes:50051"`` for all addresses of a name. A socket
+            of this machine: ``"unix:/run/stroke.sock"``.
+        timeout: seconds that a call may take, repetitions included, unless the call states its own; > 0.
+        tls: how to encrypt; True: with the public authorities; None or False: not at all.
+        token: bearer token for servers that ask for one, or what returns it (called before each call, so that it may
+            change); refused on a connection that others could read.
+        retry: how calls are repeated.
+        keep_alive: pings on an idle connection.
+        max_image_bytes: images with more bytes are refused before they are sent. The server's own limit is lower.
+        channel: a channel of gRPC to use instead of a new one (of ``grpc.aio`` for the asynchronous client). Its owner
+            closes it; ``target`` then only names the server in messages, and the connection's options are the owner's.
+
+    Raises:
+        ValueError: an argument is out of range, or a certificate cannot be read.
+    """
+
+    _grpc: Any = grpc
+    """The module whose channels the class uses."""
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: TLSConfig | bool | None = None,
+        token: Token | None = None,
+        retry: RetryConfig = RetryConfig(),  # noqa: B008  # frozen
+        keep_alive: KeepAliveConfig = KeepAliveConfig(),  # noqa: B008  # frozen
+        max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES,
+        channel: Any = None,
+    ) -> None:
+        self._config = make_config(
+            target,
+            timeout=timeout,
+            tls=tls,
+            token=token,
+            retry=retry,
+            keep_alive=keep_alive,
+            max_image_bytes=max_image_bytes,
+        )
+        self._target = self._config.address.text
+        self._owned_channel = make_channel(self._config, self._grpc) if channel is None else None
+        self._channel = self._owned_channel if channel is None else channel
+        self._stub = stroke_pb2_grpc.StrokeServiceStub(self._channel)
+        self._health = health_check(self._channel)
+        self._closed = False
+
+    def _settle_timeout(self, timeout: float | None) -> float:
+        """Returns the timeout that holds for a call, in seconds, after checking that a call can be made."""
+        if self._closed:
+            raise error_from_closed(self._target)
+        return self._config.timeout if timeout is None else check_timeout(timeout)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each call."""
+        token = self._config.token
+        if token is None:
+            return ()
+        return (("authorization", f"Bearer {token if isinstance(token, str) else token()}"),)
+
+    def _translate(self, error: grpc.RpcError, request_id: str | None = None) -> StrokeClientError:
+        return error_from_rpc(error, target=self._target, request_id=request_id)
