@@ -11,7 +11,7 @@ const options = { keepCase: true, enums: String, oneofs: false };
 const service = protoLoader.loadSync(path.join(PROTO, "stroke.proto"), options)["stroke.v1.StrokeService"];
 
 // JSON has bytes as base64.
-const withBytes = (message) => ("image" in message ? { ...message, image: Buffer.from(message.image, "base64") } : message);
+const withBytes = ({ image, ...rest }) => (image ? { ...rest, image: Buffer.from(image, "base64") } : rest);
 
 for (const [name, encode, decode] of [
   ["predict_request", service.Predict.requestSerialize, service.Predict.requestDeserialize],

@@ -1,6 +1,6 @@
 """Golden messages: ``python -m proto.golden`` writes them, each as ``NAME.bin`` (its bytes) and ``NAME.json``.
 
-Another language tests its stubs with them and needs no server; docs/integrate.md says how. They are examples of the API,
+Another language tests its stubs with them and needs no server: see docs/integrate.md. They are examples of the API,
 not of a model, so a new model changes nothing here. Every number in them is exact in binary: a reader may compare with
 ``==``.
 """
