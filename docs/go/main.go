@@ -39,8 +39,9 @@ const serviceConfig = `{
 func connect(address string) (*grpc.ClientConn, error) {
 	return grpc.NewClient(address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// With TLS, from google.golang.org/grpc/credentials: credentials.NewClientTLSFromFile("ca.pem", "")
-		// and with a certificate of one's own: credentials.NewTLS(&tls.Config{RootCAs: …, Certificates: …})
+		// With TLS, instead of insecure: credentials.NewClientTLSFromFile("ca.pem", "") returns it, or an error;
+		// and with a certificate of one's own: pair from tls.LoadX509KeyPair("client.pem", "client.key"), pool of the CA,
+		// and credentials.NewTLS(&tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}})
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{ // not more often: see docs/integrate.md
 			Time: 10 * time.Minute, Timeout: 10 * time.Second,

@@ -49,7 +49,7 @@ public final class StrokePredict {
                           "backoffMultiplier", 2.0,
                           "retryableStatusCodes", List.of("UNAVAILABLE", "CANCELLED")))));
 
-  private static ManagedChannel connect(String address) {
+  private static ManagedChannel connect(String address) throws IOException {
     return Grpc.newChannelBuilder(address, InsecureChannelCredentials.create())
         // With TLS, instead: TlsChannelCredentials.newBuilder().trustManager(new File("ca.pem")).build()
         // and with a certificate of one's own: .keyManager(new File("client.pem"), new File("client.key")) before build
@@ -117,24 +117,26 @@ public final class StrokePredict {
       return 2;
     }
     String subject = arguments[0];
-    ManagedChannel channel = connect(arguments[0]); // make one, and use it for all calls
     try {
-      if (!isReady(channel, arguments[0])) {
-        return 1;
+      ManagedChannel channel = connect(arguments[0]); // make one, and use it for all calls
+      try {
+        if (!isReady(channel, arguments[0])) {
+          return 1;
+        }
+        if (arguments.length == 2) {
+          subject = arguments[1];
+          predict(channel, arguments[1]);
+        }
+        return 0;
+      } finally {
+        channel.shutdownNow().awaitTermination(5, TimeUnit.SECONDS);
       }
-      if (arguments.length == 2) {
-        subject = arguments[1];
-        predict(channel, arguments[1]);
-      }
-      return 0;
     } catch (StatusRuntimeException error) {
       System.err.println(subject + ": " + describe(error));
       return 1;
     } catch (IOException | GeneralSecurityException error) {
       System.err.println(subject + ": " + error);
       return 1;
-    } finally {
-      channel.shutdownNow().awaitTermination(5, TimeUnit.SECONDS);
     }
   }
 
