@@ -224,6 +224,8 @@ def test_page_shows_the_golden_bytes() -> None:
     """The bytes that the page takes apart are those of the file."""
     data = (ROOT / "proto" / "golden" / "predict_request.bin").read_bytes()
 
-    for offset, text in re.findall(r"^    (\d+)  ((?:[0-9a-f]{2} )+)", PAGE, re.MULTILINE):
+    rows = re.findall(r"^ {4,6}(\d+)  ((?:[0-9a-f]{2} )+)", PAGE, re.MULTILINE)
+    assert len(rows) == 6
+    for offset, text in rows:
         assert data[int(offset) :].hex(" ").startswith(text.strip()), offset
     assert f"{len(data)} bytes" in PAGE

@@ -51,9 +51,7 @@ def build_messages() -> dict[str, Message]:
                     reason="IMAGE_UPSCALED",
                     message="The image is 32 x 32 pixels and was enlarged for the model, which adds no detail.",
                 ),
-                stroke_pb2.Warning(
-                    reason="IMAGE_BLANK", message="The image is blank: every pixel has the same value."
-                ),
+                stroke_pb2.Warning(reason="IMAGE_BLANK", message="The image is blank: every pixel has the same value."),
             ],
         ),
         "stream_error": stroke_pb2.PredictStreamResponse(
