@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-import pytest
-
 from server.config import ServerConfig, describe_default, environment_name_of, flag_of
 from server.manifest import INT8_FILE, read_manifest
 from server.processors import is_suited
@@ -136,22 +134,3 @@ def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-@pytest.mark.skipif(not shutil.which("node"), reason="Node.js is not here: the JavaScript example was not run")
-def test_javascript_reports_a_refusal(tmp_path: Path) -> None:
-    """Another language reads the reason from the trailing metadata."""
-    if not (ROOT / "docs" / "javascript" / "node_modules").exists():
-        run("npm ci --prefix docs/javascript", tmp_path)
-    (tmp_path / "text.png").write_text("not an image")
-    with serve(SERVERS[0], tmp_path):
-        result = subprocess.run(
-            ["node", "docs/javascript/predict.js", "127.0.0.1:50051", str(tmp_path / "text.png")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    assert result.returncode == 1
-    assert "[IMAGE_UNDECODABLE]" in result.stderr

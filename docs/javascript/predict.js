@@ -1,22 +1,99 @@
-// Classifies one image from JavaScript: node predict.js HOST:PORT scan.png
-// Everything it knows of the API comes from proto/stroke.proto; any other language with gRPC works the same way.
-const fs = require("fs");
-const path = require("path");
+// node predict.js HOST:PORT            asks whether the server is ready
+// node predict.js HOST:PORT scan.png   asks that, and then has one slice judged
+// Exit codes: 0 answered, 1 not ready or refused, 2 usage.
+// All it knows of the API is in proto/stroke.proto; docs/integrate.md explains it.
+const { createHash, randomUUID } = require("node:crypto");
+const fs = require("node:fs");
+const path = require("node:path");
 const grpc = require("@grpc/grpc-js");
 const protoLoader = require("@grpc/proto-loader");
 
-const [address, file] = process.argv.slice(2);
-const definition = protoLoader.loadSync(path.join(__dirname, "../../proto/stroke.proto"), { keepCase: true });
-const { StrokeService } = grpc.loadPackageDefinition(definition).stroke.v1;
+const SERVICE = "stroke.v1.StrokeService";
+const SERVICE_CONFIG = {
+  methodConfig: [
+    {
+      name: [{ service: SERVICE, method: "Predict" }],
+      retryPolicy: {
+        maxAttempts: 4,
+        initialBackoff: "0.2s",
+        maxBackoff: "2s",
+        backoffMultiplier: 2,
+        retryableStatusCodes: ["UNAVAILABLE", "CANCELLED"],
+      },
+    },
+  ],
+};
+const OPTIONS = {
+  "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
+  "grpc.keepalive_time_ms": 600_000, // not more often: see docs/integrate.md
+  "grpc.keepalive_timeout_ms": 10_000,
+  "grpc.enable_http_proxy": 0, // images of patients go straight to the server
+};
+const CREDENTIALS = grpc.credentials.createInsecure();
+// With TLS: grpc.credentials.createSsl(fs.readFileSync("ca.pem"))
+// and with a certificate of one's own: createSsl(ca, fs.readFileSync("client.key"), fs.readFileSync("client.pem"))
 
-const client = new StrokeService(address, grpc.credentials.createInsecure());
-const deadline = Date.now() + 10000;
-client.Predict({ image: fs.readFileSync(file) }, new grpc.Metadata(), { deadline }, (error, answer) => {
-  if (error) {
-    console.error(`${error.details} [${error.metadata.get("stroke-reason")}]`);
-    process.exitCode = 1;
-  } else {
-    console.log(`${answer.label} ${answer.confidence.toFixed(3)} (${answer.model_name} ${answer.model_version})`);
+const protos = [path.join(__dirname, "../../proto/stroke.proto"), path.join(__dirname, "health.proto")];
+const api = grpc.loadPackageDefinition(protoLoader.loadSync(protos, { keepCase: true, enums: String, defaults: true }));
+
+// One call with a deadline, which covers all attempts.
+function call(client, method, request, seconds) {
+  return new Promise((resolve, reject) => {
+    const deadline = Date.now() + 1000 * seconds;
+    client[method](request, new grpc.Metadata(), { deadline }, (error, answer) =>
+      error ? reject(error) : resolve(answer),
+    );
+  });
+}
+
+async function isReady(address) {
+  const client = new api.grpc.health.v1.Health(address, CREDENTIALS, OPTIONS);
+  try {
+    const { status } = await call(client, "Check", { service: SERVICE }, 2);
+    console.log(`${address}: ${status}`);
+    return status === "SERVING";
+  } finally {
+    client.close();
   }
-  client.close();
-});
+}
+
+async function predict(address, file) {
+  const image = fs.readFileSync(file);
+  const digest = createHash("sha256").update(image).digest("hex");
+  const request = { image, image_sha256: digest, id: randomUUID() };
+  const client = new api.stroke.v1.StrokeService(address, CREDENTIALS, OPTIONS); // make one, and use it for all calls
+  try {
+    const answer = await call(client, "Predict", request, 10);
+    if (answer.image_sha256 !== digest) throw new Error("the answer is about another image");
+    const model = `${answer.model_name} ${answer.model_version}, threshold ${answer.threshold.toFixed(3)}`;
+    console.log(`${file}: ${answer.label} ${answer.confidence.toFixed(3)} (${model}, id ${answer.id})`);
+    for (const warning of answer.warnings) console.log(`${file}: ${warning.reason}: ${warning.message}`);
+  } finally {
+    client.close();
+  }
+}
+
+// A refusal has its reason in the trailing metadata; without one, gRPC itself made the status.
+function describe(error) {
+  if (!error.metadata) return error.message;
+  const [reason] = error.metadata.get("stroke-reason");
+  return `${grpc.status[error.code]} [${reason ?? "no reason"}] ${error.details}`;
+}
+
+async function main([address, file, ...rest]) {
+  if (!address || rest.length) {
+    console.error("usage: node predict.js HOST:PORT [scan.png]");
+    return 2;
+  }
+  let subject = address;
+  try {
+    if (!(await isReady(address))) return 1;
+    if (file) await predict(address, (subject = file));
+    return 0;
+  } catch (error) {
+    console.error(`${subject}: ${describe(error)}`);
+    return 1;
+  }
+}
+
+main(process.argv.slice(2)).then((code) => (process.exitCode = code));

@@ -1,0 +1,5 @@
+import sys
+
+from proto.golden.messages import write_files
+
+sys.exit(write_files())
