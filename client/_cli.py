@@ -6,7 +6,9 @@ import argparse
 import io
 import os
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from importlib import import_module
 
 from client._connection import Connection, add_connection_flags, read_connection
 from client._listing import list_images
@@ -15,6 +17,15 @@ EXIT_ANSWERED = 0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended; argparse itself exits with 2 on wrong usage."""
+
+SUBCOMMANDS = {
+    "health": "client._health_command",
+    "models": "client._models_command",
+    "bench": "client._bench_command",
+    "completion": "client._completion",
+}
+"""First arguments that are no images, and the modules whose ``main`` gets what follows. A file of such a name is
+``./health``."""
 
 _EPILOG = """\
 examples:
@@ -35,7 +46,13 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG file, folder of them, or - for stdin")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="PNG or JPEG file, folder of them, or - for stdin")
+    parser.add_argument("--watch", metavar="DIR", help="classify what arrives in this folder, until Ctrl-C")
+    parser.add_argument("--move", action="store_true", help="with --watch: move files to done/ and failed/ in it")
+    parser.add_argument("--beside", action="store_true", help="with --watch: write FILE.json beside each image")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--csv", metavar="FILE", help="write results as a table (- for stdout)")
+    where.add_argument("--output", metavar="FILE", help="write results as JSON Lines")
     add_connection_flags(parser)
     parser.add_argument("--model", default="", metavar="NAME", help="model that judges (default: the server's)")
     parser.add_argument("--model-version", default="", metavar="V", help="its version (default: the server's)")
@@ -54,11 +71,12 @@ def main(argv: list[str] | None = None) -> int:
         # File names need not fit the terminal's encoding.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
-    connection = read_connection(parser, arguments)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        return run(arguments, connection)
+        if words and words[0] in SUBCOMMANDS:
+            command: Callable[[list[str]], int] = import_module(SUBCOMMANDS[words[0]]).main
+            return command(words[1:])
+        return _classify(words)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
@@ -67,6 +85,18 @@ def main(argv: list[str] | None = None) -> int:
         # Python writes what is still buffered when it exits, and would complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+
+
+def _classify(words: list[str]) -> int:
+    """Judges images, or what arrives in a folder, as ``words`` say; returns the exit status."""
+    parser = build_parser()
+    arguments = parser.parse_args(words)
+    connection = read_connection(parser, arguments)
+    if arguments.watch is not None:
+        from client._watch import watch
+
+        return watch(arguments, connection)
+    return run(arguments, connection)
 
 
 def run(arguments: argparse.Namespace, connection: Connection) -> int:
