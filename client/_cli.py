@@ -50,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--watch", metavar="DIR", help="classify what arrives in this folder, until Ctrl-C")
     parser.add_argument("--move", action="store_true", help="with --watch: move files to done/ and failed/ in it")
     parser.add_argument("--beside", action="store_true", help="with --watch: write FILE.json beside each image")
+    parser.add_argument(
+        "--settle", type=float, default=0.5, metavar="S", help="with --watch: seconds that a file must not have changed"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--csv", metavar="FILE", help="write results as a table (- for stdout)")
     where.add_argument("--output", metavar="FILE", help="write results as JSON Lines")
