@@ -7,14 +7,13 @@ import os
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from client._results import failure_to_json, prediction_to_json
 
 if TYPE_CHECKING:
     from client._errors import StrokeClientError
     from client._types import Prediction
-
-_DIGITS = 6
-"""Decimals of probabilities in JSON: float32 has no more to say."""
 
 _REDRAW_SECONDS = 0.1
 _ERASE_LINE = "\r\x1b[K"
@@ -117,28 +116,3 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def prediction_to_json(name: str, prediction: Prediction) -> dict[str, Any]:
-    return {
-        "file": name,
-        "label": prediction.label,
-        "confidence": round(prediction.confidence, _DIGITS),
-        "scores": {label: round(score, _DIGITS) for label, score in prediction.scores.items()},
-        "threshold": prediction.threshold,
-        "model": prediction.model,
-        "version": prediction.version,
-        "digest": prediction.digest,
-        "image_sha256": prediction.image_sha256,
-        "timings_ms": {
-            "decode": round(prediction.timings.decode_ms, 3),
-            "queue": round(prediction.timings.queue_ms, 3),
-            "inference": round(prediction.timings.inference_ms, 3),
-        },
-        "warnings": [{"reason": warning.reason, "message": warning.message} for warning in prediction.warnings],
-        "request_id": prediction.request_id,
-    }
-
-
-def failure_to_json(name: str, error: StrokeClientError) -> dict[str, Any]:
-    return {"file": name, "error": str(error), "reason": error.reason, "request_id": error.request_id}
