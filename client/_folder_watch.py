@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from client._config import DEFAULT_MAX_IMAGE_BYTES
+from client._errors import ImageReadError, ImageTooLargeError, StrokeClientError
 from client._image_end import has_image_end
 from client._listing import IMAGE_SUFFIXES
+from client._results import FileStamp
 
 SETTLE_SECONDS = 0.5
 """How long a file must not have changed before it is read."""
@@ -31,12 +33,16 @@ _RECHECKS = 500
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stamp:
-    """What changes when a file is written to."""
+    """What changes when a file is written to: its size in bytes, and the time of it in nanoseconds."""
 
     size: int
     mtime_ns: int
+
+    def to_file_stamp(self) -> FileStamp:
+        """The same as records have it."""
+        return FileStamp.from_times(self.size, self.mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,19 @@ class ArrivedImage:
     """What it was when it was read."""
 
     data: bytes = b""
-    """Its bytes; empty when ``fault`` says why there are none, and when it is larger than any image."""
+    """Its bytes; empty when ``fault`` says why there are none."""
 
     sha256: str = ""
     """SHA-256 of ``data``, 64 lower-case hexadecimal digits; empty without data."""
 
-    fault: str = ""
-    """Why it cannot be read, empty when it can."""
+    fault: StrokeClientError | None = None
+    """Why it cannot be read; None when it can."""
 
     judged: bool = False
     """True when these very bytes under this name have a result already."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Waiting:
     stamp: Stamp
     since: float
@@ -72,12 +78,16 @@ class _Waiting:
     """True once it was read in vain: it is read again when it has changed, or when patience with it has ended."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Judged:
     stamp: Stamp | None
-    """None: not known; the file is compared by its bytes."""
+    """The file when it was judged; None when it was another one than now."""
 
     sha256: str
+    """Empty when it is not known."""
+
+    skipped: bool
+    """True while the file is not looked at in each poll."""
 
 
 def is_image_name(name: str) -> bool:
@@ -94,9 +104,7 @@ class FolderWatch:
         patience: seconds for which a file that is no complete image must not have changed.
     """
 
-    def __init__(
-        self, folder: str, *, settle: float = SETTLE_SECONDS, patience: float = PATIENCE_SECONDS
-    ) -> None:
+    def __init__(self, folder: str, *, settle: float = SETTLE_SECONDS, patience: float = PATIENCE_SECONDS) -> None:
         self.folder = folder
         self.oddities: list[str] = []
         """Names found by the last poll that look like images and are links, folders or devices: left alone."""
@@ -109,8 +117,13 @@ class FolderWatch:
 
     @property
     def waiting(self) -> int:
-        """Files that are not ready, or not marked as judged."""
-        return len(self._waiting)
+        """Files that are there and have no result."""
+        return len(self._waiting.keys() - self._judged.keys())
+
+    @property
+    def judged(self) -> int:
+        """Files that are there and have a result."""
+        return len(self._judged)
 
     def poll(self) -> list[str]:
         """Looks at the folder once and returns the names of files that have settled, oldest first.
@@ -130,7 +143,7 @@ class FolderWatch:
                 if not is_image_name(name):
                     continue
                 names.add(name)
-                if (judged := self._judged.get(name)) is not None and judged.stamp is not None:
+                if (judged := self._judged.get(name)) is not None and judged.skipped:
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)
@@ -165,42 +178,55 @@ class FolderWatch:
             return None
         except OSError as error:
             # It may belong to its writer alone until it is complete, as on Windows shares.
-            return None if patient else ArrivedImage(name, waiting.stamp, fault=error.strerror or str(error))
+            if patient:
+                return None
+            why = f"the image cannot be read: {error.strerror or error}"
+            return ArrivedImage(name, waiting.stamp, fault=ImageReadError(why, "IMAGE_UNREADABLE"))
         if stamp != waiting.stamp:
             self._waiting[name] = _Waiting(stamp, time.monotonic())
             return None
         if len(data) > max_bytes:
-            return ArrivedImage(name, stamp, fault=f"it has more than {max_bytes / 2**20:g} MiB: is it the right file?")
+            why = f"the image has more than {max_bytes / 2**20:g} MiB: is this the right file?"
+            return ArrivedImage(name, stamp, fault=ImageTooLargeError(why, "IMAGE_TOO_LARGE"))
         if has_image_end(data) is False and patient:
             return None
         waiting.put_off = False  # so that it is returned again when nobody can judge it now
         sha256 = hashlib.sha256(data).hexdigest()
         judged = self._judged.get(name)
-        return ArrivedImage(name, stamp, data, sha256, judged=judged is not None and judged.sha256 == sha256)
+        same = judged is not None and (judged.stamp == stamp or judged.sha256 == sha256)
+        return ArrivedImage(name, stamp, data, sha256, judged=same)
 
     def mark_judged(self, image: ArrivedImage) -> None:
         """Says that an image has its result: it is not returned again unless its bytes change."""
         self._waiting.pop(image.name, None)
-        self._judged[image.name] = _Judged(image.stamp, image.sha256)
+        self._judged[image.name] = _Judged(image.stamp, image.sha256, skipped=True)
 
-    def adopt_result(self, name: str, sha256: str, written_ns: int, *, keep: bool) -> None:
-        """Says that a file has a result from an earlier run.
+    def forget(self, name: str) -> None:
+        """Says that a file has left the folder: another one of its name is a new one, whatever its bytes."""
+        self._waiting.pop(name, None)
+        self._judged.pop(name, None)
+
+    def adopt_result(self, name: str, sha256: str, file_stamp: FileStamp | None, *, finished: bool) -> bool:
+        """Says that a file has a result from an earlier run; returns False when the last poll has not seen the file.
 
         Args:
             name: its name.
             sha256: what was judged; empty when that is not known.
-            written_ns: when the result was written, in nanoseconds of the Unix clock. A file that was changed later
-                is read and compared.
-            keep: False when even an unchanged file is to be returned by ``read``, as ``judged``.
+            file_stamp: the file that was judged. One that is another now is read, and judged when its bytes differ.
+            finished: False when even an unchanged file is to be returned by ``read``, as ``judged``.
         """
-        stamp = None
+        if name not in self._waiting and name not in self._judged:  # a long file of results names many that are gone
+            return False
         try:
             status = os.stat(os.path.join(self.folder, name), follow_symlinks=False)
         except OSError:
-            return
-        if keep and status.st_mtime_ns <= written_ns:
-            stamp = Stamp(status.st_size, status.st_mtime_ns)
-        self._judged[name] = _Judged(stamp, sha256)
+            return False
+        stamp = Stamp(status.st_size, status.st_mtime_ns)
+        same = stamp.to_file_stamp() == file_stamp
+        self._judged[name] = _Judged(stamp if same else None, sha256, skipped=same and finished)
+        if same and finished:
+            self._waiting.pop(name, None)
+        return True
 
     def _has_settled(self, name: str, stamp: Stamp, now: float) -> bool:
         waiting = self._waiting.get(name)
@@ -217,14 +243,13 @@ class FolderWatch:
     def _recheck_judged(self) -> None:
         """Looks at some of the judged files; one that has changed waits like a new one."""
         for name in list(islice(self._judged, _RECHECKS)):
-            judged = self._judged.pop(name)  # to the end, so that all have their turn
-            self._judged[name] = judged
+            judged = self._judged[name] = self._judged.pop(name)  # to the end, so that all have their turn
             try:
                 status = os.stat(os.path.join(self.folder, name), follow_symlinks=False)
             except OSError:
                 continue
-            if judged.stamp is not None and judged.stamp != Stamp(status.st_size, status.st_mtime_ns):
-                judged.stamp = None
+            if judged.stamp != Stamp(status.st_size, status.st_mtime_ns):
+                judged.skipped = False
 
 
 def _read_whole(path: str, max_bytes: int) -> tuple[bytes, Stamp]:

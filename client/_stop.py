@@ -13,7 +13,7 @@ from typing import Any
 class StopSignals:
     """Takes SIGINT and SIGTERM while a ``with`` block lasts; the main thread alone may use it.
 
-    The first signal sets ``stopping`` and ends waiting; the second raises ``KeyboardInterrupt`` wherever the program is.
+    The first signal sets ``stopping`` and ends waiting; the second raises ``KeyboardInterrupt`` at any point.
     """
 
     def __init__(self) -> None:

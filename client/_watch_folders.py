@@ -11,10 +11,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from client._folder_watch import ArrivedImage
+from client._results import Fields, FileStamp
 
 DONE, FAILED = "done", "failed"
 RESULT_SUFFIX = ".json"
@@ -24,22 +25,31 @@ _TEMPORARY = ".strokeserve.tmp"
 
 @dataclass(frozen=True)
 class KnownResult:
-    """A result of an earlier run for a file that is still in the folder."""
+    """A result of an earlier run."""
 
     name: str
-    """The file's name."""
+    """The file's name in the folder."""
 
     sha256: str
     """SHA-256 of what was judged; empty when that was not recorded."""
 
-    written_ns: int
-    """When the result was written, in nanoseconds of the Unix clock."""
+    stamp: FileStamp | None
+    """The file that was judged; None when that was not recorded."""
 
     failed: bool
     """True when it says that the image was not judged."""
 
     path: str = ""
     """Where the image was to be moved to; empty when that is still open."""
+
+    @classmethod
+    def from_fields(cls, fields: Fields, path: str = "") -> KnownResult:
+        """Makes one of a record that was read again."""
+        stamp = None
+        if "file_bytes" in fields and "file_modified" in fields:
+            stamp = FileStamp(fields["file_bytes"], fields["file_modified"])
+        name = os.path.basename(fields["file"])
+        return cls(name, fields.get("image_sha256") or "", stamp, bool(fields.get("error")), path)
 
 
 class WatchFolders:
@@ -56,6 +66,11 @@ class WatchFolders:
         self._folder = folder
         self._beside = beside
         self._move = move
+
+    @property
+    def moves(self) -> bool:
+        """True when images leave the folder."""
+        return self._move
 
     def prepare(self) -> None:
         """Makes the folders that are needed, and finds out early whether they can be written to.
@@ -89,19 +104,15 @@ class WatchFolders:
                 if name == result_name or (name in names) == self._move:
                     continue
                 path = os.path.join(folder, result_name)
-                record = _read_result(path)
-                if record is not None:
-                    own_name = os.path.basename(str(record["file"]))
-                    sha256 = str(record.get("image_sha256") or "")
-                    target = os.path.join(folder, name) if self._move else ""
-                    yield KnownResult(own_name, sha256, os.stat(path).st_mtime_ns, "error" in record, target)
+                if (record := _read_result(path)) is not None:
+                    yield KnownResult.from_fields(record, os.path.join(folder, name) if self._move else "")
 
-    def store(self, image: ArrivedImage, record: dict[str, Any]) -> None:
+    def store(self, image: ArrivedImage, record: Fields) -> None:
         """Writes the result of an image and moves the image, as the settings say.
 
         Args:
             image: what was judged.
-            record: the result, for JSON; it has ``error`` when the image was not judged.
+            record: the result; it has ``error`` when the image was not judged.
 
         Raises:
             OSError: something cannot be written; the image is then still in its place.
@@ -112,8 +123,10 @@ class WatchFolders:
                 self._write_beside(os.path.join(self._folder, image.name), record)
             return
         target = os.path.join(self._folder, FAILED if failed else DONE)
+        with suppress(FileExistsError):  # as it does unless somebody has tidied up
+            os.mkdir(target)
         while True:
-            path = self._claim(target, image)
+            path = self._claim(target, image.name)
             if self._beside:
                 self._write_beside(path, record)
             try:
@@ -131,7 +144,7 @@ class WatchFolders:
         """
         if self._move:
             target = os.path.join(self._folder, FAILED if known.failed else DONE)
-            self._move_image(image.name, known.path or self._claim(target, image))
+            self._move_image(image.name, known.path or self._claim(target, image.name))
 
     def _targets(self) -> Iterable[str]:
         """The folders that results or images are put into."""
@@ -139,21 +152,18 @@ class WatchFolders:
             return [os.path.join(self._folder, DONE), os.path.join(self._folder, FAILED)]
         return [self._folder] if self._beside else []
 
-    def _claim(self, target: str, image: ArrivedImage) -> str:
-        """Returns a free path for an image: its name, or with the first free number that doubling steps find."""
+    def _claim(self, target: str, name: str) -> str:
+        """Returns a free path for an image: its own name, or with the first free number that doubling steps find."""
 
         def is_free(path: str) -> bool:
-            if os.path.lexists(path):
-                return _is_same_file(path, os.path.join(self._folder, image.name))
-            if not os.path.lexists(path + RESULT_SUFFIX):
-                return True
-            record = _read_result(path + RESULT_SUFFIX)  # of this very image, when a run was killed before it moved it
-            return record is not None and image.sha256 != "" and record.get("image_sha256") == image.sha256
+            if os.path.lexists(path):  # it may be this very file, when a run was killed between the two steps of moving
+                return _is_same_file(path, os.path.join(self._folder, name))
+            return not os.path.lexists(path + RESULT_SUFFIX)
 
-        stem, suffix = os.path.splitext(image.name)
+        stem, suffix = os.path.splitext(name)
 
         def number(count: int) -> str:
-            return os.path.join(target, f"{stem}-{count}{suffix}" if count else image.name)
+            return os.path.join(target, f"{stem}-{count}{suffix}" if count else name)
 
         if is_free(number(0)):
             return number(0)
@@ -168,7 +178,7 @@ class WatchFolders:
                 taken = middle
         return number(free)
 
-    def _write_beside(self, path: str, record: dict[str, Any]) -> None:
+    def _write_beside(self, path: str, record: Fields) -> None:
         final = path + RESULT_SUFFIX
         if os.path.lexists(final) and os.path.getsize(final) and _read_result(final) is None:
             raise FileExistsError(errno.EEXIST, "a file of this name is there and is no result", final)
@@ -181,7 +191,7 @@ class WatchFolders:
 
     def _move_image(self, name: str, path: str) -> None:
         source = os.path.join(self._folder, name)
-        if _is_same_file(source, path):  # a run was killed between the two steps of moving it
+        if _is_same_file(source, path):
             os.unlink(source)
             return
         try:
@@ -223,12 +233,13 @@ def _is_same_file(one: str, other: str) -> bool:
         return False
 
 
-def _read_result(path: str) -> dict[str, Any] | None:
+def _read_result(path: str) -> Fields | None:
     """Returns a result that this module wrote; None for anything else."""
     try:
         with open(path, encoding="ascii") as file:
             record = json.load(file)
     except (OSError, ValueError):
         return None
-    is_result = isinstance(record, dict) and "file" in record and ("label" in record or "error" in record)
-    return record if is_result else None
+    if isinstance(record, dict) and isinstance(record.get("file"), str) and ("label" in record or "error" in record):
+        return record
+    return None
