@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from client._address import parse_address
-from client._connection import Connection, add_connection_flags, read_connection, read_seconds
+from client._arguments import read_seconds
+from client._connection import Connection, add_connection_flags, read_connection
 
 _EPILOG = """\
 examples:
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--wait", type=read_seconds, metavar="S", help="seconds to wait until they serve (default: ask once)")
+    parser.add_argument("--wait", type=read_seconds, metavar="S", help="seconds to wait until they serve")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of text")
     add_connection_flags(parser)
     return parser
@@ -90,7 +91,7 @@ def list_servers(connection: Connection) -> Iterator[Connection]:
     if address.text.startswith("dns:///"):
         ((host, port),) = address.hosts
         found = {answer[4][0] for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-        name = connection.tls_name or (host if connection.uses_tls else "")
+        name = connection.tls_name or (host if connection.tls_ca or connection.tls_cert else "")
         for number in sorted(map(str, found)):
             server = f"[{number}]:{port}" if ":" in number else f"{number}:{port}"
             yield replace(connection, server=server, tls_name=name)
@@ -123,7 +124,7 @@ def ask(connection: Connection, wait: float | None) -> Answer:
 
 def format_answer(answer: Answer, margin: int, *, as_json: bool) -> str:
     """Returns the line for one server, whose address takes ``margin`` columns."""
-    from client._report import escape
+    from client._terminal import escape
 
     if as_json:
         fields = {"server": answer.server, "state": answer.state, "ms": round(answer.milliseconds, 3)}

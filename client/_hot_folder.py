@@ -21,10 +21,10 @@ from client._errors import (
     StrokeClientError,
 )
 from client._folder_watch import ArrivedImage, FolderWatch
-from client._report import escape
 from client._result_file import ResultFile
 from client._results import Record, ResultWriter, record_to_json
 from client._stop import StopSignals
+from client._terminal import escape
 from client._types import HealthStatus, Prediction
 from client._watch_folders import KnownResult, WatchFolders
 
@@ -81,9 +81,14 @@ class HotFolder:
         journal: ResultWriter | None,
     ) -> None:
         self._name: str = arguments.watch
-        self._options = {"model": arguments.model, "version": arguments.model_version}
+        self._options = {
+            "model": arguments.model,
+            "version": arguments.model_version,
+            "in_flight": arguments.in_flight,
+        }
         self._as_json: bool = arguments.json
-        self._quiet = arguments.csv == "-"
+        self._as_text = not arguments.json and arguments.csv != "-"
+        self._quiet: bool = arguments.quiet
         self._client = client
         self._signals = signals
         self._folders = folders
@@ -115,7 +120,7 @@ class HotFolder:
         except KeyboardInterrupt:
             pass
         finally:
-            self._say("", self._summary())
+            self._note("", self._summary())
         return self._signals.exit_status
 
     def _take_up(self) -> None:
@@ -129,7 +134,7 @@ class HotFolder:
             if self._folder.adopt_result(known.name, known.sha256, known.stamp, finished=kept) and not kept:
                 self._known[known.name] = known
         judged, waiting = self._folder.judged, self._folder.waiting
-        self._say("", f"watching {self._name}: {judged} images have results, {waiting} wait; Ctrl-C ends")
+        self._note("", f"watching {self._name}: {judged} images have results, {waiting} wait; Ctrl-C ends")
 
     def _poll(self) -> tuple[list[str], float]:
         """Returns the files to read, and the seconds until the folder is to be looked at again."""
@@ -145,7 +150,7 @@ class HotFolder:
 
     def _name_oddities(self) -> None:
         for name in self._folder.oddities:
-            self._say(name, "left alone: a link, a folder or a device, not a file")
+            self._note(name, "left alone: a link, a folder or a device, not a file")
 
     def _judge(self, names: list[str]) -> None:
         """Sends the files that are complete and deals with what comes back."""
@@ -208,10 +213,10 @@ class HotFolder:
             self._recover("the server answers again")
         if isinstance(outcome, Prediction):
             self._labels[outcome.label] += 1
-            if not self._as_json and not self._quiet:
+            if self._as_text:
                 self._print(f"{_now()}  {path}: {outcome}", sys.stdout)
             for warning in outcome.warnings:
-                self._say(image.name, f"warning: {warning.message}")
+                self._note(image.name, f"warning: {warning.message}")
         else:
             self._failed += 1
             self._say(image.name, f"error: {outcome}")
@@ -273,6 +278,11 @@ class HotFolder:
         if self._folder.waiting:
             parts.append(f"{self._folder.waiting} left for the next run")
         return f"{answered + self._failed} images in {hours} h {minutes:02} min: {', '.join(parts)}"
+
+    def _note(self, name: str, text: str) -> None:
+        """Says what --quiet leaves out."""
+        if not self._quiet:
+            self._say(name, text)
 
     def _say(self, name: str, text: str) -> None:
         """Prints a line about a file, or about the watch as a whole, on standard error."""

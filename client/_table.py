@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
-from unicodedata import combining, east_asian_width
+
+from client._terminal import Terminal, measure_width
 
 _GAP = "  "
 
 
 def terminal_width() -> int | None:
     """Returns the columns of the terminal on standard output; None where it is no terminal and lines may be long."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    terminal = Terminal(sys.stdout)
+    return terminal.columns if terminal.is_terminal else None
 
 
 def format_table(
@@ -28,14 +29,14 @@ def format_table(
         right: heads of the columns that are aligned to the right, as numbers are.
     """
     columns = list(zip(heads, *rows, strict=True))
-    widths = [max(map(text_width, column)) for column in columns]
+    widths = [max(map(measure_width, column)) for column in columns]
     if width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         return format_blocks(heads, rows)
     lines = []
     for row in (heads, *rows):
         cells = []
         for head, cell, cell_width in zip(heads, row, widths, strict=True):
-            padding = " " * (cell_width - text_width(cell))
+            padding = " " * (cell_width - measure_width(cell))
             cells.append(padding + cell if head in right else cell + padding)
         lines.append(_GAP.join(cells).rstrip())
     return "\n".join(lines)
@@ -43,15 +44,8 @@ def format_table(
 
 def format_blocks(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns each row as a block of lines ``head  cell``; empty cells are left out, blocks parted by empty lines."""
-    margin = max(map(text_width, heads))
+    margin = max(map(measure_width, heads))
     return "\n\n".join(
         "\n".join(f"{head:<{margin}}{_GAP}{cell}" for head, cell in zip(heads, row, strict=True) if cell)
         for row in rows
     )
-
-
-def text_width(text: str) -> int:
-    """Returns the columns that ``text`` takes on a terminal: two for wide characters, none for combining ones."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if combining(character) else 1 + (east_asian_width(character) in "WF") for character in text)

@@ -3,6 +3,7 @@
     Ctrl-C                   exit status 130, as for every run that is cut short
     SIGTERM                  exit status 0: how service managers end what has no end of its own
     no folder, a full disk   exit status 1
+    wrong usage              exit status 2; so is a folder or file of results that another run works on
 
 Whatever ends it, even ``kill -9``: started again, it goes on where it stopped.
 """
@@ -28,15 +29,13 @@ def watch(arguments: argparse.Namespace, connection: Connection) -> int:
 
     Args:
         arguments: ``watch`` (the folder), ``settle`` (seconds), ``move``, ``beside``, ``csv``, ``output``, ``model``,
-            ``model_version`` and ``json`` of the command line. Without ``csv`` and ``output``, results go beside the
+            ``model_version``, ``in_flight``, ``json`` and ``quiet`` of the command line. Without ``csv`` and ``output``, results go beside the
             images.
         connection: how the server is reached.
     """
-    # What gRPC's core has to say would mix with the lines about the images.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from client._hot_folder import HotFolder, WatchError
-    from client._report import escape
     from client._result_file import ResultFileError
+    from client._terminal import escape
     from client._watch_folders import WatchFolders
 
     folder = arguments.watch
@@ -54,7 +53,10 @@ def watch(arguments: argparse.Namespace, connection: Connection) -> int:
             finally:
                 if journal is not None:
                     journal.close()
-    except (WatchError, ResultFileError, ValueError) as error:
+    except (ResultFileError, ValueError) as error:  # a setting that cannot be used
+        print(escape(f"error: {error}"), file=sys.stderr)
+        return 2
+    except WatchError as error:
         print(escape(f"error: {error}"), file=sys.stderr)
     except OSError as error:
         if error.filename is None:  # of standard output

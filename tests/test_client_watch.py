@@ -435,7 +435,7 @@ def test_folder_that_vanishes_is_waited_for(server: FakeServer, hot: Path) -> No
 def test_second_watch_of_a_folder_is_refused(server: FakeServer, hot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two would judge each image twice."""
     with watching(hot, server.target):
-        assert main(["--watch", str(hot), "--server", server.target]) == 1
+        assert main(["--watch", str(hot), "--server", server.target]) == 2
 
     assert capsys.readouterr().err == f"error: another watch of {hot} is running: end it first\n"
 

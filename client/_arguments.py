@@ -1,0 +1,39 @@
+"""What several commands read from their arguments. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+
+def read_seconds(text: str) -> float:
+    """Returns a time of 0 s or more, for argparse."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not (seconds >= 0 and math.isfinite(seconds)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def read_counts(text: str) -> list[int]:
+    """Returns numbers of at least 1 that commas part, for argparse."""
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, or several with commas")
+    return counts
+
+
+def read_rates(text: str) -> list[float]:
+    """Returns numbers above 0 that commas part, for argparse."""
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = [0.0]
+    if not all(0 < rate < math.inf for rate in rates):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, or several with commas")
+    return rates
