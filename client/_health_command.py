@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from client._address import parse_address
 from client._arguments import read_seconds
+from client._cli import HelpFormatter
 from client._connection import Connection, add_connection_flags, read_connection
 
 _EPILOG = """\
@@ -22,7 +23,7 @@ examples:
   python -m client health --server a:50051,b:50051 --json
   python -m client health --wait 30 && python -m client scans/
 
-A HEALTHCHECK of Docker: CMD ["python", "-m", "client", "health", "--timeout", "3"]
+HEALTHCHECK of Docker: CMD ["python", "-m", "client", "health"]
 exit status: 0 all servers are SERVING, 1 one is not, 2 wrong usage.
 """
 
@@ -47,9 +48,10 @@ class Answer:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m client health",
+        usage="%(prog)s [OPTION]...",
         description="Asks each server whether it serves, one line per server.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--wait", type=read_seconds, metavar="S", help="seconds to wait until they serve")
@@ -110,16 +112,17 @@ def ask(connection: Connection, wait: float | None) -> Answer:
     """
     from client._errors import StrokeClientError
 
-    started = time.monotonic()
     state, error = "", ""
     with connection.open_client() as client:
+        started = time.monotonic()
         try:
             if wait is not None:
                 client.wait_until_ready(wait)
             state = str(client.check_health())
         except StrokeClientError as failure:
             state, error = failure.reason, str(failure)
-    return Answer(connection.server, state, 1000 * (time.monotonic() - started), error)
+        milliseconds = 1000 * (time.monotonic() - started)
+    return Answer(connection.server, state, milliseconds, error)
 
 
 def format_answer(answer: Answer, margin: int, *, as_json: bool) -> str:
@@ -129,5 +132,5 @@ def format_answer(answer: Answer, margin: int, *, as_json: bool) -> str:
     if as_json:
         fields = {"server": answer.server, "state": answer.state, "ms": round(answer.milliseconds, 3)}
         return json.dumps({**fields, "error": answer.error or None})
-    line = f"{answer.server:<{margin}}  {answer.state:<11}  {answer.milliseconds:.1f} ms"
+    line = f"{answer.server:<{margin}}  {answer.state:<18}  {answer.milliseconds:.1f} ms"
     return escape(line + (f"  {answer.error}" if answer.error else ""))

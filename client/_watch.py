@@ -29,8 +29,8 @@ def watch(arguments: argparse.Namespace, connection: Connection) -> int:
 
     Args:
         arguments: ``watch`` (the folder), ``settle`` (seconds), ``move``, ``beside``, ``csv``, ``output``, ``model``,
-            ``model_version``, ``in_flight``, ``json`` and ``quiet`` of the command line. Without ``csv`` and ``output``, results go beside the
-            images.
+            ``model_version``, ``in_flight``, ``json`` and ``quiet`` of the command line. Without ``csv`` and
+            ``output``, results go beside the images.
         connection: how the server is reached.
     """
     from client._hot_folder import HotFolder, WatchError

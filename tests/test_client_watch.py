@@ -497,16 +497,14 @@ def test_foreign_file_of_the_results_name_is_not_overwritten(
     assert (hot / "scan.png.json").read_text() == '{"patient": "none"}'
 
 
-def test_json_lines_on_standard_output(server: FakeServer, hot: Path) -> None:
-    """--json prints one object for each image instead of the line."""
-    with watching(hot, server.target, "--json", "--output", str(hot.parent / "r.jsonl")) as watch:
+def test_json_on_standard_output(server: FakeServer, hot: Path) -> None:
+    """--json prints the object that is written beside the image instead of a line; --quiet leaves out the notes."""
+    with watching(hot, server.target, "--json", "--quiet", ready=False) as watch:
         (hot / "scan.png").write_bytes(make_png())
-        wait_for(lambda: "{" in watch.log)
+        wait_for(lambda: "}" in watch.log, 10)
         watch.stop()
 
-    (line,) = [line for line in watch.log.splitlines() if line.startswith("{")]
-    assert line == (hot.parent / "r.jsonl").read_text().strip()
-    assert list(hot.glob("*.json")) == []
+    assert watch.log == (hot / "scan.png.json").read_text()
 
 
 def test_real_server(tiny_server: ServerProcess, hot: Path) -> None:
