@@ -28,12 +28,16 @@ def read_counts(text: str) -> list[int]:
     return counts
 
 
+MOST_RATE = 10_000.0
+"""Images per second that may be asked for: more than one process of Python can send."""
+
+
 def read_rates(text: str) -> list[float]:
-    """Returns numbers above 0 that commas part, for argparse."""
+    """Returns numbers above 0, and of ``MOST_RATE`` at most, that commas part, for argparse."""
     try:
         rates = [float(part) for part in text.split(",")]
     except ValueError:
         rates = [0.0]
-    if not all(0 < rate < math.inf for rate in rates):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, or several with commas")
+    if not all(0 < rate <= MOST_RATE for rate in rates):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number in (0, {MOST_RATE:.0f}], or several with commas")
     return rates

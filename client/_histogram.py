@@ -8,6 +8,7 @@ but the first use their upper half alone: 23,552 counters of 8 bytes, 188 kB, ho
 
 from __future__ import annotations
 
+import math
 from array import array
 
 SIGNIFICANT_DIGITS = 3
@@ -55,8 +56,8 @@ class LatencyHistogram:
         It is the largest value of the sub-bucket that the percentile falls into, as in HdrHistogram, and never more
         than the maximum: at most 0.1 % too high.
         """
-        # Rounded up, because 99 % of 50 values do not exceed only the 50th; the guard keeps 99.9 % of 1000 at 999.
-        wanted = max(-int(-(self.count * percent / 100 - 1e-9) // 1), 1)
+        # Rounded up, because 99 % of 50 values are all 50 of them; 1e-9 keeps 99.9 % of 1000, a float, at 999.
+        wanted = max(math.ceil(self.count * percent / 100 - 1e-9), 1)
         seen = 0
         for index, count in enumerate(self._counts):
             seen += count

@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m client models",
         usage="%(prog)s [OPTION]... [NAME [VERSION]]",
-        description="Lists the models that a server serves, or describes one with its figures and where it comes from.",
+        description="Lists the models that a server serves, or describes one of them.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
         allow_abbrev=False,

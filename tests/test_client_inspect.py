@@ -72,8 +72,8 @@ def test_models_are_a_table(server: FakeServer, capsys: pytest.CaptureFixture[st
     assert main(["models", "--server", server.target]) == 0
 
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == "name version default precision runtime input threshold labels digest".split()
-    assert row.split() == "stroke-cnn 1 yes int8 onnxruntime 256x256x3 0.05 normal/stroke abababababab".split()
+    assert " ".join(head.split()) == "name version default precision runtime input threshold labels digest"
+    assert " ".join(row.split()) == "stroke-cnn 1 yes int8 onnxruntime 256x256x3 0.05 normal/stroke abababababab"
     assert [head.index(word) for word in ("version", "labels")] == [row.index(" 1 ") + 1, row.index("normal")]
 
 
@@ -191,7 +191,11 @@ def test_wrong_usage_exits_with_two(arguments: list[str], capsys: pytest.Capture
 @pytest.mark.parametrize("command", ["health", "models", "bench"])
 def test_help_fits_a_screen_and_needs_no_grpc(command: str) -> None:
     """At most 40 lines of 80 columns with examples, without the time to import gRPC."""
-    code = f"import sys; from client._cli import main; sys.argv[1:] = ['{command}', '--help']\ntry: main()\nfinally: print('grpc' in sys.modules, file=sys.stderr)"
+    code = (
+        "import sys; from client._cli import main\n"
+        f"try: main(['{command}', '--help'])\n"
+        "finally: print('grpc' in sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20)
 
     assert done.stderr == "False\n"
