@@ -136,4 +136,4 @@ def _cell(seconds: float, load: Load) -> str:
     if not load.latencies.count:
         return "-"
     milliseconds = 1000 * seconds
-    return f"{milliseconds:.3g}" if milliseconds < 100 else f"{milliseconds:.0f}"
+    return f"{milliseconds:#.3g}" if milliseconds < 99.95 else f"{milliseconds:.0f}"

@@ -30,6 +30,9 @@ writer whose network hangs goes on within that time."""
 _RECHECKS = 500
 """Judged files that are looked at again in one poll, in turns, for one that was written anew under the same name."""
 
+_LATEST_NS = 253_402_300_799 * 10**9
+"""The end of the year 9999, after which Python knows no dates; file systems do."""
+
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -42,7 +45,7 @@ class Stamp:
 
     def to_file_stamp(self) -> FileStamp:
         """The same as records have it."""
-        return FileStamp.from_times(self.size, self.mtime_ns)
+        return FileStamp.from_times(self.size, min(max(self.mtime_ns, 0), _LATEST_NS))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from client._client import StrokeClient
 
 POLL_SECONDS = 0.25
-_POLL_SHARE = 0.05
+_POLL_SHARE = 0.02
 """Most of the time that looking at the folder may take; one that is slow to read is looked at less often."""
 
 _ROUND = 64
@@ -195,6 +195,8 @@ class HotFolder:
         try:
             if self._journal is not None:
                 self._journal.write(record)
+                if self._folders.moves and isinstance(self._journal, ResultFile):
+                    self._journal.sync()
             self._folders.store(image, fields)
         except BrokenPipeError:
             raise

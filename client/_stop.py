@@ -11,7 +11,7 @@ from typing import Any
 
 
 class StopSignals:
-    """Takes SIGINT and SIGTERM while a ``with`` block lasts; the main thread alone may use it.
+    """Takes SIGINT and SIGTERM while a ``with`` block lasts, which is for the main thread alone.
 
     The first signal sets ``stopping`` and ends waiting; the second raises ``KeyboardInterrupt`` at any point.
     """
@@ -41,6 +41,10 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def stop(self) -> None:
+        """Does what the first signal does, from any thread."""
+        self._event.set()
+
     def wait(self, seconds: float) -> None:
         """Sleeps, no longer than until a signal comes."""
         self._event.wait(seconds)
@@ -59,6 +63,6 @@ class StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self.stopping
         self.exit_status = 130 if number == signal.SIGINT else 0
-        self._event.set()
+        self.stop()
         if again or self._interruptible:
             raise KeyboardInterrupt

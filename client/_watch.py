@@ -33,6 +33,12 @@ def watch(arguments: argparse.Namespace, connection: Connection) -> int:
             ``output``, results go beside the images.
         connection: how the server is reached.
     """
+    with StopSignals() as signals:
+        return run_watch(arguments, connection, signals)
+
+
+def run_watch(arguments: argparse.Namespace, connection: Connection, signals: StopSignals) -> int:
+    """Watches a folder until ``signals`` says stop, in any thread; see ``watch``."""
     from client._hot_folder import HotFolder, WatchError
     from client._result_file import ResultFileError
     from client._terminal import escape
@@ -45,7 +51,7 @@ def watch(arguments: argparse.Namespace, connection: Connection) -> int:
         print("error: --beside does not go with --csv and --output: choose one place for results", file=sys.stderr)
         return 2
     try:
-        with StopSignals() as signals, lock_folder(folder), connection.open_client() as client:
+        with lock_folder(folder), connection.open_client() as client:
             folders = WatchFolders(folder, beside=beside, move=arguments.move)
             journal = _open_journal(arguments.csv, arguments.output)
             try:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import grpc
 import pytest
 
-from client._cli import main
+from client import _hot_folder
+from client._cli import build_parser, main
+from client._connection import read_connection
 from client._folder_watch import FolderWatch
 from client._image_end import has_image_end
+from client._stop import StopSignals
+from client._watch import run_watch
 from client._watch_folders import WatchFolders
 from tests.client_fakes import FakeServer, RecordingServicer, RefusalError, make_response, serve, wait_for
 from tests.fakes import ServerProcess, encode, make_slice
@@ -77,6 +84,44 @@ def watching(folder: Path, target: str, *flags: str, ready: bool = True) -> Iter
             process.kill()
 
 
+class WatchingHere(Watching):
+    """A watch in a thread of this process, for what needs no process of its own: it starts at once."""
+
+    def __init__(self, signals: StopSignals, output: io.StringIO) -> None:
+        self._signals = signals
+        self._output = output
+
+    @property
+    def log(self) -> str:
+        return self._output.getvalue()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self._signals.stop()
+        return 0
+
+
+@contextmanager
+def watching_here(folder: Path, target: str, *flags: str) -> Iterator[WatchingHere]:
+    """Runs a watch on ``folder`` until the block ends, with short pauses."""
+    parser = build_parser()
+    arguments = parser.parse_args(["--watch", str(folder), "--server", target, "--settle", "0.05", *flags])
+    connection = read_connection(parser, arguments)
+    signals, output = StopSignals(), io.StringIO()
+    with (
+        patch.multiple(_hot_folder, POLL_SECONDS=0.02, _FIRST_PAUSE=0.05),
+        redirect_stdout(output),
+        redirect_stderr(output),
+    ):
+        thread = threading.Thread(target=run_watch, args=(arguments, connection, signals))
+        thread.start()
+        try:
+            yield WatchingHere(signals, output)
+        finally:
+            signals.stop()
+            thread.join(20)
+            assert not thread.is_alive()
+
+
 def read_result(path: Path) -> dict:
     return json.loads(path.read_text())
 
@@ -120,7 +165,7 @@ def test_slow_writer_is_never_judged_half(server: FakeServer, hot: Path) -> None
 def test_reserved_space_is_not_taken_for_an_image(server: FakeServer, hot: Path) -> None:
     """A writer that sets the size first, as file managers do on shares, is waited for."""
     data = make_png()
-    with watching(hot, server.target) as watch:
+    with watching_here(hot, server.target) as watch:
         with (hot / "scan.png").open("wb", buffering=0) as file:
             file.truncate(len(data))
             time.sleep(0.6)
@@ -153,7 +198,7 @@ def test_hidden_temporary_and_other_files_are_left_alone(server: FakeServer, hot
     (hot / "folder.png").mkdir()
     (hot / "link.png").symlink_to("notes.txt")
     os.mkfifo(hot / "pipe.png")
-    with watching(hot, server.target) as watch:
+    with watching_here(hot, server.target) as watch:
         (hot / "scan.JPG").write_bytes(make_png())
         wait_for_files(hot / "scan.JPG.json")
         watch.stop()
@@ -172,12 +217,12 @@ def test_image_at_fault_fails_at_once(server: FakeServer, hot: Path) -> None:
         return make_response(request)
 
     server.servicer.judge = judge
-    with watching(hot, server.target, "--move") as watch:
+    with watching_here(hot, server.target, "--move") as watch:
         (hot / "bad.png").write_bytes(b"text")
         wait_for_files(hot / "failed" / "bad.png")
         (hot / "good.png").write_bytes(make_png())
         wait_for_files(hot / "done" / "good.png")
-        assert watch.stop() == 0
+        watch.stop()
 
     result = read_result(hot / "failed" / "bad.png.json")
     assert (result["error"], result["reason"]) == ("The file is text.", "IMAGE_UNDECODABLE")
@@ -188,7 +233,7 @@ def test_image_at_fault_fails_at_once(server: FakeServer, hot: Path) -> None:
 def test_nothing_is_overwritten_in_done(server: FakeServer, hot: Path) -> None:
     """A second and a third scan.png, even of the same bytes, become scan-1.png and scan-2.png with their results."""
     contents = [make_png(1), make_png(2), make_png(2)]
-    with watching(hot, server.target, "--move") as watch:
+    with watching_here(hot, server.target, "--move") as watch:
         for index, data in enumerate(contents):
             (hot / "scan.png").write_bytes(data)
             moved = hot / "done" / (f"scan-{index}.png" if index else "scan.png")
@@ -229,7 +274,7 @@ def test_move_to_another_file_system(hot: Path, monkeypatch: pytest.MonkeyPatch)
         (hot / "done").symlink_to(elsewhere)
         (hot / "scan.png").write_bytes(data := make_png())
         (elsewhere / "scan.png").write_bytes(b"another")
-        with serve() as server, watching(hot, server.target, "--move") as watch:
+        with serve() as server, watching_here(hot, server.target, "--move") as watch:
             wait_for_files(elsewhere / "scan-1.png", elsewhere / "scan-1.png.json")
             wait_for(lambda: not (hot / "scan.png").exists())
             watch.stop()
@@ -271,7 +316,7 @@ def test_overloaded_server_is_waited_for(server: FakeServer, hot: Path) -> None:
         return make_response(request)
 
     server.servicer.judge = judge
-    with watching(hot, server.target, "--move") as watch:
+    with watching_here(hot, server.target, "--move") as watch:
         (hot / "scan.png").write_bytes(make_png())
         wait_for_files(hot / "done" / "scan.png")
         watch.stop()
@@ -288,7 +333,7 @@ def test_image_that_breaks_a_healthy_server_is_given_up(server: FakeServer, hot:
         return make_response(request)
 
     server.servicer.judge = judge
-    with watching(hot, server.target, "--move") as watch:
+    with watching_here(hot, server.target, "--move") as watch:
         (hot / "a.png").write_bytes(b"poison")
         (hot / "b.png").write_bytes(make_png())
         wait_for_files(hot / "failed" / "a.png", hot / "done" / "b.png")
@@ -347,13 +392,13 @@ def list_judged(hot: Path, journal: Path) -> list[str]:
 
 def test_restart_between_result_and_move_finishes_the_move(server: FakeServer, hot: Path) -> None:
     """A result in done/ whose image is still in the folder is not made again: the image follows it."""
-    with watching(hot, server.target, "--move") as watch:
+    with watching_here(hot, server.target, "--move") as watch:
         (hot / "scan.png").write_bytes(make_png())
         wait_for(lambda: (hot / "done" / "scan.png").exists() and not (hot / "scan.png").exists())
         watch.stop()
     (hot / "done" / "scan.png").rename(hot / "scan.png")
     before = (hot / "done" / "scan.png.json").read_text()
-    with watching(hot, server.target, "--move") as watch:
+    with watching_here(hot, server.target, "--move") as watch:
         wait_for_files(hot / "done" / "scan.png")
         watch.stop()
 
@@ -363,14 +408,14 @@ def test_restart_between_result_and_move_finishes_the_move(server: FakeServer, h
 
 def test_file_written_anew_is_judged_anew(server: FakeServer, hot: Path) -> None:
     """While the watch runs and while it does not; a file whose time alone changes is not."""
-    with watching(hot, server.target) as watch:
+    with watching_here(hot, server.target) as watch:
         for index in range(2):
             (hot / "scan.png").write_bytes(make_png(index))
             wait_for(lambda index=index: len(server.servicer.requests) > index)
             wait_for(lambda index=index: read_sha256(hot / "scan.png.json") == sha256_of(make_png(index)))
         watch.stop()
     (hot / "scan.png").write_bytes(make_png(2))
-    with watching(hot, server.target) as watch:
+    with watching_here(hot, server.target) as watch:
         wait_for(lambda: read_sha256(hot / "scan.png.json") == sha256_of(make_png(2)))
         os.utime(hot / "scan.png")
         time.sleep(0.8)
@@ -407,21 +452,21 @@ def test_deleted_while_it_waits_is_no_failure(hot: Path) -> None:
     """What goes away before it could be judged is forgotten."""
     with serve() as server:
         target, port = server.target, server.port
-    with watching(hot, target) as watch:
+    with watching_here(hot, target) as watch:
         (hot / "gone.png").write_bytes(make_png())
         wait_for(lambda: "images wait" in watch.log, 15)
         (hot / "gone.png").unlink()
         (hot / "stays.png").write_bytes(make_png())
         with serve(port=port):
             wait_for_files(hot / "stays.png.json")
-            assert watch.stop() == 0
+            watch.stop()
 
     assert "1 answered (normal 1), 0 failed\n" in watch.log
 
 
 def test_folder_that_vanishes_is_waited_for(server: FakeServer, hot: Path) -> None:
     """A share that is away for a moment is said once, and taken up again."""
-    with watching(hot, server.target) as watch:
+    with watching_here(hot, server.target) as watch:
         hot.rename(hot.parent / "away")
         wait_for(lambda: "the folder cannot be read: No such file or directory: waiting for it" in watch.log)
         (hot.parent / "away").rename(hot)
@@ -499,7 +544,7 @@ def test_foreign_file_of_the_results_name_is_not_overwritten(
 
 def test_json_on_standard_output(server: FakeServer, hot: Path) -> None:
     """--json prints the object that is written beside the image instead of a line; --quiet leaves out the notes."""
-    with watching(hot, server.target, "--json", "--quiet", ready=False) as watch:
+    with watching_here(hot, server.target, "--json", "--quiet") as watch:
         (hot / "scan.png").write_bytes(make_png())
         wait_for(lambda: "}" in watch.log, 10)
         watch.stop()
@@ -509,11 +554,11 @@ def test_json_on_standard_output(server: FakeServer, hot: Path) -> None:
 
 def test_real_server(tiny_server: ServerProcess, hot: Path) -> None:
     """A good slice is answered; what is cut off or no image is refused with the server's reason."""
-    with watching(hot, tiny_server.address, "--move") as watch:
+    with watching_here(hot, tiny_server.address, "--move") as watch:
         (hot / "good.png").write_bytes(encode(make_slice()))
         (hot / "text.png").write_bytes(b"This is no image at all.")
         wait_for_files(hot / "done" / "good.png", hot / "failed" / "text.png")
-        assert watch.stop() == 0
+        watch.stop()
 
     assert read_result(hot / "done" / "good.png.json")["model"]
     assert read_result(hot / "failed" / "text.png.json")["reason"].startswith("IMAGE_")
