@@ -106,8 +106,13 @@ def run_load(client: StrokeClient, seconds: float, *, rate: float = 0, clients: 
     return run.recorder.load
 
 
-def test_stall_shows_in_an_open_loop(server: FakeServer, client: StrokeClient) -> None:
-    """300 ms without answers hit the third of the images that were due then, each for the rest of the 300 ms."""
+@pytest.mark.parametrize("senders", [128, 4])
+def test_stall_shows_in_an_open_loop(
+    server: FakeServer, client: StrokeClient, senders: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 ms without answers hit the third of the images that were due then, each for the rest of the 300 ms; also
+    those that could not leave because all senders were waiting, which would look fast counted from when they left."""
+    monkeypatch.setattr("client._load.MOST_SENDERS", senders)
     stall(server, 0.3, 0.3)
 
     load = run_load(client, 1.0, rate=100)
@@ -115,8 +120,9 @@ def test_stall_shows_in_an_open_loop(server: FakeServer, client: StrokeClient) -
     assert load.latencies.count == 100
     assert load.latencies.maximum >= 0.27
     assert load.latencies.percentile(99) >= 0.25
-    assert load.latencies.percentile(85) >= 0.1  # counted from sending alone, 8 of 100 would have been slow
+    assert load.latencies.percentile(85) >= 0.1
     assert load.latencies.percentile(50) < 0.1
+    assert (load.crowded > 15) == (senders == 4)
 
 
 def test_stall_hides_in_a_closed_loop(server: FakeServer, client: StrokeClient) -> None:
