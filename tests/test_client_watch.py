@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -112,7 +112,12 @@ def watching_here(folder: Path, target: str, *flags: str) -> Iterator[WatchingHe
         redirect_stdout(output),
         redirect_stderr(output),
     ):
-        thread = threading.Thread(target=run_watch, args=(arguments, connection, signals))
+
+        def run() -> None:
+            with suppress(Crash):
+                run_watch(arguments, connection, signals)
+
+        thread = threading.Thread(target=run)
         thread.start()
         try:
             yield WatchingHere(signals, output)
@@ -388,6 +393,40 @@ def list_judged(hot: Path, journal: Path) -> list[str]:
     if text.startswith("file,"):
         return [Path(row["file"]).name for row in csv.DictReader(whole.splitlines())]
     return [Path(json.loads(line)["file"]).name for line in whole.splitlines()]
+
+
+class Crash(BaseException):
+    """Ends a watch as kill -9 would: nothing after it is done."""
+
+
+@pytest.mark.parametrize("flags", [(), ("--move",), ("--output", "r.jsonl", "--move")], ids=" ".join)
+@pytest.mark.parametrize("step", ["fsync", "replace", "link", "unlink"])
+def test_crash_at_each_step_leaves_one_result(
+    server: FakeServer, hot: Path, step: str, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended before any of the steps of writing and moving, started again: one result, and the image in one place."""
+    monkeypatch.chdir(hot.parent)
+    crashed = threading.Event()
+    real = getattr(os, step)
+
+    def crash(*arguments, **options):
+        # The two that `prepare` makes and removes are no step; the others are of the image or its result.
+        if step == "unlink" and "scan" not in str(arguments[0]):
+            return real(*arguments, **options)
+        crashed.set()
+        raise Crash
+
+    (hot / "scan.png").write_bytes(data := make_png())
+    with patch.object(os, step, crash), watching_here(hot, server.target, *flags) as watch:
+        wait_for(lambda: crashed.is_set() or "scan.png: normal" in watch.log)
+    with watching_here(hot, server.target, *flags) as watch:
+        place = hot / "done" if "--move" in flags else hot
+        wait_for(lambda: (place / "scan.png").exists() and list_judged(hot, hot.parent / "r.jsonl"))
+        wait_for(lambda: place == hot or not (hot / "scan.png").exists())
+
+    assert list_judged(hot, hot.parent / "r.jsonl") == ["scan.png"]
+    assert [path.read_bytes() for path in hot.rglob("*.png")] == [data]
+    assert {path.name for path in hot.rglob("*") if path.is_file()} <= {"scan.png", "scan.png.json", ".strokeserve.tmp"}
 
 
 def test_restart_between_result_and_move_finishes_the_move(server: FakeServer, hot: Path) -> None:
