@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,7 +20,7 @@ from client._cli import main
 from client._errors import ImageReadError
 from client._result_file import ResultFile, ResultFileError
 from client._results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultFormat
-from tests.client_fakes import FakeServer, RecordingServicer, RefusalError, make_response, serve, wait_for
+from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 from tests.fakes import ROOT, ServerProcess, encode, make_slice
 
 BOTH_FORMATS = pytest.mark.parametrize("result_format", [JsonLinesFormat(), CsvFormat()], ids=["jsonl", "csv"])
@@ -250,7 +251,7 @@ def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
 def test_file_torn_at_any_byte_goes_on(
     result_format: ResultFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever a crash cuts the file, whole records stay, the rest goes, and the next one follows; any name survives."""
+    """Wherever a crash cuts the file, whole records stay, the rest goes, the next one follows; names survive."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # thousands of them take seconds
     path = tmp_path / "results"
     names = ["a,b.png", "=cmd", "'q", 'x\ny"z.png', "r\rx", "\udcff.png", "-", "\x85\u2028", "頭.png"]
@@ -316,44 +317,38 @@ def test_output_in_a_missing_folder_is_one_line(scans: Path, capsys: pytest.Capt
     assert done.stderr == "error: the results cannot be written to no/such/x.jsonl: No such file or directory\n"
 
 
-def test_server_that_dies_leaves_what_is_done(tmp_path: Path) -> None:
+def test_server_that_dies_leaves_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The results so far are in the file, the message says how to go on, and going on completes them."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.02)  # the pauses between the tries to reach it again
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "results.jsonl"
     (tmp_path / "scans").mkdir()
     for index in range(40):
         (tmp_path / "scans" / f"{index:02}.png").write_bytes(b"stroke")
-    output = tmp_path / "results.jsonl"
-    command = [str(tmp_path / "scans"), "--output", str(output), "--in-flight", "2"]
-    servicer = RecordingServicer()
+    command = ["scans", "--output", "results.jsonl", "--in-flight", "2"]
 
     def judge(request):
-        if len(servicer.requests) > 15:
-            servicer.hang(request)
+        if len(server.servicer.requests) > 15:
+            wait_for(lambda: len(read_names(output)) == 15)
+            threading.Thread(target=server.stop).start()
+            server.servicer.hang(request)
         return make_response(request)
 
-    servicer.judge = judge
-    with (
-        serve(servicer) as server,
-        start_client(*command, env={**os.environ, "STROKE_SERVER": server.target}) as process,
-    ):
-        wait_for(lambda: output.exists() and len(read_names(output)) == 15, 15)
-        server.stop()
-        _, errors = process.communicate(timeout=30)
+    with serve() as server:
+        server.servicer.judge = judge
+        assert main([*command, "--server", server.target]) == 1
     done = read_names(output)
+    summary, error, note = capsys.readouterr().err.splitlines()
+    with serve() as server:
+        assert main([*command, "--server", server.target, "--resume"]) == 0
 
-    assert process.returncode == 1
     assert 15 <= len(done) < 40
-    summary, error, note = errors.splitlines()
-    assert f"{40 - len(done)} not judged" in summary
-    assert error.startswith(f"error: no server answers at {server.target}")
-    assert note.endswith("results.jsonl; the same command with --resume goes on")
-
-    with (
-        serve() as server,
-        start_client(*command, "--resume", env={**os.environ, "STROKE_SERVER": server.target}) as process,
-    ):
-        process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert sorted(read_names(output)) == [str(tmp_path / f"scans/{i:02}.png") for i in range(40)]
+    assert f", {40 - len(done)} not judged; " in summary
+    assert error.startswith("error: no server answers at 127.0.0.1:")
+    assert note == "note: what is done is in results.jsonl; the same command with --resume goes on"
+    assert read_names(output) == [f"scans/{index:02}.png" for index in range(40)]
     assert len(server.servicer.requests) == 40 - len(done)
 
 
