@@ -21,6 +21,7 @@ from client._errors import ImageReadError
 from client._result_file import ResultFile, ResultFileError
 from client._results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultFormat
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
+from tests.command_lines import INTERRUPTIBLE
 from tests.fakes import ROOT, ServerProcess, encode, make_slice
 
 BOTH_FORMATS = pytest.mark.parametrize("result_format", [JsonLinesFormat(), CsvFormat()], ids=["jsonl", "csv"])
@@ -361,13 +362,9 @@ def test_interrupted_run_keeps_whole_records(server: FakeServer, scans: Path) ->
         return make_response(request)
 
     server.servicer.judge = judge
-    code = (
-        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "runpy.run_module('client', run_name='__main__', alter_sys=True)"
-    )
     output = scans.parent / "results.jsonl"
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(scans), "--output", str(output)],
+        [sys.executable, *INTERRUPTIBLE, str(scans), "--output", str(output)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""A real pseudo-terminal for the client, and what is on its screen in the end."""
+"""The client's command line as a process, also in a real pseudo-terminal, and what is on its screen in the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,26 @@ from pathlib import Path
 from tests.client_fakes import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
+POSITIVE = b"stroke image"
+"""What the fake server takes for an image of a stroke."""
+
+INTERRUPTIBLE = (
+    "-c",
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('client', run_name='__main__', alter_sys=True)",
+)
+"""Instead of ``-m client``: a shell that runs the tests in the background has its children ignore Ctrl-C, which a
+terminal does not."""
+
 _TOKEN = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|.", re.DOTALL)
+
+
+def run_client(*arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
+    """Runs ``python -m client`` to its end."""
+    options.setdefault("env", {**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "client", *arguments], capture_output=True, timeout=20, **options
+    )
 
 
 @dataclass
@@ -48,13 +67,8 @@ def open_session(*arguments: str, columns: int, cwd: Path, **environment: str) -
     master, slave = pty.openpty()
     set_columns(slave, columns)
     settings = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
-    # A shell that runs the tests in the background has its children ignore Ctrl-C; a terminal does not.
-    code = (
-        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "runpy.run_module('client', run_name='__main__', alter_sys=True)"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env=settings
+        [sys.executable, *INTERRUPTIBLE, *arguments], stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env=settings
     ) as process:
         os.close(slave)
         session = Session(process, master)
