@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from client._errors import StrokeClientError
 from client._progress import Progress
+from client._result_file import ResultFile
 from client._results import Record, ResultWriter
 from client._terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape, measure_width
 
@@ -107,6 +108,7 @@ class Report:
         self._writer = writer
         self._describe_model = describe_model
         self._done_before = done
+        self._is_printing = not isinstance(writer, ResultFile)  # perhaps on the terminal that has the progress bar
         self._keeps_warnings = keeps_warnings
         self._is_quiet = is_quiet
         self._terminal = Terminal(sys.stderr)
@@ -131,7 +133,8 @@ class Report:
         Raises:
             OSError: it cannot be written.
         """
-        self._progress.erase()  # it may be on the terminal that the writer writes to
+        if self._is_printing:
+            self._progress.erase()
         self._writer.write(record)
         if isinstance(record.outcome, StrokeClientError):
             self.failed += 1
@@ -160,7 +163,6 @@ class Report:
 
     def print_note(self, kind: str, text: str) -> None:
         """Prints a line about the run as a whole; ``kind`` is ``error``, ``warning`` or ``note``."""
-        self._progress.erase()
         if kind != "note" or not self._is_quiet:
             self._print("", kind, {"error": FAILED, "warning": WARNING}.get(kind, FAINT), f": {text}")
 
@@ -192,6 +194,7 @@ class Report:
 
     def _print(self, start: str, kind: str, colour: str, end: str) -> None:
         if self._terminal.stream is not None:
+            self._progress.erase()
             line = f"{escape(start)}{self._terminal.paint(kind, colour)}{escape(end)}"
             print(line, file=self._terminal.stream, flush=True)
 

@@ -16,7 +16,6 @@ import pytest
 
 from client._cli import main
 from client._report import find_percentile
-from client._terminal import escape
 from tests.client_fakes import FakeServer, RefusalError, make_response
 from tests.command_lines import POSITIVE, run_client
 from tests.fakes import ROOT
@@ -134,12 +133,6 @@ def test_names_and_messages_stay_on_their_line(
     assert capsys.readouterr().out.startswith("a\\nb\\x1b[31m: é.png: stroke 0.973")
     assert main(["--json", name]) == 0
     assert json.loads(capsys.readouterr().out)["file"] == name
-
-
-def test_escape_keeps_what_is_printable() -> None:
-    """Letters of all scripts pass; line separators, direction marks and undecodable bytes do not."""
-    assert escape("Größe 頭 x.png") == "Größe 頭 x.png"
-    assert escape("a\u2028b\u202ec\udcff\td") == "a\\u2028b\\u202ec\\udcff\\td"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
