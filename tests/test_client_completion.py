@@ -28,11 +28,17 @@ def need(shell: str) -> None:
         pytest.skip(f"{shell} is not here: completion in it was not tried")
 
 
+@pytest.fixture(scope="module")
+def scripts() -> dict[str, str]:
+    """What the command prints, by shell."""
+    return {shell: make_script(shell) for shell in SHELLS}
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(scripts: dict[str, str], tmp_path: Path) -> Path:
     """Where a shell is to complete: the scripts, an image, names with spaces."""
-    for shell in SHELLS:
-        (tmp_path / f"{shell}.script").write_text(make_script(shell))
+    for shell, script in scripts.items():
+        (tmp_path / f"{shell}.script").write_text(script)
     (tmp_path / "a scan.png").touch()
     (tmp_path / "hearing.png").touch()
     (tmp_path / "my scans").mkdir()
