@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -306,3 +307,20 @@ def test_interrupted_run_keeps_whole_records(server: FakeServer, scans: Path) ->
     assert summary.startswith("8 images: 4 positive (stroke), 1 normal, 0 failed, 3 not judged; ")
     assert error == "error: interrupted"
     assert note == f"note: what is done is in {output}; the same command with --resume goes on"
+
+
+def test_full_disk_ends_the_run_and_can_be_resumed(scans: Path) -> None:
+    """One line names the file; when there is room again, the record that was cut off is judged again."""
+
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))  # a little less than three records
+
+    command = (str(scans), "--output", str(scans.parent / "results.jsonl"))
+    with start_client(*command, preexec_fn=limit_files) as process:
+        errors = process.communicate(timeout=20)[1]
+
+    assert process.returncode == 1
+    assert errors.splitlines()[-1] == f"error: the results cannot be written to {command[2]}: File too large"
+    assert Path(command[2]).stat().st_size == 1500
+    assert main([*command, "--resume"]) == 1
+    assert read_names(Path(command[2])) == [str(scans / f"{i}.png") for i in range(8)]
