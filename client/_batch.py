@@ -57,7 +57,8 @@ class Batch:
                 writer.keep_only(plan.wants)
             report = self._make_report(len(listed), writer, plan.done)
             _announce(plan, report, writer.path)
-            return self._judge(plan.remaining, writer, report) or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
+            status = self._judge(plan.remaining, writer, report) if plan.remaining else EXIT_ANSWERED
+            return status or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
 
     def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
         """Returns the positive label, empty where the server does not say, and all labels of the model that judged."""
@@ -165,7 +166,8 @@ class Batch:
 def _announce(plan: ResumePlan, report: Report, path: str) -> None:
     """Says what is taken from the earlier run, and what is not."""
     if plan.done:
-        report.print_note("note", f"{path} has the results of {plan.done} images; {len(plan.remaining)} are left")
+        left = f"{len(plan.remaining)} are left" if plan.remaining else "none is left to judge"
+        report.print_note("note", f"{path} has the results of {plan.done} images; {left}")
     if plan.failed:
         report.print_note("note", f"{plan.failed} of them had failed: --retry-failed judges those again")
     if plan.changed:

@@ -113,6 +113,7 @@ def test_resume_judges_only_what_is_left(
     assert "results of 3 images; 5 are left" in err
     assert "1 of them had failed: --retry-failed judges those again" in err
     assert "8 images: 3 done before, 5 positive (stroke), 0 failed; " in err
+    assert "results of 8 images; none is left to judge" in err
 
 
 @BOTH_FLAGS
