@@ -103,7 +103,7 @@ class ResultFile:
             while data:  # a nearly full disk takes less than it is given, then raises
                 data = data[self._file.write(data) :]
             if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
-                self._sync()
+                self.sync()
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.path) from None
 
@@ -111,9 +111,10 @@ class ResultFile:
         """Brings what was written to the disk and unlocks the file. May be called twice."""
         if not self._file.closed:
             with self._file:
-                self._sync()
+                self.sync()
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """Brings what was written to the disk, for a caller that goes on to do what cannot be undone."""
         os.fsync(self._file.fileno())
         self._synced_at = time.monotonic()
 
