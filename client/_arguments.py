@@ -28,6 +28,9 @@ def read_counts(text: str) -> list[int]:
     return counts
 
 
+DEFAULT_SETTLE = 0.5
+"""Seconds for which a file under watch must not have changed before it is read."""
+
 MOST_RATE = 10_000.0
 """Images per second that may be asked for: more than one process of Python can send."""
 

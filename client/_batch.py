@@ -49,16 +49,16 @@ class Batch:
         writer = self._open_writer(listed)
         with closing(writer):
             if not isinstance(writer, ResultFile) or not self._arguments.resume:
-                report = Report(len(listed), writer, self.describe_model, is_quiet=self._quiet)
-                return self._judge(listed, writer, report)
+                return self._judge(listed, writer, self._make_report(len(listed), writer))
             plan = plan_resume(writer, listed, retry_failed=self._arguments.retry_failed)
             if plan.remaining:
                 self._check_model(plan, writer.path)
             if plan.outdated:
                 writer.keep_only(plan.wants)
-            report = Report(len(listed), writer, self.describe_model, done=plan.done, is_quiet=self._quiet)
+            report = self._make_report(len(listed), writer, plan.done)
             _announce(plan, report, writer.path)
-            return self._judge(plan.remaining, writer, report) or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
+            status = self._judge(plan.remaining, writer, report) if plan.remaining else EXIT_ANSWERED
+            return status or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
 
     def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
         """Returns the positive label, empty where the server does not say, and all labels of the model that judged."""
@@ -72,9 +72,15 @@ class Batch:
             self._described[prediction.digest] = label
         return self._described[prediction.digest]
 
-    @property
-    def _quiet(self) -> bool:
-        return bool(self._arguments.quiet)
+    def _make_report(self, total: int, writer: ResultWriter, done: int = 0) -> Report:
+        return Report(
+            total,
+            writer,
+            self.describe_model,
+            done=done,
+            keeps_warnings=isinstance(writer, ResultFile | StreamWriter),
+            is_quiet=self._arguments.quiet,
+        )
 
     def _open_writer(self, listed: Sequence[ListedImage]) -> ResultWriter:
         arguments = self._arguments
@@ -160,7 +166,8 @@ class Batch:
 def _announce(plan: ResumePlan, report: Report, path: str) -> None:
     """Says what is taken from the earlier run, and what is not."""
     if plan.done:
-        report.print_note("note", f"{path} has the results of {plan.done} images; {len(plan.remaining)} are left")
+        left = f"{len(plan.remaining)} are left" if plan.remaining else "none is left to judge"
+        report.print_note("note", f"{path} has the results of {plan.done} images; {left}")
     if plan.failed:
         report.print_note("note", f"{plan.failed} of them had failed: --retry-failed judges those again")
     if plan.changed:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from client._arguments import read_seconds
+from client._arguments import DEFAULT_SETTLE, read_seconds
 from client._config import DEFAULT_IN_FLIGHT
 from client._connection import Connection, add_connection_flags, read_connection
 from client._interrupt import EXIT_INTERRUPTED
@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     images.add_argument(
         "--settle",
         type=read_seconds,
-        default=0.5,
+        default=DEFAULT_SETTLE,
         metavar="S",
         help="with --watch: seconds that a file must rest (default: %(default)s)",
     )

@@ -20,9 +20,6 @@ from client._image_end import has_image_end
 from client._listing import IMAGE_SUFFIXES
 from client._results import FileStamp
 
-SETTLE_SECONDS = 0.5
-"""How long a file must not have changed before it is read."""
-
 PATIENCE_SECONDS = 30.0
 """How long a file without an end, or one that cannot be read, must not have changed before it counts as faulty: a
 writer whose network hangs goes on within that time."""
@@ -107,7 +104,7 @@ class FolderWatch:
         patience: seconds for which a file that is no complete image must not have changed.
     """
 
-    def __init__(self, folder: str, *, settle: float = SETTLE_SECONDS, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, folder: str, *, settle: float, patience: float = PATIENCE_SECONDS) -> None:
         self.folder = folder
         self.oddities: list[str] = []
         """Names found by the last poll that look like images and are links, folders or devices: left alone."""

@@ -27,25 +27,22 @@ class Progress:
         self._terminal = terminal
         self._is_wanted = is_wanted and terminal.is_capable and total > 1
         self._done_before = done
-        self._line = ""
         self._columns = 0
         self._visible = False
-        self._started = self._computed_at = time.monotonic()
+        self._started = self._drawn_at = time.monotonic()
 
     def draw(self, done: int) -> None:
-        """Shows the line for ``done`` images; its figures change ten times a second, so that they can be read."""
+        """Shows the line for ``done`` images. As long as it stays, it changes ten times a second, to be readable."""
         if not self._is_wanted:
             return
         now = time.monotonic()
-        if not self._line or now - self._computed_at >= _REDRAW_SECONDS:
-            self._computed_at = now
-            # The last column stays free: some terminals go on to the next line as soon as it is written to.
-            self._columns = self._terminal.columns - 1
-            rate = (done - self._done_before) / max(now - self._started, 1e-3)
-            self._line = format_progress(done, self._total, rate, self._columns)
-        elif self._visible:
+        # The last column stays free: some terminals go on to the next line as soon as it is written to.
+        columns = self._terminal.columns - 1
+        if self._visible and columns == self._columns and now - self._drawn_at < _REDRAW_SECONDS:
             return
-        self._write(_ERASE_LINE + self._line)
+        self._columns, self._drawn_at = columns, now
+        rate = (done - self._done_before) / max(now - self._started, 1e-3)
+        self._write(_ERASE_LINE + format_progress(done, self._total, rate, columns))
         self._visible = True
 
     def erase(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from client._errors import StrokeClientError
 from client._progress import Progress
+from client._result_file import ResultFile
 from client._results import Record, ResultWriter
 from client._terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape, measure_width
 
@@ -89,6 +90,7 @@ class Report:
         writer: takes all records.
         describe_model: tells which label is the positive one; asked for runs of several images.
         done: number of images that an earlier run answered.
+        keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
         is_quiet: print failures, and nothing else on standard error.
     """
 
@@ -99,18 +101,22 @@ class Report:
         describe_model: DescribeModel,
         *,
         done: int = 0,
+        keeps_warnings: bool = False,
         is_quiet: bool = False,
     ) -> None:
         self._total = total
         self._writer = writer
         self._describe_model = describe_model
         self._done_before = done
+        self._is_printing = not isinstance(writer, ResultFile)  # perhaps on the terminal that has the progress bar
+        self._keeps_warnings = keeps_warnings
         self._is_quiet = is_quiet
         self._terminal = Terminal(sys.stderr)
         self._progress = Progress(total, self._terminal, done=done, is_wanted=not is_quiet)
         self._labels: Counter[str] = Counter()
         self._positive_labels: set[str] = set()
         self._models: dict[str, str] = {}  # by digest, in the order in which they judged
+        self._warned: set[str] = set()
         self._server_ms = array("f")
         self._started = time.monotonic()
         self.failed = 0
@@ -127,7 +133,8 @@ class Report:
         Raises:
             OSError: it cannot be written.
         """
-        self._progress.erase()  # it may be on the terminal that the writer writes to
+        if self._is_printing:
+            self._progress.erase()
         self._writer.write(record)
         if isinstance(record.outcome, StrokeClientError):
             self.failed += 1
@@ -148,13 +155,14 @@ class Report:
             if before:
                 why = f": from here on {model} (sha256 {prediction.digest[:12]}) judges, too; before it {before[-1]}"
                 self._print(f"{name}: ", "warning", WARNING, why)
-        if not self._is_quiet:
-            for warning in prediction.warnings:
-                self._print(f"{name}: ", "warning", WARNING, f": {warning.message}")
+        for warning in prediction.warnings if not self._is_quiet else ():
+            if warning.reason not in self._warned or not self._keeps_warnings:
+                self._warned.add(warning.reason)
+                advice = " (others like it: see the results)" if self._keeps_warnings and self._total > 1 else ""
+                self._print(f"{name}: ", "warning", WARNING, f": {warning.message}{advice}")
 
     def print_note(self, kind: str, text: str) -> None:
         """Prints a line about the run as a whole; ``kind`` is ``error``, ``warning`` or ``note``."""
-        self._progress.erase()
         if kind != "note" or not self._is_quiet:
             self._print("", kind, {"error": FAILED, "warning": WARNING}.get(kind, FAINT), f": {text}")
 
@@ -163,12 +171,12 @@ class Report:
         self._progress.erase()
         if self._total < 2 or self._is_quiet or self._terminal.stream is None:
             return
-        text = escape(self._summarise())
-        if self._terminal.is_terminal:
-            text = textwrap.fill(text, self._terminal.columns - 1, subsequent_indent="  ", break_on_hyphens=False)
-        print(text, file=self._terminal.stream, flush=True)
+        sentences = [escape(sentence) for sentence in self._summarise()]
+        columns = self._terminal.columns - 1
+        lines = fold_sentences(sentences, columns) if self._terminal.is_terminal else ["; ".join(sentences)]
+        print(*lines, sep="\n", file=self._terminal.stream, flush=True)
 
-    def _summarise(self) -> str:
+    def _summarise(self) -> list[str]:
         parts = [f"{self._done_before} done before"] if self._done_before else []
         for label, count in sorted(self._labels.items(), key=lambda item: (item[0] not in self._positive_labels, item)):
             parts.append(f"{count} positive ({label})" if label in self._positive_labels else f"{count} {label}")
@@ -182,12 +190,28 @@ class Report:
             median, slow = (format_ms(find_percentile(times, share)) for share in (0.5, 0.99))
             sentences.append(f"time in the server p50 {median}, p99 {slow}")
             sentences.append("by " + ", ".join(self._models.values()))
-        return "; ".join(sentences)
+        return sentences
 
     def _print(self, start: str, kind: str, colour: str, end: str) -> None:
         if self._terminal.stream is not None:
+            self._progress.erase()
             line = f"{escape(start)}{self._terminal.paint(kind, colour)}{escape(end)}"
             print(line, file=self._terminal.stream, flush=True)
+
+
+def fold_sentences(sentences: Sequence[str], columns: int) -> list[str]:
+    """Returns lines of at most ``columns`` columns, broken within a sentence only where it does not fit one."""
+    lines = [""]
+    for index, sentence in enumerate(sentences):
+        text = sentence if index == len(sentences) - 1 else sentence + ";"
+        if lines[-1] and len(lines[-1]) + 1 + len(text) > columns:
+            lines.append(" ")
+        lines[-1] = f"{lines[-1]} {text}" if lines[-1] else text
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, columns, subsequent_indent="  ", break_on_hyphens=False)
+    ]
 
 
 def find_percentile(times: Sequence[float], share: float) -> float:

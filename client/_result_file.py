@@ -96,13 +96,16 @@ class ResultFile:
         """Appends one record in a single write.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written; it has the file's name.
         """
         data = memoryview(self._format.encode(record))
-        while data:  # a nearly full disk takes less than it is given, then raises
-            data = data[self._file.write(data) :]
-        if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
-            self.sync()
+        try:
+            while data:  # a nearly full disk takes less than it is given, then raises
+                data = data[self._file.write(data) :]
+            if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
+                self.sync()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from None
 
     def close(self) -> None:
         """Brings what was written to the disk and unlocks the file. May be called twice."""
