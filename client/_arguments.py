@@ -5,6 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 
+DEFAULT_SETTLE = 0.5
+"""Seconds for which a file under watch must not have changed before it is read."""
+
+MOST_RATE = 10_000.0
+"""Images per second that may be asked for: more than one process of Python can send."""
+
 
 def read_seconds(text: str) -> float:
     """Returns a time of 0 s or more, for argparse."""
@@ -26,13 +32,6 @@ def read_counts(text: str) -> list[int]:
     if min(counts) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, or several with commas")
     return counts
-
-
-DEFAULT_SETTLE = 0.5
-"""Seconds for which a file under watch must not have changed before it is read."""
-
-MOST_RATE = 10_000.0
-"""Images per second that may be asked for: more than one process of Python can send."""
 
 
 def read_rates(text: str) -> list[float]:
