@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 import socket
 from dataclasses import dataclass
 
+logger = logging.getLogger("client")
+
 DEFAULT_PORT = 50051
 
-_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:/\[\],]+)(?::(.*))?")
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:/\[\],@?#]+)(?::(.*))?")
+
+_SCHEME = re.compile(r"(unix|unix-abstract|vsock|ipv4|ipv6|dns|xds|passthrough):(?!\d+$)(.+)")
+"""gRPC's own forms. Digits alone behind the colon are a port: a host may be called ``dns``."""
 
 
 @dataclass(frozen=True)
@@ -25,41 +31,48 @@ class Address:
     is_balanced: bool
     """True where there may be several servers: calls take turns among those that say they are healthy."""
 
+    is_local: bool
+    """True when nothing leaves this machine: a Unix socket, or loopback addresses alone."""
+
     @property
-    def is_local(self) -> bool:
-        """True when nothing leaves this machine: a Unix socket, or loopback addresses alone."""
-        return self.text.startswith("unix") or (
-            len(self.hosts) > 0 and all(_is_loopback(host) for host, _ in self.hosts)
-        )
+    def name(self) -> str:
+        """The first host: the name that a certificate must hold when no other is given; empty when there is none."""
+        return self.hosts[0][0] if self.hosts else ""
 
     def resolve(self) -> str:
-        """Returns the target for gRPC. The names of a list are looked up here, once; ``dns:///NAME`` is looked up again
-        by gRPC whenever a connection breaks.
+        """Returns the target for gRPC.
+
+        A single name is looked up by gRPC, again whenever a connection breaks. gRPC has no such thing for a list: its
+        names are looked up here, once. Where boxes move, use literals or one name with several addresses
+        (``dns:///boxes``). A name of the list that is not known is left out, with a warning in the log.
 
         Raises:
             OSError: none of the names is known.
+            ValueError: some hosts have only IPv4 and others only IPv6 addresses.
         """
-        if len(self.hosts) < 2:
+        if not self.hosts:
             return self.text
-        found: list[str] = []
+        if len(self.hosts) == 1:
+            # Said in full: gRPC would take the host of "unix:50051" for a scheme.
+            return self.text if self.text.startswith("dns:///") else "dns:///" + self.text
+        found: list[dict[int, str]] = []
         fault: OSError | None = None
+        unknown: list[str] = []
         for host, port in self.hosts:
             try:
                 answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except OSError as error:  # one box whose name is gone must not keep the others from working
-                fault = error
+                fault, unknown = error, [*unknown, host]
                 continue
-            # gRPC takes a list of one family alone; where there are both, hospital networks are reached by IPv4.
-            family = min(answer[0] for answer in answers)
-            name = next(str(answer[4][0]) for answer in answers if answer[0] == family)
-            found.append(f"{name}:{port}" if family == socket.AF_INET else f"[{name}]:{port}")
+            found.append({family: _join(str(where[0]), port) for family, _, _, _, where in reversed(answers)})
         if fault is not None and not found:
             raise fault
-        if any(name.startswith("[") for name in found):
-            if not all(name.startswith("[") for name in found):
-                raise OSError("the list has IPv4 and IPv6 hosts: use those of one kind")
-            return "ipv6:" + ",".join(found)
-        return "ipv4:" + ",".join(found)
+        if unknown:
+            logger.warning("not known and left out of the servers: %s", ", ".join(unknown))
+        for scheme, family in (("ipv4", socket.AF_INET), ("ipv6", socket.AF_INET6)):  # gRPC takes a list of one kind
+            if all(family in addresses for addresses in found):
+                return f"{scheme}:" + ",".join(addresses[family] for addresses in found)
+        raise ValueError(f"{self.text} has hosts with IPv4 and others with IPv6 addresses: name hosts of one kind")
 
 
 def parse_address(text: str) -> Address:
@@ -71,25 +84,42 @@ def parse_address(text: str) -> Address:
             modulo 65536.
     """
     if not text or not text.isprintable() or " " in text:
-        raise ValueError(f"the server's address must have the form HOST:PORT, not {text!r}")
+        raise _not_an_address(text)
     if text.startswith("dns:///"):
-        host, port = _parse_host(text.removeprefix("dns:///"), text)
-        return Address(f"dns:///{_join(host, port)}", ((host, port),), is_balanced=True)
-    # unix:/path, ipv4:1.2.3.4:5, and whatever else gRPC knows how to read
-    if re.match(r"(unix|unix-abstract|vsock|ipv4|ipv6|dns|xds|passthrough):[^,]*[/:]", text) or text.startswith("unix"):
-        return Address(text, (), is_balanced="," in text)
+        return _from_hosts("dns:///", (_parse_host(text.removeprefix("dns:///"), text),), is_balanced=True)
+    if (match := _SCHEME.fullmatch(text)) is not None:
+        scheme, rest = match.groups()
+        if scheme not in ("ipv4", "ipv6"):
+            return Address(text, (), is_balanced="," in text, is_local=scheme.startswith("unix"))
+        text = rest  # the form of a list says the same
     hosts = tuple(_parse_host(part, text) for part in text.split(","))
-    return Address(",".join(_join(host, port) for host, port in hosts), hosts, is_balanced=len(hosts) > 1)
+    return _from_hosts("", hosts, is_balanced=len(hosts) > 1)
+
+
+def _from_hosts(prefix: str, hosts: tuple[tuple[str, int], ...], *, is_balanced: bool) -> Address:
+    return Address(
+        prefix + ",".join(_join(host, port) for host, port in hosts),
+        hosts,
+        is_balanced=is_balanced,
+        is_local=all(_is_loopback(host) for host, _ in hosts),
+    )
 
 
 def _parse_host(part: str, text: str) -> tuple[str, int]:
     match = _HOST_AND_PORT.fullmatch(part)
     if match is None:
-        raise ValueError(f"the server's address must have the form HOST:PORT, not {text!r}")
+        raise _not_an_address(text)
     host, port = match.groups()
     if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"the server's address {text!r} must end with a port between 1 and 65535")
     return host.strip("[]"), DEFAULT_PORT if port is None else int(port)
+
+
+def _not_an_address(text: str) -> ValueError:
+    return ValueError(
+        f"the server's address must have the form HOST:PORT, HOST:PORT,HOST:PORT, dns:///NAME:PORT or unix:/PATH, not "
+        f"{text!r}; an IPv6 address stands in brackets"
+    )
 
 
 def _join(host: str, port: int) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import grpc
 
-from client._config import ClientConfig, Pem, RetryConfig, TLSConfig
+from client._config import ClientConfig, RetryConfig
+from client._errors import error_from_unknown_host
 
 SERVICE = "stroke.v1.StrokeService"
 
@@ -21,51 +21,20 @@ def make_channel(config: ClientConfig, module: Any = grpc) -> Any:
         module: ``grpc`` or ``grpc.aio``, whose functions have the same form.
 
     Raises:
-        ValueError: a certificate or key cannot be read.
+        ServerUnavailableError: none of the names of a list is known (HOST_UNKNOWN).
+        ValueError: a list has hosts of different kinds.
     """
-    # A list whose names are not known is left to gRPC as it is: its own error says so at the first call.
     try:
         target = config.address.resolve()
     except OSError:
-        target = "dns:///" + config.address.text
+        raise error_from_unknown_host(config.address.text) from None
     options = channel_options(config)
     if config.tls is None:
         return module.insecure_channel(target, options=options)
-    return module.secure_channel(target, channel_credentials(config.tls), options=options)
-
-
-def channel_credentials(tls: TLSConfig) -> grpc.ChannelCredentials:
-    """Returns what gRPC needs for TLS.
-
-    Raises:
-        ValueError: a certificate or key cannot be read.
-    """
-    return grpc.ssl_channel_credentials(
-        root_certificates=None if tls.ca is None else read_pem(tls.ca, "CA certificate"),
-        private_key=None if tls.key is None else read_pem(tls.key, "private key"),
-        certificate_chain=None if tls.certificate is None else read_pem(tls.certificate, "client certificate"),
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=config.tls.ca, private_key=config.tls.key, certificate_chain=config.tls.certificate
     )
-
-
-def read_pem(pem: Pem, what: str) -> bytes:
-    """Returns the content of a PEM file; bytes are taken as they are.
-
-    Raises:
-        ValueError: it cannot be read or is no PEM; the message names ``what`` and the file, never the content.
-    """
-    name, data = "", b""
-    if isinstance(pem, bytes):
-        data = pem
-    else:
-        name = f" {os.fspath(pem)}"
-        try:
-            with open(pem, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            raise ValueError(f"the {what}{name} cannot be read: {error.strerror}") from None
-    if b"-----BEGIN " not in data:
-        raise ValueError(f"the {what}{name} is not in PEM form (it must hold a line -----BEGIN ...-----)")
-    return data
+    return module.secure_channel(target, credentials, options=options)
 
 
 def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
@@ -88,11 +57,11 @@ def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
         ("grpc.enable_http_proxy", 0),
     ]
     if config.tls is not None and config.tls.server_name is not None:
-        options.append(("grpc.ssl_target_name_override", config.tls.server_name))
         options.append(("grpc.default_authority", config.tls.server_name))
-    elif config.tls is not None and len(config.address.hosts) > 1:
-        # The list goes to gRPC as numbers; its certificates hold the name. It is one: ClientConfig sees to it.
-        options.append(("grpc.ssl_target_name_override", config.address.hosts[0][0]))
+    elif len(config.address.hosts) > 1:
+        # A list goes to gRPC as numbers, which it would call the server by, commas included. The name is also what the
+        # certificates of all must hold: with TLS it is the same for all (ClientConfig sees to it).
+        options.append(("grpc.default_authority", config.address.name))
     return options
 
 

@@ -6,46 +6,97 @@ import argparse
 import io
 import os
 import sys
-from contextlib import closing
+from collections.abc import Callable
+from importlib import import_module
 
+from client._arguments import DEFAULT_SETTLE, read_seconds
+from client._config import DEFAULT_IN_FLIGHT
 from client._connection import Connection, add_connection_flags, read_connection
-from client._listing import list_images
+from client._interrupt import EXIT_INTERRUPTED
 
-EXIT_ANSWERED = 0
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-"""What shells report for a program that Ctrl-C ended; argparse itself exits with 2 on wrong usage."""
+EXIT_USAGE = 2
+"""argparse's own."""
+
+SUBCOMMANDS = {
+    "health": "client._health_command",
+    "models": "client._models_command",
+    "bench": "client._bench_command",
+    "completion": "client._completion",
+}
+"""First arguments that are no images, and the modules whose ``main`` gets what follows. A file of such a name is
+``./health``."""
 
 _EPILOG = """\
 examples:
   python -m client scan.png
-  python -m client --recursive --json scans/ > results.jsonl
-  python -m client --server box.local:50051 - < scan.png
-
-exit status: 0 all images were answered, 1 some were not, 2 wrong usage.
+  python -m client --recursive scans/ --output results.jsonl --resume
+  python -m client --server box.local:50051 --json - < scan.png
+other commands (each with --help): health, models, bench, completion bash|zsh
+exit status: 0 all images answered, 1 some not, 2 wrong usage, 130 interrupted
 Research software: not a medical device, not for diagnosis.
 """
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that fits a screen: no empty lines between the groups."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22)
+
+    def format_help(self) -> str:
+        return super().format_help().replace("\n\n", "\n").replace("\nexamples", "\n\nexamples")
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m client",
-        description="Classifies brain-CT slices with a StrokeServe server, one line per image.",
+        usage="%(prog)s [OPTION]... IMAGE...",
+        description="Classifies brain-CT slices with a StrokeServe server.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG file, folder of them, or - for stdin")
-    add_connection_flags(parser)
-    parser.add_argument("--model", default="", metavar="NAME", help="model that judges (default: the server's)")
-    parser.add_argument("--model-version", default="", metavar="V", help="its version (default: the server's)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of text")
-    parser.add_argument("--recursive", action="store_true", help="also take what lies below the folders")
+    images = parser.add_argument_group("images")
+    images.add_argument("images", nargs="*", metavar="IMAGE", help="file, folder, 'pattern*', or - for standard input")
+    images.add_argument("--recursive", action="store_true", help="also take what lies below the folders")
+    images.add_argument("--watch", metavar="DIR", help="classify what arrives in this folder, until Ctrl-C")
+    images.add_argument("--move", action="store_true", help="with --watch: move files to its done/ and failed/")
+    images.add_argument("--beside", action="store_true", help="with --watch: write FILE.json beside each image")
+    images.add_argument(
+        "--settle",
+        type=read_seconds,
+        default=DEFAULT_SETTLE,
+        metavar="S",
+        help="with --watch: seconds that a file must rest (default: %(default)s)",
+    )
+    results = parser.add_argument_group("results (as text, unless one of the first three is given)")
+    where = results.add_mutually_exclusive_group()
+    where.add_argument("--json", action="store_true", help="print one JSON object a line")
+    where.add_argument("--csv", metavar="FILE", help="write a table to FILE, - for standard output")
+    where.add_argument("--output", metavar="FILE", help="write one JSON object a line to FILE")
+    results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
+    results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
+    results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
+    results.add_argument("--quiet", action="store_true", help="no progress, warnings or summary")
+    results.add_argument("-h", "--help", action="help", help="show this help")
+    server = parser.add_argument_group("server (or STROKE_SERVER, STROKE_TOKEN_FILE and so on in the environment)")
+    server.add_argument("--model", default="", metavar="NAME", help="model that judges (default: the server's)")
+    server.add_argument("--model-version", default="", metavar="V", help="its version (default: the server's)")
+    server.add_argument(
+        "--in-flight",
+        type=_read_count,
+        default=DEFAULT_IN_FLIGHT,
+        metavar="N",
+        help="images on their way at a time (default: %(default)s)",
+    )
+    add_connection_flags(server)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit status: 0, 1 or 130; wrong usage exits with 2.
+    """Runs the command line and returns its exit status: 0, 1, 2 or 130; what argparse finds wrong exits with 2.
 
     Args:
         argv: arguments without the program's name; None: those of the process.
@@ -54,57 +105,86 @@ def main(argv: list[str] | None = None) -> int:
         # File names need not fit the terminal's encoding.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
-    connection = read_connection(parser, arguments)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        return run(arguments, connection)
+        if words and words[0] in SUBCOMMANDS:
+            command: Callable[[list[str]], int] = import_module(SUBCOMMANDS[words[0]]).main
+            return command(words[1:])
+        return _classify(words)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # a reader such as `head` that has seen enough is no fault
-            print(f"error: the results cannot be written: {error.strerror}", file=sys.stderr)
+            where = f" to {error.filename}" if error.filename else ""
+            print(f"error: the results cannot be written{where}: {error.strerror}", file=sys.stderr)
         # Python writes what is still buffered when it exits, and would complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
 
 
-def run(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Sends the images, prints what comes back and returns the exit status."""
+def _classify(words: list[str]) -> int:
+    """Judges images, or what arrives in a folder, as ``words`` say; returns the exit status."""
+    parser = build_parser()
+    arguments = parser.parse_args(words)
+    check_arguments(parser, arguments)
+    connection = read_connection(parser, arguments)
     # What gRPC's core has to say goes to stderr, where a script expects one line per failed image.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from client._errors import ImageReadError, StrokeClientError
-    from client._report import Report, escape
-    from client._types import Prediction
+    if arguments.watch is not None:
+        from client._watch import watch
 
-    listed = list_images(arguments.images, recursive=arguments.recursive)
-    report = Report(len(listed), as_json=arguments.json)
-    fault = None
+        return watch(arguments, connection)
+    return run(parser, arguments, connection)
+
+
+def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends the process with status 2 when the arguments do not go together."""
+    has_file = bool(arguments.output or (arguments.csv and arguments.csv != "-"))
+    if arguments.watch is None:
+        if not arguments.images:
+            parser.error("name an image, a folder of them, or - for standard input")
+        if arguments.move or arguments.beside:
+            parser.error("--move and --beside go with --watch")
+    elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast:
+        parser.error("--watch goes without images, --recursive, --resume and --fail-fast")
+    if arguments.resume and not has_file:
+        parser.error("--resume needs the file to go on with: --output FILE or --csv FILE")
+    if arguments.resume and "-" in arguments.images:
+        parser.error("--resume does not go with standard input, which may be another image each time")
+    if arguments.retry_failed and not arguments.resume:
+        parser.error("--retry-failed goes with --resume")
+    for word in arguments.images:
+        if word in SUBCOMMANDS and not os.path.exists(word):
+            parser.error(f"a command comes first, its options after it: python -m client {word} ...")
+
+
+def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace, connection: Connection) -> int:
+    """Judges the images and returns the exit status."""
+    from client._batch import Batch
+    from client._errors import StrokeClientError
+    from client._result_file import ResultFileError
+    from client._terminal import escape
+
     try:
-        with (
-            connection.open_client() as client,
-            closing(
-                client.predict_many(
-                    (entry.image for entry in listed if entry.image is not None),
-                    model=arguments.model,
-                    version=arguments.model_version,
-                )
-            ) as results,
-        ):
-            for entry in listed:
-                if entry.image is None:
-                    report.add_failure(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"))
-                    continue
-                result = next(results)
-                if isinstance(result, Prediction):
-                    report.add_prediction(entry.name, result)
-                else:
-                    report.add_failure(entry.name, result.error)
-            next(results, None)  # so that the stream ends in order rather than by a cancellation
-    except StrokeClientError as error:  # the run cannot go on; one line, however many images are left
-        fault = error
-    finally:
-        report.close()
-    if fault is not None:
-        print(escape(f"error: {fault}"), file=sys.stderr)
-    return EXIT_FAILED if fault is not None or report.failed else EXIT_ANSWERED
+        client = connection.open_client()
+    except ValueError as error:  # a token or certificate that cannot be used
+        parser.error(escape(str(error)))
+    try:
+        with client:
+            return Batch(arguments, client).run()
+    except ResultFileError as error:
+        print(escape(f"error: {error}"), file=sys.stderr)
+        return EXIT_USAGE
+    except StrokeClientError as error:
+        print(escape(f"error: {error}"), file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _read_count(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return count

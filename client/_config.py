@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from client._address import Address, parse_address
@@ -18,6 +18,9 @@ image) from being read into memory and sent."""
 
 DEFAULT_IN_FLIGHT = 8
 """Enough to keep the workers of a small box busy while answers travel; each one holds an image in memory."""
+
+MIN_PING_SECONDS = 10.0
+"""Twice what a StrokeServe allows at least between two pings (``server.app``), for clocks and networks that jitter."""
 
 Pem: TypeAlias = str | os.PathLike[str] | bytes
 """Certificates or a key in PEM form: the path of a file, or its content as bytes."""
@@ -34,14 +37,14 @@ class TLSConfig:
         ValueError: a certificate without its key, or a key without its certificate.
     """
 
-    ca: Pem | None = None
+    ca: Pem | None = field(default=None, repr=False)
     """Certificates of the authorities that may vouch for the server; None: the public ones that gRPC brings. The
     own authority of a hospital has to be named here."""
 
-    certificate: Pem | None = None
+    certificate: Pem | None = field(default=None, repr=False)
     """This client's certificate, its chain after it, for servers that ask for one (mutual TLS); needs ``key``."""
 
-    key: Pem | None = None
+    key: Pem | None = field(default=None, repr=False)
     """Private key of ``certificate``, without a passphrase."""
 
     server_name: str | None = None
@@ -104,22 +107,22 @@ class KeepAliveConfig:
     """
 
     interval: float = 30.0
-    """Seconds between two pings, >= 10: servers end connections that ping more often than they allow (gRPC's own
-    default is 300 s, a StrokeServe allows 15 s)."""
+    """Seconds between two pings, >= 10: servers end connections that ping more often than they allow. A StrokeServe
+    allows 5 s; gRPC servers that were never told to allow anything, 300 s."""
 
     timeout: float = 10.0
     """Seconds that the answer to a ping may take before the connection counts as dead; > 0."""
 
     def __post_init__(self) -> None:
-        if not 10 <= self.interval < math.inf:
-            raise ValueError(f"interval must be at least 10 s, not {self.interval}")
+        if not MIN_PING_SECONDS <= self.interval < math.inf:
+            raise ValueError(f"interval must be at least {MIN_PING_SECONDS:g} s, not {self.interval}")
         if not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout must be more than 0 s, not {self.timeout}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientConfig:
-    """All settings of one client, checked.
+    """All settings of one client, checked. ``StrokeClient`` describes them.
 
     Raises:
         ValueError: a setting is out of range; the message names it.
@@ -128,7 +131,7 @@ class ClientConfig:
     address: Address
     timeout: float = DEFAULT_TIMEOUT
     tls: TLSConfig | None = None
-    token: Token | None = None
+    token: Token | None = field(default=None, repr=False)
     retry: RetryConfig = RetryConfig()
     keep_alive: KeepAliveConfig = KeepAliveConfig()
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES
@@ -137,6 +140,8 @@ class ClientConfig:
         check_timeout(self.timeout)
         if self.max_image_bytes < 1:
             raise ValueError(f"max_image_bytes must be at least 1, not {self.max_image_bytes}")
+        if isinstance(self.token, str) and (fault := find_token_fault(self.token)) is not None:
+            raise ValueError(f"the token cannot be sent: it {fault}")
         if self.token is not None and self.tls is None and not self.address.is_local:
             raise ValueError(
                 f"a token would travel in plain text to {self.address.text}: use TLS (tls=TLSConfig(...), --tls-ca)"
@@ -156,6 +161,17 @@ def check_timeout(timeout: float) -> float:
     return timeout
 
 
+def find_token_fault(token: object) -> str | None:
+    """Returns why ``token`` cannot be sent as a bearer token (RFC 6750), without showing it; None when it can."""
+    if not isinstance(token, str):
+        return f"is no str but {type(token).__name__}"
+    if not token:
+        return "is empty"
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        return "has characters other than printable ASCII, or spaces"
+    return None
+
+
 def make_config(
     target: str,
     *,
@@ -169,10 +185,14 @@ def make_config(
     """Returns the settings that the arguments of a client mean.
 
     Raises:
-        ValueError: one of them is out of range.
+        ValueError: one of them is out of range, or a certificate or key cannot be used.
     """
     if isinstance(tls, bool):
         tls = TLSConfig() if tls else None
+    if tls is not None:
+        from client._credentials import load_tls  # which needs the types above
+
+        tls = load_tls(tls)
     return ClientConfig(
         address=parse_address(target),
         timeout=timeout,

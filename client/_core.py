@@ -18,6 +18,7 @@ from client._config import (
     check_timeout,
     make_config,
 )
+from client._credentials import call_metadata
 from client._errors import StrokeClientError, error_from_closed, error_from_rpc
 from client._health import health_check
 from proto import stroke_pb2_grpc
@@ -86,10 +87,9 @@ class ClientCore:
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with each call."""
-        token = self._config.token
-        if token is None:
-            return ()
-        return (("authorization", f"Bearer {token if isinstance(token, str) else token()}"),)
+        return call_metadata(self._config.token)
 
     def _translate(self, error: grpc.RpcError, request_id: str | None = None) -> StrokeClientError:
-        return error_from_rpc(error, target=self._target, request_id=request_id)
+        # The settings say nothing about a channel that somebody else made.
+        config = self._config if self._owned_channel is not None else None
+        return error_from_rpc(error, target=self._target, request_id=request_id, config=config)

@@ -10,7 +10,7 @@
     ├── OverloadedError           the server is busy: try again later
     ├── DeadlineExceededError     no answer in time
     ├── ServerUnavailableError    no server answers, or it is starting or stopping
-    ├── AuthenticationError       the server wants credentials, or does not accept these
+    ├── AuthenticationError       one side does not accept who the other is: token, certificates
     ├── ServerError               the server failed, or answered what it should not
     └── ClientClosedError         the client was used after ``close()``
 
@@ -25,13 +25,20 @@
     8 RESOURCE_EXHAUSTED OverloadedError (**)     16 UNAUTHENTICATED     AuthenticationError
 
 (*) With a reason IMAGE_... it is an InvalidImageError, with IMAGE_TOO_LARGE an ImageTooLargeError.
-(**) When gRPC itself refused a message above the server's size limit, it is an ImageTooLargeError.
+(**) When gRPC itself refused a message above a size limit, it is an ImageTooLargeError (an answer: a ServerError).
+
+A connection that cannot be made is UNAVAILABLE to gRPC whatever the cause. ``client._probe`` tells the causes in TLS
+apart; its docstring has their reasons.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from client._config import ClientConfig
 
 REASON_KEY = "stroke-reason"
 """Trailing metadata in which the server states its machine-readable reason."""
@@ -94,7 +101,9 @@ class ServerUnavailableError(StrokeClientError):
 
 
 class AuthenticationError(StrokeClientError):
-    """The server wants credentials, or does not accept the ones it got."""
+    """One side does not accept who the other is: a token or a certificate, missing, expired or unknown.
+
+    Trying again does not help; somebody has to change a setting or a file."""
 
 
 class ServerError(StrokeClientError):
@@ -144,16 +153,31 @@ _CODES: dict[int, tuple[str, type[StrokeClientError], str, str]] = {
     ),
 }
 
-# gRPC tells these apart only in its text. The order matters: the first text is part of a message with the third.
+_PASSING = {"UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"}
+
+# gRPC tells these apart only in its text. The order matters: the first texts are part of messages with the last.
 _NO_CONNECTION = (
     ("http1.x server", "NOT_A_GRPC_SERVER", "what answers at {target} is no StrokeServe server: check the port"),
+    ("Failed parsing HTTP/2", "NOT_A_GRPC_SERVER", "what answers at {target} is no StrokeServe server: check the port"),
     ("errors resolving", "HOST_UNKNOWN", "the host of {target} is not known: check the address"),
+    ("backend unhealthy", "SERVER_NOT_READY", "no server at {target} is ready: wait, or see its log"),
     (
-        "failed to connect",
+        "tcp handshaker shutdown",  # gRPC's limit of one attempt to connect
         "SERVER_UNREACHABLE",
-        "no server answers at {target}: is it running (python -m server)?",
+        "nothing answers at {target}: is the machine on, and does a firewall let this port through?",
+    ),
+    (
+        "No such file or directory",
+        "SERVER_UNREACHABLE",
+        "there is no socket {target}: is the server running, and does it listen there?",
+    ),
+    *(
+        (text, "SERVER_UNREACHABLE", "no server answers at {target}: is it running (python -m server)?")
+        for text in ("failed to connect", "connections to all backends failing")
     ),
 )
+
+_TOO_LARGE = re.compile(r"(CLIENT: )?(Sent|Received) message larger than max(?: \((\d+) vs\. (\d+)\))?")
 
 
 def error_from_status(
@@ -177,29 +201,87 @@ def error_from_status(
         for text, connection_reason, connection_sentence in _NO_CONNECTION:
             if text in details:
                 return kind(connection_sentence.format(target=target), connection_reason, code, request_id)
-    if number == 8 and "larger than max" in details:
-        kind, made_reason = ImageTooLargeError, "IMAGE_TOO_LARGE"
-        sentence = "the image is larger than the server at {target} accepts: send a smaller one"
+    if number == 8 and (match := _TOO_LARGE.search(details)) is not None:
+        return _explain_size(match, target, code, request_id)
     message = sentence.format(target=target)
     if details and number != 4:  # "Deadline Exceeded" would say it twice
         message += f" ({details})"
     return kind(message, made_reason, code, request_id)
 
 
-def error_from_rpc(error: Any, *, target: str, request_id: str | None = None) -> StrokeClientError:
+def _explain_size(match: re.Match[str], target: str, code: str, request_id: str | None) -> StrokeClientError:
+    """Returns the error for a message that gRPC refused, by the limit of whose side it was."""
+    of_client, direction, size, limit = match.groups()
+    figures = "" if size is None else f" ({size} bytes, limit {limit})"
+    if of_client is None:
+        return ImageTooLargeError(
+            f"the image is far larger than the server at {target} accepts{figures}: send a smaller one, or start the "
+            "server with a larger --max-image-bytes (it refuses messages of twice that)",
+            "IMAGE_TOO_LARGE",
+            code,
+            request_id,
+        )
+    if direction == "Sent":
+        return ImageTooLargeError(
+            f"the image is larger than this client's channel sends{figures}: raise grpc.max_send_message_length where "
+            "the channel is made",
+            "IMAGE_TOO_LARGE",
+            code,
+            request_id,
+        )
+    return ServerError(
+        f"the answer of {target} is larger than this client's channel takes{figures}: raise "
+        "grpc.max_receive_message_length where the channel is made",
+        "ANSWER_TOO_LARGE",
+        code,
+        request_id,
+    )
+
+
+def error_from_rpc(
+    error: Any, *, target: str, request_id: str | None = None, config: ClientConfig | None = None
+) -> StrokeClientError:
     """Returns the error for a ``grpc.RpcError``.
+
+    With ``config``, a connection that could not be made is looked at (``client._probe``), which can block for as long
+    as ``client._probe.LIMIT_SECONDS``; in an event loop call it in a thread. Nothing of gRPC is called but
+    the error's own methods.
 
     Raise it outside of the ``except`` block: then no frame of gRPC is in the traceback that users see. With
     STROKE_TRACEBACK=1 in the environment the original becomes its cause.
+
+    Args:
+        error: what a call of ``grpc`` or ``grpc.aio`` raised.
+        target: address of the server, for the message.
+        request_id: id of the request that failed.
+        config: settings of the channel; None where they are not known.
     """
     number, details, reason = 2, type(error).__name__, None
     if callable(getattr(error, "code", None)):  # a bare RpcError, as an interceptor may raise it, has no status
         number, details = error.code().value[0], error.details() or ""
         reason = dict(error.trailing_metadata() or ()).get(REASON_KEY)
     failure = error_from_status(number, reason, details, target=target, request_id=request_id)
+    if number == 14 and not reason and config is not None:
+        from client._probe import explain_connection  # ssl and socket are only needed now
+
+        if (found := explain_connection(details, config)) is not None:
+            kind, found_reason, sentence = found
+            failure = kind(sentence, found_reason, failure.code, request_id)
     if os.environ.get("STROKE_TRACEBACK") == "1":
         failure.__cause__ = error
     return failure
+
+
+def may_pass(error: StrokeClientError) -> bool:
+    """True when the same call may succeed later though nobody changes anything: the server was away or busy.
+
+    A certificate that is not accepted is UNAVAILABLE to gRPC, too, and does not pass.
+    """
+    return error.code in _PASSING and not isinstance(error, AuthenticationError | ImageTooLargeError)
+
+
+def error_from_unknown_host(target: str) -> ServerUnavailableError:
+    return ServerUnavailableError(f"no host of {target} is known: check the address", "HOST_UNKNOWN")
 
 
 def error_from_closed(target: str) -> ClientClosedError:

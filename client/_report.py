@@ -1,144 +1,223 @@
-"""What the command line prints: one line or JSON object per image, faults, a progress bar and a summary."""
+"""What people see of a run: results as text, failures and warnings, the progress bar and the summary."""
 
 from __future__ import annotations
 
-import json
-import os
+import math
 import sys
+import textwrap
 import time
+from array import array
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from client._errors import StrokeClientError
+from client._progress import Progress
+from client._result_file import ResultFile
+from client._results import Record, ResultWriter
+from client._terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape, measure_width
 
 if TYPE_CHECKING:
-    from client._errors import StrokeClientError
     from client._types import Prediction
 
-_DIGITS = 6
-"""Decimals of probabilities in JSON: float32 has no more to say."""
+_LEAST_NAME = 20
+"""Columns that a file's name should have before the model is shown beside it."""
 
-_REDRAW_SECONDS = 0.1
-_ERASE_LINE = "\r\x1b[K"
+DescribeModel = Callable[["Prediction"], "tuple[str, Sequence[str]]"]
+"""From a judgement to its model's positive label, empty where it is not known, and all labels."""
+
+
+class LineWriter:
+    """Prints judgements as plain lines, the same wherever they go: ``FILE: stroke 0.973  (MODEL, threshold T)``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, record: Record) -> None:
+        if not isinstance(record.outcome, StrokeClientError):
+            print(escape(f"{record.file}: {record.outcome}"), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the stream open: it is not this class's."""
+
+
+class TableWriter:
+    """Prints judgements in columns as wide as the terminal: positive ones with a star and in colour.
+
+    Args:
+        terminal: where they are printed.
+        longest_name: columns of the longest name to come.
+        describe_model: tells which label is the positive one.
+    """
+
+    def __init__(self, terminal: Terminal, longest_name: int, describe_model: DescribeModel) -> None:
+        self._terminal = terminal
+        self._longest_name = longest_name
+        self._describe_model = describe_model
+
+    def write(self, record: Record) -> None:
+        if isinstance(record.outcome, StrokeClientError):
+            return
+        line = self._format(escape(record.file), record.outcome)
+        print(line, file=self._terminal.stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the terminal open: it is not this class's."""
+
+    def _format(self, name: str, prediction: Prediction) -> str:
+        positive_label, labels = self._describe_model(prediction)
+        label = escape(prediction.label)
+        label += " " * (max(measure_width(escape(text)) for text in labels) - measure_width(label))
+        verdict = f"{label}  {prediction.confidence:.3f}"
+        origin = escape(f"{prediction.model} {prediction.version}, threshold {prediction.threshold:.3g}")
+        room = self._terminal.columns - 1 - len("* ") - len("  ") - measure_width(verdict)
+        with_origin = room - len("  ") - measure_width(origin)
+        if has_origin := with_origin >= min(self._longest_name, _LEAST_NAME):
+            room = with_origin
+        name = self._terminal.shorten(name, max(min(self._longest_name, room), 1))
+        if prediction.label == positive_label:
+            line = f"* {name}  {self._terminal.paint(verdict, POSITIVE)}"
+        else:
+            line = f"  {name}  {verdict}"
+        return f"{line}  {self._terminal.paint(origin, FAINT)}" if has_origin else line
 
 
 class Report:
-    """Prints the results of one invocation as they come: results to stdout, everything else to stderr.
+    """Takes the records of one run as they come: judgements to ``writer``, everything else to standard error.
 
     Args:
-        total: number of images that there will be.
-        as_json: print JSON objects instead of text.
+        total: number of images that the run is about.
+        writer: takes all records.
+        describe_model: tells which label is the positive one; asked for runs of several images.
+        done: number of images that an earlier run answered.
+        keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
+        is_quiet: print failures, and nothing else on standard error.
     """
 
-    def __init__(self, total: int, *, as_json: bool) -> None:
+    def __init__(
+        self,
+        total: int,
+        writer: ResultWriter,
+        describe_model: DescribeModel,
+        *,
+        done: int = 0,
+        keeps_warnings: bool = False,
+        is_quiet: bool = False,
+    ) -> None:
         self._total = total
-        self._as_json = as_json
+        self._writer = writer
+        self._describe_model = describe_model
+        self._done_before = done
+        self._is_printing = not isinstance(writer, ResultFile)  # perhaps on the terminal that has the progress bar
+        self._keeps_warnings = keeps_warnings
+        self._is_quiet = is_quiet
+        self._terminal = Terminal(sys.stderr)
+        self._progress = Progress(total, self._terminal, done=done, is_wanted=not is_quiet)
         self._labels: Counter[str] = Counter()
+        self._positive_labels: set[str] = set()
+        self._models: dict[str, str] = {}  # by digest, in the order in which they judged
+        self._warned: set[str] = set()
+        self._server_ms = array("f")
         self._started = time.monotonic()
-        self._progress = Progress(total, sys.stderr)
         self.failed = 0
         """Number of images so far that were not judged."""
 
-    def add_prediction(self, name: str, prediction: Prediction) -> None:
-        self._labels[prediction.label] += 1
-        if self._as_json:
-            self._print(json.dumps(prediction_to_json(name, prediction)), sys.stdout)
-        else:
-            self._print(escape(f"{name}: {prediction}"), sys.stdout)
-            for warning in prediction.warnings:
-                self._print(escape(f"{name}: warning: {warning.message}"), sys.stderr)
-        self._draw()
+    @property
+    def missing(self) -> int:
+        """Number of images that have no result yet."""
+        return self._total - self._done_before - self._labels.total() - self.failed
 
-    def add_failure(self, name: str, error: StrokeClientError) -> None:
-        self.failed += 1
-        if self._as_json:
-            self._print(json.dumps(failure_to_json(name, error)), sys.stdout)
-        self._print(escape(f"{name}: error: {error}"), sys.stderr)
-        self._draw()
+    def add(self, record: Record) -> None:
+        """Takes the next record.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._is_printing:
+            self._progress.erase()
+        self._writer.write(record)
+        if isinstance(record.outcome, StrokeClientError):
+            self.failed += 1
+            self._print(f"{record.file}: ", "error", FAILED, f": {record.outcome}")
+        else:
+            self._add_prediction(record.file, record.outcome)
+        self._progress.draw(self._total - self.missing)
+
+    def _add_prediction(self, name: str, prediction: Prediction) -> None:
+        self._labels[prediction.label] += 1
+        timings = prediction.timings
+        self._server_ms.append(timings.decode_ms + timings.queue_ms + timings.inference_ms)
+        if prediction.digest not in self._models:
+            before = list(self._models.values())
+            self._models[prediction.digest] = model = f"{prediction.model} {prediction.version}"
+            if self._total > 1:
+                self._positive_labels.add(self._describe_model(prediction)[0])
+            if before:
+                why = f": from here on {model} (sha256 {prediction.digest[:12]}) judges, too; before it {before[-1]}"
+                self._print(f"{name}: ", "warning", WARNING, why)
+        for warning in prediction.warnings if not self._is_quiet else ():
+            if warning.reason not in self._warned or not self._keeps_warnings:
+                self._warned.add(warning.reason)
+                advice = " (others like it: see the results)" if self._keeps_warnings and self._total > 1 else ""
+                self._print(f"{name}: ", "warning", WARNING, f": {warning.message}{advice}")
+
+    def print_note(self, kind: str, text: str) -> None:
+        """Prints a line about the run as a whole; ``kind`` is ``error``, ``warning`` or ``note``."""
+        if kind != "note" or not self._is_quiet:
+            self._print("", kind, {"error": FAILED, "warning": WARNING}.get(kind, FAINT), f": {text}")
 
     def close(self) -> None:
         """Erases the progress bar and, when there was more than one image, prints the summary."""
         self._progress.erase()
-        if self._total < 2:
+        if self._total < 2 or self._is_quiet or self._terminal.stream is None:
             return
-        answered = self._labels.total()
-        labels = ", ".join(f"{label} {count}" for label, count in sorted(self._labels.items()))
-        parts = [f"{answered} answered" + (f" ({labels})" if labels else ""), f"{self.failed} failed"]
-        if missing := self._total - answered - self.failed:
-            parts.append(f"{missing} without an answer")
-        rate = answered / max(time.monotonic() - self._started, 1e-3)
-        print(escape(f"{self._total} images: {', '.join(parts)}; {rate:.1f} images/s"), file=sys.stderr)
+        sentences = [escape(sentence) for sentence in self._summarise()]
+        columns = self._terminal.columns - 1
+        lines = fold_sentences(sentences, columns) if self._terminal.is_terminal else ["; ".join(sentences)]
+        print(*lines, sep="\n", file=self._terminal.stream, flush=True)
 
-    def _print(self, line: str, stream: TextIO) -> None:
-        self._progress.erase()  # it may be on the same terminal
-        print(line, file=stream, flush=True)
+    def _summarise(self) -> list[str]:
+        parts = [f"{self._done_before} done before"] if self._done_before else []
+        for label, count in sorted(self._labels.items(), key=lambda item: (item[0] not in self._positive_labels, item)):
+            parts.append(f"{count} positive ({label})" if label in self._positive_labels else f"{count} {label}")
+        parts.append(f"{self.failed} failed")
+        if self.missing:
+            parts.append(f"{self.missing} not judged")
+        rate = (self._labels.total() + self.failed) / max(time.monotonic() - self._started, 1e-3)
+        sentences = [f"{self._total} images: {', '.join(parts)}", f"{rate:.1f} images/s"]
+        if self._server_ms:
+            times = sorted(self._server_ms)
+            median, slow = (format_ms(find_percentile(times, share)) for share in (0.5, 0.99))
+            sentences.append(f"time in the server p50 {median}, p99 {slow}")
+            sentences.append("by " + ", ".join(self._models.values()))
+        return sentences
 
-    def _draw(self) -> None:
-        self._progress.draw(self._labels.total() + self.failed)
-
-
-class Progress:
-    """A line with count, rate and time left; nothing unless ``stream`` is a terminal and there are several images."""
-
-    def __init__(self, total: int, stream: TextIO | None) -> None:
-        self._total = total
-        self._stream = stream
-        self._wanted = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb" and total > 1
-        self._line = ""
-        self._visible = False
-        self._started = self._computed_at = time.monotonic()
-
-    def draw(self, done: int) -> None:
-        """Shows the line; its figures change ten times a second, so that they can be read."""
-        if not self._wanted or self._stream is None:
-            return
-        now = time.monotonic()
-        if not self._line or now - self._computed_at >= _REDRAW_SECONDS:
-            self._computed_at = now
-            rate = done / max(now - self._started, 1e-3)
-            filled = 20 * done // self._total
-            bar = "#" * filled + "." * (20 - filled)
-            left = (self._total - done) / rate
-            self._line = f"[{bar}] {done}/{self._total}  {rate:.1f}/s  {left:.0f} s left"
-        elif self._visible:
-            return
-        self._stream.write(_ERASE_LINE + self._line)
-        self._stream.flush()
-        self._visible = True
-
-    def erase(self) -> None:
-        """Removes the line, so that something else can be printed."""
-        if self._visible and self._stream is not None:
-            self._stream.write(_ERASE_LINE)
-            self._stream.flush()
-            self._visible = False
+    def _print(self, start: str, kind: str, colour: str, end: str) -> None:
+        if self._terminal.stream is not None:
+            self._progress.erase()
+            line = f"{escape(start)}{self._terminal.paint(kind, colour)}{escape(end)}"
+            print(line, file=self._terminal.stream, flush=True)
 
 
-def escape(text: str) -> str:
-    """Returns ``text`` on one line and without control characters: file names and servers may hold any."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+def fold_sentences(sentences: Sequence[str], columns: int) -> list[str]:
+    """Returns lines of at most ``columns`` columns, broken within a sentence only where it does not fit one."""
+    lines = [""]
+    for index, sentence in enumerate(sentences):
+        text = sentence if index == len(sentences) - 1 else sentence + ";"
+        if lines[-1] and len(lines[-1]) + 1 + len(text) > columns:
+            lines.append(" ")
+        lines[-1] = f"{lines[-1]} {text}" if lines[-1] else text
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, columns, subsequent_indent="  ", break_on_hyphens=False)
+    ]
 
 
-def prediction_to_json(name: str, prediction: Prediction) -> dict[str, Any]:
-    return {
-        "file": name,
-        "label": prediction.label,
-        "confidence": round(prediction.confidence, _DIGITS),
-        "scores": {label: round(score, _DIGITS) for label, score in prediction.scores.items()},
-        "threshold": prediction.threshold,
-        "model": prediction.model,
-        "version": prediction.version,
-        "digest": prediction.digest,
-        "image_sha256": prediction.image_sha256,
-        "timings_ms": {
-            "decode": round(prediction.timings.decode_ms, 3),
-            "queue": round(prediction.timings.queue_ms, 3),
-            "inference": round(prediction.timings.inference_ms, 3),
-        },
-        "warnings": [{"reason": warning.reason, "message": warning.message} for warning in prediction.warnings],
-        "request_id": prediction.request_id,
-    }
+def find_percentile(times: Sequence[float], share: float) -> float:
+    """Returns the smallest of the sorted ``times`` that at least ``share`` of them, in (0, 1], do not exceed."""
+    return times[max(math.ceil(len(times) * share), 1) - 1]
 
 
-def failure_to_json(name: str, error: StrokeClientError) -> dict[str, Any]:
-    return {"file": name, "error": str(error), "reason": error.reason, "request_id": error.request_id}
+def format_ms(milliseconds: float) -> str:
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.3g} s"

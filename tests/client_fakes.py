@@ -87,6 +87,7 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         self.released = threading.Event()
         self.requests: list[stroke_pb2.PredictRequest] = []
         self.time_remaining: list[float] = []
+        self.metadata: list[dict[str, str]] = []
         self.ended_streams: list[str] = []
 
     @property
@@ -101,6 +102,7 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
     def Predict(self, request, context):  # noqa: N802
         self.requests.append(request)
         self.time_remaining.append(context.time_remaining())
+        self.metadata.append(dict(context.invocation_metadata()))
         return self._answer(request, context)
 
     def PredictStream(self, requests, context):  # noqa: N802
@@ -149,17 +151,27 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
 class FakeServer:
     """A running server with its servicer and its health service."""
 
-    def __init__(self, servicer: RecordingServicer, port: int = 0) -> None:
+    def __init__(
+        self,
+        servicer: RecordingServicer,
+        port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
+        options: tuple[tuple[str, int], ...] = (),
+    ) -> None:
         self.servicer = servicer
         self.health = health.HealthServicer()
         self.health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_workers=8, thread_name_prefix="fake-server"),
-            options=[("grpc.so_reuseport", 0)],
+            options=[("grpc.so_reuseport", 0), *options],
         )
         stroke_pb2_grpc.add_StrokeServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        where = f"127.0.0.1:{port}"
+        if credentials is None:
+            self.port = self._server.add_insecure_port(where)
+        else:
+            self.port = self._server.add_secure_port(where, credentials)
         self.target = f"127.0.0.1:{self.port}"
         self._server.start()
 
@@ -173,9 +185,14 @@ class FakeServer:
 
 
 @contextmanager
-def serve(servicer: RecordingServicer | None = None, port: int = 0) -> Iterator[FakeServer]:
-    """Runs a fake server on a free port, or on ``port``, as long as the block lasts."""
-    server = FakeServer(servicer or RecordingServicer(), port)
+def serve(
+    servicer: RecordingServicer | None = None,
+    port: int = 0,
+    credentials: grpc.ServerCredentials | None = None,
+    options: tuple[tuple[str, int], ...] = (),
+) -> Iterator[FakeServer]:
+    """Runs a fake server on a free port, or on ``port``, as long as the block lasts; with ``credentials`` in TLS."""
+    server = FakeServer(servicer or RecordingServicer(), port, credentials, options)
     try:
         yield server
     finally:

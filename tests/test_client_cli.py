@@ -1,202 +1,24 @@
-"""python -m client: arguments, output, exit status, and how it behaves on terminals and pipes."""
+"""python -m client: arguments, exit status, and how it ends when something is in its way."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
-import pty
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
-import grpc
 import pytest
 
-from client._cli import build_parser, main
+from client import StrokeClient
+from client._cli import SUBCOMMANDS, build_parser, main
 from client._connection import read_connection
-from client._report import Progress, escape
-from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
-
-ROOT = Path(__file__).parent.parent
-POSITIVE = b"stroke image"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch):
-    with serve() as running:
-        monkeypatch.setenv("STROKE_SERVER", running.target)
-        yield running
-
-
-@pytest.fixture
-def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with images, others, hidden ones, and a folder below; it is the working directory's child."""
-    folder = tmp_path / "scans"
-    for name in ("b.png", "a.JPG", "c.jpeg", "notes.txt", ".hidden.png", "B.PNG", "sub/d.png", ".git/e.png"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(POSITIVE + name.encode())
-    monkeypatch.chdir(tmp_path)
-    return folder
-
-
-def run_client(*arguments: str | bytes, **options) -> subprocess.CompletedProcess[bytes]:
-    options.setdefault("env", {**os.environ, "PYTHONPATH": str(ROOT)})
-    return subprocess.run([sys.executable, "-m", "client", *arguments], capture_output=True, timeout=20, **options)
-
-
-def test_one_image_is_one_line(server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Name, label, probability, and the model and threshold it was judged by; nothing on stderr; exit 0."""
-    assert main(["scans/b.png"]) == 0
-
-    out, err = capsys.readouterr()
-    assert out == "scans/b.png: stroke 0.973  (stroke-cnn 1, threshold 0.05)\n"
-    assert err == ""
-
-
-def test_json_has_the_documented_shape(server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One object per line with everything that the server said; probabilities have six decimals."""
-
-    def judge(request):
-        response = make_response(request)
-        response.warnings.add(reason="IMAGE_BLANK", message="The image is blank.")
-        return response
-
-    server.servicer.judge = judge
-    assert main(["scans/b.png", "--json", "--model", "resnet", "--model-version", "3"]) == 0
-
-    (line,) = capsys.readouterr().out.splitlines()
-    request = server.servicer.requests[0]
-    assert json.loads(line) == {
-        "file": "scans/b.png",
-        "label": "stroke",
-        "confidence": 0.973,
-        "scores": {"normal": 0.027, "stroke": 0.973},
-        "threshold": 0.05,
-        "model": "resnet",
-        "version": "3",
-        "digest": "ab" * 32,
-        "image_sha256": hashlib.sha256(request.image).hexdigest(),
-        "timings_ms": {"decode": 1.5, "queue": 0.25, "inference": 20.125},
-        "warnings": [{"reason": "IMAGE_BLANK", "message": "The image is blank."}],
-        "request_id": request.id,
-    }
-
-
-def test_folder_is_walked_in_sorted_order(server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """PNG and JPEG files in any case, no hidden ones, names as the user wrote them; below only on request."""
-    assert main(["scans/"]) == 0
-    flat = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
-    assert main(["--recursive", "scans"]) == 0
-    deep = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
-
-    assert flat == ["scans/B.PNG", "scans/a.JPG", "scans/b.png", "scans/c.jpeg"]
-    assert deep == [*flat, "scans/sub/d.png"]
-
-
-def test_bad_file_in_the_middle(server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 1, one line on stderr for the bad one, the others answered, and a summary."""
-    assert main(["scans/b.png", "no.png", "scans/c.jpeg"]) == 1
-
-    out, err = capsys.readouterr()
-    assert [line.split(": ")[0] for line in out.splitlines()] == ["scans/b.png", "scans/c.jpeg"]
-    failure, summary = err.splitlines()
-    assert failure == "no.png: error: the image cannot be read: No such file or directory"
-    assert summary.startswith("3 images: 2 answered (stroke 2), 1 failed; ")
-    assert summary.endswith(" images/s")
-
-
-def test_failures_in_json_are_objects_and_lines(
-    server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A failure is an object on stdout, in its place, and a line on stderr."""
-
-    def judge(request):
-        raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_UNDECODABLE", "The file is text.")
-
-    server.servicer.judge = judge
-    assert main(["--json", "scans/b.png"]) == 1
-
-    out, err = capsys.readouterr()
-    assert json.loads(out) == {
-        "file": "scans/b.png",
-        "error": "The file is text.",
-        "reason": "IMAGE_UNDECODABLE",
-        "request_id": server.servicer.requests[0].id,
-    }
-    assert err == "scans/b.png: error: The file is text.\n"
-
-
-def test_folder_without_images_is_a_failure(
-    server: FakeServer, tmp_path: Path, scans: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is said, in its place, while the others are answered."""
-    (tmp_path / "empty").mkdir()
-
-    assert main(["--json", "scans/b.png", "empty", "scans/c.jpeg"]) == 1
-
-    out, err = capsys.readouterr()
-    first, second, third = map(json.loads, out.splitlines())
-    assert [first["file"], second["file"], third["file"]] == ["scans/b.png", "empty", "scans/c.jpeg"]
-    assert second["reason"] == "IMAGE_UNREADABLE"
-    assert "empty: error: no PNG or JPEG file in this folder (--recursive looks into the folders below)" in err
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_unreadable_folder_is_a_failure(server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder that is not open to the user is not taken for an empty one."""
-    (scans / "sub").chmod(0)
-    try:
-        assert main(["--recursive", "scans"]) == 1
-    finally:
-        (scans / "sub").chmod(0o755)
-
-    assert "scans/sub: error: the folder cannot be read: Permission denied" in capsys.readouterr().err
-
-
-def test_pipes_in_folders_are_left_alone(server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A named pipe would block for ever; a dangling link is named."""
-    os.mkfifo(scans / "pipe.png")
-    (scans / "link.png").symlink_to("nowhere")
-
-    assert main(["scans"]) == 1
-
-    out, err = capsys.readouterr()
-    assert "pipe.png" not in out + err
-    assert "scans/link.png: error: the image cannot be read" in err
-
-
-def test_dash_reads_standard_input(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`-` is one image from stdin, named `-`."""
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(POSITIVE)))
-
-    assert main(["-"]) == 0
-
-    assert capsys.readouterr().out.startswith("-: stroke 0.973")
-    assert server.servicer.images == [POSITIVE]
-
-
-def test_warnings_of_the_server_go_to_stderr(
-    server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line each; the result itself stays as it is."""
-
-    def judge(request):
-        response = make_response(request)
-        response.warnings.add(reason="IMAGE_BLANK", message="The image is blank.\nReally.")
-        return response
-
-    server.servicer.judge = judge
-
-    assert main(["scans/b.png"]) == 0
-
-    out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 1
-    assert err == "scans/b.png: warning: The image is blank.\\nReally.\n"
+from client._interrupt import Interruption
+from tests.client_fakes import FakeServer, wait_for
+from tests.command_lines import INTERRUPTIBLE, POSITIVE, run_client
+from tests.fakes import ROOT
 
 
 def test_unreachable_server_is_one_line(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,13 +28,13 @@ def test_unreachable_server_is_one_line(scans: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == ""
     summary, error = err.splitlines()
-    assert summary.startswith("4 images: 0 answered, 0 failed, 4 without an answer; ")
+    assert summary.startswith("4 images: 0 failed, 4 not judged; ")
     assert error == "error: no server answers at 127.0.0.1:1: is it running (python -m server)?"
 
 
-def test_timeout_holds_for_each_image(server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_timeout_holds_for_each_image(cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--timeout reaches the run: a hanging server fails the image."""
-    server.servicer.judge = server.servicer.hang
+    cli_server.servicer.judge = cli_server.servicer.hang
 
     assert main(["--timeout", "0.2", "scans/b.png"]) == 1
 
@@ -246,41 +68,7 @@ def test_server_of_the_environment() -> None:
         read_server(STROKE_SERVER="box:0")
 
 
-def test_names_and_messages_stay_on_their_line(
-    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Control characters in file names are escaped in text; JSON keeps the name as it is."""
-    monkeypatch.chdir(tmp_path)
-    name = "a\nb\x1b[31m: é.png"
-    Path(name).write_bytes(POSITIVE)
-
-    assert main([name]) == 0
-    assert capsys.readouterr().out.startswith("a\\nb\\x1b[31m: é.png: stroke 0.973")
-    assert main(["--json", name]) == 0
-    assert json.loads(capsys.readouterr().out)["file"] == name
-
-
-def test_escape_keeps_what_is_printable() -> None:
-    """Letters of all scripts pass; line separators, direction marks and undecodable bytes do not."""
-    assert escape("Größe 頭 x.png") == "Größe 頭 x.png"
-    assert escape("a\u2028b\u202ec\udcff\td") == "a\\u2028b\\u202ec\\udcff\\td"
-
-
-@pytest.mark.parametrize("as_json", [False, True])
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_file_name_that_is_no_text(server: FakeServer, tmp_path: Path, as_json: bool, encoding: str) -> None:
-    """A name in another encoding, or one that the terminal cannot show, is judged and printed."""
-    name = b"scan-\xff-\xc3\xa9.png"
-    (Path(os.fsdecode(tmp_path)) / os.fsdecode(name)).write_bytes(POSITIVE)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
-
-    done = run_client(*(["--json"] if as_json else []), name, cwd=tmp_path, env=environment)
-
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b'{"file": "scan-\\udcff-\\u00e9.png"' if as_json else b"scan-\\udcff-")
-
-
-def test_reader_that_leaves_early_is_no_crash(server: FakeServer, tmp_path: Path) -> None:
+def test_reader_that_leaves_early_is_no_crash(cli_server: FakeServer, tmp_path: Path) -> None:
     """`| head` ends the client without a traceback."""
     for index in range(50):
         (tmp_path / f"{index}.png").write_bytes(POSITIVE)
@@ -298,7 +86,7 @@ def test_reader_that_leaves_early_is_no_crash(server: FakeServer, tmp_path: Path
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_full_disk_is_one_line(server: FakeServer, tmp_path: Path) -> None:
+def test_full_disk_is_one_line(cli_server: FakeServer, tmp_path: Path) -> None:
     """Results that cannot be written are a failure that is named."""
     (tmp_path / "a.png").write_bytes(POSITIVE)
     with open("/dev/full", "wb") as full:
@@ -310,87 +98,130 @@ def test_full_disk_is_one_line(server: FakeServer, tmp_path: Path) -> None:
     assert done.stderr == b"error: the results cannot be written: No space left on device\n"
 
 
-def test_interrupt_exits_with_130(server: FakeServer, tmp_path: Path) -> None:
-    """Ctrl-C during a run leaves no traceback."""
-    server.servicer.judge = server.servicer.hang
+def test_interrupt_exits_with_130(cli_server: FakeServer, tmp_path: Path) -> None:
+    """Ctrl-C during a run leaves one line and no traceback."""
+    cli_server.servicer.judge = cli_server.servicer.hang
     (tmp_path / "a.png").write_bytes(POSITIVE)
-    # A shell that runs the tests in the background has its children ignore Ctrl-C; a terminal does not.
-    code = (
-        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "runpy.run_module('client', run_name='__main__', alter_sys=True)"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+        [sys.executable, *INTERRUPTIBLE, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     ) as process:
-        wait_for(lambda: server.servicer.requests, 10)
+        wait_for(lambda: cli_server.servicer.requests, 10)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
 
-    assert (process.returncode, out, err) == (130, b"", b"")
+    assert (process.returncode, out, err) == (130, b"", b"error: interrupted\n")
 
 
-def test_progress_on_a_terminal_leaves_the_results_whole(server: FakeServer, tmp_path: Path) -> None:
-    """With stdout and stderr on one terminal, what stays on the screen are the results and the summary."""
-    for index in range(20):
-        (tmp_path / f"{index:02}.png").write_bytes(POSITIVE)
-    master, slave = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "client", "."],
-        stdout=slave,
-        stderr=slave,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
-    ) as process:
-        os.close(slave)
-        screen = b""
-        try:
-            while chunk := os.read(master, 65536):
-                screen += chunk
-        except OSError:  # how Linux reports the end of a pseudo-terminal
-            pass
-        assert process.wait(20) == 0
-    os.close(master)
+def test_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first waits for a result that is being written; the second does not wait for anything."""
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    written: list[str] = []
 
-    assert b"/20  " in screen
-    kept = [line.rsplit(b"\x1b[K", 1)[-1] for line in screen.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")]
-    assert kept[:20] == [b"./%02d.png: stroke 0.973  (stroke-cnn 1, threshold 0.05)" % i for i in range(20)]
-    assert kept[20].startswith(b"20 images: 20 answered (stroke 20), 0 failed; ")
-    assert len(kept) == 21
+    def write(interruption: Interruption) -> None:
+        with interruption.shielded():
+            signal.raise_signal(signal.SIGINT)
+            written.append("a whole result")
+
+    with Interruption() as interruption:
+        with pytest.raises(KeyboardInterrupt):
+            write(interruption)
+        assert (written, ended) == (["a whole result"], [])
+        with suppress(KeyboardInterrupt):  # where the process would have ended
+            signal.raise_signal(signal.SIGINT)
+
+    assert ended == [130]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+def test_fail_fast_stops_at_the_first_failure(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 1; what was before the failure is answered, what was after it is said to be not judged."""
+    assert main(["--fail-fast", "scans/b.png", "no.png", "scans/c.jpeg", "scans/a.JPG"]) == 1
+
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["scans/b.png: stroke 0.973  (stroke-cnn 1, threshold 0.05)"]
+    failure, summary, error = err.splitlines()
+    assert failure.startswith("no.png: error: ")
+    assert summary.startswith("4 images: 1 positive (stroke), 1 failed, 2 not judged; ")
+    assert error == "error: stopped at the first failure (--fail-fast)"
 
 
-def test_progress_shows_count_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line says how far it is, how fast and how long; erasing removes it."""
-    monkeypatch.setenv("TERM", "xterm")
-    clock = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    terminal = Terminal()
-    progress = Progress(40, terminal)
-    clock[0] += 2
+def test_in_flight_reaches_the_run(cli_server: FakeServer, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--in-flight is what predict_many is given; it is tested there."""
+    given: list[int] = []
+    predict_many = StrokeClient.predict_many
 
-    progress.draw(10)
-    progress.draw(10)
-    progress.erase()
-    progress.erase()
+    def spy(client, images, *, in_flight, **options):
+        given.append(in_flight)
+        return predict_many(client, images, in_flight=in_flight, **options)
 
-    assert terminal.getvalue() == "\r\x1b[K[#####...............] 10/40  5.0/s  6 s left\r\x1b[K"
+    monkeypatch.setattr(StrokeClient, "predict_many", spy)
+
+    assert main(["--in-flight", "3", "scans"]) == 0
+    assert main(["scans"]) == 0
+
+    assert given == [3, 8]
+
+
+@pytest.mark.parametrize("command", ["health", "models", "bench", "completion"])
+def test_first_argument_names_a_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows is the command's own; its module is not imported before it is needed."""
+    seen: list[list[str]] = []
+    module = ModuleType("command")
+    module.main = lambda argv: seen.append(argv) or 5  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, SUBCOMMANDS[command], module)
+
+    assert main([command, "--json", "x"]) == 5
+
+    assert seen == [["--json", "x"]]
+
+
+def test_file_with_the_name_of_a_command(
+    cli_server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """./health is an image."""
+    monkeypatch.chdir(tmp_path)
+    Path("health").write_bytes(POSITIVE)
+
+    assert main(["./health"]) == 0
+
+    assert capsys.readouterr().out.startswith("./health: stroke")
 
 
 @pytest.mark.parametrize(
-    ("total", "stream", "term"), [(1, Terminal(), "xterm"), (9, io.StringIO(), "xterm"), (9, Terminal(), "dumb")]
+    ("arguments", "message"),
+    [
+        ([], "name an image"),
+        (["--timeout", "1", "health"], "a command comes first, its options after it: python -m client health"),
+        (["x.png", "--resume"], "--resume needs the file to go on with"),
+        (["x.png", "--csv", "-", "--resume"], "--resume needs the file to go on with"),
+        (["-", "--output", "f", "--resume"], "--resume does not go with standard input"),
+        (["x.png", "--output", "f", "--retry-failed"], "--retry-failed goes with --resume"),
+        (["x.png", "--output", "f", "--csv", "g"], "not allowed with argument"),
+        (["x.png", "--json", "--output", "f"], "not allowed with argument"),
+        (["x.png", "--move"], "--move and --beside go with --watch"),
+        (["x.png", "--watch", "in"], "--watch goes without images"),
+        (["x.png", "--in-flight", "0"], "'0' is not a number of at least 1"),
+        (["x.png", "--token-file", "/no/such"], "the token file /no/such cannot be read"),
+    ],
 )
-def test_no_progress_where_nobody_needs_it(
-    total: int, stream: io.StringIO, term: str, monkeypatch: pytest.MonkeyPatch
+def test_arguments_that_do_not_go_together(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One image, a file or a dumb terminal get no progress bar."""
-    monkeypatch.setenv("TERM", term)
-    Progress(total, stream).draw(1)
+    """Exit 2 and a sentence that says what would do; no file is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
 
-    assert stream.getvalue() == ""
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_fits_a_screen_and_teaches() -> None:
@@ -405,3 +236,4 @@ def test_help_fits_a_screen_and_teaches() -> None:
     assert max(map(len, text.splitlines())) <= 80
     for action in build_parser()._actions:
         assert action.help
+        assert (action.option_strings or [action.metavar])[-1] in text

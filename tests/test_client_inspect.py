@@ -1,0 +1,212 @@
+"""``health`` and ``models``: what they print, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+
+from client._cli import main
+from client._connection import Connection
+from client._health_command import list_servers
+from client._models_command import describe_model, format_models
+from client._types import model_from_proto
+from tests.client_fakes import MODEL, FakeServer, serve
+from tests.fakes import ROOT, ServerProcess
+
+
+def test_healthy_server_is_one_line(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Address, state, and the time that the answer took; exit 0."""
+    assert main(["health", "--server", server.target]) == 0
+
+    address, state, milliseconds, unit = capsys.readouterr().out.split()
+    assert (address, state, unit) == (server.target, "SERVING", "ms")
+    assert 0 < float(milliseconds) < 2000
+
+
+def test_each_server_of_a_list_is_asked_on_its_own(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that serves does not hide one that starts and one that is away; exit 1."""
+    with serve() as starting:
+        starting.set_serving(False)
+        servers = f"{server.target},{starting.target},127.0.0.1:1"
+        assert main(["health", "--server", servers, "--json"]) == 1
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["server"], line["state"]) for line in lines] == [
+        (server.target, "SERVING"),
+        (starting.target, "NOT_SERVING"),
+        ("127.0.0.1:1", "SERVER_UNREACHABLE"),
+    ]
+    assert lines[0].keys() == {"server", "state", "ms", "error"}
+    assert lines[0]["error"] is None
+    assert lines[2]["error"].startswith("no server answers at 127.0.0.1:1")
+
+
+def test_addresses_of_a_name_are_asked_one_by_one() -> None:
+    """dns:/// stands for each of its addresses; a certificate must still hold the name."""
+    plain = list(list_servers(Connection(server="dns:///localhost:50051")))
+    secured = list(list_servers(Connection(server="dns:///localhost:50051", tls_ca="ca.pem")))
+
+    assert "127.0.0.1:50051" in [single.server for single in plain]
+    assert {single.tls_name for single in plain} == {""}
+    assert {single.tls_name for single in secured} == {"localhost"}
+
+
+def test_health_waits_until_the_server_serves(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """--wait ends as soon as it serves, and exits 1 when it does not in time."""
+    server.set_serving(False)
+    assert main(["health", "--server", server.target, "--wait", "0.1"]) == 1
+    assert "SERVER_NOT_READY" in capsys.readouterr().out
+
+    threading.Timer(0.2, server.set_serving, [True]).start()
+    assert main(["health", "--server", server.target, "--wait", "10"]) == 0
+    assert "SERVING" in capsys.readouterr().out
+
+
+def test_models_are_a_table(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line per model under the heads."""
+    assert main(["models", "--server", server.target]) == 0
+
+    head, row = capsys.readouterr().out.splitlines()
+    assert " ".join(head.split()) == "name version default precision runtime input threshold labels digest"
+    assert " ".join(row.split()) == "stroke-cnn 1 yes int8 onnxruntime 256x256x3 0.05 normal/stroke abababababab"
+    assert [head.index(word) for word in ("version", "labels")] == [row.index(" 1 ") + 1, row.index("normal")]
+
+
+def test_narrow_terminal_gets_blocks() -> None:
+    """What does not fit in a line becomes lines; none is wider than the terminal."""
+    model = model_from_proto(MODEL)
+
+    text = format_models([model, replace(model, version="2", is_default=False)], 40)
+
+    assert max(map(len, text.splitlines())) <= 40
+    assert text.count("name       stroke-cnn") == 2
+    assert "\n\n" in text
+
+
+def test_one_model_is_shown_whole(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """With figures, provenance and what runs it."""
+    assert main(["models", "stroke-cnn", "1", "--server", server.target]) == 0
+
+    out = capsys.readouterr().out
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    values = {name: value.strip() for name, value in lines.items()}
+    assert values["version"] == "1 (default)"
+    assert values["positive"] == "stroke above 0.05"
+    assert values["metrics.auc"] == "0.9"
+    assert values["provenance.data"] == "synthetic"
+    assert values["digest"] == "ab" * 32
+
+
+def test_interval_stands_beside_its_figure() -> None:
+    """NAME_low and NAME_high are shown with NAME; one that has no figure of its own stays as it is."""
+    metrics = {"auc": 0.93, "auc_low": 0.91, "auc_high": 0.95, "dose_low": 1.0}
+
+    text = describe_model(replace(model_from_proto(MODEL), metrics=metrics))
+
+    assert "0.93 (0.91 to 0.95)" in text
+    assert "auc_low" not in text
+    assert "metrics.dose_low" in text
+
+
+def test_text_of_a_model_cannot_drive_the_terminal() -> None:
+    """Control characters are escaped."""
+    model = replace(model_from_proto(MODEL), name="a\x1b[2J", provenance={"x\n": "y\x07"})
+
+    text = format_models([model], None) + describe_model(model)
+
+    assert "a\\x1b[2J" in text
+    assert text.replace("\n", "").isprintable()
+
+
+def test_model_card_is_printed_as_it_is(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Markdown, of the model named or of the default one."""
+    assert main(["models", "--card", "--server", server.target]) == 0
+    assert capsys.readouterr().out == "# Model card\n"
+
+
+def test_model_in_json_has_all_fields(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object for each model; the card comes with a single one."""
+    assert main(["models", "--json", "--server", server.target]) == 0
+    assert main(["models", "stroke-cnn", "--json", "--server", server.target]) == 0
+
+    listed, single = map(json.loads, capsys.readouterr().out.splitlines())
+    assert listed["labels"] == ["normal", "stroke"]
+    assert listed["metrics"] == {"auc": 0.9, "sensitivity": 0.8}
+    assert (listed["model_card"], single["model_card"]) == ("", "# Model card\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["models", "none"], "error: There is no model 'none'.\n"),
+        (["models", "--server", "127.0.0.1:1"], "error: no server answers at 127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(
+    server: FakeServer, arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 1, nothing on stdout."""
+    if "--server" not in arguments:
+        arguments = [*arguments, "--server", server.target]
+    assert main(arguments) == 1
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(error)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["health", "--wait", "-1"],
+        ["health", "scan.png"],
+        ["health", "--token-file", "/none"],
+        ["models", "--card", "--json"],
+        ["models", "a", "b", "c"],
+        ["bench"],
+        ["bench", "x.png", "--clients", "0"],
+        ["bench", "x.png", "--clients", "1,x"],
+        ["bench", "x.png", "--rate", "-1"],
+        ["bench", "x.png", "--rate", "1", "--clients", "1"],
+        ["bench", "x.png", "--rate", "1", "--stream"],
+        ["bench", "x.png", "--seconds", "0"],
+        ["bench", "x.png", "--arrivals", "fixed"],
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The mistake is named, and no server is asked."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["health", "models", "bench"])
+def test_help_fits_a_screen_and_needs_no_grpc(command: str) -> None:
+    """At most 40 lines of 80 columns with examples, without the time to import gRPC."""
+    code = (
+        "import sys; from client._cli import main\n"
+        f"try: main(['{command}', '--help'])\n"
+        "finally: print('grpc' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20)
+
+    assert done.stderr == "False\n"
+    assert done.stdout.count(f"  python -m client {command}") >= 2
+    assert len(done.stdout.splitlines()) <= 40
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_real_server_process(tiny_server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both commands against ``python -m server``."""
+    assert main(["health", "--server", tiny_server.address]) == 0
+    assert main(["models", "--server", tiny_server.address]) == 0
+
+    assert "SERVING" in capsys.readouterr().out

@@ -1,0 +1,146 @@
+"""Which images the arguments of the command line name."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from client._cli import main
+from client._listing import list_images
+from tests.client_fakes import FakeServer
+from tests.command_lines import POSITIVE
+
+
+def test_folder_is_walked_in_sorted_order(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PNG and JPEG files in any case, no hidden ones, names as the user wrote them; below only on request."""
+    assert main(["scans/"]) == 0
+    flat = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert main(["--recursive", "scans"]) == 0
+    deep = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
+
+    assert flat == ["scans/B.PNG", "scans/a.JPG", "scans/b.png", "scans/c.jpeg"]
+    assert deep == [*flat, "scans/sub/d.png"]
+
+
+def test_folder_without_images_is_a_failure(
+    cli_server: FakeServer, tmp_path: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said, in its place, while the others are answered."""
+    (tmp_path / "empty").mkdir()
+
+    assert main(["--json", "scans/b.png", "empty", "scans/c.jpeg"]) == 1
+
+    out, err = capsys.readouterr()
+    first, second, third = map(json.loads, out.splitlines())
+    assert [first["file"], second["file"], third["file"]] == ["scans/b.png", "empty", "scans/c.jpeg"]
+    assert second["reason"] == "IMAGE_UNREADABLE"
+    assert "empty: error: no PNG or JPEG file in this folder (--recursive looks into the folders below)" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_unreadable_folder_is_a_failure(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that is not open to the user is not taken for an empty one."""
+    (scans / "sub").chmod(0)
+    try:
+        assert main(["--recursive", "scans"]) == 1
+    finally:
+        (scans / "sub").chmod(0o755)
+
+    assert "scans/sub: error: the folder cannot be read: Permission denied" in capsys.readouterr().err
+
+
+def test_pipes_in_folders_are_left_alone(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A named pipe would block for ever; a dangling link is named."""
+    os.mkfifo(scans / "pipe.png")
+    (scans / "link.png").symlink_to("nowhere")
+
+    assert main(["scans"]) == 1
+
+    out, err = capsys.readouterr()
+    assert "pipe.png" not in out + err
+    assert "scans/link.png: error: the image cannot be read" in err
+
+
+def test_dash_reads_standard_input(
+    cli_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`-` is one image from stdin, named `-`."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(POSITIVE)))
+
+    assert main(["-"]) == 0
+
+    assert capsys.readouterr().out.startswith("-: stroke 0.973")
+    assert cli_server.servicer.images == [POSITIVE]
+
+
+def list_names(*arguments: str, recursive: bool = False) -> list[str]:
+    return [entry.name for entry in list_images(list(arguments), recursive=recursive)]
+
+
+def test_patterns_are_expanded_as_by_a_shell(scans: Path) -> None:
+    """A quoted pattern gives sorted files, and the images of the folders that it matches; hidden files stay hidden."""
+    assert list_names("scans/[ab].*") == ["scans/a.JPG", "scans/b.png"]
+    assert list_names("scans/*") == [
+        "scans/B.PNG",
+        "scans/a.JPG",
+        "scans/b.png",
+        "scans/c.jpeg",
+        "scans/notes.txt",
+        "scans/sub/d.png",
+    ]
+
+
+def test_double_star_needs_recursive(scans: Path) -> None:
+    """`**` matches any number of folders with --recursive; without it, what is missing is said."""
+    assert list_names("scans/**/*.png", recursive=True) == ["scans/b.png", "scans/sub/d.png"]
+    (missing,) = list_images(["nowhere/**/*.png"], recursive=False)
+    assert missing.fault == "no image matches this pattern (** needs --recursive)"
+
+
+def test_pattern_without_a_match_is_a_failure(scans: Path) -> None:
+    """Neither no file nor a folder without images passes in silence."""
+    (scans / "empty").mkdir()
+    for pattern in ("scans/*.tif", "scans/emp*", "a\0*"):
+        (entry,) = list_images([pattern], recursive=False)
+        assert (entry.name, entry.image, entry.fault) == (pattern, None, "no image matches this pattern")
+
+
+def test_file_whose_name_looks_like_a_pattern(scans: Path) -> None:
+    """What exists is itself, not a pattern."""
+    (scans / "b[1].png").write_bytes(POSITIVE)
+    (scans / "b1.png").write_bytes(POSITIVE)
+
+    assert list_names("scans/b[1].png") == ["scans/b[1].png"]
+
+
+def test_file_named_twice_is_judged_once(scans: Path) -> None:
+    """However it is spelt; the first spelling is what the results call it."""
+    names = list_names("scans/b.png", "./scans/b.png", "scans/*.png", str(scans / "b.png"), "-", "-")
+
+    assert names == ["scans/b.png", "-"]
+
+
+def test_listing_of_fifty_thousand_files_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names only: below 20 MB, whatever the files' sizes."""
+    names = [f"{index:06}.png" for index in range(50_000)]
+    monkeypatch.setattr("os.walk", lambda folder, onerror: iter([(folder, [], names)]))
+    tracemalloc.start()
+    try:
+        listed = list_images([str(tmp_path)], recursive=False)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+    assert len(listed) == 50_000
+    assert held < 20e6
