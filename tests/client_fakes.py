@@ -107,6 +107,7 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
 
     def PredictStream(self, requests, context):  # noqa: N802
         ending = "cancelled"
+        self.metadata.append(dict(context.invocation_metadata()))
         try:
             for request in requests:
                 self.requests.append(request)
