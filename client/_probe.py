@@ -30,6 +30,7 @@ import time
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from client._address import is_literal
 from client._certificate import Certificate, parse_certificate
 from client._config import ClientConfig, TLSConfig
 from client._credentials import present_certificate
@@ -54,9 +55,6 @@ _CLEAR = ("refused", "errors resolving", "No such file", "timed out", "handshake
 _UNCLEAR = ("socket closed", "handshake", "http/2", "verification", "peer", "reset", "broken pipe", "eof", "connect")
 
 _FAILED_ADDRESS = re.compile(r"(?:(ipv[46]):(\S+):(\d+)|(unix):(\S+?)): ")
-
-_LITERAL = re.compile(r"[\d.]+|.*:.*")
-"""Hosts that are IPv4 or IPv6 addresses."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ def _list_addresses(details: str, config: ClientConfig) -> list[tuple[str, int] 
     if (match := _FAILED_ADDRESS.search(details)) is not None:
         _, host, port, is_unix, path = match.groups()
         return [path] if is_unix else [(unquote(host).strip("[]"), int(port))]
-    return [(host, port) for host, port in config.address.hosts if _LITERAL.fullmatch(host)]
+    return [(host, port) for host, port in config.address.hosts if is_literal(host)]
 
 
 def _connect(where: tuple[str, int] | str, deadline: float) -> socket.socket:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from client import ServerUnavailableError, StrokeClient
+from client import RetryConfig, ServerUnavailableError, StrokeClient
 from client._address import parse_address
 
 
@@ -136,3 +136,16 @@ def test_list_of_unknown_names_is_refused_at_once(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ServerUnavailableError, match="a:50051,b:50051") as caught:
         StrokeClient("a,b")
     assert caught.value.reason == "HOST_UNKNOWN"
+
+
+@pytest.mark.parametrize(("target", "is_told"), [("localhost:1,127.0.0.1:2", True), ("127.0.0.1:1,127.0.0.1:2", False)])
+def test_names_of_a_list_may_have_moved(target: str, is_told: bool) -> None:
+    """Nobody answers, and a name of the list was looked up when the client was made: both are said."""
+    with (
+        StrokeClient(target, retry=RetryConfig(max_attempts=1)) as client,
+        pytest.raises(ServerUnavailableError, match="no server answers") as caught,
+    ):
+        client.predict(b"image")
+
+    assert caught.value.reason == "SERVER_UNREACHABLE"
+    assert ("looked up once" in str(caught.value)) is is_told

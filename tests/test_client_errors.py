@@ -100,6 +100,8 @@ def test_status_without_a_reason_is_explained(code: grpc.StatusCode) -> None:
          "SERVER_UNREACHABLE"),
         (14, None, "all backends failing: backend unhealthy", "ServerUnavailableError", "SERVER_NOT_READY"),
         (14, None, "failed to connect (Failed parsing HTTP/2)", "ServerUnavailableError", "NOT_A_GRPC_SERVER"),
+        (14, None, "failed to connect …: Socket closed", "ServerUnavailableError", "CONNECTION_FAILED"),
+        (14, None, "Socket closed", "ServerUnavailableError", "SERVER_UNAVAILABLE"),
         (14, None, "errors resolving nowhere:1: x", "ServerUnavailableError", "HOST_UNKNOWN"),
         (14, None, "failed to connect (… an http1.x server)", "ServerUnavailableError", "NOT_A_GRPC_SERVER"),
         (14, "STOPPING", "The server stops.", "ServerUnavailableError", "STOPPING"),

@@ -18,6 +18,7 @@ import trustme
 from client import AuthenticationError, RetryConfig, ServerUnavailableError, StrokeClient, StrokeClientError, TLSConfig
 from client._certificate import parse_certificate
 from client._probe import explain_connection
+from client._verdict import explain_client_certificate
 from tests.client_fakes import RecordingServicer, serve
 
 NOW = datetime.now(UTC)
@@ -208,8 +209,6 @@ def test_alert_of_another_servers_tls_is_understood(case: str) -> None:
 
 def test_clock_of_the_server_may_be_wrong() -> None:
     """A certificate that holds by this clock and not by the server's: the alert says so."""
-    from client._verdict import explain_client_certificate
-
     kind, reason, sentence = explain_client_certificate(
         "SSLV3_ALERT_CERTIFICATE_EXPIRED", "box:1", settings(issue_client())
     )
@@ -220,8 +219,6 @@ def test_clock_of_the_server_may_be_wrong() -> None:
 
 def test_no_common_protocol_is_not_blamed_on_a_certificate() -> None:
     """A server that only knows TLS 1.1 refuses with an alert of its own."""
-    from client._verdict import explain_client_certificate
-
     kind, reason, sentence = explain_client_certificate("TLSV1_ALERT_PROTOCOL_VERSION", "box:1", settings())
 
     assert (kind, reason) == (ServerUnavailableError, "TLS_FAILED")
