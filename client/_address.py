@@ -39,6 +39,11 @@ class Address:
         """The first host: the name that a certificate must hold when no other is given; empty when there is none."""
         return self.hosts[0][0] if self.hosts else ""
 
+    @property
+    def is_looked_up_once(self) -> bool:
+        """True for a list with names: ``resolve`` fixes them, and a box that moves is not found again."""
+        return len(self.hosts) > 1 and not all(is_literal(host) for host, _ in self.hosts)
+
     def resolve(self) -> str:
         """Returns the target for gRPC.
 
@@ -126,8 +131,14 @@ def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_literal(host: str) -> bool:
+    """True for an IPv4 or IPv6 address, False for a name, which has to be looked up."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (is_literal(host) and ipaddress.ip_address(host).is_loopback)

@@ -49,7 +49,10 @@ def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
         ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the time that one attempt to connect may take
         ("grpc.max_reconnect_backoff_ms", 2000),
         ("grpc.keepalive_time_ms", round(1000 * config.keep_alive.interval)),
+        # Two names for one time: gRPC 1.85 never acts on the first (its timer is only ever renewed, not set) and takes
+        # a minute for the second; older ones know no other than the first.
         ("grpc.keepalive_timeout_ms", round(1000 * config.keep_alive.timeout)),
+        ("grpc.http2.ping_timeout_ms", round(1000 * config.keep_alive.timeout)),
         # Between calls, too, and for as long as it takes: by default gRPC stops after two pings without data.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from client._address import parse_address
-from client._config import DEFAULT_TARGET, DEFAULT_TIMEOUT, check_timeout
+from client._config import (
+    DEFAULT_MAX_IMAGE_BYTES,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT,
+    KeepAliveConfig,
+    RetryConfig,
+    TLSConfig,
+    Token,
+    check_timeout,
+    make_config,
+)
+from client._errors import StrokeClientError
 
 if TYPE_CHECKING:
     from client._client import StrokeClient
@@ -24,49 +35,67 @@ def setting(default: Any, text: str, metavar: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where the servers are and how they are reached. ``tls_ca`` is ``--tls-ca`` and ``STROKE_TLS_CA``; flags win."""
+    """Where the servers are and how they are reached. ``tls_ca`` is ``--tls-ca`` and ``STROKE_TLS_CA``; flags win.
+
+    Secrets are in files: what stands on a command line or in the environment can be read by others on the machine.
+    """
 
     server: str = setting(DEFAULT_TARGET, "server, or several: a:50051,b:50051 or dns:///boxes", "HOST:PORT")
     timeout: float = setting(DEFAULT_TIMEOUT, "seconds that one image may take", "S")
-    tls_ca: str = setting("", "authority of the server's certificate; with it or --tls-cert, TLS is used", "FILE")
+    tls_ca: str = setting("", "authority of the server's certificate; turns TLS on", "FILE")
     tls_cert: str = setting("", "this client's certificate", "FILE")
     tls_key: str = setting("", "its private key", "FILE")
-    tls_name: str = setting("", "name in the server's certificate, where it is not the host's", "NAME")
+    tls_name: str = setting("", "name in its certificate, where not the host's", "NAME")
     token_file: str = setting("", "file with a bearer token, read again before each call", "FILE")
 
     def open_client(self) -> StrokeClient:
         """Returns a client; the caller closes it.
 
         Raises:
-            ValueError: the settings do not go together, or a file cannot be read; the message says which.
+            ServerUnavailableError: none of the hosts of a list is known.
+            ValueError: the settings do not go together, or a file cannot be used; not after ``read_connection``, which
+                has looked at them, unless a file has changed since.
         """
         from client._client import StrokeClient
-        from client._config import TLSConfig
 
-        tls = None
-        if self.tls_ca or self.tls_cert or self.tls_key or self.tls_name:
-            tls = TLSConfig(
-                ca=self.tls_ca or None,
-                certificate=self.tls_cert or None,
-                key=self.tls_key or None,
-                server_name=self.tls_name or None,
-            )
-        token = None
+        return StrokeClient(self.server, timeout=self.timeout, tls=self._describe_tls(), token=self._choose_token())
+
+    def check(self) -> None:
+        """Reads all files that the settings name, so that a fault is said before anything is sent.
+
+        Raises:
+            AuthenticationError: the token file cannot be used.
+            ValueError: the settings do not go together, or another file cannot be used; the message says which.
+        """
+        make_config(
+            self.server,
+            timeout=self.timeout,
+            tls=self._describe_tls(),
+            token=self._choose_token(),
+            retry=RetryConfig(),
+            keep_alive=KeepAliveConfig(),
+            max_image_bytes=DEFAULT_MAX_IMAGE_BYTES,
+        )
         if self.token_file:
-            self._read_token()  # a missing file is wrong usage, said before anything is sent
-            token = self._read_token
-        return StrokeClient(self.server, timeout=self.timeout, tls=tls, token=token)
+            self._read_token()
+
+    def _describe_tls(self) -> TLSConfig | None:
+        if not (self.tls_ca or self.tls_cert or self.tls_key or self.tls_name):
+            return None
+        return TLSConfig(
+            ca=self.tls_ca or None,
+            certificate=self.tls_cert or None,
+            key=self.tls_key or None,
+            server_name=self.tls_name or None,
+        )
+
+    def _choose_token(self) -> Token | None:
+        return self._read_token if self.token_file else None
 
     def _read_token(self) -> str:
-        try:
-            with open(self.token_file, encoding="ascii") as file:
-                token = file.read().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is not ASCII text"
-            raise ValueError(f"the token file {self.token_file} cannot be read: {why}") from None
-        if not token or not token.isprintable() or " " in token:
-            raise ValueError(f"the token file {self.token_file} must hold one token and nothing else")
-        return token
+        from client._credentials import read_token_file
+
+        return read_token_file(self.token_file)
 
 
 def add_connection_flags(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
@@ -84,7 +113,10 @@ def add_connection_flags(parser: argparse._ArgumentGroup | argparse.ArgumentPars
 def read_connection(
     parser: argparse.ArgumentParser, options: argparse.Namespace, environment: Mapping[str, str] = os.environ
 ) -> Connection:
-    """Returns the settings from flags and environment; a value that cannot be used ends the process with status 2."""
+    """Returns the settings from flags and environment, where an empty value counts as none.
+
+    A value that cannot be used, a file included, ends the process with status 2.
+    """
     values: dict[str, Any] = {}
     for setting_field in fields(Connection):
         name = ENVIRONMENT_PREFIX + setting_field.name.upper()
@@ -95,7 +127,12 @@ def read_connection(
                 values[setting_field.name] = _READERS.get(setting_field.name, str)(environment[name])
             except argparse.ArgumentTypeError as error:
                 parser.error(f"{name}: {error}")
-    return Connection(**values)
+    connection = Connection(**values)
+    try:
+        connection.check()
+    except (ValueError, StrokeClientError) as error:
+        parser.error(str(error))
+    return connection
 
 
 def _read_server(text: str) -> str:

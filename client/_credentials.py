@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
@@ -137,6 +136,8 @@ def _name_file(pem: Pem | None) -> str:
 @contextmanager
 def _as_file(data: bytes) -> Iterator[str]:
     """Gives ``data`` a path, which is the only form in which ``ssl`` takes keys; in memory where the system can."""
+    import tempfile  # 5 ms
+
     memory = _open_memory()
     # Only its owner may read the other one.
     with memory if memory is not None else tempfile.NamedTemporaryFile(delete=False) as file:

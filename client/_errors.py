@@ -155,7 +155,9 @@ _CODES: dict[int, tuple[str, type[StrokeClientError], str, str]] = {
 
 _PASSING = {"UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"}
 
-# gRPC tells these apart only in its text. The order matters: the first texts are part of messages with the last.
+_NOT_CONNECTED = "(failed to connect|connections to all backends failing)"
+
+# gRPC tells these apart only in its text: patterns. The order matters, the first are found in messages with the last.
 _NO_CONNECTION = (
     ("http1.x server", "NOT_A_GRPC_SERVER", "what answers at {target} is no StrokeServe server: check the port"),
     ("Failed parsing HTTP/2", "NOT_A_GRPC_SERVER", "what answers at {target} is no StrokeServe server: check the port"),
@@ -171,10 +173,12 @@ _NO_CONNECTION = (
         "SERVER_UNREACHABLE",
         "there is no socket {target}: is the server running, and does it listen there?",
     ),
-    *(
-        (text, "SERVER_UNREACHABLE", "no server answers at {target}: is it running (python -m server)?")
-        for text in ("failed to connect", "connections to all backends failing")
+    (
+        f"{_NOT_CONNECTED}.*(Socket closed|handshake failed|check failed|reset by peer)",
+        "CONNECTION_FAILED",
+        "what answers at {target} does not connect: check the port, and TLS on both sides (--tls-ca, --tls-cert)",
     ),
+    (_NOT_CONNECTED, "SERVER_UNREACHABLE", "no server answers at {target}: is it running (python -m server)?"),
 )
 
 _TOO_LARGE = re.compile(r"(CLIENT: )?(Sent|Received) message larger than max(?: \((\d+) vs\. (\d+)\))?")
@@ -198,8 +202,8 @@ def error_from_status(
             kind = ImageTooLargeError if reason == "IMAGE_TOO_LARGE" else InvalidImageError
         return kind(details or sentence.format(target=target), reason, code, request_id)
     if number == 14:
-        for text, connection_reason, connection_sentence in _NO_CONNECTION:
-            if text in details:
+        for pattern, connection_reason, connection_sentence in _NO_CONNECTION:
+            if re.search(pattern, details):
                 return kind(connection_sentence.format(target=target), connection_reason, code, request_id)
     if number == 8 and (match := _TOO_LARGE.search(details)) is not None:
         return _explain_size(match, target, code, request_id)
@@ -267,6 +271,9 @@ def error_from_rpc(
         if (found := explain_connection(details, config)) is not None:
             kind, found_reason, sentence = found
             failure = kind(sentence, found_reason, failure.code, request_id)
+        elif failure.reason == "SERVER_UNREACHABLE" and config.address.is_looked_up_once:
+            moved = f"{failure.message} Names of a list are looked up once: if they moved, make a new client."
+            failure = type(failure)(moved, failure.reason, failure.code, request_id)
     if os.environ.get("STROKE_TRACEBACK") == "1":
         failure.__cause__ = error
     return failure

@@ -30,6 +30,7 @@ import time
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from client._address import is_literal
 from client._certificate import Certificate, parse_certificate
 from client._config import ClientConfig, TLSConfig
 from client._credentials import present_certificate
@@ -109,7 +110,8 @@ def look_at(
         where: host and port, or the path of a Unix socket.
         config: settings of the channel.
         deadline: moment of ``time.monotonic()`` at which to give up.
-        show_certificate: True to show the client's certificate when the server asks for one.
+        show_certificate: True to show the client's certificate when the server asks for one, and to wait for what the
+            server makes of it.
     """
     tls = config.tls or TLSConfig()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -121,12 +123,13 @@ def look_at(
         if show_certificate and tls.certificate is not None:
             present_certificate(context, tls)
         with _connect(where, deadline) as plain:
-            return _shake_hands(plain, context, name, deadline)
+            return _shake_hands(plain, context, name, deadline if show_certificate else None)
     except (OSError, ValueError):  # the handshake's own failures are told apart in _shake_hands
         return None
 
 
-def _shake_hands(plain: socket.socket, context: ssl.SSLContext, name: str, deadline: float) -> Sight:
+def _shake_hands(plain: socket.socket, context: ssl.SSLContext, name: str, deadline: float | None) -> Sight:
+    """Returns what the handshake shows and, up to ``deadline``, what the server says first; None: not waited for."""
     try:
         secure = context.wrap_socket(plain, server_hostname=name)
     except ssl.SSLError as error:
@@ -135,8 +138,8 @@ def _shake_hands(plain: socket.socket, context: ssl.SSLContext, name: str, deadl
     with secure:
         certificate = parse_certificate(secure.getpeercert(binary_form=True) or b"")
         is_http2 = secure.selected_alpn_protocol() == "h2"
-        if not is_http2:  # whatever it is, it waits for the client to speak
-            return Sight(speaks_tls=True, certificate=certificate)
+        if not is_http2 or deadline is None:  # what speaks no HTTP/2 would wait for the client to speak
+            return Sight(speaks_tls=True, certificate=certificate, is_http2=is_http2)
         ended, alert = False, ""
         # TLS 1.3: the client is done before the server has seen its certificate; the verdict comes as the first bytes.
         try:
@@ -175,11 +178,12 @@ def _is_server_rejected(details: str) -> bool:
 
 
 def _list_addresses(details: str, config: ClientConfig) -> list[tuple[str, int] | str]:
-    """Returns the address that gRPC's text names, otherwise all of the settings."""
+    """Returns the address that gRPC's text names, otherwise those of the settings that need no look-up: a name server
+    that is away, too, would hold up the error for longer than the limit."""
     if (match := _FAILED_ADDRESS.search(details)) is not None:
         _, host, port, is_unix, path = match.groups()
         return [path] if is_unix else [(unquote(host).strip("[]"), int(port))]
-    return list(config.address.hosts)
+    return [(host, port) for host, port in config.address.hosts if is_literal(host)]
 
 
 def _connect(where: tuple[str, int] | str, deadline: float) -> socket.socket:

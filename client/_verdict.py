@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime
 
 from client._certificate import Certificate, parse_certificate, split_pem
@@ -127,15 +128,11 @@ def _is_about_certificate(alert: str) -> bool:
 
 
 def _read_own(tls: TLSConfig) -> Certificate | None:
-    import ssl
-
     blocks = split_pem(tls.certificate) if isinstance(tls.certificate, bytes) else []
     return parse_certificate(ssl.PEM_cert_to_DER_cert(blocks[0].decode("ascii"))) if blocks else None
 
 
 def _list_authorities(tls: TLSConfig) -> str:
-    import ssl
-
     blocks = split_pem(tls.ca) if isinstance(tls.ca, bytes) else []
     found = (parse_certificate(ssl.PEM_cert_to_DER_cert(block.decode("ascii"))) for block in blocks[:_MOST_NAMES])
     names = [repr(certificate.subject) for certificate in found if certificate is not None]

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
 TRANSPORT_SLACK = 64 * 1024
 KEEPALIVE_MS = 30_000
+CLIENT_PING_MS = 5_000
+"""Least time between two pings of a client. Clients ping so that firewalls do not forget their idle connections; gRPC
+allows them one in 5 min and ends the connection of those who do it more often (GOAWAY, too_many_pings)."""
 STOP_POLL_SECONDS = 0.2
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_QUIET_SECONDS = 0.5
@@ -72,8 +75,11 @@ class Application:
                 # gRPC waits for a call's message in a handler thread. So callers who have vanished are found out by
                 # pings, and no connection may occupy more than half of the threads.
                 ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                # Two names for one time: gRPC 1.85 never acts on the first, older ones know no other.
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 3),
+                ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
                 ("grpc.max_concurrent_streams", handlers // 2),
             ],
         )

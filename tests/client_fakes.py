@@ -107,6 +107,7 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
 
     def PredictStream(self, requests, context):  # noqa: N802
         ending = "cancelled"
+        self.metadata.append(dict(context.invocation_metadata()))
         try:
             for request in requests:
                 self.requests.append(request)
@@ -156,23 +157,23 @@ class FakeServer:
         servicer: RecordingServicer,
         port: int = 0,
         credentials: grpc.ServerCredentials | None = None,
-        options: tuple[tuple[str, int], ...] = (),
+        address: str = "",
     ) -> None:
         self.servicer = servicer
         self.health = health.HealthServicer()
         self.health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_workers=8, thread_name_prefix="fake-server"),
-            options=[("grpc.so_reuseport", 0), *options],
+            options=[("grpc.so_reuseport", 0)],
         )
         stroke_pb2_grpc.add_StrokeServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        where = f"127.0.0.1:{port}"
+        where = address or f"127.0.0.1:{port}"
         if credentials is None:
             self.port = self._server.add_insecure_port(where)
         else:
             self.port = self._server.add_secure_port(where, credentials)
-        self.target = f"127.0.0.1:{self.port}"
+        self.target = address or f"127.0.0.1:{self.port}"
         self._server.start()
 
     def set_serving(self, serving: bool) -> None:
@@ -189,10 +190,13 @@ def serve(
     servicer: RecordingServicer | None = None,
     port: int = 0,
     credentials: grpc.ServerCredentials | None = None,
-    options: tuple[tuple[str, int], ...] = (),
+    address: str = "",
 ) -> Iterator[FakeServer]:
-    """Runs a fake server on a free port, or on ``port``, as long as the block lasts; with ``credentials`` in TLS."""
-    server = FakeServer(servicer or RecordingServicer(), port, credentials, options)
+    """Runs a fake server as long as the block lasts: on ``address``, or on ``port`` of this machine, or a free one.
+
+    With ``credentials`` it speaks TLS.
+    """
+    server = FakeServer(servicer or RecordingServicer(), port, credentials, address)
     try:
         yield server
     finally:

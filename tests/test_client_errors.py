@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import re
 import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
 
 import client as client_package
 from client import StrokeClient, StrokeClientError
-from client._errors import error_from_rpc, error_from_status
-from tests.client_fakes import RefusalError, serve
+from client._errors import error_from_rpc, error_from_status, may_pass
+from proto import stroke_pb2_grpc
+from tests.client_fakes import RecordingServicer, RefusalError, serve
 
 EXPECTED = {
     "CANCELLED": "ServerUnavailableError",
@@ -85,8 +89,19 @@ def test_status_without_a_reason_is_explained(code: grpc.StatusCode) -> None:
         (3, "IMAGE_TOO_LARGE", "m", "ImageTooLargeError", "IMAGE_TOO_LARGE"),
         (3, "REQUEST_ID_INVALID", "m", "InvalidRequestError", "REQUEST_ID_INVALID"),
         (8, None, "SERVER: Received message larger than max (5 vs. 4)", "ImageTooLargeError", "IMAGE_TOO_LARGE"),
+        (8, None, "Received message larger than max (5 vs. 4)", "ImageTooLargeError", "IMAGE_TOO_LARGE"),
+        (8, None, "CLIENT: Sent message larger than max (5 vs. 4)", "ImageTooLargeError", "IMAGE_TOO_LARGE"),
+        (8, None, "CLIENT: Received message larger than max (5 vs. 4)", "ServerError", "ANSWER_TOO_LARGE"),
         (8, "OVERLOADED", "m", "OverloadedError", "OVERLOADED"),
         (14, None, "failed to connect to all addresses; last error: x", "ServerUnavailableError", "SERVER_UNREACHABLE"),
+        (14, None, "connections to all backends failing; x", "ServerUnavailableError", "SERVER_UNREACHABLE"),
+        (14, None, "failed to connect …: tcp handshaker shutdown", "ServerUnavailableError", "SERVER_UNREACHABLE"),
+        (14, None, "failed to connect …: unix:/s error: No such file or directory", "ServerUnavailableError",
+         "SERVER_UNREACHABLE"),
+        (14, None, "all backends failing: backend unhealthy", "ServerUnavailableError", "SERVER_NOT_READY"),
+        (14, None, "failed to connect (Failed parsing HTTP/2)", "ServerUnavailableError", "NOT_A_GRPC_SERVER"),
+        (14, None, "failed to connect …: Socket closed", "ServerUnavailableError", "CONNECTION_FAILED"),
+        (14, None, "Socket closed", "ServerUnavailableError", "SERVER_UNAVAILABLE"),
         (14, None, "errors resolving nowhere:1: x", "ServerUnavailableError", "HOST_UNKNOWN"),
         (14, None, "failed to connect (… an http1.x server)", "ServerUnavailableError", "NOT_A_GRPC_SERVER"),
         (14, "STOPPING", "The server stops.", "ServerUnavailableError", "STOPPING"),
@@ -98,6 +113,70 @@ def test_finer_distinctions(number: int, reason: str | None, details: str, kind:
     error = error_from_status(number, reason, details, target="box:1")
 
     assert (type(error).__name__, error.reason) == (kind, made_reason)
+
+
+def refuse_size(server_limit: int = -1, *, send: int = -1, receive: int = -1, size: int = 5000) -> StrokeClientError:
+    """Returns the error of a prediction through a channel with these limits, in bytes; -1 is none."""
+    grpc_server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", server_limit)])
+    stroke_pb2_grpc.add_StrokeServiceServicer_to_server(RecordingServicer(), grpc_server)
+    port = grpc_server.add_insecure_port("127.0.0.1:0")
+    grpc_server.start()
+    limits = [("grpc.max_send_message_length", send), ("grpc.max_receive_message_length", receive)]
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{port}", options=limits) as channel,
+        StrokeClient(f"127.0.0.1:{port}", channel=channel) as client,
+        pytest.raises(StrokeClientError) as caught,
+    ):
+        client.predict(b"i" * size)
+    grpc_server.stop(None).wait()
+    return caught.value
+
+
+def test_limit_of_the_server_is_named() -> None:
+    """A message that the server's gRPC turns away: whose limit, how much, and how it is raised."""
+    error = refuse_size(server_limit=1000)
+
+    assert (type(error), error.reason) == (client_package.ImageTooLargeError, "IMAGE_TOO_LARGE")
+    assert "the server at 127.0.0.1" in str(error)
+    assert "limit 1000" in str(error)
+    assert "--max-image-bytes" in str(error)
+
+
+def test_limits_of_a_channel_are_named() -> None:
+    """A channel that the caller made has limits of its own: to send, and to receive."""
+    sent, received = refuse_size(send=1000), refuse_size(receive=10)
+
+    assert (type(sent), sent.reason) == (client_package.ImageTooLargeError, "IMAGE_TOO_LARGE")
+    assert "grpc.max_send_message_length" in str(sent)
+    assert (type(received), received.reason) == (client_package.ServerError, "ANSWER_TOO_LARGE")
+    assert "grpc.max_receive_message_length" in str(received)
+
+
+def test_only_what_passes_by_itself_may_pass() -> None:
+    """A certificate that is not accepted is UNAVAILABLE to gRPC, and no better a second later."""
+    cases = [
+        (client_package.ServerUnavailableError, "UNAVAILABLE", True),
+        (client_package.ServerUnavailableError, "CANCELLED", True),
+        (client_package.OverloadedError, "RESOURCE_EXHAUSTED", True),
+        (client_package.ImageTooLargeError, "RESOURCE_EXHAUSTED", False),
+        (client_package.AuthenticationError, "UNAVAILABLE", False),
+        (client_package.ServerError, "INTERNAL", False),
+        (client_package.ImageReadError, None, False),
+    ]
+    assert [may_pass(kind("m", "R", code)) for kind, code, _ in cases] == [expected for *_, expected in cases]
+
+
+def test_reasons_of_the_probe_are_in_its_table() -> None:
+    """Every reason that the modules of the probe make is documented, and every documented one is made."""
+    import client._probe as probe
+    import client._verdict as verdict
+
+    sources = [Path(module.__file__ or "").read_text() for module in (probe, verdict)]
+    pattern = r"(?:TLS_[A-Z_]+|NOT_A_GRPC_SERVER)"
+    made = {reason for source in sources for reason in re.findall(rf'"({pattern})"', source)}
+
+    assert made == set(re.findall(pattern, probe.__doc__ or ""))
+    assert len(made) == 11
 
 
 def test_bare_rpc_error_is_a_server_error() -> None:

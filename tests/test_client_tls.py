@@ -18,6 +18,7 @@ import trustme
 from client import AuthenticationError, RetryConfig, ServerUnavailableError, StrokeClient, StrokeClientError, TLSConfig
 from client._certificate import parse_certificate
 from client._probe import explain_connection
+from client._verdict import explain_client_certificate
 from tests.client_fakes import RecordingServicer, serve
 
 NOW = datetime.now(UTC)
@@ -60,7 +61,7 @@ def settings(own: trustme.LeafCert | None = None, **more: str) -> TLSConfig:
     return TLSConfig(ca=CA, certificate=chain(own), key=key(own), **more)
 
 
-def fail(target: str, tls: TLSConfig | None, **options: object) -> StrokeClientError:
+def fail(target: str, tls: TLSConfig | bool | None, **options: object) -> StrokeClientError:
     """Returns the error of a prediction that cannot succeed."""
     with (
         StrokeClient(target, tls=tls, retry=ONCE, timeout=10, **options) as client,
@@ -134,7 +135,7 @@ def test_servers_certificate_is_at_fault(case: str) -> None:
 def test_own_authority_of_a_hospital_is_not_a_public_one() -> None:
     """``tls=True`` trusts the public authorities; the message says which one to name."""
     with serve(credentials=credentials(issue_server())) as server:
-        error = fail(server.target, TLSConfig())
+        error = fail(server.target, True)
 
     assert error.reason == "TLS_SERVER_UNKNOWN_CA"
     assert "'Hospital CA'" in str(error)
@@ -208,8 +209,6 @@ def test_alert_of_another_servers_tls_is_understood(case: str) -> None:
 
 def test_clock_of_the_server_may_be_wrong() -> None:
     """A certificate that holds by this clock and not by the server's: the alert says so."""
-    from client._verdict import explain_client_certificate
-
     kind, reason, sentence = explain_client_certificate(
         "SSLV3_ALERT_CERTIFICATE_EXPIRED", "box:1", settings(issue_client())
     )
@@ -220,8 +219,6 @@ def test_clock_of_the_server_may_be_wrong() -> None:
 
 def test_no_common_protocol_is_not_blamed_on_a_certificate() -> None:
     """A server that only knows TLS 1.1 refuses with an alert of its own."""
-    from client._verdict import explain_client_certificate
-
     kind, reason, sentence = explain_client_certificate("TLSV1_ALERT_PROTOCOL_VERSION", "box:1", settings())
 
     assert (kind, reason) == (ServerUnavailableError, "TLS_FAILED")
@@ -292,7 +289,7 @@ def test_look_at_a_silent_server_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_look_shows_no_certificate_to_a_server_that_is_not_trusted() -> None:
-    """The client's certificate names its station: a server that gRPC turned away does not get it."""
+    """The client's certificate names its station: a server that gRPC turned away does not get it, nor one byte."""
     seen: list[object] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     issue_server(ROGUE).configure_cert(context)
@@ -305,17 +302,17 @@ def test_look_shows_no_certificate_to_a_server_that_is_not_trusted() -> None:
         def answer() -> None:
             plain, _ = listener.accept()
             with context.wrap_socket(plain, server_side=True) as secure:
-                seen.append(secure.getpeercert(binary_form=True))
+                seen.extend((secure.getpeercert(binary_form=True), secure.recv(100)))
 
         thread = threading.Thread(target=answer)
         thread.start()
         port = listener.getsockname()[1]
-        with StrokeClient(f"127.0.0.1:{port}", tls=settings(issue_client())) as client:
+        with StrokeClient(f"127.0.0.1:{port}", tls=settings(issue_client()), token="secret") as client:
             details = f"last error: UNKNOWN: ipv4:127.0.0.1:{port}: Tls handshake failed: CERTIFICATE_VERIFY_FAILED"
             explanation = explain_connection(details, client._config)
         thread.join()
 
-    assert seen == [None]
+    assert seen == [None, b""]
     assert explanation is not None
     assert explanation[1] == "TLS_SERVER_UNKNOWN_CA"
 
