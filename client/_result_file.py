@@ -99,23 +99,28 @@ class ResultFile:
             OSError: it cannot be written; it has the file's name.
         """
         data = memoryview(self._format.encode(record))
-        try:
-            while data:  # a nearly full disk takes less than it is given, then raises
-                data = data[self._file.write(data) :]
-            if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
-                self._sync()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self.path) from None
+        while data:  # a nearly full disk takes less than it is given, then raises
+            data = data[self._append(data) :]
+        if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
+            self.sync()
 
     def close(self) -> None:
         """Brings what was written to the disk and unlocks the file. May be called twice."""
         if not self._file.closed:
             with self._file:
-                self._sync()
+                self.sync()
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """Brings what was written to the disk, for a caller that goes on to do what cannot be undone."""
         os.fsync(self._file.fileno())
         self._synced_at = time.monotonic()
+
+    def _append(self, data: memoryview) -> int:
+        """Returns how many bytes were written."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from None
 
     def _decode(self) -> Iterator[tuple[Fields, bytes]]:
         with open(self.path, "rb") as lines:
