@@ -36,7 +36,7 @@ def cli_server(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeServe
 
 @pytest.fixture
 def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with images that the fake server takes for strokes, others, hidden ones, and a folder below; it is the working directory's child."""
+    """A folder with images, other files, hidden ones, and a folder below; it is the working directory's child."""
     folder = tmp_path / "scans"
     for name in ("b.png", "a.JPG", "c.jpeg", "notes.txt", ".hidden.png", "B.PNG", "sub/d.png", ".git/e.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
