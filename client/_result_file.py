@@ -99,10 +99,13 @@ class ResultFile:
             OSError: it cannot be written; it has the file's name.
         """
         data = memoryview(self._format.encode(record))
-        while data:  # a nearly full disk takes less than it is given, then raises
-            data = data[self._append(data) :]
-        if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
-            self.sync()
+        try:
+            while data:  # a nearly full disk takes less than it is given, then raises
+                data = data[self._file.write(data) :]
+            if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
+                self.sync()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from None
 
     def close(self) -> None:
         """Brings what was written to the disk and unlocks the file. May be called twice."""
@@ -114,13 +117,6 @@ class ResultFile:
         """Brings what was written to the disk, for a caller that goes on to do what cannot be undone."""
         os.fsync(self._file.fileno())
         self._synced_at = time.monotonic()
-
-    def _append(self, data: memoryview) -> int:
-        """Returns how many bytes were written."""
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self.path) from None
 
     def _decode(self) -> Iterator[tuple[Fields, bytes]]:
         with open(self.path, "rb") as lines:
