@@ -153,7 +153,7 @@ def test_stream_that_breaks_after_every_answer_is_finished(
     server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as there is progress, the number of breaks is not limited."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
+    monkeypatch.setattr("client._stream.choose_pause", lambda tries: 0.0)
     seen: list[bytes] = []
 
     def judge(request):
@@ -172,7 +172,7 @@ def test_stream_that_only_breaks_is_given_up(
 ) -> None:
     """Without progress the run ends with the server's error after a bounded number of tries."""
     pauses: list[int] = []
-    monkeypatch.setattr("client._stream._pause", pauses.append)
+    monkeypatch.setattr("client._stream.choose_pause", lambda tries: pauses.append(tries) or 0.0)
 
     def judge(request):
         raise BrokenStreamError(UNAVAILABLE, "draining")
@@ -205,7 +205,7 @@ def test_restarted_server_is_not_noticed(server: FakeServer, client: StrokeClien
 
 def test_unreachable_server_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server is one error, not one failure per image."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
+    monkeypatch.setattr("client._stream.choose_pause", lambda tries: 0.0)
     with StrokeClient("127.0.0.1:1") as client, pytest.raises(ServerUnavailableError, match="is it running"):
         list(client.predict_many(make_images(5)))
 
@@ -238,7 +238,7 @@ def test_busy_server_is_asked_again_for_that_image(
     server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An image refused for overload is sent again on the same stream, and its result keeps its place."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
+    monkeypatch.setattr("client._stream.choose_pause", lambda tries: 0.0)
     images = make_images(20)
     raise_once(server, images[6], RefusalError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "busy"))
 
@@ -250,7 +250,7 @@ def test_server_that_stays_busy_fails_the_image(
     server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a bounded number of tries the overload is that image's failure."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
+    monkeypatch.setattr("client._stream.choose_pause", lambda tries: 0.0)
 
     def judge(request):
         raise RefusalError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "busy")
@@ -444,7 +444,7 @@ def test_server_that_ends_the_stream_without_answers_is_an_error(
     server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream that ends with OK and images left is tried again, then named."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
+    monkeypatch.setattr("client._stream.choose_pause", lambda tries: 0.0)
 
     def judge(request):
         raise BrokenStreamError(None)

@@ -1,0 +1,139 @@
+"""``predict_many`` of the blocking client: the threads and queues between gRPC, ``StreamRun`` and the caller.
+
+Everything is decided in the caller's thread, which also reads the images. gRPC's own thread takes them from a queue,
+so it never runs code of the user, whose errors it would hide. A receiver thread for each call moves answers into
+another queue, because gRPC's iterator cannot wait with a time limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+import grpc
+
+from client._exchange import ImageRequest
+from client._stream import StreamRun, StreamSettings
+from client._stream_lane import StreamEvent
+from client._types import ImageInput, Prediction, PredictionFailure
+from proto import stroke_pb2
+
+_CLOSE_SECONDS = 2.0
+"""Time for the orderly end of calls whose results are no longer needed."""
+
+OpenRpc = Callable[[Iterator[stroke_pb2.PredictRequest]], Any]
+
+
+def stream_results(
+    settings: StreamSettings, images: Iterator[ImageInput], count_lanes: Callable[[], int], open_rpc: OpenRpc
+) -> Generator[Prediction | PredictionFailure, None, None]:
+    """Yields the results, and cleans up however the caller leaves.
+
+    Args:
+        settings: of the run.
+        images: read in the caller's thread; what it raises is raised after the results of the images before.
+        count_lanes: how many calls to have side by side; asked once, when the run begins.
+        open_rpc: starts a PredictStream call; its StrokeClientError ends the run.
+    """
+    events: SimpleQueue[StreamEvent] = SimpleQueue()
+    calls: list[_ThreadedCall] = []
+
+    def open_call() -> _ThreadedCall:
+        calls[:] = [call for call in calls if call.is_open]
+        calls.append(_ThreadedCall(open_rpc, events))
+        return calls[-1]
+
+    run = StreamRun(settings, count_lanes(), open_call)
+    late_error: Exception | None = None
+    try:
+        while not run.is_done:
+            if (result := run.take_result()) is not None:
+                yield result
+            elif not events.empty():
+                run.handle(events.get(), time.monotonic())  # before reading on: `images` may be slow
+            elif run.wants_image:
+                try:
+                    image = settings.load(next(images), run.next_index)
+                except StopIteration:
+                    run.end_images()
+                except Exception as error:  # of the caller's iterable: first deliver what came before it
+                    run.end_images()
+                    late_error = error
+                else:
+                    run.admit(image, time.monotonic())
+            else:
+                _wait(run, events)
+        run.finish()
+        _join(calls)
+    finally:
+        for call in calls:
+            call.cancel()
+        _join(calls)
+    if late_error is not None:
+        raise late_error
+
+
+def _wait(run: StreamRun, events: SimpleQueue[StreamEvent]) -> None:
+    """Waits for the next event, no longer than the run allows."""
+    wake_at = run.wake_at()
+    try:
+        event = events.get(timeout=None if wake_at is None else max(0.0, wake_at - time.monotonic()))
+    except Empty:
+        run.pass_time(time.monotonic())
+    else:
+        run.handle(event, time.monotonic())
+
+
+def _join(calls: list[_ThreadedCall]) -> None:
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    for call in calls:
+        call.join(max(0.0, deadline - time.monotonic()))
+
+
+class _ThreadedCall:
+    """One PredictStream call; see ``StreamCall``."""
+
+    def __init__(self, open_rpc: OpenRpc, events: SimpleQueue[StreamEvent]) -> None:
+        self._events = events
+        self._owed = 0
+        self._images: SimpleQueue[ImageRequest | None] = SimpleQueue()
+        self._rpc = open_rpc(image.to_proto() for image in iter(self._images.get, None))
+        self._receiver = Thread(target=self._receive, name="stroke-client-receiver", daemon=True)
+        self._receiver.start()
+
+    @property
+    def is_open(self) -> bool:
+        return self._receiver.is_alive()
+
+    def send(self, image: ImageRequest) -> None:
+        self._owed += 1
+        self._images.put(image)
+
+    def finish(self) -> None:
+        self._images.put(None)
+
+    def cancel(self) -> None:
+        self._rpc.cancel()
+        self._images.put(None)
+
+    def join(self, seconds: float) -> None:
+        self._receiver.join(seconds)
+
+    def _receive(self) -> None:
+        received = 0
+        error = None
+        try:
+            for answer in self._rpc:
+                self._events.put(StreamEvent(self, time.monotonic(), answer))
+                received += 1
+                if received > self._owed:  # unasked answers: stop here, so that they cannot fill the memory
+                    self._rpc.cancel()
+                    break
+        except grpc.RpcError as rpc_error:
+            error = rpc_error
+        # gRPC's thread waits for the next image and does not notice that the call is over.
+        self._images.put(None)
+        self._events.put(StreamEvent(self, time.monotonic(), None, error))
