@@ -1,8 +1,9 @@
-"""One PredictStream call as ``client._stream`` sees it, whoever drives it: threads or an event loop."""
+"""What is the same for both drivers of ``client._stream``, threads and event loop: calls, lanes, and their events."""
 
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +38,37 @@ class StreamEvent:
 
     answer: stroke_pb2.PredictStreamResponse | None
     error: grpc.RpcError | None = None
+
+
+class Inbox(ABC):
+    """Where the receivers of the calls leave events for whoever drives the run.
+
+    Waking it up costs as much as all else that is done for an answer. So it is woken for half a window of answers, or
+    when no more are to come, and looks up from time to time.
+    """
+
+    LOOK_SECONDS = 0.05
+    """Longest time that an answer lies unseen while others are owed."""
+
+    def __init__(self, in_flight: int) -> None:
+        self.events: deque[StreamEvent] = deque()
+        self._batch = in_flight // 2
+        self._is_awaited = False
+
+    def put(self, event: StreamEvent, *, is_last: bool) -> None:
+        """Takes an event; ``is_last``: no other comes on its call before something is sent."""
+        self.events.append(event)
+        if is_last or len(self.events) >= self._batch:
+            self.wake()
+
+    def wake(self) -> None:
+        """Ends the wait, if there is one."""
+        if self._is_awaited:
+            self._is_awaited = False
+            self._ring()
+
+    @abstractmethod
+    def _ring(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)

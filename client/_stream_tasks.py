@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ import grpc
 
 from client._exchange import ImageRequest
 from client._stream import StreamRun, StreamSettings
-from client._stream_lane import StreamEvent
+from client._stream_lane import Inbox, StreamEvent
 from client._types import ImageInput, Prediction, PredictionFailure
 
 _CLOSE_SECONDS = 2.0
@@ -33,13 +32,13 @@ async def stream_results(
 ) -> AsyncGenerator[Prediction | PredictionFailure, None]:
     """Yields the results, and cleans up however the caller leaves. The arguments are those of the blocking one, but
     that ``open_rpc`` takes none."""
-    events = _Events()
-    reader = _ImageReader(settings, images, events.wake)
+    inbox = _Inbox(settings.in_flight)
+    reader = _ImageReader(settings, images, inbox.wake)
     calls: list[_TaskCall] = []
 
     def open_call() -> _TaskCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_TaskCall(open_rpc(), events))
+        calls.append(_TaskCall(open_rpc(), inbox))
         return calls[-1]
 
     run = StreamRun(settings, await count_lanes(), open_call)
@@ -48,8 +47,8 @@ async def stream_results(
         while not run.is_done:
             if (result := run.take_result()) is not None:
                 yield result
-            elif events.pending:
-                run.handle(events.pending.popleft(), time.monotonic())
+            elif inbox.events:
+                run.handle(inbox.events.popleft(), time.monotonic())
             elif run.wants_image and not reader.is_waiting:
                 try:
                     image = reader.read(run.next_index)
@@ -61,7 +60,7 @@ async def stream_results(
                 else:
                     if image is not None:
                         run.admit(image, time.monotonic())
-            elif not await events.wait(run.wake_at()):
+            elif not await inbox.wait(run.wake_at()):
                 run.pass_time(time.monotonic())
         run.finish()
         await _join(calls)
@@ -98,32 +97,25 @@ async def _join(calls: list[_TaskCall]) -> None:
             task.cancel()
 
 
-class _Events:
-    """What the tasks report to the caller's."""
-
-    def __init__(self) -> None:
-        self.pending: deque[StreamEvent] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, event: StreamEvent) -> None:
-        self.pending.append(event)
-        self.wake()
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+class _Inbox(Inbox):
+    def __init__(self, in_flight: int) -> None:
+        super().__init__(in_flight)
+        self._bell: asyncio.Future[None] | None = None
 
     async def wait(self, wake_at: float | None) -> bool:
-        """Returns when woken up: True; or at ``wake_at`` (of ``time.monotonic``): False."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - time.monotonic())):
-                await self._waiter
-        except TimeoutError:
-            return False
-        finally:
-            self._waiter = None
-        return True
+        """Returns True when there may be something new; False at ``wake_at`` (of ``time.monotonic``)."""
+        seconds = self.LOOK_SECONDS if wake_at is None else min(wake_at - time.monotonic(), self.LOOK_SECONDS)
+        self._bell = asyncio.get_running_loop().create_future()
+        self._is_awaited = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._bell
+        self._is_awaited = False
+        return bool(self.events) or wake_at is None or time.monotonic() < wake_at
+
+    def _ring(self) -> None:
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
 
 
 class _ImageReader:
@@ -183,9 +175,9 @@ class _ImageReader:
 class _TaskCall:
     """One PredictStream call; see ``StreamCall``."""
 
-    def __init__(self, rpc: Any, events: _Events) -> None:
+    def __init__(self, rpc: Any, inbox: _Inbox) -> None:
         self._rpc = rpc
-        self._events = events
+        self._inbox = inbox
         self._owed = 0
         self._images: asyncio.Queue[ImageRequest | None] = asyncio.Queue()
         self._sender = asyncio.create_task(self._send())
@@ -219,8 +211,9 @@ class _TaskCall:
         error = None
         try:
             async for answer in self._rpc:
-                self._events.put(StreamEvent(self, time.monotonic(), answer))
                 received += 1
+                event = StreamEvent(self, time.monotonic(), answer)
+                self._inbox.put(event, is_last=received >= self._owed)
                 if received > self._owed:  # unasked answers: stop here, so that they cannot fill the memory
                     self._rpc.cancel()
                     break
@@ -230,4 +223,4 @@ class _TaskCall:
             if not self._rpc.cancelled():
                 raise
         self._sender.cancel()
-        self._events.put(StreamEvent(self, time.monotonic(), None, error))
+        self._inbox.put(StreamEvent(self, time.monotonic(), None, error), is_last=True)

@@ -1,14 +1,15 @@
 """``predict_many`` of the blocking client: the threads and queues between gRPC, ``StreamRun`` and the caller.
 
 Everything is decided in the caller's thread, which also reads the images. gRPC's own thread takes them from a queue,
-so it never runs code of the user, whose errors it would hide. A receiver thread for each call moves answers into
-another queue, because gRPC's iterator cannot wait with a time limit.
+so it never runs code of the user, whose errors it would hide. A receiver thread for each call takes the answers,
+because gRPC's iterator cannot wait with a time limit.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
@@ -17,7 +18,7 @@ import grpc
 
 from client._exchange import ImageRequest
 from client._stream import StreamRun, StreamSettings
-from client._stream_lane import StreamEvent
+from client._stream_lane import Inbox, StreamEvent
 from client._types import ImageInput, Prediction, PredictionFailure
 from proto import stroke_pb2
 
@@ -38,12 +39,12 @@ def stream_results(
         count_lanes: how many calls to have side by side; asked once, when the run begins.
         open_rpc: starts a PredictStream call; its StrokeClientError ends the run.
     """
-    events: SimpleQueue[StreamEvent] = SimpleQueue()
+    inbox = _Inbox(settings.in_flight)
     calls: list[_ThreadedCall] = []
 
     def open_call() -> _ThreadedCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_ThreadedCall(open_rpc, events))
+        calls.append(_ThreadedCall(open_rpc, inbox))
         return calls[-1]
 
     run = StreamRun(settings, count_lanes(), open_call)
@@ -52,8 +53,8 @@ def stream_results(
         while not run.is_done:
             if (result := run.take_result()) is not None:
                 yield result
-            elif not events.empty():
-                run.handle(events.get(), time.monotonic())  # before reading on: `images` may be slow
+            elif inbox.events:
+                run.handle(inbox.events.popleft(), time.monotonic())  # before reading on: `images` may be slow
             elif run.wants_image:
                 try:
                     image = settings.load(next(images), run.next_index)
@@ -64,8 +65,8 @@ def stream_results(
                     late_error = error
                 else:
                     run.admit(image, time.monotonic())
-            else:
-                _wait(run, events)
+            elif not inbox.wait(run.wake_at()):
+                run.pass_time(time.monotonic())
         run.finish()
         _join(calls)
     finally:
@@ -76,28 +77,36 @@ def stream_results(
         raise late_error
 
 
-def _wait(run: StreamRun, events: SimpleQueue[StreamEvent]) -> None:
-    """Waits for the next event, no longer than the run allows."""
-    wake_at = run.wake_at()
-    try:
-        event = events.get(timeout=None if wake_at is None else max(0.0, wake_at - time.monotonic()))
-    except Empty:
-        run.pass_time(time.monotonic())
-    else:
-        run.handle(event, time.monotonic())
-
-
 def _join(calls: list[_ThreadedCall]) -> None:
     deadline = time.monotonic() + _CLOSE_SECONDS
     for call in calls:
         call.join(max(0.0, deadline - time.monotonic()))
 
 
+class _Inbox(Inbox):
+    def __init__(self, in_flight: int) -> None:
+        super().__init__(in_flight)
+        self._bell: SimpleQueue[None] = SimpleQueue()
+
+    def wait(self, wake_at: float | None) -> bool:
+        """Returns True when there may be events; False at ``wake_at`` (of ``time.monotonic``) without any."""
+        seconds = self.LOOK_SECONDS if wake_at is None else min(wake_at - time.monotonic(), self.LOOK_SECONDS)
+        self._is_awaited = True
+        if not self.events:  # otherwise one came before the flag could be seen
+            with suppress(Empty):
+                self._bell.get(timeout=max(0.0, seconds))
+        self._is_awaited = False
+        return bool(self.events) or wake_at is None or time.monotonic() < wake_at
+
+    def _ring(self) -> None:
+        self._bell.put(None)
+
+
 class _ThreadedCall:
     """One PredictStream call; see ``StreamCall``."""
 
-    def __init__(self, open_rpc: OpenRpc, events: SimpleQueue[StreamEvent]) -> None:
-        self._events = events
+    def __init__(self, open_rpc: OpenRpc, inbox: _Inbox) -> None:
+        self._inbox = inbox
         self._owed = 0
         self._images: SimpleQueue[ImageRequest | None] = SimpleQueue()
         self._rpc = open_rpc(image.to_proto() for image in iter(self._images.get, None))
@@ -127,8 +136,9 @@ class _ThreadedCall:
         error = None
         try:
             for answer in self._rpc:
-                self._events.put(StreamEvent(self, time.monotonic(), answer))
                 received += 1
+                event = StreamEvent(self, time.monotonic(), answer)
+                self._inbox.put(event, is_last=received >= self._owed)
                 if received > self._owed:  # unasked answers: stop here, so that they cannot fill the memory
                     self._rpc.cancel()
                     break
@@ -136,4 +146,4 @@ class _ThreadedCall:
             error = rpc_error
         # gRPC's thread waits for the next image and does not notice that the call is over.
         self._images.put(None)
-        self._events.put(StreamEvent(self, time.monotonic(), None, error))
+        self._inbox.put(StreamEvent(self, time.monotonic(), None, error), is_last=True)
