@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
+import grpc.aio
 
 from client._exchange import ImageRequest
 from client._stream import StreamRun, StreamSettings
@@ -20,6 +21,8 @@ _CLOSE_SECONDS = 2.0
 
 _INLINE_BYTES = 1 << 20
 """Bytes that are checked and hashed in the event loop, in about a millisecond; more of them, and files, in a thread."""
+
+_CROSSED = "Internal error from Core"
 
 _Request = TypeVar("_Request", ImageRequest, ImageRequest | PredictionFailure)
 
@@ -180,6 +183,9 @@ class _TaskCall:
         self._inbox = inbox
         self._owed = 0
         self._images: asyncio.Queue[ImageRequest | None] = asyncio.Queue()
+        self._status: Any = None
+        self._has_status = asyncio.Event()
+        rpc.add_done_callback(self._keep_status)
         self._sender = asyncio.create_task(self._send())
         self._receiver = asyncio.create_task(self._receive())
         self.tasks = (self._sender, self._receiver)
@@ -218,9 +224,36 @@ class _TaskCall:
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:
-            error = rpc_error
+            error = await self._find_error(rpc_error)
         except asyncio.CancelledError:  # of the call, by `cancel` or a closed channel
             if not self._rpc.cancelled():
                 raise
         self._sender.cancel()
         self._inbox.put(StreamEvent(self, time.monotonic(), None, error), is_last=True)
+
+    def _keep_status(self, rpc: Any) -> None:
+        """Called whenever the call is given a status. When a send crosses the end of the call, grpc.aio replaces what
+        the server said by an INTERNAL of its own making, or the other way round."""
+        # With a status there is nothing to wait for, so the coroutines return at once.
+        code, details = _run_at_once(rpc.code()), _run_at_once(rpc.details())
+        if self._status is None and details != _CROSSED:
+            initial, trailing = _run_at_once(rpc.initial_metadata()), _run_at_once(rpc.trailing_metadata())
+            self._status = grpc.aio.AioRpcError(code, initial, trailing, details)
+            self._has_status.set()
+
+    async def _find_error(self, error: Any) -> Any:
+        """Returns the error with which the server ended the call; None: it ended it as if all was done."""
+        if error.details() == _CROSSED:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._has_status.wait()
+            error = self._status or error
+        return None if error.code() is grpc.StatusCode.OK else error
+
+
+def _run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("the coroutine waits")
