@@ -93,6 +93,7 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         self.hold_answers = False
         """Answers wait until no further request comes for a moment."""
         self.most_unanswered = 0
+        self.keeps_requests = True
 
     @property
     def images(self) -> list[bytes]:
@@ -123,7 +124,8 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         ending = "cancelled"
         try:
             for request in self._hold(requests) if self.hold_answers else requests:
-                self.requests.append(request)
+                if self.keeps_requests:
+                    self.requests.append(request)
                 try:
                     yield stroke_pb2.PredictStreamResponse(response=self.judge(request))
                 except RefusalError as refusal:

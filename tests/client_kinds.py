@@ -28,11 +28,11 @@ class ClientKind:
         self,
         images: Iterable[Any],
         *,
-        into: list[Result] | None = None,
+        into: Any = None,
         stop: Callable[[Result], object] | None = None,
         **kwargs: Any,
     ) -> list[Result]:
-        """Returns the results; they are put ``into`` a list one by one. ``stop`` sees each of them, and leaves the loop
+        """Returns the results; they are appended ``into`` a list one by one. ``stop`` sees each of them, and leaves the loop
         by returning something true."""
         raise NotImplementedError
 
@@ -43,7 +43,7 @@ class Blocking(ClientKind):
             return getattr(client, method)(*args, **kwargs)
 
     def predict_many(self, images, *, into=None, stop=None, **kwargs):
-        results: list[Result] = [] if into is None else into
+        results: Any = [] if into is None else into
         with (
             StrokeClient(self.target, **self.options) as client,
             closing(client.predict_many(images, **kwargs)) as stream,
@@ -64,7 +64,7 @@ class Asynchronous(ClientKind):
         return asyncio.run(run())
 
     def predict_many(self, images, *, into=None, stop=None, **kwargs):
-        results: list[Result] = [] if into is None else into
+        results: Any = [] if into is None else into
 
         async def run() -> None:
             async with AsyncStrokeClient(self.target, **self.options) as client:
@@ -101,7 +101,9 @@ def list_tasks() -> list[str]:
 
 
 def list_new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t not in before and not t.name.startswith("fake-server")]
+    """Lists what was started since; not the fake server's, nor the one that grpc.aio keeps for the whole process."""
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    return [thread for thread in started if "fake-server" not in thread.name and "_poll_wrapper" not in thread.name]
 
 
 def make_images(count: int) -> list[bytes]:

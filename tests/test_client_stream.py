@@ -35,9 +35,7 @@ every_kind = pytest.mark.parametrize("kind", [Blocking, Asynchronous, FromAsyncI
 
 
 @every_kind
-def test_results_come_in_order_with_their_sources(
-    server: FakeServer, kind: type[ClientKind], tmp_path: Path
-) -> None:
+def test_results_come_in_order_with_their_sources(server: FakeServer, kind: type[ClientKind], tmp_path: Path) -> None:
     """Each image gets one prediction that names it; one stream, which ends by half-close, serves them all."""
     paths = []
     for index, image in enumerate(make_images(30)):
@@ -280,9 +278,7 @@ def test_answer_with_a_wrong_id_ends_the_run(server: FakeServer, either: ClientK
 
 
 @every_kind
-def test_fault_of_the_iterable_is_raised_after_what_came_before_it(
-    server: FakeServer, kind: type[ClientKind]
-) -> None:
+def test_fault_of_the_iterable_is_raised_after_what_came_before_it(server: FakeServer, kind: type[ClientKind]) -> None:
     """An exception in the caller's iterable is not lost, and neither are the answers to earlier images."""
 
     def images() -> Iterator[bytes]:
