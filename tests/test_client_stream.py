@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import grpc
 import pytest
 
 from client import (
+    AsyncStrokeClient,
     DeadlineExceededError,
     ImageTooLargeError,
     IntegrityError,
@@ -125,9 +127,6 @@ def test_results_come_as_completed_on_request(server: FakeServer, either: Client
 
 def test_slow_images_do_not_hold_up_results(server: FakeServer) -> None:
     """A result that arrives while an asynchronous iterable waits for its next image is yielded at once."""
-    import asyncio
-
-    from client import AsyncStrokeClient
 
     async def run() -> list[str]:
         seen = asyncio.Event()

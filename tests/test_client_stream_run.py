@@ -234,8 +234,8 @@ def test_late_image_costs_one_lane_only_its_call() -> None:
 
     driver.answer(driver.calls[1], now=1.5)
     driver.run.pass_time(2.0)
+    driver.admit(1, now=2.0)
     with pytest.raises(DeadlineExceededError):
-        driver.admit(1, now=2.0)
         driver.run.pass_time(9.0)
 
 
