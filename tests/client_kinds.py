@@ -32,7 +32,7 @@ class ClientKind:
         stop: Callable[[Result], object] | None = None,
         **kwargs: Any,
     ) -> list[Result]:
-        """Returns the results, which are appended ``into`` a list one by one. ``stop`` sees each of them, and leaves the
+        """Returns the results, appended ``into`` a list one by one. ``stop`` sees each of them, and leaves the
         loop by returning something true."""
         raise NotImplementedError
 
