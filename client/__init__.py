@@ -6,6 +6,11 @@
         prediction = client.predict("scan.png")
         print(prediction.label, prediction.confidence)
 
+``AsyncStrokeClient`` has the same methods as coroutines. Both classify folders on one stream:
+
+        for result in client.predict_many(Path("series").glob("*.png")):
+            print(result.source, result.error if isinstance(result, PredictionFailure) else result.label)
+
 It sends the bytes of the file as they are and preprocesses nothing. Every failure is a ``StrokeClientError``.
 Research software: not a medical device, not for diagnosis.
 """
@@ -16,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from client._aio import AsyncStrokeClient
     from client._client import StrokeClient
     from client._config import KeepAliveConfig, RetryConfig, TLSConfig
     from client._errors import (
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from client._types import HealthStatus, ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
 
 __all__ = [
+    "AsyncStrokeClient",
     "AuthenticationError",
     "ClientClosedError",
     "DeadlineExceededError",
@@ -62,6 +69,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncStrokeClient": "client._aio",
     "StrokeClient": "client._client",
     **dict.fromkeys(("KeepAliveConfig", "RetryConfig", "TLSConfig"), "client._config"),
     **dict.fromkeys(

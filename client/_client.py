@@ -1,31 +1,34 @@
-"""``StrokeClient``: the calls of the service as methods."""
+"""``StrokeClient``: the calls of the service as blocking methods."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
 from client._channel import SERVICE
 from client._config import DEFAULT_IN_FLIGHT
 from client._core import ClientCore
-from client._errors import ServerUnavailableError, StrokeClientError, error_from_closed
-from client._exchange import build_request, check_text, describe_source, read_answer, read_image
-from client._stream import StreamRun
+from client._errors import StrokeClientError
+from client._exchange import check_text, load_request, read_answer
+from client._readiness import Readiness
+from client._stream_threads import stream_results
 from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
 from proto import stroke_pb2
 
 _Response = TypeVar("_Response")
 
-_NOT_READY_CODES = {"UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "NOT_FOUND"}
-"""Codes of a health check that may pass by themselves; NOT_FOUND: the service is not registered yet."""
-
 
 class StrokeClient(ClientCore):
-    """Blocking client; use it in a ``with`` statement. Methods may be called from several threads."""
+    """Blocking client; use it in a ``with`` statement. Methods may be called from several threads.
+
+    with StrokeClient("127.0.0.1:50051") as client:
+        prediction = client.predict("scan.png")
+        print(prediction.label, prediction.confidence)
+    """
 
     def __enter__(self) -> StrokeClient:
         return self
@@ -70,10 +73,8 @@ class StrokeClient(ClientCore):
             TypeError: ``image`` is nothing that can be read.
         """
         timeout = self._settle_timeout(timeout)
-        source = describe_source(image)
-        data = read_image(image, self._config.max_image_bytes)
-        request = build_request(data, model=model, version=version, request_id=request_id)
-        return read_answer(self._call(self._stub.Predict, request, timeout, request.id), request, source)
+        request = load_request(image, self._config.max_image_bytes, model=model, version=version, request_id=request_id)
+        return read_answer(self._call(self._stub.Predict, request.to_proto(), timeout, request.id), request)
 
     def predict_many(
         self,
@@ -83,11 +84,15 @@ class StrokeClient(ClientCore):
         version: str = "",
         timeout: float | None = None,
         in_flight: int = DEFAULT_IN_FLIGHT,
+        ordered: bool = True,
     ) -> Generator[Prediction | PredictionFailure, None, None]:
-        """Classifies many images on one stream; results come in the order of the images.
+        """Classifies many images on a stream, or on one to each server where the address names several.
+
+            for result in client.predict_many(Path("series").glob("*.png")):
+                print(result.source, result.error if isinstance(result, PredictionFailure) else result.label)
 
         ``images`` is read in the caller's thread, at most ``in_flight`` images ahead of the results, so it may be
-        endless. An image that cannot be read or judged gives a ``PredictionFailure`` and the run goes on. When the
+        endless. An image that cannot be read or judged gives a ``PredictionFailure`` and the run goes on. When a
         connection breaks, the images without an answer are sent again. Close the generator to stop early; the end of
         a ``for`` loop does so.
 
@@ -97,30 +102,18 @@ class StrokeClient(ClientCore):
             version: version of that model; empty: the server's default.
             timeout: seconds that each image may take once the server has answered the ones before; None: the client's.
             in_flight: number of images that may be held and be without a result, >= 1.
+            ordered: True: results in the order of the images; False: as they come, so that no slow image holds up
+                the others. ``index`` tells whose result it is.
 
         Raises:
             StrokeClientError: the run cannot go on: no server, no answers any more, no access.
             ValueError: ``timeout`` or ``in_flight`` is out of range.
             TypeError: ``images`` is one image, or one of them is nothing that can be read.
         """
-        timeout = self._settle_timeout(timeout)
-        if in_flight < 1:
-            raise ValueError(f"in_flight must be at least 1, not {in_flight}")
-        if isinstance(images, str | bytes | bytearray | memoryview):
-            raise TypeError("images must be an iterable of images; predict() takes a single one")
-
-        def load(image: ImageInput) -> stroke_pb2.PredictRequest:
-            data = read_image(image, self._config.max_image_bytes)
-            return build_request(data, model=model, version=version, request_id=None)
-
-        run = StreamRun(
-            lambda requests: self._stub.PredictStream(requests, metadata=self._metadata()),
-            load,
-            timeout=timeout,
-            in_flight=in_flight,
-            target=self._target,
+        settings = self._settle_stream(
+            images, model=model, version=version, timeout=timeout, in_flight=in_flight, ordered=ordered
         )
-        return run.results(iter(images))
+        return stream_results(settings, iter(images), self._count_lanes, self._open_stream, self._translate)
 
     def model_info(self, name: str = "", version: str = "", *, timeout: float | None = None) -> ModelInfo:
         """Describes one served model; empty arguments mean the server's defaults.
@@ -163,27 +156,26 @@ class StrokeClient(ClientCore):
             ServerUnavailableError: no server answered, or it was not ready in time (SERVER_NOT_READY).
             StrokeClientError: the server answered something that waiting does not change.
         """
-        deadline = time.monotonic() + self._settle_timeout(timeout)
-        pause = 0.02
+        readiness = Readiness(self._target, self._settle_timeout(timeout))
         while True:
-            # One check must not use up the whole time: a server that hangs may be replaced by one that does not.
-            left = max(deadline - time.monotonic(), 0.05)
-            failure: StrokeClientError = ServerUnavailableError(
-                f"the server at {self._target} was not ready after {timeout:g} s: see its log, or wait longer",
-                "SERVER_NOT_READY",
-            )
+            outcome: HealthStatus | StrokeClientError
             try:
-                if self.check_health(timeout=min(left, 2.0)) is HealthStatus.SERVING:
-                    return
+                outcome = self.check_health(timeout=readiness.check_timeout)
             except StrokeClientError as error:
-                if error.code not in _NOT_READY_CODES:
-                    raise
-                if error.code == "UNAVAILABLE":
-                    failure = error
-            if time.monotonic() + pause >= deadline:
-                raise failure
+                outcome = error
+            pause = readiness.judge(outcome)
+            if pause is None:
+                return
             time.sleep(pause)
-            pause = min(pause * 1.5, 0.25)
+
+    def _open_stream(self, requests: Iterator[stroke_pb2.PredictRequest]) -> Any:
+        """Starts a PredictStream call."""
+        metadata = self._metadata()
+        try:
+            return self._stub.PredictStream(requests, metadata=metadata)
+        except ValueError as error:  # how grpc says that the channel is closed
+            failure = self._translate(error)
+        raise failure
 
     def _call(
         self,
@@ -194,11 +186,8 @@ class StrokeClient(ClientCore):
     ) -> _Response:
         """Makes one unary call within ``timeout`` seconds, repetitions included."""
         metadata = self._metadata()
-        failure: StrokeClientError
         try:
             return method(request, timeout=timeout, metadata=metadata)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, ValueError) as error:  # ValueError: the channel is closed
             failure = self._translate(error, request_id)
-        except ValueError:  # how grpc says that the channel is closed
-            failure = error_from_closed(self._target)
         raise failure

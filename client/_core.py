@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import grpc
@@ -20,7 +21,9 @@ from client._config import (
 )
 from client._credentials import call_metadata
 from client._errors import StrokeClientError, error_from_closed, error_from_rpc
+from client._exchange import check_text
 from client._health import health_check
+from client._stream import StreamSettings
 from proto import stroke_pb2_grpc
 
 
@@ -63,6 +66,7 @@ class ClientCore:
         max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES,
         channel: Any = None,
     ) -> None:
+        self._check_context()
         self._config = make_config(
             target,
             timeout=timeout,
@@ -79,17 +83,60 @@ class ClientCore:
         self._health = health_check(self._channel)
         self._closed = False
 
+    def _check_context(self) -> None:
+        """Raises RuntimeError where a client of this kind cannot be made."""
+
     def _settle_timeout(self, timeout: float | None) -> float:
         """Returns the timeout that holds for a call, in seconds, after checking that a call can be made."""
         if self._closed:
             raise error_from_closed(self._target)
         return self._config.timeout if timeout is None else check_timeout(timeout)
 
+    def _settle_stream(
+        self, images: object, *, model: str, version: str, timeout: float | None, in_flight: int, ordered: bool
+    ) -> StreamSettings:
+        """Returns the settings of a run of ``predict_many``, which documents them and what is raised."""
+        timeout = self._settle_timeout(timeout)
+        if in_flight < 1:
+            raise ValueError(f"in_flight must be at least 1, not {in_flight}")
+        if isinstance(images, str | bytes | bytearray | memoryview):
+            raise TypeError("images must be an iterable of images; predict() takes a single one")
+        check_text(model, version)
+        return StreamSettings(
+            timeout=timeout,
+            in_flight=in_flight,
+            ordered=ordered,
+            model=model,
+            version=version,
+            max_image_bytes=self._config.max_image_bytes,
+            target=self._target,
+        )
+
+    def _count_lanes(self) -> int:
+        """Returns how many streams share out a run: one for each server of the address. May look up a name."""
+        address = self._config.address
+        if not address.is_balanced:
+            return 1
+        if not address.hosts:  # a list in a form of gRPC's own
+            return address.text.count(",") + 1
+        if len(address.hosts) > 1:
+            return len(address.hosts)
+        host, port = address.hosts[0]
+        try:
+            return len({answer[4] for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+        except OSError:  # the call itself says so better
+            return 1
+
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with each call."""
         return call_metadata(self._config.token)
 
-    def _translate(self, error: grpc.RpcError, request_id: str | None = None) -> StrokeClientError:
+    def _translate(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
+        """Returns the error of the client for what a call raised: grpc's error, or how grpc says that the channel is
+        closed. It may look at the server for some seconds. To be raised outside of the ``except`` block: see
+        ``error_from_rpc``."""
+        if not isinstance(error, grpc.RpcError):
+            return error_from_closed(self._target)
         # The settings say nothing about a channel that somebody else made.
         config = self._config if self._owned_channel is not None else None
         return error_from_rpc(error, target=self._target, request_id=request_id, config=config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from client._errors import (
@@ -82,20 +83,58 @@ def _read_stream(file: BinaryIO, max_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def build_request(data: bytes, *, model: str, version: str, request_id: str | None) -> stroke_pb2.PredictRequest:
-    """Returns the request for the bytes of one image, with their SHA-256 and an id.
+@dataclass(slots=True, eq=False)
+class ImageRequest:
+    """One image on its way, with what identifies it."""
+
+    data: bytes
+    source: Source
+    model: str
+    version: str
+    id: str
+    index: int
+    """Position in the images of ``predict_many``."""
+
+    sha256: str = ""
+    """Of ``data``; empty until ``hash_data`` or ``to_proto``."""
+
+    tries: int = 0
+    """How often a busy server has refused it."""
+
+    sent_at: float = 0.0
+    """When it was last handed to a stream, in seconds of ``time.monotonic``."""
+
+    def hash_data(self) -> None:
+        """Sets ``sha256``."""
+        self.sha256 = self.sha256 or hashlib.sha256(self.data).hexdigest()
+
+    def to_proto(self) -> stroke_pb2.PredictRequest:
+        """Returns the message. Hashing takes most of the client's time: a stream calls this in the thread that sends,
+        where the bytes are still in the processor's cache."""
+        self.hash_data()
+        return stroke_pb2.PredictRequest(
+            image=self.data,
+            model_name=self.model,
+            model_version=self.version,
+            image_sha256=self.sha256,
+            id=self.id,
+        )
+
+
+def load_request(
+    image: ImageInput, max_bytes: int, *, model: str, version: str, request_id: str | None = None, index: int = 0
+) -> ImageRequest:
+    """Returns the request for one image, after reading it.
 
     Raises:
+        InvalidImageError: see ``read_image``.
         InvalidRequestError: a text cannot be sent (REQUEST_REFUSED).
+        TypeError: ``image`` is nothing that can be read as an image.
     """
+    source = describe_source(image)
     check_text(model, version, request_id or "")
-    return stroke_pb2.PredictRequest(
-        image=data,
-        model_name=model,
-        model_version=version,
-        image_sha256=hashlib.sha256(data).hexdigest(),
-        id=request_id or uuid.uuid4().hex,
-    )
+    data = read_image(image, max_bytes)
+    return ImageRequest(data, source, model, version, request_id or uuid.uuid4().hex, index)
 
 
 def check_text(*texts: str) -> None:
@@ -106,7 +145,7 @@ def check_text(*texts: str) -> None:
         )
 
 
-def read_answer(response: stroke_pb2.PredictResponse, request: stroke_pb2.PredictRequest, source: Source) -> Prediction:
+def read_answer(response: stroke_pb2.PredictResponse, request: ImageRequest) -> Prediction:
     """Returns the judgement in ``response`` when it is sound and belongs to ``request``.
 
     Raises:
@@ -114,11 +153,11 @@ def read_answer(response: stroke_pb2.PredictResponse, request: stroke_pb2.Predic
         ServerError: its figures are no probabilities, or its label has none (ANSWER_INVALID).
     """
     check_id(response.id, request)
-    if response.image_sha256 != request.image_sha256:
+    if response.image_sha256 != request.sha256:
         raise IntegrityError(
             "the server judged other bytes than were sent: send the image again", "IMAGE_ALTERED", None, request.id
         )
-    prediction = prediction_from_proto(response, source)
+    prediction = prediction_from_proto(response, request.source, request.index)
     figures = (prediction.confidence, prediction.threshold, *prediction.scores.values())
     # Written so that NaN fails, too; a softmax in float32 may exceed 1 by its rounding.
     if prediction.label not in prediction.scores or not all(0 <= figure <= 1 + 1e-6 for figure in figures):
@@ -126,7 +165,7 @@ def read_answer(response: stroke_pb2.PredictResponse, request: stroke_pb2.Predic
     return prediction
 
 
-def check_id(answered_id: str, request: stroke_pb2.PredictRequest) -> None:
+def check_id(answered_id: str, request: ImageRequest) -> None:
     """Raises IntegrityError, reason ANSWER_MISPLACED, when an answer is not the one to ``request``."""
     if answered_id != request.id:
         raise IntegrityError(

@@ -96,6 +96,9 @@ class Prediction:
     source: Source
     """Where the image came from."""
 
+    index: int = 0
+    """Position among the images of ``predict_many``, from 0; with ``ordered=False`` it tells whose result this is."""
+
     def __str__(self) -> str:
         return f"{self.label} {self.confidence:.3f}  ({self.model} {self.version}, threshold {self.threshold:.3g})"
 
@@ -109,6 +112,9 @@ class PredictionFailure:
 
     error: StrokeClientError
     """Why it was not judged; ``raise failure.error`` where a failure shall end the run."""
+
+    index: int = 0
+    """Position among the images, from 0."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,7 @@ class ModelInfo:
     """What to know before relying on it, in Markdown; empty when there is none, and always from ``list_models()``."""
 
 
-def prediction_from_proto(response: stroke_pb2.PredictResponse, source: Source) -> Prediction:
+def prediction_from_proto(response: stroke_pb2.PredictResponse, source: Source, index: int) -> Prediction:
     return Prediction(
         label=response.label,
         confidence=response.confidence,
@@ -196,6 +202,7 @@ def prediction_from_proto(response: stroke_pb2.PredictResponse, source: Source) 
         warnings=tuple(ImageWarning(warning.reason, warning.message) for warning in response.warnings),
         request_id=response.id,
         source=source,
+        index=index,
     )
 
 

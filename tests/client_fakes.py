@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -89,6 +91,10 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         self.time_remaining: list[float] = []
         self.metadata: list[dict[str, str]] = []
         self.ended_streams: list[str] = []
+        self.hold_answers = False
+        """Answers wait until no further request comes for a moment."""
+        self.most_unanswered = 0
+        self.keeps_requests = True
 
     @property
     def images(self) -> list[bytes]:
@@ -98,6 +104,17 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         """A ``judge`` that does not answer before the test ends."""
         self.released.wait(20)
         return make_response(request)
+
+    def raise_once(self, image: bytes, error: Exception) -> None:
+        """Makes the judge raise ``error`` when it sees ``image`` for the first time."""
+        pending = [error]
+
+        def judge(request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictResponse:
+            if request.image == image and pending:
+                raise pending.pop()
+            return make_response(request)
+
+        self.judge = judge
 
     def Predict(self, request, context):  # noqa: N802
         self.requests.append(request)
@@ -109,8 +126,9 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         ending = "cancelled"
         self.metadata.append(dict(context.invocation_metadata()))
         try:
-            for request in requests:
-                self.requests.append(request)
+            for request in self._hold(requests) if self.hold_answers else requests:
+                if self.keeps_requests:
+                    self.requests.append(request)
                 try:
                     yield stroke_pb2.PredictStreamResponse(response=self.judge(request))
                 except RefusalError as refusal:
@@ -139,6 +157,30 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         listed.CopyFrom(MODEL)
         listed.ClearField("model_card")
         return stroke_pb2.ListModelsResponse(models=[listed])
+
+    def _hold(self, requests):
+        """Yields the requests, but each only when the window of the caller is exhausted: nothing came for 10 ms."""
+        arrived: queue.Queue = queue.Queue()
+
+        def read():
+            with suppress(grpc.RpcError):  # the call ended
+                for request in requests:
+                    arrived.put(request)
+            arrived.put(None)
+
+        threading.Thread(target=read, name="fake-server-reader").start()
+        waiting = deque([arrived.get()])
+        while waiting:
+            with suppress(queue.Empty):
+                while waiting[-1] is not None:
+                    waiting.append(arrived.get(timeout=0.01))
+            self.most_unanswered = max(self.most_unanswered, sum(request is not None for request in waiting))
+            request = waiting.popleft()
+            if request is None:
+                return
+            yield request
+            if not waiting:
+                waiting.append(arrived.get())
 
     def _answer(self, request, context):
         try:

@@ -9,6 +9,7 @@ import pytest
 
 from client import StrokeClient
 from tests.client_fakes import FakeServer, serve
+from tests.client_kinds import KINDS, ClientKind
 from tests.fakes import RSNA, ServerProcess, run_server, write_model
 
 
@@ -65,3 +66,9 @@ def client(server: FakeServer) -> Iterator[StrokeClient]:
     """A client of the fake server."""
     with StrokeClient(server.target, timeout=5) as connected:
         yield connected
+
+
+@pytest.fixture(params=KINDS)
+def either(request: pytest.FixtureRequest, server: FakeServer) -> ClientKind:
+    """The blocking, then the asynchronous client of the fake server."""
+    return KINDS[request.param](server.target)

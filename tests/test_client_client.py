@@ -27,7 +27,7 @@ from client import (
     StrokeClient,
 )
 from proto import stroke_pb2
-from tests.client_fakes import FakeServer, RecordingServicer, RefusalError, make_response, serve, wait_for
+from tests.client_fakes import FakeServer, RecordingServicer, RefusalError, make_response, wait_for
 
 IMAGE = b"stroke image"
 
@@ -263,40 +263,6 @@ def test_unreachable_server_says_what_to_do() -> None:
 
     assert str(caught.value) == "no server answers at 127.0.0.1:1: is it running (python -m server)?"
     assert (caught.value.reason, caught.value.code) == ("SERVER_UNREACHABLE", "UNAVAILABLE")
-
-
-def test_wait_until_ready_waits_for_serving(server: FakeServer, client: StrokeClient) -> None:
-    """It returns when the service's health turns to SERVING, not before."""
-    server.set_serving(False)
-    done = threading.Event()
-    waiter = threading.Thread(target=lambda: (client.wait_until_ready(10), done.set()))
-    waiter.start()
-    assert not done.wait(0.2)
-
-    server.set_serving(True)
-
-    assert done.wait(5)
-    waiter.join()
-
-
-def test_wait_until_ready_waits_for_the_server_to_start(server: FakeServer) -> None:
-    """It may be called before the server listens."""
-    server.stop()
-    with StrokeClient(server.target) as client:
-        with pytest.raises(ServerUnavailableError, match="is it running"):
-            client.wait_until_ready(0.2)
-        with serve(port=server.port):
-            client.wait_until_ready(10)
-
-
-def test_wait_until_ready_gives_up(server: FakeServer, client: StrokeClient) -> None:
-    """A server that does not become ready is an error that says so."""
-    server.set_serving(False)
-
-    with pytest.raises(ServerUnavailableError, match=r"not ready after 0\.2 s") as caught:
-        client.wait_until_ready(0.2)
-
-    assert caught.value.reason == "SERVER_NOT_READY"
 
 
 def test_closed_client_says_so(server: FakeServer) -> None:

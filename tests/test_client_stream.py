@@ -1,9 +1,9 @@
-"""predict_many: order, bounded memory, bad images, broken and hanging streams, early ends."""
+"""predict_many of both clients: order, bounded window, images that fail, faults of the caller."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,61 +11,43 @@ import grpc
 import pytest
 
 from client import (
-    AuthenticationError,
-    ClientClosedError,
+    AsyncStrokeClient,
     DeadlineExceededError,
     ImageTooLargeError,
     IntegrityError,
     InvalidImageError,
+    InvalidRequestError,
     OverloadedError,
     Prediction,
     PredictionFailure,
-    ServerError,
-    ServerUnavailableError,
     StrokeClient,
 )
-from tests.client_fakes import (
-    BrokenStreamError,
-    FakeServer,
-    RecordingServicer,
-    RefusalError,
-    make_response,
-    wait_for,
+from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
+from tests.client_kinds import (
+    Asynchronous,
+    Blocking,
+    ClientKind,
+    FromAsyncIterable,
+    endless_images,
+    expect_labels,
+    make_images,
 )
 
-UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+every_kind = pytest.mark.parametrize("kind", [Blocking, Asynchronous, FromAsyncIterable])
 
 
-def make_images(count: int) -> list[bytes]:
-    return [b"%s %d" % (b"stroke" if index % 3 == 0 else b"other", index) for index in range(count)]
-
-
-def expect_labels(count: int) -> list[str]:
-    return ["stroke" if index % 3 == 0 else "normal" for index in range(count)]
-
-
-def raise_once(server: FakeServer, image: bytes, error: Exception) -> None:
-    """Makes the server raise ``error`` when it sees ``image`` for the first time."""
-    pending = [error]
-
-    def judge(request):
-        if request.image == image and pending:
-            raise pending.pop()
-        return make_response(request)
-
-    server.servicer.judge = judge
-
-
-def test_results_come_in_order_with_their_sources(server: FakeServer, client: StrokeClient, tmp_path: Path) -> None:
+@every_kind
+def test_results_come_in_order_with_their_sources(server: FakeServer, kind: type[ClientKind], tmp_path: Path) -> None:
     """Each image gets one prediction that names it; one stream, which ends by half-close, serves them all."""
     paths = []
     for index, image in enumerate(make_images(30)):
         paths.append(tmp_path / f"{index}.png")
         paths[-1].write_bytes(image)
 
-    results = list(client.predict_many(paths, model="m", version="2"))
+    results = kind(server.target).predict_many(paths, model="m", version="2")
 
     assert [result.source for result in results] == paths
+    assert [result.index for result in results] == list(range(30))
     assert [result.label for result in results] == expect_labels(30)
     assert {(result.model, result.version) for result in results} == {("m", "2")}
     assert all(request.image_sha256 for request in server.servicer.requests)
@@ -73,41 +55,105 @@ def test_results_come_in_order_with_their_sources(server: FakeServer, client: St
     wait_for(lambda: server.servicer.ended_streams == ["half-closed"])
 
 
-def test_nothing_to_judge_makes_no_call(server: FakeServer, client: StrokeClient) -> None:
+def test_nothing_to_judge_makes_no_call(server: FakeServer, either: ClientKind) -> None:
     """An empty iterable gives no results and opens no stream."""
-    assert list(client.predict_many([])) == []
+    assert either.predict_many([]) == []
     assert server.servicer.ended_streams == []
 
 
+@every_kind
+@pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("in_flight", [1, 8])
-def test_images_are_read_no_further_than_in_flight(server: FakeServer, client: StrokeClient, in_flight: int) -> None:
-    """Of 500 images never more than in_flight are read and without a result, and the window is used."""
+def test_images_are_read_no_further_than_in_flight(
+    server: FakeServer, kind: type[ClientKind], in_flight: int, ordered: bool
+) -> None:
+    """Of 300 images never more than in_flight are read and without a result, and the window is used."""
     taken = done = furthest = 0
 
     def images() -> Iterator[bytes]:
         nonlocal taken, furthest
-        for image in make_images(500):
+        for image in make_images(300):
             taken += 1
             furthest = max(furthest, taken - done)
             yield image
 
-    for result in client.predict_many(images(), in_flight=in_flight):
+    def count(result: object) -> None:
+        nonlocal done
         assert isinstance(result, Prediction)
         done += 1
 
-    assert done == 500
+    kind(server.target).predict_many(images(), in_flight=in_flight, ordered=ordered, stop=count)
+
+    assert done == 300
     assert furthest == in_flight
-    assert len(server.servicer.requests) == 500
+    assert len(server.servicer.requests) == 300
 
 
-def test_bytes_are_not_kept_in_results(client: StrokeClient) -> None:
+@pytest.mark.parametrize("in_flight", [1, 8])
+def test_server_is_owed_no_more_than_in_flight(server: FakeServer, either: ClientKind, in_flight: int) -> None:
+    """On the wire, too, never more than in_flight images are without an answer."""
+    server.servicer.hold_answers = True
+    unanswered: list[int] = []
+
+    def look(_: object) -> None:
+        unanswered.append(server.servicer.most_unanswered)
+
+    either.predict_many(make_images(100), in_flight=in_flight, stop=look)
+
+    assert max(unanswered) == in_flight
+
+
+def test_endless_images_are_no_burden(either: ClientKind) -> None:
+    """The images need not end: the caller leaves when it has enough."""
+    results = either.predict_many(endless_images(), stop=lambda result: result.index == 49)
+
+    assert [result.index for result in results] == list(range(50))
+
+
+def test_results_come_as_completed_on_request(server: FakeServer, either: ClientKind) -> None:
+    """Without order, what is known at once does not wait for the images before it; the index tells whose it is."""
+    server.servicer.judge = server.servicer.hang
+    images = [b"stroke", b"", b"other"]
+
+    def release(result: object) -> None:
+        server.servicer.released.set()
+
+    results = either.predict_many(images, ordered=False, stop=release)
+
+    assert [result.index for result in results] == [1, 0, 2]
+    assert isinstance(results[0], PredictionFailure)
+    assert [result.label for result in results[1:]] == ["stroke", "normal"]
+
+
+def test_slow_images_do_not_hold_up_results(server: FakeServer) -> None:
+    """A result that arrives while an asynchronous iterable waits for its next image is yielded at once."""
+
+    async def run() -> list[str]:
+        seen = asyncio.Event()
+        labels = []
+
+        async def images():
+            yield b"stroke"
+            await seen.wait()
+            yield b"other"
+
+        async with AsyncStrokeClient(server.target) as client:
+            async for result in client.predict_many(images()):
+                labels.append(result.label)
+                seen.set()
+        return labels
+
+    assert asyncio.run(asyncio.wait_for(run(), 5)) == ["stroke", "normal"]
+
+
+def test_bytes_are_not_kept_in_results(either: ClientKind) -> None:
     """A result names bytes without holding them, so that a list of results stays small."""
-    (result,) = client.predict_many([b"stroke"])
+    (result,) = either.predict_many([b"stroke"])
 
     assert result.source == "<bytes>"
 
 
-def test_bad_images_do_not_end_the_run(server: FakeServer, client: StrokeClient, tmp_path: Path) -> None:
+def test_bad_images_do_not_end_the_run(server: FakeServer, either: ClientKind, tmp_path: Path) -> None:
     """An unreadable file and a refused image are failures in their places; the others are answered."""
 
     def judge(request):
@@ -118,9 +164,10 @@ def test_bad_images_do_not_end_the_run(server: FakeServer, client: StrokeClient,
     server.servicer.judge = judge
     missing = tmp_path / "missing.png"
 
-    results = list(client.predict_many([b"stroke", missing, b"", b"text", b"stroke"]))
+    results = either.predict_many([b"stroke", missing, b"", b"text", b"stroke"])
 
     assert [type(result) for result in results] == [Prediction, *[PredictionFailure] * 3, Prediction]
+    assert [result.index for result in results] == [0, 1, 2, 3, 4]
     assert results[1].source == missing
     reasons = ["IMAGE_UNREADABLE", "IMAGE_EMPTY", "IMAGE_UNDECODABLE"]
     assert [result.error.reason for result in results[1:4]] == reasons
@@ -129,141 +176,47 @@ def test_bad_images_do_not_end_the_run(server: FakeServer, client: StrokeClient,
     assert results[3].error.request_id == server.servicer.requests[1].id
 
 
-@pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED, None], ids=str)
-@pytest.mark.parametrize("index", [0, 11, 29])
-def test_broken_stream_loses_and_doubles_nothing(
-    server: FakeServer, client: StrokeClient, code: grpc.StatusCode | None, index: int
-) -> None:
-    """Images without an answer are sent again, with their ids, on a new stream; each has exactly one result."""
-    images = make_images(30)
-    raise_once(server, images[index], BrokenStreamError(code))
+def test_image_above_the_limit_is_not_sent(server: FakeServer, either: ClientKind) -> None:
+    """What is too large by the client's own limit fails on this side."""
+    either.options["max_image_bytes"] = 10
 
-    results = list(client.predict_many(images))
+    results = either.predict_many([b"stroke", b"x" * 11])
 
-    assert [result.label for result in results] == expect_labels(30)
-    assert set(server.servicer.images) == set(images)
-    assert len({request.id for request in server.servicer.requests}) == 30
-    assert [result.request_id for result in results] == list(
-        dict.fromkeys(request.id for request in server.servicer.requests)
-    )
-    assert server.servicer.ended_streams.count("broken") == 1
-
-
-def test_stream_that_breaks_after_every_answer_is_finished(
-    server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As long as there is progress, the number of breaks is not limited."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
-    seen: list[bytes] = []
-
-    def judge(request):
-        if request.image in seen:
-            return make_response(request)
-        seen.append(request.image)
-        raise BrokenStreamError(UNAVAILABLE)
-
-    server.servicer.judge = judge
-
-    assert [result.label for result in client.predict_many(make_images(20))] == expect_labels(20)
-
-
-def test_stream_that_only_breaks_is_given_up(
-    server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without progress the run ends with the server's error after a bounded number of tries."""
-    pauses: list[int] = []
-    monkeypatch.setattr("client._stream._pause", pauses.append)
-
-    def judge(request):
-        raise BrokenStreamError(UNAVAILABLE, "draining")
-
-    server.servicer.judge = judge
-
-    with pytest.raises(ServerUnavailableError, match="draining"):
-        list(client.predict_many(make_images(5)))
-
-    assert pauses == [1, 2, 3]
-
-
-def test_restarted_server_is_not_noticed(server: FakeServer, client: StrokeClient) -> None:
-    """A server that stops in the middle and comes back on its port answers the rest."""
-    images = make_images(200)
-    restarted: list[FakeServer] = []
-
-    def results() -> Iterator[str]:
-        for index, result in enumerate(client.predict_many(images)):
-            if index == 50:
-                server.stop()
-                restarted.append(FakeServer(RecordingServicer(), server.port))
-            yield result.label
-
-    try:
-        assert list(results()) == expect_labels(200)
-    finally:
-        restarted[0].stop()
-
-
-def test_unreachable_server_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No server is one error, not one failure per image."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
-    with StrokeClient("127.0.0.1:1") as client, pytest.raises(ServerUnavailableError, match="is it running"):
-        list(client.predict_many(make_images(5)))
-
-
-def test_refused_stream_ends_the_run(server: FakeServer, client: StrokeClient) -> None:
-    """A status that sending again cannot change is raised at once."""
-
-    def judge(request):
-        raise BrokenStreamError(grpc.StatusCode.UNAUTHENTICATED)
-
-    server.servicer.judge = judge
-
-    with pytest.raises(AuthenticationError):
-        list(client.predict_many(make_images(5)))
-
-    assert server.servicer.ended_streams == ["broken"]
-
-
-def test_oversized_message_fails_alone(client: StrokeClient) -> None:
-    """gRPC ends a stream over one too large message: that image fails, the others are answered."""
-    huge = b"x" * (5 * 2**20)
-
-    results = list(client.predict_many([b"stroke", huge, b"stroke", b"stroke"]))
-
-    assert [type(result) for result in results] == [Prediction, PredictionFailure, Prediction, Prediction]
+    assert [type(result) for result in results] == [Prediction, PredictionFailure]
     assert isinstance(results[1].error, ImageTooLargeError)
+    assert server.servicer.images == [b"stroke"]
 
 
 def test_busy_server_is_asked_again_for_that_image(
-    server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, either: ClientKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An image refused for overload is sent again on the same stream, and its result keeps its place."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
+    monkeypatch.setattr("client._stream.choose_pause", lambda tries: 0.0)
     images = make_images(20)
-    raise_once(server, images[6], RefusalError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "busy"))
+    server.servicer.raise_once(images[6], RefusalError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "busy"))
 
-    assert [result.label for result in client.predict_many(images)] == expect_labels(20)
+    assert [result.label for result in either.predict_many(images)] == expect_labels(20)
     wait_for(lambda: server.servicer.ended_streams == ["half-closed"])
 
 
 def test_server_that_stays_busy_fails_the_image(
-    server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, either: ClientKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a bounded number of tries the overload is that image's failure."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
+    monkeypatch.setattr("client._stream.choose_pause", lambda tries: 0.0)
 
     def judge(request):
         raise RefusalError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "busy")
 
     server.servicer.judge = judge
 
-    (result,) = client.predict_many([b"x"])
+    (result,) = either.predict_many([b"x"])
 
     assert isinstance(result.error, OverloadedError)
     assert len(server.servicer.requests) == 4
 
 
-def test_image_that_hangs_fails_and_the_rest_is_answered(server: FakeServer, client: StrokeClient) -> None:
+def test_image_that_hangs_fails_and_the_rest_is_answered(server: FakeServer, either: ClientKind) -> None:
     """The timeout holds for each image: the one without an answer fails, the others are sent again."""
 
     def judge(request):
@@ -271,65 +224,21 @@ def test_image_that_hangs_fails_and_the_rest_is_answered(server: FakeServer, cli
 
     server.servicer.judge = judge
 
-    results = list(client.predict_many([b"stroke", b"slow", b"stroke", b"other"], timeout=0.3))
+    results = either.predict_many([b"stroke", b"slow", b"stroke", b"other"], timeout=0.3)
 
     assert [type(result) for result in results] == [Prediction, PredictionFailure, Prediction, Prediction]
     assert isinstance(results[1].error, DeadlineExceededError)
     assert results[1].error.request_id == next(r.id for r in server.servicer.requests if r.image == b"slow")
 
 
-def test_hanging_server_ends_the_run(server: FakeServer, client: StrokeClient) -> None:
-    """Two images in a row without an answer: the run ends instead of waiting for every image."""
-    server.servicer.judge = server.servicer.hang
-    results = client.predict_many(make_images(100), timeout=0.2)
-    started = time.monotonic()
-
-    assert isinstance(next(results).error, DeadlineExceededError)
-    with pytest.raises(DeadlineExceededError, match=r"within 0\.2 s"):
-        next(results)
-
-    assert time.monotonic() - started < 3
-
-
-def test_slow_caller_is_not_a_slow_server(client: StrokeClient) -> None:
+def test_slow_caller_is_not_a_slow_server(either: ClientKind) -> None:
     """Time that the caller spends between results does not count."""
-    results = client.predict_many(make_images(4), timeout=0.1)
-    labels = []
-    for result in results:
-        labels.append(result.label)
-        threading.Event().wait(0.15)
+    results = either.predict_many(make_images(4), timeout=0.1, stop=lambda result: threading.Event().wait(0.15))
 
-    assert labels == expect_labels(4)
+    assert [result.label for result in results] == expect_labels(4)
 
 
-def test_ended_idle_stream_is_opened_again(server: FakeServer, client: StrokeClient) -> None:
-    """A stream that the server ends while nothing is outstanding is no failure: the next image gets a new one."""
-
-    def judge(request):
-        response = make_response(request)
-        if request.image == b"last":
-            threading.Thread(target=end_stream).start()
-        return response
-
-    def end_stream() -> None:
-        server.stop()
-        restarted.append(FakeServer(RecordingServicer(), server.port))
-
-    def images() -> Iterator[bytes]:
-        yield b"last"
-        wait_for(lambda: restarted)
-        yield b"stroke"
-
-    restarted: list[FakeServer] = []
-    server.servicer.judge = judge
-
-    try:
-        assert [result.label for result in client.predict_many(images(), in_flight=1)] == ["normal", "stroke"]
-    finally:
-        restarted[0].stop()
-
-
-def test_altered_image_fails_alone(server: FakeServer, client: StrokeClient) -> None:
+def test_altered_image_fails_alone(server: FakeServer, either: ClientKind) -> None:
     """An answer about other bytes is that image's IntegrityError."""
 
     def judge(request):
@@ -340,14 +249,14 @@ def test_altered_image_fails_alone(server: FakeServer, client: StrokeClient) -> 
 
     server.servicer.judge = judge
 
-    results = list(client.predict_many([b"stroke", b"other", b"stroke"]))
+    results = either.predict_many([b"stroke", b"other", b"stroke"])
 
     assert [type(result) for result in results] == [Prediction, PredictionFailure, Prediction]
     assert (type(results[1].error), results[1].error.reason) == (IntegrityError, "IMAGE_ALTERED")
 
 
 @pytest.mark.parametrize("as_error", [False, True])
-def test_answer_with_a_wrong_id_ends_the_run(server: FakeServer, client: StrokeClient, as_error: bool) -> None:
+def test_answer_with_a_wrong_id_ends_the_run(server: FakeServer, either: ClientKind, as_error: bool) -> None:
     """When answers and requests no longer match, no further answer is believed."""
 
     def judge(request):
@@ -358,15 +267,17 @@ def test_answer_with_a_wrong_id_ends_the_run(server: FakeServer, client: StrokeC
         return make_response(request)
 
     server.servicer.judge = judge
-    results = client.predict_many([b"stroke", b"other", b"stroke"])
+    results: list[object] = []
 
-    assert isinstance(next(results), Prediction)
     with pytest.raises(IntegrityError) as caught:
-        next(results)
+        either.predict_many([b"stroke", b"other", b"stroke"], into=results)
+
     assert caught.value.reason == "ANSWER_MISPLACED"
+    assert [type(result) for result in results] == [Prediction]
 
 
-def test_fault_of_the_iterable_is_raised_after_what_came_before_it(client: StrokeClient) -> None:
+@every_kind
+def test_fault_of_the_iterable_is_raised_after_what_came_before_it(server: FakeServer, kind: type[ClientKind]) -> None:
     """An exception in the caller's iterable is not lost, and neither are the answers to earlier images."""
 
     def images() -> Iterator[bytes]:
@@ -374,83 +285,24 @@ def test_fault_of_the_iterable_is_raised_after_what_came_before_it(client: Strok
         yield b"other"
         raise KeyError("lost")
 
-    labels = []
+    results: list[Prediction] = []
     with pytest.raises(KeyError, match="lost"):
-        labels.extend(result.label for result in client.predict_many(images()))
+        kind(server.target).predict_many(images(), into=results)
 
-    assert labels == ["stroke", "normal"]
+    assert [result.label for result in results] == ["stroke", "normal"]
+
+
+def test_item_that_is_no_image_is_a_type_error(either: ClientKind) -> None:
+    """A number among the images is the caller's mistake, not the image's."""
+    with pytest.raises(TypeError, match="not int"):
+        either.predict_many([b"stroke", 7])
 
 
 def test_wrong_use_is_told_at_once(client: StrokeClient) -> None:
-    """A single image, a wrong window and an item that is no image are the caller's mistakes."""
+    """A single image, a wrong window and an unsendable name are refused before the first result is asked for."""
     with pytest.raises(TypeError, match="predict"):
         client.predict_many("scan.png")
     with pytest.raises(ValueError, match="in_flight"):
         client.predict_many([], in_flight=0)
-    with pytest.raises(TypeError, match="not int"):
-        list(client.predict_many([7]))
-
-
-def list_new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t not in before and not t.name.startswith("fake-server")]
-
-
-@pytest.mark.parametrize("hang", [False, True])
-def test_early_close_cancels_the_stream_and_leaves_no_thread(server: FakeServer, hang: bool) -> None:
-    """Leaving the loop ends the call on the server, and every thread of the run here."""
-    before = set(threading.enumerate())
-    if hang:
-        server.servicer.judge = lambda request: (
-            server.servicer.hang(request) if request.image == b"other 1" else make_response(request)
-        )
-    with StrokeClient(server.target) as client:
-        results = client.predict_many(make_images(100))
-        assert next(results).label == "stroke"
-        started = time.monotonic()
-        results.close()
-        assert time.monotonic() - started < 1
-        wait_for(lambda: not any("receiver" in thread.name for thread in threading.enumerate()))
-        server.servicer.released.set()
-        # Not compared with "cancelled": gRPC may show the server the end of the requests before the cancellation.
-        wait_for(lambda: len(server.servicer.ended_streams) == 1, 20)
-        assert client.predict(b"stroke").label == "stroke"
-    wait_for(lambda: not list_new_threads(before))
-
-    assert len(server.servicer.images) < 20
-
-
-def test_finished_run_leaves_no_thread(server: FakeServer) -> None:
-    """After the last result nothing of the run is left, while the client stays open."""
-    with StrokeClient(server.target) as client:
-        list(client.predict_many(make_images(5)))
-        before = set(threading.enumerate())
-        for _ in range(5):
-            list(client.predict_many(make_images(5)))
-        wait_for(lambda: not list_new_threads(before))
-
-
-def test_closing_the_client_ends_its_runs(server: FakeServer) -> None:
-    """A run whose client was closed says so; it neither hangs nor shows an error of grpc."""
-    client = StrokeClient(server.target)
-    results = client.predict_many(make_images(100))
-    next(results)
-    client.close()
-
-    with pytest.raises(ClientClosedError):
-        list(results)
-
-
-def test_server_that_ends_the_stream_without_answers_is_an_error(
-    server: FakeServer, client: StrokeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stream that ends with OK and images left is tried again, then named."""
-    monkeypatch.setattr("client._stream._pause", lambda tries: None)
-
-    def judge(request):
-        raise BrokenStreamError(None)
-
-    server.servicer.judge = judge
-
-    with pytest.raises(ServerError) as caught:
-        list(client.predict_many([b"x"]))
-    assert caught.value.reason == "STREAM_ENDED"
+    with pytest.raises(InvalidRequestError):
+        client.predict_many([], model="\udc80")

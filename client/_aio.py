@@ -1,0 +1,162 @@
+"""``AsyncStrokeClient``: the calls of the service as coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from client._channel import SERVICE
+from client._config import DEFAULT_IN_FLIGHT
+from client._core import ClientCore
+from client._errors import StrokeClientError
+from client._exchange import check_text, load_request, read_answer
+from client._readiness import Readiness
+from client._stream_tasks import load_hashed, stream_results
+from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
+from proto import stroke_pb2
+
+_Response = TypeVar("_Response")
+
+
+class AsyncStrokeClient(ClientCore):
+    """Asynchronous client: ``StrokeClient`` with coroutines for methods; arguments, results and errors are the same.
+
+        async with AsyncStrokeClient("127.0.0.1:50051") as client:
+            prediction = await client.predict("scan.png")
+            print(prediction.label, prediction.confidence)
+
+    It belongs to the event loop in which it is made. Files are read in threads, so they do not hold up the loop. A
+    cancelled call ends at the server, too.
+
+    Raises:
+        RuntimeError: it is made outside of a coroutine, where there is no event loop.
+    """
+
+    _grpc = grpc.aio
+
+    async def __aenter__(self) -> AsyncStrokeClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection and what runs on it. May be called twice."""
+        self._closed = True
+        if self._owned_channel is not None:
+            await self._owned_channel.close()
+
+    async def predict(
+        self,
+        image: ImageInput,
+        *,
+        model: str = "",
+        version: str = "",
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Prediction:
+        """Classifies one image; see ``StrokeClient.predict``. ``timeout`` counts from when the image is read."""
+        timeout = self._settle_timeout(timeout)
+        limit = self._config.max_image_bytes
+        request = await load_hashed(
+            image, lambda: load_request(image, limit, model=model, version=version, request_id=request_id)
+        )
+        return read_answer(await self._call(self._stub.Predict, request.to_proto(), timeout, request.id), request)
+
+    def predict_many(
+        self,
+        images: Iterable[ImageInput] | AsyncIterable[ImageInput],
+        *,
+        model: str = "",
+        version: str = "",
+        timeout: float | None = None,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+        ordered: bool = True,
+    ) -> AsyncGenerator[Prediction | PredictionFailure, None]:
+        """Classifies many images; see ``StrokeClient.predict_many``.
+
+            async for result in client.predict_many(paths, ordered=False):
+                print(result.index, result.source)
+
+        ``images`` may be an asynchronous iterable, too: results that arrive while it waits are yielded at once. A loop
+        that may be left early should close the generator (``contextlib.aclosing``), or the event loop does it later.
+        """
+        settings = self._settle_stream(
+            images, model=model, version=version, timeout=timeout, in_flight=in_flight, ordered=ordered
+        )
+        source = aiter(images) if isinstance(images, AsyncIterable) else iter(images)
+        return stream_results(settings, source, self._count_servers, self._open_stream, self._translate)
+
+    async def model_info(self, name: str = "", version: str = "", *, timeout: float | None = None) -> ModelInfo:
+        """Describes one served model; see ``StrokeClient.model_info``."""
+        timeout = self._settle_timeout(timeout)
+        check_text(name, version)
+        request = stroke_pb2.GetModelRequest(model_name=name, model_version=version)
+        return model_from_proto(await self._call(self._stub.GetModel, request, timeout))
+
+    async def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
+        """Describes all served models, ordered by name, then version; see ``StrokeClient.list_models``."""
+        timeout = self._settle_timeout(timeout)
+        response = await self._call(self._stub.ListModels, stroke_pb2.ListModelsRequest(), timeout)
+        return [model_from_proto(model) for model in response.models]
+
+    async def check_health(self, *, timeout: float | None = None) -> HealthStatus:
+        """Asks the server whether it serves; see ``StrokeClient.check_health``."""
+        status: HealthStatus = await self._call(self._health, SERVICE, self._settle_timeout(timeout))
+        return status
+
+    async def wait_until_ready(self, timeout: float = 30.0) -> None:
+        """Returns as soon as the server answers and has its models; see ``StrokeClient.wait_until_ready``."""
+        readiness = Readiness(self._target, self._settle_timeout(timeout))
+        while True:
+            outcome: HealthStatus | StrokeClientError
+            try:
+                outcome = await self.check_health(timeout=readiness.check_timeout)
+            except StrokeClientError as error:
+                outcome = error
+            pause = readiness.judge(outcome)
+            if pause is None:
+                return
+            await asyncio.sleep(pause)
+
+    def _check_context(self) -> None:
+        asyncio.get_running_loop()  # grpc would take any loop, and fail at the first call
+
+    async def _count_servers(self) -> int:
+        return await asyncio.to_thread(self._count_lanes) if self._config.address.is_balanced else 1
+
+    def _open_stream(self) -> Any:
+        """Starts a PredictStream call."""
+        metadata = self._metadata()
+        try:
+            return self._stub.PredictStream(metadata=metadata)
+        except grpc.aio.UsageError as error:  # how grpc says that the channel is closed
+            failure = self._translate(error)
+        raise failure
+
+    async def _call(
+        self,
+        method: Callable[..., Awaitable[_Response]],
+        request: object,
+        timeout: float,
+        request_id: str | None = None,
+    ) -> _Response:
+        """Makes one unary call within ``timeout`` seconds, repetitions included."""
+        metadata = self._metadata()
+        task = asyncio.current_task()
+        try:
+            return await method(request, timeout=timeout, metadata=metadata)
+        except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
+            failure = await asyncio.to_thread(self._translate, error, request_id)
+        except asyncio.CancelledError as error:
+            if task is None or task.cancelling() or not self._closed:
+                raise
+            failure = self._translate(error)  # not the task was cancelled, but the channel closed under the call
+        raise failure

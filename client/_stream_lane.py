@@ -1,0 +1,124 @@
+"""What is the same for both drivers of ``client._stream``, threads and event loop: calls, lanes, and their events."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from client._errors import StrokeClientError
+from client._exchange import ImageRequest
+from proto import stroke_pb2
+
+
+class StreamCall(Protocol):
+    """An open call. None of its methods waits."""
+
+    def send(self, image: ImageRequest) -> None:
+        """Sends an image after those before it."""
+
+    def finish(self) -> None:
+        """Half-closes: the server ends the call when it has answered everything."""
+
+    def cancel(self) -> None:
+        """Ends the call now."""
+
+
+@dataclass(slots=True)
+class StreamEvent:
+    """What happened on a call: an answer, or (None) its end with its error, if any."""
+
+    call: StreamCall
+    at: float
+    """When it arrived, in seconds of ``time.monotonic``; it may have waited for a slow caller since."""
+
+    answer: stroke_pb2.PredictStreamResponse | None
+    error: StrokeClientError | None = None
+
+
+class Inbox(ABC):
+    """Where the receivers of the calls leave events for whoever drives the run.
+
+    Waking it up costs as much as all else that is done for an answer. So it is woken for half a window of answers, or
+    when no more are to come, and looks up from time to time.
+    """
+
+    LOOK_SECONDS = 0.05
+    """Longest time that an answer lies unseen while others are owed."""
+
+    def __init__(self, in_flight: int) -> None:
+        self.events: deque[StreamEvent] = deque()
+        self._batch = in_flight // 2
+        self._is_awaited = False
+
+    def put(self, event: StreamEvent, *, is_last: bool) -> None:
+        """Takes an event; ``is_last``: no other comes on its call before something is sent."""
+        self.events.append(event)
+        if is_last or len(self.events) >= self._batch:
+            self.wake()
+
+    def wake(self) -> None:
+        """Ends the wait, if there is one."""
+        if self._is_awaited:
+            self._is_awaited = False
+            self._ring()
+
+    @abstractmethod
+    def _ring(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A call and its images. The call is opened by the first image, and again after a break."""
+
+    open_call: Callable[[], StreamCall]
+    call: StreamCall | None = None
+    sent: deque[ImageRequest] = field(default_factory=deque)
+    """Without an answer on ``call``, in the order of the answers to come."""
+
+    waiting: deque[ImageRequest] = field(default_factory=deque)
+    """To be sent when the pause is over."""
+
+    paused_until: float = 0.0
+    heard_at: float = 0.0
+    """When the last answer arrived, or the call was opened."""
+
+    breaks: int = 0
+    """Calls that broke without an answer in between."""
+
+    @property
+    def images(self) -> int:
+        return len(self.sent) + len(self.waiting)
+
+    def flush(self, now: float) -> None:
+        """Sends what waits, unless there is a pause."""
+        if not self.waiting or now < self.paused_until:
+            return
+        if self.call is None:
+            self.call = self.open_call()
+            self.heard_at = now
+        while self.waiting:
+            image = self.waiting.popleft()
+            image.sent_at = now
+            self.sent.append(image)
+            self.call.send(image)
+
+    def take_back(self) -> None:
+        """Lets go of the call; the images without an answer wait for the next one, in their order."""
+        self.call = None
+        self.waiting.extendleft(reversed(self.sent))
+        self.sent.clear()
+
+    def answer_due(self, timeout: float) -> float:
+        """Returns when the answer to the oldest image is due. Time is counted from the answer before: until then the
+        server was busy with other images."""
+        return max(self.sent[0].sent_at, self.heard_at) + timeout
+
+
+def choose_pause(tries: int) -> float:
+    """Returns the seconds before try number ``tries`` + 1: 0.2, doubling to 2, spread so that clients do not come in
+    step."""
+    return min(0.1 * 2.0**tries, 2.0) * random.uniform(0.8, 1.2)

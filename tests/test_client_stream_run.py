@@ -1,0 +1,292 @@
+"""StreamRun: the decisions of predict_many, without threads, event loop or network: time is a number."""
+
+from __future__ import annotations
+
+import hashlib
+
+import grpc
+import pytest
+
+from client import DeadlineExceededError, IntegrityError, Prediction, PredictionFailure, ServerUnavailableError
+from client._exchange import ImageRequest
+from client._stream import StreamRun, StreamSettings
+from client._stream_lane import StreamEvent, choose_pause
+from proto import stroke_pb2
+from tests.client_fakes import make_response
+
+BUSY = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+BROKEN = ServerUnavailableError("gone", "SERVER_UNAVAILABLE", "UNAVAILABLE")
+"""How a call ends whose server went away."""
+
+
+class FakeCall:
+    """Records what is sent."""
+
+    def __init__(self) -> None:
+        self.images: list[ImageRequest] = []
+        self.answered = 0
+        self.ending = ""
+
+    @property
+    def indices(self) -> list[int]:
+        return [image.index for image in self.images]
+
+    def send(self, image: ImageRequest) -> None:
+        image.sha256 = hashlib.sha256(image.data).hexdigest()
+        self.images.append(image)
+
+    def finish(self) -> None:
+        self.ending = "finished"
+
+    def cancel(self) -> None:
+        self.ending = "cancelled"
+
+
+class Driver:
+    """Drives a run by hand."""
+
+    def __init__(self, *, lanes: int = 1, in_flight: int = 8, ordered: bool = True, timeout: float = 10.0) -> None:
+        self.calls: list[FakeCall] = []
+        self.settings = StreamSettings(
+            timeout=timeout,
+            in_flight=in_flight,
+            ordered=ordered,
+            model="",
+            version="",
+            max_image_bytes=1000,
+            target="the-server:50051",
+        )
+        self.run = StreamRun(self.settings, lanes, self.open_call)
+
+    def open_call(self) -> FakeCall:
+        self.calls.append(FakeCall())
+        return self.calls[-1]
+
+    def admit(self, count: int, now: float = 0.0) -> None:
+        for _ in range(count):
+            self.run.admit(self.settings.load(b"stroke", self.run.next_index), now)
+
+    def answer(self, call: FakeCall, now: float = 0.0, *, code: int = 0) -> None:
+        """Answers the oldest image of a call, with an error if there is a code."""
+        image = call.images[call.answered]
+        call.answered += 1
+        if code:
+            fault = stroke_pb2.PredictError(id=image.id, code=code, reason="OVERLOADED", message="busy")
+            answer = stroke_pb2.PredictStreamResponse(error=fault)
+        else:
+            answer = stroke_pb2.PredictStreamResponse(response=make_response(image.to_proto()))
+        self.run.handle(StreamEvent(call, now, answer), now)
+
+    def end(self, call: FakeCall, now: float = 0.0) -> None:
+        self.run.handle(StreamEvent(call, now, None, BROKEN), now)
+
+    def take(self) -> list[int]:
+        taken = []
+        while (result := self.run.take_result()) is not None:
+            taken.append(result.index)
+        return taken
+
+
+def test_window_is_refilled_by_halves() -> None:
+    """Full, the run wants no image before half of the window is free, and then as many as fit."""
+    driver = Driver(in_flight=8)
+    driver.admit(8)
+    wanted = []
+    for _ in range(8):
+        wanted.append(driver.run.wants_image)
+        driver.answer(driver.calls[0])
+        driver.take()
+
+    assert wanted == [False] * 4 + [True] * 4
+
+
+def test_untaken_results_count_as_held() -> None:
+    """A caller that takes no results gets no further images read, answered or not."""
+    driver = Driver(in_flight=4)
+    driver.admit(4)
+    for _ in range(4):
+        driver.answer(driver.calls[0])
+
+    assert not driver.run.wants_image
+    assert driver.take() == [0, 1, 2, 3]
+    assert driver.run.wants_image
+
+
+@pytest.mark.parametrize(("ordered", "expected"), [(True, []), (False, [1])])
+def test_order_is_kept_unless_it_is_not_wanted(ordered: bool, expected: list[int]) -> None:
+    """A result behind an image without an answer waits, or does not."""
+    driver = Driver(lanes=2, ordered=ordered)
+    driver.admit(2)
+    driver.answer(driver.calls[1])
+
+    assert driver.take() == expected
+    driver.answer(driver.calls[0])
+    assert driver.take() == ([0, 1] if ordered else [0])
+
+
+def test_images_go_to_the_lane_with_the_fewest() -> None:
+    """Lanes share the images; one that answers faster gets more."""
+    driver = Driver(lanes=2)
+    driver.admit(4)
+    first, second = driver.calls
+    assert (first.indices, second.indices) == ([0, 2], [1, 3])
+
+    driver.answer(second)
+    driver.answer(second)
+    driver.admit(2)
+
+    assert second.indices == [1, 3, 4, 5]
+
+
+def test_no_more_lanes_than_images_in_flight() -> None:
+    """One image at a time needs one stream, however many servers there are."""
+    driver = Driver(lanes=5, in_flight=1)
+    driver.admit(1)
+    driver.answer(driver.calls[0])
+    driver.take()
+    driver.admit(1)
+
+    assert len(driver.calls) == 1
+
+
+def test_broken_lane_does_not_stop_the_others() -> None:
+    """Its images wait for their pause and go out again on a new call, in order; the other lane goes on meanwhile."""
+    driver = Driver(lanes=2)
+    driver.admit(6)
+    first, second = driver.calls
+    driver.end(first, now=1.0)
+    driver.admit(1, now=1.0)
+    driver.answer(second, now=1.0)
+
+    assert second.indices == [1, 3, 5, 6]
+    assert len(driver.calls) == 2
+    wake_at = driver.run.wake_at()
+    assert wake_at is not None
+    assert 1.0 < wake_at <= 1.25
+
+    driver.run.pass_time(wake_at)
+
+    assert driver.calls[2].indices == [0, 2, 4]
+
+
+def test_lane_is_given_up_after_breaks_without_an_answer() -> None:
+    """Before the first answer of the run the fourth break ends it."""
+    driver = Driver()
+    driver.admit(1)
+    for _ in range(3):
+        driver.end(driver.calls[-1], now=0.0)
+        driver.run.pass_time(100.0)
+
+    with pytest.raises(ServerUnavailableError, match="gone"):
+        driver.end(driver.calls[-1])
+    assert len(driver.calls) == 4
+
+
+def test_busy_server_is_left_alone_for_a_while() -> None:
+    """After an overload nothing is sent on that lane before the pause is over."""
+    driver = Driver()
+    driver.admit(1)
+    driver.answer(driver.calls[0], now=5.0, code=BUSY)
+    driver.admit(1, now=5.0)
+    assert driver.calls[0].indices == [0]
+
+    driver.run.pass_time(5.3)
+
+    assert driver.calls[0].indices == [0, 0, 1]
+
+
+def test_time_counts_from_the_answer_before() -> None:
+    """An image is late when the timeout has passed since the server was done with the one before it."""
+    driver = Driver(timeout=10.0)
+    driver.admit(2, now=0.0)
+    assert driver.run.wake_at() == 10.0
+    driver.answer(driver.calls[0], now=8.0)
+    assert driver.run.wake_at() == 18.0
+    driver.run.pass_time(17.9)
+    assert driver.take() == [0]
+
+    driver.run.pass_time(18.0)
+
+    late = driver.run.take_result()
+    assert isinstance(late, PredictionFailure)
+    assert isinstance(late.error, DeadlineExceededError)
+    assert driver.calls[0].ending == "cancelled"
+
+
+def test_late_image_costs_one_lane_only_its_call() -> None:
+    """The rest of the lane goes out again at once; a second late image without an answer in between ends the run."""
+    driver = Driver(lanes=2, timeout=1.0)
+    driver.admit(4, now=0.0)
+    driver.answer(driver.calls[1], now=0.9)
+    driver.run.pass_time(1.0)
+    assert driver.calls[2].indices == [2]
+
+    driver.answer(driver.calls[1], now=1.5)
+    driver.run.pass_time(2.0)
+    driver.admit(1, now=2.0)
+    with pytest.raises(DeadlineExceededError):
+        driver.run.pass_time(9.0)
+
+
+def test_servers_are_shared_out_again_from_time_to_time() -> None:
+    """With several lanes new calls take the images to come, and the old ones end when they have answered."""
+    driver = Driver(lanes=2)
+    driver.admit(4, now=0.0)
+    driver.admit(2, now=2.0)
+    old, new = driver.calls[:2], driver.calls[2:]
+    assert [call.indices for call in new] == [[4], [5]]
+    assert [call.ending for call in old] == ["", ""]
+
+    for call in (*old, *old):
+        driver.answer(call, now=2.1)
+
+    assert [call.ending for call in old] == ["finished", "finished"]
+    assert driver.take() == [0, 1, 2, 3]
+
+
+def test_call_that_breaks_after_its_time_hands_its_images_on() -> None:
+    """Images of an old call go to the new ones."""
+    driver = Driver(lanes=2)
+    driver.admit(2, now=0.0)
+    driver.admit(2, now=2.0)
+    driver.end(driver.calls[0], now=2.0)
+
+    assert sorted(driver.calls[2].indices + driver.calls[3].indices) == [0, 2, 3]
+
+
+def test_one_server_keeps_its_stream() -> None:
+    """With one lane there is nothing to share out."""
+    driver = Driver()
+    driver.admit(1, now=0.0)
+    driver.admit(1, now=100.0)
+
+    assert len(driver.calls) == 1
+
+
+def test_events_of_a_dropped_call_are_ignored() -> None:
+    """What still arrives on a call that timed out belongs to nobody."""
+    driver = Driver(timeout=1.0)
+    driver.admit(2, now=0.0)
+    driver.run.pass_time(1.0)
+    driver.answer(driver.calls[0], now=1.0)
+
+    assert driver.take() == [0]
+    driver.answer(driver.calls[1], now=1.1)
+    assert isinstance(driver.run.take_result(), Prediction)
+
+
+def test_unasked_answer_ends_the_run() -> None:
+    """An answer too many cannot be trusted, nor what follows it."""
+    driver = Driver()
+    driver.admit(1)
+    driver.answer(driver.calls[0])
+    driver.calls[0].answered = 0
+
+    with pytest.raises(IntegrityError):
+        driver.answer(driver.calls[0])
+
+
+def test_pauses_grow_to_two_seconds() -> None:
+    """0.2, 0.4, 0.8 ... s, give or take a fifth."""
+    for tries, seconds in ((1, 0.2), (2, 0.4), (3, 0.8), (8, 2.0)):
+        assert 0.79 * seconds < choose_pause(tries) < 1.21 * seconds
