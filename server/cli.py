@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from server.config import read_config
 from server.memory import return_freed_memory
 from server.processors import count_processors
-from server.scheduling import give_way
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # gRPC's C core writes its own lines to standard error, also about what we report in one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return_freed_memory(count_processors())
-    give_way()
     from server.app import serve  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
 
     return serve(config)

@@ -15,6 +15,7 @@ from server.errors import BudgetExceededError, OverloadedError, RequestError, Un
 from server.interceptors import check_request, log_outcome, printable_id, to_status
 from server.plan import Plan
 from server.runtime import OnnxModel
+from server.scheduling import give_way, go_first
 from server.stream import RequestReader, StallWatch
 from server.workers import Job
 
@@ -60,6 +61,7 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
     ) -> Iterator[stroke_pb2.PredictStreamResponse]:
         if not self._stream_places.acquire(blocking=False):
             raise OverloadedError("TOO_MANY_STREAMS", "As many streams are open as the server accepts.")
+        give_way()
         reader = RequestReader(requests, self._stream_window, lambda request: self._submit(request, context))
         watch = StallWatch(self._stream_idle_seconds, context.cancel)
         try:
@@ -80,6 +82,7 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
             watch.close()
             reader.close()
             self._stream_places.release()
+            go_first()  # the thread serves single calls again
 
     def GetModel(self, request: stroke_pb2.GetModelRequest, context: grpc.ServicerContext) -> stroke_pb2.Model:
         registry = self._detector.registry

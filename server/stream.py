@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from server.errors import StrokeError
+from server.scheduling import give_way
 from server.workers import Job
 
 Request = TypeVar("Request")
@@ -40,6 +41,7 @@ class RequestReader(Generic[Request, Response]):
         threading.Thread(target=self._read, name="stream-reader", daemon=True).start()
 
     def _read(self) -> None:
+        give_way()
         try:
             while self._places.get():
                 self._answers.put(self._submit(next(self._requests)))

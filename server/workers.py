@@ -15,7 +15,6 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from server.errors import BudgetExceededError, OverloadedError
-from server.scheduling import go_first
 
 Result = TypeVar("Result")
 
@@ -147,7 +146,6 @@ class WorkerPool:
             return None
 
     def _work_off(self) -> None:
-        go_first()
         while True:
             job: Job[Any] | None = self._handed_over.get()
             while job is not None:
