@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bench.images import read_images
 from bench.limit import run_bare
 from bench.machine import describe_machine
 from bench.noop_server import run_noop_server
-from bench.processes import Service, run_server
+from bench.processes import Service, read_busy_seconds, run_server
 from bench.report import publish
 from bench.serving import say
 from bench.settings import add_common_options, describe_images, describe_model
@@ -28,9 +29,12 @@ from server.runtime import OnnxModel
 
 
 def measure_limit(model: OnnxModel, images: Sequence[bytes], seconds: float) -> dict[str, float]:
-    """One bare loop on all processors."""
-    loop = run_bare(model, images, count_processors(), seconds)
-    return {"rate": len(loop.latencies_ms) / loop.seconds, "cpu_ms": loop.cpu_ms}
+    """One bare loop on all processors, and the share of them that other processes took meanwhile."""
+    processors = count_processors()
+    started, busy = time.monotonic(), read_busy_seconds() - time.process_time()
+    loop = run_bare(model, images, processors, seconds)
+    others = (read_busy_seconds() - time.process_time() - busy) / (time.monotonic() - started) / processors
+    return {"rate": len(loop.latencies_ms) / loop.seconds, "cpu_ms": loop.cpu_ms, "others": max(0.0, others)}
 
 
 def measure_share(
@@ -48,6 +52,7 @@ def measure_share(
         "rate": load.count / load.seconds,
         "limit": (before["rate"] + after["rate"]) / 2,
         "bare_cpu_ms": (before["cpu_ms"] + after["cpu_ms"]) / 2,
+        "others": (before["others"] + after["others"]) / 2,
         "server_cpu_ms": 1000 * server_cpu / (load.count + 1),  # one before the run, to connect
     }
 

@@ -33,6 +33,8 @@ def render_client(section: dict[str, Any]) -> str:
         f"{settings['image_kb']:.0f} kB on average, in turn; {settings['rounds']} rounds. The limit is the mean of two "
         f"bare loops of {settings['seconds']:g} s on all processors, before and after the client in the same round.",
         render_share(section["share"]),
+        f"During the bare loops other processes took {summarise(take(section['share'], 'others'))} of the processors. "
+        "Where that is much, images a second say little, and CPU time an image is what compares.",
         f"Images of {size} are grey PNGs of noise. CPU is that of the client's whole process, all threads, user and "
         "system; memory is its highest resident set during a run above that before it, when it was connected and had "
         "had one answer. The server that judges nothing answers at once, in a process of its own.",

@@ -14,7 +14,15 @@ from bench.report_client import list_budgets, render_client
 from tests.fakes import run_module
 from tests.test_bench_report import MACHINE, SETTINGS
 
-ROUND = {"rate": 170.0, "limit": 200.0, "bare_cpu_ms": 10.0, "server_cpu_ms": 11.0, "cpu_ms": 0.5, "extra_mb": 8.0}
+ROUND = {
+    "rate": 170.0,
+    "limit": 200.0,
+    "bare_cpu_ms": 10.0,
+    "server_cpu_ms": 11.0,
+    "cpu_ms": 0.5,
+    "extra_mb": 8.0,
+    "others": 0.1,
+}
 
 
 def make_load(*resident_mb: float, failures: int = 0) -> ClientLoad:
@@ -71,6 +79,7 @@ def test_section_says_where_the_processors_time_went() -> None:
         "| server and client | 130 (90 to 170) | 0.88 (0.85 to 0.90) | 17.2 (11.5 to 23.0) | 1.15 (1.15 to 1.15) |"
         in text
     )
+    assert "other processes took 0.10 (0.10 to 0.10) of the processors" in text
     assert "60.0 MB after a tenth" in text
     assert "growth of memory over 1,000 predictions" in text
     assert "tenth" not in render_client(make_section())
