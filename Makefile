@@ -28,6 +28,7 @@ lint: .venv/.installed
 bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (10 minutes)
 	$(ALL) -m bench.decode --out docs
 	$(ALL) -m bench.serving --resnet50 --out docs
+	$(ALL) -m bench.client --endurance 100000 --out docs
 
 bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
 	$(ALL) -m bench.runtimes --out docs

@@ -60,6 +60,12 @@ def list_tree(root: int) -> list[int]:
     return tree
 
 
+def read_busy_seconds() -> float:
+    """CPU time so far of everything on this machine, user and system, in seconds (proc(5), stat)."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / TICKS  # all but idle and waiting for disks
+
+
 @contextmanager
 def run_server(models: Path, flags: Sequence[str] = ()) -> Iterator[Service]:
     """Runs ``python -m server`` on a free port, with further flags; yields when it serves."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.report_client import render_client
 from bench.report_core import render_decode, render_runtimes
 from bench.report_peers import render_peers
 from bench.report_serving import render_serving
@@ -24,6 +25,7 @@ ratios are taken round by round: the machine is shared with others, so read the 
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "serving": render_serving,
+    "client": render_client,
     "peers": render_peers,
     "runtimes": render_runtimes,
     "decode": render_decode,

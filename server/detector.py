@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from server.plan import Plan
 from server.preprocess import ImageWarning, load_pixels
 from server.registry import ModelRegistry
 from server.runtime import OnnxModel
-from server.workers import WorkerPool
+from server.workers import Job, WorkerPool, waited_too_long
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,32 @@ class Detector:
             ImageError, RequestError, IntegrityError, ModelNotFoundError, OverloadedError, BudgetExceededError,
             UnavailableError: see ``server.errors``.
         """
+        model, digest = self._admit(image, model_name, model_version, image_sha256)
+        return self._workers.run(lambda: self._judge(image, digest, model, budget), budget.remaining)
+
+    def submit(self, work: Callable[[], Result]) -> Job[Result]:
+        """Lets a worker do ``work``, in which ``detect_here`` may be called, and does not wait for it.
+
+        Whoever submits bounds how much waits.
+        """
+        return self._workers.submit(work)
+
+    def detect_here(
+        self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
+    ) -> Detection:
+        """``detect`` for work that was submitted: it has a worker already."""
+        if not budget.remaining:
+            raise waited_too_long()
+        model, digest = self._admit(image, model_name, model_version, image_sha256)
+        return self._judge(image, digest, model, budget)
+
+    def _admit(self, image: bytes, model_name: str, model_version: str, image_sha256: str) -> tuple[OnnxModel, str]:
+        """Returns the model that is asked for and the SHA-256 of the image."""
         model = self.registry.get(model_name, model_version)
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = sha256_hex(image)
         check_digest(image_sha256, digest)
-        return self._workers.run(lambda: self._judge(image, digest, model, budget), budget.remaining)
+        return model, digest
 
     def _judge(self, image: bytes, digest: str, model: OnnxModel, budget: Budget) -> Detection:
         """Decodes and judges one image."""

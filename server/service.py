@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -16,7 +15,9 @@ from server.errors import BudgetExceededError, OverloadedError, RequestError, Un
 from server.interceptors import check_request, log_outcome, printable_id, to_status
 from server.plan import Plan
 from server.runtime import OnnxModel
+from server.scheduling import give_way, go_first
 from server.stream import RequestReader, StallWatch
+from server.workers import Job
 
 DRAIN_POLL_SECONDS = 0.1
 """How often an idle stream looks whether the server is stopping."""
@@ -45,29 +46,29 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         self._stream_idle_seconds = stream_idle_seconds
         self._max_wait_seconds = max_wait_seconds
         self._stopping = stopping
-        workers = detector.plan.workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stream-worker")
-        # Twice the workers, so that no worker waits for the network between two images of one stream.
-        self._stream_window = 2 * workers
+        # So many that no worker waits for the network between two images of one stream, even where the threads that
+        # read and answer get a processor late because the workers keep all of them busy.
+        self._stream_window = 4 * detector.plan.workers
         self._stream_places = threading.BoundedSemaphore(streams)
 
     def Predict(self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext) -> stroke_pb2.PredictResponse:
         remaining = context.time_remaining()
         seconds = self._max_wait_seconds if remaining is None else min(remaining, self._max_wait_seconds)
-        return self._predict(request, Budget(seconds, context.is_active))
+        return self._predict(self._detector.detect, request, Budget(seconds, context.is_active))
 
     def PredictStream(
         self, requests: Iterator[stroke_pb2.PredictRequest], context: grpc.ServicerContext
     ) -> Iterator[stroke_pb2.PredictStreamResponse]:
         if not self._stream_places.acquire(blocking=False):
             raise OverloadedError("TOO_MANY_STREAMS", "As many streams are open as the server accepts.")
+        give_way()
         reader = RequestReader(requests, self._stream_window, lambda request: self._submit(request, context))
         watch = StallWatch(self._stream_idle_seconds, context.cancel)
         try:
             last_answer = time.monotonic()
             for answer in reader.read_answers(DRAIN_POLL_SECONDS):
                 if answer is not None:
-                    response = answer.result()
+                    response = answer.take_result()
                     with watch.sending():
                         yield response
                     last_answer = time.monotonic()
@@ -81,6 +82,7 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
             watch.close()
             reader.close()
             self._stream_places.release()
+            go_first()  # the thread serves single calls again
 
     def GetModel(self, request: stroke_pb2.GetModelRequest, context: grpc.ServicerContext) -> stroke_pb2.Model:
         registry = self._detector.registry
@@ -95,10 +97,12 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         registry, plan = self._detector.registry, self._detector.plan
         return stroke_pb2.ListModelsResponse(models=[to_model(model, registry.default, plan) for model in registry])
 
-    def _predict(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictResponse:
+    def _predict(
+        self, detect: Callable[..., Detection], request: stroke_pb2.PredictRequest, budget: Budget
+    ) -> stroke_pb2.PredictResponse:
         if request.id and not printable_id(request.id):
             raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
-        detection = self._detector.detect(
+        detection = detect(
             request.image,
             budget,
             model_name=request.model_name,
@@ -109,16 +113,17 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
 
     def _submit(
         self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> Future[stroke_pb2.PredictStreamResponse]:
+    ) -> Job[stroke_pb2.PredictStreamResponse]:
         check_request(request)
         if self._stopping.is_set():
             raise stopping_server()
-        return self._pool.submit(self._answer, request, Budget(self._max_wait_seconds, context.is_active))
+        budget = Budget(self._max_wait_seconds, context.is_active)
+        return self._detector.submit(lambda: self._answer(request, budget))
 
     def _answer(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictStreamResponse:
         """One answer of a stream, with a line in the log: an image that cannot be judged becomes an answer too."""
         try:
-            response = self._predict(request, budget)
+            response = self._predict(self._detector.detect_here, request, budget)
         except Exception as error:
             request_id = printable_id(request.id) or uuid.uuid4().hex
             status = to_status(error, request_id)

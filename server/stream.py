@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from server.errors import StrokeError
+from server.scheduling import give_way
+from server.workers import Job
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -23,25 +24,29 @@ class RequestReader(Generic[Request, Response]):
     next image only when they have read the last answer.
     """
 
-    def __init__(self, requests: Iterator[Request], window: int, submit: Callable[[Request], Future[Response]]) -> None:
+    def __init__(self, requests: Iterator[Request], window: int, submit: Callable[[Request], Job[Response]]) -> None:
         """Args:
         requests: blocks until a request arrives; raises when the call has ended.
-        window: requests that may be unanswered before no more are taken, at least 2; the rest waits in the network.
+        window: requests that may be unanswered before no more are taken, at least 1; the rest waits in the network.
         submit: starts the work on one request. A StrokeError from it ends the stream after the answers before it.
         """
         self._requests = requests
         self._submit = submit
-        self._answers: queue.Queue[Future[Response] | None] = queue.Queue(window)
-        self._closed = False
+        # Two plain queues, one of them of permits: a bounded one costs several times as much, and for every image.
+        self._answers: SimpleQueue[Job[Response] | None] = SimpleQueue()
+        self._places: SimpleQueue[bool] = SimpleQueue()
+        for _ in range(window):
+            self._places.put(True)
         self._error: StrokeError | None = None
         threading.Thread(target=self._read, name="stream-reader", daemon=True).start()
 
     def _read(self) -> None:
+        give_way()
         try:
-            for request in self._requests:
-                self._answers.put(self._submit(request))
-                if self._closed:
-                    return
+            while self._places.get():
+                self._answers.put(self._submit(next(self._requests)))
+        except StopIteration:
+            pass
         except StrokeError as error:
             self._error = error
         except Exception:
@@ -50,8 +55,8 @@ class RequestReader(Generic[Request, Response]):
         finally:
             self._answers.put(None)
 
-    def read_answers(self, poll_seconds: float) -> Iterator[Future[Response] | None]:
-        """Yields each answer in order, and None whenever nothing has arrived for ``poll_seconds``.
+    def read_answers(self, poll_seconds: float) -> Iterator[Job[Response] | None]:
+        """Yields each piece of work in order, done, and None whenever nothing has arrived for ``poll_seconds``.
 
         Raises:
             StrokeError: what ``submit`` raised, after the answers to the requests before.
@@ -59,29 +64,24 @@ class RequestReader(Generic[Request, Response]):
         while True:
             try:
                 answer = self._answers.get(timeout=poll_seconds)
-            except queue.Empty:
+            except Empty:
                 yield None
                 continue
-            if answer is not None:
-                yield answer
-            elif self._error is not None:
-                raise self._error
-            else:
-                return
+            if answer is None:
+                break
+            answer.wait()
+            self._places.put(True)
+            yield answer
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
-        """Lets the thread end and cancels what has not been started.
+        """Lets the thread end.
 
-        Does not wait for the thread: it may sit in ``requests`` until the call itself has ended.
+        Does not wait for the thread: it may sit in ``requests`` until the call itself has ended. Work that waits is not
+        taken back: it ends by itself, since nobody wants it any more.
         """
-        self._closed = True
-        while True:
-            try:
-                answer = self._answers.get_nowait()
-            except queue.Empty:
-                return
-            if answer is not None:
-                answer.cancel()
+        self._places.put(False)
 
 
 class StallWatch:

@@ -102,3 +102,40 @@ def test_full_line_and_deadline_are_refused_and_leave_nothing_behind(callers: Th
 
     assert started == ["in time"]
     assert pool.in_flight == 0
+
+
+def test_submitted_work_takes_turns_with_callers(callers: ThreadPoolExecutor) -> None:
+    """Neither a long line of callers nor a long stream keeps the other waiting, and each stays in order."""
+    pool = WorkerPool(1, 10)
+    entered, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def hold() -> None:
+        entered.set()
+        assert go_on.wait(10)
+
+    held = pool.submit(hold)
+    assert entered.wait(10)
+    jobs = [pool.submit(lambda number=number: done.append(f"stream {number}")) for number in range(4)]
+    waiting = []
+    for number in range(2):
+        waiting.append(callers.submit(pool.run, lambda number=number: done.append(f"caller {number}"), 10))
+        wait_until(lambda number=number: pool.in_flight == 6 + number)
+    go_on.set()
+
+    assert all(job.wait(10) for job in [held, *jobs])
+    for future in waiting:
+        future.result(10)
+    assert done == ["caller 0", "stream 0", "caller 1", "stream 1", "stream 2", "stream 3"]
+    assert pool.in_flight == 0
+
+
+def test_submitted_work_does_not_wait_in_the_line_of_callers() -> None:
+    """Its bound is the stream's window: a full line of callers does not refuse it."""
+    pool = WorkerPool(1, 0)
+    jobs = [pool.submit(lambda number=number: 1 // number) for number in range(3)]
+
+    assert all(job.wait(10) for job in jobs)
+    with pytest.raises(ZeroDivisionError):
+        jobs[0].take_result()
+    assert [job.take_result() for job in jobs[1:]] == [1, 0]
