@@ -99,6 +99,16 @@ def test_name_of_the_certificate_may_differ_from_the_host() -> None:
                 client.predict(b"image")
 
 
+def test_tls_on_a_socket_of_this_machine(tmp_path: Path) -> None:
+    """The certificate of a server behind a Unix socket holds ``localhost``."""
+    path = f"unix:{tmp_path}/stroke.sock"
+    with serve(credentials=credentials(issue_server()), address=path):
+        with StrokeClient(path, tls=settings()) as client:
+            assert client.predict(b"stroke image").label == "stroke"
+        assert fail(path, None).reason == "TLS_REQUIRED"
+        assert "not for 'box'" in str(fail(path, settings(server_name="box")))
+
+
 SERVERS: dict[str, tuple[Callable[[], trustme.LeafCert], str, tuple[str, ...]]] = {
     "expired": (
         lambda: issue_server(**PAST),
