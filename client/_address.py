@@ -36,8 +36,11 @@ class Address:
 
     @property
     def name(self) -> str:
-        """The first host: the name that a certificate must hold when no other is given; empty when there is none."""
-        return self.hosts[0][0] if self.hosts else ""
+        """What a certificate must hold when no other name is given: the first host, ``localhost`` for a socket of this
+        machine, empty where only gRPC knows."""
+        if self.hosts:
+            return self.hosts[0][0]
+        return "localhost" if self.is_local else ""
 
     @property
     def is_looked_up_once(self) -> bool:

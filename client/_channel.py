@@ -61,9 +61,9 @@ def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
     ]
     if config.tls is not None and config.tls.server_name is not None:
         options.append(("grpc.default_authority", config.tls.server_name))
-    elif len(config.address.hosts) > 1:
-        # A list goes to gRPC as numbers, which it would call the server by, commas included. The name is also what the
-        # certificates of all must hold: with TLS it is the same for all (ClientConfig sees to it).
+    elif len(config.address.hosts) != 1 and config.address.name:
+        # A list goes to gRPC as numbers, which it would call the server by, commas included, and a socket as its path.
+        # The name is also what certificates must hold: with TLS it is the same for all (ClientConfig sees to it).
         options.append(("grpc.default_authority", config.address.name))
     return options
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from client._address import is_literal
-from client._certificate import Certificate, parse_certificate
+from client._certificate import Certificate, parse_certificate, split_pem
 from client._config import ClientConfig, TLSConfig
 from client._credentials import present_certificate
 from client._errors import ServerUnavailableError
@@ -115,17 +115,29 @@ def look_at(
     """
     tls = config.tls or TLSConfig()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # the certificate is looked at whatever it is worth; nothing is sent here
-    context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     name = tls.server_name or config.address.name or "localhost"
     try:
         if show_certificate and tls.certificate is not None:
             present_certificate(context, tls)
+            _trust(context, tls)  # as gRPC did: the certificate says who this client is
+        else:
+            context.check_hostname = (
+                False  # nothing is told: the server's certificate is looked at, whatever it is worth
+            )
+            context.verify_mode = ssl.CERT_NONE
         with _connect(where, deadline) as plain:
+            plain.settimeout(max(0.01, deadline - time.monotonic()))
             return _shake_hands(plain, context, name, deadline if show_certificate else None)
     except (OSError, ValueError):  # the handshake's own failures are told apart in _shake_hands
         return None
+
+
+def _trust(context: ssl.SSLContext, tls: TLSConfig) -> None:
+    if isinstance(tls.ca, bytes):
+        context.load_verify_locations(cadata=b"\n".join(split_pem(tls.ca)).decode("ascii"))
+    else:
+        context.load_default_certs()
 
 
 def _shake_hands(plain: socket.socket, context: ssl.SSLContext, name: str, deadline: float | None) -> Sight:

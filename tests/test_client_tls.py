@@ -8,57 +8,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import grpc
 import pytest
 import trustme
 
 from client import AuthenticationError, RetryConfig, ServerUnavailableError, StrokeClient, StrokeClientError, TLSConfig
-from client._certificate import parse_certificate
 from client._probe import explain_connection
 from client._verdict import explain_client_certificate
+from tests.certificates import (
+    CA,
+    FUTURE,
+    HOSPITAL,
+    PAST,
+    ROGUE,
+    chain,
+    credentials,
+    issue_client,
+    issue_server,
+    key,
+    settings,
+)
 from tests.client_fakes import RecordingServicer, serve
-
-NOW = datetime.now(UTC)
-DAY = timedelta(days=1)
-PAST = {"not_before": NOW - 9 * DAY, "not_after": NOW - DAY}
-FUTURE = {"not_before": NOW + DAY, "not_after": NOW + 9 * DAY}
 
 ONCE = RetryConfig(max_attempts=1)
 """A broken certificate does not mend itself: no need to wait for repetitions."""
-
-HOSPITAL = trustme.CA(organization_name="Hospital CA")
-ROGUE = trustme.CA(organization_name="Rogue CA")
-CA = HOSPITAL.cert_pem.bytes()
-
-
-def issue_server(authority: trustme.CA = HOSPITAL, *names: str, **validity: datetime) -> trustme.LeafCert:
-    return authority.issue_cert(*(names or ("localhost", "127.0.0.1")), **validity)
-
-
-def issue_client(authority: trustme.CA = HOSPITAL, **validity: datetime) -> trustme.LeafCert:
-    return authority.issue_cert("station-3@hospital.example", common_name="station-3", **validity)
-
-
-def chain(certificate: trustme.LeafCert) -> bytes:
-    return b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
-
-
-def key(certificate: trustme.LeafCert) -> bytes:
-    return certificate.private_key_pem.bytes()
-
-
-def credentials(certificate: trustme.LeafCert, *, asks: bool = False) -> grpc.ServerCredentials:
-    """Of a server; ``asks``: for a client certificate of the hospital's authority."""
-    return grpc.ssl_server_credentials([(key(certificate), chain(certificate))], CA if asks else None, asks)
-
-
-def settings(own: trustme.LeafCert | None = None, **more: str) -> TLSConfig:
-    if own is None:
-        return TLSConfig(ca=CA, **more)
-    return TLSConfig(ca=CA, certificate=chain(own), key=key(own), **more)
 
 
 def fail(target: str, tls: TLSConfig | bool | None, **options: object) -> StrokeClientError:
@@ -97,6 +71,16 @@ def test_name_of_the_certificate_may_differ_from_the_host() -> None:
         for target in (first.target, f"{first.target},{second.target}"):
             with StrokeClient(target, tls=settings(server_name="boxes.ward.example")) as client:
                 client.predict(b"image")
+
+
+def test_tls_on_a_socket_of_this_machine(tmp_path: Path) -> None:
+    """The certificate of a server behind a Unix socket holds ``localhost``."""
+    path = f"unix:{tmp_path}/stroke.sock"
+    with serve(credentials=credentials(issue_server()), address=path):
+        with StrokeClient(path, tls=settings()) as client:
+            assert client.predict(b"stroke image").label == "stroke"
+        assert fail(path, None).reason == "TLS_REQUIRED"
+        assert "not for 'box'" in str(fail(path, settings(server_name="box")))
 
 
 SERVERS: dict[str, tuple[Callable[[], trustme.LeafCert], str, tuple[str, ...]]] = {
@@ -315,91 +299,3 @@ def test_look_shows_no_certificate_to_a_server_that_is_not_trusted() -> None:
     assert seen == [None, b""]
     assert explanation is not None
     assert explanation[1] == "TLS_SERVER_UNKNOWN_CA"
-
-
-def write(folder: Path, name: str, content: bytes) -> str:
-    (folder / name).write_bytes(content)
-    return str(folder / name)
-
-
-def encrypt(own: trustme.LeafCert) -> bytes:
-    from cryptography.hazmat.primitives import serialization as form
-
-    loaded = form.load_pem_private_key(key(own), None)
-    return loaded.private_bytes(
-        form.Encoding.PEM, form.PrivateFormat.PKCS8, form.BestAvailableEncryption(b"passphrase")
-    )
-
-
-UNUSABLE: dict[str, tuple[Callable[[Path, trustme.LeafCert], TLSConfig], str]] = {
-    "missing file": (lambda folder, _: TLSConfig(ca=folder / "none.pem"), r"--tls-ca.*none\.pem.*No such file"),
-    "DER for PEM": (lambda folder, _: TLSConfig(ca=write(folder, "ca.der", b"\x30\x82")), r"ca\.der.*PEM"),
-    "key for authority": (
-        lambda folder, own: TLSConfig(ca=write(folder, "ca.pem", key(own))), r"ca\.pem holds no readable certificate",
-    ),
-    "damaged authority": (
-        lambda folder, _: TLSConfig(ca=write(folder, "ca.pem", CA[:80] + CA[90:])), r"ca\.pem holds no readable",
-    ),
-    "key of another": (
-        lambda folder, own: TLSConfig(certificate=chain(own), key=write(folder, "k.pem", key(issue_client()))),
-        r"k\.pem do not belong together",
-    ),
-    "key with passphrase": (
-        lambda _, own: TLSConfig(certificate=chain(own), key=encrypt(own)), "passphrase: store it without",
-    ),
-    "certificate for key": (lambda _, own: TLSConfig(certificate=chain(own), key=chain(own)), "cannot be used"),
-    "certificate alone": (lambda _, own: TLSConfig(certificate=chain(own)), "belong together"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", UNUSABLE)
-def test_unusable_files_are_refused_at_once(case: str, tmp_path: Path) -> None:
-    """A file that cannot be right is a ValueError when the client is made; keys are never quoted."""
-    make, pattern = UNUSABLE[case]
-    own = issue_client()
-    with pytest.raises(ValueError, match=pattern) as caught:
-        StrokeClient("localhost", tls=make(tmp_path, own))
-
-    assert "BEGIN" not in str(caught.value) or "-----BEGIN ...-----" in str(caught.value)
-    assert key(own).decode().splitlines()[1] not in str(caught.value)
-
-
-def test_key_needs_no_file_where_the_system_has_no_memory_files(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Elsewhere than on Linux the key passes through a file that is gone afterwards."""
-    monkeypatch.delattr("os.memfd_create")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-
-    StrokeClient("localhost", tls=settings(issue_client())).close()
-
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_secret_is_in_a_representation() -> None:
-    """Settings may be logged: neither key, nor certificate, nor token shows."""
-    own = issue_client()
-    with StrokeClient("localhost", tls=settings(own, server_name="box"), token="open-sesame") as client:
-        shown = repr(settings(own, server_name="box")) + repr(client._config)
-
-    assert "server_name='box'" in shown
-    assert "open-sesame" not in shown
-    assert "BEGIN" not in shown
-
-
-@pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x03abc", b"\x30\x80", b"\xff" * 40])
-def test_certificate_that_cannot_be_read_is_none(data: bytes) -> None:
-    """Anybody may answer at an address: bytes that are no certificate do no harm."""
-    assert parse_certificate(data) is None
-
-
-def test_every_cut_of_a_certificate_is_survived() -> None:
-    """A certificate that is cut off anywhere is read or not, and never raises."""
-    der = ssl.PEM_cert_to_DER_cert(chain(issue_server()).decode())
-    whole = parse_certificate(der)
-
-    assert whole is not None
-    assert (whole.issuer, whole.names) == ("Hospital CA", ("localhost", "127.0.0.1"))
-    assert not whole.is_self_signed
-    assert whole.not_before <= NOW + DAY < whole.not_after
-    assert {parse_certificate(der[:length]) for length in range(len(der))} == {None}
