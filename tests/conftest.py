@@ -66,3 +66,11 @@ def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_bytes(POSITIVE + name.encode())
     monkeypatch.chdir(tmp_path)
     return folder
+
+
+@pytest.fixture
+def hot(tmp_path: Path) -> Path:
+    """An empty folder to watch."""
+    folder = tmp_path / "hot"
+    folder.mkdir()
+    return folder
