@@ -116,7 +116,7 @@ def test_stall_hides_in_a_closed_loop(server: FakeServer, client: StrokeClient) 
 
     assert load.latencies.count > 100
     assert load.latencies.maximum >= 0.27
-    assert load.latencies.percentile(99) < 0.1
+    assert load.latencies.percentile(99) < 0.2
 
 
 def test_closed_loop_has_as_many_on_their_way_as_clients(server: FakeServer, client: StrokeClient) -> None:

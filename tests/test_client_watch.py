@@ -32,7 +32,7 @@ def test_arrival_is_judged_and_its_result_written_beside(server: FakeServer, hot
     assert result["file"] == str(hot / "scan.png")
     assert result["file_bytes"] == len(data)
     assert f"{hot}/scan.png: normal 0.990  (stroke-cnn 1, threshold 0.05)\n" in watch.log
-    assert "1 images in 0 h 00 min: 1 answered (normal 1), 0 failed\n" in watch.log
+    assert " s: 1 answered (normal 1), 0 failed\n" in watch.log
     assert sorted(path.name for path in hot.iterdir()) == ["scan.png", "scan.png.json"]
 
 
@@ -115,7 +115,7 @@ def test_image_at_fault_fails_at_once(server: FakeServer, hot: Path) -> None:
     result = read_result(hot / "failed" / "bad.png.json")
     assert (result["error"], result["reason"]) == ("The file is text.", "IMAGE_UNDECODABLE")
     assert f"{hot}/bad.png: error: The file is text.\n" in watch.log
-    assert "2 images in 0 h 00 min: 1 answered (normal 1), 1 failed\n" in watch.log
+    assert " s: 1 answered (normal 1), 1 failed\n" in watch.log
 
 
 def test_nothing_is_overwritten_in_done(server: FakeServer, hot: Path) -> None:
