@@ -9,7 +9,6 @@ import pytest
 
 from client import StrokeClient
 from tests.client_fakes import FakeServer, serve
-from tests.command_lines import POSITIVE
 from tests.fakes import RSNA, ServerProcess, run_server, write_model
 
 
@@ -26,6 +25,24 @@ def tiny_server(tiny_models: Path) -> Iterator[ServerProcess]:
     """A server process with the tiny model."""
     with run_server(tiny_models) as server:
         yield server
+
+
+@pytest.fixture
+def cli_server(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    """A fake server that the client's command line asks when it is told no other."""
+    monkeypatch.setenv("STROKE_SERVER", server.target)
+    return server
+
+
+@pytest.fixture
+def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with images, other files, hidden ones, and a folder below; it is the working directory's child."""
+    folder = tmp_path / "scans"
+    for name in ("b.png", "a.JPG", "c.jpeg", "notes.txt", ".hidden.png", "B.PNG", "sub/d.png", ".git/e.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"stroke " + name.encode())
+    monkeypatch.chdir(tmp_path)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -48,24 +65,6 @@ def client(server: FakeServer) -> Iterator[StrokeClient]:
     """A client of the fake server."""
     with StrokeClient(server.target, timeout=5) as connected:
         yield connected
-
-
-@pytest.fixture
-def cli_server(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
-    """A fake server that the client's command line asks when it is told no other."""
-    monkeypatch.setenv("STROKE_SERVER", server.target)
-    return server
-
-
-@pytest.fixture
-def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with images, others, hidden ones, and a folder below; it is the working directory's child."""
-    folder = tmp_path / "scans"
-    for name in ("b.png", "a.JPG", "c.jpeg", "notes.txt", ".hidden.png", "B.PNG", "sub/d.png", ".git/e.png"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(POSITIVE + name.encode())
-    monkeypatch.chdir(tmp_path)
-    return folder
 
 
 @pytest.fixture

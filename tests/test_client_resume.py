@@ -18,6 +18,8 @@ import grpc
 import pytest
 
 from client._cli import main
+from client._result_file import ResultFile
+from client._results import JsonLinesFormat
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 from tests.command_lines import INTERRUPTIBLE
 from tests.fakes import ROOT, ServerProcess, encode, make_slice
@@ -222,6 +224,19 @@ def test_results_of_other_images_are_remarked(scans: Path, capsys: pytest.Captur
     main(["scans/1.png", "scans/3.png", "--output", "results.jsonl", "--resume"])
 
     assert "warning: no result in results.jsonl is of these images" in capsys.readouterr().err
+
+
+def test_second_run_on_a_file_is_refused(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, before anything is sent."""
+    first = ResultFile("results.jsonl", JsonLinesFormat())
+    try:
+        assert main(["scans", "--output", "results.jsonl", "--resume"]) == 2
+    finally:
+        first.close()
+
+    assert capsys.readouterr().err == (
+        "error: results.jsonl is being written by another run: wait for it, or name another file\n"
+    )
 
 
 def test_output_must_be_a_regular_file(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
