@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -17,6 +15,7 @@ from client._bench_report import format_report, load_to_json
 from client._cli import main
 from client._load import Load
 from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
+from tests.command_lines import INTERRUPTIBLE, list_drawn, open_session, render_screen
 from tests.fakes import ROOT, ServerProcess, encode, make_slice
 
 IMAGE = b"stroke image"
@@ -125,11 +124,18 @@ def test_what_cannot_start_is_one_line(
 
 def test_interrupt_prints_what_was_measured(server: FakeServer, image: str) -> None:
     """Ctrl-C ends it at once, with the figures so far and exit status 130."""
-    code = (
-        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "runpy.run_module('client', run_name='__main__', alter_sys=True)"
-    )
-    command = [sys.executable, "-c", code, "bench", image, "--server", server.target, "--rate", "50", "--warmup", "0"]
+    command = [
+        sys.executable,
+        *INTERRUPTIBLE,
+        "bench",
+        image,
+        "--server",
+        server.target,
+        "--rate",
+        "50",
+        "--warmup",
+        "0",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
         wait_for(lambda: len(server.servicer.requests) > 20, 10)
         process.send_signal(signal.SIGINT)
@@ -187,25 +193,20 @@ def test_report_fits_a_narrow_terminal() -> None:
     assert load_to_json(load, clients=4, rate=0)["latency_ms"] is None
 
 
-def test_progress_on_a_terminal_is_erased(server: FakeServer, image: str) -> None:
-    """It says how far the load is; what stays on the screen is the report."""
-    master, slave = pty.openpty()
-    command = [sys.executable, "-m", "client", "bench", image, "--server", server.target, "--seconds", "1"]
-    environment = {**os.environ, "TERM": "xterm"}
-    with subprocess.Popen(command, stdout=slave, stderr=slave, cwd=ROOT, env=environment) as process:
-        os.close(slave)
-        screen = b""
-        try:
-            while chunk := os.read(master, 65536):
-                screen += chunk
-        except OSError:  # how Linux reports the end of a pseudo-terminal
-            pass
-        assert process.wait(20) == 0
-    os.close(master)
+@pytest.mark.parametrize("columns", [80, 40])
+def test_terminal_shows_progress_and_keeps_the_report(server: FakeServer, image: str, columns: int) -> None:
+    """Nothing is wider than the terminal; the progress goes, the report stays."""
+    flags = ("--server", server.target, "--seconds", "0.6", "--warmup", "0")
+    with open_session("bench", image, *flags, columns=columns, cwd=ROOT) as session:
+        pass
 
-    assert b" s left" in screen
-    kept = [line.rsplit(b"\x1b[K", 1)[-1] for line in screen.replace(b"\r\n", b"\n").split(b"\n")]
-    assert kept[0].startswith(server.target.encode())
+    assert session.process.returncode == 0
+    assert any(line.endswith(" s left") for line in list_drawn(session.raw))
+    assert max(map(len, list_drawn(session.raw))) < columns
+    screen = render_screen(session.raw)
+    assert screen[0].startswith(server.target)
+    assert not any("left" in line for line in screen)
+    assert any(line.startswith("clients") for line in screen)
 
 
 def test_real_server_process(tiny_server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def test_signal_ends_it_with_a_summary(server: FakeServer, hot: Path, number: in
         wait_for(lambda: server.servicer.requests)
         started = time.monotonic()
         assert watch.stop(number) == status
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 8  # a call may take 10
 
     assert watch.log.endswith(" s: 0 answered, 0 failed, 1 left for the next run\n")
     assert "Traceback" not in watch.log

@@ -19,6 +19,7 @@ from client._connection import read_connection
 from client._stop import StopSignals
 from client._watch import run_watch
 from tests.client_fakes import wait_for
+from tests.command_lines import INTERRUPTIBLE
 from tests.fakes import ROOT, encode, make_slice
 
 
@@ -47,12 +48,7 @@ class Watching:
 def watching(folder: Path, target: str, *flags: str, ready: bool = True) -> Iterator[Watching]:
     """Runs a watch on ``folder`` until the block ends; its output goes to one file."""
     log = folder.parent / "log.txt"
-    # A shell that runs the tests in the background has its children ignore Ctrl-C; a terminal does not.
-    code = (
-        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "runpy.run_module('client', run_name='__main__', alter_sys=True)"
-    )
-    command = [sys.executable, "-c", code, "--watch", str(folder), "--server", target, "--settle", "0.1", *flags]
+    command = [sys.executable, *INTERRUPTIBLE, "--watch", str(folder), "--server", target, "--settle", "0.1", *flags]
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, text=True) as process:
         try:
             running = Watching(process, log)
