@@ -246,7 +246,7 @@ class HotFolder:
         if isinstance(error, _REFUSALS) and not self._labels and not self._failed:
             raise WatchError(str(error))
         if image is None or error.code in _AWAY or isinstance(error, _REFUSALS) or not self._is_server_well():
-            self._signals.wait(self._grow_pause(f"{error}: images wait until it answers"))
+            self._signals.wait(self._grow_pause(f"{error}; images wait until it answers"))
             return True
         if len(self._tries) > _MOST_TRIED:  # of files that are long gone
             self._tries.clear()
