@@ -203,9 +203,11 @@ class _Bench:
         interrupted = False
         try:
             if step.rate:
-                seconds = arguments.warmup + arguments.seconds
                 kind = arguments.arrivals or "poisson"
-                run.start_open(make_timetable(step.rate, seconds, kind, arguments.seed))
+                # Two timetables, so that what is counted has exactly the rate.
+                before = make_timetable(step.rate, arguments.warmup, kind, arguments.seed)
+                counted = make_timetable(step.rate, arguments.seconds, kind, arguments.seed)
+                run.start_open([*before, *(arguments.warmup + due for due in counted)])
             elif arguments.stream:
                 run.start_stream(step.clients)
             else:

@@ -102,7 +102,7 @@ def _list_warnings(rows: Sequence[tuple[int, float, Load]]) -> list[str]:
     warnings = []
     for _, rate, load in rows:
         own = load.late - load.crowded
-        if own > max(0.01 * _count(load), 1):
+        if own > max(0.02 * _count(load), 2):
             warnings.append(
                 f"at {rate:g}/s this machine did not keep the timetable: {own} images left more than "
                 f"{1000 * LATE_SECONDS:g} ms late (at most {1000 * load.latest:.3g} ms). Part of their latencies, "

@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=read_seconds,
         default=DEFAULT_SETTLE,
         metavar="S",
-        help="with --watch: seconds that a file must rest (default: %(default)s)",
+        help="with --watch: seconds that a file must rest (%(default)s)",
     )
     results = parser.add_argument_group("results (as text, unless one of the first three is given)")
     where = results.add_mutually_exclusive_group()

@@ -21,6 +21,7 @@ from client._errors import (
     StrokeClientError,
 )
 from client._folder_watch import ArrivedImage, FolderWatch
+from client._progress import format_duration
 from client._result_file import ResultFile
 from client._results import Record, ResultWriter, record_to_json
 from client._stop import StopSignals
@@ -245,7 +246,7 @@ class HotFolder:
         if isinstance(error, _REFUSALS) and not self._labels and not self._failed:
             raise WatchError(str(error))
         if image is None or error.code in _AWAY or isinstance(error, _REFUSALS) or not self._is_server_well():
-            self._signals.wait(self._grow_pause(f"{error}: images wait until it answers"))
+            self._signals.wait(self._grow_pause(f"{error}; images wait until it answers"))
             return True
         if len(self._tries) > _MOST_TRIED:  # of files that are long gone
             self._tries.clear()
@@ -275,11 +276,12 @@ class HotFolder:
     def _summary(self) -> str:
         answered = self._labels.total()
         labels = ", ".join(f"{label} {count}" for label, count in sorted(self._labels.items()))
-        hours, minutes = divmod(round(time.monotonic() - self._started) // 60, 60)
         parts = [f"{answered} answered" + (f" ({labels})" if labels else ""), f"{self._failed} failed"]
         if self._folder.waiting:
             parts.append(f"{self._folder.waiting} left for the next run")
-        return f"{answered + self._failed} images in {hours} h {minutes:02} min: {', '.join(parts)}"
+        count = answered + self._failed
+        duration = format_duration(time.monotonic() - self._started)
+        return f"{count} image{'' if count == 1 else 's'} in {duration}: {', '.join(parts)}"
 
     def _note(self, name: str, text: str) -> None:
         """Says what --quiet leaves out."""

@@ -72,3 +72,11 @@ def client(server: FakeServer) -> Iterator[StrokeClient]:
 def either(request: pytest.FixtureRequest, server: FakeServer) -> ClientKind:
     """The blocking, then the asynchronous client of the fake server."""
     return KINDS[request.param](server.target)
+
+
+@pytest.fixture
+def hot(tmp_path: Path) -> Path:
+    """An empty folder to watch."""
+    folder = tmp_path / "hot"
+    folder.mkdir()
+    return folder

@@ -1,138 +1,21 @@
-"""``--watch``: what is taken from a hot folder, when, where it goes, and what interruptions leave."""
+"""``--watch``: what is judged when, where it goes, and what is said."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from unittest.mock import patch
 
 import grpc
 import pytest
 
-from client import _hot_folder
-from client._cli import build_parser, main
-from client._connection import read_connection
-from client._folder_watch import FolderWatch
-from client._image_end import has_image_end
-from client._stop import StopSignals
-from client._watch import run_watch
-from client._watch_folders import WatchFolders
-from tests.client_fakes import FakeServer, RecordingServicer, RefusalError, make_response, serve, wait_for
+from client._cli import main
+from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 from tests.fakes import ServerProcess, encode, make_slice
-
-ROOT = Path(__file__).parent.parent
-
-
-def make_png(seed: int = 0) -> bytes:
-    return encode(make_slice(seed=seed, side=32))
-
-
-@pytest.fixture
-def hot(tmp_path: Path) -> Path:
-    folder = tmp_path / "hot"
-    folder.mkdir()
-    return folder
-
-
-class Watching:
-    """A running ``python -m client --watch``."""
-
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self.process = process
-        self._log = log
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-
-@contextmanager
-def watching(folder: Path, target: str, *flags: str, ready: bool = True) -> Iterator[Watching]:
-    """Runs a watch on ``folder`` until the block ends; its output goes to one file."""
-    log = folder.parent / "log.txt"
-    # A shell that runs the tests in the background has its children ignore Ctrl-C; a terminal does not.
-    code = (
-        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "runpy.run_module('client', run_name='__main__', alter_sys=True)"
-    )
-    command = [sys.executable, "-c", code, "--watch", str(folder), "--server", target, "--settle", "0.1", *flags]
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, text=True) as process:
-        try:
-            running = Watching(process, log)
-            if ready:
-                wait_for(lambda: "Ctrl-C ends" in running.log, 10)
-            yield running
-        finally:
-            process.kill()
-
-
-class WatchingHere(Watching):
-    """A watch in a thread of this process, for what needs no process of its own: it starts at once."""
-
-    def __init__(self, signals: StopSignals, output: io.StringIO) -> None:
-        self._signals = signals
-        self._output = output
-
-    @property
-    def log(self) -> str:
-        return self._output.getvalue()
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self._signals.stop()
-        return 0
-
-
-@contextmanager
-def watching_here(folder: Path, target: str, *flags: str) -> Iterator[WatchingHere]:
-    """Runs a watch on ``folder`` until the block ends, with short pauses."""
-    parser = build_parser()
-    arguments = parser.parse_args(["--watch", str(folder), "--server", target, "--settle", "0.05", *flags])
-    connection = read_connection(parser, arguments)
-    signals, output = StopSignals(), io.StringIO()
-    with (
-        patch.multiple(_hot_folder, POLL_SECONDS=0.02, _FIRST_PAUSE=0.05),
-        redirect_stdout(output),
-        redirect_stderr(output),
-    ):
-
-        def run() -> None:
-            with suppress(Crash):
-                run_watch(arguments, connection, signals)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield WatchingHere(signals, output)
-        finally:
-            signals.stop()
-            thread.join(20)
-            assert not thread.is_alive()
-
-
-def read_result(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-def wait_for_files(*paths: Path) -> None:
-    wait_for(lambda: all(path.exists() for path in paths), 15)
+from tests.watching import make_png, read_result, wait_for_files, watching, watching_here
 
 
 def test_arrival_is_judged_and_its_result_written_beside(server: FakeServer, hot: Path) -> None:
@@ -149,7 +32,7 @@ def test_arrival_is_judged_and_its_result_written_beside(server: FakeServer, hot
     assert result["file"] == str(hot / "scan.png")
     assert result["file_bytes"] == len(data)
     assert f"{hot}/scan.png: normal 0.990  (stroke-cnn 1, threshold 0.05)\n" in watch.log
-    assert "1 images in 0 h 00 min: 1 answered (normal 1), 0 failed\n" in watch.log
+    assert " s: 1 answered (normal 1), 0 failed\n" in watch.log
     assert sorted(path.name for path in hot.iterdir()) == ["scan.png", "scan.png.json"]
 
 
@@ -232,7 +115,7 @@ def test_image_at_fault_fails_at_once(server: FakeServer, hot: Path) -> None:
     result = read_result(hot / "failed" / "bad.png.json")
     assert (result["error"], result["reason"]) == ("The file is text.", "IMAGE_UNDECODABLE")
     assert f"{hot}/bad.png: error: The file is text.\n" in watch.log
-    assert "2 images in 0 h 00 min: 1 answered (normal 1), 1 failed\n" in watch.log
+    assert " s: 1 answered (normal 1), 1 failed\n" in watch.log
 
 
 def test_nothing_is_overwritten_in_done(server: FakeServer, hot: Path) -> None:
@@ -249,21 +132,6 @@ def test_nothing_is_overwritten_in_done(server: FakeServer, hot: Path) -> None:
         watch.stop()
 
     assert len(list((hot / "done").iterdir())) == 6
-
-
-def test_many_of_one_name_find_their_number_fast(hot: Path) -> None:
-    """The free number is found by doubling, not by trying a thousand names."""
-    folders = WatchFolders(str(hot), beside=True, move=True)
-    folders.prepare()
-    (hot / "done" / "scan.png").touch()
-    for number in range(1, 1000):
-        (hot / "done" / f"scan-{number}.png").touch()
-
-    started = time.perf_counter()
-    path = folders._claim(str(hot / "done"), "scan.png")
-
-    assert Path(path).name == "scan-1000.png"
-    assert time.perf_counter() - started < 0.01
 
 
 def test_move_to_another_file_system(hot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,145 +214,6 @@ def test_image_that_breaks_a_healthy_server_is_given_up(server: FakeServer, hot:
 
     assert server.servicer.images.count(b"poison") == 3
     assert read_result(hot / "failed" / "a.png.json")["reason"] == "INTERNAL"
-
-
-@pytest.mark.parametrize("flags", [(), ("--move",), ("--output",), ("--csv", "--move")])
-def test_kill_and_restart_leave_one_result_each(hot: Path, flags: tuple[str, ...]) -> None:
-    """Killed twice in the middle of 60 images, started again: each has exactly one result and is in one place."""
-    journal = hot.parent / "results"
-    flags = tuple(part for flag in flags for part in ((flag, str(journal)) if flag != "--move" else (flag,)))
-    for index in range(60):
-        (hot / f"{index:02}.png").write_bytes(make_png(index))
-    servicer = RecordingServicer()
-
-    def judge(request):
-        time.sleep(0.01)
-        return make_response(request)
-
-    servicer.judge = judge
-    with serve(servicer) as server:
-        for count in (10, 35):
-            with watching(hot, server.target, *flags, ready=False) as watch:
-                wait_for(lambda count=count: len(servicer.requests) >= count, 15)
-                watch.process.kill()
-                watch.process.wait(10)
-        with watching(hot, server.target, *flags) as watch:
-            wait_for(lambda: len(list_judged(hot, journal)) >= 60, 15)
-            if "--move" in flags:
-                wait_for(lambda: not list(hot.glob("*.png")), 15)
-            time.sleep(0.5)  # for anything that would be judged once more
-            assert watch.stop() == 0
-
-    names = Counter(list_judged(hot, journal))
-    assert set(names) == {f"{index:02}.png" for index in range(60)}
-    assert set(names.values()) == {1}
-    if "--move" in flags:
-        assert len(list((hot / "done").glob("*.png"))) == 60
-    # What was on its way when a watch was killed was sent again; nothing else was.
-    assert len(servicer.requests) <= 60 + 2 * 16
-
-
-def list_judged(hot: Path, journal: Path) -> list[str]:
-    """Names of the images that have a result, wherever results go."""
-    if not journal.exists():
-        return [Path(read_result(path)["file"]).name for path in hot.rglob("*.json")]
-    text = journal.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if text.startswith("file,"):
-        return [Path(row["file"]).name for row in csv.DictReader(whole.splitlines())]
-    return [Path(json.loads(line)["file"]).name for line in whole.splitlines()]
-
-
-class Crash(BaseException):
-    """Ends a watch as kill -9 would: nothing after it is done."""
-
-
-@pytest.mark.parametrize("flags", [(), ("--move",), ("--output", "r.jsonl", "--move")], ids=" ".join)
-@pytest.mark.parametrize("step", ["fsync", "replace", "link", "unlink"])
-def test_crash_at_each_step_leaves_one_result(
-    server: FakeServer, hot: Path, step: str, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ended before any of the steps of writing and moving, started again: one result, and the image in one place."""
-    monkeypatch.chdir(hot.parent)
-    crashed = threading.Event()
-    real = getattr(os, step)
-
-    def crash(*arguments, **options):
-        # The two that `prepare` makes and removes are no step; the others are of the image or its result.
-        if step == "unlink" and "scan" not in str(arguments[0]):
-            return real(*arguments, **options)
-        crashed.set()
-        raise Crash
-
-    (hot / "scan.png").write_bytes(data := make_png())
-    with patch.object(os, step, crash), watching_here(hot, server.target, *flags) as watch:
-        wait_for(lambda: crashed.is_set() or "scan.png: normal" in watch.log)
-    with watching_here(hot, server.target, *flags) as watch:
-        place = hot / "done" if "--move" in flags else hot
-        wait_for(lambda: (place / "scan.png").exists() and list_judged(hot, hot.parent / "r.jsonl"))
-        wait_for(lambda: place == hot or not (hot / "scan.png").exists())
-
-    assert list_judged(hot, hot.parent / "r.jsonl") == ["scan.png"]
-    assert [path.read_bytes() for path in hot.rglob("*.png")] == [data]
-    assert {path.name for path in hot.rglob("*") if path.is_file()} <= {"scan.png", "scan.png.json", ".strokeserve.tmp"}
-
-
-def test_restart_between_result_and_move_finishes_the_move(server: FakeServer, hot: Path) -> None:
-    """A result in done/ whose image is still in the folder is not made again: the image follows it."""
-    with watching_here(hot, server.target, "--move") as watch:
-        (hot / "scan.png").write_bytes(make_png())
-        wait_for(lambda: (hot / "done" / "scan.png").exists() and not (hot / "scan.png").exists())
-        watch.stop()
-    (hot / "done" / "scan.png").rename(hot / "scan.png")
-    before = (hot / "done" / "scan.png.json").read_text()
-    with watching_here(hot, server.target, "--move") as watch:
-        wait_for_files(hot / "done" / "scan.png")
-        watch.stop()
-
-    assert len(server.servicer.requests) == 1
-    assert (hot / "done" / "scan.png.json").read_text() == before
-
-
-def test_file_written_anew_is_judged_anew(server: FakeServer, hot: Path) -> None:
-    """While the watch runs and while it does not; a file whose time alone changes is not."""
-    with watching_here(hot, server.target) as watch:
-        for index in range(2):
-            (hot / "scan.png").write_bytes(make_png(index))
-            wait_for(lambda index=index: len(server.servicer.requests) > index)
-            wait_for(lambda index=index: read_sha256(hot / "scan.png.json") == sha256_of(make_png(index)))
-        watch.stop()
-    (hot / "scan.png").write_bytes(make_png(2))
-    with watching_here(hot, server.target) as watch:
-        wait_for(lambda: read_sha256(hot / "scan.png.json") == sha256_of(make_png(2)))
-        os.utime(hot / "scan.png")
-        time.sleep(0.8)
-        watch.stop()
-
-    assert len(server.servicer.requests) == 3
-
-
-def read_sha256(path: Path) -> str:
-    return read_result(path)["image_sha256"] if path.exists() else ""
-
-
-def sha256_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_signal_ends_it_with_a_summary(server: FakeServer, hot: Path, number: int, status: int) -> None:
-    """Even while the server does not answer: at once, without a traceback; the image stays for the next run."""
-    server.servicer.judge = server.servicer.hang
-    with watching(hot, server.target) as watch:
-        (hot / "scan.png").write_bytes(make_png())
-        wait_for(lambda: server.servicer.requests)
-        started = time.monotonic()
-        assert watch.stop(number) == status
-        assert time.monotonic() - started < 3
-
-    assert watch.log.endswith("0 images in 0 h 00 min: 0 answered, 0 failed, 1 left for the next run\n")
-    assert "Traceback" not in watch.log
-    assert [path.name for path in hot.iterdir()] == ["scan.png"]
 
 
 def test_deleted_while_it_waits_is_no_failure(hot: Path) -> None:
@@ -601,81 +330,3 @@ def test_real_server(tiny_server: ServerProcess, hot: Path) -> None:
 
     assert read_result(hot / "done" / "good.png.json")["model"]
     assert read_result(hot / "failed" / "text.png.json")["reason"].startswith("IMAGE_")
-
-
-def test_incomplete_file_is_given_up_in_the_end(hot: Path) -> None:
-    """A file without an end is returned once patience with it has ended, and only then."""
-    watch = FolderWatch(str(hot), settle=0.0, patience=0.3)
-    (hot / "scan.png").write_bytes(make_png()[:-20])
-
-    started = time.monotonic()
-    while (image := next(filter(None, map(watch.read, watch.poll())), None)) is None:
-        assert time.monotonic() - started < 5
-        time.sleep(0.01)
-
-    assert time.monotonic() - started >= 0.3
-    assert image.data == make_png()[:-20]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_unreadable_file_is_given_up_in_the_end(hot: Path) -> None:
-    """With the reason; until then its writer may still open it to others."""
-    watch = FolderWatch(str(hot), settle=0.0, patience=0.2)
-    (hot / "scan.png").write_bytes(make_png())
-    (hot / "scan.png").chmod(0)
-
-    assert [watch.read(name) for name in watch.poll()] == [None]
-    time.sleep(0.25)
-    (image,) = [watch.read(name) for name in watch.poll()]
-
-    assert str(image.fault) == "the image cannot be read: Permission denied"
-
-
-def test_poll_of_ten_thousand_judged_files_is_cheap(hot: Path) -> None:
-    """It costs their names, not a look at each."""
-    for index in range(10_000):
-        (hot / f"{index}.png").touch()
-    watch = FolderWatch(str(hot), settle=0.0)
-    for name in watch.poll():
-        watch.adopt_result(name, "", watch._waiting[name].stamp.to_file_stamp(), finished=True)
-
-    times = []
-    for _ in range(5):
-        started = time.process_time()
-        assert watch.poll() == []
-        times.append(time.process_time() - started)
-
-    assert min(times) < 0.1
-    assert (watch.judged, watch.waiting) == (10_000, 0)
-
-
-def test_state_is_no_larger_than_the_folder(hot: Path) -> None:
-    """Files that go away are forgotten, judged or not."""
-    watch = FolderWatch(str(hot), settle=0.0)
-    for round_ in range(3):
-        for index in range(100):
-            (hot / f"{round_}-{index}.png").write_bytes(b"text")
-        for name in watch.poll():
-            watch.mark_judged(watch.read(name))
-        for path in hot.glob("*.png"):
-            path.unlink()
-        watch.poll()
-
-    assert (watch.judged, watch.waiting) == (0, 0)
-
-
-def test_end_of_png_and_jpeg() -> None:
-    """Every cut of a PNG and a JPEG lacks its end; the whole has it, also with bytes behind it; text is no image."""
-    thumbnail = encode(make_slice(side=16), "JPEG")
-    jpeg = encode(make_slice(), "JPEG", comment=thumbnail)  # an end marker inside the header
-    progressive = encode(make_slice(), "JPEG", progressive=True)
-
-    for whole in (make_png(), jpeg, progressive):
-        assert has_image_end(whole) is True
-        assert has_image_end(whole + b"\0" * 50) is True
-        assert not any(has_image_end(whole[:length]) for length in range(len(whole) - 1))
-        assert has_image_end(whole[:-50] + bytes(50)) is False
-    assert has_image_end(b"GIF89a and so on") is None
-    assert has_image_end(b"") is False
-    assert has_image_end(bytes(1000)) is False
-    assert zlib.crc32(b"IEND") == 0xAE426082

@@ -1,0 +1,118 @@
+"""A watch on a folder for tests: in a process, or in a thread of the test's own."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from unittest.mock import patch
+
+from client import _hot_folder
+from client._cli import build_parser
+from client._connection import read_connection
+from client._stop import StopSignals
+from client._watch import run_watch
+from tests.client_fakes import wait_for
+from tests.command_lines import INTERRUPTIBLE
+from tests.fakes import ROOT, encode, make_slice
+
+
+def make_png(seed: int = 0) -> bytes:
+    """A small slice; another for each seed."""
+    return encode(make_slice(seed=seed, side=32))
+
+
+class Watching:
+    """A running ``python -m client --watch``."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@contextmanager
+def watching(folder: Path, target: str, *flags: str, ready: bool = True) -> Iterator[Watching]:
+    """Runs a watch on ``folder`` until the block ends; its output goes to one file."""
+    log = folder.parent / "log.txt"
+    command = [sys.executable, *INTERRUPTIBLE, "--watch", str(folder), "--server", target, "--settle", "0.1", *flags]
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, text=True) as process:
+        try:
+            running = Watching(process, log)
+            if ready:
+                wait_for(lambda: "Ctrl-C ends" in running.log, 10)
+            yield running
+        finally:
+            process.kill()
+
+
+class Crash(BaseException):
+    """Ends a watch as kill -9 would: nothing after it is done."""
+
+
+class WatchingHere(Watching):
+    """A watch in a thread of this process, for what needs no process of its own: it starts at once."""
+
+    def __init__(self, signals: StopSignals, output: io.StringIO) -> None:
+        self._signals = signals
+        self._output = output
+
+    @property
+    def log(self) -> str:
+        return self._output.getvalue()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self._signals.stop()
+        return 0
+
+
+@contextmanager
+def watching_here(folder: Path, target: str, *flags: str) -> Iterator[WatchingHere]:
+    """Runs a watch on ``folder`` until the block ends, with short pauses."""
+    parser = build_parser()
+    arguments = parser.parse_args(["--watch", str(folder), "--server", target, "--settle", "0.05", *flags])
+    connection = read_connection(parser, arguments)
+    signals, output = StopSignals(), io.StringIO()
+    with (
+        patch.multiple(_hot_folder, POLL_SECONDS=0.02, _FIRST_PAUSE=0.05),
+        redirect_stdout(output),
+        redirect_stderr(output),
+    ):
+
+        def run() -> None:
+            with suppress(Crash):
+                run_watch(arguments, connection, signals)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            running = WatchingHere(signals, output)
+            wait_for(lambda: "Ctrl-C ends" in running.log or "--quiet" in flags or not thread.is_alive())
+            yield running
+        finally:
+            signals.stop()
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def read_result(path: Path) -> dict:
+    """The record that was written beside an image."""
+    return json.loads(path.read_text())
+
+
+def wait_for_files(*paths: Path) -> None:
+    """Waits until all of them are there."""
+    wait_for(lambda: all(path.exists() for path in paths), 15)
