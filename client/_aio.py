@@ -92,7 +92,7 @@ class AsyncStrokeClient(ClientCore):
             images, model=model, version=version, timeout=timeout, in_flight=in_flight, ordered=ordered
         )
         source = aiter(images) if isinstance(images, AsyncIterable) else iter(images)
-        return stream_results(settings, source, self._count_servers, self._open_stream)
+        return stream_results(settings, source, self._count_servers, self._open_stream, self._translate)
 
     async def model_info(self, name: str = "", version: str = "", *, timeout: float | None = None) -> ModelInfo:
         """Describes one served model; see ``StrokeClient.model_info``."""
@@ -154,7 +154,7 @@ class AsyncStrokeClient(ClientCore):
         try:
             return await method(request, timeout=timeout, metadata=metadata)
         except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
-            failure = self._translate(error, request_id)
+            failure = await asyncio.to_thread(self._translate, error, request_id)  # it may look at the connection
         except asyncio.CancelledError as error:
             if task is None or task.cancelling() or not self._closed:
                 raise

@@ -113,7 +113,7 @@ class StrokeClient(ClientCore):
         settings = self._settle_stream(
             images, model=model, version=version, timeout=timeout, in_flight=in_flight, ordered=ordered
         )
-        return stream_results(settings, iter(images), self._count_lanes, self._open_stream)
+        return stream_results(settings, iter(images), self._count_lanes, self._open_stream, self._translate)
 
     def model_info(self, name: str = "", version: str = "", *, timeout: float | None = None) -> ModelInfo:
         """Describes one served model; empty arguments mean the server's defaults.

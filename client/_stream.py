@@ -19,7 +19,6 @@ from client._errors import (
     IntegrityError,
     ServerError,
     StrokeClientError,
-    error_from_rpc,
     error_from_status,
 )
 from client._exchange import ImageRequest, check_id, describe_source, load_request, read_answer
@@ -167,7 +166,7 @@ class StreamRun:
             message = f"the server at {self._settings.target} ended the stream before it had answered: see its log"
             self._handle_end(lane, ServerError(message, "STREAM_ENDED"), now)
         else:
-            self._handle_end(lane, error_from_rpc(event.error, target=self._settings.target), now)
+            self._handle_end(lane, event.error, now)
         if lane in self._retiring and lane.images == 0:
             self._retiring.remove(lane)
             if lane.call is not None:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import grpc
-
+from client._errors import StrokeClientError
 from client._exchange import ImageRequest
 from proto import stroke_pb2
 
@@ -37,7 +36,7 @@ class StreamEvent:
     """When it arrived, in seconds of ``time.monotonic``; it may have waited for a slow caller since."""
 
     answer: stroke_pb2.PredictStreamResponse | None
-    error: grpc.RpcError | None = None
+    error: StrokeClientError | None = None
 
 
 class Inbox(ABC):

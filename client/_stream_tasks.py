@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from client._errors import StrokeClientError
 from client._exchange import ImageRequest
 from client._stream import StreamRun, StreamSettings
 from client._stream_lane import Inbox, StreamEvent
@@ -32,6 +33,7 @@ async def stream_results(
     images: Iterator[ImageInput] | AsyncIterator[ImageInput],
     count_lanes: Callable[[], Awaitable[int]],
     open_rpc: Callable[[], Any],
+    translate: Callable[[BaseException], StrokeClientError],
 ) -> AsyncGenerator[Prediction | PredictionFailure, None]:
     """Yields the results, and cleans up however the caller leaves. The arguments are those of the blocking one, but
     that ``open_rpc`` takes none."""
@@ -41,7 +43,7 @@ async def stream_results(
 
     def open_call() -> _TaskCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_TaskCall(open_rpc(), inbox))
+        calls.append(_TaskCall(open_rpc(), translate, inbox))
         return calls[-1]
 
     run = StreamRun(settings, await count_lanes(), open_call)
@@ -178,7 +180,8 @@ class _ImageReader:
 class _TaskCall:
     """One PredictStream call; see ``StreamCall``."""
 
-    def __init__(self, rpc: Any, inbox: _Inbox) -> None:
+    def __init__(self, rpc: Any, translate: Callable[[BaseException], StrokeClientError], inbox: _Inbox) -> None:
+        self._translate = translate
         self._rpc = rpc
         self._inbox = inbox
         self._owed = 0
@@ -241,14 +244,14 @@ class _TaskCall:
             self._status = grpc.aio.AioRpcError(code, initial, trailing, details)
             self._has_status.set()
 
-    async def _find_error(self, error: Any) -> Any:
+    async def _find_error(self, error: Any) -> StrokeClientError | None:
         """Returns the error with which the server ended the call; None: it ended it as if all was done."""
         if error.details() == _CROSSED:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._has_status.wait()
             error = self._status or error
-        return None if error.code() is grpc.StatusCode.OK else error
+        return None if error.code() is grpc.StatusCode.OK else await asyncio.to_thread(self._translate, error)
 
 
 def _run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:

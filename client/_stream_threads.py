@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 
+from client._errors import StrokeClientError
 from client._exchange import ImageRequest
 from client._stream import StreamRun, StreamSettings
 from client._stream_lane import Inbox, StreamEvent
@@ -26,10 +27,15 @@ _CLOSE_SECONDS = 2.0
 """Time for the orderly end of calls whose results are no longer needed."""
 
 OpenRpc = Callable[[Iterator[stroke_pb2.PredictRequest]], Any]
+Translate = Callable[[BaseException], StrokeClientError]
 
 
 def stream_results(
-    settings: StreamSettings, images: Iterator[ImageInput], count_lanes: Callable[[], int], open_rpc: OpenRpc
+    settings: StreamSettings,
+    images: Iterator[ImageInput],
+    count_lanes: Callable[[], int],
+    open_rpc: OpenRpc,
+    translate: Translate,
 ) -> Generator[Prediction | PredictionFailure, None, None]:
     """Yields the results, and cleans up however the caller leaves.
 
@@ -38,13 +44,14 @@ def stream_results(
         images: read in the caller's thread; what it raises is raised after the results of the images before.
         count_lanes: how many calls to have side by side; asked once, when the run begins.
         open_rpc: starts a PredictStream call; its StrokeClientError ends the run.
+        translate: makes an error of the client of grpc's; it may take its time.
     """
     inbox = _Inbox(settings.in_flight)
     calls: list[_ThreadedCall] = []
 
     def open_call() -> _ThreadedCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_ThreadedCall(open_rpc, inbox))
+        calls.append(_ThreadedCall(open_rpc, translate, inbox))
         return calls[-1]
 
     run = StreamRun(settings, count_lanes(), open_call)
@@ -105,7 +112,8 @@ class _Inbox(Inbox):
 class _ThreadedCall:
     """One PredictStream call; see ``StreamCall``."""
 
-    def __init__(self, open_rpc: OpenRpc, inbox: _Inbox) -> None:
+    def __init__(self, open_rpc: OpenRpc, translate: Translate, inbox: _Inbox) -> None:
+        self._translate = translate
         self._inbox = inbox
         self._owed = 0
         self._images: SimpleQueue[ImageRequest | None] = SimpleQueue()
@@ -143,7 +151,7 @@ class _ThreadedCall:
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:
-            error = rpc_error
+            error = self._translate(rpc_error)
         # gRPC's thread waits for the next image and does not notice that the call is over.
         self._images.put(None)
         self._inbox.put(StreamEvent(self, time.monotonic(), None, error), is_last=True)

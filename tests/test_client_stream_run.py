@@ -17,19 +17,6 @@ from tests.client_fakes import make_response
 BUSY = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
-class Broken(grpc.RpcError):
-    """How a call ends whose server went away."""
-
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.UNAVAILABLE
-
-    def details(self) -> str:
-        return "gone"
-
-    def trailing_metadata(self) -> None:
-        return None
-
-
 class FakeCall:
     """Records what is sent."""
 
@@ -89,7 +76,7 @@ class Driver:
         self.run.handle(StreamEvent(call, now, answer), now)
 
     def end(self, call: FakeCall, now: float = 0.0) -> None:
-        self.run.handle(StreamEvent(call, now, None, Broken()), now)
+        self.run.handle(StreamEvent(call, now, None, ServerUnavailableError("gone", "GONE", "UNAVAILABLE")), now)
 
     def take(self) -> list[int]:
         taken = []
