@@ -154,7 +154,7 @@ class AsyncStrokeClient(ClientCore):
         try:
             return await method(request, timeout=timeout, metadata=metadata)
         except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
-            failure = await asyncio.to_thread(self._translate, error, request_id)
+            failure = await asyncio.to_thread(self._translate, error, request_id)  # it may look at the connection
         except asyncio.CancelledError as error:
             if task is None or task.cancelling() or not self._closed:
                 raise

@@ -43,7 +43,7 @@ async def stream_results(
 
     def open_call() -> _TaskCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_TaskCall(open_rpc(), inbox, translate))
+        calls.append(_TaskCall(open_rpc(), translate, inbox))
         return calls[-1]
 
     run = StreamRun(settings, await count_lanes(), open_call)
@@ -180,7 +180,7 @@ class _ImageReader:
 class _TaskCall:
     """One PredictStream call; see ``StreamCall``."""
 
-    def __init__(self, rpc: Any, inbox: _Inbox, translate: Callable[[BaseException], StrokeClientError]) -> None:
+    def __init__(self, rpc: Any, translate: Callable[[BaseException], StrokeClientError], inbox: _Inbox) -> None:
         self._translate = translate
         self._rpc = rpc
         self._inbox = inbox
@@ -227,8 +227,7 @@ class _TaskCall:
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:
-            if (fault := await self._find_error(rpc_error)) is not None:
-                error = await asyncio.to_thread(self._translate, fault)
+            error = await self._find_error(rpc_error)
         except asyncio.CancelledError:  # of the call, by `cancel` or a closed channel
             if not self._rpc.cancelled():
                 raise
@@ -245,14 +244,14 @@ class _TaskCall:
             self._status = grpc.aio.AioRpcError(code, initial, trailing, details)
             self._has_status.set()
 
-    async def _find_error(self, error: Any) -> Any:
+    async def _find_error(self, error: Any) -> StrokeClientError | None:
         """Returns the error with which the server ended the call; None: it ended it as if all was done."""
         if error.details() == _CROSSED:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._has_status.wait()
             error = self._status or error
-        return None if error.code() is grpc.StatusCode.OK else error
+        return None if error.code() is grpc.StatusCode.OK else await asyncio.to_thread(self._translate, error)
 
 
 def _run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -44,14 +44,14 @@ def stream_results(
         images: read in the caller's thread; what it raises is raised after the results of the images before.
         count_lanes: how many calls to have side by side; asked once, when the run begins.
         open_rpc: starts a PredictStream call; its StrokeClientError ends the run.
-        translate: makes the client's error of gRPC's; called in a thread of its own.
+        translate: makes an error of the client of grpc's; it may take its time.
     """
     inbox = _Inbox(settings.in_flight)
     calls: list[_ThreadedCall] = []
 
     def open_call() -> _ThreadedCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_ThreadedCall(open_rpc, inbox, translate))
+        calls.append(_ThreadedCall(open_rpc, translate, inbox))
         return calls[-1]
 
     run = StreamRun(settings, count_lanes(), open_call)
@@ -112,9 +112,9 @@ class _Inbox(Inbox):
 class _ThreadedCall:
     """One PredictStream call; see ``StreamCall``."""
 
-    def __init__(self, open_rpc: OpenRpc, inbox: _Inbox, translate: Translate) -> None:
-        self._inbox = inbox
+    def __init__(self, open_rpc: OpenRpc, translate: Translate, inbox: _Inbox) -> None:
         self._translate = translate
+        self._inbox = inbox
         self._owed = 0
         self._images: SimpleQueue[ImageRequest | None] = SimpleQueue()
         self._rpc = open_rpc(image.to_proto() for image in iter(self._images.get, None))

@@ -15,8 +15,6 @@ from proto import stroke_pb2
 from tests.client_fakes import make_response
 
 BUSY = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
-BROKEN = ServerUnavailableError("gone", "SERVER_UNAVAILABLE", "UNAVAILABLE")
-"""How a call ends whose server went away."""
 
 
 class FakeCall:
@@ -78,7 +76,7 @@ class Driver:
         self.run.handle(StreamEvent(call, now, answer), now)
 
     def end(self, call: FakeCall, now: float = 0.0) -> None:
-        self.run.handle(StreamEvent(call, now, None, BROKEN), now)
+        self.run.handle(StreamEvent(call, now, None, ServerUnavailableError("gone", "GONE", "UNAVAILABLE")), now)
 
     def take(self) -> list[int]:
         taken = []
