@@ -48,7 +48,7 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         self._stopping = stopping
         # So many that no worker waits for the network between two images of one stream, even where the threads that
         # read and answer get a processor late because the workers keep all of them busy.
-        self._stream_window = 4 * detector.plan.workers
+        self._stream_window = 3 * detector.plan.workers
         self._stream_places = threading.BoundedSemaphore(streams)
 
     def Predict(self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext) -> stroke_pb2.PredictResponse:
