@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import queue
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -44,6 +47,8 @@ OTHER_CALLS = 4
 """Handler threads for GetModel and ListModels beside those that hold images."""
 
 EXIT_CANNOT_SERVE = 1
+UNIX = "unix:"
+"""Begins a host that is the path of a socket."""
 
 
 class Application:
@@ -99,9 +104,13 @@ class Application:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0."""
         config = self._config
         try:
-            host = resolve_host(config.host)
-            port = self._server.add_insecure_port(f"{host}:{config.port}")
+            address = bind(self._server, config.host, config.port)
         except (RuntimeError, OSError):
+            if config.host.startswith(UNIX):
+                return fail(
+                    f"cannot listen on {config.host}: another server listens there, a file is in the way, or the "
+                    "folder may not be written to; choose another path with --host"
+                )
             return fail(
                 f"cannot listen on {config.host}:{config.port}: the port is taken or the address is not this "
                 "machine's; choose another with --port (0 takes a free one) or --host"
@@ -125,7 +134,7 @@ class Application:
             self._server.stop(None)
             return fail(f"{error.filename}: cannot be read ({error.strerror})")
         self._health.set_serving()
-        print(f"serving {self._describe_models()} on {host}:{port}\n{self._describe_choices()}", flush=True)
+        print(f"serving {self._describe_models()} on {address}\n{self._describe_choices()}", flush=True)
         while self._stop_requests.empty():
             # Not one long wait: a signal that the kernel hands to another thread does not interrupt it (seen under
             # load), and the handler would be held back as long.
@@ -168,6 +177,36 @@ class Application:
     def stop(self, signal_number: int = 0, frame: FrameType | None = None) -> None:
         """Starts to drain; called again, stops at once. Usable as a signal handler."""
         self._stop_requests.put(None)
+
+
+def bind(server: grpc.Server, host: str, port: int) -> str:
+    """Listens, and returns the address as callers name it. A Unix socket has no port; who may write to it may call.
+
+    Raises:
+        OSError, RuntimeError: the address is taken or cannot be used.
+    """
+    if host.startswith(UNIX):
+        check_socket_free(host.removeprefix(UNIX))
+        server.add_insecure_port(host)
+        return host
+    host = resolve_host(host)
+    return f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
+
+
+def check_socket_free(path: str) -> None:
+    """gRPC replaces a socket that is there, also one that another server listens on.
+
+    Raises:
+        OSError: something listens there, or it is a file of another kind.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):  # nothing, or what a server that was killed has left
+            if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise
+            return
+    raise OSError(errno.EADDRINUSE, "something listens there")
 
 
 def resolve_host(host: str) -> str:

@@ -42,7 +42,10 @@ class ServerConfig:
     model: str = setting(
         "", "NAME or NAME/VERSION to serve; several separated by commas, the first is the default; empty: the only one"
     )
-    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all (there is no encryption: trusted networks)")
+    host: str = setting(
+        "127.0.0.1",
+        "address to listen on; 0.0.0.0 for all (there is no encryption: trusted networks); unix:/PATH for a socket",
+    )
     port: int = setting(50051, "TCP port; 0 takes a free one")
     precision: str = setting(
         "auto",

@@ -192,7 +192,7 @@ def run_server(models: Path, *flags: str, **environment: str) -> Iterator[Server
     reader.start()
     try:
         banner = process.stdout.readline().strip()
-        assert re.match(r"serving .* on \S+:\d+$", banner), f"{banner!r} {log}"
+        assert re.match(r"serving .* on (\S+:\d+|unix:\S+)$", banner), f"{banner!r} {log}"
         yield ServerProcess(process, banner, log)
     finally:
         process.kill()

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from client import HealthStatus, StrokeClient
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
 from server import registry
@@ -289,6 +290,34 @@ def test_two_servers_cannot_share_a_name(tiny_models: Path, tiny_server: ServerP
 
     assert result.returncode == 1
     assert "cannot listen" in result.stderr
+
+
+def test_unix_socket_is_served_and_not_taken_over(tiny_models: Path, tmp_path: Path) -> None:
+    """The client reaches it by its path; a second server is refused; one that was killed is not in the way."""
+    host = f"unix:{tmp_path}/stroke.sock"
+    with run_server(tiny_models, "--host", host) as server, StrokeClient(server.address) as client:
+        assert server.address == host
+        assert client.predict(encode(np.zeros((40, 40), np.uint8))).label == "normal"
+
+        second = run_module("server", "--models", str(tiny_models), "--host", host)
+
+        assert (second.returncode, client.check_health()) == (1, HealthStatus.SERVING)
+        assert f"cannot listen on {host}" in second.stderr
+        server.process.kill()
+        server.process.wait()
+    with run_server(tiny_models, "--host", host) as server, StrokeClient(host) as client:
+        assert client.check_health() is HealthStatus.SERVING
+
+
+def test_file_in_place_of_a_socket_is_left_alone(tiny_models: Path, tmp_path: Path) -> None:
+    """A wrong path does not cost a file."""
+    (tmp_path / "notes").write_text("precious")
+
+    result = run_module("server", "--models", str(tiny_models), "--host", f"unix:{tmp_path}/notes")
+
+    assert result.returncode == 1
+    assert "cannot listen" in result.stderr
+    assert (tmp_path / "notes").read_text() == "precious"
 
 
 def test_full_queue_is_resource_exhausted(tiny_models: Path) -> None:

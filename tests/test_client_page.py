@@ -1,0 +1,88 @@
+"""docs/client.md: its commands and examples are run as they stand there, its tables are those of the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from client import _certificate, _credentials, _errors, _exchange, _probe, _readiness, _stream, _verdict
+from client._connection import Connection
+from tests.fakes import ROOT, ServerProcess, run_server
+
+PAGE = (ROOT / "docs" / "client.md").read_text("utf-8")
+COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+MODULES = (_certificate, _credentials, _errors, _exchange, _probe, _readiness, _stream, _verdict)
+NOT_REASONS = re.compile(r"GRPC_|STROKE_|CERTIFICATE_|UNKNOWN_CA|WRONG_VERSION|DECRYPT_|ACCESS_DENIED")
+"""Names of the environment, of gRPC codes and of OpenSSL's alerts."""
+
+GRPC_CODES = {name for name, *_ in _errors._CODES.values()}
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Iterator[ServerProcess]:
+    """A real server with the bundled model, as the page's reader has it."""
+    with run_server(ROOT / "models") as running:
+        yield running
+
+
+def run(command: str, server: ServerProcess, folder: Path) -> str:
+    """Runs a command of the page at the root, asking ``server`` and writing to ``folder``."""
+    command = command.replace("python ", f"{sys.executable} ", 1).replace("build/", f"{folder}/")
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=ROOT,
+        env={"STROKE_SERVER": server.address, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_commands_run_in_order(bundled: ServerProcess, tmp_path: Path) -> None:
+    """Each exits with 0, and the files of results are there afterwards."""
+    outputs = {command: run(command, bundled, tmp_path) for command in COMMANDS}
+
+    assert "stroke-1.png: stroke 0.99" in outputs["python -m client samples/stroke-1.png"]
+    assert outputs["python -m client health --wait 30"].split()[:2] == [bundled.address, "SERVING"]
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 6
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["blocking", "asynchronous"])
+def test_examples_run(example: str, bundled: ServerProcess, tmp_path: Path) -> None:
+    """The Python blocks, but for the address."""
+    code = example.replace("127.0.0.1:50051", bundled.address)
+    (tmp_path / "example.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}")
+
+    assert "stroke 0.99" in run(f"python {tmp_path / 'example.py'}", bundled, tmp_path)
+
+
+def test_table_of_flags_is_that_of_the_code() -> None:
+    """Flag, environment name, default and meaning come from one definition."""
+    rows = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
+    for field in fields(Connection):
+        names = f"`--{field.name.replace('_', '-')}` | `STROKE_{field.name.upper()}`"
+        rows.append(f"| {names} | {field.default or 'none'} | {field.metadata['help']} |")
+
+    assert "\n".join(rows) in PAGE
+
+
+def test_every_reason_that_the_client_makes_is_explained() -> None:
+    """A program that meets a reason finds it in the page, and the page names none that does not exist."""
+    sources = "\n".join(Path(str(module.__file__)).read_text("utf-8") for module in MODULES)
+    made = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|UNAUTHENTICATED)"', sources)) - (GRPC_CODES - {
+        "DEADLINE_EXCEEDED", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED"
+    })
+    explained = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", PAGE.split("| reason |")[1].split("## Command line")[0]))
+
+    assert explained == {reason for reason in made if not NOT_REASONS.match(reason)}
