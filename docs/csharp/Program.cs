@@ -36,7 +36,7 @@ internal static class Program
         {
             UseProxy = false, // images of patients go straight to the server
             PooledConnectionIdleTimeout = Timeout.InfiniteTimeSpan,
-            KeepAlivePingDelay = TimeSpan.FromMinutes(10), // not more often: see docs/integrate.md
+            KeepAlivePingDelay = TimeSpan.FromSeconds(30), // how often: see docs/integrate.md
             KeepAlivePingTimeout = TimeSpan.FromSeconds(10),
             // With TLS, and "https://" below: SslOptions = new SslClientAuthenticationOptions {
             //     CertificateChainPolicy = new X509ChainPolicy {

@@ -43,8 +43,8 @@ func connect(address string) (*grpc.ClientConn, error) {
 		// and with a certificate of one's own: pair from tls.LoadX509KeyPair("client.pem", "client.key"), pool of the CA,
 		// and credentials.NewTLS(&tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}})
 		grpc.WithDefaultServiceConfig(serviceConfig),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{ // not more often: see docs/integrate.md
-			Time: 10 * time.Minute, Timeout: 10 * time.Second,
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{ // how often: see docs/integrate.md
+			Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
 		}),
 		grpc.WithNoProxy(), // images of patients go straight to the server
 	)

@@ -25,7 +25,8 @@ const SERVICE_CONFIG = {
 };
 const OPTIONS = {
   "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
-  "grpc.keepalive_time_ms": 600_000, // not more often: see docs/integrate.md
+  "grpc.keepalive_time_ms": 30_000, // how often: see docs/integrate.md
+  "grpc.keepalive_permit_without_calls": 1,
   "grpc.keepalive_timeout_ms": 10_000,
   "grpc.enable_http_proxy": 0, // images of patients go straight to the server
 };

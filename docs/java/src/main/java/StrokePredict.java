@@ -55,7 +55,8 @@ public final class StrokePredict {
         // and with a certificate of one's own: .keyManager(new File("client.pem"), new File("client.key")) before build
         .defaultServiceConfig(SERVICE_CONFIG)
         .enableRetry()
-        .keepAliveTime(10, TimeUnit.MINUTES) // not more often: see docs/integrate.md
+        .keepAliveTime(30, TimeUnit.SECONDS) // how often: see docs/integrate.md
+        .keepAliveWithoutCalls(true)
         .keepAliveTimeout(10, TimeUnit.SECONDS)
         .proxyDetector(target -> null) // images of patients go straight to the server
         .build();
