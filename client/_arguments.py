@@ -1,4 +1,4 @@
-"""What several commands read from their arguments. Standard library only."""
+"""What the command lines of several commands share. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,39 @@ DEFAULT_SETTLE = 0.5
 
 MOST_RATE = 10_000.0
 """Images per second that may be asked for: more than one process of Python can send."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that fits a screen: no empty lines between the groups."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22)
+
+    def format_help(self) -> str:
+        return super().format_help().replace("\n\n", "\n").replace("\nexamples", "\n\nexamples")
+
+
+def make_parser(
+    command: str, usage: str, description: str, epilog: str, *, add_help: bool = True
+) -> argparse.ArgumentParser:
+    """Returns a command line without arguments yet.
+
+    Args:
+        command: the sub-command; empty for the command itself.
+        usage: what follows its name.
+        description: a sentence.
+        epilog: examples and exit status.
+        add_help: let argparse add --help, before all other options.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m client {command}".rstrip(),
+        usage=f"%(prog)s {usage}",
+        description=description,
+        epilog=epilog,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+        add_help=add_help,
+    )
 
 
 def read_seconds(text: str) -> float:

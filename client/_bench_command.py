@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from client._arguments import read_counts, read_rates, read_seconds
-from client._cli import HelpFormatter
-from client._connection import Connection, add_connection_flags, read_connection
+from client._arguments import make_parser, read_counts, read_rates, read_seconds
+from client._connection import Connection, add_connection_flags, read_connection, run_with_client
 from client._interrupt import EXIT_INTERRUPTED
 from client._listing import list_images
 from client._table import terminal_width
@@ -41,13 +39,8 @@ exit status: 0 all were answered, 1 some were not, 2 wrong usage, 130 Ctrl-C.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m client bench",
-        usage="%(prog)s [OPTION]... IMAGE...",
-        description="Loads a server with images and measures how long its answers take.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "bench", "[OPTION]... IMAGE...", "Loads a server with images and measures how long its answers take.", _EPILOG
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders; read once, sent in turns")
     load = parser.add_mutually_exclusive_group()
@@ -89,22 +82,14 @@ def main(argv: list[str]) -> int:
     if arguments.arrivals and not arguments.rate:
         parser.error("--arrivals goes with --rate")
     connection = read_connection(parser, arguments)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from client._errors import StrokeClientError
 
-    try:
-        client = connection.open_client()
-    except ValueError as error:  # a token or certificate that cannot be used
-        parser.error(escape(str(error)))
-    try:
-        with client:
-            images = _read_images(arguments.images)
-            for image in images[:1]:  # what fails for the first image is said before anything is measured
-                client.predict(image, model=arguments.model, version=arguments.model_version)
-            return _Bench(arguments, connection, images).run(client)
-    except StrokeClientError as error:
-        print(escape(f"error: {error}"), file=sys.stderr)
-        return 1
+    def load(client: StrokeClient) -> int:
+        images = _read_images(arguments.images)
+        for image in images[:1]:  # what fails for the first image is said before anything is measured
+            client.predict(image, model=arguments.model, version=arguments.model_version)
+        return _Bench(arguments, connection, images).run(client)
+
+    return run_with_client(connection, load)
 
 
 def _read_images(words: list[str]) -> list[bytes]:

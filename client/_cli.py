@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from client._arguments import DEFAULT_SETTLE, read_seconds
+from client._arguments import DEFAULT_SETTLE, make_parser, read_seconds
 from client._config import DEFAULT_IN_FLIGHT
-from client._connection import Connection, add_connection_flags, read_connection
+from client._connection import Connection, add_connection_flags, read_connection, run_with_client
 from client._interrupt import EXIT_INTERRUPTED
 
 EXIT_FAILED = 1
@@ -38,25 +38,9 @@ Research software: not a medical device, not for diagnosis.
 """
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help that fits a screen: no empty lines between the groups."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=22)
-
-    def format_help(self) -> str:
-        return super().format_help().replace("\n\n", "\n").replace("\nexamples", "\n\nexamples")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m client",
-        usage="%(prog)s [OPTION]... IMAGE...",
-        description="Classifies brain-CT slices with a StrokeServe server.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-        add_help=False,
+    parser = make_parser(
+        "", "[OPTION]... IMAGE...", "Classifies brain-CT slices with a StrokeServe server.", _EPILOG, add_help=False
     )
     images = parser.add_argument_group("images")
     images.add_argument("images", nargs="*", metavar="IMAGE", help="file, folder, 'pattern*', or - for standard input")
@@ -105,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
         # File names need not fit the terminal's encoding.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # What gRPC's core has to say goes to stderr, where a script expects one line per failed image.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     words = sys.argv[1:] if argv is None else argv
     try:
         if words and words[0] in SUBCOMMANDS:
@@ -128,13 +114,11 @@ def _classify(words: list[str]) -> int:
     arguments = parser.parse_args(words)
     check_arguments(parser, arguments)
     connection = read_connection(parser, arguments)
-    # What gRPC's core has to say goes to stderr, where a script expects one line per failed image.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if arguments.watch is not None:
         from client._watch import watch
 
         return watch(arguments, connection)
-    return run(parser, arguments, connection)
+    return run(arguments, connection)
 
 
 def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -158,26 +142,17 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
             parser.error(f"a command comes first, its options after it: python -m client {word} ...")
 
 
-def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace, connection: Connection) -> int:
+def run(arguments: argparse.Namespace, connection: Connection) -> int:
     """Judges the images and returns the exit status."""
     from client._batch import Batch
-    from client._errors import StrokeClientError
     from client._result_file import ResultFileError
     from client._terminal import escape
 
     try:
-        client = connection.open_client()
-    except ValueError as error:  # a token or certificate that cannot be used
-        parser.error(escape(str(error)))
-    try:
-        with client:
-            return Batch(arguments, client).run()
+        return run_with_client(connection, lambda client: Batch(arguments, client).run())
     except ResultFileError as error:
         print(escape(f"error: {error}"), file=sys.stderr)
         return EXIT_USAGE
-    except StrokeClientError as error:
-        print(escape(f"error: {error}"), file=sys.stderr)
-        return EXIT_FAILED
 
 
 def _read_count(text: str) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,18 @@ def read_connection(
     except (ValueError, StrokeClientError) as error:
         parser.error(str(error))
     return connection
+
+
+def run_with_client(connection: Connection, work: Callable[[StrokeClient], int]) -> int:
+    """Returns what ``work`` returns, the exit status; 1 when it raises a ``StrokeClientError``, which is printed."""
+    from client._terminal import escape
+
+    try:
+        with connection.open_client() as client:
+            return work(client)
+    except StrokeClientError as error:
+        print(escape(f"error: {error}"), file=sys.stderr)
+        return 1
 
 
 def _read_server(text: str) -> str:

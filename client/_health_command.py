@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 import sys
 import time
@@ -13,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from client._address import parse_address
-from client._arguments import read_seconds
-from client._cli import HelpFormatter
+from client._arguments import make_parser, read_seconds
 from client._connection import Connection, add_connection_flags, read_connection
 
 _EPILOG = """\
@@ -46,14 +44,7 @@ class Answer:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m client health",
-        usage="%(prog)s [OPTION]...",
-        description="Asks each server whether it serves, one line per server.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("health", "[OPTION]...", "Asks each server whether it serves, one line per server.", _EPILOG)
     parser.add_argument("--wait", type=read_seconds, metavar="S", help="seconds to wait until they serve")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of text")
     add_connection_flags(parser)
@@ -65,7 +56,6 @@ def main(argv: list[str]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     connection = read_connection(parser, arguments)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         singles = list(list_servers(connection))
     except OSError as error:

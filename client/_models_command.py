@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from client._cli import HelpFormatter
-from client._connection import add_connection_flags, read_connection
+from client._arguments import make_parser
+from client._connection import add_connection_flags, read_connection, run_with_client
 from client._table import format_blocks, format_table, terminal_width
 
 if TYPE_CHECKING:
+    from client._client import StrokeClient
     from client._types import ModelInfo
 
 _EPILOG = """\
@@ -31,13 +31,11 @@ _SHORT_DIGEST = 12
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m client models",
-        usage="%(prog)s [OPTION]... [NAME [VERSION]]",
-        description="Lists the models that a server serves, or describes one of them.",
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "models",
+        "[OPTION]... [NAME [VERSION]]",
+        "Lists the models that a server serves, or describes one of them.",
+        _EPILOG,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="model to describe")
     parser.add_argument("version", nargs="?", default="", metavar="VERSION", help="its version (default: the server's)")
@@ -55,23 +53,14 @@ def main(argv: list[str]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     connection = read_connection(parser, arguments)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from client._errors import StrokeClientError
-    from client._terminal import escape
+    return run_with_client(connection, lambda client: _show(arguments, client))
 
-    try:
-        client = connection.open_client()
-    except ValueError as error:  # a token or certificate that cannot be used
-        parser.error(escape(str(error)))
-    try:
-        with client:
-            if arguments.name is None and not arguments.card:
-                models = client.list_models()
-            else:
-                models = [client.model_info(arguments.name or "", arguments.version)]
-    except StrokeClientError as error:
-        print(escape(f"error: {error}"), file=sys.stderr)
-        return 1
+
+def _show(arguments: argparse.Namespace, client: StrokeClient) -> int:
+    if arguments.name is None and not arguments.card:
+        models = client.list_models()
+    else:
+        models = [client.model_info(arguments.name or "", arguments.version)]
     if arguments.json:
         for model in models:
             print(json.dumps(asdict(model)))
