@@ -99,6 +99,15 @@ def main(argv: list[str] | None = None) -> int:
         return _classify(words)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("grpc", "google"):
+            raise
+        print(
+            f"error: the package {error.name} is not installed in {sys.executable}: activate the environment that has "
+            "it, or pip install --require-hashes -r requirements/client.lock",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # a reader such as `head` that has seen enough is no fault
             where = f" to {error.filename}" if error.filename else ""

@@ -63,6 +63,16 @@ def test_help_and_usage_do_without_grpc() -> None:
     assert not modules & {"grpc", "google.protobuf", "proto"}
 
 
+def test_missing_package_is_one_line() -> None:
+    """A Python without gRPC, such as that of the system, is told what to do."""
+    code = "import sys; sys.modules['grpc'] = None; from client._cli import main; sys.exit(main(['x.png']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=20)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the package grpc is not installed in ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_typed_marker_exists() -> None:
     """Type checkers of users may read the annotations."""
     assert (ROOT / "client/py.typed").is_file()
