@@ -68,6 +68,8 @@ def explain_server_certificate(
         return AuthenticationError, "TLS_SERVER_UNKNOWN_CA", sentence
     issuer = "an authority" if certificate is None else _quote_issuer(certificate)
     known = "the public authorities" if tls.ca is None else f"those given ({_list_authorities(tls)})"
+    if issuer in known:
+        known += "; of that name there is one with another key, as after a renewal"
     sentence = (
         f"{what} was issued by {issuer}, which is not among {known}: name the certificate of its authority (--tls-ca, "
         "TLSConfig(ca=...)), or, if nobody here knows that authority, find out which server this is"

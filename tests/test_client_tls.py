@@ -95,6 +95,11 @@ SERVERS: dict[str, tuple[Callable[[], trustme.LeafCert], str, tuple[str, ...]]] 
         (f"{FUTURE['not_before']:%Y-%m-%d %H:%M} UTC", "clock"),
     ),
     "rogue": (lambda: issue_server(ROGUE), "TLS_SERVER_UNKNOWN_CA", ("'Rogue CA'", "'Hospital CA'", "--tls-ca")),
+    "of a renewed authority": (
+        lambda: issue_server(trustme.CA(organization_name="Hospital CA")),
+        "TLS_SERVER_UNKNOWN_CA",
+        ("another key", "renewal", "--tls-ca"),
+    ),
     "of another name": (
         lambda: issue_server(HOSPITAL, "box-7.ward.example"),
         "TLS_SERVER_WRONG_NAME",
