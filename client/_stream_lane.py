@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import random
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from client._errors import StrokeClientError
 from client._exchange import ImageRequest
 from proto import stroke_pb2
-
-
-class StreamCall(Protocol):
-    """An open call. None of its methods waits."""
-
-    def send(self, image: ImageRequest) -> None:
-        """Sends an image after those before it."""
-
-    def finish(self) -> None:
-        """Half-closes: the server ends the call when it has answered everything."""
-
-    def cancel(self) -> None:
-        """Ends the call now."""
 
 
 @dataclass(slots=True)
@@ -68,6 +55,43 @@ class Inbox(ABC):
 
     @abstractmethod
     def _ring(self) -> None: ...
+
+
+class StreamCall(ABC):
+    """An open call. None of its public methods waits."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._owed = 0
+        self._received = 0
+
+    def send(self, image: ImageRequest) -> None:
+        """Sends an image after those before it."""
+        self._owed += 1
+        self._put(image)
+
+    def finish(self) -> None:
+        """Half-closes: the server ends the call when it has answered everything."""
+        self._put(None)
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Ends the call now."""
+
+    @abstractmethod
+    def _put(self, image: ImageRequest | None) -> None:
+        """Hands an image, or None as the end, to who sends it."""
+
+    def _take_answer(self, answer: stroke_pb2.PredictStreamResponse) -> bool:
+        """Hands on an answer. Returns False for one that was not asked for: to be received no longer, so that such
+        answers cannot fill the memory."""
+        self._received += 1
+        self._inbox.put(StreamEvent(self, time.monotonic(), answer), is_last=self._received >= self._owed)
+        return self._received <= self._owed
+
+    def _take_end(self, error: StrokeClientError | None) -> None:
+        """Hands on that the call is over."""
+        self._inbox.put(StreamEvent(self, time.monotonic(), None, error), is_last=True)
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,7 @@ import grpc.aio
 from client._errors import StrokeClientError
 from client._exchange import ImageRequest
 from client._stream import StreamRun, StreamSettings
-from client._stream_lane import Inbox, StreamEvent
+from client._stream_lane import Inbox, StreamCall
 from client._types import ImageInput, Prediction, PredictionFailure
 
 _CLOSE_SECONDS = 2.0
@@ -177,14 +177,13 @@ class _ImageReader:
         return await load_hashed(item, lambda: self._settings.load(item, index))
 
 
-class _TaskCall:
+class _TaskCall(StreamCall):
     """One PredictStream call; see ``StreamCall``."""
 
     def __init__(self, rpc: Any, translate: Callable[[BaseException], StrokeClientError], inbox: _Inbox) -> None:
+        super().__init__(inbox)
         self._translate = translate
         self._rpc = rpc
-        self._inbox = inbox
-        self._owed = 0
         self._images: asyncio.Queue[ImageRequest | None] = asyncio.Queue()
         self._status: Any = None
         self._has_status = asyncio.Event()
@@ -197,16 +196,12 @@ class _TaskCall:
     def is_open(self) -> bool:
         return not all(task.done() for task in self.tasks)
 
-    def send(self, image: ImageRequest) -> None:
-        self._owed += 1
-        self._images.put_nowait(image)
-
-    def finish(self) -> None:
-        self._images.put_nowait(None)
-
     def cancel(self) -> None:
         self._rpc.cancel()
         self._sender.cancel()
+
+    def _put(self, image: ImageRequest | None) -> None:
+        self._images.put_nowait(image)
 
     async def _send(self) -> None:
         # A call that is over says so to the receiver, too.
@@ -216,14 +211,10 @@ class _TaskCall:
             await self._rpc.done_writing()
 
     async def _receive(self) -> None:
-        received = 0
         error = None
         try:
             async for answer in self._rpc:
-                received += 1
-                event = StreamEvent(self, time.monotonic(), answer)
-                self._inbox.put(event, is_last=received >= self._owed)
-                if received > self._owed:  # unasked answers: stop here, so that they cannot fill the memory
+                if not self._take_answer(answer):
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:
@@ -232,7 +223,7 @@ class _TaskCall:
             if not self._rpc.cancelled():
                 raise
         self._sender.cancel()
-        self._inbox.put(StreamEvent(self, time.monotonic(), None, error), is_last=True)
+        self._take_end(error)
 
     def _keep_status(self, rpc: Any) -> None:
         """Called whenever the call is given a status. When a send crosses the end of the call, grpc.aio replaces what

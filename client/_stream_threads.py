@@ -19,7 +19,7 @@ import grpc
 from client._errors import StrokeClientError
 from client._exchange import ImageRequest
 from client._stream import StreamRun, StreamSettings
-from client._stream_lane import Inbox, StreamEvent
+from client._stream_lane import Inbox, StreamCall
 from client._types import ImageInput, Prediction, PredictionFailure
 from proto import stroke_pb2
 
@@ -109,13 +109,12 @@ class _Inbox(Inbox):
         self._bell.put(None)
 
 
-class _ThreadedCall:
+class _ThreadedCall(StreamCall):
     """One PredictStream call; see ``StreamCall``."""
 
     def __init__(self, open_rpc: OpenRpc, translate: Translate, inbox: _Inbox) -> None:
+        super().__init__(inbox)
         self._translate = translate
-        self._inbox = inbox
-        self._owed = 0
         self._images: SimpleQueue[ImageRequest | None] = SimpleQueue()
         self._rpc = open_rpc(image.to_proto() for image in iter(self._images.get, None))
         self._receiver = Thread(target=self._receive, name="stroke-client-receiver", daemon=True)
@@ -125,33 +124,25 @@ class _ThreadedCall:
     def is_open(self) -> bool:
         return self._receiver.is_alive()
 
-    def send(self, image: ImageRequest) -> None:
-        self._owed += 1
-        self._images.put(image)
-
-    def finish(self) -> None:
-        self._images.put(None)
-
     def cancel(self) -> None:
         self._rpc.cancel()
-        self._images.put(None)
+        self._put(None)
+
+    def _put(self, image: ImageRequest | None) -> None:
+        self._images.put(image)
 
     def join(self, seconds: float) -> None:
         self._receiver.join(seconds)
 
     def _receive(self) -> None:
-        received = 0
         error = None
         try:
             for answer in self._rpc:
-                received += 1
-                event = StreamEvent(self, time.monotonic(), answer)
-                self._inbox.put(event, is_last=received >= self._owed)
-                if received > self._owed:  # unasked answers: stop here, so that they cannot fill the memory
+                if not self._take_answer(answer):
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:
             error = self._translate(rpc_error)
         # gRPC's thread waits for the next image and does not notice that the call is over.
-        self._images.put(None)
-        self._inbox.put(StreamEvent(self, time.monotonic(), None, error), is_last=True)
+        self._put(None)
+        self._take_end(error)

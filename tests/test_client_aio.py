@@ -163,12 +163,15 @@ def test_reading_does_not_hold_up_the_loop(server: FakeServer) -> None:
     others_ran = threading.Event()
 
     class SlowFile:
+        def __init__(self) -> None:
+            self._pieces = [b"", IMAGE]
+
         def read(self, size: int) -> bytes:
             if not others_ran.wait(5):
                 raise OSError("the loop stood still")
             others_ran.clear()
             asyncio.run_coroutine_threadsafe(tick(), loop)
-            return b"" if size < 64 * 2**20 else IMAGE
+            return self._pieces.pop()
 
     async def tick() -> None:
         others_ran.set()
