@@ -73,7 +73,7 @@ class Asynchronous(ClientKind):
                         results.append(result)
                         if stop is not None and stop(result):
                             break
-                assert list_tasks() == []
+                assert await list_tasks() == []
 
         asyncio.run(run())
         return results
@@ -94,9 +94,12 @@ class FromAsyncIterable(Asynchronous):
 KINDS = {"blocking": Blocking, "asynchronous": Asynchronous}
 
 
-def list_tasks() -> list[str]:
-    """Names the tasks of the running loop, but for the one that asks."""
+async def list_tasks() -> list[str]:
+    """Names the tasks of the running loop that do not end by themselves, but for the one that asks. Those in which
+    grpc.aio takes the status of a call that is over need a moment."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        _, others = await asyncio.wait(others, timeout=1)
     return [task.get_coro().__qualname__ for task in others]  # type: ignore[union-attr]
 
 

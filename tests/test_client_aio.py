@@ -37,7 +37,7 @@ def run(target: str, use: Callable[[AsyncStrokeClient], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         async with asyncio.timeout(20), AsyncStrokeClient(target, timeout=5) as client:
             result = await use(client)
-        assert list_tasks() == []
+        assert await list_tasks() == []
         return result
 
     return asyncio.run(main())
