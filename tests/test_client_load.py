@@ -114,9 +114,8 @@ def test_stall_hides_in_a_closed_loop(server: FakeServer, client: StrokeClient) 
 
     load = run_load(client, 1.0, clients=1)
 
-    assert load.latencies.count > 100
     assert load.latencies.maximum >= 0.27
-    assert load.latencies.percentile(99) < 0.2
+    assert load.latencies.percentile(85) < 0.1
 
 
 def test_closed_loop_has_as_many_on_their_way_as_clients(server: FakeServer, client: StrokeClient) -> None:
