@@ -28,6 +28,13 @@ class NoopServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[misc]
         for request in requests:
             yield stroke_pb2.PredictStreamResponse(response=answer(request))
 
+    def PredictBatches(
+        self, requests: Iterator[stroke_pb2.PredictBatchesRequest], context: grpc.ServicerContext
+    ) -> Iterator[stroke_pb2.PredictBatchesResponse]:
+        for batch in requests:
+            answers = [stroke_pb2.PredictStreamResponse(response=answer(request)) for request in batch.requests]
+            yield stroke_pb2.PredictBatchesResponse(responses=answers)
+
 
 def answer(request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictResponse:
     """An answer that belongs to the request."""

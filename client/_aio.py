@@ -16,6 +16,7 @@ from client._core import ClientCore
 from client._errors import StrokeClientError
 from client._exchange import check_text, load_request, read_answer
 from client._readiness import Readiness
+from client._stream_messages import MessageForm
 from client._stream_tasks import load_hashed, stream_results
 from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
 from proto import stroke_pb2
@@ -132,11 +133,11 @@ class AsyncStrokeClient(ClientCore):
     async def _count_servers(self) -> int:
         return await asyncio.to_thread(self._count_lanes) if self._config.address.is_balanced else 1
 
-    def _open_stream(self) -> Any:
-        """Starts a PredictStream call."""
+    def _open_stream(self, form: MessageForm) -> Any:
+        """Starts a call of the form's method."""
         metadata = self._metadata()
         try:
-            return self._stub.PredictStream(metadata=metadata)
+            return getattr(self._stub, form.method)(metadata=metadata)
         except grpc.aio.UsageError as error:  # how grpc says that the channel is closed
             failure = self._translate(error)
         raise failure

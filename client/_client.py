@@ -15,6 +15,7 @@ from client._core import ClientCore
 from client._errors import StrokeClientError
 from client._exchange import check_text, load_request, read_answer
 from client._readiness import Readiness
+from client._stream_messages import MessageForm
 from client._stream_threads import stream_results
 from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
 from proto import stroke_pb2
@@ -168,11 +169,11 @@ class StrokeClient(ClientCore):
                 return
             time.sleep(pause)
 
-    def _open_stream(self, requests: Iterator[stroke_pb2.PredictRequest]) -> Any:
-        """Starts a PredictStream call."""
+    def _open_stream(self, form: MessageForm, messages: Iterator[Any]) -> Any:
+        """Starts a call of the form's method."""
         metadata = self._metadata()
         try:
-            return self._stub.PredictStream(requests, metadata=metadata)
+            return getattr(self._stub, form.method)(messages, metadata=metadata)
         except ValueError as error:  # how grpc says that the channel is closed
             failure = self._translate(error)
         raise failure

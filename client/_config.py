@@ -16,7 +16,7 @@ DEFAULT_MAX_IMAGE_BYTES = 64 * 1024 * 1024
 """Not the limit of the server, which is lower and which only the server knows: it keeps a wrong file (a video, a disk
 image) from being read into memory and sent."""
 
-DEFAULT_IN_FLIGHT = 8
+DEFAULT_IN_FLIGHT = 16
 """Enough to keep the workers of a small box busy while answers travel; each one holds an image in memory."""
 
 MIN_PING_SECONDS = 10.0

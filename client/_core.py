@@ -23,7 +23,7 @@ from client._credentials import call_metadata
 from client._errors import StrokeClientError, error_from_closed, error_from_rpc
 from client._exchange import check_text
 from client._health import health_check
-from client._stream import StreamSettings
+from client._stream_settings import StreamSettings
 from proto import stroke_pb2_grpc
 
 

@@ -7,7 +7,7 @@ import io
 import os
 import uuid
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from client._errors import (
     ImageReadError,
@@ -100,7 +100,7 @@ class ImageRequest:
     """Position in the images of ``predict_many``."""
 
     sha256: str = ""
-    """Of ``data``; empty until ``hash_data`` or ``to_proto``."""
+    """Of ``data``; empty until ``hash_data`` or ``to_fields``."""
 
     tries: int = 0
     """How often a busy server has refused it."""
@@ -112,17 +112,21 @@ class ImageRequest:
         """Sets ``sha256``."""
         self.sha256 = self.sha256 or hashlib.sha256(self.data).hexdigest()
 
-    def to_proto(self) -> stroke_pb2.PredictRequest:
-        """Returns the message. Hashing takes most of the client's time: a stream calls this in the thread that sends,
-        where the bytes are still in the processor's cache."""
+    def to_fields(self) -> dict[str, Any]:
+        """Returns the fields of the message. Hashing takes most of the client's time: a stream calls this in the thread
+        that sends, where the bytes are still in the processor's cache."""
         self.hash_data()
-        return stroke_pb2.PredictRequest(
-            image=self.data,
-            model_name=self.model,
-            model_version=self.version,
-            image_sha256=self.sha256,
-            id=self.id,
-        )
+        return {
+            "image": self.data,
+            "model_name": self.model,
+            "model_version": self.version,
+            "image_sha256": self.sha256,
+            "id": self.id,
+        }
+
+    def to_proto(self) -> stroke_pb2.PredictRequest:
+        """Returns the message."""
+        return stroke_pb2.PredictRequest(**self.to_fields())
 
 
 def load_request(

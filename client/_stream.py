@@ -11,7 +11,6 @@ again on a new call, which goes to another server where there are several; the o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from client._errors import (
     DeadlineExceededError,
@@ -22,9 +21,12 @@ from client._errors import (
     error_from_status,
     may_pass,
 )
-from client._exchange import ImageRequest, check_id, describe_source, load_request, read_answer
+from client._exchange import ImageRequest, check_id, read_answer
 from client._stream_lane import Lane, StreamCall, StreamEvent, choose_pause
-from client._types import ImageInput, Prediction, PredictionFailure
+from client._stream_messages import BATCHES, SINGLES, MessageForm
+from client._stream_settings import StreamSettings
+from client._stream_window import Window
+from client._types import Prediction, PredictionFailure
 from proto import stroke_pb2
 
 _TRIES_AT_START = 4
@@ -35,40 +37,19 @@ about 10 s (the restart of a small box's server) when there has been one."""
 _TIMEOUTS_IN_A_ROW = 2
 """The first is taken for a bad image, the second for a dead server."""
 
+_LINGER_SECONDS = 0.005
+"""How long an image waits for others to go in one message with it; reading a slice from a disk takes a tenth of it."""
+
 _FIRST_SHARE_SECONDS = 1.0
 _SHARE_SECONDS = 10.0
 """When several servers are shared out again: soon after the start, when not all of them may have been connected yet,
 and then from time to time, for one that was restarted."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamSettings:
-    """What one run was asked for, checked."""
-
-    timeout: float
-    in_flight: int
-    ordered: bool
-    model: str
-    version: str
-    max_image_bytes: int
-    target: str
-
-    def load(self, item: ImageInput, index: int) -> ImageRequest | PredictionFailure:
-        """Reads one image; one that cannot be read is a failure already.
-
-        Raises:
-            TypeError: ``item`` is nothing that can be read as an image.
-        """
-        try:
-            return load_request(item, self.max_image_bytes, model=self.model, version=self.version, index=index)
-        except StrokeClientError as error:
-            return PredictionFailure(describe_source(item), error, index)
-
-
 class StreamRun:
     """One run of ``predict_many``. All times are seconds of ``time.monotonic``."""
 
-    def __init__(self, settings: StreamSettings, lanes: int, open_call: Callable[[], StreamCall]) -> None:
+    def __init__(self, settings: StreamSettings, lanes: int, open_call: Callable[[MessageForm], StreamCall]) -> None:
         """Args:
         settings: of this run.
         lanes: calls side by side, one for each server.
@@ -76,14 +57,13 @@ class StreamRun:
         """
         self._settings = settings
         self._open_call = open_call
-        self._lanes = [Lane(open_call) for _ in range(min(lanes, settings.in_flight))]
+        self._form = BATCHES
+        self._lanes = [Lane(self._open) for _ in range(min(lanes, settings.in_flight))]
         self._retiring: list[Lane] = []  # they get no more images
         self._share_at: float | None = None
-        self._results: dict[int, Prediction | PredictionFailure] = {}  # not yet taken
-        self._held = 0  # images that were admitted and whose result was not taken
-        self._returned = 0
-        self._admitted = 0
-        self._filling = True
+        self._window = Window(settings.in_flight, ordered=settings.ordered)
+        self._collected: list[ImageRequest] = []  # to go in one message
+        self._send_at = 0.0  # at the latest
         self._more = True
         self._answered = False
         self._timeouts = 0  # without an answer in between
@@ -91,50 +71,45 @@ class StreamRun:
     @property
     def next_index(self) -> int:
         """Position of the next image to read."""
-        return self._admitted
+        return self._window.next_index
 
     @property
     def wants_image(self) -> bool:
-        """True when an image may be read. The window is refilled when half of it is free: several images at once wake
-        the threads and the other side less often than one by one."""
-        if self._held >= self._settings.in_flight:
-            self._filling = False
-        elif self._held <= self._settings.in_flight // 2:
-            self._filling = True
-        return self._more and self._filling
+        """True when an image may be read."""
+        return self._more and self._window.wants_image
 
     @property
     def is_done(self) -> bool:
-        return not self._more and self._held == 0
+        return not self._more and self._window.is_empty
 
-    def end_images(self) -> None:
+    def end_images(self, now: float) -> None:
         """States that there are no more images."""
         self._more = False
+        self._send_collected(now)
 
-    def admit(self, image: ImageRequest | PredictionFailure, now: float) -> None:
-        """Takes the image with ``next_index`` and sends it."""
-        self._held += 1
-        self._admitted += 1
+    def admit(self, image: ImageRequest | PredictionFailure, since: float, now: float) -> None:
+        """Takes the image with ``next_index``, which has been read since ``since``, and sends it: at once, or with
+        those that follow soon."""
+        self._window.admit()
         if isinstance(image, PredictionFailure):
-            self._results[image.index] = image
-            return
-        if len(self._lanes) > 1:
-            self._share_out(now)
-        self._assign([image], now)
+            self._window.put(image)
+        else:
+            if not self._collected:
+                self._send_at = since + _LINGER_SECONDS
+            self._collected.append(image)
+        if self._window.is_filled or now >= self._send_at:
+            self._send_collected(now)
 
     def take_result(self) -> Prediction | PredictionFailure | None:
         """Returns the next result, or None as long as there is none."""
-        index = self._returned if self._settings.ordered else next(iter(self._results), -1)
-        result = self._results.pop(index, None)
-        if result is not None:
-            self._returned += 1
-            self._held -= 1
-        return result
+        return self._window.take()
 
     def wake_at(self) -> float | None:
         """Returns when ``pass_time`` has something to do; None: when nothing happens, never."""
         times = [lane.answer_due(self._settings.timeout) for lane in self._all_lanes() if lane.sent]
         times.extend(lane.paused_until for lane in self._all_lanes() if lane.waiting)
+        if self._collected:
+            times.append(self._send_at)
         return min(times, default=None)
 
     def pass_time(self, now: float) -> None:
@@ -147,6 +122,8 @@ class StreamRun:
             if lane.sent and now >= lane.answer_due(self._settings.timeout):
                 self._time_out(lane, now)
             lane.flush(now)
+        if now >= self._send_at:
+            self._send_collected(now)
 
     def handle(self, event: StreamEvent, now: float) -> None:
         """Takes what happened on a call.
@@ -158,17 +135,21 @@ class StreamRun:
         if lane is None:  # of a call that is no longer wanted
             return
         lane.heard_at = event.at
-        if event.answer is not None:
-            self._handle_answer(lane, event.answer, now)
+        if event.answers is not None:
+            if not event.answers:
+                raise _misplaced_answer()
+            for answer in event.answers:
+                self._handle_answer(lane, answer, now)
         elif event.error is None:
             message = f"the server at {self._settings.target} ended the stream before it had answered: see its log"
-            self._handle_end(lane, ServerError(message, "STREAM_ENDED"), now)
+            self._handle_end(lane, event.call.form, ServerError(message, "STREAM_ENDED"), now)
         else:
-            self._handle_end(lane, event.error, now)
+            self._handle_end(lane, event.call.form, event.error, now)
         if lane in self._retiring and lane.images == 0:
             self._retiring.remove(lane)
             if lane.call is not None:
                 lane.call.finish()
+        self._send_collected(now)  # whoever takes the results may take its time
 
     def finish(self) -> None:
         """Half-closes the calls, after the last result."""
@@ -179,10 +160,21 @@ class StreamRun:
     def _all_lanes(self) -> list[Lane]:
         return [*self._retiring, *self._lanes]
 
+    def _open(self) -> StreamCall:
+        return self._open_call(self._form)
+
+    def _send_collected(self, now: float) -> None:
+        if self._collected:
+            images, self._collected = self._collected, []
+            if len(self._lanes) > 1:
+                self._share_out(now)
+            self._assign(images, now)
+
     def _assign(self, images: Iterable[ImageRequest], now: float) -> None:
         for image in images:
             lane = min(self._lanes, key=lambda lane: (now < lane.paused_until, lane.images))
             lane.waiting.append(image)
+        for lane in self._lanes:
             lane.flush(now)
 
     def _share_out(self, now: float) -> None:
@@ -198,11 +190,11 @@ class StreamRun:
                 self._retiring.append(lane)
             elif lane.call is not None:
                 lane.call.finish()
-        self._lanes = [Lane(self._open_call) for _ in self._lanes]
+        self._lanes = [Lane(self._open) for _ in self._lanes]
 
     def _handle_answer(self, lane: Lane, answer: stroke_pb2.PredictStreamResponse, now: float) -> None:
         if not lane.sent:
-            raise IntegrityError("the server answered what it was not asked: report this", "ANSWER_MISPLACED")
+            raise _misplaced_answer()
         image = lane.sent.popleft()
         if answer.WhichOneof("result") == "error":
             fault = answer.error
@@ -219,7 +211,7 @@ class StreamRun:
             self._fail(image, error)
         else:
             try:
-                self._results[image.index] = read_answer(answer.response, image)
+                self._window.put(read_answer(answer.response, image))
             except (IntegrityError, ServerError) as error:
                 if error.reason == "ANSWER_MISPLACED":  # from here on no answer can be trusted
                     raise
@@ -227,11 +219,14 @@ class StreamRun:
         self._answered = True
         self._timeouts = lane.breaks = 0
 
-    def _handle_end(self, lane: Lane, error: StrokeClientError, now: float) -> None:
+    def _handle_end(self, lane: Lane, form: MessageForm, error: StrokeClientError, now: float) -> None:
         unanswered = list(lane.sent)
         lane.take_back()
         if not unanswered:  # an idle stream may end; the next image opens a new one
             pass
+        elif form is BATCHES and (error.code == "UNIMPLEMENTED" or isinstance(error, ImageTooLargeError)):
+            # A server from before batches, or one that takes messages of no more than some small images.
+            self._form = SINGLES
         elif isinstance(error, ImageTooLargeError):
             # gRPC does not say which message was above the limit; the largest one surely is.
             largest = max(unanswered, key=lambda image: len(image.data))
@@ -274,4 +269,8 @@ class StreamRun:
 
     def _fail(self, image: ImageRequest, error: StrokeClientError) -> None:
         error.request_id = error.request_id or image.id
-        self._results[image.index] = PredictionFailure(image.source, error, image.index)
+        self._window.put(PredictionFailure(image.source, error, image.index))
+
+
+def _misplaced_answer() -> IntegrityError:
+    return IntegrityError("the server answered what it was not asked: report this", "ANSWER_MISPLACED")

@@ -6,23 +6,25 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from client._errors import StrokeClientError
 from client._exchange import ImageRequest
+from client._stream_messages import MessageForm
 from proto import stroke_pb2
 
 
 @dataclass(slots=True)
 class StreamEvent:
-    """What happened on a call: an answer, or (None) its end with its error, if any."""
+    """What happened on a call: a message of answers, or (None) its end with its error, if any."""
 
     call: StreamCall
     at: float
     """When it arrived, in seconds of ``time.monotonic``; it may have waited for a slow caller since."""
 
-    answer: stroke_pb2.PredictStreamResponse | None
+    answers: Sequence[stroke_pb2.PredictStreamResponse] | None
     error: StrokeClientError | None = None
 
 
@@ -44,7 +46,7 @@ class Inbox(ABC):
     def put(self, event: StreamEvent, *, is_last: bool) -> None:
         """Takes an event; ``is_last``: no other comes on its call before something is sent."""
         self.events.append(event)
-        if is_last or len(self.events) >= self._batch:
+        if is_last or sum(len(event.answers or ()) for event in self.events) >= self._batch:
             self.wake()
 
     def wake(self) -> None:
@@ -60,15 +62,17 @@ class Inbox(ABC):
 class StreamCall(ABC):
     """An open call. None of its public methods waits."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, form: MessageForm, inbox: Inbox) -> None:
+        self.form = form
         self._inbox = inbox
         self._owed = 0
         self._received = 0
 
-    def send(self, image: ImageRequest) -> None:
-        """Sends an image after those before it."""
-        self._owed += 1
-        self._put(image)
+    def send(self, images: Iterable[ImageRequest]) -> None:
+        """Sends images after those before them."""
+        for message in self.form.split(images):
+            self._owed += len(message)
+            self._put(message)
 
     def finish(self) -> None:
         """Half-closes: the server ends the call when it has answered everything."""
@@ -79,15 +83,18 @@ class StreamCall(ABC):
         """Ends the call now."""
 
     @abstractmethod
-    def _put(self, image: ImageRequest | None) -> None:
-        """Hands an image, or None as the end, to who sends it."""
+    def _put(self, images: list[ImageRequest] | None) -> None:
+        """Hands the images of a message, or None as the end, to who sends them."""
 
-    def _take_answer(self, answer: stroke_pb2.PredictStreamResponse) -> bool:
-        """Hands on an answer. Returns False for one that was not asked for: to be received no longer, so that such
-        answers cannot fill the memory."""
-        self._received += 1
-        self._inbox.put(StreamEvent(self, time.monotonic(), answer), is_last=self._received >= self._owed)
-        return self._received <= self._owed
+    def _take_message(self, message: Any) -> bool:
+        """Hands on the answers in a message. Returns False for one that was not asked for: to be received no longer, so
+        that such messages cannot fill the memory."""
+        answers = self.form.unpack(message)
+        self._received += len(answers)
+        is_sound = bool(answers) and self._received <= self._owed
+        is_last = self._received >= self._owed or not is_sound
+        self._inbox.put(StreamEvent(self, time.monotonic(), answers), is_last=is_last)
+        return is_sound
 
     def _take_end(self, error: StrokeClientError | None) -> None:
         """Hands on that the call is over."""
@@ -124,11 +131,11 @@ class Lane:
         if self.call is None:
             self.call = self.open_call()
             self.heard_at = now
-        while self.waiting:
-            image = self.waiting.popleft()
+        for image in self.waiting:
             image.sent_at = now
-            self.sent.append(image)
-            self.call.send(image)
+        self.call.send(self.waiting)
+        self.sent.extend(self.waiting)
+        self.waiting.clear()
 
     def take_back(self) -> None:
         """Lets go of the call; the images without an answer wait for the next one, in their order."""

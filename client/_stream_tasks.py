@@ -13,8 +13,10 @@ import grpc.aio
 
 from client._errors import StrokeClientError
 from client._exchange import ImageRequest
-from client._stream import StreamRun, StreamSettings
+from client._stream import StreamRun
 from client._stream_lane import Inbox, StreamCall
+from client._stream_messages import MessageForm
+from client._stream_settings import StreamSettings
 from client._types import ImageInput, Prediction, PredictionFailure
 
 _CLOSE_SECONDS = 2.0
@@ -32,18 +34,18 @@ async def stream_results(
     settings: StreamSettings,
     images: Iterator[ImageInput] | AsyncIterator[ImageInput],
     count_lanes: Callable[[], Awaitable[int]],
-    open_rpc: Callable[[], Any],
+    open_rpc: Callable[[MessageForm], Any],
     translate: Callable[[BaseException], StrokeClientError],
 ) -> AsyncGenerator[Prediction | PredictionFailure, None]:
     """Yields the results, and cleans up however the caller leaves. The arguments are those of the blocking one, but
-    that ``open_rpc`` takes none."""
+    that ``open_rpc`` takes no messages."""
     inbox = _Inbox(settings.in_flight)
     reader = _ImageReader(settings, images, inbox.wake)
     calls: list[_TaskCall] = []
 
-    def open_call() -> _TaskCall:
+    def open_call(form: MessageForm) -> _TaskCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_TaskCall(open_rpc(), translate, inbox))
+        calls.append(_TaskCall(form, open_rpc(form), translate, inbox))
         return calls[-1]
 
     run = StreamRun(settings, await count_lanes(), open_call)
@@ -55,16 +57,17 @@ async def stream_results(
             elif inbox.events:
                 run.handle(inbox.events.popleft(), time.monotonic())
             elif run.wants_image and not reader.is_waiting:
+                since = time.monotonic()
                 try:
                     image = reader.read(run.next_index)
                 except (StopIteration, StopAsyncIteration):
-                    run.end_images()
+                    run.end_images(time.monotonic())
                 except Exception as error:  # of the caller's iterable: first deliver what came before it
-                    run.end_images()
+                    run.end_images(time.monotonic())
                     late_error = error
                 else:
                     if image is not None:
-                        run.admit(image, time.monotonic())
+                        run.admit(image, since, time.monotonic())
             elif not await inbox.wait(run.wake_at()):
                 run.pass_time(time.monotonic())
         run.finish()
@@ -178,13 +181,15 @@ class _ImageReader:
 
 
 class _TaskCall(StreamCall):
-    """One PredictStream call; see ``StreamCall``."""
+    """One call; see ``StreamCall``."""
 
-    def __init__(self, rpc: Any, translate: Callable[[BaseException], StrokeClientError], inbox: _Inbox) -> None:
-        super().__init__(inbox)
+    def __init__(
+        self, form: MessageForm, rpc: Any, translate: Callable[[BaseException], StrokeClientError], inbox: _Inbox
+    ) -> None:
+        super().__init__(form, inbox)
         self._translate = translate
         self._rpc = rpc
-        self._images: asyncio.Queue[ImageRequest | None] = asyncio.Queue()
+        self._outbox: asyncio.Queue[list[ImageRequest] | None] = asyncio.Queue()
         self._status: Any = None
         self._has_status = asyncio.Event()
         rpc.add_done_callback(self._keep_status)
@@ -200,21 +205,21 @@ class _TaskCall(StreamCall):
         self._rpc.cancel()
         self._sender.cancel()
 
-    def _put(self, image: ImageRequest | None) -> None:
-        self._images.put_nowait(image)
+    def _put(self, images: list[ImageRequest] | None) -> None:
+        self._outbox.put_nowait(images)
 
     async def _send(self) -> None:
         # A call that is over says so to the receiver, too.
         with suppress(grpc.RpcError, asyncio.InvalidStateError):
-            while (image := await self._images.get()) is not None:
-                await self._rpc.write(image.to_proto())
+            while (images := await self._outbox.get()) is not None:
+                await self._rpc.write(self.form.pack(images))
             await self._rpc.done_writing()
 
     async def _receive(self) -> None:
         error = None
         try:
-            async for answer in self._rpc:
-                if not self._take_answer(answer):
+            async for message in self._rpc:
+                if not self._take_message(message):
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:

@@ -18,15 +18,16 @@ import grpc
 
 from client._errors import StrokeClientError
 from client._exchange import ImageRequest
-from client._stream import StreamRun, StreamSettings
+from client._stream import StreamRun
 from client._stream_lane import Inbox, StreamCall
+from client._stream_messages import MessageForm
+from client._stream_settings import StreamSettings
 from client._types import ImageInput, Prediction, PredictionFailure
-from proto import stroke_pb2
 
 _CLOSE_SECONDS = 2.0
 """Time for the orderly end of calls whose results are no longer needed."""
 
-OpenRpc = Callable[[Iterator[stroke_pb2.PredictRequest]], Any]
+OpenRpc = Callable[[MessageForm, Iterator[Any]], Any]
 Translate = Callable[[BaseException], StrokeClientError]
 
 
@@ -43,15 +44,15 @@ def stream_results(
         settings: of the run.
         images: read in the caller's thread; what it raises is raised after the results of the images before.
         count_lanes: how many calls to have side by side; asked once, when the run begins.
-        open_rpc: starts a PredictStream call; its StrokeClientError ends the run.
+        open_rpc: starts a call of the form's method with these messages; its StrokeClientError ends the run.
         translate: makes an error of the client of grpc's; it may take its time.
     """
     inbox = _Inbox(settings.in_flight)
     calls: list[_ThreadedCall] = []
 
-    def open_call() -> _ThreadedCall:
+    def open_call(form: MessageForm) -> _ThreadedCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_ThreadedCall(open_rpc, translate, inbox))
+        calls.append(_ThreadedCall(form, open_rpc, translate, inbox))
         return calls[-1]
 
     run = StreamRun(settings, count_lanes(), open_call)
@@ -63,15 +64,16 @@ def stream_results(
             elif inbox.events:
                 run.handle(inbox.events.popleft(), time.monotonic())  # before reading on: `images` may be slow
             elif run.wants_image:
+                since = time.monotonic()
                 try:
                     image = settings.load(next(images), run.next_index)
                 except StopIteration:
-                    run.end_images()
+                    run.end_images(time.monotonic())
                 except Exception as error:  # of the caller's iterable: first deliver what came before it
-                    run.end_images()
+                    run.end_images(time.monotonic())
                     late_error = error
                 else:
-                    run.admit(image, time.monotonic())
+                    run.admit(image, since, time.monotonic())
             elif not inbox.wait(run.wake_at()):
                 run.pass_time(time.monotonic())
         run.finish()
@@ -110,13 +112,13 @@ class _Inbox(Inbox):
 
 
 class _ThreadedCall(StreamCall):
-    """One PredictStream call; see ``StreamCall``."""
+    """One call; see ``StreamCall``."""
 
-    def __init__(self, open_rpc: OpenRpc, translate: Translate, inbox: _Inbox) -> None:
-        super().__init__(inbox)
+    def __init__(self, form: MessageForm, open_rpc: OpenRpc, translate: Translate, inbox: _Inbox) -> None:
+        super().__init__(form, inbox)
         self._translate = translate
-        self._images: SimpleQueue[ImageRequest | None] = SimpleQueue()
-        self._rpc = open_rpc(image.to_proto() for image in iter(self._images.get, None))
+        self._outbox: SimpleQueue[list[ImageRequest] | None] = SimpleQueue()
+        self._rpc = open_rpc(form, (form.pack(images) for images in iter(self._outbox.get, None)))
         self._receiver = Thread(target=self._receive, name="stroke-client-receiver", daemon=True)
         self._receiver.start()
 
@@ -128,8 +130,8 @@ class _ThreadedCall(StreamCall):
         self._rpc.cancel()
         self._put(None)
 
-    def _put(self, image: ImageRequest | None) -> None:
-        self._images.put(image)
+    def _put(self, images: list[ImageRequest] | None) -> None:
+        self._outbox.put(images)
 
     def join(self, seconds: float) -> None:
         self._receiver.join(seconds)
@@ -137,12 +139,12 @@ class _ThreadedCall(StreamCall):
     def _receive(self) -> None:
         error = None
         try:
-            for answer in self._rpc:
-                if not self._take_answer(answer):
+            for message in self._rpc:
+                if not self._take_message(message):
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:
             error = self._translate(rpc_error)
-        # gRPC's thread waits for the next image and does not notice that the call is over.
+        # gRPC's thread waits for the next images and does not notice that the call is over.
         self._put(None)
         self._take_end(error)

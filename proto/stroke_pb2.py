@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/stroke.proto\x12\tstroke.v1\"l\n\x0ePredictRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x14\n\x0cimage_sha256\x18\x04 \x01(\t\x12\n\n\x02id\x18\x05 \x01(\t\"\x9c\x02\n\x0fPredictResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12%\n\x06scores\x18\x04 \x03(\x0b\x32\x15.stroke.v1.ClassScore\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\x12\n\nmodel_name\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12\x14\n\x0cimage_sha256\x18\t \x01(\t\x12#\n\x07timings\x18\n \x01(\x0b\x32\x12.stroke.v1.Timings\x12$\n\x08warnings\x18\x0b \x03(\x0b\x32\x12.stroke.v1.Warning\"0\n\nClassScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"D\n\x07Timings\x12\x11\n\tdecode_ms\x18\x01 \x01(\x01\x12\x10\n\x08queue_ms\x18\x02 \x01(\x01\x12\x14\n\x0cinference_ms\x18\x03 \x01(\x01\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\x15PredictStreamResponse\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.stroke.v1.PredictResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.stroke.v1.PredictErrorH\x00\x42\x08\n\x06result\"I\n\x0cPredictError\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"<\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.stroke.v1.Model\"\xcf\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x14\n\x0cintended_use\x18\x06 \x01(\t\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x16\n\x0epositive_label\x18\x08 \x01(\t\x12\x11\n\tthreshold\x18\t \x01(\x01\x12\x14\n\x0cinput_height\x18\n \x01(\x05\x12\x13\n\x0binput_width\x18\x0b \x01(\x05\x12\x16\n\x0einput_channels\x18\x0c \x01(\x05\x12.\n\x07metrics\x18\r \x03(\x0b\x32\x1d.stroke.v1.Model.MetricsEntry\x12\x34\n\nprovenance\x18\x0e \x03(\x0b\x32 .stroke.v1.Model.ProvenanceEntry\x12\x11\n\tprecision\x18\x0f \x01(\t\x12\x0f\n\x07runtime\x18\x10 \x01(\t\x12\x17\n\x0fruntime_version\x18\x11 \x01(\t\x12\x0f\n\x07threads\x18\x12 \x01(\x05\x12\x14\n\x0c\x62usy_threads\x18\x13 \x01(\x05\x12\x0f\n\x07workers\x18\x14 \x01(\x05\x12\x0f\n\x07profile\x18\x15 \x01(\t\x12\x12\n\nmodel_card\x18\x16 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xa8\x02\n\rStrokeService\x12@\n\x07Predict\x12\x19.stroke.v1.PredictRequest\x1a\x1a.stroke.v1.PredictResponse\x12P\n\rPredictStream\x12\x19.stroke.v1.PredictRequest\x1a .stroke.v1.PredictStreamResponse(\x01\x30\x01\x12\x38\n\x08GetModel\x12\x1a.stroke.v1.GetModelRequest\x1a\x10.stroke.v1.Model\x12I\n\nListModels\x12\x1c.stroke.v1.ListModelsRequest\x1a\x1d.stroke.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/stroke.proto\x12\tstroke.v1\"l\n\x0ePredictRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x14\n\x0cimage_sha256\x18\x04 \x01(\t\x12\n\n\x02id\x18\x05 \x01(\t\"\x9c\x02\n\x0fPredictResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12%\n\x06scores\x18\x04 \x03(\x0b\x32\x15.stroke.v1.ClassScore\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\x12\n\nmodel_name\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12\x14\n\x0cimage_sha256\x18\t \x01(\t\x12#\n\x07timings\x18\n \x01(\x0b\x32\x12.stroke.v1.Timings\x12$\n\x08warnings\x18\x0b \x03(\x0b\x32\x12.stroke.v1.Warning\"0\n\nClassScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"D\n\x07Timings\x12\x11\n\tdecode_ms\x18\x01 \x01(\x01\x12\x10\n\x08queue_ms\x18\x02 \x01(\x01\x12\x14\n\x0cinference_ms\x18\x03 \x01(\x01\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\x15PredictStreamResponse\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.stroke.v1.PredictResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.stroke.v1.PredictErrorH\x00\x42\x08\n\x06result\"D\n\x15PredictBatchesRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.stroke.v1.PredictRequest\"M\n\x16PredictBatchesResponse\x12\x33\n\tresponses\x18\x01 \x03(\x0b\x32 .stroke.v1.PredictStreamResponse\"I\n\x0cPredictError\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"<\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.stroke.v1.Model\"\xcf\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x14\n\x0cintended_use\x18\x06 \x01(\t\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x16\n\x0epositive_label\x18\x08 \x01(\t\x12\x11\n\tthreshold\x18\t \x01(\x01\x12\x14\n\x0cinput_height\x18\n \x01(\x05\x12\x13\n\x0binput_width\x18\x0b \x01(\x05\x12\x16\n\x0einput_channels\x18\x0c \x01(\x05\x12.\n\x07metrics\x18\r \x03(\x0b\x32\x1d.stroke.v1.Model.MetricsEntry\x12\x34\n\nprovenance\x18\x0e \x03(\x0b\x32 .stroke.v1.Model.ProvenanceEntry\x12\x11\n\tprecision\x18\x0f \x01(\t\x12\x0f\n\x07runtime\x18\x10 \x01(\t\x12\x17\n\x0fruntime_version\x18\x11 \x01(\t\x12\x0f\n\x07threads\x18\x12 \x01(\x05\x12\x14\n\x0c\x62usy_threads\x18\x13 \x01(\x05\x12\x0f\n\x07workers\x18\x14 \x01(\x05\x12\x0f\n\x07profile\x18\x15 \x01(\t\x12\x12\n\nmodel_card\x18\x16 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x83\x03\n\rStrokeService\x12@\n\x07Predict\x12\x19.stroke.v1.PredictRequest\x1a\x1a.stroke.v1.PredictResponse\x12P\n\rPredictStream\x12\x19.stroke.v1.PredictRequest\x1a .stroke.v1.PredictStreamResponse(\x01\x30\x01\x12Y\n\x0ePredictBatches\x12 .stroke.v1.PredictBatchesRequest\x1a!.stroke.v1.PredictBatchesResponse(\x01\x30\x01\x12\x38\n\x08GetModel\x12\x1a.stroke.v1.GetModelRequest\x1a\x10.stroke.v1.Model\x12I\n\nListModels\x12\x1c.stroke.v1.ListModelsRequest\x1a\x1d.stroke.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,20 +47,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WARNING']._serialized_end=592
   _globals['_PREDICTSTREAMRESPONSE']._serialized_start=594
   _globals['_PREDICTSTREAMRESPONSE']._serialized_end=717
-  _globals['_PREDICTERROR']._serialized_start=719
-  _globals['_PREDICTERROR']._serialized_end=792
-  _globals['_GETMODELREQUEST']._serialized_start=794
-  _globals['_GETMODELREQUEST']._serialized_end=854
-  _globals['_LISTMODELSREQUEST']._serialized_start=856
-  _globals['_LISTMODELSREQUEST']._serialized_end=875
-  _globals['_LISTMODELSRESPONSE']._serialized_start=877
-  _globals['_LISTMODELSRESPONSE']._serialized_end=931
-  _globals['_MODEL']._serialized_start=934
-  _globals['_MODEL']._serialized_end=1525
-  _globals['_MODEL_METRICSENTRY']._serialized_start=1428
-  _globals['_MODEL_METRICSENTRY']._serialized_end=1474
-  _globals['_MODEL_PROVENANCEENTRY']._serialized_start=1476
-  _globals['_MODEL_PROVENANCEENTRY']._serialized_end=1525
-  _globals['_STROKESERVICE']._serialized_start=1528
-  _globals['_STROKESERVICE']._serialized_end=1824
+  _globals['_PREDICTBATCHESREQUEST']._serialized_start=719
+  _globals['_PREDICTBATCHESREQUEST']._serialized_end=787
+  _globals['_PREDICTBATCHESRESPONSE']._serialized_start=789
+  _globals['_PREDICTBATCHESRESPONSE']._serialized_end=866
+  _globals['_PREDICTERROR']._serialized_start=868
+  _globals['_PREDICTERROR']._serialized_end=941
+  _globals['_GETMODELREQUEST']._serialized_start=943
+  _globals['_GETMODELREQUEST']._serialized_end=1003
+  _globals['_LISTMODELSREQUEST']._serialized_start=1005
+  _globals['_LISTMODELSREQUEST']._serialized_end=1024
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1026
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1080
+  _globals['_MODEL']._serialized_start=1083
+  _globals['_MODEL']._serialized_end=1674
+  _globals['_MODEL_METRICSENTRY']._serialized_start=1577
+  _globals['_MODEL_METRICSENTRY']._serialized_end=1623
+  _globals['_MODEL_PROVENANCEENTRY']._serialized_start=1625
+  _globals['_MODEL_PROVENANCEENTRY']._serialized_end=1674
+  _globals['_STROKESERVICE']._serialized_start=1677
+  _globals['_STROKESERVICE']._serialized_end=2064
 # @@protoc_insertion_point(module_scope)

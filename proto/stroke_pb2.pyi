@@ -80,6 +80,18 @@ class PredictStreamResponse(_message.Message):
     error: PredictError
     def __init__(self, response: _Optional[_Union[PredictResponse, _Mapping]] = ..., error: _Optional[_Union[PredictError, _Mapping]] = ...) -> None: ...
 
+class PredictBatchesRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[PredictRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[PredictRequest, _Mapping]]] = ...) -> None: ...
+
+class PredictBatchesResponse(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: _containers.RepeatedCompositeFieldContainer[PredictStreamResponse]
+    def __init__(self, responses: _Optional[_Iterable[_Union[PredictStreamResponse, _Mapping]]] = ...) -> None: ...
+
 class PredictError(_message.Message):
     __slots__ = ("id", "code", "reason", "message")
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -45,6 +45,11 @@ class StrokeServiceStub(object):
                 request_serializer=proto_dot_stroke__pb2.PredictRequest.SerializeToString,
                 response_deserializer=proto_dot_stroke__pb2.PredictStreamResponse.FromString,
                 _registered_method=True)
+        self.PredictBatches = channel.stream_stream(
+                '/stroke.v1.StrokeService/PredictBatches',
+                request_serializer=proto_dot_stroke__pb2.PredictBatchesRequest.SerializeToString,
+                response_deserializer=proto_dot_stroke__pb2.PredictBatchesResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/stroke.v1.StrokeService/GetModel',
                 request_serializer=proto_dot_stroke__pb2.GetModelRequest.SerializeToString,
@@ -79,6 +84,17 @@ class StrokeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictBatches(self, request_iterator, context):
+        """Classifies many images on one stream, several to a message, as PredictStream does otherwise: for callers with more
+        small images than their processor can send one by one. Answers come in the order of the images; a message carries
+        what is done by then, be it of a part of one message or of several. A message with no image or with more than 32
+        ends the stream with INVALID_ARGUMENT after the answers before it. A message as a whole may not be larger than one
+        of PredictStream. A server from before this method says UNIMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """Describes one served model.
         """
@@ -105,6 +121,11 @@ def add_StrokeServiceServicer_to_server(servicer, server):
                     servicer.PredictStream,
                     request_deserializer=proto_dot_stroke__pb2.PredictRequest.FromString,
                     response_serializer=proto_dot_stroke__pb2.PredictStreamResponse.SerializeToString,
+            ),
+            'PredictBatches': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictBatches,
+                    request_deserializer=proto_dot_stroke__pb2.PredictBatchesRequest.FromString,
+                    response_serializer=proto_dot_stroke__pb2.PredictBatchesResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -172,6 +193,33 @@ class StrokeService(object):
             '/stroke.v1.StrokeService/PredictStream',
             proto_dot_stroke__pb2.PredictRequest.SerializeToString,
             proto_dot_stroke__pb2.PredictStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictBatches(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/stroke.v1.StrokeService/PredictBatches',
+            proto_dot_stroke__pb2.PredictBatchesRequest.SerializeToString,
+            proto_dot_stroke__pb2.PredictBatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

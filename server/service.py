@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 import grpc
 
@@ -21,6 +23,12 @@ from server.workers import Job
 
 DRAIN_POLL_SECONDS = 0.1
 """How often an idle stream looks whether the server is stopping."""
+
+MOST_IMAGES = 32
+"""In one message of PredictBatches, as ``proto/stroke.proto`` says."""
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
 class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[misc]  # generated code has no types
@@ -59,18 +67,49 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
     def PredictStream(
         self, requests: Iterator[stroke_pb2.PredictRequest], context: grpc.ServicerContext
     ) -> Iterator[stroke_pb2.PredictStreamResponse]:
+        return self._serve_stream(requests, context, lambda request: [request], lambda answers: answers[0])
+
+    def PredictBatches(
+        self, requests: Iterator[stroke_pb2.PredictBatchesRequest], context: grpc.ServicerContext
+    ) -> Iterator[stroke_pb2.PredictBatchesResponse]:
+        return self._serve_stream(
+            requests, context, list_requests, lambda answers: stroke_pb2.PredictBatchesResponse(responses=answers)
+        )
+
+    def _serve_stream(
+        self,
+        messages: Iterator[Request],
+        context: grpc.ServicerContext,
+        unpack: Callable[[Request], Sequence[stroke_pb2.PredictRequest]],
+        pack: Callable[[Sequence[stroke_pb2.PredictStreamResponse]], Response],
+    ) -> Iterator[Response]:
+        """Answers a stream.
+
+        Args:
+            messages: as gRPC gives them.
+            context: of the call.
+            unpack: the images of one message, at least one.
+            pack: a message of answers, of which there is at least one.
+        """
         if not self._stream_places.acquire(blocking=False):
             raise OverloadedError("TOO_MANY_STREAMS", "As many streams are open as the server accepts.")
         give_way()
-        reader = RequestReader(requests, self._stream_window, lambda request: self._submit(request, context))
+
+        def submit(message: Request) -> list[Job[stroke_pb2.PredictStreamResponse]]:
+            check_request(message)
+            if self._stopping.is_set():
+                raise stopping_server()
+            budget = Budget(self._max_wait_seconds, context.is_active)
+            return [self._detector.submit(partial(self._answer, request, budget)) for request in unpack(message)]
+
+        reader = RequestReader(messages, self._stream_window, submit)
         watch = StallWatch(self._stream_idle_seconds, context.cancel)
         try:
             last_answer = time.monotonic()
-            for answer in reader.read_answers(DRAIN_POLL_SECONDS):
-                if answer is not None:
-                    response = answer.take_result()
+            for answers in reader.read_answers(DRAIN_POLL_SECONDS):
+                if answers:
                     with watch.sending():
-                        yield response
+                        yield pack(answers)
                     last_answer = time.monotonic()
                 elif self._stopping.is_set():
                     raise stopping_server()
@@ -111,15 +150,6 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         )
         return to_response(detection, request.id or uuid.uuid4().hex)
 
-    def _submit(
-        self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> Job[stroke_pb2.PredictStreamResponse]:
-        check_request(request)
-        if self._stopping.is_set():
-            raise stopping_server()
-        budget = Budget(self._max_wait_seconds, context.is_active)
-        return self._detector.submit(lambda: self._answer(request, budget))
-
     def _answer(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictStreamResponse:
         """One answer of a stream, with a line in the log: an image that cannot be judged becomes an answer too."""
         try:
@@ -127,14 +157,22 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         except Exception as error:
             request_id = printable_id(request.id) or uuid.uuid4().hex
             status = to_status(error, request_id)
-            log_outcome("PredictStream image", request_id, status, budget.started, is_wanted=budget.is_wanted())
+            log_outcome("stream image", request_id, status, budget.started, is_wanted=budget.is_wanted())
             return stroke_pb2.PredictStreamResponse(
                 error=stroke_pb2.PredictError(
                     id=request_id, code=status.code.value[0], reason=status.reason, message=status.message
                 )
             )
-        log_outcome("PredictStream image", response.id, None, budget.started, is_wanted=budget.is_wanted())
+        log_outcome("stream image", response.id, None, budget.started, is_wanted=budget.is_wanted())
         return stroke_pb2.PredictStreamResponse(response=response)
+
+
+def list_requests(batch: stroke_pb2.PredictBatchesRequest) -> Sequence[stroke_pb2.PredictRequest]:
+    """The images of a message, unless their number is none that the API allows."""
+    if not 1 <= len(batch.requests) <= MOST_IMAGES:
+        raise RequestError("BATCH_SIZE_INVALID", f"A message must hold 1 to {MOST_IMAGES} images.")
+    requests: Sequence[stroke_pb2.PredictRequest] = batch.requests
+    return requests
 
 
 def stopping_server() -> UnavailableError:

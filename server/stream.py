@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -13,27 +14,33 @@ from server.errors import StrokeError
 from server.scheduling import give_way
 from server.workers import Job
 
+HOLD_SECONDS = 0.05
+"""How long answers wait for the rest of their message, so that few images make few messages and slow ones no delay."""
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
 class RequestReader(Generic[Request, Response]):
-    """Takes requests from a gRPC iterator in a thread of its own, and gives the answers in the same order.
+    """Takes messages from a gRPC iterator in a thread of its own, and gives the answers in the same order.
 
-    Needed because waiting for the next request must not hold back the answer to the one before: some callers send the
+    Needed because waiting for the next message must not hold back the answer to the one before: some callers send the
     next image only when they have read the last answer.
     """
 
-    def __init__(self, requests: Iterator[Request], window: int, submit: Callable[[Request], Job[Response]]) -> None:
+    def __init__(
+        self, requests: Iterator[Request], window: int, submit: Callable[[Request], Sequence[Job[Response]]]
+    ) -> None:
         """Args:
-        requests: blocks until a request arrives; raises when the call has ended.
-        window: requests that may be unanswered before no more are taken, at least 1; the rest waits in the network.
-        submit: starts the work on one request. A StrokeError from it ends the stream after the answers before it.
+        requests: blocks until a message arrives; raises when the call has ended.
+        window: messages that may be unanswered before no more are taken, at least 1; the rest waits in the network.
+        submit: starts the work on the images of one message, of which there is at least one. A StrokeError from it
+            ends the stream after the answers before it.
         """
         self._requests = requests
         self._submit = submit
-        # Two plain queues, one of them of permits: a bounded one costs several times as much, and for every image.
-        self._answers: SimpleQueue[Job[Response] | None] = SimpleQueue()
+        # Two plain queues, one of them of permits: a bounded one costs several times as much, and for every message.
+        self._answers: SimpleQueue[Sequence[Job[Response]] | None] = SimpleQueue()
         self._places: SimpleQueue[bool] = SimpleQueue()
         for _ in range(window):
             self._places.put(True)
@@ -55,23 +62,29 @@ class RequestReader(Generic[Request, Response]):
         finally:
             self._answers.put(None)
 
-    def read_answers(self, poll_seconds: float) -> Iterator[Job[Response] | None]:
-        """Yields each piece of work in order, done, and None whenever nothing has arrived for ``poll_seconds``.
+    def read_answers(self, poll_seconds: float) -> Iterator[Sequence[Response]]:
+        """Yields answers in order, those of one message together unless some of them take long; none of them, whenever
+        nothing has arrived for ``poll_seconds``.
 
         Raises:
             StrokeError: what ``submit`` raised, after the answers to the requests before.
         """
         while True:
             try:
-                answer = self._answers.get(timeout=poll_seconds)
+                jobs = self._answers.get(timeout=poll_seconds)
             except Empty:
-                yield None
+                yield ()
                 continue
-            if answer is None:
+            if jobs is None:
                 break
-            answer.wait()
-            self._places.put(True)
-            yield answer
+            while jobs:
+                wait_for_all(jobs, HOLD_SECONDS)
+                jobs[0].wait()
+                done = list(takewhile(Job.is_done, jobs))
+                jobs = jobs[len(done) :]
+                if not jobs:
+                    self._places.put(True)
+                yield [job.take_result() for job in done]
         if self._error is not None:
             raise self._error
 
@@ -82,6 +95,13 @@ class RequestReader(Generic[Request, Response]):
         taken back: it ends by itself, since nobody wants it any more.
         """
         self._places.put(False)
+
+
+def wait_for_all(jobs: Sequence[Job[Response]], seconds: float) -> None:
+    """Returns when all is done, or after ``seconds``."""
+    until = time.monotonic() + seconds
+    # The last first: as a rule it is done last, and whoever waits for each wakes up for each.
+    all(job.wait(max(0.0, until - time.monotonic())) for job in reversed(jobs))
 
 
 class StallWatch:

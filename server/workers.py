@@ -41,8 +41,15 @@ class Job(Generic[Result]):
         self._unfinished.release()
 
     def wait(self, timeout: float = -1) -> bool:
-        """True once the work is done; False after ``timeout`` seconds, of which -1 means for ever. One waits, once."""
-        return self._unfinished.acquire(timeout=timeout)
+        """True once the work is done; False after ``timeout`` seconds, of which -1 means for ever. One waits."""
+        if not self._unfinished.acquire(timeout=timeout):
+            return False
+        self._unfinished.release()
+        return True
+
+    def is_done(self) -> bool:
+        """True once the work is done; does not wait."""
+        return self.wait(0)
 
     def take_result(self) -> Result:
         """Returns or raises what the work did; once only."""

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
 
@@ -90,6 +90,8 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         self.requests: list[stroke_pb2.PredictRequest] = []
         self.time_remaining: list[float] = []
         self.metadata: list[dict[str, str]] = []
+        self.batch_sizes: list[list[int]] = []
+        """Images of each message of each PredictBatches call."""
         self.ended_streams: list[str] = []
         self.hold_answers = False
         """Answers wait until no further request comes for a moment."""
@@ -146,6 +148,18 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         finally:
             self.ended_streams.append(ending)
 
+    def PredictBatches(self, requests, context):  # noqa: N802
+        """As ``PredictStream``, with an answer to a message, so that everything can be told of each image."""
+        self.batch_sizes.append([])
+
+        def unpack():
+            for batch in requests:
+                self.batch_sizes[-1].append(len(batch.requests))
+                yield from batch.requests
+
+        for answer in self.PredictStream(unpack(), context):
+            yield stroke_pb2.PredictBatchesResponse(responses=[answer])
+
     def GetModel(self, request, context):  # noqa: N802
         if request.model_name not in ("", MODEL.name):
             context.set_trailing_metadata((("stroke-reason", "MODEL_NOT_FOUND"),))
@@ -200,13 +214,14 @@ class FakeServer:
         port: int = 0,
         credentials: grpc.ServerCredentials | None = None,
         address: str = "",
+        options: Sequence[tuple[str, object]] = (),
     ) -> None:
         self.servicer = servicer
         self.health = health.HealthServicer()
         self.health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_workers=8, thread_name_prefix="fake-server"),
-            options=[("grpc.so_reuseport", 0)],
+            options=[("grpc.so_reuseport", 0), *options],
         )
         stroke_pb2_grpc.add_StrokeServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -233,12 +248,13 @@ def serve(
     port: int = 0,
     credentials: grpc.ServerCredentials | None = None,
     address: str = "",
+    options: Sequence[tuple[str, object]] = (),
 ) -> Iterator[FakeServer]:
     """Runs a fake server as long as the block lasts: on ``address``, or on ``port`` of this machine, or a free one.
 
-    With ``credentials`` it speaks TLS.
+    With ``credentials`` it speaks TLS; ``options`` are gRPC's.
     """
-    server = FakeServer(servicer or RecordingServicer(), port, credentials, address)
+    server = FakeServer(servicer or RecordingServicer(), port, credentials, address, options)
     try:
         yield server
     finally:

@@ -162,7 +162,7 @@ def test_in_flight_reaches_the_run(cli_server: FakeServer, scans: Path, monkeypa
     assert main(["--in-flight", "3", "scans"]) == 0
     assert main(["scans"]) == 0
 
-    assert given == [3, 8]
+    assert given == [3, 16]
 
 
 @pytest.mark.parametrize("command", ["health", "models", "bench", "completion"])

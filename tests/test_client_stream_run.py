@@ -2,87 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import grpc
 import pytest
 
 from client import DeadlineExceededError, IntegrityError, Prediction, PredictionFailure, ServerUnavailableError
-from client._exchange import ImageRequest
-from client._stream import StreamRun, StreamSettings
-from client._stream_lane import StreamEvent, choose_pause
-from proto import stroke_pb2
-from tests.client_fakes import make_response
-
-BUSY = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
-
-
-class FakeCall:
-    """Records what is sent."""
-
-    def __init__(self) -> None:
-        self.images: list[ImageRequest] = []
-        self.answered = 0
-        self.ending = ""
-
-    @property
-    def indices(self) -> list[int]:
-        return [image.index for image in self.images]
-
-    def send(self, image: ImageRequest) -> None:
-        image.sha256 = hashlib.sha256(image.data).hexdigest()
-        self.images.append(image)
-
-    def finish(self) -> None:
-        self.ending = "finished"
-
-    def cancel(self) -> None:
-        self.ending = "cancelled"
-
-
-class Driver:
-    """Drives a run by hand."""
-
-    def __init__(self, *, lanes: int = 1, in_flight: int = 8, ordered: bool = True, timeout: float = 10.0) -> None:
-        self.calls: list[FakeCall] = []
-        self.settings = StreamSettings(
-            timeout=timeout,
-            in_flight=in_flight,
-            ordered=ordered,
-            model="",
-            version="",
-            max_image_bytes=1000,
-            target="the-server:50051",
-        )
-        self.run = StreamRun(self.settings, lanes, self.open_call)
-
-    def open_call(self) -> FakeCall:
-        self.calls.append(FakeCall())
-        return self.calls[-1]
-
-    def admit(self, count: int, now: float = 0.0) -> None:
-        for _ in range(count):
-            self.run.admit(self.settings.load(b"stroke", self.run.next_index), now)
-
-    def answer(self, call: FakeCall, now: float = 0.0, *, code: int = 0) -> None:
-        """Answers the oldest image of a call, with an error if there is a code."""
-        image = call.images[call.answered]
-        call.answered += 1
-        if code:
-            fault = stroke_pb2.PredictError(id=image.id, code=code, reason="OVERLOADED", message="busy")
-            answer = stroke_pb2.PredictStreamResponse(error=fault)
-        else:
-            answer = stroke_pb2.PredictStreamResponse(response=make_response(image.to_proto()))
-        self.run.handle(StreamEvent(call, now, answer), now)
-
-    def end(self, call: FakeCall, now: float = 0.0) -> None:
-        self.run.handle(StreamEvent(call, now, None, ServerUnavailableError("gone", "GONE", "UNAVAILABLE")), now)
-
-    def take(self) -> list[int]:
-        taken = []
-        while (result := self.run.take_result()) is not None:
-            taken.append(result.index)
-        return taken
+from client._stream_lane import choose_pause
+from tests.stream_driver import BUSY, Driver
 
 
 def test_window_is_refilled_by_halves() -> None:

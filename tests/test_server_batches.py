@@ -1,0 +1,163 @@
+"""PredictBatches: several images in a message, against a real server process; and when answers go out."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from proto import stroke_pb2 as pb
+from proto.stroke_pb2_grpc import StrokeServiceStub
+from server.errors import RequestError
+from server.stream import RequestReader
+from server.workers import Job, WorkerPool
+from tests.fakes import ServerProcess, encode, make_slice, wait_until
+
+BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
+TIMEOUT = 20
+
+
+@pytest.fixture
+def stub(tiny_server: ServerProcess) -> Iterator[StrokeServiceStub]:
+    with tiny_server.stub() as stub:
+        yield stub
+
+
+def make_batch(*images: bytes, first: int = 0) -> pb.PredictBatchesRequest:
+    requests = [pb.PredictRequest(image=image, id=str(number)) for number, image in enumerate(images, first)]
+    return pb.PredictBatchesRequest(requests=requests)
+
+
+def test_answers_come_in_the_order_of_the_images(stub: StrokeServiceStub) -> None:
+    """Whatever the sizes of the messages; an unusable image is an answer, not the end."""
+    images = [BRIGHT, b"garbage", DARK, b"", BRIGHT] * 12
+    sizes = [1, 2, 3, 4, 32, 18]
+    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+    batches = [make_batch(*images[end - size : end], first=end - size) for size, end in zip(sizes, ends, strict=True)]
+
+    messages = list(stub.PredictBatches(iter(batches), timeout=TIMEOUT))
+
+    answers = [answer for message in messages for answer in message.responses]
+    assert all(message.responses for message in messages)
+    assert [(a.response.id or a.error.id) for a in answers] == [str(number) for number in range(60)]
+    outcomes = [a.response.label or (a.error.code, a.error.reason) for a in answers[:5]]
+    assert outcomes == ["stroke", (3, "IMAGE_UNDECODABLE"), "normal", (3, "IMAGE_EMPTY"), "stroke"]
+
+
+def test_answers_come_before_the_next_message(stub: StrokeServiceStub) -> None:
+    """A caller may wait for them before it sends on."""
+    outbox: queue.Queue[pb.PredictBatchesRequest | None] = queue.Queue()
+    messages = stub.PredictBatches(iter(outbox.get, None), timeout=TIMEOUT)
+
+    for first in (0, 2, 4):
+        outbox.put(make_batch(BRIGHT, DARK, first=first))
+        ids: list[str] = []
+        while len(ids) < 2:
+            ids.extend(answer.response.id for answer in next(messages).responses)
+        assert ids == [str(first), str(first + 1)]
+    outbox.put(None)
+
+    assert list(messages) == []
+
+
+@pytest.mark.parametrize("count", [0, 33])
+def test_message_of_no_or_too_many_images_ends_the_stream(stub: StrokeServiceStub, count: int) -> None:
+    """With its reason, after the answers to the messages before."""
+    messages = stub.PredictBatches(iter([make_batch(BRIGHT), make_batch(*[BRIGHT] * count)]), timeout=TIMEOUT)
+
+    assert [answer.response.label for answer in next(messages).responses] == ["stroke"]
+    with pytest.raises(grpc.RpcError) as refusal:
+        next(messages)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(refusal.value.trailing_metadata())["stroke-reason"] == "BATCH_SIZE_INVALID"
+    assert "1 to 32" in refusal.value.details()
+
+
+def test_malformed_message_is_the_callers_fault(tiny_server: ServerProcess) -> None:
+    """Garbage instead of a message has a reason, too."""
+    with grpc.insecure_channel(tiny_server.address) as channel:
+        call = channel.stream_stream("/stroke.v1.StrokeService/PredictBatches")(iter([b"\xff\xff"]), timeout=TIMEOUT)
+        with pytest.raises(grpc.RpcError) as refusal:
+            list(call)
+
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(refusal.value.trailing_metadata())["stroke-reason"] == "REQUEST_MALFORMED"
+
+
+def test_log_has_a_line_for_each_image(tiny_server: ServerProcess, stub: StrokeServiceStub) -> None:
+    """And one for the call."""
+    before = len(tiny_server.log)
+    list(stub.PredictBatches(iter([make_batch(BRIGHT, b"garbage", first=9001)]), timeout=TIMEOUT))
+    wait_until(lambda: any("PredictBatches id=" in line for line in tiny_server.log[before:]))
+
+    assert sum("id=9001 code=OK" in line for line in tiny_server.log) == 1
+    assert sum("id=9002 code=INVALID_ARGUMENT reason=IMAGE_UNDECODABLE" in line for line in tiny_server.log) == 1
+
+
+def read_numbers(messages: list[list[int]], works: dict[int, threading.Event]) -> RequestReader[list[int], int]:
+    """A reader of messages of numbers, each answered by itself, but those of ``works`` only once they may."""
+    pool = WorkerPool(2, 0)
+
+    def answer(number: int) -> int:
+        if number in works:
+            assert works[number].wait(TIMEOUT)
+        return number
+
+    def submit(message: list[int]) -> list[Job[int]]:
+        if not message:
+            raise RequestError("BATCH_SIZE_INVALID", "no images")
+        return [pool.submit(lambda number=number: answer(number)) for number in message]
+
+    return RequestReader(iter(messages), 2, submit)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time enough for trivial work on any machine."""
+    monkeypatch.setattr("server.stream.HOLD_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("patience")
+def test_answers_of_a_message_go_together() -> None:
+    """As long as none of them takes long."""
+    reader = read_numbers([[1, 2, 3, 4], [5], [6, 7]], {})
+
+    assert [list(answers) for answers in reader.read_answers(TIMEOUT)] == [[1, 2, 3, 4], [5], [6, 7]]
+
+
+@pytest.mark.usefixtures("patience")
+def test_slow_image_does_not_hold_up_those_before_it() -> None:
+    """What is done goes out after a moment; what comes after the slow one keeps its place."""
+    slow = threading.Event()
+    answers = read_numbers([[1, 2, 3, 4]], {3: slow}).read_answers(TIMEOUT)
+
+    assert next(answers) == [1, 2]
+    slow.set()
+    assert next(answers) == [3, 4]
+    assert list(answers) == []
+
+
+@pytest.mark.usefixtures("patience")
+def test_slow_first_image_is_waited_for() -> None:
+    """Its answer comes first, however long it takes, and takes the others along."""
+    slow = threading.Event()
+    answers = read_numbers([[1, 2, 3]], {1: slow}).read_answers(TIMEOUT)
+    threading.Timer(0.5, slow.set).start()
+    started = time.monotonic()
+
+    assert next(answers) == [1, 2, 3]
+    assert time.monotonic() - started >= 0.49
+
+
+@pytest.mark.usefixtures("patience")
+def test_error_comes_after_the_answers_before_it() -> None:
+    """What ends the stream does not take answers with it."""
+    answers = read_numbers([[1, 2], [], [3]], {}).read_answers(TIMEOUT)
+
+    assert next(answers) == [1, 2]
+    with pytest.raises(RequestError):
+        next(answers)
