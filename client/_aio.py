@@ -134,10 +134,9 @@ class AsyncStrokeClient(ClientCore):
         return await asyncio.to_thread(self._count_lanes) if self._config.address.is_balanced else 1
 
     def _open_stream(self, form: MessageForm) -> Any:
-        """Starts a call of the form's method."""
         metadata = self._metadata()
         try:
-            return getattr(self._stub, form.method)(metadata=metadata)
+            return form.open_rpc(self._channel, None, metadata=metadata)
         except grpc.aio.UsageError as error:  # how grpc says that the channel is closed
             failure = self._translate(error)
         raise failure

@@ -13,7 +13,7 @@ from client._channel import SERVICE
 from client._config import DEFAULT_IN_FLIGHT
 from client._core import ClientCore
 from client._errors import StrokeClientError
-from client._exchange import check_text, load_request, read_answer
+from client._exchange import ImageRequest, check_text, load_request, read_answer
 from client._readiness import Readiness
 from client._stream_messages import MessageForm
 from client._stream_threads import stream_results
@@ -169,11 +169,10 @@ class StrokeClient(ClientCore):
                 return
             time.sleep(pause)
 
-    def _open_stream(self, form: MessageForm, messages: Iterator[Any]) -> Any:
-        """Starts a call of the form's method."""
+    def _open_stream(self, form: MessageForm, messages: Iterator[list[ImageRequest]]) -> Any:
         metadata = self._metadata()
         try:
-            return getattr(self._stub, form.method)(messages, metadata=metadata)
+            return form.open_rpc(self._channel, messages, metadata=metadata)
         except ValueError as error:  # how grpc says that the channel is closed
             failure = self._translate(error)
         raise failure

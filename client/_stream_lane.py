@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from client._errors import StrokeClientError
 from client._exchange import ImageRequest
@@ -86,10 +85,9 @@ class StreamCall(ABC):
     def _put(self, images: list[ImageRequest] | None) -> None:
         """Hands the images of a message, or None as the end, to who sends them."""
 
-    def _take_message(self, message: Any) -> bool:
-        """Hands on the answers in a message. Returns False for one that was not asked for: to be received no longer, so
+    def _take_answers(self, answers: Sequence[stroke_pb2.PredictStreamResponse]) -> bool:
+        """Hands on the answers of a message. Returns False when they were not asked for: to be received no longer, so
         that such messages cannot fill the memory."""
-        answers = self.form.unpack(message)
         self._received += len(answers)
         is_sound = bool(answers) and self._received <= self._owed
         is_last = self._received >= self._owed or not is_sound

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from client._channel import SERVICE
 from client._exchange import ImageRequest
 from proto import stroke_pb2
 
@@ -21,11 +22,28 @@ class MessageForm:
     most_bytes: int
     """Of all images in a message; a single image may have more."""
 
-    pack: Callable[[Sequence[ImageRequest]], Any]
-    """Makes the message that carries these images."""
+    pack: Callable[[Sequence[ImageRequest]], bytes]
+    """Returns the message that carries these images, serialised."""
 
-    unpack: Callable[[Any], Sequence[stroke_pb2.PredictStreamResponse]]
-    """Returns the answers in a message, in the order of their images."""
+    unpack: Callable[[bytes], Sequence[stroke_pb2.PredictStreamResponse]]
+    """Returns the answers in a serialised message, in the order of their images.
+
+    Raises:
+        google.protobuf.message.DecodeError: it is no such message.
+    """
+
+    def open_rpc(self, channel: Any, messages: Iterable[Sequence[ImageRequest]] | None, **options: Any) -> Any:
+        """Starts a call on a channel of gRPC, whose messages are images and answers.
+
+        Args:
+            channel: of either kind.
+            messages: what to send; None: it is written to the call.
+            options: as gRPC's call takes them.
+        """
+        call = channel.stream_stream(
+            f"/{SERVICE}/{self.method}", request_serializer=self.pack, response_deserializer=self.unpack
+        )
+        return call(messages, **options)
 
     def split(self, images: Iterable[ImageRequest]) -> Iterator[list[ImageRequest]]:
         """Yields the images of one message after the other."""
@@ -41,15 +59,30 @@ class MessageForm:
             yield message
 
 
-def _pack_batch(images: Sequence[ImageRequest]) -> stroke_pb2.PredictBatchesRequest:
+def _pack_batch(images: Sequence[ImageRequest]) -> bytes:
+    # Messages one after the other are one message with the repeated fields of all (protobuf's encoding, "Last One
+    # Wins"). Serialised in one go, large images are copied again and again: 0.18 ms for one of 100 kB instead of 0.02.
+    return b"".join(_pack_alone(image) for image in images)
+
+
+def _pack_alone(image: ImageRequest) -> bytes:
     batch = stroke_pb2.PredictBatchesRequest()
-    for image in images:
-        batch.requests.add(**image.to_fields())  # made in place: a finished message would be copied
-    return batch
+    batch.requests.add(**image.to_fields())  # made in place: a finished request would be copied
+    data: bytes = batch.SerializeToString()
+    return data
 
 
-BATCHES = MessageForm("PredictBatches", 16, 1 << 20, _pack_batch, lambda message: message.responses)
+def _unpack_batch(data: bytes) -> Sequence[stroke_pb2.PredictStreamResponse]:
+    answers: Sequence[stroke_pb2.PredictStreamResponse] = stroke_pb2.PredictBatchesResponse.FromString(data).responses
+    return answers
+
+
+def _unpack_alone(data: bytes) -> Sequence[stroke_pb2.PredictStreamResponse]:
+    return (stroke_pb2.PredictStreamResponse.FromString(data),)
+
+
+BATCHES = MessageForm("PredictBatches", 16, 1 << 20, _pack_batch, _unpack_batch)
 """A message costs both sides about as much whatever it holds: 0.3 to 0.5 ms with gRPC in Python, where an image takes
 4 ms to judge (docs/performance.md). Large images gain little, and are more to send again when a connection breaks."""
 
-SINGLES = MessageForm("PredictStream", 1, 0, lambda images: images[0].to_proto(), lambda message: (message,))
+SINGLES = MessageForm("PredictStream", 1, 0, lambda images: images[0].to_proto().SerializeToString(), _unpack_alone)

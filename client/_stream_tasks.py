@@ -212,14 +212,14 @@ class _TaskCall(StreamCall):
         # A call that is over says so to the receiver, too.
         with suppress(grpc.RpcError, asyncio.InvalidStateError):
             while (images := await self._outbox.get()) is not None:
-                await self._rpc.write(self.form.pack(images))
+                await self._rpc.write(images)
             await self._rpc.done_writing()
 
     async def _receive(self) -> None:
         error = None
         try:
-            async for message in self._rpc:
-                if not self._take_message(message):
+            async for answers in self._rpc:
+                if not self._take_answers(answers):
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:

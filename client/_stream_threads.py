@@ -27,7 +27,7 @@ from client._types import ImageInput, Prediction, PredictionFailure
 _CLOSE_SECONDS = 2.0
 """Time for the orderly end of calls whose results are no longer needed."""
 
-OpenRpc = Callable[[MessageForm, Iterator[Any]], Any]
+OpenRpc = Callable[[MessageForm, Iterator[list[ImageRequest]]], Any]
 Translate = Callable[[BaseException], StrokeClientError]
 
 
@@ -118,7 +118,7 @@ class _ThreadedCall(StreamCall):
         super().__init__(form, inbox)
         self._translate = translate
         self._outbox: SimpleQueue[list[ImageRequest] | None] = SimpleQueue()
-        self._rpc = open_rpc(form, (form.pack(images) for images in iter(self._outbox.get, None)))
+        self._rpc = open_rpc(form, iter(self._outbox.get, None))
         self._receiver = Thread(target=self._receive, name="stroke-client-receiver", daemon=True)
         self._receiver.start()
 
@@ -139,8 +139,8 @@ class _ThreadedCall(StreamCall):
     def _receive(self) -> None:
         error = None
         try:
-            for message in self._rpc:
-                if not self._take_message(message):
+            for answers in self._rpc:
+                if not self._take_answers(answers):
                     self._rpc.cancel()
                     break
         except grpc.RpcError as rpc_error:

@@ -64,9 +64,9 @@ class ServerConfig:
         "folder for optimised models, which load faster; auto: strokeserve in XDG_CACHE_HOME or ~/.cache; off: none",
     )
     queue: int = setting(32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED")
-    streams: int = setting(16, "PredictStream calls that may be open at the same time")
+    streams: int = setting(16, "streams (PredictStream, PredictBatches) that may be open at the same time")
     stream_idle_seconds: float = setting(
-        60.0, "a PredictStream ends when nothing arrives, or no answer is taken, for so long"
+        60.0, "a stream ends when nothing arrives on it, or no answer is taken, for so long"
     )
     max_wait_seconds: float = setting(30.0, "longest time that an image may wait, whatever the caller's deadline")
     drain_seconds: float = setting(30.0, "after SIGTERM, how long requests in flight may take to finish")
