@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -54,14 +53,13 @@ def read_names(path: Path) -> list[str]:
     return [json.loads(line)["file"] for line in path.read_text().splitlines()]
 
 
-def start_client(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+def start_client(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", "client", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
@@ -327,16 +325,17 @@ def test_interrupted_run_keeps_whole_records(server: FakeServer, scans: Path) ->
 
 def test_full_disk_ends_the_run_and_can_be_resumed(scans: Path) -> None:
     """One line names the file; when there is room again, the record that was cut off is judged again."""
-
-    def limit_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))  # a little less than three records
-
     command = (str(scans), "--output", str(scans.parent / "results.jsonl"))
-    with start_client(*command, preexec_fn=limit_files) as process:
-        errors = process.communicate(timeout=20)[1]
+    # 1,500 bytes are a little less than three records. Set in a program of its own: a process with gRPC in it must not
+    # run Python between fork and exec.
+    set_limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)); "
+    run_client = "os.execv(sys.executable, [sys.executable, '-m', 'client', *sys.argv[1:]])"
+    process = subprocess.run(
+        [sys.executable, "-c", set_limit + run_client, *command], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
 
     assert process.returncode == 1
-    assert errors.splitlines()[-1] == f"error: the results cannot be written to {command[2]}: File too large"
+    assert process.stderr.splitlines()[-1] == f"error: the results cannot be written to {command[2]}: File too large"
     assert Path(command[2]).stat().st_size == 1500
     assert main([*command, "--resume"]) == 1
     assert read_names(Path(command[2])) == [str(scans / f"{i}.png") for i in range(8)]
