@@ -4,7 +4,7 @@
 (``client._stream_threads``, ``client._stream_tasks``) reads the images, opens the calls, reports what happens on them,
 and waits no longer than ``wake_at``.
 
-Images are shared out among lanes, one PredictStream call each. A lane whose call breaks sends its unanswered images
+Images are shared out among lanes, one call each. A lane whose call breaks sends its unanswered images
 again on a new call, which goes to another server where there are several; the other lanes go on meanwhile.
 """
 

@@ -15,7 +15,7 @@ from server.scheduling import give_way
 from server.workers import Job
 
 HOLD_SECONDS = 0.05
-"""How long answers wait for the rest of their message, so that few images make few messages and slow ones no delay."""
+"""How long finished answers wait for the rest of their message: one message costs less than several."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")

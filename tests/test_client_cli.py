@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -112,6 +113,15 @@ def test_interrupt_exits_with_130(cli_server: FakeServer, tmp_path: Path) -> Non
     assert (process.returncode, out, err) == (130, b"", b"error: interrupted\n")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches this process, even where the tests run in the background of a script, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first waits for a result that is being written; the second does not wait for anything."""
     ended: list[int] = []

@@ -99,7 +99,7 @@ def test_command_line_ends_its_stream_in_order(bundled: ServerProcess) -> None:
     seen = len(bundled.log)
     assert ask(bundled, str(SAMPLES[0])).returncode == 0
 
-    wait_until(lambda: any("PredictStream id=" in line for line in bundled.log[seen:]))
+    wait_until(lambda: any("PredictBatches id=" in line for line in bundled.log[seen:]))
     assert all("code=OK" in line for line in bundled.log[seen:])
 
 
