@@ -2,7 +2,8 @@
 
 Server and client share the processors. A round is: the bare loop of decode and ``run`` on all of them, the client over
 many slices, the bare loop again. Its share is of the mean of the two, so that drift within the round favours no side.
-The client's own cost is taken at a server that judges nothing, too, and so is its memory over a long run.
+The client's own cost is taken at a server that judges nothing, too, with and without several images in a message, and
+so is its memory over a long run.
 """
 
 from __future__ import annotations
@@ -85,8 +86,12 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
     """All rounds."""
     model = load_bare(options.models, precision)
     flags = server_flags(options.models, precision)
-    section: dict[str, Any] = {"share": [], "noise": [], "noise_noop": []}
-    with run_server(options.models, flags) as service, run_noop_server() as noop:
+    section: dict[str, Any] = {"share": [], "noise": [], "noise_noop": [], "noise_singles": []}
+    with (
+        run_server(options.models, flags) as service,
+        run_noop_server() as noop,
+        run_noop_server("--singles") as singles,
+    ):
         for number in range(options.rounds):
             section["share"].append(
                 measure_share(
@@ -98,7 +103,7 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
                     in_flight=options.in_flight,
                 )
             )
-            for key, address in (("noise", service.address), ("noise_noop", noop)):
+            for key, address in (("noise", service.address), ("noise_noop", noop), ("noise_singles", singles)):
                 load = spawn_client(address, options.noise_kb, options.count, options.in_flight)
                 section[key].append(describe_cost(load))
             say(f"round {number + 1} of {options.rounds}")

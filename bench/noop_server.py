@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -36,6 +37,16 @@ class NoopServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[misc]
             yield stroke_pb2.PredictBatchesResponse(responses=answers)
 
 
+class SinglesServicer(NoopServicer):
+    """As a server from before batches: its clients send one image to a message."""
+
+    def PredictBatches(
+        self, requests: Iterator[stroke_pb2.PredictBatchesRequest], context: grpc.ServicerContext
+    ) -> Iterator[stroke_pb2.PredictBatchesResponse]:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "This server takes single images.")
+        return iter(())  # never: abort raises
+
+
 def answer(request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictResponse:
     """An answer that belongs to the request."""
     return stroke_pb2.PredictResponse(
@@ -55,9 +66,10 @@ def answer(request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictResponse:
 
 
 @contextmanager
-def run_noop_server() -> Iterator[str]:
-    """Runs one on a free port; yields its address, HOST:PORT."""
-    process = subprocess.Popen([sys.executable, "-m", "bench.noop_server"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def run_noop_server(*flags: str) -> Iterator[str]:
+    """Runs one on a free port, with flags of its command line; yields its address, HOST:PORT."""
+    command = [sys.executable, "-m", "bench.noop_server", *flags]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout:
         try:
@@ -70,10 +82,13 @@ def run_noop_server() -> Iterator[str]:
             process.wait()
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Serves until the process is ended; prints the address first."""
+    parser = argparse.ArgumentParser(prog="python -m bench.noop_server", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--singles", action="store_true", help="take one image to a message only, as older servers do")
+    servicer = SinglesServicer() if parser.parse_args(argv).singles else NoopServicer()
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-    stroke_pb2_grpc.add_StrokeServiceServicer_to_server(NoopServicer(), server)
+    stroke_pb2_grpc.add_StrokeServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(f"127.0.0.1:{port}", flush=True)

@@ -37,7 +37,8 @@ def render_client(section: dict[str, Any]) -> str:
         "Where that is much, images a second say little, and CPU time an image is what compares.",
         f"Images of {size} are grey PNGs of noise. CPU is that of the client's whole process, all threads, user and "
         "system; memory is its highest resident set during a run above that before it, when it was connected and had "
-        "had one answer. The server that judges nothing answers at once, in a process of its own.",
+        "had one answer. The server that judges nothing answers at once, in a process of its own. A server that takes "
+        "single images only, as those from before PredictBatches, gets one to a message.",
         render_table(
             ("images", "server", "client's CPU ms an image", "memory above the idle client, MB"),
             [
@@ -46,6 +47,7 @@ def render_client(section: dict[str, Any]) -> str:
                     (f"{settings['image_kb']:.0f} kB", "real", section["share"]),
                     (size, "real", section["noise"]),
                     (size, "judges nothing", section["noise_noop"]),
+                    (size, "judges nothing, takes single images only", section["noise_singles"]),
                 )
             ],
         ),

@@ -39,6 +39,7 @@ def make_section(endurance: dict[str, float] | None = None) -> dict[str, Any]:
         "share": [ROUND, slow],
         "noise": [{"cpu_ms": 0.6, "extra_mb": 9.0}] * 2,
         "noise_noop": [{"cpu_ms": 0.4, "extra_mb": 9.0}] * 2,
+        "noise_singles": [{"cpu_ms": 0.6, "extra_mb": 1.0}] * 2,
         "endurance": endurance,
     }
 
@@ -90,9 +91,10 @@ def test_noise_has_the_size_that_is_asked_for() -> None:
     assert all(len(image) == pytest.approx(100_000, rel=0.01) for image in make_noise(100))
 
 
-def test_run_counts_and_reads_memory() -> None:
+@pytest.mark.parametrize("flags", [(), ("--singles",)])
+def test_run_counts_and_reads_memory(flags: tuple[str, ...]) -> None:
     """Every image is predicted by a server that judges nothing, and memory is read all along."""
-    with run_noop_server() as address:
+    with run_noop_server(*flags) as address:
         load = run_predict_many(address, [b"one", b"two"], 100, in_flight=4)
 
     assert (load.count, load.failures, len(load.resident_mb)) == (100, 0, 20)
