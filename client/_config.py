@@ -17,7 +17,8 @@ DEFAULT_MAX_IMAGE_BYTES = 64 * 1024 * 1024
 image) from being read into memory and sent."""
 
 DEFAULT_IN_FLIGHT = 16
-"""Enough to keep the workers of a small box busy while answers travel; each one holds an image in memory."""
+"""Two messages of eight images: enough to keep the workers of a small box busy while answers travel. Each image is held
+in memory."""
 
 MIN_PING_SECONDS = 10.0
 """Twice what a StrokeServe allows at least between two pings (``server.app``), for clocks and networks that jitter."""

@@ -4,8 +4,8 @@
 (``client._stream_threads``, ``client._stream_tasks``) reads the images, opens the calls, reports what happens on them,
 and waits no longer than ``wake_at``.
 
-Images are shared out among lanes, one call each. A lane whose call breaks sends its unanswered images
-again on a new call, which goes to another server where there are several; the other lanes go on meanwhile.
+Images are shared out among lanes, one call each. A lane whose call breaks sends its unanswered images again on a new
+call, which goes to another server where there are several; the other lanes go on meanwhile.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _TIMEOUTS_IN_A_ROW = 2
 """The first is taken for a bad image, the second for a dead server."""
 
 _LINGER_SECONDS = 0.005
-"""How long an image waits for others to go in one message with it; reading a slice from a disk takes a tenth of it."""
+"""How long an image waits for others to go in one message with it: long enough to read half a window from a disk, and
+not noticed by who waits for an answer."""
 
 _FIRST_SHARE_SECONDS = 1.0
 _SHARE_SECONDS = 10.0
@@ -220,18 +221,18 @@ class StreamRun:
         self._timeouts = lane.breaks = 0
 
     def _handle_end(self, lane: Lane, form: MessageForm, error: StrokeClientError, now: float) -> None:
-        unanswered = list(lane.sent)
+        largest = max(lane.sent, key=lambda image: len(image.data), default=None)
         lane.take_back()
-        if not unanswered:  # an idle stream may end; the next image opens a new one
+        if largest is None:  # an idle stream may end; the next image opens a new one
             pass
+        elif isinstance(error, ImageTooLargeError) and len(largest.data) > form.most_bytes:
+            # gRPC does not say which message was above the limit; that of the largest image, which it had to itself,
+            # surely was.
+            lane.waiting.remove(largest)
+            self._fail(largest, error)
         elif form is BATCHES and (error.code == "UNIMPLEMENTED" or isinstance(error, ImageTooLargeError)):
             # A server from before batches, or one that takes messages of no more than some small images.
             self._form = SINGLES
-        elif isinstance(error, ImageTooLargeError):
-            # gRPC does not say which message was above the limit; the largest one surely is.
-            largest = max(unanswered, key=lambda image: len(image.data))
-            lane.waiting.remove(largest)
-            self._fail(largest, error)
         else:
             lane.breaks += 1
             tries = _TRIES_WITHIN_RUN if self._answered else _TRIES_AT_START

@@ -80,11 +80,11 @@ class RequestReader(Generic[Request, Response]):
             while jobs:
                 wait_for_all(jobs, HOLD_SECONDS)
                 jobs[0].wait()
-                done = list(takewhile(Job.is_done, jobs))
-                jobs = jobs[len(done) :]
+                answers = [job.take_result() for job in takewhile(Job.is_done, jobs)]
+                jobs = jobs[len(answers) :]  # no job is kept while the caller takes its time: it holds its image
                 if not jobs:
                     self._places.put(True)
-                yield [job.take_result() for job in done]
+                yield answers
         if self._error is not None:
             raise self._error
 

@@ -41,7 +41,7 @@ class Job(Generic[Result]):
         self._unfinished.release()
 
     def wait(self, timeout: float = -1) -> bool:
-        """True once the work is done; False after ``timeout`` seconds, of which -1 means for ever. One waits."""
+        """True once the work is done; False after ``timeout`` seconds, of which -1 means for ever. One thread waits."""
         if not self._unfinished.acquire(timeout=timeout):
             return False
         self._unfinished.release()

@@ -50,7 +50,15 @@ class FakeCall:
 class Driver:
     """Drives a run by hand."""
 
-    def __init__(self, *, lanes: int = 1, in_flight: int = 8, ordered: bool = True, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        *,
+        lanes: int = 1,
+        in_flight: int = 8,
+        ordered: bool = True,
+        timeout: float = 10.0,
+        max_image_bytes: int = 1000,
+    ) -> None:
         self.calls: list[FakeCall] = []
         self.settings = StreamSettings(
             timeout=timeout,
@@ -58,7 +66,7 @@ class Driver:
             ordered=ordered,
             model="",
             version="",
-            max_image_bytes=1000,
+            max_image_bytes=max_image_bytes,
             target="the-server:50051",
         )
         self.run = StreamRun(self.settings, lanes, self.open_call)

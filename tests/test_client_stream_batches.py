@@ -98,6 +98,19 @@ def test_image_too_large_by_itself_is_failed() -> None:
     assert [type(result) for result in results] == [Prediction, PredictionFailure]
 
 
+def test_image_that_had_a_message_to_itself_does_not_end_batches() -> None:
+    """It is known to be the one that was too large; small images go on travelling together."""
+    driver = Driver(max_image_bytes=1 << 22)
+    driver.admit(1)
+    driver.admit(1, image=b"x" * (BATCHES.most_bytes + 1))
+    driver.end(driver.calls[0], error=TOO_LARGE)
+    driver.answer(driver.calls[1])
+
+    assert driver.calls[1].form is BATCHES
+    results = [driver.run.take_result(), driver.run.take_result()]
+    assert [type(result) for result in results] == [Prediction, PredictionFailure]
+
+
 def test_method_that_no_server_has_ends_the_run() -> None:
     """Single images are as old as the API; a server without them is no StrokeServe."""
     driver = Driver()

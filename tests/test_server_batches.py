@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import grpc
@@ -154,6 +155,28 @@ def test_slow_first_image_is_waited_for() -> None:
 
 
 @pytest.mark.usefixtures("patience")
+def test_answered_images_are_let_go() -> None:
+    """A stream that pauses does not keep the images of its last message, which may have 16 MiB."""
+
+    class Image:
+        def judge(self) -> str:
+            return "answer"
+
+    pool, more, messages = WorkerPool(1, 0), threading.Event(), [Image()]
+    reference = weakref.ref(messages[0])
+
+    def requests() -> Iterator[Image]:
+        yield messages.pop()
+        more.wait(TIMEOUT)
+
+    answers = RequestReader(requests(), 2, lambda image: [pool.submit(image.judge)]).read_answers(TIMEOUT)
+
+    assert next(answers) == ["answer"]
+    wait_until(lambda: reference() is None)
+    more.set()
+    assert list(answers) == []
+
+
 def test_error_comes_after_the_answers_before_it() -> None:
     """What ends the stream does not take answers with it."""
     answers = read_numbers([[1, 2], [], [3]], {}).read_answers(TIMEOUT)
