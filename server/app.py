@@ -2,53 +2,71 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gc
 import logging
 import os
-import queue
 import signal
 import socket
 import stat
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 
-from proto import stroke_pb2, stroke_pb2_grpc
+from server.admission import FairPlaces, Inbox
 from server.config import ServerConfig
 from server.detector import Detector
 from server.errors import ModelFileError
-from server.health import HealthServicer
-from server.interceptors import CallInterceptor
+from server.health import Health
+from server.interceptors import CallBoundary
+from server.memory import trim_memory
 from server.plan import make_plan
 from server.processors import count_processors
 from server.registry import ModelRegistry
-from server.service import StrokeServicer
+from server.service import SERVICE_NAME, StrokeServicer
 
 logger = logging.getLogger(__name__)
 
-SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
 TRANSPORT_SLACK = 64 * 1024
+LARGEST_MESSAGE = 4
+"""A message may be so many times as large as the largest image: what is too large then gets our own reason. What is
+larger still is refused by gRPC from its first bytes on."""
+
+MESSAGE_BYTES = 64 * 1024 * 1024
+"""Bound on the messages that are held, and again on those that arrive, unless single ones may be larger than half."""
+
+CALLS = 1024
+"""Calls that are open at the same time, those included whose message has not come: each costs 20 kB."""
+
 KEEPALIVE_MS = 30_000
 CLIENT_PING_MS = 5_000
 """Least time between two pings of a client. Clients ping so that firewalls do not forget their idle connections; gRPC
 allows them one in 5 min and ends the connection of those who do it more often (GOAWAY, too_many_pings)."""
-STOP_POLL_SECONDS = 0.2
+
+HANDSHAKE_MS = 10_000
+"""How long a connection may take to become one of HTTP/2."""
+
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_QUIET_SECONDS = 0.5
-DRAIN_ACCEPT_SECONDS = 5.0
-"""A stop of gRPC cancels calls that are still on their way. So calls are accepted until none has arrived for the quiet
-time, at the latest until the accept time is over, while health already sends callers elsewhere."""
-OTHER_CALLS = 4
-"""Handler threads for GetModel and ListModels beside those that hold images."""
+DRAIN_ACCEPT_SECONDS = 2.0
+"""A stop of gRPC cancels calls that are still on their way. So calls and streams are served until no call has arrived
+for the quiet time, at the latest until the accept time is over, while health already sends callers elsewhere."""
 
+LEAVE_SECONDS = 0.4
+"""For gRPC to close what is open, after the drain."""
+
+TRIM_SECONDS = 2.0
+"""How often memory that is free is given back, if there has been work meanwhile."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 EXIT_CANNOT_SERVE = 1
 UNIX = "unix:"
-"""Begins a host that is the path of a socket."""
 
 
 class Application:
@@ -57,90 +75,133 @@ class Application:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._plan = make_plan(config, count_processors())
-        # Not an Event: its lock is not re-entrant, so a signal handler that sets it can meet the main thread inside it.
-        self._stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
         self._registry = ModelRegistry()
-        self._health = HealthServicer(SERVICE_NAME)
-        self._calls = CallInterceptor(prefix=f"/{SERVICE_NAME}/")
-        self._server = self._build_server()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stops = 0
+        self._stop_asked = asyncio.Event()
 
-    def _build_server(self) -> grpc.Server:
+    def run(self, *, handle_signals: bool = False) -> int:
+        """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0.
+
+        Args:
+            handle_signals: SIGTERM, SIGINT and SIGHUP stop the server; only in the main thread.
+        """
+        return asyncio.run(self._run(handle_signals))
+
+    def stop(self) -> None:
+        """Starts to drain; called again, stops at once. For other threads than that of ``run``."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ask_to_stop)
+
+    def _ask_to_stop(self) -> None:
+        self._stops += 1
+        self._stop_asked.set()
+
+    async def _run(self, handle_signals: bool) -> int:
+        self._loop = asyncio.get_running_loop()
+        # gRPC reports calls that ended before they were answered with a traceback each: a log that callers can grow.
+        self._loop.set_exception_handler(lambda loop, context: logger.debug("event loop: %s", context["message"]))
+        logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)
+        if handle_signals:
+            for number in SIGNALS:
+                self._loop.add_signal_handler(number, self._ask_to_stop)
+        self._build_server()
+        try:
+            address = bind(self._server, self._config.host, self._config.port)
+        except (RuntimeError, OSError):
+            return fail("cannot listen")
+        await self._server.start()
+        code = await self._load()
+        if code is not None or self._stops:
+            return code or 0
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked through: 1 ms a collection instead of 10
+        self._health.set_serving()
+        print(f"serving {self._describe_models()} on {address}\n{self._describe_choices()}", flush=True)
+        trimming = asyncio.create_task(self._trim())
+        await self._stop_asked.wait()
+        trimming.cancel()
+        return await self._drain()
+
+    def _build_server(self) -> None:
         config, plan = self._config, self._plan
-        handlers = plan.workers + config.queue + config.streams + OTHER_CALLS
-        server = grpc.server(
-            ThreadPoolExecutor(handlers, thread_name_prefix="handler"),
-            interceptors=[self._calls],
+        most_bytes = LARGEST_MESSAGE * config.max_image_bytes + TRANSPORT_SLACK
+        self._inbox = Inbox(max(MESSAGE_BYTES, 2 * most_bytes))
+        self._boundary = CallBoundary(
+            self._inbox, FairPlaces(CALLS, "TOO_MANY_CALLS", "As many calls are open as the server accepts.")
+        )
+        self._servicer = StrokeServicer(
+            Detector(self._registry, plan, queue=config.queue, limits=config.image_limits),
+            streams=config.streams,
+            stream_idle_seconds=config.stream_idle_seconds,
+            max_wait_seconds=config.max_wait_seconds,
+            most_bytes=most_bytes,
+        )
+        self._health = Health(SERVICE_NAME, self._inbox)
+        self._server = grpc.aio.server(
             options=[
                 # On by default, and then a second server on the same port silently takes half of the calls.
                 ("grpc.so_reuseport", 0),
-                # Twice the image limit: what is a little too large gets our own reason, what is much too large never
-                # gets into memory.
-                ("grpc.max_receive_message_length", 2 * config.max_image_bytes + TRANSPORT_SLACK),
-                # gRPC waits for a call's message in a handler thread. So callers who have vanished are found out by
-                # pings, and no connection may occupy more than half of the threads.
+                ("grpc.max_receive_message_length", most_bytes),
+                # gRPC would inflate a message without a bound (``server.messages``).
+                ("grpc.per_message_decompression", 0),
+                # Otherwise gRPC takes up to 8 MiB of a call that nobody has begun to read.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.max_concurrent_streams", CALLS),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.keepalive_time_ms", KEEPALIVE_MS),
                 # Two names for one time: gRPC 1.85 never acts on the first, older ones know no other.
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 3),
                 ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
-                ("grpc.max_concurrent_streams", handlers // 2),
             ],
         )
-        detector = Detector(self._registry, plan, queue=config.queue, limits=config.image_limits)
-        servicer = StrokeServicer(
-            detector,
-            streams=config.streams,
-            stream_idle_seconds=config.stream_idle_seconds,
-            max_wait_seconds=config.max_wait_seconds,
-            stopping=self._stopping,
-        )
-        stroke_pb2_grpc.add_StrokeServiceServicer_to_server(servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        return server
+        self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), self._health.handlers))
 
-    def run(self) -> int:
-        """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0."""
-        config = self._config
-        try:
-            address = bind(self._server, config.host, config.port)
-        except (RuntimeError, OSError):
-            if config.host.startswith(UNIX):
-                return fail(
-                    f"cannot listen on {config.host}: another server listens there, a file is in the way, or the "
-                    "folder may not be written to; choose another path with --host"
+    async def _load(self) -> int | None:
+        """Loads the models in a thread of their own, so that a stop is obeyed meanwhile. Returns the exit code of a
+        server that cannot serve."""
+        assert self._loop is not None
+        loaded: asyncio.Future[None] = self._loop.create_future()
+        loop = self._loop
+
+        def load() -> None:
+            config, plan = self._config, self._plan
+            try:
+                self._registry.load(
+                    config.models,
+                    config.model,
+                    precision=plan.precision,
+                    runtime=config.runtime,
+                    threads=plan.threads,
+                    busy_threads=plan.busy_threads,
+                    workers=plan.workers,
+                    cache=config.cache_folder,
                 )
-            return fail(
-                f"cannot listen on {config.host}:{config.port}: the port is taken or the address is not this "
-                "machine's; choose another with --port (0 takes a free one) or --host"
-            )
-        self._server.start()
+            except BaseException as error:
+                report(loaded.set_exception, error)
+            else:
+                report(loaded.set_result, None)
+
+        def report(settle: Callable[[Any], None], outcome: object) -> None:
+            with suppress(RuntimeError):  # the loop has ended: a stop came first
+                loop.call_soon_threadsafe(settle, outcome)
+
+        threading.Thread(target=load, name="loader", daemon=True).start()
+        stop = asyncio.create_task(self._stop_asked.wait())
+        await asyncio.wait((loaded, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if self._stops:
+            logger.info("stopped while the model was loading")
+            return 0
         try:
-            self._registry.load(
-                config.models,
-                config.model,
-                precision=self._plan.precision,
-                runtime=config.runtime,
-                threads=self._plan.threads,
-                busy_threads=self._plan.busy_threads,
-                workers=self._plan.workers,
-                cache=config.cache_folder,
-            )
+            loaded.result()
         except ModelFileError as error:
-            self._server.stop(None)
             return fail(f"{error.message} [{error.reason}]")
         except OSError as error:
-            self._server.stop(None)
             return fail(f"{error.filename}: cannot be read ({error.strerror})")
-        self._health.set_serving()
-        print(f"serving {self._describe_models()} on {address}\n{self._describe_choices()}", flush=True)
-        while self._stop_requests.empty():
-            # Not one long wait: a signal that the kernel hands to another thread does not interrupt it (seen under
-            # load), and the handler would be held back as long.
-            time.sleep(STOP_POLL_SECONDS)
-        self._stop_requests.get()
-        return self._drain()
+        return None
 
     def _describe_models(self) -> str:
         return ", ".join(f"{m.spec.name} {m.spec.version} (sha256 {m.digest[:12]}…)" for m in self._registry)
@@ -154,32 +215,48 @@ class Application:
             for m in self._registry
         )
 
-    def _drain(self) -> int:
+    async def _trim(self) -> None:
+        """Gives freed memory back whenever nothing has arrived for a while since something did. What is left of calls
+        that were cut off hangs together in cycles, and with them what gRPC has received of their messages."""
+        assert self._loop is not None
+        trimmed = 0.0
+        while True:
+            await asyncio.sleep(TRIM_SECONDS)
+            last = max(self._boundary.last_arrival, self._inbox.last_arrival)
+            if trimmed < last < time.monotonic() - TRIM_SECONDS:
+                trimmed = time.monotonic()
+                gc.collect()
+                await self._loop.run_in_executor(None, trim_memory)
+
+    async def _drain(self) -> int:
         """Refuses what is new, finishes what is in flight, and closes."""
-        logger.info("stopping: finishing the calls in flight, for at most %g s", self._config.drain_seconds)
-        self._stopping.set()
-        self._health.end_watches()
+        config, calls = self._config, self._boundary
+        logger.info("stopping: finishing the calls in flight, for at most %g s", config.drain_seconds)
+        self._health.end()
         started = time.monotonic()
-        while (
-            self._stop_requests.empty()
-            and (now := time.monotonic()) - max(self._calls.last_arrival, started) < DRAIN_QUIET_SECONDS
-            and now - started < DRAIN_ACCEPT_SECONDS
-        ):
-            time.sleep(DRAIN_POLL_SECONDS)
-        stopped = self._server.stop(self._config.drain_seconds)
-        while not stopped.wait(DRAIN_POLL_SECONDS):
-            if not self._stop_requests.empty():
-                logger.warning("stopping at once: calls in flight are cut off")
-                self._server.stop(None)
+        accept_seconds = min(DRAIN_ACCEPT_SECONDS, config.drain_seconds)
+        await self._poll(
+            lambda now: now - max(calls.last_arrival, started) > DRAIN_QUIET_SECONDS or now - started > accept_seconds
+        )
+        self._servicer.end_streams()
+        closed = asyncio.create_task(self._server.stop(config.drain_seconds))
+        await self._poll(lambda now: not calls.in_flight or now - started > config.drain_seconds)
+        if calls.in_flight:
+            logger.warning("stopping at once: %d calls in flight are cut off", calls.in_flight)
+        else:
+            await asyncio.wait((closed,), timeout=LEAVE_SECONDS)  # until the last answers are out
+        if not closed.done():
+            await asyncio.wait((asyncio.create_task(self._server.stop(None)),), timeout=LEAVE_SECONDS)
         logger.info("stopped")
         return 0
 
-    def stop(self, signal_number: int = 0, frame: FrameType | None = None) -> None:
-        """Starts to drain; called again, stops at once. Usable as a signal handler."""
-        self._stop_requests.put(None)
+    async def _poll(self, is_over: Callable[[float], bool]) -> None:
+        """Returns once ``is_over`` says so of the time, or a second stop was asked for."""
+        while self._stops < 2 and not is_over(time.monotonic()):
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
-def bind(server: grpc.Server, host: str, port: int) -> str:
+def bind(server: Any, host: str, port: int) -> str:
     """Listens, and returns the address as callers name it. A Unix socket has no port; who may write to it may call.
 
     Raises:
@@ -229,11 +306,9 @@ def fail(message: str) -> int:
 
 
 def serve(config: ServerConfig) -> int:
-    """Runs a server in this process until SIGTERM or SIGINT. Returns its exit code."""
+    """Runs a server in this process until SIGTERM, SIGINT or SIGHUP. Returns its exit code."""
     try:
         application = Application(config)
     except ModelFileError as error:
         return fail(f"{error.message} [{error.reason}]")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, application.stop)
-    return application.run()
+    return application.run(handle_signals=True)

@@ -6,10 +6,11 @@ holds a decoded image in memory; the others wait, up to a bound, and no longer t
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ class Detector:
     def detect(
         self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
     ) -> Detection:
-        """Judges one encoded image.
+        """Judges one encoded image, and waits for that.
 
         Args:
             image: the bytes of a PNG or JPEG file.
@@ -98,14 +99,27 @@ class Detector:
             UnavailableError: see ``server.errors``.
         """
         model, digest = self._admit(image, model_name, model_version, image_sha256)
-        return self._workers.run(lambda: self._judge(image, digest, model, budget), budget.remaining)
+        done = threading.Event()
+        job = self.submit(lambda: self._judge(image, digest, model, budget), lambda job: done.set())
+        if not done.wait(budget.remaining):
+            if self.withdraw(job):
+                raise waited_too_long()
+            done.wait()  # what has been started is finished
+        return job.take_result()
 
-    def submit(self, work: Callable[[], Result]) -> Job[Result]:
-        """Lets a worker do ``work``, in which ``detect_here`` may be called, and does not wait for it.
+    def submit(
+        self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None], *, source: Hashable = None
+    ) -> Job[Result]:
+        """Lets a worker do ``work``, in which ``detect_here`` may be called: see ``WorkerPool.submit``."""
+        return self._workers.submit(work, on_done, source=source)
 
-        Whoever submits bounds how much waits.
-        """
-        return self._workers.submit(work)
+    def withdraw(self, job: Job[Any]) -> bool:
+        """Takes a single piece of work back: see ``WorkerPool.withdraw``."""
+        return self._workers.withdraw(job)
+
+    def check_room(self) -> None:
+        """Raises OverloadedError, reason QUEUE_FULL, if another single image would be refused now."""
+        self._workers.check_room()
 
     def detect_here(
         self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
@@ -133,6 +147,7 @@ class Detector:
         decoded = time.monotonic()
         probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
         answered = time.monotonic()
+        self._workers.note_duration(answered - dequeued)
         index = decide(probabilities, model.spec)
         scores = tuple(probabilities.tolist())
         return Detection(

@@ -24,12 +24,14 @@ class StrokeError(Exception):
     Attributes:
         reason: machine-readable, UPPER_SNAKE, at most 63 characters; part of the API, so it never changes meaning.
         message: a sentence that says what happened and what to do.
+        retry_after: seconds after which the same call may succeed though nobody changes anything; None: it will not.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.retry_after = retry_after
 
 
 class ImageError(StrokeError):

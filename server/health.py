@@ -1,84 +1,103 @@
-"""``grpc.health.v1`` with threads of its own, NOT_SERVING until told otherwise, and watches that can be ended."""
+"""``grpc.health.v1``: NOT_SERVING until told otherwise, and watches that hold nothing but their own place.
+
+The library's servicer is not used: it holds a lock while it sends, keeps every name that was ever watched, and shares
+its threads between the servers of a process.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
-SendStatus = Callable[[Any], None]
-"""Sends one status on a watch, or ends it with None."""
+from server.admission import FairPlaces, Inbox
+from server.errors import StrokeError
+from server.interceptors import REASON_KEY, STATUS_CODES
+from server.messages import inflate, malformed_request, parse
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
+STATUS = health_pb2.HealthCheckResponse
+MESSAGE_SECONDS = 5.0
+"""A check whose message has not come by then is ended."""
+
+MOST_BYTES = 1024
+"""Of a message: the name of a service."""
+
+PLACES = 512
+"""Checks and watches that are open at the same time."""
 
 
-class HealthServicer(health.HealthServicer):  # type: ignore[misc]  # grpcio has no types
-    """Health of the server ("") and of one service. It answers while every other handler is busy."""
+class Health:
+    """Health of the server ("") and of one service. Neither checks nor watches wait for anything but their message."""
 
-    def __init__(self, service: str) -> None:
-        pool = ThreadPoolExecutor(2, thread_name_prefix="health")
-        super().__init__(experimental_thread_pool=pool)
-        type(self).Check.experimental_thread_pool = pool  # type: ignore[attr-defined]  # grpc reads it from there
-        self._names = (health.OVERALL_HEALTH, service)
-        self._watches: set[Watch] = set()
-        self._watches_ended = False
-        self._watches_lock = threading.Lock()
-        for name in self._names:  # the overall health starts as SERVING otherwise
-            self.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    def __init__(self, service: str, inbox: Inbox) -> None:
+        self._names = ("", service)
+        self._inbox = inbox
+        self._places = FairPlaces(PLACES, "TOO_MANY_CHECKS", "As many health checks are open as the server accepts.")
+        self._status = STATUS.NOT_SERVING
+        self._is_final = False
+        self._changed = asyncio.Event()
+
+    @property
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What gRPC needs to know."""
+        return grpc.method_handlers_generic_handler(
+            HEALTH_SERVICE,
+            {
+                "Check": grpc.stream_unary_rpc_method_handler(self._check),
+                "Watch": grpc.stream_stream_rpc_method_handler(self._watch),
+            },
+        )
 
     def set_serving(self) -> None:
-        """From now on the answer is SERVING."""
-        for name in self._names:
-            self.set(name, health_pb2.HealthCheckResponse.SERVING)
+        """From now on the answer is SERVING; those who watch are told."""
+        self._change(STATUS.SERVING)
 
-    def end_watches(self) -> None:
+    def end(self) -> None:
         """Says NOT_SERVING for good, and ends every watch: one that is open would hold up the server's stop."""
-        self.enter_graceful_shutdown()
-        with self._watches_lock:
-            self._watches_ended = True
-            watches = list(self._watches)
-        for watch in watches:
-            watch.send(None)
+        self._is_final = True
+        self._change(STATUS.NOT_SERVING)
 
-    def Check(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
-        """A method of this class, so that it can carry its own thread pool."""
-        return super().Check(request, context)
+    def _change(self, status: int) -> None:
+        self._status = status
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    def Watch(  # noqa: N802
-        self,
-        request: health_pb2.HealthCheckRequest,
-        context: grpc.ServicerContext,
-        send_response_callback: SendStatus | None = None,
-    ) -> None:
-        """As in the library, but remembered until it ends."""
-        assert send_response_callback is not None, "this grpcio does not know experimental_non_blocking"
-        watch = Watch(send_response_callback)
-        with self._watches_lock:
-            self._watches.add(watch)
-            ended = self._watches_ended
-        if not context.add_callback(lambda: self._watches.discard(watch)):  # the caller has gone already
-            self._watches.discard(watch)
-        super().Watch(request, context, watch.send)
-        if ended:
-            watch.send(None)
+    async def _check(self, messages: object, context: Any) -> bytes:
+        try:
+            with self._places.take(context.peer()):
+                name = await self._read_name(context)
+        except StrokeError as error:
+            await abort(context, error)
+        if name not in self._names:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        answer: bytes = STATUS(status=self._status).SerializeToString()
+        return answer
+
+    async def _watch(self, messages: object, context: Any) -> None:
+        try:
+            with self._places.take(context.peer()):
+                is_known = await self._read_name(context) in self._names
+                while True:
+                    changed = self._changed
+                    status = self._status if is_known else STATUS.SERVICE_UNKNOWN
+                    await context.write(STATUS(status=status).SerializeToString())
+                    if self._is_final:
+                        return
+                    await changed.wait()
+        except StrokeError as error:
+            await abort(context, error)
+
+    async def _read_name(self, context: Any) -> str:
+        async with self._inbox.take(context, MESSAGE_SECONDS) as message:
+            if len(message.data) > MOST_BYTES:
+                raise malformed_request()
+            request = parse(health_pb2.HealthCheckRequest, inflate(message.data, MOST_BYTES))
+            return str(request.service)
 
 
-class Watch:
-    """One open watch, which can be ended once by whoever is first: the caller, the library, or the server."""
-
-    def __init__(self, send: SendStatus) -> None:
-        self._send = send
-        self._ended = False
-        self._lock = threading.Lock()
-
-    def send(self, response: Any) -> None:
-        """Sends a status, or ends the watch with None; does nothing after its end."""
-        with self._lock:
-            if self._ended:
-                return
-            self._ended = response is None
-        self._send(response)
+async def abort(context: Any, error: StrokeError) -> None:
+    """Ends a check or watch; nothing of it is logged, since anybody may ask, however often."""
+    await context.abort(STATUS_CODES[type(error)], error.message, ((REASON_KEY, error.reason),))

@@ -1,4 +1,5 @@
-"""Where errors become gRPC status codes and requests become log lines. The only caller of ``context.abort``.
+"""Where calls begin and end: errors become gRPC status codes, requests become log lines. The only caller of
+``context.abort``.
 
     ImageError, RequestError  INVALID_ARGUMENT
     IntegrityError            DATA_LOSS
@@ -8,21 +9,27 @@
     UnavailableError          UNAVAILABLE
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
-The reason goes into the trailing metadata ``stroke-reason``. Neither the text of an unexpected exception nor an image
-reaches a caller; the log gets tracebacks, but never an image.
+The reason goes into the trailing metadata ``stroke-reason``. Where the same call may succeed later, it stands beside it
+when: ``grpc-retry-pushback-ms``, which gRPC's own clients obey (gRFC A6). Neither the text of an unexpected exception
+nor an image reaches a caller; the log gets tracebacks, but never an image.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
+from server.admission import FairPlaces, Held, Inbox
 from server.errors import (
     BudgetExceededError,
     ImageError,
@@ -37,6 +44,11 @@ from server.errors import (
 logger = logging.getLogger(__name__)
 
 REASON_KEY = "stroke-reason"
+RETRY_KEY = "grpc-retry-pushback-ms"
+PLAIN_ID = re.compile(r"[^\s=\"\\]+")
+MESSAGE_SECONDS = 30.0
+"""A call whose message has not come by then is ended."""
+
 STATUS_CODES: dict[type[StrokeError], grpc.StatusCode] = {
     ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -55,84 +67,108 @@ class Status:
     code: grpc.StatusCode
     reason: str
     message: str
+    retry_after_ms: int = 0
+    """0: the same call will not succeed later either."""
 
 
 def to_status(error: Exception, request_id: str) -> Status:
     """Translates an error for the caller; logs the traceback of an unexpected one under ``request_id``."""
     code = STATUS_CODES.get(type(error)) if isinstance(error, StrokeError) else None
     if code is not None and isinstance(error, StrokeError):
-        return Status(code, error.reason, error.message)
+        return Status(code, error.reason, error.message, round(1000 * (error.retry_after or 0)))
     logger.error("internal error id=%s", request_id, exc_info=error)
     return Status(grpc.StatusCode.INTERNAL, "INTERNAL", f"Internal error of the server (id {request_id}).")
 
 
-class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Wraps every method below ``prefix``: errors to codes, and a log line a call.
+class Call:
+    """One call, from its arrival to its end.
 
     Attributes:
-        last_arrival: when the last call reached its handler, in seconds of ``time.monotonic``.
+        context: of gRPC.
+        peer: its connection.
+        started: its arrival, in seconds of ``time.monotonic``.
+        request_id: printable; what the caller calls it, otherwise one that was made here.
+        is_wanted: False once the caller has gone: then no work is started for it.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, context: Any, inbox: Inbox) -> None:
+        self.context = context
+        self.peer: str = context.peer()
+        self.started = time.monotonic()
+        self.request_id = ""
+        self.is_wanted = True
+        self._inbox = inbox
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the caller's deadline; infinite without one. It follows the wall clock: to be asked once, early."""
+        remaining = self.context.time_remaining()
+        return float("inf") if remaining is None else float(remaining)
+
+    def take_message(self) -> AbstractAsyncContextManager[Held]:
+        """The only message of a call, held until the end of the block. Raises as ``Inbox.take``."""
+        return self._inbox.take(self.context, MESSAGE_SECONDS)
+
+    async def receive(self) -> Held | None:
+        """The next message of a stream, to be released; None at its end. Raises as ``Inbox.take``."""
+        return await self._inbox.receive(self.context, None)
+
+    def name_itself(self, request_id: str) -> str:
+        """Takes the caller's id, or makes one, and returns it: answer and log have the same."""
+        self.request_id = printable_id(request_id) or new_id()
+        return self.request_id
+
+
+Behaviour: TypeAlias = Callable[[Call], Awaitable[bytes | Status | None]]
+"""Serves a call: returns the encoded answer or what went wrong, or sends answers itself and returns None."""
+
+
+class CallBoundary:
+    """Wraps every method: a place for the call, errors to codes, and a log line.
+
+    Attributes:
+        last_arrival: when the last call arrived, in seconds of ``time.monotonic``.
+        in_flight: calls that have not ended.
+    """
+
+    def __init__(self, inbox: Inbox, places: FairPlaces) -> None:
+        self._inbox = inbox
+        self._places = places
         self.last_arrival = 0.0
+        self.in_flight = 0
 
-    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
-        """See ``grpc.ServerInterceptor``. Runs on gRPC's one polling thread, so it only wraps."""
-        handler = continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith(self._prefix):
-            return handler
-        name = method.rpartition("/")[2]
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._wrap_unary(handler.unary_unary, name),
-                read_leniently(handler.request_deserializer),
-                handler.response_serializer,
-            )
-        return grpc.stream_stream_rpc_method_handler(
-            self._wrap_stream(handler.stream_stream, name),
-            read_leniently(handler.request_deserializer),
-            handler.response_serializer,
-        )
+    def wrap(self, name: str, behaviour: Behaviour) -> Callable[[Any, Any], Awaitable[bytes | None]]:
+        """The handler that gRPC calls for a method of the given name."""
 
-    def _wrap_unary(self, behaviour: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Any]:
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            self.last_arrival = time.monotonic()
-            with Call(name, getattr(request, "id", ""), context):
-                check_request(request)
-                return behaviour(request, context)
+        async def handle(messages: object, context: Any) -> bytes | None:
+            call = Call(context, self._inbox)
+            self.last_arrival = call.started
+            self.in_flight += 1
+            status = None
+            try:
+                with self._places.take(call.peer):
+                    outcome = await behaviour(call)
+                if not isinstance(outcome, Status):
+                    return outcome
+                status = outcome
+            except asyncio.CancelledError:  # the caller has gone, its deadline has passed, or the server stops at once
+                call.is_wanted = False
+                raise
+            except Exception as error:
+                status = to_status(error, call.request_id or call.name_itself(""))
+            finally:
+                self.in_flight -= 1
+                log_outcome(
+                    name, call.request_id or call.name_itself(""), status, call.started, is_wanted=call.is_wanted
+                )
+                call.is_wanted = False
+            metadata = [(REASON_KEY, status.reason)]
+            if status.retry_after_ms:
+                metadata.append((RETRY_KEY, str(status.retry_after_ms)))
+            await context.abort(status.code, status.message, tuple(metadata))
+            raise AssertionError("abort raises")
 
-        return call
-
-    def _wrap_stream(self, behaviour: Callable[[Any, Any], Any], name: str) -> Callable[[Any, Any], Iterator[Any]]:
-        def call(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            self.last_arrival = time.monotonic()
-            with Call(name, "", context):
-                yield from behaviour(requests, context)
-
-        return call
-
-
-class Call:
-    """One call from its handler's start to its end, as a context manager."""
-
-    def __init__(self, name: str, request_id: str, context: grpc.ServicerContext) -> None:
-        self._name = name
-        self._request_id = request_id
-        self._context = context
-        self._started = time.monotonic()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        request_id = printable_id(self._request_id) or uuid.uuid4().hex
-        status = to_status(error, request_id) if isinstance(error, Exception) else None
-        log_outcome(self._name, request_id, status, self._started, is_wanted=self._context.is_active())
-        if status is not None:
-            self._context.set_trailing_metadata(((REASON_KEY, status.reason),))
-            self._context.abort(status.code, status.message)
+        return handle
 
 
 def log_outcome(name: str, request_id: str, status: Status | None, started: float, *, is_wanted: bool) -> None:
@@ -147,31 +183,16 @@ def log_outcome(name: str, request_id: str, status: Status | None, started: floa
     """
     code = status.code.name if status else "OK" if is_wanted else "CANCELLED"
     reason = f" reason={status.reason}" if status else ""
-    logger.info("%s id=%s code=%s%s ms=%.1f", name, request_id, code, reason, 1000 * (time.monotonic() - started))
+    # What could be taken for another field of the line stands in quotes.
+    shown = request_id if PLAIN_ID.fullmatch(request_id) else json.dumps(request_id)
+    logger.info("%s id=%s code=%s%s ms=%.1f", name, shown, code, reason, 1000 * (time.monotonic() - started))
 
 
-MALFORMED = object()
-"""Stands for a message that is not one of this API."""
-
-
-def read_leniently(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Wraps a deserialiser so that garbage reaches our own error table instead of gRPC's INTERNAL."""
-
-    def read(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except Exception:
-            return MALFORMED
-
-    return read
-
-
-def check_request(request: Any) -> None:
-    """Refuses what ``read_leniently`` could not read."""
-    if request is MALFORMED:
-        raise RequestError("REQUEST_MALFORMED", "The message is not one of stroke.v1: check the caller's stubs.")
+def new_id() -> str:
+    """An id for a request that came without one."""
+    return uuid.uuid4().hex
 
 
 def printable_id(request_id: str) -> str:
-    """The id when it can stand in a log line, otherwise nothing."""
+    """The id when it can be answered and logged, otherwise nothing."""
     return request_id if len(request_id) <= 128 and request_id.isascii() and request_id.isprintable() else ""

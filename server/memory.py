@@ -32,3 +32,43 @@ def return_freed_memory(threads: int) -> None:
         (M_ARENA_MAX, max(2, threads)),
     ):
         set_option(option, value)
+
+
+class MallocInfo(ctypes.Structure):
+    """``struct mallinfo2`` of glibc 2.33 and newer."""
+
+    _fields_ = [  # ctypes wants a list
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def find_function(name: str) -> ctypes._CFuncPtr | None:  # type: ignore[name-defined]
+    """A function of the C library, or None where it has none of that name."""
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # another C library, another system
+        return None
+
+
+MALLINFO = find_function("mallinfo2")
+if MALLINFO is not None:
+    MALLINFO.restype = MallocInfo
+TRIM = find_function("malloc_trim")
+
+
+def count_small_blocks() -> int | None:
+    """Bytes in use in blocks below ``LARGE_BYTES``, such as what gRPC has received of messages that are not complete.
+
+    Pixels, whole messages and tensors are in larger ones. None where the C library does not tell.
+    """
+    return None if MALLINFO is None else int(MALLINFO().uordblks)
+
+
+def trim_memory() -> None:
+    """Gives the kernel back what is free, also between blocks in use. Takes milliseconds, without Python's lock."""
+    if TRIM is not None:
+        TRIM(0)

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 import grpc
 
-from proto import stroke_pb2, stroke_pb2_grpc
+from proto import stroke_pb2
 from server.detector import Budget, Detection, Detector
-from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
-from server.interceptors import check_request, log_outcome, printable_id, to_status
+from server.errors import RequestError, UnavailableError
+from server.interceptors import Behaviour, Call, CallBoundary, Status, log_outcome, new_id, printable_id, to_status
+from server.messages import inflate, parse, split_batch
 from server.plan import Plan
 from server.runtime import OnnxModel
-from server.scheduling import give_way, go_first
-from server.stream import RequestReader, StallWatch
-from server.workers import Job
+from server.stream import Answer, Stream, StreamPlaces
+from server.workers import Job, waited_too_long
 
-DRAIN_POLL_SECONDS = 0.1
-"""How often an idle stream looks whether the server is stopping."""
+SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
+RETRY_SECONDS = 1.0
+"""Hint to those who meet a server that starts or stops."""
 
-MOST_IMAGES = 32
-"""In one message of PredictBatches, as ``proto/stroke.proto`` says."""
-
-Request = TypeVar("Request")
-Response = TypeVar("Response")
+Result = TypeVar("Result")
 
 
-class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[misc]  # generated code has no types
+class StrokeServicer:
     """See ``proto/stroke.proto``."""
 
     def __init__(
@@ -41,142 +38,191 @@ class StrokeServicer(stroke_pb2_grpc.StrokeServiceServicer):  # type: ignore[mis
         streams: int,
         stream_idle_seconds: float,
         max_wait_seconds: float,
-        stopping: threading.Event,
+        most_bytes: int,
     ) -> None:
         """Args:
         detector: the core.
         streams: open streams at the same time.
         stream_idle_seconds: a stream on which nothing arrives for so long is ended.
         max_wait_seconds: longest wait of one image.
-        stopping: once set, streams finish what they have taken and end with UNAVAILABLE.
+        most_bytes: of a message.
         """
         self._detector = detector
         self._stream_idle_seconds = stream_idle_seconds
         self._max_wait_seconds = max_wait_seconds
-        self._stopping = stopping
-        # So many that no worker waits for the network between two images of one stream, even where the threads that
-        # read and answer get a processor late because the workers keep all of them busy.
+        self._most_bytes = most_bytes
+        # So many that no worker waits for the network between two images of one stream.
         self._stream_window = 3 * detector.plan.workers
-        self._stream_places = threading.BoundedSemaphore(streams)
+        self._streams = StreamPlaces(streams)
 
-    def Predict(self, request: stroke_pb2.PredictRequest, context: grpc.ServicerContext) -> stroke_pb2.PredictResponse:
-        remaining = context.time_remaining()
-        seconds = self._max_wait_seconds if remaining is None else min(remaining, self._max_wait_seconds)
-        return self._predict(self._detector.detect, request, Budget(seconds, context.is_active))
+    def make_handlers(self, boundary: CallBoundary) -> grpc.GenericRpcHandler:
+        """What gRPC needs to know. All methods take streams of messages: so a message is taken in only when its call
+        has a place, and a call whose message does not come costs no thread."""
+        unary: dict[str, Behaviour] = {
+            "Predict": self._predict_one,
+            "GetModel": self._get_model,
+            "ListModels": self._list_models,
+        }
+        streams: dict[str, Behaviour] = {
+            "PredictStream": self._predict_stream,
+            "PredictBatches": self._predict_batches,
+        }
+        handlers = {
+            name: grpc.stream_unary_rpc_method_handler(boundary.wrap(name, behaviour))
+            for name, behaviour in unary.items()
+        } | {
+            name: grpc.stream_stream_rpc_method_handler(boundary.wrap(name, behaviour))
+            for name, behaviour in streams.items()
+        }
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
-    def PredictStream(
-        self, requests: Iterator[stroke_pb2.PredictRequest], context: grpc.ServicerContext
-    ) -> Iterator[stroke_pb2.PredictStreamResponse]:
-        return self._serve_stream(requests, context, lambda request: [request], lambda answers: answers[0])
+    def end_streams(self) -> None:
+        """Ends all streams as those of a server that stops."""
+        self._streams.end_all(stopping_server())
 
-    def PredictBatches(
-        self, requests: Iterator[stroke_pb2.PredictBatchesRequest], context: grpc.ServicerContext
-    ) -> Iterator[stroke_pb2.PredictBatchesResponse]:
-        return self._serve_stream(
-            requests, context, list_requests, lambda answers: stroke_pb2.PredictBatchesResponse(responses=answers)
-        )
+    async def _predict_one(self, call: Call) -> bytes | Status:
+        self._detector.check_room()  # before a byte of it is taken in
+        seconds = min(call.seconds_left, self._max_wait_seconds)
+        async with call.take_message() as message:
+            budget = Budget(seconds, lambda: call.is_wanted, call.started)
+            judged, job = start(self._detector, partial(self._judge_one, message.data, budget, call))
+            message.data = b""  # the work holds it now
+            try:
+                async with asyncio.timeout(budget.remaining):
+                    return await asyncio.shield(judged)
+            except TimeoutError:
+                if self._detector.withdraw(job):
+                    raise waited_too_long() from None
+                return await judged  # what has been started is finished
+            except asyncio.CancelledError:
+                self._detector.withdraw(job)
+                raise
 
-    def _serve_stream(
-        self,
-        messages: Iterator[Request],
-        context: grpc.ServicerContext,
-        unpack: Callable[[Request], Sequence[stroke_pb2.PredictRequest]],
-        pack: Callable[[Sequence[stroke_pb2.PredictStreamResponse]], Response],
-    ) -> Iterator[Response]:
-        """Answers a stream.
-
-        Args:
-            messages: as gRPC gives them.
-            context: of the call.
-            unpack: the images of one message, at least one.
-            pack: a message of answers, of which there is at least one.
-        """
-        if not self._stream_places.acquire(blocking=False):
-            raise OverloadedError("TOO_MANY_STREAMS", "As many streams are open as the server accepts.")
-        give_way()
-
-        def submit(message: Request) -> list[Job[stroke_pb2.PredictStreamResponse]]:
-            check_request(message)
-            if self._stopping.is_set():
-                raise stopping_server()
-            budget = Budget(self._max_wait_seconds, context.is_active)
-            return [self._detector.submit(partial(self._answer, request, budget)) for request in unpack(message)]
-
-        reader = RequestReader(messages, self._stream_window, submit)
-        watch = StallWatch(self._stream_idle_seconds, context.cancel)
+    def _judge_one(self, message: bytes, budget: Budget, call: Call) -> bytes | Status:
+        # Errors end here: one that travelled on would take this frame along, and with it the image.
         try:
-            last_answer = time.monotonic()
-            for answers in reader.read_answers(DRAIN_POLL_SECONDS):
-                if answers:
-                    with watch.sending():
-                        yield pack(answers)
-                    last_answer = time.monotonic()
-                elif self._stopping.is_set():
-                    raise stopping_server()
-                elif time.monotonic() - last_answer >= self._stream_idle_seconds:
-                    raise BudgetExceededError(
-                        "STREAM_IDLE", f"Nothing arrived on the stream for {self._stream_idle_seconds:g} s."
-                    )
-        finally:
-            watch.close()
-            reader.close()
-            self._stream_places.release()
-            go_first()  # the thread serves single calls again
-
-    def GetModel(self, request: stroke_pb2.GetModelRequest, context: grpc.ServicerContext) -> stroke_pb2.Model:
-        registry = self._detector.registry
-        model = registry.get(request.model_name, request.model_version)
-        answer = to_model(model, registry.default, self._detector.plan)
-        answer.model_card = model.spec.model_card
+            request = parse(stroke_pb2.PredictRequest, inflate(message, self._most_bytes))
+            answer: bytes = self._predict(request, budget, call.name_itself(request.id)).SerializeToString()
+        except Exception as error:
+            return to_status(error, call.request_id or call.name_itself(""))
         return answer
 
-    def ListModels(
-        self, request: stroke_pb2.ListModelsRequest, context: grpc.ServicerContext
-    ) -> stroke_pb2.ListModelsResponse:
-        registry, plan = self._detector.registry, self._detector.plan
-        return stroke_pb2.ListModelsResponse(models=[to_model(model, registry.default, plan) for model in registry])
+    async def _predict_stream(self, call: Call) -> None:
+        await self._serve_stream(
+            call,
+            lambda data: [parse(stroke_pb2.PredictRequest, inflate(data, self._most_bytes))],
+            lambda answers: answers[0].SerializeToString(),
+        )
+
+    async def _predict_batches(self, call: Call) -> None:
+        await self._serve_stream(
+            call,
+            lambda data: [
+                parse(stroke_pb2.PredictRequest, image) for image in split_batch(inflate(data, self._most_bytes))
+            ],
+            lambda answers: stroke_pb2.PredictBatchesResponse(responses=answers).SerializeToString(),
+        )
+
+    async def _serve_stream(
+        self,
+        call: Call,
+        split: Callable[[bytes], Sequence[stroke_pb2.PredictRequest]],
+        pack: Callable[[Sequence[Answer]], bytes],
+    ) -> None:
+        def judge(request: stroke_pb2.PredictRequest) -> asyncio.Future[Answer]:
+            work = partial(self._judge_of_stream, request, call, time.monotonic())
+            return start(self._detector, work, source=call)[0]
+
+        stream = Stream(
+            call,
+            window=self._stream_window,
+            idle_seconds=self._stream_idle_seconds,
+            split=split,
+            judge=judge,
+            pack=pack,
+        )
+        await self._streams.run(stream)
+
+    def _judge_of_stream(self, request: stroke_pb2.PredictRequest, call: Call, arrived: float) -> Answer:
+        """One answer of a stream, with a line in the log: an image that cannot be judged becomes an answer too."""
+        # No time limit of its own: a stream that is slow is slowed down, its images are not refused for that.
+        budget = Budget(float("inf"), lambda: call.is_wanted, arrived)
+        request_id = printable_id(request.id) or new_id()
+        try:
+            response = self._predict(request, budget, request_id)
+        except Exception as error:
+            status = to_status(error, request_id)
+            log_outcome("stream image", request_id, status, arrived, is_wanted=call.is_wanted)
+            return Answer(
+                error=stroke_pb2.PredictError(
+                    id=request_id, code=status.code.value[0], reason=status.reason, message=status.message
+                )
+            )
+        log_outcome("stream image", request_id, None, arrived, is_wanted=call.is_wanted)
+        return Answer(response=response)
 
     def _predict(
-        self, detect: Callable[..., Detection], request: stroke_pb2.PredictRequest, budget: Budget
+        self, request: stroke_pb2.PredictRequest, budget: Budget, request_id: str
     ) -> stroke_pb2.PredictResponse:
         if request.id and not printable_id(request.id):
             raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
-        detection = detect(
+        detection = self._detector.detect_here(
             request.image,
             budget,
             model_name=request.model_name,
             model_version=request.model_version,
             image_sha256=request.image_sha256,
         )
-        return to_response(detection, request.id or uuid.uuid4().hex)
+        return to_response(detection, request_id)
 
-    def _answer(self, request: stroke_pb2.PredictRequest, budget: Budget) -> stroke_pb2.PredictStreamResponse:
-        """One answer of a stream, with a line in the log: an image that cannot be judged becomes an answer too."""
+    async def _get_model(self, call: Call) -> bytes:
+        async with call.take_message() as message:
+            request = parse(stroke_pb2.GetModelRequest, inflate(message.data, self._most_bytes))
+        registry = self._detector.registry
+        model = registry.get(request.model_name, request.model_version)
+        answer = to_model(model, registry.default, self._detector.plan)
+        answer.model_card = model.spec.model_card
+        encoded: bytes = answer.SerializeToString()
+        return encoded
+
+    async def _list_models(self, call: Call) -> bytes:
+        async with call.take_message() as message:
+            parse(stroke_pb2.ListModelsRequest, inflate(message.data, self._most_bytes))
+        registry, plan = self._detector.registry, self._detector.plan
+        models = [to_model(model, registry.default, plan) for model in registry]
+        encoded: bytes = stroke_pb2.ListModelsResponse(models=models).SerializeToString()
+        return encoded
+
+
+def start(
+    detector: Detector, work: Callable[[], Result], *, source: Call | None = None
+) -> tuple[asyncio.Future[Result], Job[Result]]:
+    """Lets a worker do ``work``. Returns what it will have come to, and the job. Raises as ``Detector.submit``."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(job: Job[Result]) -> None:
         try:
-            response = self._predict(self._detector.detect_here, request, budget)
-        except Exception as error:
-            request_id = printable_id(request.id) or uuid.uuid4().hex
-            status = to_status(error, request_id)
-            log_outcome("stream image", request_id, status, budget.started, is_wanted=budget.is_wanted())
-            return stroke_pb2.PredictStreamResponse(
-                error=stroke_pb2.PredictError(
-                    id=request_id, code=status.code.value[0], reason=status.reason, message=status.message
-                )
-            )
-        log_outcome("stream image", response.id, None, budget.started, is_wanted=budget.is_wanted())
-        return stroke_pb2.PredictStreamResponse(response=response)
+            result = job.take_result()
+        except BaseException as error:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # asyncio need not report it, if nobody waits any more
+        else:
+            if not future.done():
+                future.set_result(result)
 
+    def call_back(job: Job[Result]) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it all who waited
+            loop.call_soon_threadsafe(settle, job)
 
-def list_requests(batch: stroke_pb2.PredictBatchesRequest) -> Sequence[stroke_pb2.PredictRequest]:
-    """The images of a message, unless their number is none that the API allows."""
-    if not 1 <= len(batch.requests) <= MOST_IMAGES:
-        raise RequestError("BATCH_SIZE_INVALID", f"A message must hold 1 to {MOST_IMAGES} images.")
-    requests: Sequence[stroke_pb2.PredictRequest] = batch.requests
-    return requests
+    return future, detector.submit(work, call_back, source=source)
 
 
 def stopping_server() -> UnavailableError:
-    return UnavailableError("SERVER_STOPPING", "The server is stopping: send the rest again elsewhere.")
+    return UnavailableError(
+        "SERVER_STOPPING", "The server is stopping: send the rest again elsewhere.", retry_after=RETRY_SECONDS
+    )
 
 
 def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResponse:

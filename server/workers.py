@@ -1,16 +1,18 @@
-"""Who does the work: at most so many at a time, the others wait in a line that is bounded.
+"""Who does the work: at most so many at a time, the others wait in lines that are bounded.
 
-A caller for whom there is room does the work itself: no other thread has to wake up for a request that comes alone.
-Once there is a line, threads of the pool work it off, each taking the next piece as soon as it is through with one: no
-processor waits for a thread to wake up (measured at 8 callers: idle for 2 to 5 % of the time instead of 8 to 14 %).
-The images of a stream are handed to those threads from the start: its own must go on reading.
+Nobody who hands work over waits here: the outcome is called back. A thread takes the next piece as soon as it is
+through with one, so no processor waits for a thread to wake up.
+
+There is one line of single callers, which is bounded here, and one for each source of many images (a stream), which
+bounds what it hands over itself. Single callers and sources take turns, and so do the sources among themselves: a long
+line of one kind or of one caller does not hold up the others.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -18,38 +20,37 @@ from server.errors import BudgetExceededError, OverloadedError
 
 Result = TypeVar("Result")
 
+USUAL_SECONDS = 0.02
+"""What a piece of work is taken to last before any has been done."""
+
+SHORTEST_HINT_SECONDS = 0.02
+
 
 class Job(Generic[Result]):
     """A piece of work that waits in a line, and then its outcome."""
 
-    def __init__(self, work: Callable[[], Result]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None]) -> None:
+        """Args:
+        work: takes no arguments.
+        on_done: called once with this job, in the thread that did the work; must neither block nor raise.
+        """
+        self._work: Callable[[], Result] | None = work
+        self._on_done = on_done
         self._result: Result
         self._error: BaseException | None = None
-        self._unfinished = threading.Lock()
-        self._unfinished.acquire()
 
     def run(self) -> None:
         """Does the work. Never raises."""
+        assert self._work is not None
         try:
             self._result = self._work()
         except BaseException as error:
             self._error = error
+        self._work = None  # it holds the image
 
     def finish(self) -> None:
-        """Lets ``wait`` return, after ``run``."""
-        self._unfinished.release()
-
-    def wait(self, timeout: float = -1) -> bool:
-        """True once the work is done; False after ``timeout`` seconds, of which -1 means for ever. One thread waits."""
-        if not self._unfinished.acquire(timeout=timeout):
-            return False
-        self._unfinished.release()
-        return True
-
-    def is_done(self) -> bool:
-        """True once the work is done; does not wait."""
-        return self.wait(0)
+        """Tells that the work is done."""
+        self._on_done(self)
 
     def take_result(self) -> Result:
         """Returns or raises what the work did; once only."""
@@ -63,23 +64,21 @@ class Job(Generic[Result]):
 
 
 class WorkerPool:
-    """Runs work, at most ``workers`` pieces at the same time. Safe to call from many threads.
-
-    There are two lines: of callers who wait, which is bounded here, and of what was submitted, which whoever submits
-    must bound. They take turns, so that neither a long line of the one kind nor of the other holds up the other kind.
-    """
+    """Runs work in its threads, at most ``workers`` pieces at the same time. Safe to call from many threads."""
 
     def __init__(self, workers: int, queue: int) -> None:
         """Args:
         workers: pieces of work at the same time, at least 1.
-        queue: callers that may wait, at least 0.
+        queue: single pieces that may wait, at least 0.
         """
         self._lock = threading.Lock()
         self._workers = self._free = workers
         self._queue = queue
-        self._callers: deque[Job[Any]] = deque()
-        self._submitted: deque[Job[Any]] = deque()
-        self._callers_turn = True
+        self._singles: deque[Job[Any]] = deque()
+        self._sources: OrderedDict[Hashable, deque[Job[Any]]] = OrderedDict()
+        self._from_sources = 0
+        self._singles_turn = True
+        self._seconds = USUAL_SECONDS
         self._handed_over: SimpleQueue[Job[Any]] = SimpleQueue()
         for number in range(workers):
             threading.Thread(target=self._work_off, name=f"worker-{number}", daemon=True).start()
@@ -87,68 +86,87 @@ class WorkerPool:
     @property
     def in_flight(self) -> int:
         """Pieces that are in work or wait."""
-        return self._workers - self._free + len(self._callers) + len(self._submitted)
+        return self._workers - self._free + len(self._singles) + self._from_sources
 
-    def run(self, work: Callable[[], Result], timeout: float) -> Result:
-        """Returns or raises what ``work`` does, in this or another thread.
+    def submit(
+        self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None], *, source: Hashable = None
+    ) -> Job[Result]:
+        """Lets a thread do ``work`` as soon as one can.
 
         Args:
             work: takes no arguments.
-            timeout: how long it may wait, in seconds; what has been started is finished.
+            on_done: called in that thread with the job, whose result can then be taken.
+            source: whose line it waits in, and who bounds that line; None: that of the single callers.
+
+        Raises:
+            OverloadedError: reason QUEUE_FULL, for a single piece.
+        """
+        job = Job(work, on_done)
+        with self._lock:
+            if self._free:
+                self._free -= 1
+            elif source is not None:
+                self._sources.setdefault(source, deque()).append(job)
+                self._from_sources += 1
+                return job
+            elif len(self._singles) < self._queue:
+                self._singles.append(job)
+                return job
+            else:
+                raise self._full()
+        self._handed_over.put(job)
+        return job
+
+    def check_room(self) -> None:
+        """Says what ``submit`` would say of a single piece now.
 
         Raises:
             OverloadedError: reason QUEUE_FULL.
-            BudgetExceededError: reason DEADLINE_IN_QUEUE.
         """
-        job: Job[Result] | None = None
-        with self._lock:
-            if self._free:
-                self._free -= 1
-            elif len(self._callers) >= self._queue:
-                raise OverloadedError(
-                    "QUEUE_FULL", "The server has as many images waiting as it accepts: try again in a moment."
-                )
-            else:
-                job = Job(work)
-                self._callers.append(job)
-        if job is not None:
-            return self._wait(job, timeout)
-        try:
-            return work()
-        finally:
-            following = self._take_next()
-            if following is not None:
-                self._handed_over.put(following)
+        if not self._free and len(self._singles) >= self._queue:
+            raise self._full()
 
-    def submit(self, work: Callable[[], Result]) -> Job[Result]:
-        """Lets a thread of the pool do ``work`` as soon as it can, and does not wait for it."""
-        job = Job(work)
+    def withdraw(self, job: Job[Any], source: Hashable = None) -> bool:
+        """Takes a job back that has not been started; ``on_done`` is then never called. False: it was started."""
         with self._lock:
-            if self._free:
-                self._free -= 1
-                self._handed_over.put(job)
-            else:
-                self._submitted.append(job)
-        return job
+            line = self._singles if source is None else self._sources.get(source, deque())
+            try:
+                line.remove(job)
+            except ValueError:
+                return False
+            if source is not None:
+                self._from_sources -= 1
+                if not line:
+                    del self._sources[source]
+            return True
 
-    def _wait(self, job: Job[Result], timeout: float) -> Result:
-        if not job.wait(timeout):
-            with self._lock:
-                if job in self._callers:
-                    self._callers.remove(job)
-                    raise waited_too_long()
-            job.wait()
-        return job.take_result()
+    def _full(self) -> OverloadedError:
+        # When half of the line has been worked off there is room again, and those who come then do not come in vain.
+        wait = self._seconds * (1 + len(self._singles) / 2) / self._workers
+        return OverloadedError(
+            "QUEUE_FULL",
+            "The server has as many images waiting as it accepts: try again in a moment.",
+            retry_after=max(SHORTEST_HINT_SECONDS, wait),
+        )
+
+    def note_duration(self, seconds: float) -> None:
+        """Learns how long a piece of work lasts, for the hints to those who are refused."""
+        self._seconds += (seconds - self._seconds) / 8
 
     def _take_next(self) -> Job[Any] | None:
         """What comes next for whoever has finished a piece; None, and there is room, when nothing waits."""
         with self._lock:
-            if self._callers and (self._callers_turn or not self._submitted):
-                self._callers_turn = False
-                return self._callers.popleft()
-            if self._submitted:
-                self._callers_turn = True
-                return self._submitted.popleft()
+            if self._singles and (self._singles_turn or not self._sources):
+                self._singles_turn = False
+                return self._singles.popleft()
+            if self._sources:
+                self._singles_turn = True
+                source, line = self._sources.popitem(last=False)
+                job = line.popleft()
+                self._from_sources -= 1
+                if line:
+                    self._sources[source] = line  # behind all others
+                return job
             self._free += 1
             return None
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -225,34 +224,6 @@ def test_second_signal_stops_at_once(tiny_models: Path) -> None:
         codes = {call.exception().code() for call in calls if call.exception()}
     assert codes
     assert codes <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
-
-
-def test_health_answers_while_every_handler_is_busy(tiny_models: Path) -> None:
-    """Health has threads of its own: calls that never send their message occupy all others."""
-    never: queue.Queue[bytes | None] = queue.Queue()
-    with run_server(tiny_models, "--workers", "1", "--queue", "1", "--streams", "1") as server, ExitStack() as stack:
-        calls = []
-        for number in range(4):
-            options = [("grpc.use_local_subchannel_pool", 1), ("number", number)]  # a connection of its own
-            channel = stack.enter_context(grpc.insecure_channel(server.address, options=options))
-            silent = channel.stream_unary("/stroke.v1.StrokeService/Predict")
-            calls += [silent.future(iter(never.get, None), timeout=TIMEOUT) for _ in range(3)]
-        with server.stub() as stub:
-
-            def is_blocked() -> bool:
-                try:
-                    stub.GetModel(pb.GetModelRequest(), timeout=0.5)
-                except grpc.RpcError as error:
-                    return error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-                return False
-
-            wait_until(is_blocked)
-        channel = stack.enter_context(grpc.insecure_channel(server.address))
-        health = health_pb2_grpc.HealthStub(channel)
-        assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == SERVING
-        for call in calls:
-            call.cancel()
-            never.put(None)
 
 
 def test_busy_stream_ends_when_the_server_stops(tiny_models: Path) -> None:

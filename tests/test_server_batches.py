@@ -1,11 +1,8 @@
-"""PredictBatches: several images in a message, against a real server process; and when answers go out."""
+"""PredictBatches: several images in a message, against a real server process."""
 
 from __future__ import annotations
 
 import queue
-import threading
-import time
-import weakref
 from collections.abc import Iterator
 
 import grpc
@@ -13,9 +10,6 @@ import pytest
 
 from proto import stroke_pb2 as pb
 from proto.stroke_pb2_grpc import StrokeServiceStub
-from server.errors import RequestError
-from server.stream import RequestReader
-from server.workers import Job, WorkerPool
 from tests.fakes import ServerProcess, encode, make_slice, wait_until
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
@@ -97,90 +91,3 @@ def test_log_has_a_line_for_each_image(tiny_server: ServerProcess, stub: StrokeS
 
     assert sum("id=9001 code=OK" in line for line in tiny_server.log) == 1
     assert sum("id=9002 code=INVALID_ARGUMENT reason=IMAGE_UNDECODABLE" in line for line in tiny_server.log) == 1
-
-
-def read_numbers(messages: list[list[int]], works: dict[int, threading.Event]) -> RequestReader[list[int], int]:
-    """A reader of messages of numbers, each answered by itself, but those of ``works`` only once they may."""
-    pool = WorkerPool(2, 0)
-
-    def answer(number: int) -> int:
-        if number in works:
-            assert works[number].wait(TIMEOUT)
-        return number
-
-    def submit(message: list[int]) -> list[Job[int]]:
-        if not message:
-            raise RequestError("BATCH_SIZE_INVALID", "no images")
-        return [pool.submit(lambda number=number: answer(number)) for number in message]
-
-    return RequestReader(iter(messages), 2, submit)
-
-
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time enough for trivial work on any machine."""
-    monkeypatch.setattr("server.stream.HOLD_SECONDS", 0.3)
-
-
-@pytest.mark.usefixtures("patience")
-def test_answers_of_a_message_go_together() -> None:
-    """As long as none of them takes long."""
-    reader = read_numbers([[1, 2, 3, 4], [5], [6, 7]], {})
-
-    assert [list(answers) for answers in reader.read_answers(TIMEOUT)] == [[1, 2, 3, 4], [5], [6, 7]]
-
-
-@pytest.mark.usefixtures("patience")
-def test_slow_image_does_not_hold_up_those_before_it() -> None:
-    """What is done goes out after a moment; what comes after the slow one keeps its place."""
-    slow = threading.Event()
-    answers = read_numbers([[1, 2, 3, 4]], {3: slow}).read_answers(TIMEOUT)
-
-    assert next(answers) == [1, 2]
-    slow.set()
-    assert next(answers) == [3, 4]
-    assert list(answers) == []
-
-
-@pytest.mark.usefixtures("patience")
-def test_slow_first_image_is_waited_for() -> None:
-    """Its answer comes first, however long it takes, and takes the others along."""
-    slow = threading.Event()
-    answers = read_numbers([[1, 2, 3]], {1: slow}).read_answers(TIMEOUT)
-    threading.Timer(0.5, slow.set).start()
-    started = time.monotonic()
-
-    assert next(answers) == [1, 2, 3]
-    assert time.monotonic() - started >= 0.49
-
-
-@pytest.mark.usefixtures("patience")
-def test_answered_images_are_let_go() -> None:
-    """A stream that pauses does not keep the images of its last message, which may have 16 MiB."""
-
-    class Image:
-        def judge(self) -> str:
-            return "answer"
-
-    pool, more, messages = WorkerPool(1, 0), threading.Event(), [Image()]
-    reference = weakref.ref(messages[0])
-
-    def requests() -> Iterator[Image]:
-        yield messages.pop()
-        more.wait(TIMEOUT)
-
-    answers = RequestReader(requests(), 2, lambda image: [pool.submit(image.judge)]).read_answers(TIMEOUT)
-
-    assert next(answers) == ["answer"]
-    wait_until(lambda: reference() is None)
-    more.set()
-    assert list(answers) == []
-
-
-def test_error_comes_after_the_answers_before_it() -> None:
-    """What ends the stream does not take answers with it."""
-    answers = read_numbers([[1, 2], [], [3]], {}).read_answers(TIMEOUT)
-
-    assert next(answers) == [1, 2]
-    with pytest.raises(RequestError):
-        next(answers)

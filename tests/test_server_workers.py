@@ -1,141 +1,156 @@
-"""The bounded line in front of the workers."""
+"""Who does the work, in which order, and what happens to the rest."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from server.errors import BudgetExceededError, OverloadedError
-from server.workers import WorkerPool
+from server.errors import OverloadedError
+from server.workers import Job, WorkerPool
 from tests.fakes import wait_until
 
-
-@pytest.fixture
-def callers() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(40) as pool:
-        yield pool
+TIMEOUT = 30
 
 
-def test_caller_with_room_does_the_work_itself() -> None:
-    """No other thread has to wake up."""
-    pool = WorkerPool(1, 0)
+class Outcomes:
+    """Collects what jobs came to, in the order in which they were done."""
 
-    assert pool.run(threading.get_ident, 1) == threading.get_ident()
-    assert pool.in_flight == 0
+    def __init__(self) -> None:
+        self.done: list[Any] = []
 
+    def __call__(self, job: Job[Any]) -> None:
+        self.done.append(job.take_result())
 
-def test_no_more_than_the_workers_are_at_work(callers: ThreadPoolExecutor) -> None:
-    """However many call; all get their own answer, and all room is there again."""
-    pool = WorkerPool(3, 100)
-    lock, at_work, most = threading.Lock(), 0, 0
-
-    def work(number: int) -> int:
-        nonlocal at_work, most
-        with lock:
-            at_work += 1
-            most = max(most, at_work)
-        threading.Event().wait(0.001)
-        with lock:
-            at_work -= 1
-        return number
-
-    def call(number: int) -> int:
-        return pool.run(lambda: work(number), 30)
-
-    assert list(callers.map(call, range(200))) == list(range(200))
-    assert most == 3
-    assert pool.in_flight == 0
-    assert list(callers.map(call, range(30))) == list(range(30))
+    def wait_for(self, number: int) -> list[Any]:
+        wait_until(lambda: len(self.done) >= number)
+        return self.done
 
 
-def test_line_is_served_in_order(callers: ThreadPoolExecutor) -> None:
-    """Who came first is first, and errors reach those whose work raised them."""
-    pool = WorkerPool(1, 10)
-    entered, go_on = threading.Event(), threading.Event()
-    done: list[int] = []
+class BusyWorker:
+    """A pool whose only worker is busy until ``go_on`` is set."""
 
-    def hold() -> None:
-        entered.set()
-        assert go_on.wait(10)
+    def __init__(self, queue: int) -> None:
+        self.pool = WorkerPool(1, queue)
+        self.go_on, self.outcomes = threading.Event(), Outcomes()
+        self.submit("first", self.go_on.wait)
 
-    def work(number: int) -> int:
-        done.append(number)
-        return 1 // (number % 2)
+    def submit(self, name: str, before: Callable[[], object] = lambda: None, source: object = None) -> Job[str]:
+        def work() -> str:
+            before()
+            return name
 
-    first = callers.submit(pool.run, hold, 10)
-    assert entered.wait(10)
-    waiting = []
-    for number in range(4):
-        waiting.append(callers.submit(pool.run, lambda number=number: work(number), 10))
-        wait_until(lambda number=number: pool.in_flight == number + 2)
+        return self.pool.submit(work, self.outcomes, source=source)
+
+
+def test_no_more_than_the_workers_are_at_work() -> None:
+    """Each piece holds a decoded image in memory."""
+    pool, go_on, outcomes = WorkerPool(2, 10), threading.Event(), Outcomes()
+    at_work: list[int] = []
+
+    def work() -> int:
+        at_work.append(1)
+        assert go_on.wait(TIMEOUT)
+        return at_work.pop()
+
+    for _ in range(5):
+        pool.submit(work, outcomes)
+    wait_until(lambda: len(at_work) == 2)
+
+    assert pool.in_flight == 5
     go_on.set()
-
-    first.result(10)
-    assert [type(future.exception(10)) for future in waiting] == [ZeroDivisionError, type(None)] * 2
-    assert done == [0, 1, 2, 3]
+    assert outcomes.wait_for(5) == [1] * 5
+    wait_until(lambda: pool.in_flight == 0)
 
 
-def test_full_line_and_deadline_are_refused_and_leave_nothing_behind(callers: ThreadPoolExecutor) -> None:
-    """What was not started is not started later."""
-    pool = WorkerPool(1, 1)
-    entered, go_on = threading.Event(), threading.Event()
-    started: list[str] = []
+def test_line_is_served_in_order() -> None:
+    """Who comes first is judged first."""
+    worker = BusyWorker(queue=3)
+    for name in ("second", "third", "fourth"):
+        worker.submit(name)
 
-    def hold() -> None:
-        entered.set()
-        assert go_on.wait(10)
+    worker.go_on.set()
 
-    held = callers.submit(pool.run, hold, 10)
-    assert entered.wait(10)
-    with pytest.raises(BudgetExceededError):
-        pool.run(lambda: started.append("late"), 0.01)
-    waiting = callers.submit(pool.run, lambda: started.append("in time"), 10)
-    wait_until(lambda: pool.in_flight == 2)
+    assert worker.outcomes.wait_for(4) == ["first", "second", "third", "fourth"]
+
+
+def test_full_line_is_refused_with_a_hint() -> None:
+    """The hint grows with the line and with what a piece takes; what is refused leaves nothing behind."""
+    worker = BusyWorker(queue=1)
+    worker.submit("second")
+
+    with pytest.raises(OverloadedError) as refusal:
+        worker.submit("third")
     with pytest.raises(OverloadedError):
-        pool.run(lambda: started.append("too many"), 10)
-    go_on.set()
-    held.result(10)
-    waiting.result(10)
+        worker.pool.check_room()
+    for _ in range(50):
+        worker.pool.note_duration(1.0)
+    with pytest.raises(OverloadedError) as later:
+        worker.submit("third")
 
-    assert started == ["in time"]
-    assert pool.in_flight == 0
+    assert refusal.value.reason == "QUEUE_FULL"
+    assert refusal.value.retry_after is not None
+    assert later.value.retry_after is not None
+    assert 0 < refusal.value.retry_after < 0.5 < later.value.retry_after < 5
+    worker.go_on.set()
+    assert worker.outcomes.wait_for(2) == ["first", "second"]
 
 
-def test_submitted_work_takes_turns_with_callers(callers: ThreadPoolExecutor) -> None:
-    """Neither a long line of callers nor a long stream keeps the other waiting, and each stays in order."""
-    pool = WorkerPool(1, 10)
-    entered, go_on = threading.Event(), threading.Event()
-    done: list[str] = []
+def test_withdrawn_work_is_never_done() -> None:
+    """Whose caller has gone; what has been started cannot be taken back."""
+    worker = BusyWorker(queue=2)
+    single, of_source = worker.submit("single"), worker.submit("of source", source="a")
+    wait_until(lambda: worker.pool.in_flight == 3)
 
-    def hold() -> None:
-        entered.set()
-        assert go_on.wait(10)
+    assert worker.pool.withdraw(single)
+    assert not worker.pool.withdraw(single)
+    assert worker.pool.withdraw(of_source, "a")
+    assert worker.pool.in_flight == 1
+    worker.go_on.set()
+    worker.outcomes.wait_for(1)
+    worker.submit("last")
+    assert worker.outcomes.wait_for(2) == ["first", "last"]
 
-    held = pool.submit(hold)
-    assert entered.wait(10)
-    jobs = [pool.submit(lambda number=number: done.append(f"stream {number}")) for number in range(4)]
-    waiting = []
+
+def test_long_line_of_one_source_does_not_hold_up_the_others() -> None:
+    """Single callers and sources take turns, and the sources among themselves."""
+    worker = BusyWorker(queue=3)
+    for number in range(6):
+        worker.submit(f"greedy {number}", source="greedy")
     for number in range(2):
-        waiting.append(callers.submit(pool.run, lambda number=number: done.append(f"caller {number}"), 10))
-        wait_until(lambda number=number: pool.in_flight == 6 + number)
-    go_on.set()
+        worker.submit(f"polite {number}", source="polite")
+        worker.submit(f"single {number}")
 
-    assert all(job.wait(10) for job in [held, *jobs])
-    for future in waiting:
-        future.result(10)
-    assert done == ["caller 0", "stream 0", "caller 1", "stream 1", "stream 2", "stream 3"]
-    assert pool.in_flight == 0
+    worker.go_on.set()
+
+    order = worker.outcomes.wait_for(11)
+    assert max(order.index(f"polite {number}") for number in range(2)) < 9
+    assert max(order.index(f"single {number}") for number in range(2)) < 5
+    assert [name for name in order if name.startswith("greedy")] == [f"greedy {number}" for number in range(6)]
 
 
-def test_submitted_work_does_not_wait_in_the_line_of_callers() -> None:
-    """Its bound is the stream's window: a full line of callers does not refuse it."""
+def test_sources_are_not_bounded_here() -> None:
+    """Whoever has many images bounds what it hands over, and is not refused for others' lines."""
+    worker = BusyWorker(queue=0)
+    for number in range(100):
+        worker.submit(str(number), source="stream")
+
+    worker.go_on.set()
+
+    assert worker.outcomes.wait_for(101)[1:] == [str(number) for number in range(100)]
+
+
+def test_error_of_the_work_is_raised_where_the_result_is_taken() -> None:
+    """The worker goes on."""
+    jobs: list[Job[Any]] = []
     pool = WorkerPool(1, 0)
-    jobs = [pool.submit(lambda number=number: 1 // number) for number in range(3)]
+    pool.submit(lambda: 1 // 0, jobs.append)
+    wait_until(lambda: jobs and not pool.in_flight)
 
-    assert all(job.wait(10) for job in jobs)
     with pytest.raises(ZeroDivisionError):
         jobs[0].take_result()
-    assert [job.take_result() for job in jobs[1:]] == [1, 0]
+    outcomes = Outcomes()
+    pool.submit(lambda: "next", outcomes)
+    assert outcomes.wait_for(1) == ["next"]

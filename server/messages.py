@@ -1,0 +1,111 @@
+"""From the bytes of a message to what they say, without trusting them: bounded before protobuf sees them.
+
+gRPC hands compressed messages over as they came, because it would inflate them without a bound.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from server.errors import RequestError
+
+Message = TypeVar("Message")
+
+MOST_IMAGES = 32
+"""In one message of PredictBatches, as ``proto/stroke.proto`` says."""
+
+MOST_FIELDS = 4 * MOST_IMAGES
+"""In such a message, those included that this server does not know. An empty one takes 2 bytes to send, 80 to hold."""
+
+REQUESTS_FIELD = 1
+VARINT, LENGTH_DELIMITED = 0, 2
+FIXED_BYTES = {1: 8, 5: 4}
+"""Wire types of protobuf's encoding, and the bytes of those that have a fixed number."""
+
+
+def malformed_request() -> RequestError:
+    return RequestError("REQUEST_MALFORMED", "The message is not one of stroke.v1: check the caller's stubs.")
+
+
+def inflate(data: bytes, most_bytes: int) -> bytes:
+    """Returns a message as it was before its sender compressed it by gzip or deflate, the compressions that gRPC has.
+
+    No message of this API begins like one of these: 0x1f is no field, 0x78 a field of a number that it does not use.
+
+    Raises:
+        RequestError: reasons REQUEST_MALFORMED, and MESSAGE_TOO_LARGE when more than ``most_bytes`` come out.
+    """
+    is_gzip = data[:2] == b"\x1f\x8b"
+    is_deflate = data[:1] == b"\x78" and len(data) > 1 and int.from_bytes(data[:2], "big") % 31 == 0
+    if not (is_gzip or is_deflate):
+        return data
+    stream = zlib.decompressobj(wbits=47)  # either of the two
+    try:
+        plain = stream.decompress(data, most_bytes + 1)
+    except zlib.error:
+        raise malformed_request() from None
+    if len(plain) > most_bytes:
+        raise RequestError(
+            "MESSAGE_TOO_LARGE",
+            f"Without compression the message has more than {most_bytes:,} bytes: send less at a time.",
+        )
+    if not stream.eof:
+        raise malformed_request()
+    return plain
+
+
+def parse(kind: Any, data: bytes | memoryview) -> Any:
+    """Returns a message of the class ``kind``.
+
+    Raises:
+        RequestError: reason REQUEST_MALFORMED.
+    """
+    try:
+        return kind.FromString(data)
+    except (DecodeError, ValueError):
+        raise malformed_request() from None
+
+
+def split_batch(data: bytes) -> list[memoryview]:
+    """Returns the encoded images of a ``PredictBatchesRequest``, without copying them.
+
+    Raises:
+        RequestError: reasons REQUEST_MALFORMED, and BATCH_SIZE_INVALID unless there are 1 to ``MOST_IMAGES``.
+    """
+    images: list[memoryview] = []
+    view = memoryview(data)
+    position = fields = 0
+    while position < len(data) and fields < MOST_FIELDS:
+        fields += 1
+        tag, position = read_varint(data, position)
+        if tag & 7 == VARINT:
+            _, position = read_varint(data, position)
+            continue
+        length = FIXED_BYTES.get(tag & 7, 0)
+        if tag & 7 == LENGTH_DELIMITED:
+            length, position = read_varint(data, position)
+        if (not length and tag & 7 != LENGTH_DELIMITED) or length > len(data) - position:
+            raise malformed_request()
+        if tag == REQUESTS_FIELD << 3 | LENGTH_DELIMITED:
+            images.append(view[position : position + length])
+        position += length
+    if not 1 <= len(images) <= MOST_IMAGES or position < len(data):
+        raise RequestError("BATCH_SIZE_INVALID", f"A message must hold 1 to {MOST_IMAGES} images.")
+    return images
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """Returns a number and the position behind it (protobuf's encoding: base 128, 7 bits a byte, at most 64 bits)."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if position >= len(data):
+            break
+        byte = data[position]
+        position += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, position
+    raise malformed_request()

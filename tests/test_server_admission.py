@@ -1,0 +1,222 @@
+"""Places and memory are shared out: nobody gets all of either, and neither runs out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+import pytest
+
+from server.admission import EXPECTED_BYTES, FairPlaces, Held, Inbox
+from server.errors import BudgetExceededError, OverloadedError, RequestError
+
+MIB = 1024 * 1024
+TIMEOUT = 20
+
+
+def run(steps: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(steps, TIMEOUT))
+
+
+async def poll(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+class FakeContext:
+    """A call of one connection, whose messages arrive when the test says so."""
+
+    def __init__(self, peer: str, *messages: bytes) -> None:
+        self._peer = peer
+        self.messages = deque(messages)
+        self.arrived = asyncio.Event()
+        self.is_read = False
+        if messages:
+            self.arrived.set()
+
+    def peer(self) -> str:
+        return self._peer
+
+    async def read(self) -> object:
+        self.is_read = True
+        await self.arrived.wait()
+        return self.messages.popleft() if self.messages else grpc.aio.EOF
+
+
+def take_all(places: FairPlaces, peer: str, stack: ExitStack) -> int:
+    """How many places one connection gets."""
+    for number in range(1000):
+        try:
+            stack.enter_context(places.take(peer))
+        except OverloadedError as refusal:
+            assert refusal.reason == "FULL"
+            assert refusal.retry_after
+            return number
+    raise AssertionError
+
+
+def test_connection_that_takes_all_it_can_get_leaves_places_for_others() -> None:
+    """Half of them, then half of the rest, and so on; all come back."""
+    places = FairPlaces(64, "FULL", "Full.")
+    with ExitStack() as stack:
+        assert [take_all(places, peer, stack) for peer in "abcd"] == [32, 16, 8, 4]
+        with places.take("polite"):
+            pass
+    with ExitStack() as stack:
+        assert take_all(places, "a", stack) == 32
+
+
+def test_only_place_is_given_to_one() -> None:
+    """And no more than there are are given."""
+    places = FairPlaces(1, "FULL", "Full.")
+    with ExitStack() as stack:
+        assert [take_all(places, peer, stack) for peer in "ab"] == [1, 0]
+
+
+def make_inbox(total: int, arriving: Callable[[], int | None] = lambda: 0) -> Inbox:
+    return Inbox(total, arriving)
+
+
+def test_messages_are_held_until_they_are_released() -> None:
+    """Then there is room again; releasing twice gives no more."""
+
+    async def steps() -> None:
+        inbox = make_inbox(MIB)
+        context = FakeContext("a", bytes(MIB), b"second")
+        held = await inbox.receive(context, TIMEOUT)
+        assert isinstance(held, Held)
+        waiting = asyncio.create_task(inbox.receive(context, TIMEOUT))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        held.release()
+        held.release()
+        second = await waiting
+        assert second is not None
+        assert second.data == b"second"
+        second.release()
+        assert await inbox.receive(context, TIMEOUT) is None
+
+    run(steps())
+
+
+def test_small_message_does_not_wait_behind_large_ones() -> None:
+    """A connection that has sent large ones waits for room for another; one that has not goes first."""
+
+    async def steps() -> None:
+        inbox = make_inbox(8 * MIB)
+        large = FakeContext("large", bytes(5 * MIB), bytes(5 * MIB))
+        first = await inbox.receive(large, TIMEOUT)
+        assert first is not None
+        waiting = asyncio.create_task(inbox.receive(large, TIMEOUT))
+        await asyncio.sleep(0)
+        small = await inbox.receive(FakeContext("small", b"x"), TIMEOUT)
+        assert small is not None
+        assert not waiting.done()
+        first.release()
+        small.release()
+        assert await waiting is not None
+
+    run(steps())
+
+
+def test_message_for_which_there_is_no_room_is_refused() -> None:
+    """The connection's next one waits instead."""
+
+    async def steps() -> None:
+        inbox = make_inbox(8 * MIB)
+        held = await inbox.receive(FakeContext("a", bytes(6 * MIB)), TIMEOUT)
+        surprise = FakeContext("b", bytes(6 * MIB), bytes(1))
+        with pytest.raises(OverloadedError) as refusal:
+            await inbox.receive(surprise, TIMEOUT)
+        assert refusal.value.reason == "MEMORY_SHORT"
+        assert refusal.value.retry_after
+        assert held is not None
+        held.release()
+        assert await inbox.receive(surprise, TIMEOUT) is not None
+
+    run(steps())
+
+
+def test_flood_is_refused_until_it_is_none() -> None:
+    """Those who send most first; the connection with one message gets through."""
+
+    async def steps() -> None:
+        flood = [FakeContext("flood") for _ in range(64)]
+        polite = FakeContext("polite")
+        receiving: dict[FakeContext, asyncio.Task[Any]] = {}
+
+        def count_arriving() -> int:
+            return MIB * sum(context.is_read and not receiving[context].done() for context in flood)
+
+        inbox = make_inbox(20 * MIB, count_arriving)
+        for context in (polite, *flood):
+            receiving[context] = asyncio.create_task(inbox.receive(context, TIMEOUT))
+        refused = [receiving[context] for context in flood]
+        await poll(lambda: sum(task.done() for task in refused) >= 44)
+        await asyncio.sleep(0.1)
+        still_there = [task for task in refused if not task.done()]
+        assert 8 <= len(still_there) <= 20
+        assert all(isinstance(task.exception(), OverloadedError) for task in refused if task.done())
+        polite.messages.append(b"x")
+        polite.arrived.set()
+        assert await receiving[polite] is not None
+        for task in still_there:
+            task.cancel()
+
+    run(steps())
+
+
+def test_message_that_does_not_come_ends_the_wait() -> None:
+    """With its reason; and what was kept free for it is free again."""
+
+    async def steps() -> None:
+        inbox = make_inbox(EXPECTED_BYTES)
+        for _ in range(3):
+            with pytest.raises(BudgetExceededError) as late:
+                await inbox.receive(FakeContext("a"), 0.02)
+            assert late.value.reason == "MESSAGE_LATE"
+        waiting = asyncio.create_task(inbox.receive(FakeContext("a"), None))
+        await asyncio.sleep(0.01)
+        queued = asyncio.create_task(inbox.receive(FakeContext("b", b"x"), None))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        assert await queued is not None
+
+    run(steps())
+
+
+def test_caller_who_leaves_the_line_is_forgotten() -> None:
+    """Whether the room was about to be given or not."""
+
+    async def steps() -> None:
+        inbox = make_inbox(EXPECTED_BYTES)
+        held = await inbox.receive(FakeContext("a", bytes(EXPECTED_BYTES)), None)
+        assert held is not None
+        leaving = [asyncio.create_task(inbox.receive(FakeContext(peer, b"x"), None)) for peer in "bbc"]
+        await asyncio.sleep(0.01)
+        leaving[0].cancel()
+        held.release()
+        leaving[1].cancel()
+        leaving[2].cancel()
+        await asyncio.sleep(0.01)
+        assert await inbox.receive(FakeContext("d", b"x"), 1) is not None
+
+    run(steps())
+
+
+def test_call_without_a_message_is_malformed() -> None:
+    """A unary call has one."""
+
+    async def steps() -> None:
+        context = FakeContext("a")
+        context.arrived.set()
+        with pytest.raises(RequestError) as refusal:
+            async with make_inbox(MIB).take(context, TIMEOUT):
+                raise AssertionError
+        assert refusal.value.reason == "REQUEST_MALFORMED"
+
+    run(steps())
