@@ -12,9 +12,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-
-import grpc
+from typing import Protocol
 
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 from server.memory import count_small_blocks
@@ -73,6 +71,17 @@ class FairPlaces:
                 del self._held[peer]
 
 
+class Sender(Protocol):
+    """A call from which messages come."""
+
+    peer: str
+    """Its connection."""
+
+    async def read(self) -> bytes | None:
+        """The next message; None at their end."""
+        ...
+
+
 @dataclass(eq=False)
 class Arrival:
     """A message that is on its way into memory."""
@@ -111,11 +120,11 @@ class Inbox:
         self.last_arrival = 0.0
 
     @asynccontextmanager
-    async def take(self, context: Any, seconds: float | None) -> AsyncIterator[Held]:
+    async def take(self, sender: Sender, seconds: float | None) -> AsyncIterator[Held]:
         """Waits for room and for a call's next message, and holds the room until the end of the block.
 
         Args:
-            context: of the call, with a handler that has no deserialiser.
+            sender: the call.
             seconds: how long the message may take; None: for ever.
 
         Raises:
@@ -123,7 +132,7 @@ class Inbox:
             BudgetExceededError: reason MESSAGE_LATE.
             RequestError: reason REQUEST_MALFORMED, when the caller ends without a message.
         """
-        held = await self.receive(context, seconds)
+        held = await self.receive(sender, seconds)
         if held is None:
             raise RequestError("REQUEST_MALFORMED", "The call ended without a message: send exactly one.")
         try:
@@ -131,16 +140,16 @@ class Inbox:
         finally:
             held.release()
 
-    async def receive(self, context: Any, seconds: float | None) -> Held | None:
+    async def receive(self, sender: Sender, seconds: float | None) -> Held | None:
         """The next message, to be released by the caller; None at the end of the messages. Raises as ``take``."""
-        peer: str = context.peer()
+        peer = sender.peer
         expected = min(self._sizes.get(peer, EXPECTED_BYTES), self._total)
         try:
             async with asyncio.timeout(seconds):
                 await self._wait_for_room(peer, expected)
                 size = 0
                 try:
-                    data = await self._read(context, peer)
+                    data = await self._read(sender)
                     if data is None:
                         return None
                     if len(data) - expected > self._free:
@@ -165,16 +174,15 @@ class Inbox:
         if len(self._sizes) > KNOWN_CONNECTIONS:
             self._sizes.popitem(last=False)
 
-    async def _read(self, context: Any, peer: str) -> bytes | None:
+    async def _read(self, sender: Sender) -> bytes | None:
         task = asyncio.current_task()
         assert task is not None
-        arrival = Arrival(peer, task)
+        arrival = Arrival(sender.peer, task)
         self._arrivals.add(arrival)
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(self._count_arriving()))
         try:
-            # Not the iterator that gRPC hands to handlers: that keeps the last message for as long as it likes.
-            message = await context.read()
+            return await sender.read()
         except asyncio.CancelledError:
             if not arrival.is_refused:
                 raise
@@ -182,7 +190,6 @@ class Inbox:
             raise short_of_memory() from None
         finally:
             self._arrivals.discard(arrival)
-        return None if message is grpc.aio.EOF else message
 
     async def _watch(self, usual: int | None) -> None:
         """Refuses arrivals as long as there is too much of them; ends when there are none.
@@ -196,7 +203,7 @@ class Inbox:
             now = (self._count_arriving() or 0) - self._held
             usual = min(usual, now)
             arrived = now - usual
-            if arrived > self._total:
+            if arrived > self._total * 3 // 4:  # the rest comes until it is looked at again
                 self._refuse_some()
         self._watcher = None
 

@@ -38,8 +38,8 @@ LARGEST_MESSAGE = 4
 """A message may be so many times as large as the largest image: what is too large then gets our own reason. What is
 larger still is refused by gRPC from its first bytes on."""
 
-MESSAGE_BYTES = 64 * 1024 * 1024
-"""Bound on the messages that are held, and again on those that arrive, unless single ones may be larger than half."""
+MESSAGE_BYTES = 40 * 1024 * 1024
+"""Bound on the messages that are held, and again on those that arrive, unless a single one may be as large."""
 
 CALLS = 1024
 """Calls that are open at the same time, those included whose message has not come: each costs 20 kB."""
@@ -126,7 +126,7 @@ class Application:
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
         most_bytes = LARGEST_MESSAGE * config.max_image_bytes + TRANSPORT_SLACK
-        self._inbox = Inbox(max(MESSAGE_BYTES, 2 * most_bytes))
+        self._inbox = Inbox(max(MESSAGE_BYTES, most_bytes + most_bytes // 4))
         self._boundary = CallBoundary(
             self._inbox, FairPlaces(CALLS, "TOO_MANY_CALLS", "As many calls are open as the server accepts.")
         )

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 
 from server.admission import FairPlaces, Inbox
 from server.errors import StrokeError
-from server.interceptors import REASON_KEY, STATUS_CODES
+from server.interceptors import REASON_KEY, STATUS_CODES, Call
 from server.messages import inflate, malformed_request, parse
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
@@ -67,8 +67,9 @@ class Health:
 
     async def _check(self, messages: object, context: Any) -> bytes:
         try:
-            with self._places.take(context.peer()):
-                name = await self._read_name(context)
+            call = Call(context, self._inbox)
+            with self._places.take(call.peer):
+                name = await read_name(call)
         except StrokeError as error:
             await abort(context, error)
         if name not in self._names:
@@ -78,8 +79,9 @@ class Health:
 
     async def _watch(self, messages: object, context: Any) -> None:
         try:
-            with self._places.take(context.peer()):
-                is_known = await self._read_name(context) in self._names
+            call = Call(context, self._inbox)
+            with self._places.take(call.peer):
+                is_known = await read_name(call) in self._names
                 while True:
                     changed = self._changed
                     status = self._status if is_known else STATUS.SERVICE_UNKNOWN
@@ -90,12 +92,14 @@ class Health:
         except StrokeError as error:
             await abort(context, error)
 
-    async def _read_name(self, context: Any) -> str:
-        async with self._inbox.take(context, MESSAGE_SECONDS) as message:
-            if len(message.data) > MOST_BYTES:
-                raise malformed_request()
-            request = parse(health_pb2.HealthCheckRequest, inflate(message.data, MOST_BYTES))
-            return str(request.service)
+
+async def read_name(call: Call) -> str:
+    """The service that a caller asks for."""
+    async with call.take_message(MESSAGE_SECONDS) as message:
+        if len(message.data) > MOST_BYTES:
+            raise malformed_request()
+        request = parse(health_pb2.HealthCheckRequest, inflate(message.data, MOST_BYTES))
+        return str(request.service)
 
 
 async def abort(context: Any, error: StrokeError) -> None:

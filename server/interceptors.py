@@ -98,6 +98,7 @@ class Call:
         self.request_id = ""
         self.is_wanted = True
         self._inbox = inbox
+        self._reading: asyncio.Task[Any] | None = None
 
     @property
     def seconds_left(self) -> float:
@@ -105,13 +106,30 @@ class Call:
         remaining = self.context.time_remaining()
         return float("inf") if remaining is None else float(remaining)
 
-    def take_message(self) -> AbstractAsyncContextManager[Held]:
+    def take_message(self, seconds: float = MESSAGE_SECONDS) -> AbstractAsyncContextManager[Held]:
         """The only message of a call, held until the end of the block. Raises as ``Inbox.take``."""
-        return self._inbox.take(self.context, MESSAGE_SECONDS)
+        return self._inbox.take(self, seconds)
 
     async def receive(self) -> Held | None:
         """The next message of a stream, to be released; None at its end. Raises as ``Inbox.take``."""
-        return await self._inbox.receive(self.context, None)
+        return await self._inbox.receive(self, None)
+
+    async def read(self) -> bytes | None:
+        """The next message as it comes, for ``Inbox``; None at their end."""
+        # gRPC's read does not survive being cancelled: a message that is complete by then is never freed. So it goes on
+        # by itself until the call ends. The iterator that gRPC hands to handlers keeps the last message, too.
+        self._reading = asyncio.ensure_future(self.context.read())
+        try:
+            message = await asyncio.shield(self._reading)
+        finally:
+            self._reading = None  # it holds what it has read
+        return None if message is grpc.aio.EOF else message
+
+    def let_go(self) -> None:
+        """Ends a call whose caller takes nothing: a status would have to wait behind what was sent. The handler must
+        end with a CancelledError; once nobody refers to the call any more, gRPC cancels it."""
+        if self._reading is not None:
+            self._reading.cancel()
 
     def name_itself(self, request_id: str) -> str:
         """Takes the caller's id, or makes one, and returns it: answer and log have the same."""

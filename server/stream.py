@@ -153,8 +153,7 @@ class Stream:
             async with asyncio.timeout(self._idle_seconds):
                 await self._call.context.write(message)
         except TimeoutError:
-            # gRPC's send would wait for ever, and with it the stream's place. A status would have to wait behind the
-            # answers, too: letting go of the call is what ends it.
+            self._call.let_go()  # gRPC's send would wait for ever
             raise asyncio.CancelledError("an answer was not taken") from None
 
 

@@ -207,3 +207,9 @@ def run_module(*arguments: str, **options: object) -> subprocess.CompletedProces
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, **options
     )
+
+
+def read_resident_bytes(pid: int) -> int:
+    """Memory that a process has at the moment, in bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any
 
-import grpc
 import pytest
 
 from server.admission import EXPECTED_BYTES, FairPlaces, Held, Inbox
@@ -27,24 +26,21 @@ async def poll(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
-class FakeContext:
+class FakeCall:
     """A call of one connection, whose messages arrive when the test says so."""
 
     def __init__(self, peer: str, *messages: bytes) -> None:
-        self._peer = peer
+        self.peer = peer
         self.messages = deque(messages)
         self.arrived = asyncio.Event()
         self.is_read = False
         if messages:
             self.arrived.set()
 
-    def peer(self) -> str:
-        return self._peer
-
-    async def read(self) -> object:
+    async def read(self) -> bytes | None:
         self.is_read = True
         await self.arrived.wait()
-        return self.messages.popleft() if self.messages else grpc.aio.EOF
+        return self.messages.popleft() if self.messages else None
 
 
 def take_all(places: FairPlaces, peer: str, stack: ExitStack) -> int:
@@ -52,9 +48,7 @@ def take_all(places: FairPlaces, peer: str, stack: ExitStack) -> int:
     for number in range(1000):
         try:
             stack.enter_context(places.take(peer))
-        except OverloadedError as refusal:
-            assert refusal.reason == "FULL"
-            assert refusal.retry_after
+        except OverloadedError:
             return number
     raise AssertionError
 
@@ -75,6 +69,10 @@ def test_only_place_is_given_to_one() -> None:
     places = FairPlaces(1, "FULL", "Full.")
     with ExitStack() as stack:
         assert [take_all(places, peer, stack) for peer in "ab"] == [1, 0]
+        with pytest.raises(OverloadedError) as refusal:
+            stack.enter_context(places.take("a"))
+    assert refusal.value.reason == "FULL"
+    assert refusal.value.retry_after
 
 
 def make_inbox(total: int, arriving: Callable[[], int | None] = lambda: 0) -> Inbox:
@@ -86,7 +84,7 @@ def test_messages_are_held_until_they_are_released() -> None:
 
     async def steps() -> None:
         inbox = make_inbox(MIB)
-        context = FakeContext("a", bytes(MIB), b"second")
+        context = FakeCall("a", bytes(MIB), b"second")
         held = await inbox.receive(context, TIMEOUT)
         assert isinstance(held, Held)
         waiting = asyncio.create_task(inbox.receive(context, TIMEOUT))
@@ -108,12 +106,12 @@ def test_small_message_does_not_wait_behind_large_ones() -> None:
 
     async def steps() -> None:
         inbox = make_inbox(8 * MIB)
-        large = FakeContext("large", bytes(5 * MIB), bytes(5 * MIB))
+        large = FakeCall("large", bytes(5 * MIB), bytes(5 * MIB))
         first = await inbox.receive(large, TIMEOUT)
         assert first is not None
         waiting = asyncio.create_task(inbox.receive(large, TIMEOUT))
         await asyncio.sleep(0)
-        small = await inbox.receive(FakeContext("small", b"x"), TIMEOUT)
+        small = await inbox.receive(FakeCall("small", b"x"), TIMEOUT)
         assert small is not None
         assert not waiting.done()
         first.release()
@@ -128,8 +126,8 @@ def test_message_for_which_there_is_no_room_is_refused() -> None:
 
     async def steps() -> None:
         inbox = make_inbox(8 * MIB)
-        held = await inbox.receive(FakeContext("a", bytes(6 * MIB)), TIMEOUT)
-        surprise = FakeContext("b", bytes(6 * MIB), bytes(1))
+        held = await inbox.receive(FakeCall("a", bytes(6 * MIB)), TIMEOUT)
+        surprise = FakeCall("b", bytes(6 * MIB), bytes(1))
         with pytest.raises(OverloadedError) as refusal:
             await inbox.receive(surprise, TIMEOUT)
         assert refusal.value.reason == "MEMORY_SHORT"
@@ -145,9 +143,9 @@ def test_flood_is_refused_until_it_is_none() -> None:
     """Those who send most first; the connection with one message gets through."""
 
     async def steps() -> None:
-        flood = [FakeContext("flood") for _ in range(64)]
-        polite = FakeContext("polite")
-        receiving: dict[FakeContext, asyncio.Task[Any]] = {}
+        flood = [FakeCall("flood") for _ in range(64)]
+        polite = FakeCall("polite")
+        receiving: dict[FakeCall, asyncio.Task[Any]] = {}
 
         def count_arriving() -> int:
             return MIB * sum(context.is_read and not receiving[context].done() for context in flood)
@@ -177,11 +175,11 @@ def test_message_that_does_not_come_ends_the_wait() -> None:
         inbox = make_inbox(EXPECTED_BYTES)
         for _ in range(3):
             with pytest.raises(BudgetExceededError) as late:
-                await inbox.receive(FakeContext("a"), 0.02)
+                await inbox.receive(FakeCall("a"), 0.02)
             assert late.value.reason == "MESSAGE_LATE"
-        waiting = asyncio.create_task(inbox.receive(FakeContext("a"), None))
+        waiting = asyncio.create_task(inbox.receive(FakeCall("a"), None))
         await asyncio.sleep(0.01)
-        queued = asyncio.create_task(inbox.receive(FakeContext("b", b"x"), None))
+        queued = asyncio.create_task(inbox.receive(FakeCall("b", b"x"), None))
         await asyncio.sleep(0.01)
         waiting.cancel()
         assert await queued is not None
@@ -194,16 +192,16 @@ def test_caller_who_leaves_the_line_is_forgotten() -> None:
 
     async def steps() -> None:
         inbox = make_inbox(EXPECTED_BYTES)
-        held = await inbox.receive(FakeContext("a", bytes(EXPECTED_BYTES)), None)
+        held = await inbox.receive(FakeCall("a", bytes(EXPECTED_BYTES)), None)
         assert held is not None
-        leaving = [asyncio.create_task(inbox.receive(FakeContext(peer, b"x"), None)) for peer in "bbc"]
+        leaving = [asyncio.create_task(inbox.receive(FakeCall(peer, b"x"), None)) for peer in "bbc"]
         await asyncio.sleep(0.01)
         leaving[0].cancel()
         held.release()
         leaving[1].cancel()
         leaving[2].cancel()
         await asyncio.sleep(0.01)
-        assert await inbox.receive(FakeContext("d", b"x"), 1) is not None
+        assert await inbox.receive(FakeCall("d", b"x"), 1) is not None
 
     run(steps())
 
@@ -212,7 +210,7 @@ def test_call_without_a_message_is_malformed() -> None:
     """A unary call has one."""
 
     async def steps() -> None:
-        context = FakeContext("a")
+        context = FakeCall("a")
         context.arrived.set()
         with pytest.raises(RequestError) as refusal:
             async with make_inbox(MIB).take(context, TIMEOUT):

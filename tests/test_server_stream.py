@@ -33,6 +33,7 @@ class FakeCall:
         self.takes = asyncio.Event()
         self.takes.set()
         self.is_wanted = True
+        self.is_let_go = False
         self.context = self
 
     async def receive(self) -> Held | None:
@@ -45,6 +46,9 @@ class FakeCall:
             self.released += 1
 
         return Held(message.encode(), count_release)
+
+    def let_go(self) -> None:
+        self.is_let_go = True
 
     async def write(self, message: bytes) -> None:
         await self.takes.wait()
@@ -228,6 +232,7 @@ def test_stream_whose_answers_are_not_taken_is_let_go() -> None:
         call.takes.clear()
         with pytest.raises(asyncio.CancelledError):
             await make_stream(call, idle_seconds=0.05).run()
+        assert call.is_let_go
 
     run(steps())
 
