@@ -11,7 +11,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from server.errors import BudgetExceededError, OverloadedError, RequestError
@@ -29,9 +29,6 @@ KNOWN_CONNECTIONS = 1024
 WATCH_SECONDS = (0.03, 0.01)
 """How often memory is looked at while messages arrive, and while many bytes of them are there: a network of 10 Gbit/s
 brings 12 MB in 0.01 s."""
-
-YOUNG_SECONDS = 0.02
-"""A message that has been on its way for less is that of a usual slice and is let through if at all possible."""
 
 
 class FairPlaces:
@@ -90,7 +87,6 @@ class Arrival:
     task: asyncio.Task[object]
     """What waits for it."""
 
-    started: float = field(default_factory=time.monotonic)
     is_refused: bool = False
 
 
@@ -208,13 +204,17 @@ class Inbox:
         self._watcher = None
 
     def _refuse_some(self) -> None:
-        """Half of those that have been on their way for some time, beginning with the connections that have most."""
-        before = time.monotonic() - YOUNG_SECONDS
+        """Half of them, beginning with the connections that have most; last those that have always sent little."""
         arrivals = [arrival for arrival in self._arrivals if not arrival.is_refused]
         each = Counter(arrival.peer for arrival in arrivals)
-        old = [arrival for arrival in arrivals if arrival.started < before] or arrivals
-        old.sort(key=lambda arrival: (each[arrival.peer], arrival.started), reverse=True)
-        for arrival in old[: (len(old) + 1) // 2]:
+        large = [
+            arrival
+            for arrival in arrivals
+            if each[arrival.peer] > 1 or self._sizes.get(arrival.peer, self._total) > EXPECTED_BYTES
+        ]
+        suspects = large or arrivals
+        suspects.sort(key=lambda arrival: each[arrival.peer], reverse=True)
+        for arrival in suspects[: (len(suspects) + 1) // 2]:
             arrival.is_refused = True
             arrival.task.cancel()
 
