@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 
 # <malloc.h> of glibc
 M_TRIM_THRESHOLD = -1
@@ -32,3 +33,9 @@ def return_freed_memory(threads: int) -> None:
         (M_ARENA_MAX, max(2, threads)),
     ):
         set_option(option, value)
+
+
+def return_all_freed_memory() -> None:
+    """Gives back, once, what large work such as a load has left in the C library, where it is glibc."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library, another system
+        ctypes.CDLL(None).malloc_trim(0)
