@@ -79,7 +79,7 @@ def hold_builds(place: int) -> Iterator[None]:
 
 
 def share(lock: int) -> None:
-    """Takes the lock together with others; goes on without it where it is not to be had, since a start must not hang."""
+    """Takes the lock together with others; goes on without it where it is not to be had: a start must not hang."""
     until = time.monotonic() + LOCK_SECONDS
     while time.monotonic() < until:
         try:

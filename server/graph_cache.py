@@ -31,7 +31,9 @@ from server.processors import describe_processor
 logger = logging.getLogger(__name__)
 
 LARGE_MODEL_BYTES = 4 * 1024 * 1024
-"""Between what was measured: the CNN of 0.7 MB gains nothing; with ResNet-50 a model loads @@INT8@@, @@FP32@@."""
+"""Between what was measured: the CNN of 0.7 MB gains nothing; with ResNet-50 a server takes 29 MB less as int8 (24 MB)
+and starts no later; as fp32 (94 MB), it takes 188 MB less and starts 0.4 s sooner. Mapped files, which are not safe,
+would start it 0.1 s sooner still (int8: 0.04 s), and take no less."""
 
 GRAPH_FILE = "graph.onnx"
 WEIGHTS_FILE = f"{GRAPH_FILE}.weights"
