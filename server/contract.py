@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from server.errors import ModelFileError
+from server.strict_json import is_unicode, parse_strictly
 
 METADATA_KEY = "stroke.model"
 """Key of the JSON in the ONNX file's ``metadata_props``."""
@@ -30,6 +31,13 @@ OUTPUT_NAME = "probabilities"
 RESAMPLE_FILTERS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
 FITS = ("stretch", "pad")
 COLOURS = ("grey", "rgb")
+
+SPEC_CHARACTERS = 512 * 1024
+"""Longest spec: all of it is an answer of GetModel, which must stay below the 4 MiB of gRPC's default."""
+
+MOST_LABELS = 1000
+LABEL_CHARACTERS = 200
+"""A label is in every answer, so the bounds of both are those of an answer."""
 
 MODEL_CARD_BYTES = 64 * 1024
 """Longest model card, in bytes of UTF-8: a page to read, small beside the 4 MiB that gRPC lets through by default."""
@@ -93,6 +101,8 @@ class ModelSpec:
                 raise invalid_spec(f"'{name}' must be made of letters, digits, '-', '_' and '.'")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or not all(self.labels):
             raise invalid_spec("'labels' must be at least two different names")
+        if len(self.labels) > MOST_LABELS or max(map(len, self.labels)) > LABEL_CHARACTERS:
+            raise invalid_spec(f"'labels' must be at most {MOST_LABELS}, of at most {LABEL_CHARACTERS} characters")
         if self.positive_label not in self.labels:
             raise invalid_spec(f"'positive_label' {self.positive_label!r} is not among the labels {list(self.labels)}")
         if not 0 <= self.threshold <= 1:
@@ -103,10 +113,11 @@ class ModelSpec:
             if getattr(self, name) not in choices:
                 raise invalid_spec(f"'{name}' {getattr(self, name)!r} is not one of {', '.join(choices)}")
 
-        try:
-            size = len(self.model_card.encode())
-        except UnicodeEncodeError:  # JSON can hold half a surrogate pair, a protobuf string cannot
-            raise invalid_spec("'model_card' is not Unicode text") from None
+        for spec_field in fields(self):  # JSON can hold half a surrogate pair, a protobuf string cannot
+            value = getattr(self, spec_field.name)
+            if not is_unicode(dict(value) if isinstance(value, Mapping) else value):
+                raise invalid_spec(f"'{spec_field.name}' is not Unicode text")
+        size = len(self.model_card.encode())
         if size > MODEL_CARD_BYTES:
             raise invalid_spec(f"'model_card' has {size:,} bytes, at most {MODEL_CARD_BYTES:,} are carried; shorten it")
 
@@ -130,16 +141,18 @@ class ModelSpec:
             ModelFileError: reason MODEL_SPEC_INVALID when it is no such JSON, MODEL_SPEC_UNKNOWN_SCHEMA when it was
                 written by a newer converter.
         """
+        if len(text) > SPEC_CHARACTERS:
+            raise invalid_spec(f"it has {len(text):,} characters, at most {SPEC_CHARACTERS:,} are read")
         try:
-            document = json.loads(text)
+            document = parse_strictly(text)
         except ValueError as error:
-            raise invalid_spec("it is not JSON") from error
+            raise invalid_spec(f"it is not JSON ({error})") from None
         if not isinstance(document, dict):
             raise invalid_spec("it is not a JSON object")
-        if document.get("schema") != SCHEMA:
+        if document.get("schema") != SCHEMA or isinstance(document["schema"], bool):
             raise ModelFileError(
                 "MODEL_SPEC_UNKNOWN_SCHEMA",
-                f"the model's spec has schema {document.get('schema')!r}, this server knows {SCHEMA}; "
+                f"the model's spec has schema {str(document.get('schema'))[:20]}, this server knows {SCHEMA}; "
                 "update the server, or convert the model again with its converter",
             )
         known: dict[str, Any] = {}
@@ -163,6 +176,7 @@ def read_field(name: str, value: Any) -> Any:
         good = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
     elif name in ("threshold", "temperature"):
         good = is_number(value)
+        value = float(value) if good else value
     elif name == "schema":
         good = isinstance(value, int)
     else:
@@ -173,7 +187,13 @@ def read_field(name: str, value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """True for a finite number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def is_identifier(text: Any) -> bool:

@@ -52,7 +52,6 @@ class Engine(Protocol):
     """One of ``RUNTIMES``."""
 
     version: str
-    metadata: dict[str, str]
     inputs: list[Port]
     outputs: list[Port]
 
@@ -81,3 +80,13 @@ def open_engine(runtime: str, data: bytes, digest: str, options: EngineOptions) 
     from server.onnxruntime_engine import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(data, digest, options)
+
+
+def discard_cached(runtime: str, data: bytes, digest: str, options: EngineOptions) -> None:
+    """Removes what ``open_engine`` has cached for the same arguments, if it has."""
+    if runtime == "onnxruntime":
+        from server.onnxruntime_engine import choose_cache
+
+        cache = choose_cache(data, digest, options)
+        if cache is not None:
+            cache.discard()

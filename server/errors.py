@@ -63,4 +63,10 @@ class UnavailableError(StrokeError):
 
 
 class ModelFileError(StrokeError):
-    """A model on disk is missing, damaged, altered or not made for this server."""
+    """A model on disk is missing, damaged, altered or not made for this server.
+
+    The message is one line, whatever a path or a file holds: what cannot be printed is escaped.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))

@@ -3,10 +3,15 @@
 Nothing else in the chain would notice one flipped bit in a weight: ONNX Runtime loads it silently. So the converter
 writes, and the server verifies before it serves: the SHA-256 of each file, and golden vectors, that is inputs that
 anyone can make again from a seed, with the probabilities that the model gave for them where it was made.
+
+The manifest is checked as a whole as well: one flipped bit in the name of a key must not make a variant, or a bound,
+disappear. It states the SHA-256 of its own text, and has no key, file or target that is not known here. That finds
+damage, not malice: who may write the folder may write all of it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,7 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.bounded_file import read_regular
 from server.errors import ModelFileError
+from server.strict_json import is_unicode, parse_strictly
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
@@ -28,6 +35,19 @@ TARGETS = ("x86-vnni", "x86", "arm64")
 MANIFEST_SCHEMA = 1
 LARGEST_TOLERANCE = 0.1
 """A manifest that allows more verifies nothing."""
+
+MOST_MANIFEST_BYTES = 1024 * 1024
+"""The bundled one has 2.5 kB; this is room for many more classes and figures than a model of slices has."""
+
+MOST_MODEL_BYTES = 2**31 - 1
+"""Protobuf's own bound of a message."""
+
+MOST_GOLDEN = 64
+"""Each is a run of the model at every start; the converter writes four."""
+
+MOST_CLASSES = 1000
+PROBABILITY_SLACK = 1e-3
+"""Probabilities are sums of rounded numbers."""
 
 GOLDEN_GRID = 8
 """Cells a side of the coarse pattern in a golden input."""
@@ -69,15 +89,29 @@ class FileRecord:
 
     @classmethod
     def from_document(cls, document: Any) -> FileRecord:
-        """Reads what ``to_document`` wrote; lets the errors of a wrong type through."""
-        return cls(
-            str(document["sha256"]),
-            int(document["size"]),
-            float(document["tolerance"]),
-            str(document.get("target", "")),
-            tuple(tuple(float(p) for p in row) for row in document.get("probabilities", ())),
-            dict(document.get("gate", {})),
-        )
+        """Reads what ``to_document`` wrote.
+
+        Raises:
+            ValueError: it is no such document.
+        """
+        check_keys(document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "gate"})
+        sha256, size, tolerance = document["sha256"], document["size"], read_number(document["tolerance"])
+        if not is_sha256(sha256):
+            raise ValueError("a sha256 is not 64 lower-case hexadecimal digits")
+        if not (is_whole(size) and 0 <= size <= MOST_MODEL_BYTES):
+            raise ValueError(f"a size is not a whole number in [0, {MOST_MODEL_BYTES}]")
+        if not 0 <= tolerance <= LARGEST_TOLERANCE:
+            raise ValueError(f"a tolerance is not in [0, {LARGEST_TOLERANCE}]")
+        target = document.get("target", "")
+        if "target" in document and target not in TARGETS:
+            raise ValueError(f"a target is not one of {', '.join(TARGETS)}")
+        probabilities: tuple[tuple[float, ...], ...] = ()
+        if "probabilities" in document:
+            probabilities = tuple(map(read_probabilities, read_list(document["probabilities"], MOST_GOLDEN)))
+        gate = document.get("gate", {})
+        if not isinstance(gate, dict):
+            raise ValueError("a gate is not an object")
+        return cls(sha256, size, tolerance, target, probabilities, gate)
 
 
 @dataclass(frozen=True)
@@ -86,6 +120,19 @@ class GoldenVector:
 
     seed: int
     probabilities: tuple[float, ...]
+
+    @classmethod
+    def from_document(cls, document: Any) -> GoldenVector:
+        """Reads an entry of ``golden``.
+
+        Raises:
+            ValueError: it is no such entry.
+        """
+        check_keys(document, {"seed", "probabilities"})
+        seed = document["seed"]
+        if not (is_whole(seed) and 0 <= seed < 2**32):
+            raise ValueError("a seed is not a whole number in [0, 2**32)")
+        return cls(seed, read_probabilities(document["probabilities"]))
 
 
 @dataclass(frozen=True)
@@ -105,43 +152,113 @@ class Manifest:
         return tuple(GoldenVector(vector.seed, answer) for vector, answer in zip(self.golden, own, strict=True))
 
     def to_json(self) -> str:
-        """Returns the text of ``manifest.json``."""
+        """Returns the text of ``manifest.json``, which states its own digest."""
         document = {
             "schema": MANIFEST_SCHEMA,
+            "digest": "",
             "files": {name: record.to_document() for name, record in self.files.items()},
             "golden": [{"seed": vector.seed, "probabilities": list(vector.probabilities)} for vector in self.golden],
             "parity": dict(self.parity),
         }
-        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        return text.replace('"digest": ""', f'"digest": "{digest_text(text)}"', 1)
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
-        """Reads what ``to_json`` wrote.
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Reads what ``to_json`` wrote, also of versions that wrote no digest.
 
         Raises:
-            ValueError: it is no such document; the text says why.
+            ValueError: it is no such document, or was altered; the text says why.
         """
-        document: Any = json.loads(text)
-        try:
-            if document["schema"] != MANIFEST_SCHEMA:
-                raise ValueError(f"its schema is {document['schema']!r}, this server knows {MANIFEST_SCHEMA}")
-            files = {str(name): FileRecord.from_document(entry) for name, entry in document["files"].items()}
-            golden = tuple(
-                GoldenVector(int(entry["seed"]), tuple(float(p) for p in entry["probabilities"]))
-                for entry in document["golden"]
-            )
-            parity = {str(name): float(value) for name, value in document["parity"].items()}
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"a part is missing or of the wrong type ({error!r})") from error
-        if not all(0 <= vector.seed < 2**32 for vector in golden):
-            raise ValueError("a seed is not in [0, 2**32)")
-        if not all(0 <= record.tolerance <= LARGEST_TOLERANCE for record in files.values()):
-            raise ValueError(f"a tolerance is not in [0, {LARGEST_TOLERANCE}]")
-        if MODEL_FILE not in files or not golden:
-            raise ValueError(f"it needs an entry for {MODEL_FILE} and at least one golden vector")
+        document = parse_strictly(text)
+        if not is_unicode(document):
+            raise ValueError("a text is not Unicode")
+        if isinstance(document, dict) and document.get("schema") != MANIFEST_SCHEMA and "schema" in document:
+            raise ValueError(f"its schema is {str(document['schema'])[:20]!r}, this server knows {MANIFEST_SCHEMA}")
+        check_keys(document, {"schema", "files", "golden", "parity"}, {"digest"})
+        if not is_whole(document["schema"]):
+            raise ValueError("its schema is not a whole number")
+        if "digest" in document:
+            text = text.decode("utf-8") if isinstance(text, bytes) else text
+            if not is_sha256(document["digest"]) or document["digest"] != digest_text(
+                text.replace(document["digest"], "", 1)
+            ):
+                raise ValueError("it is altered, its digest is not that of its text")
+        check_keys(document["files"], {MODEL_FILE}, {INT8_FILE})
+        files = {name: FileRecord.from_document(entry) for name, entry in document["files"].items()}
+        golden = tuple(map(GoldenVector.from_document, read_list(document["golden"], MOST_GOLDEN)))
         if not all(len(record.probabilities) in (0, len(golden)) for record in files.values()):
             raise ValueError("a file's probabilities are not as many as the golden vectors")
-        return cls(files, golden, parity)
+        if not isinstance(document["parity"], dict):
+            raise ValueError("the parity is not an object")
+        return cls(files, golden, {name: read_number(value) for name, value in document["parity"].items()})
+
+
+def digest_text(text: str) -> str:
+    """The digest of a manifest whose own digest is left empty. White space does not count, so that a copy with other
+    line ends, or one that was indented anew, is the same."""
+    return sha256_hex("".join(text.split()).encode())
+
+
+def check_keys(document: Any, needed: set[str], possible: set[str] | None = None) -> None:
+    """Checks that a document is an object with all the needed keys, and no other than these and the possible ones.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(document, dict):
+        raise ValueError("a part is not an object")
+    if missing := needed - document.keys():
+        raise ValueError(f"{', '.join(sorted(missing))} is missing")
+    if unknown := document.keys() - needed - (possible or set()):
+        raise ValueError(f"{min(unknown)[:40]!r} is not known")
+
+
+def read_list(value: Any, most: int) -> list[Any]:
+    """A list of 1 to ``most`` entries.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (isinstance(value, list) and 1 <= len(value) <= most):
+        raise ValueError(f"a list does not have 1 to {most} entries")
+    return value
+
+
+def read_probabilities(value: Any) -> tuple[float, ...]:
+    """The probabilities of one answer.
+
+    Raises:
+        ValueError: they are not.
+    """
+    probabilities = tuple(map(read_number, read_list(value, MOST_CLASSES)))
+    if not all(-PROBABILITY_SLACK <= p <= 1 + PROBABILITY_SLACK for p in probabilities):
+        raise ValueError("a probability is not in [0, 1]")
+    return probabilities
+
+
+def read_number(value: Any) -> float:
+    """A number as a float.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a number is of the wrong type")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number is too large") from None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an int, which ``bool`` is not meant to be."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_sha256(value: Any) -> bool:
+    """Whether it is a SHA-256 as ``sha256_hex`` writes it."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -169,17 +286,21 @@ def read_manifest(folder: Path) -> Manifest:
         ModelFileError: reasons MODEL_NOT_FOUND, MANIFEST_MISSING, MANIFEST_INVALID.
     """
     path = folder / MANIFEST_FILE
-    if not folder.is_dir():
+    try:
+        is_there = folder.is_dir()
+    except OSError as error:
+        raise ModelFileError("MODEL_NOT_FOUND", f"{folder}: cannot be read ({error.strerror})") from None
+    if not is_there:
         raise ModelFileError("MODEL_NOT_FOUND", f"{folder}: there is no such model folder; {HOW_TO_MAKE}")
     try:
-        return Manifest.from_json(path.read_text("utf-8"))
+        return Manifest.from_json(read_regular(path, MOST_MANIFEST_BYTES))
     except FileNotFoundError:
         raise ModelFileError(
             "MANIFEST_MISSING", f"{path}: missing, so the model cannot be verified; {HOW_TO_MAKE}"
         ) from None
     except OSError as error:
         raise ModelFileError("MANIFEST_INVALID", f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelFileError("MANIFEST_INVALID", f"{path}: not a manifest: {error}; {HOW_TO_MEND}") from None
 
 
@@ -193,10 +314,14 @@ def read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
     """
     path, record = folder / name, manifest.files[name]
     try:
-        data = path.read_bytes()
+        data = read_regular(path, record.size)
     except OSError as error:
+        is_longer = error.errno == errno.EFBIG
         raise ModelFileError(
-            "MODEL_FILE_MISSING", f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}"
+            "MODEL_FILE_ALTERED" if is_longer else "MODEL_FILE_MISSING",
+            f"{path}: altered, it has more than the {record.size:,} bytes that {MANIFEST_FILE} says; {HOW_TO_MEND}"
+            if is_longer
+            else f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}",
         ) from None
     if len(data) < record.size:
         raise ModelFileError(

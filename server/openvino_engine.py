@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-import threading
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.contract import METADATA_KEY, OUTPUT_NAME
+from server.contract import OUTPUT_NAME
 from server.engine import EngineOptions, Port
 from server.errors import ModelFileError
+from server.native_thread import NativeThread
 
 # It imports its developer tools, and these a telemetry client; where that is missing, they take a stub of their own.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -24,45 +25,64 @@ except ImportError:
     ) from None
 
 
+THREAD = NativeThread("openvino")
+
+
 class OpenVinoEngine:
-    """See ``server.engine.Engine``."""
+    """See ``server.engine.Engine``. Its models are compiled and dropped in ``THREAD``."""
 
     name = "openvino"
     version = openvino.__version__.partition("-")[0]
 
     def __init__(self, data: bytes, options: EngineOptions) -> None:
         """See ``server.engine.open_engine``."""
-        core = openvino.Core()
-        model = core.read_model(data)
-        key = ["framework", METADATA_KEY]
-        self.metadata: dict[str, str] = (
-            {METADATA_KEY: model.get_rt_info(key).astype(str)} if model.has_rt_info(key) else {}
-        )
-        self.inputs = [to_port(port) for port in model.inputs]
-        self.outputs = [to_port(port) for port in model.outputs]
-        self._alone = self._busy = Requests(compile_model(core, model, options.threads, options.workers))
-        if options.busy_threads != options.threads:
-            self._busy = Requests(compile_model(core, model, options.busy_threads, options.workers))
+        # Only the list is held here: what is in it must not die with this object, in whatever thread that is.
+        self._requests: list[Requests] = []
+        requests = self._requests
+        self.inputs, self.outputs = THREAD.call(lambda: compile_models(data, options, requests))
+        THREAD.drop_with(self, requests)
 
     def run(self, pixels: NDArray[np.uint8], *, busy: bool) -> NDArray[np.float32]:
         """See ``server.engine.Engine``."""
-        return (self._busy if busy else self._alone).run(pixels)
+        return self._requests[-1 if busy else 0].run(pixels)
 
 
 class Requests:
-    """Inference requests of one compiled model, one a thread: a request can do one thing at a time."""
+    """Inference requests of one compiled model, as many as there are runs at the same time: each does one at a time."""
 
     def __init__(self, compiled: openvino.CompiledModel) -> None:
         self._compiled = compiled
-        self._local = threading.local()
+        self._idle: list[openvino.InferRequest] = []
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of a batch."""
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
-        result = request.infer([pixels])
-        return np.array(result[OUTPUT_NAME], dtype=np.float32)
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            return np.array(request.infer([pixels])[OUTPUT_NAME], dtype=np.float32)
+        finally:
+            self._idle.append(request)
+
+
+def compile_models(data: bytes, options: EngineOptions, held: list[Requests]) -> tuple[list[Port], list[Port]]:
+    """Puts ``Requests`` for each number of threads into ``held``, and returns the inputs and outputs of the graph."""
+    core = get_core()
+    model = core.read_model(data)
+    try:
+        for threads in dict.fromkeys((options.threads, options.busy_threads)):
+            held.append(Requests(compile_model(core, model, threads, options.workers)))
+    except BaseException:
+        held.clear()
+        raise
+    return [to_port(port) for port in model.inputs], [to_port(port) for port in model.outputs]
+
+
+@functools.cache
+def get_core() -> openvino.Core:
+    """The one of the process. Never dropped: with its last model it would take the signal stack of ``THREAD`` away."""
+    return openvino.Core()
 
 
 def compile_model(core: openvino.Core, model: openvino.Model, threads: int, workers: int) -> openvino.CompiledModel:

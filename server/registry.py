@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ from server.manifest import HOW_TO_MAKE
 from server.runtime import OnnxModel, load_model
 
 logger = logging.getLogger(__name__)
+
+MOST_ENTRIES = 10_000
+"""Of a folder of models: a folder with more of them is another one, and listing it could take minutes."""
+
+MOST_NAMED = 10
+"""Models that an error message lists."""
 
 
 class ModelRegistry:
@@ -80,7 +88,9 @@ class ModelRegistry:
 
 def find_wanted(root: Path, wanted: str) -> list[Path]:
     """Returns the folders of the models that ``ModelRegistry.load`` loads, the default first."""
-    return [find_model(root, wish.strip()) for wish in wanted.split(",")] if wanted else [find_only_model(root)]
+    if not wanted:
+        return [find_only_model(root)]
+    return list(dict.fromkeys(find_model(root, wish.strip()) for wish in wanted.split(",")))  # a model once
 
 
 def find_only_model(root: Path) -> Path:
@@ -91,7 +101,8 @@ def find_only_model(root: Path) -> Path:
     if len(names) > 1:
         raise ModelFileError(
             "MODEL_AMBIGUOUS",
-            f"{root}: holds {', '.join(names)}; name the ones to serve, the default first: --model {','.join(names)}",
+            f"{root}: holds {list_names(names)}; name the ones to serve, the default first: "
+            f"--model {','.join(names[:MOST_NAMED])}",
         )
     return find_model(root, names[0])
 
@@ -100,13 +111,13 @@ def find_model(root: Path, wish: str) -> Path:
     """Returns the folder of ``NAME/VERSION``, or of the newest version of ``NAME``."""
     name, slash, version = wish.partition("/")
     if not is_identifier(name) or (slash and not is_identifier(version)):
-        raise ModelFileError("MODEL_NOT_FOUND", f"--model {wish!r}: not of the form NAME or NAME/VERSION")
+        raise ModelFileError("MODEL_NOT_FOUND", f"--model {wish[:100]!r}: not of the form NAME or NAME/VERSION")
     if not slash:
         versions = list_folders(root / name)
         if not versions:
             raise ModelFileError(
                 "MODEL_NOT_FOUND",
-                f"{root / name}: there is no such model; in {root}: {', '.join(list_folders(root)) or 'none'}; "
+                f"{root / name}: there is no such model; in {root}: {list_names(list_folders(root)) or 'none'}; "
                 f"{HOW_TO_MAKE}",
             )
         version = max(versions, key=sort_version)
@@ -114,10 +125,38 @@ def find_model(root: Path, wish: str) -> Path:
 
 
 def list_folders(root: Path) -> list[str]:
-    """Names of the sub-folders that can be a model or a version, sorted; half-written ones start with a dot."""
-    if not root.is_dir():
+    """Names of the sub-folders that can be a model or a version, sorted; half-written ones start with a dot.
+
+    Raises:
+        ModelFileError: reason MODEL_NOT_FOUND: the folder cannot be read, or has more entries than a folder of models.
+    """
+    try:
+        with os.scandir(root) as found:
+            entries = list(itertools.islice(found, MOST_ENTRIES + 1))
+            if len(entries) > MOST_ENTRIES:
+                raise ModelFileError(
+                    "MODEL_NOT_FOUND",
+                    f"{root}: has more than {MOST_ENTRIES:,} entries, so it is no folder of models; {HOW_TO_MAKE}",
+                )
+            return sorted(entry.name for entry in entries if is_identifier(entry.name) and is_folder(entry))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte
         return []
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and is_identifier(entry.name))
+    except OSError as error:
+        raise ModelFileError("MODEL_NOT_FOUND", f"{root}: cannot be read ({error.strerror})") from None
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def list_names(names: list[str]) -> str:
+    """Names for an error message, the first of them where they are many."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def sort_version(version: str) -> list[tuple[int, int, str]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
-from server.engine import EngineOptions, Port, open_engine
+from server.engine import EngineOptions, Port, discard_cached, open_engine
 from server.errors import ModelFileError
 from server.manifest import (
     HOW_TO_MAKE,
@@ -28,6 +29,7 @@ from server.manifest import (
     read_verified,
     sha256_hex,
 )
+from server.onnx_header import read_header
 from server.preprocess import InputFormat
 from server.processors import is_suited
 
@@ -76,6 +78,7 @@ class OnnxModel:
         self.precision = precision
         self.options = options
         self.digest = sha256_hex(data)
+        header = read_header(data, source)
         try:
             self._engine = open_engine(runtime, data, self.digest, options)
         except ModelFileError:
@@ -85,20 +88,24 @@ class OnnxModel:
                 "MODEL_FILE_INVALID", f"{source}: {runtime} cannot load it ({first_line(error)}); {HOW_TO_MEND}"
             ) from None
         self.runtime, self.runtime_version = self._engine.name, self._engine.version
-        metadata = self._engine.metadata
-        if METADATA_KEY not in metadata:
+        if METADATA_KEY not in header.metadata:
             raise ModelFileError(
                 "MODEL_SPEC_MISSING",
                 f"{source}: has no '{METADATA_KEY}' metadata, so labels and decision are unknown; {HOW_TO_MAKE}",
             )
         try:
-            self.spec = ModelSpec.from_json(metadata[METADATA_KEY])
+            self.spec = ModelSpec.from_json(header.metadata[METADATA_KEY])
         except ModelFileError as error:
             raise ModelFileError(error.reason, f"{source}: {error.message}") from None
-        self.input_format = self._read_input_format(source)
+        self.input_format = self._read_input_format(source, header.inputs)
 
-    def _read_input_format(self, source: str) -> InputFormat:
-        """Checks that the graph has the names, types and shapes of the contract, and reads the image size from it."""
+    def _read_input_format(self, source: str, stated: Sequence[Port]) -> InputFormat:
+        """Checks that the graph has the names, types and shapes of the contract, and reads the image size from it.
+
+        Args:
+            source: what to call the file in errors.
+            stated: the inputs that the verified file has; what the runtime loaded must have the same.
+        """
         spec = self.spec
         channels = InputFormat(1, 1, spec.colour).channels
         inputs, outputs = list(self._engine.inputs), list(self._engine.outputs)
@@ -111,7 +118,8 @@ class OnnxModel:
                 [Port(name, "uint8", (None, int(height), int(width), depth))],
                 [Port(output, "float32", (_, classes))],
             ) if (name, output, depth, classes) == (INPUT_NAME, OUTPUT_NAME, channels, len(spec.labels)):
-                return InputFormat(height, width, spec.colour, spec.resample, spec.fit)
+                if inputs == list(stated):
+                    return InputFormat(height, width, spec.colour, spec.resample, spec.fit)
         raise ModelFileError(
             "MODEL_GRAPH_UNSUITABLE",
             f"{source}: the graph has inputs {describe(inputs)} and outputs {describe(outputs)}, but the contract "
@@ -157,21 +165,38 @@ def load_model(
     manifest = read_manifest(folder)
     precision = choose_precision(folder, manifest, precision, runtime)
     path = folder / FILES[precision]
+    data = read_verified(folder, path.name, manifest)
+
+    def open_verified(options: EngineOptions) -> OnnxModel:
+        model = OnnxModel(data, source=str(path), precision=precision, runtime=runtime, options=options)
+        if (model.spec.name, model.spec.version) != (folder.parent.name, folder.name):
+            raise ModelFileError(
+                "MODEL_MISPLACED",
+                f"{path}: says that it is {model.spec.name} {model.spec.version}; "
+                f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
+            )
+        check_answers(model, manifest, path)
+        return model
+
     options = EngineOptions(threads, threads if busy_threads is None else busy_threads, workers, cache)
-    model = OnnxModel(
-        read_verified(folder, path.name, manifest),
-        source=str(path),
-        precision=precision,
-        runtime=runtime,
-        options=options,
-    )
-    if (model.spec.name, model.spec.version) != (folder.parent.name, folder.name):
-        raise ModelFileError(
-            "MODEL_MISPLACED",
-            f"{path}: says that it is {model.spec.name} {model.spec.version}; "
-            f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
-        )
-    # The golden vectors are also the warm-up: the first run of a session allocates and is several times slower.
+    try:
+        return open_verified(options)
+    except ModelFileError:
+        if cache is None:
+            raise
+        # A cached graph that is not the model's is no fault of the model, and must not keep it from being served.
+        model = open_verified(replace(options, cache=None))
+        logger.warning("%s: the optimised graph in the cache answered otherwise than the model: removed", path)
+        discard_cached(runtime, data, model.digest, options)
+        return model
+
+
+def check_answers(model: OnnxModel, manifest: Manifest, path: Path) -> None:
+    """Asks the golden vectors, which is also the warm-up: a session's first run allocates and is several times slower.
+
+    Raises:
+        ModelFileError: reason MODEL_ANSWERS_WRONG.
+    """
     try:
         difference = measure_golden_difference(model, manifest.list_golden(path.name))
     except Exception as error:  # the exception types of the runtimes are private and many
@@ -185,7 +210,6 @@ def load_model(
             f"{path}: on this machine its answers differ by {difference:.2g} from those recorded when it was made "
             f"(allowed: {tolerance:.2g}); {HOW_TO_MEND}",
         )
-    return model
 
 
 def choose_precision(folder: Path, manifest: Manifest, wanted: str, runtime: str) -> str:

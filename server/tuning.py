@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from server.config import ServerConfig
+from server.bounded_file import read_regular
+from server.config import MOST_THREADS, PRECISIONS, ServerConfig
 from server.errors import ModelFileError
 from server.manifest import read_manifest
 from server.processors import count_processors, describe_processor
 from server.registry import find_wanted
+from server.strict_json import parse_strictly
 
 SCHEMA = 1
+MOST_BYTES = 64 * 1024
+"""A tuning has some 3 kB, most of it the features of the processor."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,13 @@ def read_tuning(config: ServerConfig) -> Choice:
     folder, path = find_place(config)
     again = f"run 'python -m server tune --models {config.models} --model {folder.parent.name}/{folder.name}'"
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_strictly(read_regular(path, MOST_BYTES))
         if document["schema"] != SCHEMA:
             raise ValueError("schema")
         basis, choice = document["basis"], Choice(**document["choice"])
-        if min(choice.threads, choice.busy_threads, choice.workers) < 1:
-            raise ValueError("number")
+        numbers = (choice.threads, choice.busy_threads, choice.workers)
+        if choice.precision not in PRECISIONS or not all(type(n) is int and 1 <= n <= MOST_THREADS for n in numbers):
+            raise ValueError("choice")
     except FileNotFoundError:
         raise ModelFileError(
             "TUNING_MISSING", f"--profile tuned: there is no tuning for this model at {path}; {again}"

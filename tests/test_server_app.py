@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import queue
 import signal
 import socket
@@ -24,12 +23,13 @@ from proto import stroke_pb2_grpc
 from server import registry
 from server.app import Application
 from server.config import ServerConfig
-from server.manifest import MANIFEST_FILE, MODEL_FILE, sha256_hex
+from server.manifest import MODEL_FILE, sha256_hex
 from tests.fakes import (
     ServerProcess,
     build_tiny_model,
     encode,
     make_slice,
+    rewrite_manifest,
     run_module,
     run_server,
     wait_until,
@@ -91,9 +91,8 @@ def flip_weight_bit(folder: Path) -> None:
 
 def drop_spec(folder: Path) -> None:
     data = build_tiny_model(with_spec=False)
-    document = json.loads((folder / MANIFEST_FILE).read_text())
-    document["files"][MODEL_FILE] |= {"sha256": sha256_hex(data), "size": len(data)}
-    (folder / MANIFEST_FILE).write_text(json.dumps(document))
+    record = {"sha256": sha256_hex(data), "size": len(data)}
+    rewrite_manifest(folder, lambda document: document["files"][MODEL_FILE].update(record))
     (folder / MODEL_FILE).write_bytes(data)
 
 

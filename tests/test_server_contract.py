@@ -47,6 +47,15 @@ def test_round_trip_keeps_every_field_and_unknown_keys() -> None:
         ({"model_card": ["# Card"]}, "MODEL_SPEC_INVALID"),
         ({"model_card": "ä" * (MODEL_CARD_BYTES // 2 + 1)}, "MODEL_SPEC_INVALID"),
         ({"model_card": "\ud800"}, "MODEL_SPEC_INVALID"),
+        ({"schema": True}, "MODEL_SPEC_UNKNOWN_SCHEMA"),
+        ({"labels": ["normal", "stroke", "\ud800"]}, "MODEL_SPEC_INVALID"),
+        ({"labels": ["stroke", "x" * 201]}, "MODEL_SPEC_INVALID"),
+        ({"labels": ["stroke", *map(str, range(1000))]}, "MODEL_SPEC_INVALID"),
+        ({"temperature": 10**400}, "MODEL_SPEC_INVALID"),
+        ({"threshold": 10**400}, "MODEL_SPEC_INVALID"),
+        ({"metrics": {"auc": 10**400}}, "MODEL_SPEC_INVALID"),
+        ({"task": "\udfff"}, "MODEL_SPEC_INVALID"),
+        ({"characters": "x" * 600_000}, "MODEL_SPEC_INVALID"),
     ],
 )
 def test_unusable_spec_is_refused(change: dict[str, object], reason: str) -> None:
@@ -91,3 +100,22 @@ def test_missing_field_is_named(key: str) -> None:
 
     with pytest.raises(ModelFileError, match=f"{key} is missing"):
         ModelSpec.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"schema": ' + "1" * 5000 + "}",
+        SPEC.to_json().replace("0.05", "NaN"),
+        SPEC.to_json().replace("0.05", "1e999"),
+        SPEC.to_json().replace('"fit"', '"colour"'),
+    ],
+    ids=["nested", "endless digits", "NaN", "too large a number", "a key twice"],
+)
+def test_text_that_is_no_plain_json_is_refused(text: str) -> None:
+    """Whatever Python's reader would make of it."""
+    with pytest.raises(ModelFileError) as refusal:
+        ModelSpec.from_json(text)
+
+    assert refusal.value.reason == "MODEL_SPEC_INVALID"

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,17 @@ def test_positive_label_is_answered_strictly_above_the_threshold(probability: fl
     probabilities = np.array([1 - probability, probability], np.float32)
 
     assert SPEC.labels[decide(probabilities, SPEC)] == label
+
+
+@pytest.mark.parametrize("threshold", [0.111, 0.3, 0.7, 0.1, 0.05])
+def test_threshold_is_a_double(threshold: float) -> None:
+    """Whoever compares the probability and the threshold of an answer gets its label, on both sides of the edge."""
+    nearest = np.float32(threshold)
+    spec = replace(SPEC, threshold=threshold)
+
+    for probability in (np.nextafter(nearest, np.float32(0)), nearest, np.nextafter(nearest, np.float32(1))):
+        index = decide(np.array([1 - probability, probability], np.float32), spec)
+        assert spec.labels[index] == ("stroke" if float(probability) > threshold else "normal")
 
 
 def test_other_labels_compete_below_the_threshold() -> None:

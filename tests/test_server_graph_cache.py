@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper
 
 from server import graph_cache, onnxruntime_engine, processors
-from server.graph_cache import GRAPH_FILE
+from server.cache_upkeep import ENTRY_FILE
+from server.contract import METADATA_KEY
+from server.graph_cache import GRAPH_FILE, WEIGHTS_FILE
 from server.manifest import MODEL_FILE, sha256_hex
 from server.runtime import OnnxModel, load_model
-from tests.fakes import SIDE, build_tiny_graph, write_model
+from tests.fakes import SIDE, SPEC, build_tiny_graph, write_model
 
 
 @pytest.fixture
@@ -60,22 +68,221 @@ def test_cached_graph_is_the_same_model(folder: Path, tmp_path: Path) -> None:
     assert {model.digest for model in (plain, first, second)} == {sha256_hex((folder / MODEL_FILE).read_bytes())}
 
 
-@pytest.mark.parametrize("name", [GRAPH_FILE, graph_cache.WEIGHTS_FILE])
-def test_damaged_graph_is_made_again(folder: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """One flipped bit is found out by the digest, and is not served."""
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def add_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def let_others_write(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def give_away(path: Path) -> None:
+    os.chown(path, 12345, -1)
+
+
+def become_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def become_endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def become_link(path: Path) -> None:
+    path.rename(path.parent.parent.parent / "aside")
+    path.symlink_to(path.parent.parent.parent / "aside")
+
+
+def add_file(path: Path) -> None:
+    (path.parent / f"{path.name}.more").touch()
+
+
+DAMAGES = [
+    *(flip, cut, add_byte, Path.unlink, let_others_write, become_pipe, become_endless, become_link, add_file),
+    pytest.param(give_away, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", [GRAPH_FILE, WEIGHTS_FILE, ENTRY_FILE])
+def test_damaged_entry_is_made_again(
+    folder: Path, tmp_path: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever happened to whichever of its files; the answers are the model's, and the next start finds it whole."""
+    cache = tmp_path / "cache"
+    wanted = ask(load_model(folder, cache=cache))
+    (graph,) = list_graphs(cache)
+    damage(graph.with_name(name))
+
+    assert np.array_equal(ask(load_model(folder, cache=cache)), wanted)
+    assert "damaged" in caplog.text
+    caplog.clear()
+    assert np.array_equal(ask(load_model(folder, cache=cache)), wanted)
+    assert not caplog.records
+    assert sorted(path.name for path in graph.parent.iterdir()) == [ENTRY_FILE, GRAPH_FILE, WEIGHTS_FILE]
+
+
+def test_entry_that_others_may_write_is_made_again(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its files may be those that were written, or not a moment later."""
     cache = tmp_path / "cache"
     load_model(folder, cache=cache)
     (graph,) = list_graphs(cache)
-    damaged = graph.with_name(name)
-    data = bytearray(damaged.read_bytes())
-    data[len(data) // 2] ^= 1
-    damaged.write_bytes(data)
+    entry = graph.parent
+    entry.chmod(0o777)
 
     load_model(folder, cache=cache)
 
-    (again,) = list_graphs(cache)
-    assert again.with_name(name).read_bytes() != bytes(data)
     assert "damaged" in caplog.text
+    assert stat.S_IMODE(entry.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("place", [".", "graphs"])
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+def test_cache_that_others_may_write_is_not_used(
+    folder: Path, tmp_path: Path, place: str, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What lies there is not read, nothing is written there, and one line says so."""
+    cache = tmp_path / "cache"
+    (cache / "graphs").mkdir(parents=True)
+    (cache / place).chmod(mode)
+
+    model = load_model(folder, cache=cache)
+
+    assert np.allclose(ask(model), ask(load_model(folder)))
+    assert list((cache / "graphs").iterdir()) == []
+    (record,) = caplog.records
+    assert "others may write" in record.getMessage()
+    assert "optimised in memory" in record.getMessage()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_cache_of_another_user_is_not_used(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever owns it can write there."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    os.chown(cache, 12345, -1)
+
+    load_model(folder, cache=cache)
+
+    assert list(cache.iterdir()) == []
+    assert "belongs to another user" in caplog.text
+
+
+def forge(cache: Path, change: Callable[[onnx.ModelProto], object]) -> Path:
+    """Rewrites the cached graph and all that is recorded of it, as somebody who knows the format could."""
+    (path,) = list_graphs(cache)
+    graph = onnx.load(path, load_external_data=False)
+    change(graph)
+    path.write_bytes(graph.SerializeToString())
+    entry = path.with_name(ENTRY_FILE)
+    document = json.loads(entry.read_text())
+    for name in (GRAPH_FILE, WEIGHTS_FILE):
+        data = path.with_name(name).read_bytes()
+        document["files"][name] = {"size": len(data), "sha256": sha256_hex(data)}
+    entry.write_text(json.dumps(document, indent=1, sort_keys=True))
+    return path
+
+
+def swap_labels(graph: onnx.ModelProto) -> None:
+    del graph.metadata_props[:]
+    spec = replace(SPEC, labels=("stroke", "normal"), threshold=0.9)
+    onnx.helper.set_model_props(graph, {METADATA_KEY: spec.to_json()})
+
+
+def test_labels_and_threshold_are_the_models_own(folder: Path, tmp_path: Path) -> None:
+    """A cached graph that says otherwise is not asked."""
+    cache = tmp_path / "cache"
+    load_model(folder, cache=cache)
+    path = forge(cache, swap_labels)
+    forged = path.read_bytes()
+
+    model = load_model(folder, cache=cache)
+
+    assert path.read_bytes() == forged  # it was used
+    assert model.spec == SPEC
+
+
+def change_bias(graph: onnx.ModelProto) -> None:
+    for tensor in graph.graph.initializer:
+        if tensor.name == "bias":
+            tensor.CopyFrom(numpy_helper.from_array(np.array([5, 0], np.float32), "bias"))
+
+
+def rename_input(graph: onnx.ModelProto) -> None:
+    graph.graph.input[0].name = "other"
+
+
+def resize_input(graph: onnx.ModelProto) -> None:
+    graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = SIDE + 1
+
+
+def lengthen_weight(graph: onnx.ModelProto) -> None:
+    for tensor in graph.graph.initializer:
+        for place in tensor.external_data:
+            if place.key == "length":
+                place.value = "99999999"
+
+
+def drop_graph(graph: onnx.ModelProto) -> None:
+    graph.ClearField("graph")
+
+
+@pytest.mark.parametrize("change", [change_bias, rename_input, resize_input, lengthen_weight, drop_graph])
+def test_forged_graph_does_not_keep_the_model_from_being_served(
+    folder: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is found out by its answers, or as it loads; the model itself is served, and the graph removed."""
+    cache = tmp_path / "cache"
+    wanted = ask(load_model(folder, cache=cache))
+    path = forge(cache, change)
+
+    assert np.allclose(ask(load_model(folder, cache=cache)), wanted)
+    assert "removed" in caplog.text
+    assert not path.exists()
+    assert np.allclose(ask(load_model(folder, cache=cache)), wanted)
+    assert path.exists()
+
+
+def test_nothing_that_happens_to_the_files_reaches_a_loaded_model(folder: Path, tmp_path: Path) -> None:
+    """Weights are in memory, for both numbers of threads: neither altered nor cut files change an answer."""
+    cache = tmp_path / "cache"
+    load_model(folder, cache=cache)
+    model = load_model(folder, cache=cache, threads=2, busy_threads=1)
+    wanted = ask(model)
+    (path,) = list_graphs(cache)
+    weights = path.with_name(WEIGHTS_FILE)
+    assert weights.stat().st_size > 4096
+    with weights.open("r+b") as file:
+        file.write(b"\0" * weights.stat().st_size)
+    assert np.array_equal(ask(model), wanted)
+    os.truncate(weights, 0)
+    path.unlink()
+
+    assert np.array_equal(ask(model), wanted)
+    assert np.array_equal(model.run(np.full((1, SIDE, SIDE, 3), 150, np.uint8), busy=True), wanted)
+    assert str(cache) not in Path("/proc/self/maps").read_text()
+
+
+def test_no_model_hangs_on_a_cache_that_is_something_else(folder: Path, tmp_path: Path) -> None:
+    """A named pipe or a link in a circle in its place, a path that cannot be."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "circle").symlink_to("circle")
+    for cache in ("pipe", "circle", "a\0b", "\ud800"):
+        assert load_model(folder, cache=tmp_path / cache).spec == SPEC
 
 
 def test_graph_of_another_processor_is_not_used(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -98,3 +100,111 @@ def test_its_telemetry_client_is_not_loaded(tiny_models: Path) -> None:
     )
 
     assert result.stdout.strip() == "[]", result.stderr
+
+
+STACK = """
+import ctypes, gc, signal, sys
+from pathlib import Path
+from server.runtime import load_model
+
+class Stack(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def read_stack():
+    stack = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.address
+
+def load(threads):
+    return load_model(Path(sys.argv[1]) / "tiny" / "1", runtime="openvino", threads=threads, busy_threads=1, workers=2)
+
+seen = []
+signal.signal(signal.SIGTERM, lambda *_: seen.append("drained"))
+before = read_stack()
+for order in (0, -1):
+    models = [load(2), load(1)]
+    models.pop(order)
+    gc.collect()
+    signal.raise_signal(signal.SIGTERM)
+    assert read_stack() == before
+    models.clear()
+    gc.collect()
+    load(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert read_stack() == before
+kept = load(2)
+print(seen)
+"""
+
+
+def test_dropped_models_leave_no_signal_stack_behind(tiny_models: Path) -> None:
+    """Dropped in either order, and loaded again: the main thread's stack is its own, and a signal reaches its handler.
+
+    Its CPU plugin puts an alternate stack on the thread that compiles, and takes the memory of it away.
+    """
+    for _ in range(2):
+        result = run_code(STACK, tiny_models)
+
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip() == str(["drained"] * 4)
+
+
+SERVE = """
+import gc, sys
+from pathlib import Path
+from server.cli import main
+from server.runtime import load_model
+
+def load():
+    return load_model(Path(sys.argv[1]) / "tiny" / "1", runtime="openvino")
+
+models = [load(), load()]
+del models[0]
+gc.collect()
+models.clear()
+gc.collect()
+sys.exit(main(["--models", sys.argv[1], "--port", "0", "--runtime", "openvino"]))
+"""
+
+
+def test_server_that_has_dropped_models_drains(tiny_models: Path) -> None:
+    """SIGTERM finds its handler, and the exit code is 0."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(tiny_models)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline().startswith(b"serving")
+        process.terminate()
+        try:
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_server_drains(tiny_models: Path, number: int) -> None:
+    """As with the other runtime."""
+    with run_server(tiny_models, "--runtime", "openvino") as server, server.stub() as stub:
+        assert stub.Predict(pb.PredictRequest(image=encode(make_slice(200))), timeout=20).label == "stroke"
+        assert server.stop(number) == 0
+
+
+def test_model_that_does_not_compile_leaves_the_thread_usable(tmp_path: Path) -> None:
+    """The error is the caller's; the next model loads."""
+    for attempt in ("first", "second"):
+        with pytest.raises(ModelFileError):
+            OnnxModel(build_tiny_model()[:-40], source=MODEL_FILE, runtime="openvino")
+        assert load_model(write_model(tmp_path / attempt), runtime="openvino").runtime == "openvino"
+
+
+def test_requests_are_reused(tmp_path: Path) -> None:
+    """As many as run at the same time, however many threads ask."""
+    model = load_model(write_model(tmp_path), runtime="openvino", workers=2)
+    pixels = np.full((1, SIDE, SIDE, 3), 150, np.uint8)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: model.run(pixels), range(100)))
+
+    assert all(np.array_equal(answers[0], answer) for answer in answers)
+    (requests,) = model._engine._requests  # type: ignore[attr-defined]
+    assert 1 <= len(requests._idle) <= 4

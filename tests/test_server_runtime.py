@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,13 @@ from server.manifest import (
     sha256_hex,
 )
 from server.runtime import OnnxModel, load_model
-from tests.fakes import SIDE, SPEC, build_tiny_graph, build_tiny_model, write_model
+from tests.fakes import SIDE, SPEC, build_tiny_graph, build_tiny_model, rewrite_manifest, write_model
 
 
-def rewrite_manifest(folder: Path, data: bytes) -> None:
+def replace_model(folder: Path, data: bytes) -> None:
     """Makes the digests right for other bytes, as somebody who alters a model on purpose would."""
-    document = json.loads((folder / MANIFEST_FILE).read_text())
-    document["files"][MODEL_FILE] |= {"sha256": sha256_hex(data), "size": len(data)}
-    (folder / MANIFEST_FILE).write_text(json.dumps(document))
+    record = {"sha256": sha256_hex(data), "size": len(data)}
+    rewrite_manifest(folder, lambda document: document["files"][MODEL_FILE].update(record))
     (folder / MODEL_FILE).write_bytes(data)
 
 
@@ -125,7 +123,7 @@ def test_flipped_bit_in_a_weight_is_refused_by_digest(tmp_path: Path) -> None:
 def test_altered_weight_with_a_matching_digest_is_refused_by_golden_vectors(tmp_path: Path) -> None:
     """Who also rewrites the digest is found out by the answers."""
     folder = write_model(tmp_path)
-    rewrite_manifest(folder, build_tiny_model(gain=0.051))
+    replace_model(folder, build_tiny_model(gain=0.051))
 
     assert refuse(folder).reason == "MODEL_ANSWERS_WRONG"
 
@@ -138,7 +136,7 @@ def test_weight_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
         if tensor.name == "weights":
             broken = np.full(tuple(tensor.dims), np.nan, np.float32)
             tensor.CopyFrom(numpy_helper.from_array(broken, "weights"))
-    rewrite_manifest(folder, graph.SerializeToString())
+    replace_model(folder, graph.SerializeToString())
 
     assert refuse(folder).reason == "MODEL_ANSWERS_WRONG"
 
@@ -147,7 +145,7 @@ def test_weight_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path, data: bytes) -> None:
     """A download that brought something else is a clear error even when the manifest agrees."""
     folder = write_model(tmp_path)
-    rewrite_manifest(folder, data)
+    replace_model(folder, data)
 
     assert refuse(folder).reason == "MODEL_FILE_INVALID"
 
@@ -155,7 +153,7 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_model_without_spec_is_refused(tmp_path: Path) -> None:
     """Labels are never guessed."""
     folder = write_model(tmp_path)
-    rewrite_manifest(folder, build_tiny_model(with_spec=False))
+    replace_model(folder, build_tiny_model(with_spec=False))
 
     assert refuse(folder).reason == "MODEL_SPEC_MISSING"
 
@@ -165,7 +163,7 @@ def test_model_with_garbage_for_a_spec_is_refused(tmp_path: Path) -> None:
     folder = write_model(tmp_path)
     graph = build_tiny_graph()
     onnx.helper.set_model_props(graph, {"stroke.model": "{}"})
-    rewrite_manifest(folder, graph.SerializeToString())
+    replace_model(folder, graph.SerializeToString())
 
     assert refuse(folder).reason == "MODEL_SPEC_UNKNOWN_SCHEMA"
 
@@ -174,7 +172,7 @@ def test_model_with_garbage_for_a_spec_is_refused(tmp_path: Path) -> None:
 def test_graph_that_breaks_the_contract_is_refused(tmp_path: Path, options: dict[str, object]) -> None:
     """Names and types are the contract's, so that preprocessing cannot go wrong silently."""
     folder = write_model(tmp_path)
-    rewrite_manifest(folder, build_tiny_model(**options))
+    replace_model(folder, build_tiny_model(**options))
 
     error = refuse(folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,9 @@ import pytest
 
 from server import runtime
 from server.errors import ModelFileError
-from server.manifest import INT8_FILE, MANIFEST_FILE, sha256_hex
+from server.manifest import INT8_FILE, sha256_hex
 from server.runtime import load_model
-from tests.fakes import SIDE, build_tiny_model, run_module, write_model
+from tests.fakes import SIDE, build_tiny_model, rewrite_manifest, run_module, write_model
 
 INT8 = build_tiny_model(gain=0.06)
 """Stands for a quantised model: it answers a little otherwise."""
@@ -55,9 +54,7 @@ def test_missing_variant_names_the_command_that_makes_it(tmp_path: Path) -> None
 def test_variant_is_verified_against_its_own_answers(tmp_path: Path) -> None:
     """What fp32 answers is not what it must answer."""
     folder = write_model(tmp_path, int8=INT8)
-    document = json.loads((folder / MANIFEST_FILE).read_text())
-    del document["files"][INT8_FILE]["probabilities"]
-    (folder / MANIFEST_FILE).write_text(json.dumps(document))
+    rewrite_manifest(folder, lambda document: document["files"][INT8_FILE].pop("probabilities"))
 
     with pytest.raises(ModelFileError) as refusal:
         load_model(folder, precision="int8")
