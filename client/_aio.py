@@ -168,7 +168,7 @@ class AsyncStrokeClient(ClientCore):
                 response = await method(request, timeout=left, metadata=metadata)
             except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
                 failure = self._translate_at_once(error, request_id)
-                if needs_look(failure):
+                if needs_look(error):
                     failure = await asyncio.to_thread(self._look, error, request_id)
             except asyncio.CancelledError as error:
                 if task is None or task.cancelling() or not self._closed:

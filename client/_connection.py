@@ -139,9 +139,11 @@ def read_connection(
 def run_with_client(connection: Connection, work: Callable[[StrokeClient], int]) -> int:
     """Returns what ``work`` returns, the exit status; 1 when it raises a ``StrokeClientError``, which is printed."""
     from client._terminal import escape
+    from client._wait_notice import notice_on
 
     try:
         with connection.open_client() as client:
+            client.note_wait = notice_on(sys.stderr, connection.server)
             return work(client)
     except StrokeClientError as error:
         print(escape(f"error: {error}"), file=sys.stderr)

@@ -58,6 +58,9 @@ class ClientCore:
     _grpc: Any = grpc
     """The module whose channels the class uses."""
 
+    note_wait: Callable[[StrokeClientError], None] | None = None
+    """Called in any thread with a failure that is to be waited out, before the wait; for programs that show it."""
+
     def __init__(
         self,
         target: str = DEFAULT_TARGET,
@@ -89,8 +92,6 @@ class ClientCore:
         self._closed = False
         tokens = self._config.retry.throttle_tokens
         self._throttle = None if tokens is None else Throttle(tokens)
-        self._note_wait: Callable[[StrokeClientError], None] | None = None
-        """Called with the failure, in any thread, when it is to be waited out; for the command line."""
 
     def _check_context(self) -> None:
         """Raises RuntimeError where a client of this kind cannot be made."""
@@ -124,7 +125,7 @@ class ClientCore:
             target=self._target,
             retry=self._config.retry,
             is_closed=lambda: self._closed,
-            note_wait=self._note_wait,
+            note_wait=self.note_wait,
         )
 
     def _count_lanes(self) -> int:
@@ -159,8 +160,8 @@ class ClientCore:
         pause = retry.judge(failure, time.monotonic())
         if pause is None:
             raise retry.failure
-        if self._note_wait is not None:
-            self._note_wait(failure)
+        if self.note_wait is not None:
+            self.note_wait(failure)
         return pause
 
     def _translate(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
@@ -168,7 +169,7 @@ class ClientCore:
         closed. It may look at the server for some seconds. To be raised outside of the ``except`` block: see
         ``error_from_rpc``."""
         failure = self._translate_at_once(error, request_id)
-        return self._look(error, request_id) if needs_look(failure) else failure
+        return self._look(error, request_id) if needs_look(error) else failure
 
     def _translate_at_once(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
         """Does what ``_translate`` does, without a look at the server."""

@@ -201,6 +201,10 @@ _NO_CONNECTION = (
     ),
 )
 
+_FAILED_BY_OTHERS = re.compile(f"{_NOT_CONNECTED}|Failed parsing HTTP/2|http1.x server")
+_ABSENT = re.compile("refused|errors resolving|No such file|timed out|handshaker shutdown|unhealthy|unreachable", re.I)
+"""What gRPC says where nobody is."""
+
 _TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
 """gRPC's text for a server with more calls than it was set to take; it gives no reason and no hint."""
 
@@ -333,9 +337,13 @@ def _read_hint(text: str | bytes | None) -> float | None:
     return milliseconds / 1000 if milliseconds >= 0 else math.inf
 
 
-def needs_look(error: StrokeClientError) -> bool:
-    """True for a connection that was made and dropped: only a look at the server tells why (``client._probe``)."""
-    return error.code == "UNAVAILABLE" and error.reason in ("CONNECTION_FAILED", "NOT_A_GRPC_SERVER")
+def needs_look(error: Any) -> bool:
+    """True when only a look at the server (``client._probe``) tells why no connection came about: something was there,
+    and gRPC does not say what."""
+    if not callable(getattr(error, "code", None)) or error.code().value[0] != 14:
+        return False
+    details = error.details() or ""
+    return _FAILED_BY_OTHERS.search(details) is not None and _ABSENT.search(details) is None
 
 
 def may_pass(error: StrokeClientError) -> bool:
