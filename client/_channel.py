@@ -47,7 +47,7 @@ def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
         # gRPC's defaults (1 s to 120 s) are for the internet; on a local network a restarted server is back in seconds.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the time that one attempt to connect may take
-        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 500),
         # A connection of its own: by default all clients of a process share one, its limit of calls at a time, and the
         # pause before the next attempt to connect, which a client made after a restart would inherit.
         ("grpc.use_local_subchannel_pool", 1),

@@ -76,7 +76,7 @@ class RetryConfig:
     initial_backoff: float = 0.2
     """Seconds before the second try, > 0; spread by chance, so that clients do not come in step."""
 
-    max_backoff: float = 1.0
+    max_backoff: float = 0.5
     """Most seconds between two tries, >= ``initial_backoff``, on top of what the server asks for."""
 
     backoff_multiplier: float = 2.0

@@ -242,7 +242,7 @@ class StreamRun:
             if pause is None:
                 raise lane.retry.failure
             self._note_wait(error)
-            lane.paused_until = now + pause
+            lane.paused_until = max(lane.paused_until, now + pause)
         self._resend(lane, now)
 
     def _time_out(self, lane: Lane, now: float) -> None:

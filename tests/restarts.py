@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from client import AsyncStrokeClient, Prediction, PredictionFailure, StrokeClient, StrokeClientError
 from tests.fakes import ServerProcess, encode, make_slice, run_server
 
 IMAGE = encode(make_slice())
+
+DRAIN_SECONDS = 3.0
+"""What a server gets for its calls in flight; then it drops them."""
 
 
 class RestartedServer:
@@ -30,8 +35,11 @@ class RestartedServer:
         self.begin()
 
     def end(self) -> None:
-        """Ends it by SIGTERM."""
-        assert self._server.stop() == 0
+        """Ends it by SIGTERM, and kills what is still there when it should long have finished."""
+        process = self._server.process
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(DRAIN_SECONDS + 3)
         self._stack.close()
 
     def begin(self) -> None:
@@ -43,7 +51,9 @@ class RestartedServer:
         self._stack.close()
 
     def _start(self, *flags: str) -> ServerProcess:
-        return self._stack.enter_context(run_server(self._models, "--workers", "2", *flags))
+        return self._stack.enter_context(
+            run_server(self._models, "--workers", "2", "--drain-seconds", str(DRAIN_SECONDS), *flags)
+        )
 
 
 @contextmanager
