@@ -27,7 +27,6 @@ from client._results import Record, ResultWriter, record_to_json
 from client._stop import StopSignals
 from client._terminal import escape
 from client._types import HealthStatus, Prediction
-from client._wait_notice import WaitNotice
 from client._watch_folders import KnownResult, WatchFolders
 
 if TYPE_CHECKING:
@@ -103,7 +102,6 @@ class HotFolder:
         self._trouble = ""  # what is in the way and was said; empty while nothing is
         self._pause = _FIRST_PAUSE
         self._started = time.monotonic()
-        client.note_wait = WaitNotice(self._announce_wait)
 
     def run(self) -> int:
         """Judges until a signal comes; returns the exit status.
@@ -248,7 +246,7 @@ class HotFolder:
         if isinstance(error, _REFUSALS) and not self._labels and not self._failed:
             raise WatchError(str(error))
         if image is None or error.code in _AWAY or isinstance(error, _REFUSALS) or not self._is_server_well():
-            self._signals.wait(self._grow_pause(_describe_trouble(error)))
+            self._signals.wait(self._grow_pause(f"{error}; images wait until it answers"))
             return True
         if len(self._tries) > _MOST_TRIED:  # of files that are long gone
             self._tries.clear()
@@ -256,11 +254,6 @@ class HotFolder:
         if self._tries[image.name] >= _TRIES:
             self._settle(image, error)
         return False
-
-    def _announce_wait(self, error: StrokeClientError) -> None:
-        """Says that the server is away while the run waits for it, which takes as long as an image may."""
-        if not self._trouble:
-            self._grow_pause(_describe_trouble(error))
 
     def _is_server_well(self) -> bool:
         with suppress(StrokeClientError), self._signals.interruptible():
@@ -302,10 +295,6 @@ class HotFolder:
 
     def _print(self, line: str, stream: TextIO) -> None:
         print(escape(line), file=stream, flush=True)
-
-
-def _describe_trouble(error: StrokeClientError) -> str:
-    return f"{error}; images wait until it answers"
 
 
 def _now() -> str:

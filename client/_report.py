@@ -208,7 +208,9 @@ def fold_sentences(sentences: Sequence[str], columns: int) -> list[str]:
             lines.append(" ")
         lines[-1] = f"{lines[-1]} {text}" if lines[-1] else text
     return [
-        part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent="  ", break_on_hyphens=False)
+        part
+        for line in lines
+        for part in textwrap.wrap(line, columns, subsequent_indent="  ", break_on_hyphens=False)
     ]
 
 

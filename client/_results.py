@@ -221,7 +221,9 @@ def _guard_cell(cell: Any) -> Any:
 
 def _read_cells(cells: list[str]) -> Fields:
     """Returns what the program needs to know again, as JSON would have it."""
-    fields: Fields = {column: cell.removeprefix("'") for column, cell in zip(CSV_COLUMNS, cells, strict=True) if cell}
+    fields: Fields = {
+        column: cell.removeprefix("'") for column, cell in zip(CSV_COLUMNS, cells, strict=True) if cell
+    }
     if "file_bytes" in fields:
         fields["file_bytes"] = int(fields["file_bytes"])
     return fields

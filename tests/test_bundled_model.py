@@ -102,7 +102,7 @@ def test_its_weights_are_those_of_a_revision_that_is_named() -> None:
     for name in ("epochs", "learning-rate", "augment", "validation", "test", "seed", "precision"):
         value = flags.split(f"--{name} ")[1].split()[0]
         assert f"--{name} {value}" in script
-    assert "count=${COUNT:-16000}" in script
+    assert 'count=${COUNT:-16000}' in script
 
 
 @pytest.mark.tensorflow

@@ -80,9 +80,9 @@ def test_table_of_flags_is_that_of_the_code() -> None:
 def test_every_reason_that_the_client_makes_is_explained() -> None:
     """A program that meets a reason finds it in the page, and the page names none that does not exist."""
     sources = "\n".join(Path(str(module.__file__)).read_text("utf-8") for module in MODULES)
-    made = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|UNAUTHENTICATED)"', sources)) - (
-        GRPC_CODES - {"DEADLINE_EXCEEDED", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED"}
-    )
+    made = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|UNAUTHENTICATED)"', sources)) - (GRPC_CODES - {
+        "DEADLINE_EXCEEDED", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED"
+    })
     explained = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", PAGE.split("| reason |")[1].split("## Command line")[0]))
 
     assert explained == {reason for reason in made if not NOT_REASONS.match(reason)}

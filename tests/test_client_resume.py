@@ -138,7 +138,9 @@ def test_file_that_appears_is_judged(server: FakeServer, scans: Path) -> None:
     assert len(read_names(scans.parent / "results.jsonl")) == 1
 
 
-def test_changed_files_are_judged_again(server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_files_are_judged_again(
+    server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Changed is what has another size, or another time and other bytes; the user is told."""
     main(["scans", "--output", "results.jsonl"])
     (scans / "3.png").write_bytes(b"stroke, but longer")

@@ -119,3 +119,5 @@ def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytes
     assert main(["phantom", "--out", str(tmp_path), "--count", "4", "--processes", "1"]) == 2
     assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+

@@ -87,7 +87,9 @@ def test_sensitivity_out_of_reach_calls_whatever_can_be_called() -> None:
     assert choose_threshold("sensitivity=1", scores, positive) == 0.0
 
 
-@pytest.mark.parametrize("rule", ["", "sensitivity", "sensitivity=0", "sensitivity=2", "youden=1", "1.5", "nan"])
+@pytest.mark.parametrize(
+    "rule", ["", "sensitivity", "sensitivity=0", "sensitivity=2", "youden=1", "1.5", "nan"]
+)
 def test_rule_that_means_nothing_is_refused(rule: str) -> None:
     """The line names the flag and what it takes."""
     with pytest.raises(TrainingError, match=r"--operating-point .* is not paper, youden"):
