@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,9 +15,10 @@ import grpc.aio
 from client._channel import SERVICE
 from client._config import DEFAULT_IN_FLIGHT
 from client._core import ClientCore
-from client._errors import StrokeClientError
+from client._errors import StrokeClientError, error_from_closed, needs_look
 from client._exchange import check_text, load_request, read_answer
 from client._readiness import Readiness
+from client._retry import Retry
 from client._stream_messages import MessageForm
 from client._stream_tasks import load_hashed, stream_results
 from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
@@ -51,6 +54,7 @@ class AsyncStrokeClient(ClientCore):
     async def close(self) -> None:
         """Ends the connection and what runs on it. May be called twice."""
         self._closed = True
+        self._closing.set()
         if self._owned_channel is not None:
             await self._owned_channel.close()
 
@@ -110,7 +114,7 @@ class AsyncStrokeClient(ClientCore):
 
     async def check_health(self, *, timeout: float | None = None) -> HealthStatus:
         """Asks the server whether it serves; see ``StrokeClient.check_health``."""
-        status: HealthStatus = await self._call(self._health, SERVICE, self._settle_timeout(timeout))
+        status: HealthStatus = await self._call(self._health, SERVICE, self._settle_timeout(timeout), repeats=False)
         return status
 
     async def wait_until_ready(self, timeout: float = 30.0) -> None:
@@ -141,22 +145,49 @@ class AsyncStrokeClient(ClientCore):
             failure = self._translate(error)
         raise failure
 
+    def _make_bell(self) -> None:
+        self._closing = asyncio.Event()
+
     async def _call(
         self,
         method: Callable[..., Awaitable[_Response]],
         request: object,
         timeout: float,
         request_id: str | None = None,
+        *,
+        repeats: bool = True,
     ) -> _Response:
         """Makes one unary call within ``timeout`` seconds, repetitions included."""
-        metadata = self._metadata()
+        started = time.monotonic()
+        retry: Retry | None = None
+        left = timeout
         task = asyncio.current_task()
-        try:
-            return await method(request, timeout=timeout, metadata=metadata)
-        except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
-            failure = await asyncio.to_thread(self._translate, error, request_id)  # it may look at the connection
-        except asyncio.CancelledError as error:
-            if task is None or task.cancelling() or not self._closed:
-                raise
-            failure = self._translate(error)  # not the task was cancelled, but the channel closed under the call
-        raise failure
+        while True:
+            metadata = self._metadata()
+            try:
+                response = await method(request, timeout=left, metadata=metadata)
+            except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
+                failure = self._translate_at_once(error, request_id)
+                if needs_look(error):
+                    failure = await asyncio.to_thread(self._look, error, request_id)
+            except asyncio.CancelledError as error:
+                if task is None or task.cancelling() or not self._closed:
+                    raise
+                failure = self._translate(error)  # not the task was cancelled, but the channel closed under the call
+            else:
+                if self._throttle is not None:
+                    self._throttle.refund()
+                return response
+            if not repeats:
+                raise failure
+            retry = retry or self._start_retry(started, timeout)
+            if await self._is_closed_within(self._choose_pause(retry, failure)):
+                raise error_from_closed(self._target)
+            left = retry.time_left(time.monotonic())
+
+    async def _is_closed_within(self, seconds: float) -> bool:
+        """Waits, no longer than until the client is closed; returns True when it is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        return self._closing.is_set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from client._config import ClientConfig, RetryConfig
+from client._config import ClientConfig
 from client._errors import error_from_unknown_host
 
 SERVICE = "stroke.v1.StrokeService"
@@ -40,14 +40,17 @@ def make_channel(config: ClientConfig, module: Any = grpc) -> Any:
 def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
     """Returns gRPC's channel arguments for these settings."""
     options: list[tuple[str, str | int]] = [
-        ("grpc.service_config", json.dumps(service_config(config.retry, balanced=config.address.is_balanced))),
+        ("grpc.service_config", json.dumps(service_config(balanced=config.address.is_balanced))),
         # gRPC's own limit of 4 MiB is below the images that a server may be set to accept; it knows its limits best.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
         # gRPC's defaults (1 s to 120 s) are for the internet; on a local network a restarted server is back in seconds.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the time that one attempt to connect may take
-        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.max_reconnect_backoff_ms", 500),
+        # A connection of its own: by default all clients of a process share one, its limit of calls at a time, and the
+        # pause before the next attempt to connect, which a client made after a restart would inherit.
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.keepalive_time_ms", round(1000 * config.keep_alive.interval)),
         # Two names for one time: gRPC 1.85 never acts on the first (its timer is only ever renewed, not set) and takes
         # a minute for the second; older ones know no other than the first.
@@ -68,25 +71,10 @@ def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
     return options
 
 
-def service_config(retry: RetryConfig, *, balanced: bool) -> dict[str, Any]:
-    """Returns gRPC's service config: what is repeated and, for several servers, how they take turns."""
+def service_config(*, balanced: bool) -> dict[str, Any]:
+    """Returns gRPC's service config: how several servers take turns. What is repeated is decided by ``client._retry``;
+    without a policy gRPC repeats only what no server has read."""
     config: dict[str, Any] = {}
-    if retry.max_attempts > 1:
-        config["methodConfig"] = [
-            {
-                "name": [{"service": SERVICE, "method": method} for method in ("Predict", "GetModel", "ListModels")],
-                "retryPolicy": {
-                    "maxAttempts": retry.max_attempts,
-                    "initialBackoff": f"{retry.initial_backoff:.9f}s",
-                    "maxBackoff": f"{retry.max_backoff:.9f}s",
-                    "backoffMultiplier": retry.backoff_multiplier,
-                    # CANCELLED is what gRPC sends for calls that cross the GOAWAY of a server that stops gracefully
-                    # (github.com/grpc/grpc/issues/24237).
-                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-                },
-            }
-        ]
-        config["retryThrottling"] = {"maxTokens": retry.throttle_tokens, "tokenRatio": 0.1}
     if balanced:
         config["loadBalancingConfig"] = [{"round_robin": {}}]
         # A box that says NOT_SERVING (it loads, it stops) is left out until it says SERVING again.

@@ -8,11 +8,15 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from client._arguments import DEFAULT_SETTLE, make_parser, read_seconds
 from client._config import DEFAULT_IN_FLIGHT
 from client._connection import Connection, add_connection_flags, read_connection, run_with_client
 from client._interrupt import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from client._client import StrokeClient
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -157,8 +161,13 @@ def run(arguments: argparse.Namespace, connection: Connection) -> int:
     from client._result_file import ResultFileError
     from client._terminal import escape
 
+    def judge(client: StrokeClient) -> int:
+        if arguments.quiet:
+            client.note_wait = None
+        return Batch(arguments, client).run()
+
     try:
-        return run_with_client(connection, lambda client: Batch(arguments, client).run())
+        return run_with_client(connection, judge)
     except ResultFileError as error:
         print(escape(f"error: {error}"), file=sys.stderr)
         return EXIT_USAGE

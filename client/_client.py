@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
@@ -12,9 +13,10 @@ import grpc
 from client._channel import SERVICE
 from client._config import DEFAULT_IN_FLIGHT
 from client._core import ClientCore
-from client._errors import StrokeClientError
+from client._errors import StrokeClientError, error_from_closed
 from client._exchange import ImageRequest, check_text, load_request, read_answer
 from client._readiness import Readiness
+from client._retry import Retry
 from client._stream_messages import MessageForm
 from client._stream_threads import stream_results
 from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
@@ -42,6 +44,7 @@ class StrokeClient(ClientCore):
     def close(self) -> None:
         """Ends the connection and what runs on it. May be called twice."""
         self._closed = True
+        self._closing.set()
         if self._owned_channel is not None:
             self._owned_channel.close()
 
@@ -139,12 +142,12 @@ class StrokeClient(ClientCore):
         return [model_from_proto(model) for model in response.models]
 
     def check_health(self, *, timeout: float | None = None) -> HealthStatus:
-        """Asks the server whether it serves (grpc.health.v1).
+        """Asks the server whether it serves (grpc.health.v1), once: how things are now is the answer.
 
         Raises:
             StrokeClientError: the server could not be asked.
         """
-        status: HealthStatus = self._call(self._health, SERVICE, self._settle_timeout(timeout))
+        status: HealthStatus = self._call(self._health, SERVICE, self._settle_timeout(timeout), repeats=False)
         return status
 
     def wait_until_ready(self, timeout: float = 30.0) -> None:
@@ -177,17 +180,35 @@ class StrokeClient(ClientCore):
             failure = self._translate(error)
         raise failure
 
+    def _make_bell(self) -> None:
+        self._closing = threading.Event()
+
     def _call(
         self,
         method: Callable[..., _Response],
         request: object,
         timeout: float,
         request_id: str | None = None,
+        *,
+        repeats: bool = True,
     ) -> _Response:
         """Makes one unary call within ``timeout`` seconds, repetitions included."""
-        metadata = self._metadata()
-        try:
-            return method(request, timeout=timeout, metadata=metadata)
-        except (grpc.RpcError, ValueError) as error:  # ValueError: the channel is closed
-            failure = self._translate(error, request_id)
-        raise failure
+        started = time.monotonic()
+        retry: Retry | None = None
+        left = timeout
+        while True:
+            metadata = self._metadata()
+            try:
+                response = method(request, timeout=left, metadata=metadata)
+            except (grpc.RpcError, ValueError) as error:  # ValueError: the channel is closed
+                failure = self._translate(error, request_id)
+            else:
+                if self._throttle is not None:
+                    self._throttle.refund()
+                return response
+            if not repeats:
+                raise failure
+            retry = retry or self._start_retry(started, timeout)
+            if self._closing.wait(self._choose_pause(retry, failure)):
+                raise error_from_closed(self._target)
+            left = retry.time_left(time.monotonic())

@@ -59,32 +59,35 @@ class TLSConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RetryConfig:
-    """How calls are repeated that a restarting or vanished server dropped (UNAVAILABLE, CANCELLED).
+    """How calls are repeated that a server refused for now, or that a restarting or vanished one dropped.
 
-    gRPC repeats them by itself, within the timeout of the call. All calls are pure, so sending twice does no harm.
+    All calls are pure, so sending twice does no harm. Repetitions end with the timeout of the call (in
+    ``predict_many``: of the image), or earlier by these settings. Where the server says when to come again, it is not
+    asked before.
 
     Raises:
         ValueError: a figure is out of range; the message names it.
     """
 
-    max_attempts: int = 4
-    """Tries in all, in [1, 5]; 1 repeats nothing. gRPC allows no more than 5."""
+    max_attempts: int | None = None
+    """Tries in all, in [1, 5]; None: as many as the timeout has time for. 1 repeats nothing, in ``predict_many``
+    neither: a stream that breaks ends the run, an image that is refused for now has failed."""
 
     initial_backoff: float = 0.2
     """Seconds before the second try, > 0; spread by chance, so that clients do not come in step."""
 
-    max_backoff: float = 2.0
-    """Most seconds between two tries, >= ``initial_backoff``."""
+    max_backoff: float = 0.5
+    """Most seconds between two tries, >= ``initial_backoff``, on top of what the server asks for."""
 
     backoff_multiplier: float = 2.0
     """Growth of the pause from try to try, >= 1."""
 
-    throttle_tokens: int = 100
-    """In [1, 1000]. Each failed try takes a token, each good answer gives a tenth back; with half of them gone nothing
-    is repeated. Enough for the restart of a server under 32 calls, little enough that a dead one is not flooded."""
+    throttle_tokens: int | None = None
+    """In [1, 1000]. Each failed try of a single call takes a token, each good answer gives a tenth back; with half of
+    them gone nothing is repeated. None: pauses alone keep a server from being flooded."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_attempts <= 5:
+        if self.max_attempts is not None and not 1 <= self.max_attempts <= 5:
             raise ValueError(f"max_attempts must be in [1, 5], not {self.max_attempts}")
         if not 0 < self.initial_backoff <= self.max_backoff < math.inf:
             raise ValueError(
@@ -92,7 +95,7 @@ class RetryConfig:
             )
         if not 1 <= self.backoff_multiplier < math.inf:
             raise ValueError(f"backoff_multiplier must be at least 1, not {self.backoff_multiplier}")
-        if not 1 <= self.throttle_tokens <= 1000:
+        if self.throttle_tokens is not None and not 1 <= self.throttle_tokens <= 1000:
             raise ValueError(f"throttle_tokens must be in [1, 1000], not {self.throttle_tokens}")
 
 

@@ -49,7 +49,7 @@ class Connection:
     tls_name: str = setting("", "name in its certificate, where not the host's", "NAME")
     token_file: str = setting("", "file with a bearer token, read again before each call", "FILE")
 
-    def open_client(self) -> StrokeClient:
+    def open_client(self, retry: RetryConfig = RetryConfig()) -> StrokeClient:  # noqa: B008  # frozen
         """Returns a client; the caller closes it.
 
         Raises:
@@ -59,7 +59,9 @@ class Connection:
         """
         from client._client import StrokeClient
 
-        return StrokeClient(self.server, timeout=self.timeout, tls=self._describe_tls(), token=self._choose_token())
+        return StrokeClient(
+            self.server, timeout=self.timeout, tls=self._describe_tls(), token=self._choose_token(), retry=retry
+        )
 
     def check(self) -> None:
         """Reads all files that the settings name, so that a fault is said before anything is sent.
@@ -139,9 +141,11 @@ def read_connection(
 def run_with_client(connection: Connection, work: Callable[[StrokeClient], int]) -> int:
     """Returns what ``work`` returns, the exit status; 1 when it raises a ``StrokeClientError``, which is printed."""
     from client._terminal import escape
+    from client._wait_notice import notice_on
 
     try:
         with connection.open_client() as client:
+            client.note_wait = notice_on(sys.stderr, connection.server)
             return work(client)
     except StrokeClientError as error:
         print(escape(f"error: {error}"), file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ from client._config import (
     DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
+    ClientConfig,
     KeepAliveConfig,
     RetryConfig,
     TLSConfig,
@@ -20,9 +23,10 @@ from client._config import (
     make_config,
 )
 from client._credentials import call_metadata
-from client._errors import StrokeClientError, error_from_closed, error_from_rpc
+from client._errors import StrokeClientError, error_from_closed, error_from_rpc, needs_look
 from client._exchange import check_text
 from client._health import health_check
+from client._retry import Retry, Throttle
 from client._stream_settings import StreamSettings
 from proto import stroke_pb2_grpc
 
@@ -30,8 +34,8 @@ from proto import stroke_pb2_grpc
 class ClientCore:
     """A connection to one server or several; the clients add how they wait.
 
-    It connects at the first call, and again by itself when the connection breaks. Calls that a restarting server drops
-    are repeated within their timeout, because judging an image twice does no harm.
+    It connects at the first call, and again by itself when the connection breaks. Calls that a busy server refuses for
+    now, or that a restarting one drops, are repeated within their timeout, because judging an image twice does no harm.
 
     Args:
         target: ``HOST:PORT``; without a port 50051 is meant. Several servers that take turns, those that are not
@@ -54,6 +58,9 @@ class ClientCore:
     _grpc: Any = grpc
     """The module whose channels the class uses."""
 
+    note_wait: Callable[[StrokeClientError], None] | None = None
+    """Called in any thread with a failure that is to be waited out, before the wait; for programs that show it."""
+
     def __init__(
         self,
         target: str = DEFAULT_TARGET,
@@ -67,6 +74,7 @@ class ClientCore:
         channel: Any = None,
     ) -> None:
         self._check_context()
+        self._make_bell()
         self._config = make_config(
             target,
             timeout=timeout,
@@ -82,9 +90,14 @@ class ClientCore:
         self._stub = stroke_pb2_grpc.StrokeServiceStub(self._channel)
         self._health = health_check(self._channel)
         self._closed = False
+        tokens = self._config.retry.throttle_tokens
+        self._throttle = None if tokens is None else Throttle(tokens)
 
     def _check_context(self) -> None:
         """Raises RuntimeError where a client of this kind cannot be made."""
+
+    def _make_bell(self) -> None:
+        """Makes what ends the pauses between two tries when the client is closed."""
 
     def _settle_timeout(self, timeout: float | None) -> float:
         """Returns the timeout that holds for a call, in seconds, after checking that a call can be made."""
@@ -110,6 +123,9 @@ class ClientCore:
             version=version,
             max_image_bytes=self._config.max_image_bytes,
             target=self._target,
+            retry=self._config.retry,
+            is_closed=lambda: self._closed,
+            note_wait=self.note_wait,
         )
 
     def _count_lanes(self) -> int:
@@ -131,12 +147,40 @@ class ClientCore:
         """What goes with each call."""
         return call_metadata(self._config.token)
 
+    def _start_retry(self, started: float, timeout: float) -> Retry:
+        """Returns what judges the failures of a call that began at ``started`` of ``time.monotonic``."""
+        return Retry(self._config.retry, started, timeout, self._throttle)
+
+    def _choose_pause(self, retry: Retry, failure: StrokeClientError) -> float:
+        """Returns the seconds to wait before a call is made again.
+
+        Raises:
+            StrokeClientError: it is not to be made again.
+        """
+        pause = retry.judge(failure, time.monotonic())
+        if pause is None:
+            raise retry.failure
+        if self.note_wait is not None:
+            self.note_wait(failure)
+        return pause
+
     def _translate(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
         """Returns the error of the client for what a call raised: grpc's error, or how grpc says that the channel is
         closed. It may look at the server for some seconds. To be raised outside of the ``except`` block: see
         ``error_from_rpc``."""
-        if not isinstance(error, grpc.RpcError):
+        failure = self._translate_at_once(error, request_id)
+        return self._look(error, request_id) if needs_look(error) else failure
+
+    def _translate_at_once(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
+        """Does what ``_translate`` does, without a look at the server."""
+        if not isinstance(error, grpc.RpcError) or self._closed:
             return error_from_closed(self._target)
+        return error_from_rpc(error, target=self._target, request_id=request_id, config=self._known(), look=False)
+
+    def _look(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
+        """Returns the error that a look at the server gives, which takes up to some seconds."""
+        return error_from_rpc(error, target=self._target, request_id=request_id, config=self._known())
+
+    def _known(self) -> ClientConfig | None:
         # The settings say nothing about a channel that somebody else made.
-        config = self._config if self._owned_channel is not None else None
-        return error_from_rpc(error, target=self._target, request_id=request_id, config=config)
+        return self._config if self._owned_channel is not None else None

@@ -33,6 +33,7 @@ apart; its docstring has their reasons.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 REASON_KEY = "stroke-reason"
 """Trailing metadata in which the server states its machine-readable reason."""
 
+RETRY_KEY = "grpc-retry-pushback-ms"
+"""Trailing metadata in which the server states after how many milliseconds the same call is welcome: gRPC's own (gRFC
+A6), so that callers in other languages honour it without knowing us."""
+
 
 class StrokeClientError(Exception):
     """Base of all errors of the client. ``str()`` gives a sentence that says what happened and what to do.
@@ -51,14 +56,24 @@ class StrokeClientError(Exception):
         reason: machine-readable, UPPER_SNAKE: the server's own where it stated one, otherwise made by the client.
         code: name of the gRPC code, for example ``INVALID_ARGUMENT``; None when no server was involved.
         request_id: identifies the request in the server's log; None when there was no request.
+        retry_after: seconds after which the server takes the same call again, as it said itself; None: it did not
+            say; infinite: it asks not to be called again.
     """
 
-    def __init__(self, message: str, reason: str, code: str | None = None, request_id: str | None = None) -> None:
-        super().__init__(message, reason, code, request_id)  # all of them, so that it survives pickling
+    def __init__(
+        self,
+        message: str,
+        reason: str,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, reason, code, request_id, retry_after)  # all of them, so that it survives pickling
         self.message = message
         self.reason = reason
         self.code = code
         self.request_id = request_id
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         return self.message
@@ -179,13 +194,31 @@ _NO_CONNECTION = (
         "what answers at {target} does not connect: check the port, and TLS on both sides (--tls-ca, --tls-cert)",
     ),
     (_NOT_CONNECTED, "SERVER_UNREACHABLE", "no server answers at {target}: is it running (python -m server)?"),
+    (
+        "RST_STREAM.*error code 7",  # REFUSED_STREAM: not read by the server, let alone judged
+        "CONNECTION_BUSY",
+        "the server at {target} takes no more calls at a time on one connection: try again, fewer at a time",
+    ),
 )
+
+_FAILED_BY_OTHERS = re.compile(f"{_NOT_CONNECTED}|Failed parsing HTTP/2|http1.x server")
+_ABSENT = re.compile("refused|errors resolving|No such file|timed out|handshaker shutdown|unhealthy|unreachable", re.I)
+"""What gRPC says where nobody is."""
+
+_TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
+"""gRPC's text for a server with more calls than it was set to take; it gives no reason and no hint."""
 
 _TOO_LARGE = re.compile(r"(CLIENT: )?(Sent|Received) message larger than max(?: \((\d+) vs\. (\d+)\))?")
 
 
 def error_from_status(
-    number: int, reason: str | None, details: str, *, target: str, request_id: str | None = None
+    number: int,
+    reason: str | None,
+    details: str,
+    *,
+    target: str,
+    request_id: str | None = None,
+    retry_after: float | None = None,
 ) -> StrokeClientError:
     """Returns the error for a gRPC status.
 
@@ -195,12 +228,13 @@ def error_from_status(
         details: text of the status: the server's sentence when there is a reason, otherwise gRPC's jargon.
         target: address of the server, for the message.
         request_id: id of the request that failed.
+        retry_after: the server's hint, in seconds.
     """
     code, kind, made_reason, sentence = _CODES.get(number, _CODES[2])
     if reason:
         if number == 3 and reason.startswith("IMAGE_"):
             kind = ImageTooLargeError if reason == "IMAGE_TOO_LARGE" else InvalidImageError
-        return kind(details or sentence.format(target=target), reason, code, request_id)
+        return kind(details or sentence.format(target=target), reason, code, request_id, retry_after)
     if number == 14:
         for pattern, connection_reason, connection_sentence in _NO_CONNECTION:
             if re.search(pattern, details):
@@ -210,7 +244,9 @@ def error_from_status(
     message = sentence.format(target=target)
     if details and number != 4:  # "Deadline Exceeded" would say it twice
         message += f" ({details})"
-    return kind(message, made_reason, code, request_id)
+    if number == 8 and retry_after is None and details.startswith(_TOO_MANY_CALLS):
+        retry_after = 0.0
+    return kind(message, made_reason, code, request_id, retry_after)
 
 
 def _explain_size(match: re.Match[str], target: str, code: str, request_id: str | None) -> StrokeClientError:
@@ -243,12 +279,17 @@ def _explain_size(match: re.Match[str], target: str, code: str, request_id: str 
 
 
 def error_from_rpc(
-    error: Any, *, target: str, request_id: str | None = None, config: ClientConfig | None = None
+    error: Any,
+    *,
+    target: str,
+    request_id: str | None = None,
+    config: ClientConfig | None = None,
+    look: bool = True,
 ) -> StrokeClientError:
     """Returns the error for a ``grpc.RpcError``.
 
-    With ``config``, a connection that could not be made is looked at (``client._probe``), which can block for as long
-    as ``client._probe.LIMIT_SECONDS``; in an event loop call it in a thread. Nothing of gRPC is called but
+    With ``config`` and ``look``, a connection that could not be made is looked at (``client._probe``), which can block
+    for as long as ``client._probe.LIMIT_SECONDS``; in an event loop call it in a thread. Nothing of gRPC is called but
     the error's own methods.
 
     Raise it outside of the ``except`` block: then no frame of gRPC is in the traceback that users see. With
@@ -259,16 +300,21 @@ def error_from_rpc(
         target: address of the server, for the message.
         request_id: id of the request that failed.
         config: settings of the channel; None where they are not known.
+        look: False to do without the look.
     """
-    number, details, reason = 2, type(error).__name__, None
+    number, details, reason, retry_after = 2, type(error).__name__, None, None
     if callable(getattr(error, "code", None)):  # a bare RpcError, as an interceptor may raise it, has no status
         number, details = error.code().value[0], error.details() or ""
-        reason = dict(error.trailing_metadata() or ()).get(REASON_KEY)
-    failure = error_from_status(number, reason, details, target=target, request_id=request_id)
+        trailing = dict(error.trailing_metadata() or ())
+        reason, retry_after = trailing.get(REASON_KEY), _read_hint(trailing.get(RETRY_KEY))
+    failure = error_from_status(number, reason, details, target=target, request_id=request_id, retry_after=retry_after)
     if number == 14 and not reason and config is not None:
-        from client._probe import explain_connection  # ssl and socket are only needed now
+        found = None
+        if look:
+            from client._probe import explain_connection  # ssl and socket are only needed now
 
-        if (found := explain_connection(details, config)) is not None:
+            found = explain_connection(details, config)
+        if found is not None:
             kind, found_reason, sentence = found
             failure = kind(sentence, found_reason, failure.code, request_id)
         elif failure.reason == "SERVER_UNREACHABLE" and config.address.is_looked_up_once:
@@ -277,6 +323,27 @@ def error_from_rpc(
     if os.environ.get("STROKE_TRACEBACK") == "1":
         failure.__cause__ = error
     return failure
+
+
+def _read_hint(text: str | bytes | None) -> float | None:
+    """Returns the server's hint in seconds. What is no number says, as a negative one does, not to come again (gRFC
+    A6)."""
+    if text is None:
+        return None
+    try:
+        milliseconds = int(text)
+    except ValueError:
+        return math.inf
+    return milliseconds / 1000 if milliseconds >= 0 else math.inf
+
+
+def needs_look(error: Any) -> bool:
+    """True when only a look at the server (``client._probe``) tells why no connection came about: something was there,
+    and gRPC does not say what."""
+    if not callable(getattr(error, "code", None)) or error.code().value[0] != 14:
+        return False
+    details = error.details() or ""
+    return _FAILED_BY_OTHERS.search(details) is not None and _ABSENT.search(details) is None
 
 
 def may_pass(error: StrokeClientError) -> bool:

@@ -17,6 +17,7 @@ from client._errors import (
     InvalidRequestError,
     ServerError,
 )
+from client._retry import Retry
 from client._types import ImageInput, Prediction, Source, prediction_from_proto
 from proto import stroke_pb2
 
@@ -102,8 +103,8 @@ class ImageRequest:
     sha256: str = ""
     """Of ``data``; empty until ``hash_data`` or ``to_fields``."""
 
-    tries: int = 0
-    """How often a busy server has refused it."""
+    retry: Retry | None = None
+    """Its tries on a stream, once it was refused for now."""
 
     sent_at: float = 0.0
     """When it was last handed to a stream, in seconds of ``time.monotonic``."""

@@ -19,20 +19,15 @@ from client._errors import (
     ServerError,
     StrokeClientError,
     error_from_status,
-    may_pass,
 )
 from client._exchange import ImageRequest, check_id, read_answer
-from client._stream_lane import Lane, StreamCall, StreamEvent, choose_pause
+from client._retry import Retry, is_repeatable
+from client._stream_lane import Lane, StreamCall, StreamEvent
 from client._stream_messages import BATCHES, SINGLES, MessageForm
 from client._stream_settings import StreamSettings
 from client._stream_window import Window
 from client._types import Prediction, PredictionFailure
 from proto import stroke_pb2
-
-_TRIES_AT_START = 4
-_TRIES_WITHIN_RUN = 8
-"""Tries of a lane without an answer in between before the run ends: about 1.5 s when there has been no answer at all,
-about 10 s (the restart of a small box's server) when there has been one."""
 
 _TIMEOUTS_IN_A_ROW = 2
 """The first is taken for a bad image, the second for a dead server."""
@@ -66,7 +61,6 @@ class StreamRun:
         self._collected: list[ImageRequest] = []  # to go in one message
         self._send_at = 0.0  # at the latest
         self._more = True
-        self._answered = False
         self._timeouts = 0  # without an answer in between
 
     @property
@@ -183,7 +177,7 @@ class StreamRun:
         chooses a server for each call when it begins, and calls that begin together go to different ones."""
         if self._share_at is None:
             self._share_at = now + _FIRST_SHARE_SECONDS
-        if now < self._share_at or any(lane.breaks or lane.waiting for lane in self._lanes):
+        if now < self._share_at or any(lane.retry or lane.waiting for lane in self._lanes):
             return
         self._share_at = now + _SHARE_SECONDS
         for lane in self._lanes:
@@ -201,15 +195,21 @@ class StreamRun:
             fault = answer.error
             check_id(fault.id, image)
             error = error_from_status(
-                fault.code, fault.reason, fault.message, target=self._settings.target, request_id=fault.id
+                fault.code,
+                fault.reason,
+                fault.message,
+                target=self._settings.target,
+                request_id=fault.id,
+                retry_after=fault.retry_after_ms / 1000 or None,
             )
-            if may_pass(error) and image.tries + 1 < _TRIES_AT_START:
-                image.tries += 1
-                lane.paused_until = now + choose_pause(image.tries)
+            image.retry = image.retry or self._start_retry(now)
+            if (pause := image.retry.judge(error, now)) is not None:
+                self._note_wait(error)
+                lane.paused_until = max(lane.paused_until, now + pause)
                 lane.waiting.append(image)
                 lane.flush(now)
                 return
-            self._fail(image, error)
+            self._fail(image, image.retry.failure)
         else:
             try:
                 self._window.put(read_answer(answer.response, image))
@@ -217,8 +217,8 @@ class StreamRun:
                 if error.reason == "ANSWER_MISPLACED":  # from here on no answer can be trusted
                     raise
                 self._fail(image, error)
-        self._answered = True
-        self._timeouts = lane.breaks = 0
+        self._timeouts = 0
+        lane.retry = None
 
     def _handle_end(self, lane: Lane, form: MessageForm, error: StrokeClientError, now: float) -> None:
         largest = max(lane.sent, key=lambda image: len(image.data), default=None)
@@ -234,14 +234,15 @@ class StreamRun:
             # A server from before batches, or one that takes messages of no more than some small images.
             self._form = SINGLES
         else:
-            lane.breaks += 1
-            tries = _TRIES_WITHIN_RUN if self._answered else _TRIES_AT_START
             # STREAM_ENDED: as a restart may do it. DEADLINE_EXCEEDED: the call has no deadline of ours, so it is the
             # server's rule against idle streams, which can cross with an image that was just sent.
-            is_passing = error.reason == "STREAM_ENDED" or may_pass(error) or error.code == "DEADLINE_EXCEEDED"
-            if lane.breaks >= tries or not is_passing:
-                raise error
-            lane.paused_until = now + choose_pause(lane.breaks)
+            passes = error.reason == "STREAM_ENDED" or is_repeatable(error) or error.code == "DEADLINE_EXCEEDED"
+            lane.retry = lane.retry or self._start_retry(now)
+            pause = lane.retry.judge(error, now, passes=passes)
+            if pause is None:
+                raise lane.retry.failure
+            self._note_wait(error)
+            lane.paused_until = max(lane.paused_until, now + pause)
         self._resend(lane, now)
 
     def _time_out(self, lane: Lane, now: float) -> None:
@@ -267,6 +268,13 @@ class StreamRun:
             lane.waiting.clear()
         else:
             lane.flush(now)
+
+    def _start_retry(self, now: float) -> Retry:
+        return Retry(self._settings.retry, now, self._settings.timeout)
+
+    def _note_wait(self, error: StrokeClientError) -> None:
+        if self._settings.note_wait is not None:
+            self._settings.note_wait(error)
 
     def _fail(self, image: ImageRequest, error: StrokeClientError) -> None:
         error.request_id = error.request_id or image.id

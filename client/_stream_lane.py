@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 
 from client._errors import StrokeClientError
 from client._exchange import ImageRequest
+from client._retry import Retry
 from client._stream_messages import MessageForm
 from proto import stroke_pb2
 
@@ -115,8 +115,8 @@ class Lane:
     heard_at: float = 0.0
     """When the last answer arrived, or the call was opened."""
 
-    breaks: int = 0
-    """Calls that broke without an answer in between."""
+    retry: Retry | None = None
+    """The tries since a call broke, until there is an answer again."""
 
     @property
     def images(self) -> int:
@@ -145,9 +145,3 @@ class Lane:
         """Returns when the answer to the oldest image is due. Time is counted from the answer before: until then the
         server was busy with other images."""
         return max(self.sent[0].sent_at, self.heard_at) + timeout
-
-
-def choose_pause(tries: int) -> float:
-    """Returns the seconds before try number ``tries`` + 1: 0.2, doubling to 2, spread so that clients do not come in
-    step."""
-    return min(0.1 * 2.0**tries, 2.0) * random.uniform(0.8, 1.2)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from client._errors import StrokeClientError
+from client._config import RetryConfig
+from client._errors import StrokeClientError, error_from_closed
 from client._exchange import ImageRequest, describe_source, load_request
 from client._types import ImageInput, PredictionFailure
 
@@ -20,6 +22,17 @@ class StreamSettings:
     version: str
     max_image_bytes: int
     target: str
+    retry: RetryConfig = RetryConfig()  # noqa: RUF009  # frozen
+    is_closed: Callable[[], bool] = lambda: False
+    """Whether the client has been closed meanwhile."""
+
+    note_wait: Callable[[StrokeClientError], None] | None = None
+    """Called with the failure when it is to be waited out."""
+
+    def check_open(self) -> None:
+        """Raises ClientClosedError when the client has been closed."""
+        if self.is_closed():
+            raise error_from_closed(self.target)
 
     def load(self, item: ImageInput, index: int) -> ImageRequest | PredictionFailure:
         """Reads one image; one that cannot be read is a failure already.

@@ -70,6 +70,8 @@ async def stream_results(
                         run.admit(image, since, time.monotonic())
             elif not await inbox.wait(run.wake_at()):
                 run.pass_time(time.monotonic())
+            else:
+                settings.check_open()  # there may be a pause, in which no call says so
         run.finish()
         await _join(calls)
     finally:

@@ -76,6 +76,8 @@ def stream_results(
                     run.admit(image, since, time.monotonic())
             elif not inbox.wait(run.wake_at()):
                 run.pass_time(time.monotonic())
+            else:
+                settings.check_open()  # there may be a pause, in which no call says so
         run.finish()
         _join(calls)
     finally:

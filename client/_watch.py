@@ -17,11 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from client._config import RetryConfig
 from client._connection import Connection
 from client._stop import StopSignals
 
 if TYPE_CHECKING:
     from client._results import ResultWriter
+
+_RETRY = RetryConfig(max_attempts=4)
+"""A second or so: the watch itself waits for a server that is away, as long as it takes, says so, and looks at the
+folder again, from which images may have been taken meanwhile."""
 
 
 def watch(arguments: argparse.Namespace, connection: Connection) -> int:
@@ -51,7 +56,7 @@ def run_watch(arguments: argparse.Namespace, connection: Connection, signals: St
         print("error: --beside does not go with --csv and --output: choose one place for results", file=sys.stderr)
         return 2
     try:
-        with lock_folder(folder), connection.open_client() as client:
+        with lock_folder(folder), connection.open_client(_RETRY) as client:
             folders = WatchFolders(folder, beside=beside, move=arguments.move)
             journal = _open_journal(arguments.csv, arguments.output)
             try:

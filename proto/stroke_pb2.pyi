@@ -93,16 +93,18 @@ class PredictBatchesResponse(_message.Message):
     def __init__(self, responses: _Optional[_Iterable[_Union[PredictStreamResponse, _Mapping]]] = ...) -> None: ...
 
 class PredictError(_message.Message):
-    __slots__ = ("id", "code", "reason", "message")
+    __slots__ = ("id", "code", "reason", "message", "retry_after_ms")
     ID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     id: str
     code: int
     reason: str
     message: str
-    def __init__(self, id: _Optional[str] = ..., code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    retry_after_ms: int
+    def __init__(self, id: _Optional[str] = ..., code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model_name", "model_version")

@@ -20,11 +20,16 @@ SERVICE = "stroke.v1.StrokeService"
 
 
 class RefusalError(Exception):
-    """Raised by ``judge``: this image is refused, with the trailing metadata or PredictError that a server sends."""
+    """Raised by ``judge``: this image is refused, with the trailing metadata or PredictError that a server sends.
 
-    def __init__(self, code: grpc.StatusCode, reason: str = "", message: str = "") -> None:
+    ``hint`` is the server's, in milliseconds; None: it gives none.
+    """
+
+    def __init__(
+        self, code: grpc.StatusCode, reason: str = "", message: str = "", hint: int | str | None = None
+    ) -> None:
         super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
+        self.code, self.reason, self.message, self.hint = code, reason, message, hint
 
 
 class BrokenStreamError(Exception):
@@ -135,7 +140,11 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
                     yield stroke_pb2.PredictStreamResponse(response=self.judge(request))
                 except RefusalError as refusal:
                     error = stroke_pb2.PredictError(
-                        id=request.id, code=refusal.code.value[0], reason=refusal.reason, message=refusal.message
+                        id=request.id,
+                        code=refusal.code.value[0],
+                        reason=refusal.reason,
+                        message=refusal.message,
+                        retry_after_ms=int(refusal.hint or 0),
                     )
                     yield stroke_pb2.PredictStreamResponse(error=error)
                 except BrokenStreamError as end:
@@ -200,8 +209,10 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         try:
             return self.judge(request)
         except RefusalError as refusal:
-            if refusal.reason:
-                context.set_trailing_metadata((("stroke-reason", refusal.reason),))
+            trailing = {"stroke-reason": refusal.reason, "grpc-retry-pushback-ms": str(refusal.hint)}
+            if refusal.hint is None:
+                del trailing["grpc-retry-pushback-ms"]
+            context.set_trailing_metadata(tuple(item for item in trailing.items() if item[1]))
             context.abort(refusal.code, refusal.message)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import grpc
 
-from client import ServerUnavailableError, StrokeClientError
+from client import RetryConfig, ServerUnavailableError, StrokeClientError
 from client._exchange import ImageRequest
 from client._stream import StreamRun
 from client._stream_lane import StreamEvent
@@ -58,6 +58,7 @@ class Driver:
         ordered: bool = True,
         timeout: float = 10.0,
         max_image_bytes: int = 1000,
+        retry: RetryConfig = RetryConfig(),  # noqa: B008  # frozen
     ) -> None:
         self.calls: list[FakeCall] = []
         self.settings = StreamSettings(
@@ -68,6 +69,7 @@ class Driver:
             version="",
             max_image_bytes=max_image_bytes,
             target="the-server:50051",
+            retry=retry,
         )
         self.run = StreamRun(self.settings, lanes, self.open_call)
 
@@ -81,12 +83,14 @@ class Driver:
             assert self.run.wants_image
             self.run.admit(self.settings.load(image, self.run.next_index), now - seconds, now)
 
-    def answer(self, call: FakeCall, now: float = 0.0, *, code: int = 0) -> None:
+    def answer(self, call: FakeCall, now: float = 0.0, *, code: int = 0, retry_after_ms: int = 0) -> None:
         """Answers the oldest image of a call, with an error if there is a code."""
         image = call.images[call.answered]
         call.answered += 1
         if code:
-            fault = stroke_pb2.PredictError(id=image.id, code=code, reason="OVERLOADED", message="busy")
+            fault = stroke_pb2.PredictError(
+                id=image.id, code=code, reason="OVERLOADED", message="busy", retry_after_ms=retry_after_ms
+            )
             answer = stroke_pb2.PredictStreamResponse(error=fault)
         else:
             answer = stroke_pb2.PredictStreamResponse(response=make_response(image.to_proto()))

@@ -24,7 +24,7 @@ from tests.fakes import ROOT
 
 def test_unreachable_server_is_one_line(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not one line per file; exit 1."""
-    assert main(["--server", "127.0.0.1:1", "scans"]) == 1
+    assert main(["--server", "127.0.0.1:1", "--timeout", "0.5", "scans"]) == 1
 
     out, err = capsys.readouterr()
     assert out == ""

@@ -144,7 +144,7 @@ def test_model_in_json_has_all_fields(server: FakeServer, capsys: pytest.Capture
     ("arguments", "error"),
     [
         (["models", "none"], "error: There is no model 'none'.\n"),
-        (["models", "--server", "127.0.0.1:1"], "error: no server answers at 127.0.0.1:1"),
+        (["models", "--server", "127.0.0.1:1", "--timeout", "0.5"], "error: no server answers at 127.0.0.1:1"),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(

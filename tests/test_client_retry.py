@@ -10,8 +10,6 @@ import pytest
 
 from client import (
     AuthenticationError,
-    DeadlineExceededError,
-    OverloadedError,
     RetryConfig,
     ServerUnavailableError,
     StrokeClient,
@@ -29,8 +27,9 @@ def refuse(code: grpc.StatusCode):
 
 
 def list_attempts(server: FakeServer) -> list[int]:
-    """For each request that arrived: which repetition it was, by gRPC's own count; 0 is the first try."""
-    return [int(metadata.get("grpc-previous-rpc-attempts", "0")) for metadata in server.servicer.metadata]
+    """For each request that arrived: which repetition it was; 0 is the first try."""
+    ids = [request.id for request in server.servicer.requests]
+    return [ids[:position].count(request_id) for position, request_id in enumerate(ids)]
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
@@ -49,19 +48,12 @@ def test_dropped_call_is_tried_as_often_as_configured(server: FakeServer, code: 
     "code", [c for c in grpc.StatusCode if c.name not in ("OK", "UNAVAILABLE", "CANCELLED")], ids=lambda code: code.name
 )
 def test_nothing_else_is_repeated(server: FakeServer, code: grpc.StatusCode) -> None:
-    """An answer of the server is an answer, a busy server above all: repeating would add to its load."""
+    """An answer of the server is an answer; so is RESOURCE_EXHAUSTED for which it states neither reason nor hint."""
     server.servicer.judge = refuse(code)
     with StrokeClient(server.target, retry=FAST) as client, pytest.raises(Exception, match="m"):
         client.predict(b"image")
 
     assert list_attempts(server) == [0]
-
-
-def test_busy_server_is_left_in_peace(server: FakeServer) -> None:
-    """RESOURCE_EXHAUSTED is the caller's to handle."""
-    server.servicer.judge = refuse(grpc.StatusCode.RESOURCE_EXHAUSTED)
-    with StrokeClient(server.target, retry=FAST) as client, pytest.raises(OverloadedError):
-        client.predict(b"image")
 
 
 def test_repeated_call_brings_the_same_request(server: FakeServer) -> None:
@@ -93,18 +85,19 @@ def test_pauses_grow_from_try_to_try(server: FakeServer) -> None:
 
 
 def test_timeout_covers_all_tries(server: FakeServer) -> None:
-    """A call takes no longer than its timeout, however often it is tried, and each try gets what is left."""
+    """A call takes no longer than its timeout, however often it is tried, and each try gets what is left. What kept it
+    waiting is the error."""
     server.servicer.judge = refuse(grpc.StatusCode.UNAVAILABLE)
     retry = RetryConfig(max_attempts=5, initial_backoff=0.3, max_backoff=0.3, backoff_multiplier=1)
     started = time.monotonic()
-    with StrokeClient(server.target, retry=retry) as client, pytest.raises(DeadlineExceededError):
+    with StrokeClient(server.target, retry=retry) as client, pytest.raises(ServerUnavailableError):
         client.predict(b"image", timeout=0.8)
 
-    assert 0.7 < time.monotonic() - started < 1.5
+    assert 0.3 < time.monotonic() - started < 1.5
     left = server.servicer.time_remaining
-    assert len(left) >= 2
+    assert len(left) == 5
     assert left[0] <= 0.9  # gRPC rounds up on the wire
-    assert all(later < earlier - 0.2 for earlier, later in pairwise(left))
+    assert all(later < earlier - 0.03 for earlier, later in pairwise(left))
 
 
 def test_deadline_of_the_client_reaches_the_server(server: FakeServer) -> None:

@@ -25,11 +25,9 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.fixture
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Takes away the pauses before new tries; returns their numbers."""
-    tries: list[int] = []
-    monkeypatch.setattr("client._stream.choose_pause", lambda number: tries.append(number) or 0.0)
-    return tries
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes away the pauses before new tries."""
+    monkeypatch.setattr("client._retry.choose_pause", lambda error, backoff, hint_limit: 0.0)
 
 
 @pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED, None], ids=str)
@@ -69,21 +67,22 @@ def test_stream_that_breaks_after_every_answer_is_finished(server: FakeServer, e
     assert [result.label for result in either.predict_many(make_images(20))] == expect_labels(20)
 
 
-def test_stream_that_only_breaks_is_given_up(server: FakeServer, either: ClientKind, no_pause: list[int]) -> None:
-    """Without progress the run ends with the server's error after a bounded number of tries."""
+def test_stream_that_only_breaks_is_given_up(server: FakeServer, either: ClientKind) -> None:
+    """Without progress the run ends with the server's error when the time of an image is over."""
 
     def judge(request):
         raise BrokenStreamError(UNAVAILABLE, "draining")
 
     server.servicer.judge = judge
 
+    started = time.monotonic()
     with pytest.raises(ServerUnavailableError, match="draining"):
-        either.predict_many(make_images(5))
+        either.predict_many(make_images(5), timeout=1)
 
-    assert no_pause == [1, 2, 3]
+    assert 0.8 < time.monotonic() - started < 2
+    assert len(server.servicer.ended_streams) > 2
 
 
-@pytest.mark.usefixtures("no_pause")
 def test_server_that_ends_the_stream_without_answers_is_an_error(server: FakeServer, either: ClientKind) -> None:
     """A stream that ends with OK and images left is tried again, then named."""
 
@@ -93,7 +92,7 @@ def test_server_that_ends_the_stream_without_answers_is_an_error(server: FakeSer
     server.servicer.judge = judge
 
     with pytest.raises(ServerError) as caught:
-        either.predict_many([b"x"])
+        either.predict_many([b"x"], timeout=0.5)
     assert caught.value.reason == "STREAM_ENDED"
 
 
@@ -141,11 +140,10 @@ def test_ended_idle_stream_is_opened_again(server: FakeServer, either: ClientKin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.usefixtures("no_pause")
 def test_unreachable_server_ends_the_run(kind: str) -> None:
     """No server is one error, not one failure per image."""
     with pytest.raises(ServerUnavailableError, match="is it running"):
-        KINDS[kind]("127.0.0.1:1").predict_many(make_images(5))
+        KINDS[kind]("127.0.0.1:1", timeout=0.5).predict_many(make_images(5))
 
 
 def test_refused_stream_ends_the_run(server: FakeServer, either: ClientKind) -> None:

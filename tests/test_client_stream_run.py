@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from client import DeadlineExceededError, IntegrityError, Prediction, PredictionFailure, ServerUnavailableError
-from client._stream_lane import choose_pause
+from client import (
+    DeadlineExceededError,
+    IntegrityError,
+    OverloadedError,
+    Prediction,
+    PredictionFailure,
+    RetryConfig,
+    ServerUnavailableError,
+)
 from tests.stream_driver import BUSY, Driver
 
 
@@ -91,17 +98,89 @@ def test_broken_lane_does_not_stop_the_others() -> None:
     assert driver.calls[2].indices == [0, 2, 4]
 
 
-def test_lane_is_given_up_after_breaks_without_an_answer() -> None:
-    """Before the first answer of the run the fourth break ends it."""
-    driver = Driver()
+def test_lane_is_given_up_when_the_time_is_over() -> None:
+    """A call that breaks is opened again for as long as an image may take, answered before or not."""
+    driver = Driver(timeout=10.0)
     driver.admit(1)
-    for _ in range(3):
-        driver.end(driver.calls[-1], now=0.0)
-        driver.run.pass_time(100.0)
+    moments = [0.0]
+
+    def break_again() -> None:
+        while True:
+            driver.end(driver.calls[-1], now=moments[-1])
+            moments.append(driver.run.wake_at() or 0.0)
+            driver.run.pass_time(moments[-1])
+
+    with pytest.raises(ServerUnavailableError, match="gone"):
+        break_again()
+
+    assert 9.5 < moments[-1] <= 10.0
+
+
+def test_answer_starts_the_time_of_the_next_break_anew() -> None:
+    """What was waited before an answer does not count for the break after it."""
+    driver = Driver(timeout=10.0)
+    driver.admit(2)
+    for now in (0.0, 9.0, 18.0):
+        driver.end(driver.calls[-1], now=now)
+        driver.run.pass_time(now + 5)
+        if now == 9.0:
+            driver.answer(driver.calls[-1], now=15.0)
+
+    assert len(driver.calls) == 4
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_breaks_are_limited_where_tries_are(attempts: int) -> None:
+    """``max_attempts`` holds for the calls of a run; with 1 the first break ends it."""
+    driver = Driver(retry=RetryConfig(max_attempts=attempts))
+    driver.admit(1)
+    for _ in range(attempts - 1):
+        driver.end(driver.calls[-1])
+        driver.run.pass_time(5.0)
 
     with pytest.raises(ServerUnavailableError, match="gone"):
         driver.end(driver.calls[-1])
-    assert len(driver.calls) == 4
+
+
+def test_image_that_is_refused_for_now_fails_at_once_without_tries() -> None:
+    """With ``max_attempts=1`` the refusal is the result of the image, and the run goes on."""
+    driver = Driver(retry=RetryConfig(max_attempts=1))
+    driver.admit(2)
+    driver.answer(driver.calls[0], code=BUSY)
+    driver.answer(driver.calls[0])
+
+    refused, judged = driver.run.take_result(), driver.run.take_result()
+    assert isinstance(refused, PredictionFailure)
+    assert isinstance(refused.error, OverloadedError)
+    assert isinstance(judged, Prediction)
+
+
+def test_hint_for_an_image_is_waited_for() -> None:
+    """``retry_after_ms`` is the least pause before the image is sent again."""
+    driver = Driver(timeout=10.0)
+    driver.admit(1)
+    driver.answer(driver.calls[0], now=1.0, code=BUSY, retry_after_ms=3000)
+
+    wake_at = driver.run.wake_at()
+    assert wake_at is not None
+    assert 4.0 <= wake_at <= 5.0
+    driver.run.pass_time(wake_at)
+    assert driver.calls[0].indices == [0, 0]
+
+
+def test_image_fails_with_its_refusal_when_the_time_is_over() -> None:
+    """An image that is only ever refused has that refusal as its result, within its timeout."""
+    driver = Driver(timeout=2.0)
+    driver.admit(1)
+    now = 0.0
+    while (result := driver.run.take_result()) is None:
+        driver.answer(driver.calls[0], now=now, code=BUSY, retry_after_ms=100)
+        now = driver.run.wake_at() or now
+        driver.run.pass_time(now)
+
+    assert isinstance(result, PredictionFailure)
+    assert (type(result.error), result.error.reason) == (OverloadedError, "OVERLOADED")
+    assert 1.5 < now <= 2.0
 
 
 def test_busy_server_is_left_alone_for_a_while() -> None:
@@ -206,9 +285,3 @@ def test_unasked_answer_ends_the_run() -> None:
 
     with pytest.raises(IntegrityError):
         driver.answer(driver.calls[0])
-
-
-def test_pauses_grow_to_two_seconds() -> None:
-    """0.2, 0.4, 0.8 ... s, give or take a fifth."""
-    for tries, seconds in ((1, 0.2), (2, 0.4), (3, 0.8), (8, 2.0)):
-        assert 0.79 * seconds < choose_pause(tries) < 1.21 * seconds
