@@ -155,7 +155,11 @@ class StrokeServicer:
             log_outcome("stream image", request_id, status, arrived, is_wanted=call.is_wanted)
             return Answer(
                 error=stroke_pb2.PredictError(
-                    id=request_id, code=status.code.value[0], reason=status.reason, message=status.message
+                    id=request_id,
+                    code=status.code.value[0],
+                    reason=status.reason,
+                    message=status.message,
+                    retry_after_ms=status.retry_after_ms,
                 )
             )
         log_outcome("stream image", request_id, None, arrived, is_wanted=call.is_wanted)
