@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import queue
 import signal
-import socket
-import stat
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +15,12 @@ from grpc_health.v1 import health_pb2_grpc
 
 from proto import stroke_pb2, stroke_pb2_grpc
 from server.config import ServerConfig
+from server.console import PATIENCE_SECONDS, complain, say
 from server.detector import Detector
 from server.errors import ModelFileError
 from server.health import HealthServicer
 from server.interceptors import CallInterceptor
+from server.listen import ListenError, bind
 from server.plan import make_plan
 from server.processors import count_processors
 from server.registry import ModelRegistry
@@ -47,8 +44,6 @@ OTHER_CALLS = 4
 """Handler threads for GetModel and ListModels beside those that hold images."""
 
 EXIT_CANNOT_SERVE = 1
-UNIX = "unix:"
-"""Begins a host that is the path of a socket."""
 
 
 class Application:
@@ -104,17 +99,9 @@ class Application:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0."""
         config = self._config
         try:
-            address = bind(self._server, config.host, config.port)
-        except (RuntimeError, OSError):
-            if config.host.startswith(UNIX):
-                return fail(
-                    f"cannot listen on {config.host}: another server listens there, a file is in the way, or the "
-                    "folder may not be written to; choose another path with --host"
-                )
-            return fail(
-                f"cannot listen on {config.host}:{config.port}: the port is taken or the address is not this "
-                "machine's; choose another with --port (0 takes a free one) or --host"
-            )
+            self._listener = bind(self._server, config.host, config.port, config.socket_permissions)
+        except ListenError as error:
+            return fail(str(error))
         self._server.start()
         try:
             self._registry.load(
@@ -129,12 +116,16 @@ class Application:
             )
         except ModelFileError as error:
             self._server.stop(None)
+            self._listener.close()
             return fail(f"{error.message} [{error.reason}]")
-        except OSError as error:
+        except (OSError, RuntimeError, MemoryError):
             self._server.stop(None)
-            return fail(f"{error.filename}: cannot be read ({error.strerror})")
+            self._listener.close()
+            raise
         self._health.set_serving()
-        print(f"serving {self._describe_models()} on {address}\n{self._describe_choices()}", flush=True)
+        # Whoever started it may have no use for this, so it waits for no reader.
+        banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}"
+        say(banner, PATIENCE_SECONDS)
         while self._stop_requests.empty():
             # Not one long wait: a signal that the kernel hands to another thread does not interrupt it (seen under
             # load), and the handler would be held back as long.
@@ -166,6 +157,7 @@ class Application:
             and now - started < DRAIN_ACCEPT_SECONDS
         ):
             time.sleep(DRAIN_POLL_SECONDS)
+        self._listener.close()
         stopped = self._server.stop(self._config.drain_seconds)
         while not stopped.wait(DRAIN_POLL_SECONDS):
             if not self._stop_requests.empty():
@@ -179,52 +171,9 @@ class Application:
         self._stop_requests.put(None)
 
 
-def bind(server: grpc.Server, host: str, port: int) -> str:
-    """Listens, and returns the address as callers name it. A Unix socket has no port; who may write to it may call.
-
-    Raises:
-        OSError, RuntimeError: the address is taken or cannot be used.
-    """
-    if host.startswith(UNIX):
-        check_socket_free(host.removeprefix(UNIX))
-        server.add_insecure_port(host)
-        return host
-    host = resolve_host(host)
-    return f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
-
-
-def check_socket_free(path: str) -> None:
-    """gRPC replaces a socket that is there, also one that another server listens on.
-
-    Raises:
-        OSError: something listens there, or it is a file of another kind.
-    """
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):  # nothing, or what a server that was killed has left
-            if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
-                raise
-            return
-    raise OSError(errno.EADDRINUSE, "something listens there")
-
-
-def resolve_host(host: str) -> str:
-    """Returns one numeric address of a host, IPv4 before IPv6, the latter in brackets.
-
-    gRPC would bind all addresses of a name and be content with any: two servers could then share ``localhost``.
-
-    Raises:
-        OSError: the name is unknown.
-    """
-    found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
-    family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return f"[{address[0]}]" if family == socket.AF_INET6 else str(address[0])
-
-
 def fail(message: str) -> int:
     """Prints one line on standard error and returns the exit code."""
-    print(f"server: error: {message}", file=sys.stderr, flush=True)
+    complain(f"server: error: {message}")
     return EXIT_CANNOT_SERVE
 
 
