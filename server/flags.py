@@ -9,7 +9,7 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
@@ -156,6 +156,19 @@ def read_number(text: str) -> float | None:
         return None
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+def read_in_range(bounds: Range, kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Returns a reader for an argument of ``argparse``: a number of ``kind`` within ``bounds``."""
+
+    def read(text: str) -> float:
+        value = read_whole(text) if kind is int else read_number(text)
+        if value is None or value not in bounds:
+            what = "a whole number, " if kind is int and value is None else ""
+            raise argparse.ArgumentTypeError(f"must be {what}{bounds}, got {quote(text)}")
+        return value
+
+    return read
 
 
 class LineParser(argparse.ArgumentParser):
