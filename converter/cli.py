@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -10,16 +9,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from converter.report import render_variant, report_model
+from server.console import complain, guard_streams, say
 from server.contract import COLOURS
+from server.flags import LineParser, Range, read_in_range
 from server.manifest import TARGETS
+from server.program import run_guarded
 from training.noise import hide_import_noise
 
 EXIT_FAILED = 1
+OPSETS = Range(7, 25)
+"""Older ones lack what the networks need; newer ones neither tf2onnx nor the runtime knows."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> LineParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="python -m converter",
         description="Converts a trained Keras model to ONNX, proves that it answers the same, and installs it.",
         epilog=(
@@ -34,7 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
             "Exit codes: 0 installed, 1 not converted (one line says why; nothing was written), 2 usage.\n"
             "Research software. Not a medical device."
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help=".keras file, .h5 file (Keras 2 or 3) or SavedModel")
     parser.add_argument(
@@ -50,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--positive", default="", metavar="LABEL", help="label to detect (default: from spec.json)")
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=read_in_range(Range(0, 1), float),
         metavar="P",
         help="the positive label is answered above this probability (default: from spec.json)",
     )
@@ -83,7 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target", choices=TARGETS, help="processor that the INT8 variant is made for (default: this one's kind)"
     )
-    parser.add_argument("--opset", type=int, default=17, help="ONNX operator set (default: 17)")
+    parser.add_argument(
+        "--opset",
+        type=read_in_range(OPSETS, int),
+        default=17,
+        metavar="N",
+        help=f"ONNX operator set ({OPSETS}; default: 17)",
+    )
     parser.add_argument("--force", action="store_true", help="replace what is in DIR")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     return parser
@@ -91,7 +100,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Converts, or reports. Returns 0 when that is done, 1 when it is not; usage errors exit with 2."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    guard_streams()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_guarded("converter", lambda: run_command(arguments))
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """See ``main``."""
     if argv[:1] == ["report"]:
         return report_model(argv[1:])
     parser = build_parser()
@@ -105,18 +120,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         from converter.errors import ConversionError
 
     try:
-        report = convert(
-            ConvertOptions(**arguments), tell=lambda step: print(f"converter: {step} …", file=sys.stderr, flush=True)
-        )
+        report = convert(ConvertOptions(**arguments), tell=tell_step)
     except ConversionError as error:
-        print(f"converter: error: {error}", file=sys.stderr)
+        complain(f"converter: error: {error}")
         return EXIT_FAILED
     if as_json:
         document = {**asdict(report), "out": str(report.out), "spec": json.loads(report.spec.to_json())}
-        print(json.dumps(document))
+        say(json.dumps(document))
         return 0
     spec, parity = report.spec, report.parity
-    print(
+    # The model is installed by now, whether or not anybody reads this.
+    say(
         f"{report.out}: {spec.name} {spec.version}, {report.size:,} bytes, sha256 {report.digest[:12]}…\n"
         f"  source       {report.kind}, input range {report.input_range}\n"
         f"  labels       {', '.join(spec.labels)}; {spec.positive_label} when above {spec.threshold:g}\n"
@@ -124,7 +138,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: 1e-05)"
     )
     if report.recorded:
-        print(f"  recorded     {report.recorded} files answer as training wrote down")
+        say(f"  recorded     {report.recorded} files answer as training wrote down")
     if report.int8:
-        print(render_variant(report.int8))
+        say(render_variant(report.int8))
     return 0
+
+
+def tell_step(step: str) -> None:
+    """Says what the converter is at."""
+    complain(f"converter: {step} …")

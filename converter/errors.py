@@ -1,14 +1,14 @@
 """What can go wrong in a conversion. Each message says what was found, what was wanted, and what to do.
 
-    ConversionError
-    ├── SourceError            the model to convert cannot be used
-    ├── InputRangeError        the model and --input-range do not fit together
-    ├── TargetError            the result cannot be written where it should be
-    ├── OutputNamesError       parity: names or types differ from the contract
-    ├── OutputShapeError       parity: shapes differ from the source model's
-    ├── OutputValuesError      parity: values differ by more than the tolerance
-    ├── AccuracyError          the INT8 variant does not pass the accuracy gate
-    └── FusionError            ONNX Runtime does not fuse the INT8 variant
+ConversionError
+├── SourceError            the model to convert cannot be used
+├── InputRangeError        the model and --input-range do not fit together
+├── TargetError            the result cannot be written where it should be
+├── OutputNamesError       parity: names or types differ from the contract
+├── OutputShapeError       parity: shapes differ from the source model's
+├── OutputValuesError      parity: values differ by more than the tolerance
+├── AccuracyError          the INT8 variant does not pass the accuracy gate
+└── FusionError            ONNX Runtime does not fuse the INT8 variant
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from server.runtime import OnnxModel
 MOST_FP32_LAYERS = 4
 """Convolutions that may go back to fp32, and never more than half of them: beyond that little speed is left."""
 
+
 @dataclass(frozen=True)
 class Target:
     """How a kind of processor is fastest without losing accuracy."""
@@ -217,9 +218,7 @@ class Workshop:
         while candidate.gate.list_failures():
             more = list_layers(self.convolutions, candidate.fp32_layers)
             choices = [(*candidate.fp32_layers, *layers) for layers in more]
-            tries = [
-                self.make(candidate.method, candidate.ranges, layers) for layers in choices if len(layers) <= most
-            ]
+            tries = [self.make(candidate.method, candidate.ranges, layers) for layers in choices if len(layers) <= most]
             if not tries:
                 break
             candidate = min(tries, key=rank)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from server.console import complain, say
 from server.errors import ModelFileError
+from server.flags import LineParser
 from server.manifest import Manifest, read_manifest, read_verified
 
 EXIT_FAILED = 1
@@ -16,11 +16,10 @@ EXIT_FAILED = 1
 
 def report_model(argv: Sequence[str]) -> int:
     """Prints the report of a model folder, after checking its files. Returns 0, or 1 when it is damaged."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="python -m converter report",
         description="Tells what was measured when a model was made: parity, and the accuracy gate of its variants.",
         epilog="example:\n  python -m converter report models/stroke-cnn/1",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="models/NAME/VERSION")
     parser.add_argument("--json", action="store_true", help="print the manifest's figures as one JSON object")
@@ -30,10 +29,10 @@ def report_model(argv: Sequence[str]) -> int:
         for name in manifest.files:
             read_verified(options.folder, name, manifest)
     except ModelFileError as error:
-        print(f"converter: error: {error.message} [{error.reason}]", file=sys.stderr)
+        complain(f"converter: error: {error.message} [{error.reason}]")
         return EXIT_FAILED
-    print(manifest.to_json() if options.json else render_manifest(options.folder, manifest))
-    return 0
+    # Nothing else comes of this command, so a report that nobody got is a failure.
+    return 0 if say(manifest.to_json() if options.json else render_manifest(options.folder, manifest)) else EXIT_FAILED
 
 
 def render_manifest(folder: Path, manifest: Manifest) -> str:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import logging
-import os
 import signal
-import socket
-import stat
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,10 +16,12 @@ import grpc
 
 from server.admission import FairPlaces, Inbox
 from server.config import ServerConfig
+from server.console import PATIENCE_SECONDS, complain, say
 from server.detector import Detector
 from server.errors import ModelFileError
 from server.health import Health
 from server.interceptors import CallBoundary
+from server.listen import ListenError, bind
 from server.memory import trim_memory
 from server.plan import make_plan
 from server.processors import count_processors
@@ -66,7 +63,6 @@ TRIM_SECONDS = 2.0
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 EXIT_CANNOT_SERVE = 1
-UNIX = "unix:"
 
 
 class Application:
@@ -107,17 +103,20 @@ class Application:
                 self._loop.add_signal_handler(number, self._ask_to_stop)
         self._build_server()
         try:
-            address = bind(self._server, self._config.host, self._config.port)
-        except (RuntimeError, OSError):
-            return fail("cannot listen")
+            self._listener = bind(self._server, self._config.host, self._config.port, self._config.socket_permissions)
+        except ListenError as error:
+            return fail(str(error))
         await self._server.start()
         code = await self._load()
-        if code is not None or self._stops:
-            return code or 0
+        if code is not None:
+            self._listener.close()
+            return code
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through: 1 ms a collection instead of 10
         self._health.set_serving()
-        print(f"serving {self._describe_models()} on {address}\n{self._describe_choices()}", flush=True)
+        # Whoever started it may have no use for this, so nothing waits for its reader.
+        banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}"
+        threading.Thread(target=say, args=(banner, PATIENCE_SECONDS), daemon=True).start()
         trimming = asyncio.create_task(self._trim())
         await self._stop_asked.wait()
         trimming.cancel()
@@ -199,8 +198,9 @@ class Application:
             loaded.result()
         except ModelFileError as error:
             return fail(f"{error.message} [{error.reason}]")
-        except OSError as error:
-            return fail(f"{error.filename}: cannot be read ({error.strerror})")
+        except BaseException:
+            self._listener.close()
+            raise
         return None
 
     def _describe_models(self) -> str:
@@ -239,6 +239,7 @@ class Application:
             lambda now: now - max(calls.last_arrival, started) > DRAIN_QUIET_SECONDS or now - started > accept_seconds
         )
         self._servicer.end_streams()
+        self._listener.close()
         closed = asyncio.create_task(self._server.stop(config.drain_seconds))
         await self._poll(lambda now: not calls.in_flight or now - started > config.drain_seconds)
         if calls.in_flight:
@@ -256,52 +257,9 @@ class Application:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
-def bind(server: Any, host: str, port: int) -> str:
-    """Listens, and returns the address as callers name it. A Unix socket has no port; who may write to it may call.
-
-    Raises:
-        OSError, RuntimeError: the address is taken or cannot be used.
-    """
-    if host.startswith(UNIX):
-        check_socket_free(host.removeprefix(UNIX))
-        server.add_insecure_port(host)
-        return host
-    host = resolve_host(host)
-    return f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
-
-
-def check_socket_free(path: str) -> None:
-    """gRPC replaces a socket that is there, also one that another server listens on.
-
-    Raises:
-        OSError: something listens there, or it is a file of another kind.
-    """
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):  # nothing, or what a server that was killed has left
-            if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
-                raise
-            return
-    raise OSError(errno.EADDRINUSE, "something listens there")
-
-
-def resolve_host(host: str) -> str:
-    """Returns one numeric address of a host, IPv4 before IPv6, the latter in brackets.
-
-    gRPC would bind all addresses of a name and be content with any: two servers could then share ``localhost``.
-
-    Raises:
-        OSError: the name is unknown.
-    """
-    found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
-    family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return f"[{address[0]}]" if family == socket.AF_INET6 else str(address[0])
-
-
 def fail(message: str) -> int:
     """Prints one line on standard error and returns the exit code."""
-    print(f"server: error: {message}", file=sys.stderr, flush=True)
+    complain(f"server: error: {message}")
     return EXIT_CANNOT_SERVE
 
 

@@ -6,25 +6,61 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from server.config import read_config
+from server.console import guard_streams
+from server.log import start_log, stop_log
 from server.memory import return_freed_memory
 from server.processors import count_processors
+from server.program import REFUSALS, check_threads, run_guarded
+
+if TYPE_CHECKING:
+    from server.config import ServerConfig
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the server. Returns 0 after a clean stop, 1 when it cannot serve; usage errors exit with 2."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["tune"]:
-        from server.tune import main as tune
-
-        return tune(arguments[1:])
-    config = read_config(arguments)
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("PIL").setLevel(logging.WARNING)  # below that it logs what is in EXIF tags: names, dates
+    guard_streams()
+    # OpenBLAS, which comes with numpy, starts a thread for each processor of the machine. Nothing here multiplies.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # gRPC's C core writes its own lines to standard error, also about what we report in one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    return_freed_memory(count_processors())
-    from server.app import serve  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["tune"]:
+        return run_guarded("server tune", lambda: run_tune(arguments[1:]))
+    return run_guarded("server", lambda: run_server(arguments))
 
-    return serve(config)
+
+def run_server(arguments: Sequence[str]) -> int:
+    """Serves until a signal. Returns the exit code."""
+    from server.config import read_config  # here, for numpy comes with it: it may not fit into memory
+
+    config = read_config(arguments)
+    start_log(config.log_level)
+    try:
+        return_freed_memory(count_processors())
+        warn_without_cache(config)
+        from server.app import serve  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
+
+        check_threads()
+        return serve(config)
+    except REFUSALS:
+        logger.debug("the start has failed", exc_info=True)
+        raise
+    finally:
+        stop_log()
+
+
+def warn_without_cache(config: ServerConfig) -> None:
+    """Says that there is no place for a cache, where one is wanted: the next start is as slow as this one."""
+    if config.cache_folder is None and config.cache != "off":
+        logger.warning("no cache: this user has no home folder; give one with --cache, or --cache off")
+
+
+def run_tune(arguments: Sequence[str]) -> int:
+    """See ``server.tune``."""
+    from server.tune import main as tune
+
+    return tune(arguments)

@@ -1,21 +1,18 @@
-"""Settings of the server: one definition for flags, ``STROKE_*`` environment names, defaults and the README's table.
-
-Precedence: flag, then environment, then default.
-"""
+"""Settings of the server: one definition for flags, ``STROKE_*`` environment names, defaults and the README's table."""
 
 from __future__ import annotations
 
-import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from server.engine import RUNTIMES
+from server.flags import LineParser, add_settings, check_settings, read_settings, setting
+from server.home import find_cache
 from server.image_file import DEFAULT_LIMITS, ImageLimits
 
-ENVIRONMENT_PREFIX = "STROKE_"
 MOST_IMAGE_BYTES = 512 * 1024 * 1024
 """gRPC counts the bytes of a message in 31 bits."""
 
@@ -23,11 +20,16 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 PRECISIONS = ("auto", "fp32", "int8")
 PROFILES = ("latency", "throughput", "balanced", "tuned")
 MOST_THREADS = 1024
+"""More than any box has processors; each is a thread, or may become one."""
 
+MOST_SIDE = 65_535
+"""The largest that a JPEG can say (ITU-T T.81, B.2.2)."""
 
-def setting(default: Any, text: str) -> Any:
-    """A field with its help text; ``{default}`` is filled in by argparse and by the README's test."""
-    return field(default=default, metadata={"help": text})
+MOST_PIXELS = 1_000_000_000
+"""Three bytes each while they are decoded, for each worker."""
+
+DAY = 86_400
+LEAST_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -46,70 +48,93 @@ class ServerConfig:
         "127.0.0.1",
         "address to listen on; 0.0.0.0 for all (there is no encryption: trusted networks); unix:/PATH for a socket",
     )
-    port: int = setting(50051, "TCP port; 0 takes a free one")
+    port: int = setting(50051, "TCP port; 0 takes a free one", least=0, most=65535)
+    socket_mode: str = setting(
+        "600",
+        "who may call through a socket, as its file mode in octal digits: 600 the server's user alone, 660 its group "
+        "too, 666 everybody on the machine",
+    )
     precision: str = setting(
         "auto",
         "numbers that models compute with: fp32, int8, or auto (int8 where the model has it for this processor)",
+        choices=PRECISIONS,
     )
     profile: str = setting(
         "balanced",
         "what the processors are for: latency (all for each image), throughput (one for each image), balanced (all for "
         "an image that is alone, one when many are in work), tuned (what 'python -m server tune' has found to be best)",
+        choices=PROFILES,
     )
-    threads: str = setting("auto", "threads inside one run of the model: a number, or auto (what the profile says)")
-    workers: int = setting(0, "images judged at the same time; 0: one for each processor that this process may use")
-    runtime: str = setting("onnxruntime", "what runs the model: onnxruntime, or openvino (an extra installation)")
+    threads: str = setting(
+        "auto",
+        "threads inside one run of the model: auto (what the profile says), or a number",
+        choices=("auto",),
+        least=1,
+        most=MOST_THREADS,
+    )
+    workers: int = setting(
+        0,
+        "images judged at the same time; 0: one for each processor that this process may use",
+        least=0,
+        most=MOST_THREADS,
+    )
+    runtime: str = setting(
+        "onnxruntime", "what runs the model: onnxruntime, or openvino (an extra installation)", choices=RUNTIMES
+    )
     cache: str = setting(
         "auto",
         "folder for optimised models, which load faster; auto: strokeserve in XDG_CACHE_HOME or ~/.cache; off: none",
     )
-    queue: int = setting(32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED")
-    streams: int = setting(16, "streams (PredictStream, PredictBatches) that may be open at the same time")
-    stream_idle_seconds: float = setting(
-        60.0, "a stream ends when nothing arrives on it, or no answer is taken, for so long"
+    queue: int = setting(
+        32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED", least=0, most=10_000
     )
-    max_wait_seconds: float = setting(30.0, "longest time that an image may wait, whatever the caller's deadline")
-    drain_seconds: float = setting(30.0, "after SIGTERM, how long requests in flight may take to finish")
-    max_image_bytes: int = setting(DEFAULT_LIMITS.max_bytes, "largest image file, in bytes")
-    min_image_side: int = setting(DEFAULT_LIMITS.min_side, "shortest side of an image, in pixels")
-    max_image_side: int = setting(DEFAULT_LIMITS.max_side, "longest side of an image, in pixels")
-    max_image_pixels: int = setting(DEFAULT_LIMITS.max_pixels, "largest width x height of an image, in pixels")
-    log_level: str = setting("info", "least level of the log on standard error: debug, info, warning or error")
+    streams: int = setting(
+        16, "streams (PredictStream, PredictBatches) that may be open at the same time", least=1, most=1000
+    )
+    stream_idle_seconds: float = setting(
+        60.0,
+        "a stream ends when nothing arrives on it, or no answer is taken, for so long",
+        least=LEAST_SECONDS,
+        most=DAY,
+    )
+    max_wait_seconds: float = setting(
+        30.0,
+        "longest time that an image may wait, whatever the caller's deadline",
+        least=LEAST_SECONDS,
+        most=DAY,
+    )
+    drain_seconds: float = setting(
+        30.0, "after SIGTERM, how long requests in flight may take to finish", least=LEAST_SECONDS, most=DAY
+    )
+    max_image_bytes: int = setting(
+        DEFAULT_LIMITS.max_bytes, "largest image file, in bytes", least=1, most=MOST_IMAGE_BYTES
+    )
+    min_image_side: int = setting(
+        DEFAULT_LIMITS.min_side, "shortest side of an image, in pixels", least=1, most=MOST_SIDE
+    )
+    max_image_side: int = setting(
+        DEFAULT_LIMITS.max_side, "longest side of an image, in pixels", least=1, most=MOST_SIDE
+    )
+    max_image_pixels: int = setting(
+        DEFAULT_LIMITS.max_pixels, "largest width x height of an image, in pixels", least=1, most=MOST_PIXELS
+    )
+    log_level: str = setting(
+        "info", "least level of the log on standard error: debug, info, warning or error", choices=LOG_LEVELS
+    )
 
     def __post_init__(self) -> None:
-        at_least = {
-            "port": 0,
-            "workers": 0,
-            "queue": 0,
-            "streams": 1,
-            "max_image_bytes": 1,
-            "min_image_side": 1,
-            "max_image_side": self.min_image_side,
-            "max_image_pixels": 1,
-        }
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{flag_of(name)} must be at least {least}, got {getattr(self, name)}")
-        for name, most in (("port", 65535), ("max_image_bytes", MOST_IMAGE_BYTES)):
-            if getattr(self, name) > most:
-                raise ValueError(f"{flag_of(name)} must be at most {most}, got {getattr(self, name)}")
-        for name in ("stream_idle_seconds", "max_wait_seconds", "drain_seconds"):
-            if not 0 < getattr(self, name) <= 86_400:
-                raise ValueError(f"{flag_of(name)} must be more than 0 and at most 86400, got {getattr(self, name)}")
-        for name, choices in (
-            ("log_level", LOG_LEVELS),
-            ("precision", PRECISIONS),
-            ("profile", PROFILES),
-            ("runtime", RUNTIMES),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{flag_of(name)} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if self.threads != "auto" and not (
-            self.threads.isascii() and self.threads.isdigit() and 1 <= int(self.threads) <= MOST_THREADS
-        ):
-            raise ValueError(f"--threads must be auto or 1 to {MOST_THREADS}, got {self.threads!r}")
+        check_settings(self)
+        if self.max_image_side < self.min_image_side:
+            raise ValueError(
+                f"--max-image-side must be at least --min-image-side, {self.min_image_side}, got {self.max_image_side}"
+            )
         if not self.host:
             raise ValueError("--host must not be empty")
+        if not re.fullmatch(r"(0o?)?[67][0-7]{2}", self.socket_mode):
+            raise ValueError(
+                f"--socket-mode must be octal digits from 600 to 777, such as 660, got {self.socket_mode[:60]!r}: the "
+                "server's own user reads and writes"
+            )
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -117,29 +142,24 @@ class ServerConfig:
         return ImageLimits(self.max_image_bytes, self.min_image_side, self.max_image_side, self.max_image_pixels)
 
     @property
+    def socket_permissions(self) -> int:
+        """``socket_mode`` as a number."""
+        return int(self.socket_mode[-3:], 8)
+
+    @property
     def cache_folder(self) -> Path | None:
-        """``cache`` as a folder, which need not exist; None when nothing is to be kept."""
+        """``cache`` as a folder, which need not exist; None when nothing is to be kept, or there is no place for it."""
         if self.cache == "off":
             return None
-        if self.cache != "auto":
+        if self.cache not in ("auto", ""):
             return Path(self.cache)
-        root = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-        return Path(root) / "strokeserve"
+        root = find_cache()
+        return root and root / "strokeserve"
 
 
-def flag_of(name: str) -> str:
-    """``max_image_bytes`` → ``--max-image-bytes``."""
-    return "--" + name.replace("_", "-")
-
-
-def environment_name_of(name: str) -> str:
-    """``max_image_bytes`` → ``STROKE_MAX_IMAGE_BYTES``."""
-    return ENVIRONMENT_PREFIX + name.upper()
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> LineParser:
     """The command line of ``python -m server``."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="python -m server",
         description="Serves stroke-detection models over gRPC (stroke.v1.StrokeService).",
         epilog=(
@@ -147,61 +167,22 @@ def build_parser() -> argparse.ArgumentParser:
             "  python -m server\n"
             "  python -m server --port 0 --model stroke-cnn/1\n"
             "  python -m server --precision fp32 --profile latency\n"
+            "  python -m server --host unix:/run/stroke/server.sock --socket-mode 660\n"
             "  python -m server tune --help\n"
             "  STROKE_HOST=0.0.0.0 python -m server --workers 4\n\n"
-            "Every flag can be given as an environment variable: --max-image-bytes is STROKE_MAX_IMAGE_BYTES.\n"
+            "Every flag can be given as an environment variable: --max-image-bytes is STROKE_MAX_IMAGE_BYTES; an empty "
+            "one\nis as none.\n"
             "SIGTERM or Ctrl-C finishes the requests in flight and exits 0; a second one stops at once.\n"
             "Exit codes: 0 stopped as asked, 1 cannot serve (model, port), 2 usage.\n"
             "Research software. Not a medical device. Not for diagnosis or triage of patients."
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_settings(parser, [config_field.name for config_field in fields(ServerConfig)])
+    add_settings(parser, ServerConfig, [config_field.name for config_field in fields(ServerConfig)])
     return parser
-
-
-def add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    """Adds the flags of some settings to a command line."""
-    for config_field in fields(ServerConfig):
-        if config_field.name in names:
-            parser.add_argument(
-                flag_of(config_field.name),
-                type=type(config_field.default),
-                default=None,  # so that a flag that was not given leaves the word to the environment
-                metavar=config_field.name.rpartition("_")[2].upper(),
-                help=f"{config_field.metadata['help']} (default: {describe_default(config_field.default)})",
-            )
-
-
-def describe_default(default: object) -> str:
-    """A default as help and README show it."""
-    return str(default) if default != "" else "none"
 
 
 def read_config(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> ServerConfig:
     """Reads flags and environment; a value that cannot be used ends the process with exit code 2 and one line."""
     parser = build_parser()
     names = [config_field.name for config_field in fields(ServerConfig)]
-    return read_settings(parser, parser.parse_args(argv), names, environment)
-
-
-def read_settings(
-    parser: argparse.ArgumentParser,
-    options: argparse.Namespace,
-    names: Sequence[str],
-    environment: Mapping[str, str] = os.environ,
-) -> ServerConfig:
-    """The settings ``names`` from flags and environment, all others at their defaults; errors end the process."""
-    values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    for config_field in fields(ServerConfig):
-        name = environment_name_of(config_field.name)
-        kind: Any = type(config_field.default)
-        if config_field.name in names and name in environment and config_field.name not in values:
-            try:
-                values[config_field.name] = kind(environment[name])
-            except ValueError:
-                parser.error(f"{name}: {environment[name]!r} is not a valid {kind.__name__}")
-    try:
-        return ServerConfig(**values)
-    except ValueError as error:
-        parser.error(str(error))
+    return read_settings(parser, parser.parse_args(argv), ServerConfig, names, environment)

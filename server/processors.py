@@ -10,30 +10,17 @@ import os
 import platform
 from pathlib import Path
 
-CGROUP_V2_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+from server.cgroups import read_cpu_quota
+
 CPU_FEATURES = Path("/proc/cpuinfo")
 
 
 def count_processors() -> int:
-    """Returns the number of processors to plan for, at least 1; a fraction of one counts as one."""
+    """Returns the number of processors to plan for, at least 1; of a fraction the whole part counts."""
     # sched_getaffinity is not there on macOS and Windows
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = read_cgroup_quota()
+    quota = read_cpu_quota()
     return max(1, allowed if quota is None else min(allowed, int(quota)))
-
-
-def read_cgroup_quota() -> float | None:
-    """Returns the processors that the container's quota grants, or None without a quota."""
-    try:
-        if CGROUP_V2_QUOTA.exists():
-            quota, period = CGROUP_V2_QUOTA.read_text("ascii").split()
-        else:
-            quota, period = CGROUP_V1_QUOTA.read_text("ascii"), CGROUP_V1_PERIOD.read_text("ascii")
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):  # no cgroup, or "max": no quota
-        return None
 
 
 def find_target() -> str:

@@ -6,11 +6,10 @@ for the latency, then many callers for the throughput. The ways take turns, beca
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import statistics
-import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +17,22 @@ from dataclasses import asdict, dataclass, field
 
 from PIL import Image
 
-from server.config import ServerConfig, add_settings, read_settings
+from server.config import ServerConfig
+from server.console import complain, say
 from server.detector import Budget, Detector
 from server.errors import ModelFileError
+from server.flags import LineParser, Range, add_settings, read_number, read_settings
 from server.manifest import INT8_FILE, make_golden_input, read_manifest
 from server.plan import Plan
 from server.processors import count_processors, is_suited
 from server.registry import ModelRegistry
-from server.tuning import Choice, describe_basis, find_place, write_tuning
+from server.tuning import Choice, check_place, describe_basis, find_place, write_tuning
 
 IMAGE_SIDE = 512
 """Side of the image that is judged, in pixels: that of a usual CT slice."""
 
 SECONDS = 60.0
+SECONDS_RANGE = Range(0.1, 3600)
 ROUNDS = 3
 CALLERS_PER_WORKER = 4
 LEAST_GAIN = 1.03
@@ -68,35 +70,42 @@ class Measurement:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Tunes. Returns 0, or 1 when the model cannot be served or the file cannot be written."""
+    """Tunes. Returns 0, 1 when the model cannot be served or the file cannot be written, 130 after Ctrl-C."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    config = read_settings(parser, options, SETTINGS)
-    if not 0 < options.seconds <= 3600:
-        parser.error(f"--seconds must be more than 0 and at most 3600, got {options.seconds}")
+    config = read_settings(parser, options, ServerConfig, SETTINGS)
+    seconds = read_number(options.seconds)
+    if seconds is None or seconds not in SECONDS_RANGE:
+        parser.error(f"--seconds must be {SECONDS_RANGE}, got {options.seconds[:60]!r}")
     try:
         folder, path = find_place(config)
-        measurements = measure_all(config, options.seconds, lambda text: print(text, file=sys.stderr, flush=True))
+        check_place(path)  # now, and not after a minute of measuring
+        measurements = measure_all(config, seconds, tell_progress)
         best = choose(measurements)
         write_tuning(path, describe_basis(folder, config.runtime), best.choice)
     except ModelFileError as error:
-        print(f"server tune: error: {error.message} [{error.reason}]", file=sys.stderr)
+        complain(f"server tune: error: {error.message} [{error.reason}]")
         return 1
-    except OSError as error:
-        print(f"server tune: error: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:
+        complain("server tune: interrupted: nothing was written")
+        return 130
+    # What it has found is in the file by now, whether or not anybody reads this.
     if options.json:
         rows = [{**asdict(m.choice), "latency_ms": m.latency_ms, "images_per_second": m.rate} for m in measurements]
-        print(json.dumps({"measured": rows, "choice": asdict(best.choice), "file": str(path)}))
+        say(json.dumps({"measured": rows, "choice": asdict(best.choice), "file": str(path)}))
     else:
-        print(render(measurements, best))
-        print(f"\nwritten to {path}; serve with: python -m server --profile tuned")
+        say(f"{render(measurements, best)}\n\nwritten to {path}; serve with: python -m server --profile tuned")
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
+def tell_progress(text: str) -> None:
+    """Prints a line beside the result."""
+    complain(text)
+
+
+def build_parser() -> LineParser:
     """The command line of ``python -m server tune``."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="python -m server tune",
         description="Measures precisions, threads and workers on this machine, for 'python -m server --profile tuned'.",
         epilog=(
@@ -105,12 +114,13 @@ def build_parser() -> argparse.ArgumentParser:
             "  python -m server tune --model stroke-cnn/1 --seconds 20 --json\n\n"
             "Stop what else runs on the machine: what is measured beside other work is valid beside other work.\n"
             "Run it again when the model, the processor or the runtime has changed; the server says so.\n"
-            "Exit codes: 0 tuned, 1 the model cannot be served or the file cannot be written, 2 usage."
+            "Exit codes: 0 tuned, 1 the model cannot be served or the file cannot be written, 2 usage, 130 Ctrl-C."
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_settings(parser, SETTINGS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"how long, about (default: {SECONDS:g})")
+    add_settings(parser, ServerConfig, SETTINGS)
+    parser.add_argument(
+        "--seconds", default=f"{SECONDS:g}", help=f"how long, about ({SECONDS_RANGE}; default: {SECONDS:g})"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser
 
@@ -172,10 +182,11 @@ def make_image() -> bytes:
 
 def measure(measurement: Measurement, image: bytes, seconds: float) -> None:
     """Adds one round: ``seconds`` with one caller and as long with many."""
+    interrupted = threading.Event()
 
     def call_until(end: float) -> list[float]:
         latencies: list[float] = []
-        while not latencies or time.monotonic() < end:
+        while not latencies or (time.monotonic() < end and not interrupted.is_set()):
             started = time.monotonic()
             measurement.detector.detect(image, Budget(600))
             latencies.append(1000 * (time.monotonic() - started))
@@ -185,7 +196,11 @@ def measure(measurement: Measurement, image: bytes, seconds: float) -> None:
     callers = measurement.choice.workers * CALLERS_PER_WORKER
     with ThreadPoolExecutor(callers) as pool:
         started = time.monotonic()
-        done = sum(len(latencies) for latencies in pool.map(call_until, [started + seconds] * callers))
+        try:
+            done = sum(len(latencies) for latencies in pool.map(call_until, [started + seconds] * callers))
+        except BaseException:  # Ctrl-C: the callers are waited for, so they are to end now
+            interrupted.set()
+            raise
         measurement.rates.append(done / (time.monotonic() - started))
 
 

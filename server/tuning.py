@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,20 +55,65 @@ def find_place(config: ServerConfig) -> tuple[Path, Path]:
     """
     folder = find_wanted(config.models, config.model)[0]
     if config.cache_folder is None:
-        raise ModelFileError("TUNING_MISSING", "--cache off: a tuning is kept in the cache; give it a folder")
+        why = "--cache off" if config.cache == "off" else "this user has no home folder"
+        raise ModelFileError("TUNING_MISSING", f"{why}: a tuning is kept in the cache; give it a folder with --cache")
     return folder, config.cache_folder / f"tuning-{folder.parent.name}-{folder.name}-{config.runtime}.json"
 
 
-def write_tuning(path: Path, basis: Mapping[str, Any], choice: Choice) -> None:
-    """Writes the file that ``read_tuning`` reads.
+def check_place(path: Path) -> None:
+    """Finds out whether the file of a tuning can be written, by writing one beside it.
 
     Raises:
-        OSError: it cannot be written.
+        ModelFileError: reason TUNING_NOT_WRITABLE.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    staged = path.with_suffix(".new")
-    staged.write_text(json.dumps({"schema": SCHEMA, "basis": basis, "choice": asdict(choice)}, indent=2) + "\n")
-    staged.replace(path)
+    stage(path, "-" * 4096).unlink()
+    if path.is_dir():
+        raise ModelFileError("TUNING_NOT_WRITABLE", f"{path}: a folder is in the way")
+
+
+def write_tuning(path: Path, basis: Mapping[str, Any], choice: Choice) -> None:
+    """Writes the file that ``read_tuning`` reads. It is there as a whole, or as it was before.
+
+    Raises:
+        ModelFileError: reason TUNING_NOT_WRITABLE.
+    """
+    staged = stage(path, json.dumps({"schema": SCHEMA, "basis": basis, "choice": asdict(choice)}, indent=2) + "\n")
+    try:
+        staged.replace(path)
+    except OSError as error:
+        staged.unlink(missing_ok=True)
+        raise refuse_place(path, error) from None
+
+
+def stage(path: Path, text: str) -> Path:
+    """Writes a file of another name beside ``path``, down to the disk, and returns its path.
+
+    Raises:
+        ModelFileError: reason TUNING_NOT_WRITABLE.
+    """
+    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with staged.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise refuse_place(path, error) from None
+    return staged
+
+
+def refuse_place(path: Path, error: OSError) -> ModelFileError:
+    """The error for a folder that cannot be written to."""
+    why = error.strerror or str(error)
+    return ModelFileError(
+        "TUNING_NOT_WRITABLE",
+        f"{path.parent}: the tuning cannot be written there ({why}); choose a folder with --cache",
+    )
 
 
 def read_tuning(config: ServerConfig) -> Choice:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from server.config import ServerConfig, describe_default, environment_name_of, flag_of
+from server.config import ServerConfig
+from server.flags import describe_default, environment_name_of, flag_of
 from server.manifest import INT8_FILE, read_manifest
 from server.processors import is_suited
 from tests.fakes import ROOT

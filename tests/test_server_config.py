@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from server import processors
-from server.config import ServerConfig, build_parser, environment_name_of, flag_of, read_config
-from server.processors import count_processors
+from client._connection import Connection
+from server.config import ServerConfig, build_parser, read_config
+from server.environment import CLIENT_NAMES
+from server.flags import environment_name_of, flag_of, read_number, read_whole, setting
 from tests.fakes import run_module
 
 
@@ -41,17 +43,115 @@ def test_flag_beats_environment_beats_default() -> None:
         (["--threads", "1025"], {}, "--threads"),
         (["--max-image-bytes", "1073741824"], {}, "--max-image-bytes"),
         (["--unknown", "1"], {}, "--unknown"),
+        (["--workers", "100000"], {}, "--workers"),
+        (["--workers", "9" * 5000], {}, "--workers"),
+        (["--workers", "1_0"], {}, "--workers"),
+        (["--queue", "1000000000"], {}, "--queue"),
+        (["--streams", "0"], {}, "--streams"),
+        (["--drain-seconds", "inf"], {}, "--drain-seconds"),
+        (["--max-wait-seconds", "1e9"], {}, "--max-wait-seconds"),
+        (["--min-image-side", "9000"], {}, "--min-image-side"),
+        (["--max-image-pixels", "-1"], {}, "--max-image-pixels"),
+        (["--socket-mode", "400"], {}, "--socket-mode"),
+        (["--socket-mode", "rw"], {}, "--socket-mode"),
+        (["--models", ""], {}, "--models"),
+        ([], {"STROKE_WORKERS": "100000"}, "STROKE_WORKERS"),
+        ([], {"STROKE_MAX_IMAGE_SIDE": "20"}, "STROKE_MAX_IMAGE_SIDE"),
+        ([], {"STROKE_LOG_LEVEL": "loud\nerror"}, "STROKE_LOG_LEVEL"),
     ],
 )
 def test_unusable_value_is_named(
     argv: list[str], environment: dict[str, str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 2 and one line that names the setting."""
+    """Exit code 2 and one line that names the setting, or the variable that it came from."""
     with pytest.raises(SystemExit) as exit_:
         read_config(argv, environment)
 
     assert exit_.value.code == 2
-    assert named in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("server: error: ")
+    assert line.endswith("(python -m server --help shows all settings)")
+    assert len(line) < 400
+    assert named in line
+
+
+def test_every_number_has_finite_bounds() -> None:
+    """Whatever is given beyond them is refused, with the bounds; the help says them too."""
+    for field in fields(ServerConfig):
+        if not isinstance(field.default, int | float):
+            continue
+        bounds = field.metadata["range"]
+        kind = type(field.default)
+        assert str(bounds) in field.metadata["help"]
+        for wrong in (bounds.least - 1, bounds.most + 1, math.inf, math.nan):
+            value = kind(wrong) if math.isfinite(wrong) else wrong
+            with pytest.raises(ValueError, match=f"{flag_of(field.name)} must be {bounds}"):
+                ServerConfig(**{field.name: value})
+    with pytest.raises(TypeError, match="range"):
+        setting(1, "a number without bounds")
+
+
+@pytest.mark.parametrize("text", ["", "x", "1_0", "0x1", "²", "٣", "1.5.", "nan", "inf", "-inf", "1e999", "9" * 99])
+def test_text_that_is_no_plain_number_is_none(text: str) -> None:
+    """Python's own readers take more than people mean."""
+    assert read_whole(text) is None
+    assert read_number(text) is None
+
+
+def warn(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Returns the warnings that an environment leads to."""
+    read_config([], environment)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_kubernetes_address_is_no_port(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Service called stroke sets STROKE_PORT for every container: one warning, and the default."""
+    environment = {
+        "STROKE_PORT": "tcp://10.96.0.12:50051",
+        "STROKE_SERVICE_HOST": "10.96.0.12",
+        "STROKE_SERVICE_PORT": "50051",
+        "STROKE_SERVICE_PORT_GRPC": "50051",
+        "STROKE_PORT_50051_TCP": "tcp://10.96.0.12:50051",
+        "STROKE_PORT_50051_TCP_PROTO": "tcp",
+        "STROKE_PORT_50051_TCP_PORT": "50051",
+        "STROKE_PORT_50051_TCP_ADDR": "10.96.0.12",
+        "STROKE_QUEUE_SERVICE_HOST": "10.96.0.13",
+        "STROKE_QUEUE_PORT": "udp://[fd00::1]:53",
+    }
+
+    (line,) = warn(environment, capsys)
+
+    assert line.startswith("server: warning: STROKE_PORT=tcp://10.96.0.12:50051 comes from Kubernetes")
+    assert read_config([], environment).port == 50051
+    assert read_config(["--port", "7"], environment).port == 7
+
+
+def test_unknown_variables_are_named_in_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what was probably meant; the client's and empty ones are no concern of it."""
+    environment = {
+        "STROKE_PROT": "1",
+        "STROKE_WORKER": "2",
+        "STROKE_SERVER": "box:50051",
+        "STROKE_TOKEN_FILE": "/token",
+        "STROKE_TRACEBACK": "1",
+        "STROKE_NOTHING": "",
+        "OTHER": "1",
+    }
+
+    (line,) = warn(environment, capsys)
+
+    assert "STROKE_PROT (did you mean STROKE_PORT?), STROKE_WORKER (did you mean STROKE_WORKERS?)" in line
+    assert warn({"STROKE_TIMEOUT": "1"}, capsys) == []
+
+
+def test_every_variable_of_the_client_is_known() -> None:
+    """The two lists cannot drift apart."""
+    assert {f"STROKE_{field.name.upper()}" for field in fields(Connection)} <= CLIENT_NAMES
+
+
+def test_empty_variable_is_unset() -> None:
+    """As compose files and units leave them."""
+    assert read_config([], {"STROKE_PORT": "", "STROKE_MODELS": ""}) == ServerConfig()
 
 
 def test_cache_is_where_the_desktop_standard_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +163,20 @@ def test_cache_is_where_the_desktop_standard_says(monkeypatch: pytest.MonkeyPatc
     assert ServerConfig().cache_folder == Path("/home/somebody/.cache/strokeserve")
     assert ServerConfig(cache="here").cache_folder == Path("here")
     assert ServerConfig(cache="off").cache_folder is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert ServerConfig().cache_folder == Path("/home/somebody/.cache/strokeserve")
+
+
+@pytest.mark.parametrize("home", [None, "", "relative", "~"])
+def test_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    """A container's random user is in no list, and nothing of it is an error."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+
+    assert ServerConfig().cache_folder is None
 
 
 def test_every_setting_has_flag_help_and_environment_name() -> None:
@@ -82,27 +196,3 @@ def test_help_has_examples_and_the_intended_use() -> None:
     assert result.returncode == 0
     assert "examples:" in result.stdout
     assert "Not a medical device" in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("max 100000", 2), ("150000 100000", 1), ("400000 100000", 2), ("50000 100000", 1)]
-)
-def test_processors_are_the_smaller_of_affinity_and_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: int
-) -> None:
-    """A container's share counts, not the host's processors."""
-    quota = tmp_path / "cpu.max"
-    quota.write_text(text)
-    monkeypatch.setattr(processors, "CGROUP_V2_QUOTA", quota)
-    monkeypatch.setattr(processors.os, "sched_getaffinity", lambda pid: {0, 1})
-
-    assert count_processors() == expected
-
-
-def test_processors_without_cgroups_are_those_of_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cgroup files, no quota."""
-    for name in ("CGROUP_V2_QUOTA", "CGROUP_V1_QUOTA", "CGROUP_V1_PERIOD"):
-        monkeypatch.setattr(processors, name, tmp_path / "missing")
-    monkeypatch.setattr(processors.os, "sched_getaffinity", lambda pid: {0, 1, 2})
-
-    assert count_processors() == 3

@@ -119,3 +119,52 @@ def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytes
     assert main(["phantom", "--out", str(tmp_path), "--count", "4", "--processes", "1"]) == 2
     assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "1000000000"], "--epochs must be at most 100,000"),
+        (["--learning-rate", "inf"], "--learning-rate must be at most 10"),
+        (["--learning-rate", "nan"], "--learning-rate must be"),
+        (["--lesion-weight", "nan"], "--lesion-weight must be at least 0"),
+        (["--validation", "nan"], "--validation must be between 0 and 0.5"),
+        (["--batch-size", "99999999"], "--batch-size must be at most"),
+        (["--seed", "-1"], "--seed must be at least 0"),
+    ],
+)
+def test_numbers_have_both_ends(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is beyond them is said before anything is read."""
+    assert main(["--data", "missing", "--out", "run", *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_drawing_does_not_start_any_number_of_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    """As few as a machine may have."""
+    assert main(["phantom", "--out", "x", "--count", "4", "--processes", "100000"]) == 2
+    assert "--processes must be at most 1,024" in capsys.readouterr().err
+
+
+def test_usage_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage is in the help, which it names."""
+    for command in ([], ["audit"], ["phantom"], ["evaluate"], ["card"]):
+        with pytest.raises(SystemExit) as exit_:
+            main([*command, "--no-such-flag"])
+        assert exit_.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        program = " ".join(["training", *command])
+        assert line.startswith(f"{program}: error: ")
+        assert line.endswith(f"(python -m {program} --help shows all settings)")
+
+
+@pytest.mark.parametrize("redirections", [">/dev/full", ">&-", "2>/dev/full", "2>&-", ">&- 2>&-"])
+def test_run_is_done_whatever_the_outputs_are(tmp_path: Path, redirections: str) -> None:
+    """What was written is there, and the exit code says so."""
+    command = [sys.executable, "-m", "training", "phantom", "--out", str(tmp_path / "out"), "--count", "4"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {redirections}', "sh", *command], timeout=60, check=False)
+
+    assert done.returncode == 0
+    assert len(list((tmp_path / "out").rglob("*.png"))) >= 4

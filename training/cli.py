@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from server.console import complain, guard_streams, say
+from server.flags import LineParser
 from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
 from training.flags import add_flags, read_flags
@@ -56,43 +57,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0; 2 for unusable flags or data, with one line on stderr; 130 when interrupted without a result.
+        0; 1 when the machine has no memory for it, or nobody takes a result that is only printed; 2 for unusable
+        flags or data; 130 when interrupted without a result. Each with one line on stderr.
     """
+    guard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands = {"audit": run_audit, "phantom": run_phantom, "evaluate": run_evaluate, "card": run_card}
     run = commands[arguments.pop(0)] if arguments and arguments[0] in commands else run_train
     try:
-        run(arguments)
+        if not run(arguments):
+            complain("error: standard output cannot be written to, and the result is nowhere else")
+            return 1
     except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        complain(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
         return 2
+    except MemoryError as error:
+        complain(f"error: there is not enough memory: {error or 'the system gives no more'}")
+        return 1
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        print(file=sys.stderr)  # ends a line of progress
+        complain("interrupted")
         return 130
     return 0
 
 
-def run_train(arguments: Sequence[str]) -> None:
+def run_train(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training", "Train a network on a folder of slices per class.", TRAIN_EPILOG)
     add_flags(parser, TrainConfig)
     config = read_flags(parser.parse_args(arguments), TrainConfig)
     with hide_import_noise():
         from training.train import train
-    print(train(config))
+    say(str(train(config)))
+    return True  # the run folder is the result; its name is only told
 
 
-def run_audit(arguments: Sequence[str]) -> None:
+def run_audit(arguments: Sequence[str]) -> bool:
     from training.audit import audit
 
     parser = make_parser("python -m training audit", "Look for leaks and shortcuts in a data set.", AUDIT_EPILOG)
     add_flags(parser, AuditConfig)
-    print(audit(read_flags(parser.parse_args(arguments), AuditConfig)))
+    config = read_flags(parser.parse_args(arguments), AuditConfig)
+    return say(str(audit(config))) or not config.json
 
 
-def run_phantom(arguments: Sequence[str]) -> None:
+def run_phantom(arguments: Sequence[str]) -> bool:
     from training.phantom import write_dataset
     from training.progress import Progress
     from training.recipe import Recipe
@@ -113,29 +124,29 @@ def run_phantom(arguments: Sequence[str]) -> None:
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    print(config.out)
+    say(str(config.out))
+    return True
 
 
-def run_evaluate(arguments: Sequence[str]) -> None:
+def run_evaluate(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training evaluate", "Judge a model on labelled images.", EVALUATE_EPILOG)
     add_flags(parser, EvaluateConfig)
     config = read_flags(parser.parse_args(arguments), EvaluateConfig)
     from training.judgement import judge_folder
 
-    print(judge_folder(config), end="")
+    return say(judge_folder(config).removesuffix("\n")) or config.out is not None
 
 
-def run_card(arguments: Sequence[str]) -> None:
+def run_card(arguments: Sequence[str]) -> bool:
     from training.card import FACTS, write_card
 
     keys = "\n".join(f"  {key:<15} {meaning}" for key, meaning in FACTS.items())
     parser = make_parser("python -m training card", "Write the model card of a run again.", CARD_EPILOG + keys)
     add_flags(parser, CardConfig)
     config = read_flags(parser.parse_args(arguments), CardConfig)
-    print(write_card(config.run, config.facts))
+    say(str(write_card(config.run, config.facts)))
+    return True
 
 
-def make_parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=program, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser(program: str, description: str, epilog: str) -> LineParser:
+    return LineParser(prog=program, description=description, epilog=epilog)

@@ -12,7 +12,7 @@ from pathlib import Path
 from server.contract import is_identifier
 from training.augment import AUGMENTATIONS
 from training.errors import TrainingError
-from training.flags import require
+from training.flags import check_numbers, number, require
 from training.models import BACKBONES, MODELS
 from training.operating_point import parse_rule
 from training.recipe import PARTS
@@ -20,6 +20,10 @@ from training.recipe import PARTS
 NEAR_DUPLICATES = ("join", "report")
 PRECISIONS = ("float32", "mixed_bfloat16")
 CLASS_WEIGHTS = ("balanced", "none")
+MOST_SEED = 2**32 - 1
+"""What all generators of random numbers take."""
+
+MOST_PROCESSES = 1024
 MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
 DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
 """``<patient> (<slice>).jpg``, how the public sets name their slices."""
@@ -54,6 +58,7 @@ class ListingConfig:
     """States that no two images show the same person, as with synthetic slices; file names are not searched."""
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         try:
             groups = re.compile(self.patient_pattern).groups
         except re.error as error:
@@ -91,23 +96,23 @@ class TrainConfig(DataConfig):
     """Stages of resnet50 that are trained with its head at a tenth of the rate, from the last: 0 to 4. At 0, the frozen
     network judges each image once and the head learns from that."""
 
-    views: int = 2
+    views: int = number(2, 1, 1000)
     """Variations of each image that a frozen resnet50 judges; the first is the image as it is. Each costs as much as an
     epoch through it; in bfloat16, half of that."""
 
-    epochs: int = 20
+    epochs: int = number(20, 1, 100_000)
     """Most passes over the training images."""
 
-    batch_size: int = 16
+    batch_size: int = number(16, 1, 65_536)
     """Images a step."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = number(3e-4, 0, 10)
     """Step size of Adam at the start; it falls along a cosine to 0 over the epochs."""
 
-    seed: int = 7
+    seed: int = number(7, 0, MOST_SEED)
     """Seed of split, initial weights, order and augmentation."""
 
-    patience: int = 5
+    patience: int = number(5, 1, 100_000)
     """Epochs without a lower validation loss after which training stops."""
 
     augment: str = field(default="head-ct", metadata={"choices": tuple(AUGMENTATIONS)})
@@ -116,7 +121,7 @@ class TrainConfig(DataConfig):
     class_weights: str = field(default="balanced", metadata={"choices": CLASS_WEIGHTS})
     """Weight of the classes in the loss: balanced (the same for each class, whatever its share) or none."""
 
-    lesion_weight: float = 3.0
+    lesion_weight: float = number(3.0, 0, 1000)
     """Weight in the loss of each auxiliary head that learns lesion masks, where DATA has them; 0 for none."""
 
     precision: str = field(default="float32", metadata={"choices": PRECISIONS})
@@ -161,15 +166,11 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "patience", "views"):
-            require(getattr(self, name) >= 1, name, "must be at least 1")
-        require(0 <= self.seed < 2**32, "seed", "must be between 0 and 4294967295")
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
         require(self.folds is None or 2 <= self.folds <= 100, "folds", "must be between 2 and 100")
         require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
         require(self.folds is None or self.split is None, "split", "is for a run without --folds")
-        require(self.lesion_weight >= 0, "lesion_weight", "must not be negative")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
@@ -205,12 +206,8 @@ class AuditConfig(ListingConfig):
     json: bool = False
     """Print everything as JSON."""
 
-    seed: int = 7
+    seed: int = number(7, 0, MOST_SEED)
     """Seed of the leakage test's folds."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.seed >= 0, "seed", "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,32 +217,29 @@ class PhantomConfig:
     out: Path
     """Folder to write; it must not exist or be empty."""
 
-    count: int
+    count: int = field(metadata={"least": 2, "most": 10_000_000})
     """Number of slices, half of each class."""
 
-    seed: int = 7
+    seed: int = number(7, 0, MOST_SEED)
     """Seed of all slices: the same seed and count give the same files."""
 
     size: int = 256
     """Side of a slice, in pixels."""
 
-    processes: int | None = None
+    processes: int | None = number(None, 1, MOST_PROCESSES)
     """Processes that draw slices; as many as there are processors unless told."""
 
-    slices_per_patient: int = 1
+    slices_per_patient: int = number(1, 1, 1000)
     """Slices of each drawn head; with more than one, files are named '<patient> (<slice>).png'."""
 
     without: tuple[str, ...] = field(default=(), metadata={"choices": PARTS})
     """Parts of the generator to leave out, for an ablation."""
 
     def __post_init__(self) -> None:
-        require(self.slices_per_patient >= 1, "slices_per_patient", "must be at least 1")
+        check_numbers(self)
         for name in self.without:
             require(name in PARTS, "without", f"must be one of {', '.join(PARTS)}, not {name!r}")
-        require(self.count >= 2, "count", "must be at least 2")
-        require(self.seed >= 0, "seed", "must not be negative")
         require(32 <= self.size <= 8192, "size", "must be between 32 and 8192")
-        require(self.processes is None or self.processes >= 1, "processes", "must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from server.errors import ImageError
 from server.preprocess import InputFormat, load_pixels
+from server.processors import count_processors
 from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
 from training.errors import TrainingError
 from training.labels import LABELS_FILE, find_patients, read_class_folders, read_table
@@ -223,7 +224,7 @@ def decode_images(
     count = len(images.files)
     digests: list[str] = []
     try:
-        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(max_workers=count_processors()) as pool:
             while len(digests) < count:
                 digests += pool.map(decode, range(len(digests), min(len(digests) + CHUNK, count)))
                 progress(len(digests), count)

@@ -11,7 +11,7 @@ import inspect
 import itertools
 import types
 import typing
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, field, fields
 from typing import Any, TypeVar
 
 from training.errors import TrainingError
@@ -23,6 +23,24 @@ def require(condition: bool, name: str, demand: str) -> None:
     """Raises the error for one field unless its condition holds."""
     if not condition:
         raise TrainingError(f"{flag_of(name)} {demand}")
+
+
+def number(default: Any, least: float, most: float) -> Any:
+    """A field for a number and what it may be, both ends included; so neither infinity nor NaN."""
+    return field(default=default, metadata={"least": least, "most": most})
+
+
+def check_numbers(config: Any) -> None:
+    """Checks every field that ``number`` has made; a default of None stands for no number.
+
+    Raises:
+        TrainingError: naming the flag and its bound.
+    """
+    for config_field in fields(config):
+        value, limits = getattr(config, config_field.name), config_field.metadata
+        if "least" in limits and value is not None:
+            require(value >= limits["least"], config_field.name, f"must be at least {limits['least']:,}")
+            require(value <= limits["most"], config_field.name, f"must be at most {limits['most']:,}")
 
 
 def flag_of(name: str) -> str:
@@ -59,6 +77,9 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
         options["required"] = required
         if not required:
             options["default"] = config_field.default
+            limits = config_field.metadata
+            if "least" in limits:
+                options["help"] += f" ({limits['least']:,} to {limits['most']:,})"
             if config_field.default not in (None, False, ()):
                 options["help"] += " (default: %(default)s)"
         if hints[config_field.name] is bool:

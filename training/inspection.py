@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from server.processors import count_processors
 from training.data import CHUNK, ImageSet, read_image
 from training.errors import TrainingError
 from training.thumbnails import SIDE, shrink
@@ -65,7 +65,7 @@ def inspect_images(images: ImageSet, progress: Callable[[int, int], None]) -> In
     """Reads every image; one that cannot be decoded is kept aside with its reason."""
     count = len(images.files)
     results: list[FileFacts | str] = []
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(max_workers=count_processors()) as pool:
         while len(results) < count:
             part = images.files[len(results) : len(results) + CHUNK]
             results += pool.map(lambda file: inspect_file(images, file), part)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from server.processors import count_processors
 from training.baselines import judge_nearest, judge_nearest_within
 from training.config import EvaluateConfig
 from training.data import ImageSet, list_data, read_image, write_csv
@@ -20,7 +21,7 @@ from training.evaluate import MID_GREY, Decision, Nearest, evaluate
 from training.evaluation import Bools, Evaluation, Floats, Judged
 from training.galleries import ReadImages
 from training.judgement_page import render_document, render_page
-from training.judges import Judge, count_processors, map_ahead, open_judge
+from training.judges import Judge, map_ahead, open_judge
 from training.labels import LABELS_FILE, FileFinder, list_files, read_rows, require_columns
 from training.pictures import Answers, ask_judge
 from training.plots import write_plots

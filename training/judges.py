@@ -6,7 +6,6 @@ through the client. Frameworks are imported where they are needed.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from server.contract import ModelSpec
 from server.errors import ModelFileError
 from server.manifest import MANIFEST_FILE, sha256_hex
 from server.preprocess import InputFormat
+from server.processors import count_processors
 from training.errors import TrainingError
 
 Item = TypeVar("Item")
@@ -234,8 +234,3 @@ def cut_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
             batch = []
     if batch:
         yield batch
-
-
-def count_processors() -> int:
-    """Returns how many processors this process may use."""
-    return len(os.sched_getaffinity(0))

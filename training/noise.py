@@ -8,6 +8,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from server.console import PATIENCE_SECONDS, write_all
+
 
 @contextlib.contextmanager
 def hide_import_noise() -> Iterator[None]:
@@ -24,7 +26,7 @@ def hide_import_noise() -> Iterator[None]:
             yield
         except BaseException:
             noise.seek(0)
-            os.write(terminal, noise.read())
+            write_all(terminal, noise.read(), PATIENCE_SECONDS)
             raise
         finally:
             os.dup2(terminal, 2)

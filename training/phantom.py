@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from server.processors import count_processors
 from training.lesions import HAEMORRHAGES
 from training.patient import Patient
 from training.png import encode_png
@@ -167,7 +168,7 @@ class _Job:
 
 
 def _map_chunks(write: Callable[[range], _Rows], chunks: list[range], processes: int | None) -> Iterator[_Rows]:
-    workers = min(processes or len(os.sched_getaffinity(0)), len(chunks))
+    workers = min(processes or count_processors(), len(chunks))
     if workers <= 1:
         yield from map(write, chunks)
         return

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from server.errors import ImageError
 from server.manifest import sha256_hex
 from server.preprocess import InputFormat, load_pixels
+from server.processors import count_processors
 from training.data import INPUT_FORMAT
 from training.evaluate import score_trivially
 from training.evaluation import Bools, Floats
-from training.judges import Answer, Asked, Judge, count_processors, map_ahead
+from training.judges import Answer, Asked, Judge, map_ahead
 from training.thumbnails import SIDE, shrink
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import keras
 
+from server.home import find_home
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.models import BACKBONES, FEATURES, MODELS, Backbone
@@ -44,7 +45,7 @@ def find_weights(config: TrainConfig) -> Path | None:
             raise TrainingError(f"--weights {path}: must be a .h5 or .keras file")
         return path
     backbone = BACKBONES[config.model]
-    path = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models" / backbone.weights_file
+    path = find_keras_folder() / "models" / backbone.weights_file
     wanted = f"put the file with MD5 {backbone.weights_md5} there (nothing is downloaded), or give --weights PATH"
     if not path.is_file():
         raise TrainingError(f"--weights imagenet: there is no {path}; {wanted}")
@@ -53,6 +54,19 @@ def find_weights(config: TrainConfig) -> Path | None:
     if found != backbone.weights_md5:
         raise TrainingError(f"--weights imagenet: {path} has MD5 {found}, it is damaged or another file; {wanted}")
     return path
+
+
+def find_keras_folder() -> Path:
+    """Returns the folder in which Keras keeps what it has downloaded.
+
+    Raises:
+        TrainingError: there is none, for this user has no home.
+    """
+    if folder := os.environ.get("KERAS_HOME"):
+        return Path(folder)
+    if (home := find_home()) is None:
+        raise TrainingError("--weights imagenet: this user has no home folder; set KERAS_HOME, or give --weights PATH")
+    return home / ".keras"
 
 
 def make_network(config: TrainConfig) -> keras.Model:
