@@ -121,8 +121,6 @@ def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
