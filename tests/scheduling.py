@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
@@ -25,6 +26,7 @@ SECONDS = {
     "tests/test_training_plots.py": 11,
     "tests/test_client_channel.py": 10,
 }
+HEAVY = re.compile(r"^\W*(pytestmark = )?pytest\.mark\.tensorflow", re.MULTILINE)
 
 
 class FileScheduling(LoadFileScheduling):
@@ -39,7 +41,7 @@ class FileScheduling(LoadFileScheduling):
 
     def _is_heavy(self, file: str) -> bool:
         """Whether tests of a file load TensorFlow: here only the names of tests are known, not their marks."""
-        return "mark.tensorflow" in Path(self.config.rootpath, file).read_text("utf-8")
+        return HEAVY.search(Path(self.config.rootpath, file).read_text("utf-8")) is not None
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Takes the work of a process that crashed, and returns the test that it ran.

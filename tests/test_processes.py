@@ -129,6 +129,9 @@ def test_longest_files_are_there() -> None:
     assert all((ROOT / file).is_file() for file in SECONDS)
 
 
+HEAVY_MARK = "pytestmark = pytest.mark.tensorflow"
+
+
 class Node:
     """A process as a scheduler sees it; it runs one test whenever it is told to."""
 
@@ -150,7 +153,7 @@ def test_heavy_files_share_a_process_while_there_are_others(project: Path) -> No
     heavy = ("h1.py", "h2.py", "h3.py", "h4.py")
     light = ("l1.py", "l2.py", "l3.py")
     for name in (*heavy, *light):
-        (project / name).write_text("pytestmark = pytest.mark.tensorflow" if name in heavy else "")
+        (project / name).write_text(HEAVY_MARK if name in heavy else "")
     config = SimpleNamespace(
         rootpath=project, getvalue=lambda name: ["popen"] * 2, option=SimpleNamespace(loadscopereorder=True)
     )

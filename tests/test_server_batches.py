@@ -19,7 +19,7 @@ from server.workers import Job, WorkerPool
 from tests.fakes import ServerProcess, encode, make_slice, wait_until
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
-TIMEOUT = 20
+TIMEOUT = 60
 
 
 @pytest.fixture

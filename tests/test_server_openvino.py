@@ -35,8 +35,8 @@ def test_it_answers_as_onnx_runtime_does(tmp_path: Path) -> None:
 def test_server_serves_with_it(tiny_models: Path) -> None:
     """GetModel says so."""
     with run_server(tiny_models, "--runtime", "openvino") as server, server.stub() as stub:
-        model = stub.GetModel(pb.GetModelRequest(), timeout=20)
-        calls = [stub.Predict.future(pb.PredictRequest(image=encode(make_slice(200))), timeout=20) for _ in range(20)]
+        model = stub.GetModel(pb.GetModelRequest(), timeout=60)
+        calls = [stub.Predict.future(pb.PredictRequest(image=encode(make_slice(200))), timeout=60) for _ in range(20)]
 
         assert (model.runtime, model.precision) == ("openvino", "fp32")
         assert {call.result().label for call in calls} == {"stroke"}

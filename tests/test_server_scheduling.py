@@ -30,7 +30,7 @@ def test_only_the_threads_of_an_open_stream_give_way(tiny_server: ServerProcess)
     outbox: queue.Queue[pb.PredictRequest | None] = queue.Queue()
     with tiny_server.stub() as stub:
         before = count_giving_way(tiny_server)
-        answers = stub.PredictStream(iter(outbox.get, None), timeout=20)
+        answers = stub.PredictStream(iter(outbox.get, None), timeout=60)
         outbox.put(pb.PredictRequest(image=encode(make_slice())))
         next(answers)
         during = count_giving_way(tiny_server)

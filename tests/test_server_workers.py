@@ -59,14 +59,14 @@ def test_line_is_served_in_order(callers: ThreadPoolExecutor) -> None:
 
     def hold() -> None:
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     def work(number: int) -> int:
         done.append(number)
         return 1 // (number % 2)
 
     first = callers.submit(pool.run, hold, 10)
-    assert entered.wait(10)
+    assert entered.wait(60)
     waiting = []
     for number in range(4):
         waiting.append(callers.submit(pool.run, lambda number=number: work(number), 10))
@@ -86,10 +86,10 @@ def test_full_line_and_deadline_are_refused_and_leave_nothing_behind(callers: Th
 
     def hold() -> None:
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     held = callers.submit(pool.run, hold, 10)
-    assert entered.wait(10)
+    assert entered.wait(60)
     with pytest.raises(BudgetExceededError):
         pool.run(lambda: started.append("late"), 0.01)
     waiting = callers.submit(pool.run, lambda: started.append("in time"), 10)
@@ -112,10 +112,10 @@ def test_submitted_work_takes_turns_with_callers(callers: ThreadPoolExecutor) ->
 
     def hold() -> None:
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     held = pool.submit(hold)
-    assert entered.wait(10)
+    assert entered.wait(60)
     jobs = [pool.submit(lambda number=number: done.append(f"stream {number}")) for number in range(4)]
     waiting = []
     for number in range(2):
@@ -123,7 +123,7 @@ def test_submitted_work_takes_turns_with_callers(callers: ThreadPoolExecutor) ->
         wait_until(lambda number=number: pool.in_flight == 6 + number)
     go_on.set()
 
-    assert all(job.wait(10) for job in [held, *jobs])
+    assert all(job.wait(60) for job in [held, *jobs])
     for future in waiting:
         future.result(10)
     assert done == ["caller 0", "stream 0", "caller 1", "stream 1", "stream 2", "stream 3"]
@@ -135,7 +135,7 @@ def test_submitted_work_does_not_wait_in_the_line_of_callers() -> None:
     pool = WorkerPool(1, 0)
     jobs = [pool.submit(lambda number=number: 1 // number) for number in range(3)]
 
-    assert all(job.wait(10) for job in jobs)
+    assert all(job.wait(60) for job in jobs)
     with pytest.raises(ZeroDivisionError):
         jobs[0].take_result()
     assert [job.take_result() for job in jobs[1:]] == [1, 0]
