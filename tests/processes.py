@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
-from xdist.workermanage import WorkerController
+from xdist.workermanage import NodeManager, WorkerController
 
 from tests.scheduling import FileScheduling
 
@@ -30,6 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # xdist kills a process that does not end within ten seconds. With TensorFlow it takes three where nothing else
+    # runs, and was killed where much did.
+    NodeManager.EXIT_TIMEOUT = 120
     config.stash[HELD] = set()
     config.stash[WORKERS] = []
 
