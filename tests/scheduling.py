@@ -43,6 +43,11 @@ class FileScheduling(LoadFileScheduling):
         """Whether tests of a file load TensorFlow: here only the names of tests are known, not their marks."""
         return HEAVY.search(Path(self.config.rootpath, file).read_text("utf-8")) is not None
 
+    def _reschedule(self, node: WorkerController) -> None:
+        """Leaves a process alone that replaces a crashed one and still reads the tests; it asks when it has done so."""
+        if node in self.registered_collections:
+            super()._reschedule(node)
+
     def remove_node(self, node: WorkerController) -> str | None:
         """Takes the work of a process that crashed, and returns the test that it ran.
 
