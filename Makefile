@@ -18,8 +18,8 @@ demo: .venv-serve/.installed ## start the server, classify the samples, stop it 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server
 
-test: lint ## set up everything and run all checks
-	$(ALL) -m pytest
+test: lint ## set up everything and run all checks, side by side on the cores there are
+	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

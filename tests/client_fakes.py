@@ -272,8 +272,8 @@ def serve(
         server.stop()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Polls until ``condition`` holds, and fails the test when it does not."""
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Polls until ``condition`` holds, and fails the test when it does not: patiently, as machines may be busy."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition was not reached in time"

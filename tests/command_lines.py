@@ -38,7 +38,7 @@ def run_client(*arguments: str | bytes, **options: object) -> subprocess.Complet
     """Runs ``python -m client`` to its end."""
     options.setdefault("env", {**os.environ, "PYTHONPATH": str(ROOT)})
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        [sys.executable, "-m", "client", *arguments], capture_output=True, timeout=20, **options
+        [sys.executable, "-m", "client", *arguments], capture_output=True, timeout=60, **options
     )
 
 
@@ -55,7 +55,7 @@ class Session:
         set_columns(self.master, columns)
 
     def wait_for_text(self, text: str) -> None:
-        wait_for(lambda: text.encode() in self.raw, 15)
+        wait_for(lambda: text.encode() in self.raw)
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -76,7 +76,7 @@ def open_session(*arguments: str, columns: int, cwd: Path, **environment: str) -
         reader.start()
         try:
             yield session
-            process.wait(20)
+            process.wait(60)
         finally:
             process.kill()
             reader.join()

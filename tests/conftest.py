@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,27 +12,7 @@ from tests.client_fakes import FakeServer, serve
 from tests.client_kinds import KINDS, ClientKind
 from tests.fakes import RSNA, ServerProcess, run_server, write_model
 
-EXIT_STATUS = pytest.StashKey[int]()
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Remembers how the run ended, for the end of the process."""
-    session.config.stash[EXIT_STATUS] = int(exitstatus)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Ends the process as it stands where it has held TensorFlow.
-
-    TensorFlow, OpenVINO, ONNX Runtime and gRPC come together in no process but this one, and their teardown has been
-    seen to crash it once after all tests had passed and been reported. Programs that tests start end as they do for
-    users, and their exit statuses are checked.
-    """
-    if "tensorflow" in sys.modules and EXIT_STATUS in config.stash:
-        config.get_terminal_writer().flush()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(config.stash[EXIT_STATUS])
+pytest_plugins = ("tests.processes",)
 
 
 @pytest.fixture(scope="session")

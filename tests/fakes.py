@@ -155,7 +155,7 @@ def make_slice(level: int = 100, side: int = 96, seed: int = 0) -> np.ndarray:
     return np.clip(level + noise, 0, 255).astype(np.uint8)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     """Polls until the condition is true; fails the test when that takes too long."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -188,7 +188,7 @@ class ServerProcess:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signals and waits; returns the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60)
 
 
 @contextmanager

@@ -137,9 +137,9 @@ def test_interrupt_prints_what_was_measured(server: FakeServer, image: str) -> N
         "0",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
-        wait_for(lambda: len(server.servicer.requests) > 20, 10)
+        wait_for(lambda: len(server.servicer.requests) > 20)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert "interrupted: the figures are of what was measured so far" in out

@@ -181,14 +181,14 @@ def test_idle_client_is_neither_thrown_out_nor_fooled(tiny_models: Path, monkeyp
         client.wait_until_ready()
         client.predict(IMAGE)
         connections, pings = wire.connections, wire.pings
-        wait_for(lambda: wire.pings > pings + PINGS_UNTIL_THROWN_OUT, 10)
+        wait_for(lambda: wire.pings > pings + PINGS_UNTIL_THROWN_OUT)
         assert (wire.connections, wire.goaways) == (connections, [])
 
         wire.go_silent()
         started = time.monotonic()
         client.predict(IMAGE, timeout=10)
 
-        assert time.monotonic() - started < 4.0  # interval, timeout, and the pause of a retry
+        assert time.monotonic() - started < 8  # interval, timeout, the pause of a retry, and what a busy machine adds
         assert wire.connections == connections + 1
 
 
@@ -204,6 +204,6 @@ def test_ping_without_permission_is_what_the_permission_is_for(monkeypatch: pyte
     keep_alive = KeepAliveConfig(interval=1.0, timeout=0.5)
     with serve() as server, open_wire(server.port) as wire, StrokeClient(wire.target, keep_alive=keep_alive) as client:
         client.predict(b"image")
-        wait_for(lambda: wire.goaways, 10)
+        wait_for(lambda: wire.goaways)
 
     assert wire.goaways == [b"too_many_pings"]

@@ -109,7 +109,7 @@ def test_hanging_server_ends_in_deadline_exceeded(server: FakeServer, client: St
     with pytest.raises(DeadlineExceededError, match="no answer from") as caught:
         client.predict(IMAGE, timeout=0.2, request_id="r-2")
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
     assert (caught.value.code, caught.value.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
     assert caught.value.request_id == "r-2"
 

@@ -73,7 +73,7 @@ def open_shell(shell: str, folder: Path) -> Iterator[tuple[int, bytearray]]:
         reader.start()
         try:
             os.write(master, f". ./{shell}.script; echo rea''dy\n".encode())
-            wait_for(lambda: b"ready" in screen, 15)  # printed: what was typed has quotes in it
+            wait_for(lambda: b"ready" in screen)  # printed: what was typed has quotes in it
             yield master, screen
         finally:
             process.kill()
@@ -97,7 +97,7 @@ def test_completion_in_a_real_shell(shell: str, folder: Path) -> None:
         }.items():
             screen.clear()
             os.write(keyboard, typed.encode() + b"\t")
-            wait_for(lambda expected=expected: expected.encode() in screen.replace(BELL, b""), 10)
+            wait_for(lambda expected=expected: expected.encode() in screen.replace(BELL, b""))
             os.write(keyboard, CLEAR_LINE)
 
 
@@ -105,7 +105,7 @@ def complete_in_bash(folder: Path, *words: str) -> list[str]:
     """Calls the function as bash does; the last of ``words`` is what is to be completed."""
     code = '. ./bash.script; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _stroke; printf "%s\\n" "${COMPREPLY[@]}"'
     done = subprocess.run(
-        ["bash", "--norc", "-c", code, "bash", "stroke", *words], cwd=folder, capture_output=True, text=True, timeout=20
+        ["bash", "--norc", "-c", code, "bash", "stroke", *words], cwd=folder, capture_output=True, text=True, timeout=60
     )
     assert done.stderr == ""
     return done.stdout.split("\n")[:-1]
@@ -145,7 +145,7 @@ def test_stroke_runs_from_any_folder(folder: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
 
     assert done.returncode == 1

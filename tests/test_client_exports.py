@@ -22,7 +22,7 @@ def list_modules_after(code: str) -> set[str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=20,
+        timeout=60,
         check=True,
     )
     return set(done.stdout.split("\n")[-2].split())
@@ -66,7 +66,7 @@ def test_help_and_usage_do_without_grpc() -> None:
 def test_missing_package_is_one_line() -> None:
     """A Python without gRPC, such as that of the system, is told what to do."""
     code = "import sys; sys.modules['grpc'] = None; from client._cli import main; sys.exit(main(['x.png']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=20)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: the package grpc is not installed in ")

@@ -84,7 +84,7 @@ def run_load(client: StrokeClient, seconds: float, *, rate: float = 0, clients: 
         run.start_open(make_timetable(rate, seconds, "fixed", 0))
     else:
         run.start_closed(clients)
-    assert run.wait(20)
+    assert run.wait(60)
     run.stop()
     return run.recorder.load
 
@@ -144,7 +144,7 @@ def test_warmup_is_not_counted(server: FakeServer, client: StrokeClient) -> None
     """Neither its images nor its time."""
     run = LoadRun(client, [IMAGE], warmup=0.3, seconds=0.3, patience=5)
     run.start_open(make_timetable(100, 0.6, "fixed", 0))
-    assert run.wait(20)
+    assert run.wait(60)
     run.stop()
 
     assert run.recorder.load.latencies.count == pytest.approx(30, abs=1)
@@ -158,7 +158,7 @@ def test_overload_ends_soon_after_its_timetable(server: FakeServer, client: Stro
     threading.Timer(1.2, server.servicer.released.set).start()
     run = LoadRun(client, [IMAGE], warmup=0, seconds=0.4, patience=0.5)
     run.start_open(make_timetable(1000, 0.4, "fixed", 0))
-    assert run.wait(20)
+    assert run.wait(60)
     run.stop()
 
     load = run.recorder.load

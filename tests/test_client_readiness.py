@@ -25,7 +25,7 @@ def test_it_waits_for_serving(server: FakeServer, either: ClientKind) -> None:
 
     server.set_serving(True)
 
-    assert done.wait(5)
+    assert done.wait(60)
     waiter.join()
 
 
@@ -47,7 +47,7 @@ def test_it_gives_up(server: FakeServer, either: ClientKind) -> None:
         either.call("wait_until_ready", 0.2)
 
     assert caught.value.reason == "SERVER_NOT_READY"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])

@@ -179,5 +179,5 @@ def test_hanging_server_ends_the_run(server: FakeServer, either: ClientKind) -> 
     with pytest.raises(DeadlineExceededError, match=r"within 0\.2 s"):
         either.predict_many(make_images(100), timeout=0.2, into=results)
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # and not 100 times 0.2 s
     assert [type(result.error) for result in results] == [DeadlineExceededError]

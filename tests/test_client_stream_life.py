@@ -27,11 +27,11 @@ def test_early_close_cancels_the_stream_and_leaves_no_thread(server: FakeServer,
         assert next(results).label == "stroke"
         started = time.monotonic()
         results.close()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         wait_for(lambda: not any("receiver" in thread.name for thread in threading.enumerate()))
         server.servicer.released.set()
         # Not compared with "cancelled": gRPC may show the server the end of the requests before the cancellation.
-        wait_for(lambda: len(server.servicer.ended_streams) == 1, 20)
+        wait_for(lambda: len(server.servicer.ended_streams) == 1)
         assert client.predict(b"stroke").label == "stroke"
     wait_for(lambda: not list_new_threads(before))
 
@@ -54,7 +54,7 @@ def test_early_end_leaves_nothing_behind(server: FakeServer, either: ClientKind)
 
     either.predict_many(endless_images(), stop=lambda result: True)
 
-    wait_for(lambda: len(server.servicer.ended_streams) == 1, 20)
+    wait_for(lambda: len(server.servicer.ended_streams) == 1)
     wait_for(lambda: not list_new_threads(before))
 
 
@@ -82,7 +82,7 @@ def test_two_runs_of_one_client_do_not_mix(server: FakeServer) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
 
     assert counts == dict.fromkeys(range(4), 50)
 

@@ -98,7 +98,7 @@ def test_progress_follows_a_resize(cli_server: FakeServer, tmp_path: Path) -> No
     def judge(request):
         sent.append(request)
         if len(sent) == 20:
-            wait_for(lambda: narrow, 10)
+            wait_for(lambda: narrow)
         time.sleep(0.01)
         return make_response(request)
 
@@ -108,7 +108,7 @@ def test_progress_follows_a_resize(cli_server: FakeServer, tmp_path: Path) -> No
         (tmp_path / f"{index:02}.png").write_bytes(POSITIVE)
 
     with open_session("--output", "results.jsonl", ".", columns=80, cwd=tmp_path) as session:
-        wait_for(lambda: len(sent) == 20, 10)
+        wait_for(lambda: len(sent) == 20)
         wait_for(lambda: (tmp_path / "results.jsonl").read_bytes().count(b"\n") == 19)
         session.resize(30)
         narrow.append(True)

@@ -71,7 +71,7 @@ def test_burst_is_judged_once_each(server: FakeServer, hot: Path) -> None:
     with watching(hot, server.target, "--move") as watch:
         for index in range(200):
             (hot / f"{index:03}.png").write_bytes(make_png(index))
-        wait_for(lambda: len(list((hot / "done").glob("*.png"))) == 200, 20)
+        wait_for(lambda: len(list((hot / "done").glob("*.png"))) == 200)
         assert watch.stop() == 0
 
     assert set(Counter(server.servicer.images).values()) == {1}
@@ -166,11 +166,11 @@ def test_server_away_and_back(hot: Path) -> None:
     with watching(hot, target, "--move") as watch:
         for index in range(3):
             (hot / f"{index}.png").write_bytes(make_png(index))
-        wait_for(lambda: "images wait until it answers" in watch.log, 15)
+        wait_for(lambda: "images wait until it answers" in watch.log)
         time.sleep(1.5)  # for at least one try more
         assert len(list(hot.glob("*.png"))) == 3
         with serve(port=port) as second:
-            wait_for(lambda: len(list((hot / "done").glob("*.png"))) == 3, 20)
+            wait_for(lambda: len(list((hot / "done").glob("*.png"))) == 3)
             assert watch.stop() == 0
             assert len(second.servicer.images) == 3
 
@@ -222,7 +222,7 @@ def test_deleted_while_it_waits_is_no_failure(hot: Path) -> None:
         target, port = server.target, server.port
     with watching_here(hot, target) as watch:
         (hot / "gone.png").write_bytes(make_png())
-        wait_for(lambda: "images wait" in watch.log, 15)
+        wait_for(lambda: "images wait" in watch.log)
         (hot / "gone.png").unlink()
         (hot / "stays.png").write_bytes(make_png())
         with serve(port=port):
@@ -314,7 +314,7 @@ def test_json_on_standard_output(server: FakeServer, hot: Path) -> None:
     """--json prints the object that is written beside the image instead of a line; --quiet leaves out the notes."""
     with watching_here(hot, server.target, "--json", "--quiet") as watch:
         (hot / "scan.png").write_bytes(make_png())
-        wait_for(lambda: "}" in watch.log, 10)
+        wait_for(lambda: "}" in watch.log)
         watch.stop()
 
     assert watch.log == (hot / "scan.png.json").read_text()

@@ -36,13 +36,13 @@ def test_kill_and_restart_leave_one_result_each(hot: Path, flags: tuple[str, ...
     with serve(servicer) as server:
         for count in (10, 35):
             with watching(hot, server.target, *flags, ready=False) as watch:
-                wait_for(lambda count=count: len(servicer.requests) >= count, 15)
+                wait_for(lambda count=count: len(servicer.requests) >= count)
                 watch.process.kill()
-                watch.process.wait(10)
+                watch.process.wait(60)
         with watching(hot, server.target, *flags) as watch:
-            wait_for(lambda: len(list_judged(hot, journal)) >= 60, 15)
+            wait_for(lambda: len(list_judged(hot, journal)) >= 60)
             if "--move" in flags:
-                wait_for(lambda: not list(hot.glob("*.png")), 15)
+                wait_for(lambda: not list(hot.glob("*.png")))
             time.sleep(0.5)  # for anything that would be judged once more
             assert watch.stop() == 0
 

@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
 
 from converter.cli import main
-from converter.convert import ConvertOptions, convert
 from converter.errors import (
     AccuracyError,
     ConversionError,
@@ -31,17 +30,29 @@ from server.processors import find_target
 from server.runtime import load_model
 from tests.fakes import encode, make_slice, run_module
 
+if TYPE_CHECKING:
+    from converter.convert import ConversionReport, ConvertOptions
+
 pytestmark = pytest.mark.tensorflow
-keras = pytest.importorskip("keras")
 
 SIDE = 48
 LABELS = ("normal", "stroke")
 
 
+def convert(options: ConvertOptions) -> ConversionReport:
+    """Imports what loads TensorFlow only where a test runs: every test process imports this file."""
+    from converter.convert import convert
+
+    return convert(options)
+
+
 def build_network(
-    k: Any = keras, *, rescaling: bool = True, channels: int = 3, outputs: int = 2, activation: str = "softmax"
+    k: Any = None, *, rescaling: bool = True, channels: int = 3, outputs: int = 2, activation: str = "softmax"
 ) -> Any:
     """A small network like the paper's; ``k`` is Keras 3 or tf_keras (Keras 2)."""
+    import keras
+
+    k = k or keras
     k.utils.set_random_seed(3)
     layers = [k.Input((SIDE, SIDE, channels)) if k is keras else k.layers.InputLayer((SIDE, SIDE, channels))]
     if rescaling:
@@ -108,6 +119,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def options(tmp_path: Path, images: Path) -> ConvertOptions:
     """Everything but the model."""
+    from converter.convert import ConvertOptions
+
     return ConvertOptions(
         model=tmp_path / "missing.keras",
         out=tmp_path / "models" / "small" / "1",
@@ -125,6 +138,8 @@ def test_every_kind_of_source_answers_the_same_after_conversion(
     save: Callable[[Path], tuple[Path, Any]], tmp_path: Path, options: ConvertOptions, images: Path
 ) -> None:
     """Keras and the served model agree to 1e-5 on decoded files, and the contract holds."""
+    import keras
+
     path, trained = save(tmp_path)
 
     report = convert(replace(options, model=path))
@@ -338,6 +353,8 @@ def test_dividing_a_second_time_is_refused(tmp_path: Path, options: ConvertOptio
 
 def test_model_trained_on_0_to_1_gets_its_division_in_the_graph(tmp_path: Path, options: ConvertOptions) -> None:
     """The served model takes bytes all the same."""
+    import keras
+
     path = save_network(tmp_path, rescaling=False)
     trained = keras.models.load_model(path, compile=False)
 
@@ -360,6 +377,8 @@ def test_near_constant_answers_give_a_wrong_range_away(tmp_path: Path, options: 
 
 def record(model: Path, images: Path, shift: float = 0.0, labels: tuple[str, ...] = LABELS) -> None:
     """Writes what training writes: the Keras answers on files."""
+    import keras
+
     trained = keras.models.load_model(model, compile=False)
     entries = []
     for file in sorted(images.iterdir()):

@@ -129,7 +129,7 @@ def test_client_survives_a_restart_of_the_server(tmp_path: Path) -> None:
 
     with run_server(MODELS) as first:
         port = first.address.rpartition(":")[2]
-        with StrokeClient(first.address, timeout=30) as client:
+        with StrokeClient(first.address, timeout=60) as client:
             results = client.predict_many([SAMPLES[i % len(SAMPLES)] for i in range(60)])
             answered = [next(results) for _ in range(5)]
             assert first.stop(signal.SIGTERM) == 0

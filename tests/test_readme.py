@@ -59,7 +59,7 @@ def serve(command: str, build: Path) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
 
 
 def test_demo_shows_what_the_readme_shows(tmp_path: Path) -> None:

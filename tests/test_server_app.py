@@ -36,7 +36,7 @@ from tests.fakes import (
     write_model,
 )
 
-TIMEOUT = 30
+TIMEOUT = 60
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -206,7 +206,7 @@ def test_open_health_watch_does_not_hold_up_the_stop(tiny_models: Path) -> None:
 
         assert server.stop() == 0
 
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert next(watch).status == NOT_SERVING
 
 
@@ -246,7 +246,7 @@ def test_busy_stream_ends_when_the_server_stops(tiny_models: Path) -> None:
         stopped.set()
         assert server.process.wait(TIMEOUT) == 0
 
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40
     assert ids == [str(number) for number in range(len(ids))]
     assert end.value.code() is grpc.StatusCode.UNAVAILABLE
     assert dict(end.value.trailing_metadata())["stroke-reason"] == "SERVER_STOPPING"

@@ -13,7 +13,7 @@ from proto.stroke_pb2_grpc import StrokeServiceStub
 from tests.fakes import ServerProcess, encode, make_slice, wait_until
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
-TIMEOUT = 20
+TIMEOUT = 60
 
 
 @pytest.fixture

@@ -51,13 +51,13 @@ def held_worker(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
     def slow_run(model: OnnxModel, pixels: np.ndarray, *, busy: bool) -> np.ndarray:
         entered.set()
-        assert release.wait(10)
+        assert release.wait(60)
         return run(model, pixels, busy=busy)
 
     monkeypatch.setattr(OnnxModel, "run", slow_run)
     thread = threading.Thread(target=detector.detect, args=(BRIGHT, Budget(30)))
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     monkeypatch.setattr(OnnxModel, "run", run)
     try:
         yield

@@ -19,6 +19,7 @@ from server.runtime import OnnxModel, load_model
 from tests.fakes import ROOT, SIDE, build_tiny_model, encode, make_slice, run_server, write_model
 
 
+@pytest.mark.openvino
 def test_it_answers_as_onnx_runtime_does(tmp_path: Path) -> None:
     """Whatever the number of threads; spec and size are read from the file without ONNX Runtime."""
     folder = write_model(tmp_path)
@@ -36,14 +37,15 @@ def test_it_answers_as_onnx_runtime_does(tmp_path: Path) -> None:
 def test_server_serves_with_it(tiny_models: Path) -> None:
     """GetModel says so."""
     with run_server(tiny_models, "--runtime", "openvino") as server, server.stub() as stub:
-        model = stub.GetModel(pb.GetModelRequest(), timeout=20)
-        calls = [stub.Predict.future(pb.PredictRequest(image=encode(make_slice(200))), timeout=20) for _ in range(20)]
+        model = stub.GetModel(pb.GetModelRequest(), timeout=60)
+        calls = [stub.Predict.future(pb.PredictRequest(image=encode(make_slice(200))), timeout=60) for _ in range(20)]
 
         assert (model.runtime, model.precision) == ("openvino", "fp32")
         assert {call.result().label for call in calls} == {"stroke"}
         assert all(call.code() is grpc.StatusCode.OK for call in calls)
 
 
+@pytest.mark.openvino
 def test_auto_is_fp32(tmp_path: Path) -> None:
     """Variants are made for ONNX Runtime; who asks for one gets it."""
     folder = write_model(tmp_path, int8=build_tiny_model(gain=0.06))
@@ -52,6 +54,7 @@ def test_auto_is_fp32(tmp_path: Path) -> None:
     assert load_model(folder, precision="int8", runtime="openvino").precision == "int8"
 
 
+@pytest.mark.openvino
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

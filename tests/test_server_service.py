@@ -31,7 +31,7 @@ from tests.fakes import (
 from tests.test_server_preprocess import REFUSED
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
-TIMEOUT = 20
+TIMEOUT = 60
 
 
 @pytest.fixture

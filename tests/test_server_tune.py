@@ -48,7 +48,7 @@ def test_what_was_measured_is_served(tmp_path: Path) -> None:
     choice = document["choice"]
 
     with run_server(tmp_path / "models", *flags[2:], "--profile", "tuned") as server, server.stub() as stub:
-        model = stub.GetModel(pb.GetModelRequest(), timeout=20)
+        model = stub.GetModel(pb.GetModelRequest(), timeout=60)
 
     assert Path(document["file"]).is_file()
     assert {row["precision"] for row in document["measured"]} == {"fp32", "int8"}

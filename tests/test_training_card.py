@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from client import StrokeClient
-from converter.convert import ConvertOptions, build_spec
 from server.contract import ModelSpec
 from tests.fakes import run_server, write_model
 from tests.training_fakes import EVALUATION, SPEC, without_patients
@@ -175,8 +174,11 @@ def test_folder_or_facts_that_are_not_there_are_named(run: Path, capsys: pytest.
     assert not (run / "model_card.md").exists()
 
 
+@pytest.mark.tensorflow
 def test_card_travels_from_the_run_to_the_client(full_run: Path, tmp_path: Path) -> None:
     """Training, spec, converter, model file, server, GetModel, client: letter by letter."""
+    from converter.convert import ConvertOptions, build_spec
+
     card = write_card(full_run).read_text()
     options = ConvertOptions(model=full_run / "model.keras", out=tmp_path / "models" / "stroke-cnn" / "1", images=None)
 

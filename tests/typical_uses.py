@@ -88,7 +88,7 @@ def read_token() -> str:
 def connect_with_everything() -> StrokeClient:
     return StrokeClient(
         "a:50051,b:50051",
-        timeout=20,
+        timeout=60,
         tls=TLSConfig(ca="ca.pem", certificate="me.pem", key=Path("me.key"), server_name="stroke.hospital"),
         token=read_token,
         retry=RetryConfig(max_attempts=2),

@@ -41,7 +41,7 @@ class Watching:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def watching(folder: Path, target: str, *flags: str, ready: bool = True) -> Iter
         try:
             running = Watching(process, log)
             if ready:
-                wait_for(lambda: "Ctrl-C ends" in running.log, 10)
+                wait_for(lambda: "Ctrl-C ends" in running.log)
             yield running
         finally:
             process.kill()
@@ -104,7 +104,7 @@ def watching_here(folder: Path, target: str, *flags: str) -> Iterator[WatchingHe
             yield running
         finally:
             signals.stop()
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -115,4 +115,4 @@ def read_result(path: Path) -> dict:
 
 def wait_for_files(*paths: Path) -> None:
     """Waits until all of them are there."""
-    wait_for(lambda: all(path.exists() for path in paths), 15)
+    wait_for(lambda: all(path.exists() for path in paths))
