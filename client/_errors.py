@@ -256,7 +256,7 @@ def _explain_size(match: re.Match[str], target: str, code: str, request_id: str 
     if of_client is None:
         return ImageTooLargeError(
             f"the image is far larger than the server at {target} accepts{figures}: send a smaller one, or start the "
-            "server with a larger --max-image-bytes (it refuses messages of twice that)",
+            "server with a larger --max-image-bytes (it refuses messages of three times that)",
             "IMAGE_TOO_LARGE",
             code,
             request_id,

@@ -77,7 +77,8 @@ class StrokeServiceServicer(object):
         """Classifies many images on one stream. Answers come in the order of the requests and carry their `id`. An image
         that cannot be judged gets an answer with `error` and does not end the stream. The stream ends when the caller
         half-closes it and all answers are sent; with DEADLINE_EXCEEDED when the caller sends nothing for a minute (a setting
-        of the server) while no answer is outstanding; with CANCELLED when it does not take an answer for as long; and with
+        of the server) while no answer is outstanding, or after 5 seconds without an image that could be judged when another
+        caller needs the stream's place; with CANCELLED when it does not take an answer for as long; and with
         UNAVAILABLE when the server stops: what has no answer then is to be sent again elsewhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

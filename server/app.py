@@ -22,7 +22,7 @@ from server.errors import ModelFileError
 from server.health import Health
 from server.interceptors import CallBoundary
 from server.listen import ListenError, bind
-from server.memory import trim_memory
+from server.memory import read_resident_bytes, trim_memory
 from server.plan import make_plan
 from server.processors import count_processors
 from server.registry import ModelRegistry
@@ -31,11 +31,11 @@ from server.service import SERVICE_NAME, StrokeServicer
 logger = logging.getLogger(__name__)
 
 TRANSPORT_SLACK = 64 * 1024
-LARGEST_MESSAGE = 4
+LARGEST_MESSAGE = 3
 """A message may be so many times as large as the largest image: what is too large then gets our own reason. What is
 larger still is refused by gRPC from its first bytes on."""
 
-MESSAGE_BYTES = 40 * 1024 * 1024
+MESSAGE_BYTES = 32 * 1024 * 1024
 """Bound on the messages that are held, and again on those that arrive, unless a single one may be as large."""
 
 CALLS = 1024
@@ -54,6 +54,9 @@ DRAIN_QUIET_SECONDS = 0.5
 DRAIN_ACCEPT_SECONDS = 2.0
 """A stop of gRPC cancels calls that are still on their way. So calls and streams are served until no call has arrived
 for the quiet time, at the latest until the accept time is over, while health already sends callers elsewhere."""
+
+DECODE_BYTES = 13
+"""Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
 
 LEAVE_SECONDS = 0.4
 """For gRPC to close what is open, after the drain."""
@@ -115,17 +118,28 @@ class Application:
         gc.freeze()  # what lives as long as the process need not be looked through: 1 ms a collection instead of 10
         self._health.set_serving()
         # Whoever started it may have no use for this, so nothing waits for its reader.
-        banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}"
+        banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}\n"
+        banner += self._describe_memory()
         threading.Thread(target=say, args=(banner, PATIENCE_SECONDS), daemon=True).start()
         trimming = asyncio.create_task(self._trim())
         await self._stop_asked.wait()
         trimming.cancel()
         return await self._drain()
 
+    @property
+    def _most_bytes(self) -> int:
+        """Of one message."""
+        return LARGEST_MESSAGE * self._config.max_image_bytes + TRANSPORT_SLACK
+
+    @property
+    def _message_bytes(self) -> int:
+        """Bound on the messages that are held, and again on those that arrive."""
+        return max(MESSAGE_BYTES, self._most_bytes * 5 // 4)
+
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
-        most_bytes = LARGEST_MESSAGE * config.max_image_bytes + TRANSPORT_SLACK
-        self._inbox = Inbox(max(MESSAGE_BYTES, most_bytes + most_bytes // 4))
+        most_bytes = self._most_bytes
+        self._inbox = Inbox(self._message_bytes)
         self._boundary = CallBoundary(
             self._inbox, FairPlaces(CALLS, "TOO_MANY_CALLS", "As many calls are open as the server accepts.")
         )
@@ -213,6 +227,18 @@ class Application:
             f"  {m.spec.name} {m.spec.version}: {m.precision} with {m.runtime} {m.runtime_version}, profile "
             f"{plan.profile}: {plan.workers} at the same time, threads {plan.threads} ({plan.busy_threads} when busy)"
             for m in self._registry
+        )
+
+    def _describe_memory(self) -> str:
+        """A line about how much the process may come to need, measured at its worst (``docs/operation.md``)."""
+        workers, pixels = self._plan.workers, self._config.max_image_pixels
+        now = read_resident_bytes()
+        # What is held, what arrives, what arrives before that is noticed; and each worker's copy and gRPC's two.
+        messages = 3 * self._message_bytes + (workers + 2) * self._most_bytes
+        images = workers * pixels * DECODE_BYTES
+        return (
+            f"  memory: {now / 1e6:.0f} MB now; at most {(now + messages) / 1e6:.0f} MB with what callers send, and "
+            f"{images / 1e6:.0f} MB more while {workers} images of {pixels / 1e6:g} megapixels are decoded"
         )
 
     async def _trim(self) -> None:
