@@ -6,6 +6,7 @@
     OverloadedError           RESOURCE_EXHAUSTED
     BudgetExceededError       DEADLINE_EXCEEDED
     UnavailableError          UNAVAILABLE
+    MemoryError               RESOURCE_EXHAUSTED, reason MEMORY_SHORT: the machine's fault, and gone in a moment
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
 The reason goes into the trailing metadata ``stroke-reason``. Neither the text of an unexpected exception nor an image
@@ -57,11 +58,21 @@ class Status:
     message: str
 
 
+MEMORY_SHORT = Status(
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "MEMORY_SHORT",
+    "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
+)
+
+
 def to_status(error: Exception, request_id: str) -> Status:
-    """Translates an error for the caller; logs the traceback of an unexpected one under ``request_id``."""
+    """Translates an error for the caller; logs the traceback of one that is ours under ``request_id``."""
     code = STATUS_CODES.get(type(error)) if isinstance(error, StrokeError) else None
     if code is not None and isinstance(error, StrokeError):
         return Status(code, error.reason, error.message)
+    if isinstance(error, MemoryError):
+        logger.error("memory is short id=%s", request_id, exc_info=error)
+        return MEMORY_SHORT
     logger.error("internal error id=%s", request_id, exc_info=error)
     return Status(grpc.StatusCode.INTERNAL, "INTERNAL", f"Internal error of the server (id {request_id}).")
 
