@@ -190,7 +190,7 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
                 "which adds no detail.",
             )
         )
-    if input_format.colour == "grey":
+    if input_format.colour == "grey" and image.mode != "L":
         image = image.convert("L")
     # Grey stays one channel until after the resize: the result is the same as for R = G = B, at a third of the work.
     image = resize(image, input_format)
