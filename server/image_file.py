@@ -41,7 +41,7 @@ class ImageLimits:
     """Longer side, in pixels."""
 
     max_pixels: int = 25_000_000
-    """Width times height, in pixels: bounds the memory of one decode to about 16 bytes a pixel."""
+    """Width times height, in pixels: bounds the memory of one decode to about 13 bytes a pixel."""
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -122,7 +122,9 @@ def undecodable_image() -> ImageError:
 def unsupported_image(kind: str) -> ImageError:
     """Nothing is wrong with the file; it is of a kind that is not decoded here."""
     return ImageError(
-        "IMAGE_UNDECODABLE", f"The file is {kind}, which is not supported. Export it as 8-bit PNG or baseline JPEG."
+        "IMAGE_UNDECODABLE",
+        f"The file is {kind}, which is not supported. Export it as 8-bit PNG; raw CT values "
+        "need a brain window (level 40, width 80) first.",
     )
 
 
