@@ -58,13 +58,6 @@ class Status:
     message: str
 
 
-MEMORY_SHORT = Status(
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "MEMORY_SHORT",
-    "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
-)
-
-
 def to_status(error: Exception, request_id: str) -> Status:
     """Translates an error for the caller; logs the traceback of one that is ours under ``request_id``."""
     code = STATUS_CODES.get(type(error)) if isinstance(error, StrokeError) else None
@@ -72,9 +65,16 @@ def to_status(error: Exception, request_id: str) -> Status:
         return Status(code, error.reason, error.message)
     if isinstance(error, MemoryError):
         logger.error("memory is short id=%s", request_id, exc_info=error)
-        return MEMORY_SHORT
+        return to_status(memory_short(), request_id)
     logger.error("internal error id=%s", request_id, exc_info=error)
     return Status(grpc.StatusCode.INTERNAL, "INTERNAL", f"Internal error of the server (id {request_id}).")
+
+
+def memory_short() -> OverloadedError:
+    return OverloadedError(
+        "MEMORY_SHORT",
+        "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
+    )
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
