@@ -1,4 +1,8 @@
-"""What the bytes of an image file must be before any decoder sees them: size, format by magic bytes, header, end."""
+"""What is known of an image file before any decoder sees it: its format by magic bytes, the limits, and the refusals.
+
+``server.png_file`` and ``server.jpeg_file`` go on from here: they walk a file of their format once and take from it
+what the pixels need.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,7 @@ from dataclasses import dataclass
 from server.errors import ImageError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_END = b"IEND\xaeB`\x82"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-JPEG_END = b"\xff\xd9"
-JPEG_SCAN = b"\xff\xda"
-MAX_JPEG_SCANS = 100
-"""A progressive JPEG has about 10 (libjpeg's standard script). Each costs a pass over all pixels and as little as 42
-bytes of file, so a small file could keep a worker busy for an hour."""
-
-PNG_HEADER_START = b"\0\0\0\rIHDR"
-PNG_HEADER_BYTES = 33  # signature 8, IHDR: length 4, name 4, data 13, CRC 4 (PNG specification, 11.2.2)
-PNG_BIT_DEPTH_OFFSET = 24
 
 OTHER_FORMATS = (
     (b"GIF8", "a GIF"),
@@ -47,7 +41,7 @@ class ImageLimits:
     """Longer side, in pixels."""
 
     max_pixels: int = 25_000_000
-    """Width times height, in pixels: bounds the memory of one decode to about 16 bytes a pixel."""
+    """Width times height, in pixels: bounds the memory of one decode to about 13 bytes a pixel."""
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -65,20 +59,11 @@ def check_size(data: bytes, limits: ImageLimits) -> None:
         )
 
 
-def check_container(data: bytes, limits: ImageLimits) -> str:
-    """Returns ``PNG`` or ``JPEG`` by magic bytes, after the checks that need no decoder."""
-    check_size(data, limits)
+def find_format(data: bytes) -> str:
+    """Returns ``PNG`` or ``JPEG`` by magic bytes."""
     if data.startswith(PNG_SIGNATURE):
-        check_png(data)
         return "PNG"
     if data.startswith(JPEG_SIGNATURE):
-        if JPEG_END not in data:
-            raise truncated_image()
-        if data.count(JPEG_SCAN) > MAX_JPEG_SCANS:
-            raise ImageError(
-                "IMAGE_UNDECODABLE",
-                f"The JPEG has more than {MAX_JPEG_SCANS} passes, which no camera or viewer writes. Export it again.",
-            )
         return "JPEG"
     if data[128:132] == b"DICM":
         kind = "a DICOM file: export the slice with a brain window"
@@ -87,34 +72,71 @@ def check_container(data: bytes, limits: ImageLimits) -> str:
     raise ImageError("IMAGE_UNDECODABLE", f"The file is {kind}. Only PNG and JPEG are accepted.")
 
 
-def check_png(data: bytes) -> None:
-    """Refuses the PNGs that Pillow would silently change: 16-bit ones, which it clips or cuts to 8 bits."""
-    if len(data) < PNG_HEADER_BYTES or PNG_END not in data:
-        raise truncated_image()
-    if data[len(PNG_SIGNATURE) :][: len(PNG_HEADER_START)] != PNG_HEADER_START:
-        raise undecodable_image()
-    bits = data[PNG_BIT_DEPTH_OFFSET]
-    is_palette = data[PNG_BIT_DEPTH_OFFSET + 1] == 3
-    if bits == 16:
-        raise sixteen_bit_image()
-    if bits < 8 and not is_palette:
+def check_dimensions(width: int, height: int, limits: ImageLimits) -> None:
+    """Applies the limits to the size that a header states, before a pixel is decoded."""
+    if min(width, height) < limits.min_side:
         raise ImageError(
-            "IMAGE_BIT_DEPTH",
-            f"The image has {bits} bit a pixel, too few grey levels to judge. Export it as 8-bit PNG or JPEG.",
+            "IMAGE_TOO_SMALL",
+            f"The image is {width} x {height} pixels; at least {limits.min_side} a side are needed. "
+            "Send the slice itself, not its thumbnail.",
+        )
+    if max(width, height) > limits.max_side or width * height > limits.max_pixels:
+        raise ImageError(
+            "IMAGE_TOO_LARGE",
+            f"The image is {width} x {height} pixels; at most {limits.max_side} a side and {limits.max_pixels:,} "
+            "in all are accepted. Export the single slice at its own resolution.",
         )
 
 
-def sixteen_bit_image() -> ImageError:
+def check_frames(frames: int) -> None:
+    """Refuses a file of several images: which of them to judge is for people to say."""
+    if frames != 1:
+        raise ImageError(
+            "IMAGE_MULTI_FRAME", f"The file holds {frames} images. Export the one slice that is to be judged."
+        )
+
+
+def deep_image(bits: int) -> ImageError:
+    """More than 8 bits: what decoders make of that (clip, or drop bits) is not what a reader would look at."""
     return ImageError(
         "IMAGE_BIT_DEPTH",
-        "The image has 16 bits a channel: raw CT values need a window before they can be judged. "
+        f"The image has {bits} bits a channel: raw CT values need a window before they can be judged. "
         "Export it as 8-bit PNG or JPEG with a brain window (level 40, width 80).",
     )
 
 
+def shallow_image(bits: int) -> ImageError:
+    return ImageError(
+        "IMAGE_BIT_DEPTH",
+        f"The image has {bits} bit a pixel, too few grey levels to judge. Export it as 8-bit PNG or JPEG.",
+    )
+
+
 def undecodable_image() -> ImageError:
+    """There is no image to be found in the file."""
     return ImageError(
         "IMAGE_UNDECODABLE", "The image is damaged and cannot be decoded. Export it again, or copy it again."
+    )
+
+
+def unsupported_image(kind: str) -> ImageError:
+    """Nothing is wrong with the file; it is of a kind that is not decoded here."""
+    return ImageError(
+        "IMAGE_UNDECODABLE",
+        f"The file is {kind}, which is not supported. Export it as 8-bit PNG; raw CT values "
+        "need a brain window (level 40, width 80) first.",
+    )
+
+
+def overcrowded_image(what: str) -> ImageError:
+    """Decoding would cost far more time than any honest file of this size."""
+    return ImageError("IMAGE_UNDECODABLE", f"The file has {what}, which no camera or viewer writes. Export it again.")
+
+
+def damaged_image() -> ImageError:
+    """There is an image, but not the one that was written: a checksum or the coded data say so."""
+    return ImageError(
+        "IMAGE_DAMAGED", "The image is damaged: its data changed after it was written. Copy or export it again."
     )
 
 

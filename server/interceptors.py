@@ -7,6 +7,7 @@
     OverloadedError           RESOURCE_EXHAUSTED
     BudgetExceededError       DEADLINE_EXCEEDED
     UnavailableError          UNAVAILABLE
+    MemoryError               RESOURCE_EXHAUSTED, reason MEMORY_SHORT: the machine's fault, and gone in a moment
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
 The reason goes into the trailing metadata ``stroke-reason``. Where the same call may succeed later, it stands beside it
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 REASON_KEY = "stroke-reason"
 RETRY_KEY = "grpc-retry-pushback-ms"
 PLAIN_ID = re.compile(r"[^\s=\"\\]+")
+MEMORY_RETRY_SECONDS = 1.0
 MESSAGE_SECONDS = 30.0
 """A call whose message has not come by then is ended."""
 
@@ -72,12 +74,23 @@ class Status:
 
 
 def to_status(error: Exception, request_id: str) -> Status:
-    """Translates an error for the caller; logs the traceback of an unexpected one under ``request_id``."""
+    """Translates an error for the caller; logs the traceback of one that is ours under ``request_id``."""
     code = STATUS_CODES.get(type(error)) if isinstance(error, StrokeError) else None
     if code is not None and isinstance(error, StrokeError):
         return Status(code, error.reason, error.message, round(1000 * (error.retry_after or 0)))
+    if isinstance(error, MemoryError):
+        logger.error("memory is short id=%s", request_id, exc_info=error)
+        return to_status(memory_short(), request_id)
     logger.error("internal error id=%s", request_id, exc_info=error)
     return Status(grpc.StatusCode.INTERNAL, "INTERNAL", f"Internal error of the server (id {request_id}).")
+
+
+def memory_short() -> OverloadedError:
+    return OverloadedError(
+        "MEMORY_SHORT",
+        "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
+        retry_after=MEMORY_RETRY_SECONDS,
+    )
 
 
 class Call:

@@ -4,7 +4,12 @@ Training, converter and server all call these functions, so that a model is judg
 Arithmetic on pixel values (scaling, normalisation) is not done here: it is in the model's graph.
 
 Two steps: ``decode_image`` is the gate for hostile, damaged or unsuitable files; ``to_pixels`` brings what passed to
-the model's size and colour. Limits are checked on the header, before any pixel is decoded.
+the model's size and colour. Each file is walked once (``server.png_file``, ``server.jpeg_file``), which takes from it
+what the pixels need and leaves the rest; limits are checked there on the header, before any pixel is decoded.
+
+A half-received or altered scan must not be judged as if it were whole: PNG's checksums and JPEG's coded data are
+checked. A JPEG can change inside and still be coded well, since it has no checksum: what protects against that is the
+request's image_sha256.
 
 Large images shrink on load, by whole numbers: a JPEG in its own decoder, by scaling its DCT blocks (ITU-T T.81 leaves
 room for it, libjpeg does it), any other by averaging blocks of pixels. One resize brings the rest to the model's size.
@@ -13,29 +18,16 @@ Grey stays one channel all the way into a grey model.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFile, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
-from server.errors import ImageError
-from server.image_file import (
-    DEFAULT_LIMITS,
-    ImageLimits,
-    check_container,
-    sixteen_bit_image,
-    truncated_image,
-    undecodable_image,
-)
-
-# Pillow's own bomb check warns through the process-wide warnings machinery and lets 89 megapixel pass. Ours is stricter
-# and runs on the header of every image, so Pillow's is switched off rather than hit first.
-Image.MAX_IMAGE_PIXELS = None
-# A half-received scan must not be judged as if its missing half were grey. A JPEG that is damaged inside can decode all
-# the same, since JPEG has no checksum: what protects against that is the request's image_sha256.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
+from server.decoders import decode_jpeg, decode_png
+from server.image_file import DEFAULT_LIMITS, ImageLimits, check_size, find_format
+from server.jpeg_file import JpegFile, read_jpeg
+from server.png_file import read_png
 
 RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
@@ -59,7 +51,6 @@ UPRIGHT = {
 JPEG_BLOCK = 8
 """Pixels a side of a DCT block, and so the strongest shrinking that a JPEG decoder offers."""
 
-ACCEPTED_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
 COLOUR_TOLERANCE = 16
 """Largest difference of two channels, in grey levels, that JPEG's chroma rounding leaves in a grey image."""
 
@@ -117,30 +108,33 @@ def decode_image(data: bytes, input_format: InputFormat, limits: ImageLimits = D
 
     Raises:
         ImageError: reasons IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_TOO_SMALL, IMAGE_UNDECODABLE, IMAGE_TRUNCATED,
-            IMAGE_BIT_DEPTH, IMAGE_COLOUR_MODE, IMAGE_MULTI_FRAME. Nothing else is ever raised for any bytes.
+            IMAGE_DAMAGED, IMAGE_BIT_DEPTH, IMAGE_COLOUR_MODE, IMAGE_MULTI_FRAME. Nothing else is ever raised for any
+            bytes.
+        MemoryError: the machine's fault, not the image's.
     """
-    image_format = check_container(data, limits)
-    try:
-        return decode_checked(data, image_format, input_format, limits)
-    except ImageError:
-        raise
-    except Exception as error:
-        # Pillow raises SyntaxError, ValueError, OverflowError, NotImplementedError, MemoryError, struct.error and more
-        # on hostile bytes. Whatever it is, the bytes are at fault, and its text may quote them.
-        raise (truncated_image() if "truncated" in str(error) else undecodable_image()) from None
+    check_size(data, limits)
+    if find_format(data) == "PNG":
+        png = read_png(data, limits)
+        flat, was_transparent = flatten_colours(decode_png(png))
+        preview = flat.reduce(JPEG_BLOCK) if flat.mode == "RGB" else None
+        return describe(flat, preview, png.orientation, was_transparent)
+    jpeg = read_jpeg(data, limits)
+    mode = "L" if jpeg.channels == 1 or input_format.colour == "grey" else "RGB"
+    flat = decode_jpeg(jpeg, mode, shrinkable_side(input_format))
+    return describe(flat, make_preview(jpeg, flat), jpeg.orientation, was_transparent=False)
 
 
-def decode_checked(data: bytes, image_format: str, input_format: InputFormat, limits: ImageLimits) -> DecodedImage:
-    """Decodes bytes whose container passed; lets Pillow's errors through."""
+def describe(flat: Image.Image, preview: Image.Image | None, orientation: int, was_transparent: bool) -> DecodedImage:
+    """Turns an image upright and says what is odd about it.
+
+    Args:
+        flat: mode ``L`` or ``RGB``.
+        preview: about one pixel a DCT block, to look for colours in; None where the file has no colours.
+        orientation: as in Exif.
+        was_transparent: whether anything in the image was.
+    """
     warnings: list[ImageWarning] = []
-    with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
-        check_header(image, limits)
-        has_channels = image.mode not in ("L", "LA")
-        shrink_on_load(image, input_format)
-        image.load()
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-        flat, was_transparent = flatten_colours(image)
-    if has_channels and channel_spread(make_preview(data, flat)) > COLOUR_TOLERANCE:
+    if preview is not None and channel_spread(preview) > COLOUR_TOLERANCE:
         warnings.append(ImageWarning("IMAGE_COLOURED", "The image has colours; the model was made for grey CT slices."))
     if was_transparent:
         warnings.append(ImageWarning("IMAGE_TRANSPARENT", "Transparent parts of the image were judged as black."))
@@ -150,51 +144,18 @@ def decode_checked(data: bytes, image_format: str, input_format: InputFormat, li
     return DecodedImage(flat, tuple(warnings))
 
 
-def check_header(image: Image.Image, limits: ImageLimits) -> None:
-    """Applies the limits to an image of which only the header has been read."""
-    width, height = image.size
-    if min(width, height) < limits.min_side:
-        raise ImageError(
-            "IMAGE_TOO_SMALL",
-            f"The image is {width} x {height} pixels; at least {limits.min_side} a side are needed. "
-            "Send the slice itself, not its thumbnail.",
-        )
-    if max(width, height) > limits.max_side or width * height > limits.max_pixels:
-        raise ImageError(
-            "IMAGE_TOO_LARGE",
-            f"The image is {width} x {height} pixels; at most {limits.max_side} a side and {limits.max_pixels:,} "
-            "in all are accepted. Export the single slice at its own resolution.",
-        )
-    # A second PNG header can say other than the first; what counts is how Pillow will read the pixels.
-    if any("16" in str(tile.args) for tile in getattr(image, "tile", ())):
-        raise sixteen_bit_image()
-    frames = getattr(image, "n_frames", 1)
-    if frames != 1:
-        raise ImageError(
-            "IMAGE_MULTI_FRAME", f"The file holds {frames} images. Export the one slice that is to be judged."
-        )
-    if image.mode not in ACCEPTED_MODES:
-        raise ImageError(
-            "IMAGE_COLOUR_MODE",
-            f"The image has the colour mode {image.mode}, which is not made for screens. Export it as grey or RGB.",
-        )
+def shrinkable_side(input_format: InputFormat) -> int:
+    """Returns the side in pixels that a JPEG may shrink to while it is decoded, 0 for not at all."""
+    if input_format.resample == "nearest":  # which takes pixels as they are
+        return 0
+    return max(input_format.height, input_format.width)  # whichever way the image will be turned
 
 
-def shrink_on_load(image: Image.Image, input_format: InputFormat) -> None:
-    """Tells the decoder of a JPEG to leave out what the model would not see; does nothing to other images."""
-    if input_format.resample != "nearest":  # which takes pixels as they are
-        side = max(input_format.height, input_format.width)  # whichever way the image will be turned
-        image.draft("L" if input_format.colour == "grey" else image.mode, (side, side))
-
-
-def make_preview(data: bytes, flat: Image.Image) -> Image.Image:
+def make_preview(jpeg: JpegFile, flat: Image.Image) -> Image.Image | None:
     """Returns about one pixel a DCT block, to look for colours in: where none were decoded, from the file."""
-    if flat.mode == "RGB":
-        return flat.reduce(JPEG_BLOCK)
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        image.draft("RGB", (1, 1))
-        image.load()
-        return image
+    if jpeg.channels == 1:
+        return None
+    return flat.reduce(JPEG_BLOCK) if flat.mode == "RGB" else decode_jpeg(jpeg, "RGB", 1)
 
 
 def flatten_colours(image: Image.Image) -> tuple[Image.Image, bool]:
@@ -202,13 +163,16 @@ def flatten_colours(image: Image.Image) -> tuple[Image.Image, bool]:
     colour = "L" if image.mode in ("L", "LA") else "RGB"
     if "A" not in image.mode and "transparency" not in image.info:
         return (image if image.mode == colour else image.convert(colour)), False
-    with_alpha = image.convert("RGBA")
+    with_alpha = image if image.mode == "RGBA" else image.convert("RGBA")
     alpha = with_alpha.getchannel("A")
-    flat = Image.new(colour, image.size)
+    opaque = with_alpha.convert("RGB") if colour == "RGB" else with_alpha.getchannel("R")
+    del image, with_alpha  # each is 100 MB at the largest image allowed
+    if alpha.getextrema()[0] == 255:
+        return opaque, False
     # Pillow's convert() drops alpha and so makes hidden pixels visible; pasting through it does not.
-    flat.paste(with_alpha.convert("RGB") if colour == "RGB" else with_alpha.getchannel("R"), mask=alpha)
-    lowest_alpha = alpha.getextrema()[0]
-    return flat, lowest_alpha != 255
+    flat = Image.new(colour, opaque.size)
+    flat.paste(opaque, mask=alpha)
+    return flat, True
 
 
 def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
@@ -226,7 +190,7 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
                 "which adds no detail.",
             )
         )
-    if input_format.colour == "grey":
+    if input_format.colour == "grey" and image.mode != "L":
         image = image.convert("L")
     # Grey stays one channel until after the resize: the result is the same as for R = G = B, at a third of the work.
     image = resize(image, input_format)

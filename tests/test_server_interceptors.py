@@ -40,6 +40,17 @@ def test_unexpected_error_shows_an_id_and_nothing_else(error: Exception, caplog:
     assert str(error) in caplog.text
 
 
+def test_short_memory_is_the_servers_fault_and_passes(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller may send the same request again; whoever runs the server finds the cause in the log."""
+    with caplog.at_level(logging.ERROR):
+        status = to_status(MemoryError("/etc/secret"), "4711")
+
+    assert (status.code, status.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_SHORT")
+    assert "secret" not in status.message
+    assert "id=4711" in caplog.text
+    assert "MemoryError" in caplog.text
+
+
 @pytest.mark.parametrize(("given", "kept"), [("abc-1", "abc-1"), ("a\nb", ""), ("é", ""), ("x" * 129, "")])
 def test_id_that_could_forge_a_log_line_is_dropped(given: str, kept: str) -> None:
     """Log lines stay lines."""

@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from server.decoders import PNG_MODES
+from server.image_file import DEFAULT_LIMITS, find_format
+from server.jpeg_file import read_jpeg
+from server.png_file import read_png
 from server.processors import count_processors
 from training.data import CHUNK, ImageSet, read_image
 from training.errors import TrainingError
@@ -35,7 +39,7 @@ class FileFacts:
 
     tables: str
     """First digits of the SHA-256 of a JPEG's first quantisation table, which stands for program and quality; 'PNG'
-    where there is none."""
+    or 'lossless' where there is none."""
 
     brightness: float
     """Mean grey value, 0 to 255."""
@@ -87,18 +91,29 @@ def inspect_file(images: ImageSet, file: str) -> FileFacts | str:
     except OSError as error:
         return error.strerror or "cannot be read"
     grey = pixels[:, :, 0]
-    with Image.open(io.BytesIO(data)) as image:
+    size, mode, tables = read_header(data)
+    return FileFacts(
+        digest=hashlib.sha256(data).hexdigest(),
+        file_bytes=len(data),
+        size=size,
+        mode=mode,
+        tables=tables,
+        brightness=float(grey.mean()),
+        border=measure_border(grey),
+        small=np.rint(shrink(grey[np.newaxis])[0]).astype(np.uint8).reshape(SIDE**2),
+    )
+
+
+def read_header(data: bytes) -> tuple[tuple[int, int], str, str]:
+    """Returns size, mode and digest of the tables of a file that was decoded: of what its pixels need, for Pillow alone
+    refuses some files for their metadata."""
+    if find_format(data) == "PNG":
+        png = read_png(data, DEFAULT_LIMITS)
+        return (png.width, png.height), PNG_MODES[png.colour], "PNG"
+    with Image.open(io.BytesIO(read_jpeg(data, DEFAULT_LIMITS).stream), formats=("JPEG",)) as image:
         tables = getattr(image, "quantization", None)  # the first is that of the luma, which grey images have as well
-        return FileFacts(
-            digest=hashlib.sha256(data).hexdigest(),
-            file_bytes=len(data),
-            size=image.size,
-            mode=image.mode,
-            tables=hashlib.sha256(repr(list(tables[0])).encode()).hexdigest()[:8] if tables else "PNG",
-            brightness=float(grey.mean()),
-            border=measure_border(grey),
-            small=np.rint(shrink(grey[np.newaxis])[0]).astype(np.uint8).reshape(SIDE**2),
-        )
+        digest = hashlib.sha256(repr(list(tables[0])).encode()).hexdigest()[:8] if tables else "lossless"
+        return image.size, image.mode, digest
 
 
 def measure_border(grey: NDArray[np.uint8]) -> float:
