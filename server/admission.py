@@ -38,13 +38,13 @@ class FairPlaces:
     next half of the rest, and so on. So one that takes all it can get never takes the last one.
     """
 
-    def __init__(self, places: int, reason: str, message: str) -> None:
+    def __init__(self, places: int, refuse: Callable[[], OverloadedError]) -> None:
         """Args:
         places: in all, at least 1.
-        reason, message: of the refusal.
+        refuse: makes the error for those who get none.
         """
         self._free = places
-        self._reason, self._message = reason, message
+        self._refuse = refuse
         self._held: Counter[str] = Counter()
 
     @contextmanager
@@ -56,7 +56,7 @@ class FairPlaces:
         """
         held = self._held[peer]
         if not self._free or (held > 0 and held >= self._free):
-            raise OverloadedError(self._reason, self._message, retry_after=RETRY_SECONDS)
+            raise self._refuse()
         self._free -= 1
         self._held[peer] += 1
         try:

@@ -14,11 +14,11 @@ from typing import Any
 
 import grpc
 
-from server.admission import FairPlaces, Inbox
+from server.admission import RETRY_SECONDS, FairPlaces, Inbox
 from server.config import ServerConfig
 from server.console import PATIENCE_SECONDS, complain, say
 from server.detector import Detector
-from server.errors import ModelFileError
+from server.errors import ModelFileError, OverloadedError
 from server.health import Health
 from server.interceptors import CallBoundary
 from server.listen import ListenError, bind
@@ -110,9 +110,13 @@ class Application:
         except ListenError as error:
             return fail(str(error))
         await self._server.start()
-        code = await self._load()
+        try:
+            code = await self._load()
+        except BaseException:
+            await self._leave()
+            raise
         if code is not None:
-            self._listener.close()
+            await self._leave()
             return code
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through: 1 ms a collection instead of 10
@@ -140,9 +144,7 @@ class Application:
         config, plan = self._config, self._plan
         most_bytes = self._most_bytes
         self._inbox = Inbox(self._message_bytes)
-        self._boundary = CallBoundary(
-            self._inbox, FairPlaces(CALLS, "TOO_MANY_CALLS", "As many calls are open as the server accepts.")
-        )
+        self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls))
         self._servicer = StrokeServicer(
             Detector(self._registry, plan, queue=config.queue, limits=config.image_limits),
             streams=config.streams,
@@ -212,9 +214,6 @@ class Application:
             loaded.result()
         except ModelFileError as error:
             return fail(f"{error.message} [{error.reason}]")
-        except BaseException:
-            self._listener.close()
-            raise
         return None
 
     def _describe_models(self) -> str:
@@ -273,14 +272,23 @@ class Application:
         else:
             await asyncio.wait((closed,), timeout=LEAVE_SECONDS)  # until the last answers are out
         if not closed.done():
-            await asyncio.wait((asyncio.create_task(self._server.stop(None)),), timeout=LEAVE_SECONDS)
+            await self._leave()
         logger.info("stopped")
         return 0
+
+    async def _leave(self) -> None:
+        """Cuts off what is open, and gives the address free."""
+        self._listener.close()
+        await asyncio.wait((asyncio.create_task(self._server.stop(None)),), timeout=LEAVE_SECONDS)
 
     async def _poll(self, is_over: Callable[[float], bool]) -> None:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""
         while self._stops < 2 and not is_over(time.monotonic()):
             await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+
+def too_many_calls() -> OverloadedError:
+    return OverloadedError("TOO_MANY_CALLS", "As many calls are open as the server accepts.", retry_after=RETRY_SECONDS)
 
 
 def fail(message: str) -> int:

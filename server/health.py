@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from server.admission import FairPlaces, Inbox
-from server.errors import StrokeError
+from server.admission import RETRY_SECONDS, FairPlaces, Inbox
+from server.errors import OverloadedError, StrokeError
 from server.interceptors import REASON_KEY, STATUS_CODES, Call
 from server.messages import inflate, malformed_request, parse
 
@@ -35,7 +35,7 @@ class Health:
     def __init__(self, service: str, inbox: Inbox) -> None:
         self._names = ("", service)
         self._inbox = inbox
-        self._places = FairPlaces(PLACES, "TOO_MANY_CHECKS", "As many health checks are open as the server accepts.")
+        self._places = FairPlaces(PLACES, too_many_checks)
         self._status = STATUS.NOT_SERVING
         self._is_final = False
         self._changed = asyncio.Event()
@@ -91,6 +91,12 @@ class Health:
                     await changed.wait()
         except StrokeError as error:
             await abort(context, error)
+
+
+def too_many_checks() -> OverloadedError:
+    return OverloadedError(
+        "TOO_MANY_CHECKS", "As many health checks are open as the server accepts.", retry_after=RETRY_SECONDS
+    )
 
 
 async def read_name(call: Call) -> str:

@@ -43,6 +43,10 @@ class FakeCall:
         return self.messages.popleft() if self.messages else None
 
 
+def full() -> OverloadedError:
+    return OverloadedError("FULL", "Full.", retry_after=1)
+
+
 def take_all(places: FairPlaces, peer: str, stack: ExitStack) -> int:
     """How many places one connection gets."""
     for number in range(1000):
@@ -55,7 +59,7 @@ def take_all(places: FairPlaces, peer: str, stack: ExitStack) -> int:
 
 def test_connection_that_takes_all_it_can_get_leaves_places_for_others() -> None:
     """Half of them, then half of the rest, and so on; all come back."""
-    places = FairPlaces(64, "FULL", "Full.")
+    places = FairPlaces(64, full)
     with ExitStack() as stack:
         assert [take_all(places, peer, stack) for peer in "abcd"] == [32, 16, 8, 4]
         with places.take("polite"):
@@ -66,7 +70,7 @@ def test_connection_that_takes_all_it_can_get_leaves_places_for_others() -> None
 
 def test_only_place_is_given_to_one() -> None:
     """And no more than there are are given."""
-    places = FairPlaces(1, "FULL", "Full.")
+    places = FairPlaces(1, full)
     with ExitStack() as stack:
         assert [take_all(places, peer, stack) for peer in "ab"] == [1, 0]
         with pytest.raises(OverloadedError) as refusal:

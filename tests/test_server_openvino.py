@@ -193,6 +193,7 @@ def test_server_drains(tiny_models: Path, number: int) -> None:
         assert server.stop(number) == 0
 
 
+@pytest.mark.openvino
 def test_model_that_does_not_compile_leaves_the_thread_usable(tmp_path: Path) -> None:
     """The error is the caller's; the next model loads."""
     for attempt in ("first", "second"):
