@@ -202,6 +202,7 @@ def test_model_that_does_not_compile_leaves_the_thread_usable(tmp_path: Path) ->
         assert load_model(write_model(tmp_path / attempt), runtime="openvino").runtime == "openvino"
 
 
+@pytest.mark.openvino
 def test_requests_are_reused(tmp_path: Path) -> None:
     """As many as run at the same time, however many threads ask."""
     model = load_model(write_model(tmp_path), runtime="openvino", workers=2)
