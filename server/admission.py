@@ -23,6 +23,9 @@ RETRY_SECONDS = 0.25
 EXPECTED_BYTES = 256 * 1024
 """What a connection's first message is taken to need: more than a usual slice."""
 
+SPARING_SECONDS = 1.0
+"""How long room for a large message is kept before it has arrived."""
+
 KNOWN_CONNECTIONS = 1024
 """Connections of which the usual size of a message is remembered."""
 
@@ -93,8 +96,8 @@ class Arrival:
 class Inbox:
     """Takes messages into memory, not more at a time than a bound. For one event loop.
 
-    How large a message is shows only once all of it is there. So each connection's next message is taken to be as large
-    as its largest so far, and waits until there is room for that; and what is on its way is watched as a whole: should
+    How large a message is shows only once all of it is there. So each connection's next message is taken to be about as
+    large as those before, and waits until there is room for that; and what is on its way is watched as a whole: should
     it become too much, those who send most are refused until it no longer is.
 
     Attributes:
@@ -139,20 +142,31 @@ class Inbox:
     async def receive(self, sender: Sender, seconds: float | None) -> Held | None:
         """The next message, to be released by the caller; None at the end of the messages. Raises as ``take``."""
         peer = sender.peer
-        expected = min(self._sizes.get(peer, EXPECTED_BYTES), self._total)
+        room = min(self._sizes.get(peer, EXPECTED_BYTES), self._total)
+
+        def make_do_with_less() -> None:
+            nonlocal room
+            spare, room = room - EXPECTED_BYTES, EXPECTED_BYTES
+            self._return(spare)
+
         try:
             async with asyncio.timeout(seconds):
-                await self._wait_for_room(peer, expected)
+                await self._wait_for_room(peer, room)
                 size = 0
+                # Room that is kept for somebody who sends nothing is room that others wait for.
+                timer = asyncio.get_running_loop().call_later(SPARING_SECONDS, make_do_with_less)
+                if room <= EXPECTED_BYTES:
+                    timer.cancel()
                 try:
                     data = await self._read(sender)
                     if data is None:
                         return None
-                    if len(data) - expected > self._free:
+                    if len(data) - room > self._free:
                         raise short_of_memory()
                     size = len(data)
                 finally:
-                    self._return(expected - size)
+                    timer.cancel()
+                    self._return(room - size)
         except TimeoutError:
             raise BudgetExceededError(
                 "MESSAGE_LATE", f"The call's message did not arrive within {seconds:g} s."
@@ -166,7 +180,7 @@ class Inbox:
         return Held(data, self._release)
 
     def _learn_size(self, peer: str, size: int) -> None:
-        self._sizes[peer] = max(size, self._sizes.pop(peer, 0))
+        self._sizes[peer] = max(size, self._sizes.pop(peer, 0) * 3 // 4)
         if len(self._sizes) > KNOWN_CONNECTIONS:
             self._sizes.popitem(last=False)
 

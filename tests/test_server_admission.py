@@ -125,6 +125,33 @@ def test_small_message_does_not_wait_behind_large_ones() -> None:
     run(steps())
 
 
+def test_room_is_not_kept_for_those_who_send_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that has sent a large message and pauses does not hold up others; its next one may be refused."""
+    monkeypatch.setattr("server.admission.SPARING_SECONDS", 0.05)
+
+    async def steps() -> None:
+        inbox = make_inbox(8 * MIB)
+        pausing = FakeCall("pausing", bytes(7 * MIB))
+        first = await inbox.receive(pausing, TIMEOUT)
+        assert first is not None
+        first.release()
+        pausing.arrived.clear()
+        waiting = asyncio.create_task(inbox.receive(pausing, TIMEOUT))
+        await asyncio.sleep(0)
+        other = FakeCall("other", bytes(7 * MIB))
+        inbox._learn_size("other", 7 * MIB)
+        held = await inbox.receive(other, TIMEOUT)
+        assert held is not None
+        pausing.messages.append(bytes(7 * MIB))
+        pausing.arrived.set()
+        with pytest.raises(OverloadedError):
+            await waiting
+        held.release()
+        assert inbox._free == 8 * MIB
+
+    run(steps())
+
+
 def test_message_for_which_there_is_no_room_is_refused() -> None:
     """The connection's next one waits instead."""
 
