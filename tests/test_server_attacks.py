@@ -24,8 +24,9 @@ IMAGE = encode(make_slice())
 MIB = 1024 * 1024
 TIMEOUT = 60
 SERVICE = "/stroke.v1.StrokeService"
-PATIENCE = 1.0
-"""Seconds in which a server must answer beside anything else, on a machine that callers and server share."""
+PATIENCE = 2.5
+"""Seconds in which a server must answer beside anything else. It does in less than 1 s; here callers, server and other
+tests share the processors."""
 
 
 @contextmanager
