@@ -12,7 +12,7 @@ from server.console import guard_streams
 from server.log import start_log, stop_log
 from server.memory import return_freed_memory
 from server.processors import count_processors
-from server.program import REFUSALS, check_threads, run_guarded
+from server.program import REFUSALS, check_descriptors, check_threads, run_guarded
 
 if TYPE_CHECKING:
     from server.config import ServerConfig
@@ -45,6 +45,7 @@ def run_server(arguments: Sequence[str]) -> int:
         from server.app import serve  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
 
         check_threads()
+        check_descriptors()
         return serve(config)
     except REFUSALS:
         logger.debug("the start has failed", exc_info=True)

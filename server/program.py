@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 from server.console import complain
 
@@ -11,6 +16,9 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 GRPC_THREADS = 12
 """Seen: gRPC has 8 when it serves, with two workers. A few more, for where there are more processors."""
+
+GRPC_DESCRIPTORS = 16
+"""Twice what a server without any caller has open."""
 
 REFUSALS = (OSError, MemoryError, ImportError, RuntimeError)
 """What Python and the runtimes raise where there is no memory, thread, file or descriptor. The runtimes know no better
@@ -40,6 +48,32 @@ def check_threads(count: int = GRPC_THREADS) -> None:
         enough.set()
         for thread in started:
             thread.join()
+
+
+def check_descriptors(count: int = GRPC_DESCRIPTORS) -> None:
+    """Opens so many files at the same time, and closes them: gRPC aborts the process where it cannot.
+
+    Raises:
+        OSError: they cannot be opened.
+    """
+    with contextlib.ExitStack() as opened:
+        for _ in range(count):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+
+
+def watch_interrupts() -> Callable[[], bool]:
+    """Returns what tells whether Ctrl-C was pressed since: a library that is being loaded makes another error of it."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or somebody else's
+        return lambda: False
+    seen: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, interrupt)
+    return lambda: bool(seen)
 
 
 def run_guarded(name: str, run: Callable[[], int]) -> int:
@@ -73,6 +107,8 @@ def explain(error: Exception) -> str:
         )
     if isinstance(error, ImportError):
         return f"a part of the program cannot be loaded: {first}"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror}: raise this process's limit of open files (ulimit -n, LimitNOFILE)"
     if isinstance(error, OSError):
         return f"{error.filename or 'the system refuses'}: {error.strerror or first}"
     return f"{type(error).__name__}: {first}"

@@ -25,6 +25,7 @@ from server.flags import LineParser, Range, add_settings, read_number, read_sett
 from server.manifest import INT8_FILE, make_golden_input, read_manifest
 from server.plan import Plan
 from server.processors import count_processors, is_suited
+from server.program import EXIT_INTERRUPTED, watch_interrupts
 from server.registry import ModelRegistry
 from server.tuning import Choice, check_place, describe_basis, find_place, write_tuning
 
@@ -77,6 +78,7 @@ def main(argv: Sequence[str]) -> int:
     seconds = read_number(options.seconds)
     if seconds is None or seconds not in SECONDS_RANGE:
         parser.error(f"--seconds must be {SECONDS_RANGE}, got {options.seconds[:60]!r}")
+    is_interrupted = watch_interrupts()
     try:
         folder, path = find_place(config)
         check_place(path)  # now, and not after a minute of measuring
@@ -84,11 +86,12 @@ def main(argv: Sequence[str]) -> int:
         best = choose(measurements)
         write_tuning(path, describe_basis(folder, config.runtime), best.choice)
     except ModelFileError as error:
+        if is_interrupted():
+            return stop_interrupted()
         complain(f"server tune: error: {error.message} [{error.reason}]")
         return 1
     except KeyboardInterrupt:
-        complain("server tune: interrupted: nothing was written")
-        return 130
+        return stop_interrupted()
     # What it has found is in the file by now, whether or not anybody reads this.
     if options.json:
         rows = [{**asdict(m.choice), "latency_ms": m.latency_ms, "images_per_second": m.rate} for m in measurements]
@@ -96,6 +99,12 @@ def main(argv: Sequence[str]) -> int:
     else:
         say(f"{render(measurements, best)}\n\nwritten to {path}; serve with: python -m server --profile tuned")
     return 0
+
+
+def stop_interrupted() -> int:
+    """Says so, and returns the exit code."""
+    complain("server tune: interrupted: nothing was written")
+    return EXIT_INTERRUPTED
 
 
 def tell_progress(text: str) -> None:

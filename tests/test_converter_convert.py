@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +31,7 @@ from server.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, sha2
 from server.preprocess import InputFormat, load_pixels
 from server.processors import find_target
 from server.runtime import load_model
-from tests.fakes import encode, make_slice, run_module
+from tests.fakes import ROOT, encode, make_slice, run_module
 
 if TYPE_CHECKING:
     from converter.convert import ConversionReport, ConvertOptions
@@ -565,6 +568,20 @@ def test_command_line_reports_and_exits(keras_file: Path, tmp_path: Path, images
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.strip().splitlines()[-1].startswith("converter: error:")
     assert "Traceback" not in again.stderr
+
+
+def test_model_is_installed_whatever_the_outputs_are(keras_file: Path, tmp_path: Path, images: Path) -> None:
+    """Nothing that is printed decides over it: a full disk for both, and an encoding without dots."""
+    flags = ["--labels", "normal,stroke", "--positive", "stroke", "--threshold", "0.05", "--images", str(images)]
+    for number, redirections in enumerate((">/dev/full 2>/dev/full", ">&- 2>&-", "")):
+        out = tmp_path / "models" / "small" / str(number)
+        command = [sys.executable, "-m", "converter", str(keras_file), "-o", str(out), *flags]
+        shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", *command]
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, timeout=300, check=False)
+
+        assert done.returncode == 0, done.stderr
+        assert (out / MODEL_FILE).is_file()
 
 
 def test_help_is_quick_and_has_examples() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from server.errors import ModelFileError
 from server.plan import make_plan
 from server.tune import list_choices, main
 from server.tuning import Choice, describe_basis, find_place, write_tuning
-from tests.fakes import build_tiny_model, run_module, run_server, write_model
+from tests.fakes import ROOT, build_tiny_model, run_module, run_server, write_model
 
 
 @pytest.fixture
@@ -140,3 +142,72 @@ def test_help_has_examples() -> None:
     assert result.returncode == 0
     assert "examples:" in result.stdout
     assert "Run it again" in result.stdout
+
+
+@pytest.mark.parametrize("block", ["folder", "file"])
+def test_place_is_tried_before_the_measuring(
+    config: ServerConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    block: str,
+) -> None:
+    """Nobody waits a minute to hear that the result cannot be kept."""
+    monkeypatch.setattr("server.tune.measure_all", lambda *arguments: pytest.fail("it has measured"))
+    if block == "folder":
+        (tmp_path / "cache").write_text("a file is in the way")
+    else:
+        find_place(config)[1].mkdir(parents=True)
+
+    assert main(["--models", str(config.models), "--cache", config.cache]) == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "TUNING_NOT_WRITABLE" in line
+
+
+def test_tuning_is_written_as_a_whole(config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk leaves the one before, and nothing beside it."""
+    path = write(config, Choice("fp32", 1, 1, 1))
+    before = path.read_text()
+
+    def fill(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tuning.os, "fsync", fill)
+    with pytest.raises(ModelFileError, match="No space left on device"):
+        write(config, Choice("fp32", 2, 2, 2))
+
+    assert path.read_text() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("seconds", ["0", "inf", "nan", "1e9", "x"])
+def test_length_of_the_measuring_has_bounds(
+    config: ServerConfig, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    """As every number."""
+    with pytest.raises(SystemExit):
+        main(["--models", str(config.models), "--seconds", seconds])
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("server tune: error: --seconds must be 0.1 to 3600")
+
+
+def test_user_without_a_home_is_told_to_give_a_cache(
+    config: ServerConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not called switched off."""
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    assert main(["--models", str(config.models)]) == 1
+    assert "this user has no home folder" in capsys.readouterr().err
+
+
+def test_result_that_nobody_reads_is_kept(config: ServerConfig) -> None:
+    """The file is the result; what is printed only tells of it."""
+    command = [sys.executable, "-m", "server", "tune", "--models", str(config.models), "--cache", config.cache]
+    shell = ["sh", "-c", 'exec "$@" >/dev/full 2>/dev/full', "sh", *command, "--seconds", "0.2"]
+
+    assert subprocess.run(shell, cwd=ROOT, timeout=120).returncode == 0
+    assert find_place(config)[1].is_file()
