@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         folder, path = find_place(config)
         check_place(path)  # now, and not after a minute of measuring
-        measurements = measure_all(config, seconds, tell_progress)
+        measurements = measure_all(config, seconds, tell_progress, is_interrupted)
         best = choose(measurements)
         write_tuning(path, describe_basis(folder, config.runtime), best.choice)
     except ModelFileError as error:
@@ -144,7 +144,12 @@ def list_choices(precisions: Sequence[str], processors: int) -> list[Choice]:
     return list(found)
 
 
-def measure_all(config: ServerConfig, seconds: float, tell: Callable[[str], None]) -> list[Measurement]:
+def measure_all(
+    config: ServerConfig,
+    seconds: float,
+    tell: Callable[[str], None],
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> list[Measurement]:
     """Loads the model in every way and measures all in turns.
 
     Raises:
@@ -177,7 +182,7 @@ def measure_all(config: ServerConfig, seconds: float, tell: Callable[[str], None
     part = seconds / (ROUNDS * len(measurements) * 2)
     for number in range(ROUNDS):
         for measurement in measurements:
-            measure(measurement, image, part)
+            measure(measurement, image, part, is_interrupted)
         tell(f"round {number + 1}/{ROUNDS} done")
     return measurements
 
@@ -189,19 +194,25 @@ def make_image() -> bytes:
     return buffer.getvalue()
 
 
-def measure(measurement: Measurement, image: bytes, seconds: float) -> None:
-    """Adds one round: ``seconds`` with one caller and as long with many."""
+def measure(measurement: Measurement, image: bytes, seconds: float, is_interrupted: Callable[[], bool]) -> None:
+    """Adds one round: ``seconds`` with one caller and as long with many.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed, also when a library has caught the exception of it.
+    """
     interrupted = threading.Event()
 
     def call_until(end: float) -> list[float]:
         latencies: list[float] = []
-        while not latencies or (time.monotonic() < end and not interrupted.is_set()):
+        while not latencies or (time.monotonic() < end and not (interrupted.is_set() or is_interrupted())):
             started = time.monotonic()
             measurement.detector.detect(image, Budget(600))
             latencies.append(1000 * (time.monotonic() - started))
         return latencies
 
     measurement.latencies.append(statistics.median(call_until(time.monotonic() + seconds)))
+    if is_interrupted():
+        raise KeyboardInterrupt
     callers = measurement.choice.workers * CALLERS_PER_WORKER
     with ThreadPoolExecutor(callers) as pool:
         started = time.monotonic()
