@@ -25,6 +25,7 @@ def test_home_is_absolute_or_none(
     assert find_cache({**environment, "XDG_CACHE_HOME": "/caches"}) == Path("/caches")
 
 
+@pytest.mark.tensorflow
 def test_weights_of_keras_need_no_home_where_their_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """And without either, an error of training says what to do."""
     pytest.importorskip("keras")
