@@ -229,7 +229,7 @@ class Application:
         )
 
     def _describe_memory(self) -> str:
-        """A line about how much the process may come to need, measured at its worst (``docs/operation.md``)."""
+        """A line about how much the process may come to need, measured at its worst (``docs/limits.md``)."""
         workers, pixels = self._plan.workers, self._config.max_image_pixels
         now = read_resident_bytes()
         # What is held, what arrives, what arrives before that is noticed; and each worker's copy and gRPC's two.
