@@ -82,11 +82,13 @@ def open_engine(runtime: str, data: bytes, digest: str, options: EngineOptions) 
     return OnnxRuntimeEngine(data, digest, options)
 
 
-def discard_cached(runtime: str, data: bytes, digest: str, options: EngineOptions) -> None:
-    """Removes what ``open_engine`` has cached for the same arguments, if it has."""
-    if runtime == "onnxruntime":
-        from server.onnxruntime_engine import choose_cache
+def discard_cached(runtime: str, data: bytes, digest: str, options: EngineOptions) -> bool:
+    """Removes what ``open_engine`` caches for the same arguments. Returns whether it caches anything for them."""
+    if runtime != "onnxruntime":
+        return False
+    from server.onnxruntime_engine import choose_cache
 
-        cache = choose_cache(data, digest, options)
-        if cache is not None:
-            cache.discard()
+    cache = choose_cache(data, digest, options)
+    if cache is not None:
+        cache.discard()
+    return cache is not None

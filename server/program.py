@@ -62,14 +62,18 @@ def check_descriptors(count: int = GRPC_DESCRIPTORS) -> None:
 
 
 def watch_interrupts() -> Callable[[], bool]:
-    """Returns what tells whether Ctrl-C was pressed since: a library that is being loaded makes another error of it."""
+    """Returns what tells whether Ctrl-C was pressed since; only the second one raises KeyboardInterrupt.
+
+    A library that is at work when it is raised makes another error of it (seen with ONNX Runtime: the model is broken).
+    """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or somebody else's
         return lambda: False
     seen: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         seen.append(number)
-        raise KeyboardInterrupt
+        if len(seen) > 1:
+            raise KeyboardInterrupt
 
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, interrupt)

@@ -181,14 +181,12 @@ def load_model(
     options = EngineOptions(threads, threads if busy_threads is None else busy_threads, workers, cache)
     try:
         return open_verified(options)
-    except ModelFileError:
-        if cache is None:
-            raise
+    except ModelFileError as error:
         # A cached graph that is not the model's is no fault of the model, and must not keep it from being served.
-        model = open_verified(replace(options, cache=None))
-        logger.warning("%s: the optimised graph in the cache answered otherwise than the model: removed", path)
-        discard_cached(runtime, data, model.digest, options)
-        return model
+        if not discard_cached(runtime, data, sha256_hex(data), options):
+            raise
+        logger.warning("%s: not served with its optimised graph in the cache (%s): removed", path, error.reason)
+        return open_verified(replace(options, cache=None))
 
 
 def check_answers(model: OnnxModel, manifest: Manifest, path: Path) -> None:

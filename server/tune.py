@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,12 +85,11 @@ def main(argv: Sequence[str]) -> int:
         best = choose(measurements)
         write_tuning(path, describe_basis(folder, config.runtime), best.choice)
     except ModelFileError as error:
-        if is_interrupted():
-            return stop_interrupted()
         complain(f"server tune: error: {error.message} [{error.reason}]")
         return 1
     except KeyboardInterrupt:
-        return stop_interrupted()
+        complain("server tune: interrupted: nothing was written")
+        return EXIT_INTERRUPTED
     # What it has found is in the file by now, whether or not anybody reads this.
     if options.json:
         rows = [{**asdict(m.choice), "latency_ms": m.latency_ms, "images_per_second": m.rate} for m in measurements]
@@ -99,12 +97,6 @@ def main(argv: Sequence[str]) -> int:
     else:
         say(f"{render(measurements, best)}\n\nwritten to {path}; serve with: python -m server --profile tuned")
     return 0
-
-
-def stop_interrupted() -> int:
-    """Says so, and returns the exit code."""
-    complain("server tune: interrupted: nothing was written")
-    return EXIT_INTERRUPTED
 
 
 def tell_progress(text: str) -> None:
@@ -154,6 +146,7 @@ def measure_all(
 
     Raises:
         ModelFileError: it cannot be served.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
     folder, _ = find_place(config)
     processors = count_processors()
@@ -175,6 +168,8 @@ def measure_all(
                 workers=processors,
                 cache=config.cache_folder,
             )
+            if is_interrupted():
+                raise KeyboardInterrupt
         plan = Plan("tune", choice.precision, choice.threads, choice.busy_threads, choice.workers)
         queue = choice.workers * CALLERS_PER_WORKER
         measurements.append(Measurement(choice, Detector(registries[key], plan, queue=queue)))
@@ -198,30 +193,25 @@ def measure(measurement: Measurement, image: bytes, seconds: float, is_interrupt
     """Adds one round: ``seconds`` with one caller and as long with many.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed, also when a library has caught the exception of it.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
-    interrupted = threading.Event()
 
     def call_until(end: float) -> list[float]:
         latencies: list[float] = []
-        while not latencies or (time.monotonic() < end and not (interrupted.is_set() or is_interrupted())):
+        while not latencies or (time.monotonic() < end and not is_interrupted()):
             started = time.monotonic()
             measurement.detector.detect(image, Budget(600))
             latencies.append(1000 * (time.monotonic() - started))
         return latencies
 
     measurement.latencies.append(statistics.median(call_until(time.monotonic() + seconds)))
-    if is_interrupted():
-        raise KeyboardInterrupt
     callers = measurement.choice.workers * CALLERS_PER_WORKER
     with ThreadPoolExecutor(callers) as pool:
         started = time.monotonic()
-        try:
-            done = sum(len(latencies) for latencies in pool.map(call_until, [started + seconds] * callers))
-        except BaseException:  # Ctrl-C: the callers are waited for, so they are to end now
-            interrupted.set()
-            raise
+        done = sum(len(latencies) for latencies in pool.map(call_until, [started + seconds] * callers))
         measurement.rates.append(done / (time.monotonic() - started))
+    if is_interrupted():
+        raise KeyboardInterrupt
 
 
 def choose(measurements: Sequence[Measurement]) -> Measurement:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from server.program import explain, run_guarded
+from server.program import explain, run_guarded, watch_interrupts
 from tests.fakes import ROOT, run_module, wait_until, write_model
 from tests.host_faults import open_stub, run_badly, stop, wait_until_serving
 
@@ -152,3 +152,17 @@ def test_interrupted_tuning_is_one_line(tiny_models: Path, tmp_path: Path) -> No
         assert process.stderr is not None
         assert len(process.stderr.read().splitlines()) == 1
     assert not list(cache.glob("*tuning*"))
+
+
+def test_interrupt_is_not_raised_inside_a_library() -> None:
+    """One at work when it is raised makes another error of it: that the model is broken, say. The second one is."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        is_interrupted = watch_interrupts()
+        assert not is_interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert is_interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
