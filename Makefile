@@ -26,21 +26,21 @@ lint: .venv/.installed
 	.venv/bin/mypy
 
 bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (10 minutes)
-	$(ALL) -m bench.decode --out docs
+	$(ALL) -m bench.serving.decode --out docs
 	$(ALL) -m bench.serving --resnet50 --out docs
-	$(ALL) -m bench.client --endurance 100000 --out docs
+	$(ALL) -m bench.serving.client --endurance 100000 --out docs
 
 bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
-	$(ALL) -m bench.runtimes --out docs
+	$(ALL) -m bench.peers.runtimes --out docs
 	$(ALL) -m bench.peers --out docs
 
 bench-training: .venv/.installed ## measure the budgets of training: input, memory, evaluation, transfer (40 minutes)
 	$(ALL) -m bench.training --out docs
-	$(ALL) -m bench.transfer --out docs
+	$(ALL) -m bench.training.transfer --out docs
 
 ablation: .venv/.installed ## measure what each part of training, generator and slices gives (6 hours; goes on where it was)
-	$(ALL) -m bench.ablation --out docs
-	$(ALL) -m bench.findings --out docs
+	$(ALL) -m bench.training.ablation --out docs
+	$(ALL) -m bench.training.findings --out docs
 
 model: .venv/.installed ## train a model from nothing as the bundled one was (about 50 minutes; goes on where it was)
 	sh models/make_default.sh $(ALL)

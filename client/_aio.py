@@ -20,7 +20,7 @@ from client._exchange import check_text, load_request, read_answer
 from client._readiness import Readiness
 from client._retry import Retry
 from client._stream_messages import MessageForm
-from client._stream_tasks import load_hashed, stream_results
+from client._tasks import load_hashed, stream_results
 from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
 from proto import stroke_pb2
 

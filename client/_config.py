@@ -194,7 +194,7 @@ def make_config(
     if isinstance(tls, bool):
         tls = TLSConfig() if tls else None
     if tls is not None:
-        from client._credentials import load_tls  # which needs the types above
+        from client.tls.credentials import load_tls  # which needs the types above
 
         tls = load_tls(tls)
     return ClientConfig(

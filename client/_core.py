@@ -22,12 +22,12 @@ from client._config import (
     check_timeout,
     make_config,
 )
-from client._credentials import call_metadata
 from client._errors import StrokeClientError, error_from_closed, error_from_rpc, needs_look
 from client._exchange import check_text
 from client._health import health_check
 from client._retry import Retry, Throttle
 from client._stream_settings import StreamSettings
+from client.tls.credentials import call_metadata
 from proto import stroke_pb2_grpc
 
 

@@ -27,7 +27,7 @@
 (*) With a reason IMAGE_... it is an InvalidImageError, with IMAGE_TOO_LARGE an ImageTooLargeError.
 (**) When gRPC itself refused a message above a size limit, it is an ImageTooLargeError (an answer: a ServerError).
 
-A connection that cannot be made is UNAVAILABLE to gRPC whatever the cause. ``client._probe`` tells the causes in TLS
+A connection that cannot be made is UNAVAILABLE to gRPC whatever the cause. ``client.tls.probe`` tells the causes in TLS
 apart; its docstring has their reasons.
 """
 
@@ -288,9 +288,9 @@ def error_from_rpc(
 ) -> StrokeClientError:
     """Returns the error for a ``grpc.RpcError``.
 
-    With ``config`` and ``look``, a connection that could not be made is looked at (``client._probe``), which can block
-    for as long as ``client._probe.LIMIT_SECONDS``; in an event loop call it in a thread. Nothing of gRPC is called but
-    the error's own methods.
+    With ``config`` and ``look``, a connection that could not be made is looked at (``client.tls.probe``), which can
+    block for as long as ``client.tls.probe.LIMIT_SECONDS``; in an event loop call it in a thread. Nothing of gRPC is
+    called but the error's own methods.
 
     Raise it outside of the ``except`` block: then no frame of gRPC is in the traceback that users see. With
     STROKE_TRACEBACK=1 in the environment the original becomes its cause.
@@ -311,7 +311,7 @@ def error_from_rpc(
     if number == 14 and not reason and config is not None:
         found = None
         if look:
-            from client._probe import explain_connection  # ssl and socket are only needed now
+            from client.tls.probe import explain_connection  # ssl and socket are only needed now
 
             found = explain_connection(details, config)
         if found is not None:
@@ -338,7 +338,7 @@ def _read_hint(text: str | bytes | None) -> float | None:
 
 
 def needs_look(error: Any) -> bool:
-    """True when only a look at the server (``client._probe``) tells why no connection came about: something was there,
+    """True when only a look at the server (``client.tls.probe``) tells why there is no connection: something was there,
     and gRPC does not say what."""
     if not callable(getattr(error, "code", None)) or error.code().value[0] != 14:
         return False

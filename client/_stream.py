@@ -1,7 +1,7 @@
 """``predict_many``: what to read, send, repeat, give up and return, and when.
 
 ``StreamRun`` holds all decisions and no input or output: it knows no thread and no event loop. Who drives it
-(``client._stream_threads``, ``client._stream_tasks``) reads the images, opens the calls, reports what happens on them,
+(``client._threads``, ``client._tasks``) reads the images, opens the calls, reports what happens on them,
 and waits no longer than ``wake_at``.
 
 Images are shared out among lanes, one call each. A lane whose call breaks sends its unanswered images again on a new
@@ -22,11 +22,11 @@ from client._errors import (
 )
 from client._exchange import ImageRequest, check_id, read_answer
 from client._retry import Retry, is_repeatable
-from client._stream_lane import Lane, StreamCall, StreamEvent
 from client._stream_messages import BATCHES, SINGLES, MessageForm
 from client._stream_settings import StreamSettings
 from client._stream_window import Window
 from client._types import Prediction, PredictionFailure
+from client._wire import Lane, StreamCall, StreamEvent
 from proto import stroke_pb2
 
 _TIMEOUTS_IN_A_ROW = 2

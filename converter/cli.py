@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from converter.report import render_variant, report_model
-from server.console import complain, guard_streams, say
-from server.contract import COLOURS
 from server.flags import LineParser, Range, read_in_range
-from server.manifest import TARGETS
-from server.program import run_guarded
+from server.models.contract import COLOURS
+from server.models.manifest import TARGETS
+from server.process.console import complain, guard_streams, say
+from server.process.program import run_guarded
 from training.noise import hide_import_noise
 
 EXIT_FAILED = 1

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import onnx
 
-from converter.calibrate import load_sets
 from converter.errors import ConversionError, SourceError, TargetError
 from converter.export import export_model
-from converter.graph import embed_spec
-from converter.quantize import Quantised, quantise
-from converter.recorded import REFERENCE_FILE, check_recorded
+from converter.graph.edit import embed_spec
+from converter.int8.calibrate import load_sets
+from converter.int8.quantize import Quantised, quantise
+from converter.int8.recorded import REFERENCE_FILE, check_recorded
 from converter.source import load_source
 from converter.verify import (
     GOLDEN_TOLERANCE,
@@ -29,12 +29,12 @@ from converter.verify import (
     load_images,
     make_golden_vectors,
 )
-from server.contract import ModelSpec, is_identifier
 from server.errors import ModelFileError
-from server.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, sha256_hex
-from server.preprocess import InputFormat
-from server.processors import find_target
-from server.runtime import OnnxModel, load_model
+from server.images.preprocess import InputFormat
+from server.machine.processors import find_target
+from server.models.contract import ModelSpec, is_identifier
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, sha256_hex
+from server.models.runtime import OnnxModel, load_model
 
 RECORDED_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
@@ -74,10 +74,10 @@ class ConvertOptions:
 
     calibrate: Path | None = None
     """Folder of slices, one folder a class, that the INT8 variant is calibrated and judged on; None draws synthetic
-    ones (``training.phantom``)."""
+    ones (``training.phantom.dataset``)."""
 
     target: str | None = None
-    """Processor that the INT8 variant is made for, one of ``server.manifest.TARGETS``; None: this one's kind."""
+    """Processor that the INT8 variant is made for, one of ``server.models.manifest.TARGETS``; None: this one's kind."""
 
     force: bool = False
     """Replace a model that is there already."""

@@ -1,4 +1,4 @@
-"""From a trained model to an ONNX graph that follows ``server.contract``: names, types, scaling in the graph."""
+"""From a trained model to an ONNX graph that follows ``server.models.contract``: names, types, scaling in the graph."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import tensorflow as tf
 import tf2onnx
 
 from converter.errors import SourceError, describe
-from converter.fold import fold_input
-from converter.graph import canonicalise
+from converter.graph.edit import canonicalise
+from converter.graph.fold import fold_input
 from converter.source import SourceModel
-from server.contract import INPUT_NAME, OUTPUT_NAME
+from server.models.contract import INPUT_NAME, OUTPUT_NAME
 
 INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
 """What the model was trained on → what bytes are divided by before they reach it."""
@@ -24,7 +24,8 @@ logging.getLogger("tf2onnx").setLevel(logging.WARNING)
 def export_model(source: SourceModel, *, channels: int, input_range: str, opset: int) -> onnx.ModelProto:
     """Exports a model that takes uint8 [N, height, width, channels] and gives float32 [N, classes].
 
-    The graph is canonical (``converter.graph``), with scaling folded into the first convolution where that is exact.
+    The graph is canonical (``converter.graph.edit``), with scaling folded into the first convolution where that is
+    exact.
 
     Args:
         source: the trained model.

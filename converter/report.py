@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from server.console import complain, say
 from server.errors import ModelFileError
 from server.flags import LineParser
-from server.manifest import Manifest, read_manifest, read_verified
+from server.models.manifest import Manifest, read_manifest, read_verified
+from server.process.console import complain, say
 
 EXIT_FAILED = 1
 

@@ -23,9 +23,9 @@ from converter.errors import (
 from converter.export import INPUT_RANGES
 from converter.source import SourceModel
 from server.errors import ImageError, ModelFileError
-from server.manifest import GoldenVector, make_golden_input
-from server.preprocess import InputFormat, load_pixels
-from server.runtime import OnnxModel
+from server.images.preprocess import InputFormat, load_pixels
+from server.models.manifest import GoldenVector, make_golden_input
+from server.models.runtime import OnnxModel
 
 PARITY_TOLERANCE = 1e-5
 """Largest absolute difference of a probability between Keras and ONNX Runtime in fp32."""

@@ -1,0 +1,1 @@
+"""The server: a gRPC face over verified ONNX models."""

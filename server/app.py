@@ -14,19 +14,19 @@ from typing import Any
 
 import grpc
 
-from server.admission import RETRY_SECONDS, FairPlaces, Inbox
+from server.api.admission import RETRY_SECONDS, FairPlaces, Inbox
+from server.api.health import Health
+from server.api.interceptors import CallBoundary
+from server.api.listen import ListenError, bind
+from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
-from server.console import PATIENCE_SECONDS, complain, say
-from server.detector import Detector
+from server.core.detector import Detector
+from server.core.plan import make_plan
 from server.errors import ModelFileError, OverloadedError
-from server.health import Health
-from server.interceptors import CallBoundary
-from server.listen import ListenError, bind
-from server.memory import read_resident_bytes, trim_memory
-from server.plan import make_plan
-from server.processors import count_processors
-from server.registry import ModelRegistry
-from server.service import SERVICE_NAME, StrokeServicer
+from server.machine.memory import read_resident_bytes, trim_memory
+from server.machine.processors import count_processors
+from server.models.registry import ModelRegistry
+from server.process.console import PATIENCE_SECONDS, complain, say
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Application:
                 # On by default, and then a second server on the same port silently takes half of the calls.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", most_bytes),
-                # gRPC would inflate a message without a bound (``server.messages``).
+                # gRPC would inflate a message without a bound (``server.api.messages``).
                 ("grpc.per_message_decompression", 0),
                 # Otherwise gRPC takes up to 8 MiB of a call that nobody has begun to read.
                 ("grpc.http2.bdp_probe", 0),

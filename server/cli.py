@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from server.console import guard_streams
-from server.log import start_log, stop_log
-from server.memory import return_freed_memory
-from server.processors import count_processors
-from server.program import REFUSALS, check_descriptors, check_threads, run_guarded
+from server.machine.memory import return_freed_memory
+from server.machine.processors import count_processors
+from server.process.console import guard_streams
+from server.process.log import start_log, stop_log
+from server.process.program import REFUSALS, check_descriptors, check_threads, run_guarded
 
 if TYPE_CHECKING:
     from server.config import ServerConfig

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from server.engine import RUNTIMES
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
-from server.home import find_cache
-from server.image_file import DEFAULT_LIMITS, ImageLimits
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits
+from server.machine.home import find_cache
+from server.models.engine import RUNTIMES
 
 MOST_IMAGE_BYTES = 512 * 1024 * 1024
 """gRPC counts the bytes of a message in 31 bits."""

@@ -14,8 +14,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
-from server.console import complain, say
-from server.environment import find_settings, find_warnings
+from server.process.console import complain, say
+from server.process.environment import find_settings, find_warnings
 
 ENVIRONMENT_PREFIX = "STROKE_"
 MOST_SHOWN = 60

@@ -17,16 +17,16 @@ from dataclasses import asdict, dataclass, field
 from PIL import Image
 
 from server.config import ServerConfig
-from server.console import complain, say
-from server.detector import Budget, Detector
+from server.core.detector import Budget, Detector
+from server.core.plan import Plan
+from server.core.tuning import Choice, check_place, describe_basis, find_place, write_tuning
 from server.errors import ModelFileError
 from server.flags import LineParser, Range, add_settings, read_number, read_settings
-from server.manifest import INT8_FILE, make_golden_input, read_manifest
-from server.plan import Plan
-from server.processors import count_processors, is_suited
-from server.program import EXIT_INTERRUPTED, watch_interrupts
-from server.registry import ModelRegistry
-from server.tuning import Choice, check_place, describe_basis, find_place, write_tuning
+from server.machine.processors import count_processors, is_suited
+from server.models.manifest import INT8_FILE, make_golden_input, read_manifest
+from server.models.registry import ModelRegistry
+from server.process.console import complain, say
+from server.process.program import EXIT_INTERRUPTED, watch_interrupts
 
 IMAGE_SIDE = 512
 """Side of the image that is judged, in pixels: that of a usual CT slice."""

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from training.models import BACKBONES
+from training.fit.models import BACKBONES
 
 
 def build_tiny_base(pixels: Any) -> Any:

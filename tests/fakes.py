@@ -24,8 +24,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from proto import stroke_pb2_grpc
-from server.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
-from server.manifest import (
+from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from server.models.manifest import (
     INT8_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -36,7 +36,7 @@ from server.manifest import (
     make_golden_input,
     sha256_hex,
 )
-from server.runtime import OnnxModel
+from server.models.runtime import OnnxModel
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 64

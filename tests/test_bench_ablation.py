@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import ablation, report_ablation
-from bench.ablation import Plan, run_variants
-from bench.ablation_judge import HeldOut, count_false_positives, read_slices
-from bench.ablation_variants import VARIANTS
-from bench.auc import compare_aucs, estimate_auc
-from bench.report_ablation import plot_curves, render_ablation
+from bench.training import ablation
+from bench.training import ablation_page as report_ablation
+from bench.training.ablation import Plan, run_variants
+from bench.training.ablation_judge import HeldOut, count_false_positives, read_slices
+from bench.training.ablation_page import plot_curves, render_ablation
+from bench.training.ablation_variants import VARIANTS
+from bench.training.auc import compare_aucs, estimate_auc
 from tests.fakes import ROOT, make_slice
 from tests.test_bench_report import MACHINE
 from training.config import PhantomConfig, TrainConfig

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bench.client import describe_cost, describe_endurance
-from bench.client_load import ClientLoad, make_noise, run_predict_many
-from bench.noop_server import run_noop_server
-from bench.report_client import list_budgets, render_client
+from bench.report.client import list_budgets, render_client
+from bench.serving.client import describe_cost, describe_endurance
+from bench.serving.client_load import ClientLoad, make_noise, run_predict_many
+from bench.serving.noop_server import run_noop_server
 from tests.fakes import run_module
 from tests.test_bench_report import MACHINE, SETTINGS
 
@@ -107,7 +107,7 @@ def test_client_benchmark_runs(tmp_path: Path) -> None:
     """A short run writes figures and page; what it measures is not judged here."""
     options = ("--rounds", "1", "--seconds", "0.3", "--count", "50", "--endurance", "100")
 
-    result = run_module("bench.client", *options, "--out", str(tmp_path))
+    result = run_module("bench.serving.client", *options, "--out", str(tmp_path))
 
     assert result.returncode == 0, result.stderr
     assert "| server and client |" in result.stdout

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.decode import DECODERS, make_files, measure, measure_distance
-from bench.report_core import list_budgets, render_decode, render_runtimes
+from bench.report.core import list_budgets, render_decode, render_runtimes
+from bench.serving.decode import DECODERS, make_files, measure, measure_distance
 from tests.fakes import encode, make_slice
 from tests.test_bench_report import MACHINE
 

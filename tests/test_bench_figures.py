@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.figures import describe_latencies, divide, summarise, take
-from bench.flops import count_flops
 from bench.processes import Service, list_tree, measure_installed_mb
-from bench.settings import describe_images, split_numbers
+from bench.report.figures import describe_latencies, divide, summarise, take
+from bench.serving.flops import count_flops
+from bench.serving.settings import describe_images, split_numbers
 from tests.fakes import ROOT, encode, make_slice
 
 

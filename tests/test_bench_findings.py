@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.findings import Pair, draw_pair, find_key, find_slices, judge_pairs, main, render_findings
-from server.runtime import load_model
+from bench.training.findings import Pair, draw_pair, find_key, find_slices, judge_pairs, main, render_findings
+from server.models.runtime import load_model
 from tests.fakes import ROOT
-from training.patient import Patient
+from training.phantom.patient import Patient
 
 MODEL = ROOT / "models" / "stroke-cnn" / "1"
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from bench.load import Call, make_timetable, run_closed, run_open
+from bench.serving.load import Call, make_timetable, run_closed, run_open
 
 IMAGES = [b"first", b"second", b"third"]
 

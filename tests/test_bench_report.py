@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from bench.report import publish
-from bench.report_peers import best_rates, render_peers
-from bench.report_peers import list_budgets as list_peer_budgets
-from bench.report_serving import list_budgets, render_serving
-from bench.tables import Budget, render_budgets
+from bench.report.page import publish
+from bench.report.peers import best_rates, render_peers
+from bench.report.peers import list_budgets as list_peer_budgets
+from bench.report.serving import list_budgets, render_serving
+from bench.report.tables import Budget, render_budgets
 from tests.fakes import run_module
 
 MACHINE = {

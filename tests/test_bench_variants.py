@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.variants import list_precisions, load_bare, server_flags
+from bench.serving.variants import list_precisions, load_bare, server_flags
 from tests.fakes import SPEC, write_model
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from converter.gate import Comparison
-from server.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_manifest
-from server.processors import is_suited
-from server.runtime import load_model
+from converter.int8.gate import Comparison
+from server.machine.processors import is_suited
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_manifest
+from server.models.runtime import load_model
 from tests.fakes import ROOT
 
 FOLDER = ROOT / "models" / "stroke-cnn" / "1"

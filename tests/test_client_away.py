@@ -24,7 +24,7 @@ from client import (
     StrokeClientError,
 )
 from client._retry import Retry
-from client._wait_notice import WaitNotice, notice_on
+from client.cli.wait_notice import WaitNotice, notice_on
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 from tests.client_kinds import KINDS, ClientKind, make_images
 from tests.wire import open_wire
@@ -254,7 +254,7 @@ def test_people_are_told_whom_they_wait_for(monkeypatch: pytest.MonkeyPatch) -> 
     """On a terminal, once a wait, when it takes longer than a moment; nothing is said where nobody is watching."""
     monkeypatch.setenv("TERM", "xterm")
     now = [100.0]
-    monkeypatch.setattr("client._wait_notice.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("client.cli.wait_notice.time.monotonic", lambda: now[0])
     terminal = FakeTerminal()
     notice = notice_on(terminal, "box:50051")
     assert isinstance(notice, WaitNotice)

@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client._bench_report import format_report, load_to_json
-from client._cli import main
-from client._load import Load
+from client.cli.bench.load import Load
+from client.cli.bench.report import format_report, load_to_json
+from client.cli.main import main
 from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
 from tests.command_lines import INTERRUPTIBLE, list_drawn, open_session, render_screen
 from tests.fakes import ROOT, ServerProcess, encode, make_slice

@@ -14,9 +14,9 @@ from types import ModuleType
 import pytest
 
 from client import StrokeClient
-from client._cli import SUBCOMMANDS, build_parser, main
-from client._connection import read_connection
-from client._interrupt import Interruption
+from client.cli.connection import read_connection
+from client.cli.main import SUBCOMMANDS, build_parser, main
+from client.cli.signals import Interruption
 from tests.client_fakes import FakeServer, wait_for
 from tests.command_lines import INTERRUPTIBLE, POSITIVE, run_client
 from tests.fakes import ROOT

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from client._cli import SUBCOMMANDS, main
-from client._completion import list_actions, list_parsers
+from client.cli.completion import list_actions, list_parsers
+from client.cli.main import SUBCOMMANDS, main
 from tests.client_fakes import wait_for
 from tests.command_lines import run_client
 

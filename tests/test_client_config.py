@@ -12,7 +12,7 @@ import trustme
 
 from client import KeepAliveConfig, RetryConfig, StrokeClient, TLSConfig, _config
 from client._config import DEFAULT_TARGET, ClientConfig
-from client._connection import Connection, add_connection_flags, read_connection
+from client.cli.connection import Connection, add_connection_flags, read_connection
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from client import StrokeClient, TLSConfig
-from client._certificate import parse_certificate
+from client.tls.certificate import parse_certificate
 from tests.certificates import CA, DAY, NOW, chain, issue_client, issue_server, key, settings
 
 

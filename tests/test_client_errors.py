@@ -168,8 +168,8 @@ def test_only_what_passes_by_itself_may_pass() -> None:
 
 def test_reasons_of_the_probe_are_in_its_table() -> None:
     """Every reason that the modules of the probe make is documented, and every documented one is made."""
-    import client._probe as probe
-    import client._verdict as verdict
+    import client.tls.probe as probe
+    import client.tls.verdict as verdict
 
     sources = [Path(module.__file__ or "").read_text() for module in (probe, verdict)]
     pattern = r"(?:TLS_[A-Z_]+|NOT_A_GRPC_SERVER)"

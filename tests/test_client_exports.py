@@ -47,7 +47,9 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 def test_client_needs_nothing_but_grpc_and_protobuf() -> None:
     """Neither the server nor any package for images, arrays or models is imported."""
-    modules = list_modules_after("import client, client._client, client._cli, client._report, client._listing")
+    modules = list_modules_after(
+        "import client, client._client, client.cli.main, client.cli.report, client.cli.selection"
+    )
 
     assert "grpc" in modules
     assert not [name for name in modules if name.startswith(FORBIDDEN)]
@@ -56,16 +58,16 @@ def test_client_needs_nothing_but_grpc_and_protobuf() -> None:
 def test_help_and_usage_do_without_grpc() -> None:
     """--help starts fast because gRPC is imported only when images are sent."""
     modules = list_modules_after(
-        "import client._cli\ntry:\n    client._cli.main(['--help'])\nexcept SystemExit:\n    pass"
+        "import client.cli.main\ntry:\n    client.cli.main.main(['--help'])\nexcept SystemExit:\n    pass"
     )
 
-    assert "client._cli" in modules
+    assert "client.cli.main" in modules
     assert not modules & {"grpc", "google.protobuf", "proto"}
 
 
 def test_missing_package_is_one_line() -> None:
     """A Python without gRPC, such as that of the system, is told what to do."""
-    code = "import sys; sys.modules['grpc'] = None; from client._cli import main; sys.exit(main(['x.png']))"
+    code = "import sys; sys.modules['grpc'] = None; from client.cli.main import main; sys.exit(main(['x.png']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
 
     assert (done.returncode, done.stdout) == (1, "")

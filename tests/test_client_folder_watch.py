@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from client._folder_watch import FolderWatch
-from client._image_end import has_image_end
-from client._watch_folders import WatchFolders
+from client.cli.watch.arrivals import FolderWatch
+from client.cli.watch.image_end import has_image_end
+from client.cli.watch.outcomes import WatchFolders
 from tests.fakes import encode, make_slice
 from tests.watching import make_png
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from client._cli import main
-from client._connection import Connection
-from client._health_command import list_servers
-from client._models_command import describe_model, format_models
 from client._types import model_from_proto
+from client.cli.connection import Connection
+from client.cli.health import list_servers
+from client.cli.main import main
+from client.cli.models import describe_model, format_models
 from tests.client_fakes import MODEL, FakeServer, serve
 from tests.fakes import ROOT, ServerProcess
 
@@ -192,7 +192,7 @@ def test_wrong_usage_exits_with_two(arguments: list[str], capsys: pytest.Capture
 def test_help_fits_a_screen_and_needs_no_grpc(command: str) -> None:
     """At most 40 lines of 80 columns with examples, without the time to import gRPC."""
     code = (
-        "import sys; from client._cli import main\n"
+        "import sys; from client.cli.main import main\n"
         f"try: main(['{command}', '--help'])\n"
         "finally: print('grpc' in sys.modules, file=sys.stderr)"
     )

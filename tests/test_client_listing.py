@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from client._cli import main
-from client._listing import list_images
+from client.cli.main import main
+from client.cli.selection import list_images
 from tests.client_fakes import FakeServer
 from tests.command_lines import POSITIVE
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from client import StrokeClient
-from client._histogram import HIGHEST_MICROSECONDS, LatencyHistogram
-from client._load import Load, LoadRun, make_timetable
+from client.cli.bench.histogram import HIGHEST_MICROSECONDS, LatencyHistogram
+from client.cli.bench.load import Load, LoadRun, make_timetable
 from tests.client_fakes import FakeServer, make_response
 
 IMAGE = b"stroke image"
@@ -95,7 +95,7 @@ def test_stall_shows_in_an_open_loop(
 ) -> None:
     """300 ms without answers hit the third of the images that were due then, each for the rest of the 300 ms; also
     those that could not leave because all senders were waiting, which would look fast counted from when they left."""
-    monkeypatch.setattr("client._load.MOST_SENDERS", senders)
+    monkeypatch.setattr("client.cli.bench.load.MOST_SENDERS", senders)
     stall(server, 0.3, 0.3)
 
     load = run_load(client, 1.0, rate=100)

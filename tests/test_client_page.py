@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from client import _certificate, _credentials, _errors, _exchange, _probe, _readiness, _stream, _verdict
-from client._connection import Connection
+from client import _errors, _exchange, _readiness, _stream
+from client.cli.connection import Connection
+from client.tls import certificate as _certificate
+from client.tls import credentials as _credentials
+from client.tls import probe as _probe
+from client.tls import verdict as _verdict
 from tests.fakes import ROOT, ServerProcess, run_server
 
 PAGE = (ROOT / "docs" / "client.md").read_text("utf-8")

@@ -14,8 +14,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client._cli import main
-from client._report import find_percentile
+from client.cli.main import main
+from client.cli.report import find_percentile
 from tests.client_fakes import FakeServer, RefusalError, make_response
 from tests.command_lines import POSITIVE, run_client
 from tests.fakes import ROOT

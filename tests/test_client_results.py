@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from client._errors import ImageReadError
-from client._result_file import ResultFile, ResultFileError
-from client._results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultFormat
+from client.cli.result_file import ResultFile, ResultFileError
+from client.cli.results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultFormat
 
 BOTH_FORMATS = pytest.mark.parametrize("result_format", [JsonLinesFormat(), CsvFormat()], ids=["jsonl", "csv"])
 

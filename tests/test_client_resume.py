@@ -16,9 +16,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client._cli import main
-from client._result_file import ResultFile
-from client._results import JsonLinesFormat
+from client.cli.main import main
+from client.cli.result_file import ResultFile
+from client.cli.results import JsonLinesFormat
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 from tests.command_lines import INTERRUPTIBLE
 from tests.fakes import ROOT, ServerProcess, encode, make_slice

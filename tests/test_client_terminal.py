@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client._progress import Progress, format_duration, format_progress
-from client._terminal import Terminal, escape, measure_width
+from client.cli.progress import Progress, format_duration, format_progress
+from client.cli.terminal import Terminal, escape, measure_width
 from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
 from tests.command_lines import POSITIVE, list_drawn, open_session, render_screen
 

@@ -14,8 +14,8 @@ import pytest
 import trustme
 
 from client import AuthenticationError, RetryConfig, ServerUnavailableError, StrokeClient, StrokeClientError, TLSConfig
-from client._probe import explain_connection
-from client._verdict import explain_client_certificate
+from client.tls.probe import explain_connection
+from client.tls.verdict import explain_client_certificate
 from tests.certificates import (
     CA,
     FUTURE,
@@ -259,14 +259,14 @@ def test_one_broken_server_of_a_list_is_named() -> None:
 
 def test_server_that_is_down_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens: there is nothing to see, and nothing is tried."""
-    monkeypatch.setattr("client._probe.look_at", lambda *_, **__: pytest.fail("looked"))
+    monkeypatch.setattr("client.tls.probe.look_at", lambda *_, **__: pytest.fail("looked"))
 
     assert fail("127.0.0.1:1", settings()).reason == "SERVER_UNREACHABLE"
 
 
 def test_look_at_a_silent_server_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that accepts and says nothing holds up the error for the limit at most, several addresses or not."""
-    monkeypatch.setattr("client._probe.LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr("client.tls.probe.LIMIT_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as other:
         targets = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in (silent, other))
         with StrokeClient(targets, tls=settings(server_name="box")) as client:

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client._cli import main
+from client.cli.main import main
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 from tests.fakes import ServerProcess, encode, make_slice
 from tests.watching import make_png, read_result, wait_for_files, watching, watching_here

@@ -26,11 +26,11 @@ from converter.errors import (
     SourceError,
     TargetError,
 )
-from server.contract import METADATA_KEY, ModelSpec
-from server.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, sha256_hex
-from server.preprocess import InputFormat, load_pixels
-from server.processors import find_target
-from server.runtime import load_model
+from server.images.preprocess import InputFormat, load_pixels
+from server.machine.processors import find_target
+from server.models.contract import METADATA_KEY, ModelSpec
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, sha256_hex
+from server.models.runtime import load_model
 from tests.fakes import ROOT, encode, make_slice, run_module
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def test_variant_that_fails_the_gate_leaves_nothing_behind(
     tmp_path: Path, options: ConvertOptions, calibration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the variant nor the model it was made from is written."""
-    monkeypatch.setattr("converter.gate.MOST_MEAN_DIFFERENCE", -1.0)
+    monkeypatch.setattr("converter.int8.gate.MOST_MEAN_DIFFERENCE", -1.0)
     path, _ = save_keras(tmp_path)
 
     with pytest.raises(AccuracyError):
@@ -460,7 +460,7 @@ def test_wrong_output_name_is_refused(
 
 def test_wrong_shape_is_refused(keras_file: Path, options: ConvertOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer per image, whatever the batch."""
-    from server.runtime import OnnxModel
+    from server.models.runtime import OnnxModel
 
     run = OnnxModel.run
     monkeypatch.setattr(OnnxModel, "run", lambda model, pixels: run(model, pixels)[:1])

@@ -10,16 +10,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.calibrate import CalibrationSets, Slices, load_sets
 from converter.errors import AccuracyError, ConversionError, FusionError
-from converter.fold import fold_input
-from converter.fusion import check_fused
-from converter.gate import Comparison, Judge
-from converter.graph import canonicalise, embed_spec
-from converter.quantize import Quantised, quantise
-from server.contract import ModelSpec
-from server.preprocess import InputFormat
-from server.runtime import OnnxModel
+from converter.graph.edit import canonicalise, embed_spec
+from converter.graph.fold import fold_input
+from converter.graph.fusion import check_fused
+from converter.int8.calibrate import CalibrationSets, Slices, load_sets
+from converter.int8.gate import Comparison, Judge
+from converter.int8.quantize import Quantised, quantise
+from server.images.preprocess import InputFormat
+from server.models.contract import ModelSpec
+from server.models.runtime import OnnxModel
 from tests.fakes import encode, make_slice
 
 SIDE = 32
@@ -273,8 +273,8 @@ def test_damaged_slice_names_itself(tmp_path: Path) -> None:
 
 def test_slices_are_drawn_where_no_folder_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """Synthetic slices of both classes, and the command that draws them again."""
-    monkeypatch.setattr("converter.calibrate.MOST_CALIBRATION", 32)
-    monkeypatch.setattr("converter.calibrate.MOST_HELD_OUT", 64)
+    monkeypatch.setattr("converter.int8.calibrate.MOST_CALIBRATION", 32)
+    monkeypatch.setattr("converter.int8.calibrate.MOST_HELD_OUT", 64)
 
     sets = load_sets(None, FORMAT, SPEC)
 

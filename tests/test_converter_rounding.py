@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converter.rounding import round_keeping_sums
+from converter.int8.rounding import round_keeping_sums
 
 WEIGHTS = np.random.default_rng(4).normal(0, 0.2, (16, 4, 3, 3))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.preprocess import InputFormat, load_pixels
-from server.runtime import load_model
+from server.images.preprocess import InputFormat, load_pixels
+from server.models.runtime import load_model
 from tests.fakes import ROOT, ServerProcess, encode, make_slice, run_module, run_server, wait_until
 
 MODELS = ROOT / "models"

@@ -210,7 +210,7 @@ def test_every_language_makes_the_same_call(program: str) -> None:
 def test_page_explains_every_reason_that_the_server_can_send() -> None:
     """The table of reasons is that of the code."""
     sent = {"INTERNAL"}
-    for module in (ROOT / "server").glob("*.py"):
+    for module in (ROOT / "server").rglob("*.py"):
         for kind, reason in re.findall(r'\b([A-Z]\w+Error)\(\s*"([A-Z0-9_]+)"', module.read_text("utf-8")):
             if kind != "ModelFileError":  # shown on the console of the box, never sent
                 sent.add(reason)

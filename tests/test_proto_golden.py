@@ -14,7 +14,7 @@ from PIL import Image
 
 from proto import stroke_pb2
 from proto.golden.messages import FOLDER, IMAGE_FILE, build_messages, write_files
-from server.contract import ModelSpec
+from server.models.contract import ModelSpec
 from tests.fakes import ServerProcess, build_tiny_model, run_server, write_model
 
 SPEC = ModelSpec("example", "1", ("normal", "stroke"), "stroke", 0.125)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from server.config import ServerConfig
 from server.flags import describe_default, environment_name_of, flag_of
-from server.manifest import INT8_FILE, read_manifest
-from server.processors import is_suited
+from server.machine.processors import is_suited
+from server.models.manifest import INT8_FILE, read_manifest
 from tests.fakes import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")

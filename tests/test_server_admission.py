@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from server.admission import EXPECTED_BYTES, FairPlaces, Held, Inbox
+from server.api.admission import EXPECTED_BYTES, FairPlaces, Held, Inbox
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 
 MIB = 1024 * 1024
@@ -127,7 +127,7 @@ def test_small_message_does_not_wait_behind_large_ones() -> None:
 
 def test_room_is_not_kept_for_those_who_send_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that has sent a large message and pauses does not hold up others; its next one may be refused."""
-    monkeypatch.setattr("server.admission.SPARING_SECONDS", 0.05)
+    monkeypatch.setattr("server.api.admission.SPARING_SECONDS", 0.05)
 
     async def steps() -> None:
         inbox = make_inbox(8 * MIB)

@@ -20,10 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from client import HealthStatus, StrokeClient
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
-from server import registry
 from server.app import Application
 from server.config import ServerConfig
-from server.manifest import MODEL_FILE, sha256_hex
+from server.models import registry
+from server.models.manifest import MODEL_FILE, sha256_hex
 from tests.fakes import (
     ServerProcess,
     build_tiny_model,

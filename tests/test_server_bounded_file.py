@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from server.bounded_file import read_regular
 from server.config import ServerConfig
+from server.core.tuning import find_place, read_tuning
 from server.errors import ModelFileError
-from server.manifest import MANIFEST_FILE, MODEL_FILE
-from server.registry import MOST_ENTRIES, find_wanted
-from server.runtime import load_model
-from server.tuning import find_place, read_tuning
+from server.machine.bounded_file import read_regular
+from server.models.manifest import MANIFEST_FILE, MODEL_FILE
+from server.models.registry import MOST_ENTRIES, find_wanted
+from server.models.runtime import load_model
 from tests.fakes import run_module, write_model
 
 

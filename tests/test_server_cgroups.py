@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from server import processors
-from server.cgroups import read_cpu_quota
+from server.machine import processors
+from server.machine.cgroups import read_cpu_quota
+from tests.fakes import ROOT
 
 UNIFIED = "30 23 0:28 {top} /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 OLD = "32 31 0:29 {top} /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct"
@@ -93,12 +94,12 @@ def test_processors_are_the_smaller_of_affinity_and_quota(
 
 def test_processors_are_counted_in_one_place() -> None:
     """Nothing else of the project asks the system: it would be told of the host."""
-    root = Path(processors.__file__).parent.parent
+
     asking = {
-        str(path.relative_to(root))
+        str(path.relative_to(ROOT))
         for package in ("server", "converter", "training", "client")
-        for path in (root / package).rglob("*.py")
+        for path in (ROOT / package).rglob("*.py")
         if any(word in path.read_text() for word in ("sched_getaffinity", "cpu_count("))
     }
 
-    assert asking == {"server/processors.py"}
+    assert asking == {"server/machine/processors.py"}

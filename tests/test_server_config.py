@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from client._connection import Connection
+from client.cli.connection import Connection
 from server.config import ServerConfig, build_parser, read_config
-from server.environment import CLIENT_NAMES
 from server.flags import environment_name_of, flag_of, read_number, read_whole, setting
+from server.process.environment import CLIENT_NAMES
 from tests.fakes import run_module
 
 

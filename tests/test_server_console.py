@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from proto import stroke_pb2 as pb
-from server import console
-from server.console import GuardedStream, complain, escape, say, write_all
+from server.process import console
+from server.process.console import GuardedStream, complain, escape, say, write_all
 from tests.fakes import ROOT, encode, make_slice
 from tests.host_faults import open_stub, run_badly, stop, wait_until_serving
 

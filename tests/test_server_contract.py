@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from server.contract import MODEL_CARD_BYTES, ModelSpec
 from server.errors import ModelFileError
+from server.models.contract import MODEL_CARD_BYTES, ModelSpec
 from tests.fakes import SPEC
 
 

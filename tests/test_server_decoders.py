@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from server import decoders
 from server.errors import ImageError
-from server.preprocess import InputFormat, load_pixels
+from server.images import decoders
+from server.images.preprocess import InputFormat, load_pixels
 from tests.fakes import encode, make_slice
 
 SIDE = 96

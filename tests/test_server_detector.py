@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.detector import Budget, Detector, decide
+from server.core.detector import Budget, Detector, decide
+from server.core.plan import Plan
 from server.errors import (
     BudgetExceededError,
     ImageError,
@@ -21,10 +22,9 @@ from server.errors import (
     RequestError,
     UnavailableError,
 )
-from server.manifest import sha256_hex
-from server.plan import Plan
-from server.registry import ModelRegistry
-from server.runtime import OnnxModel
+from server.models.manifest import sha256_hex
+from server.models.registry import ModelRegistry
+from server.models.runtime import OnnxModel
 from tests.fakes import SPEC, encode, make_slice
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
@@ -153,7 +153,7 @@ def test_deadline_ends_the_wait(registry: ModelRegistry, monkeypatch: pytest.Mon
 def test_no_work_for_a_caller_who_has_gone(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled request is not decoded."""
     detector = make_detector(registry, queue=0)
-    monkeypatch.setattr("server.detector.load_pixels", lambda *args: pytest.fail("decoded"))
+    monkeypatch.setattr("server.core.detector.load_pixels", lambda *args: pytest.fail("decoded"))
 
     with pytest.raises(BudgetExceededError) as refusal:
         detector.detect(DARK, Budget(30, is_wanted=lambda: False))

@@ -15,12 +15,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from server import graph_cache, onnxruntime_engine, processors
-from server.cache_upkeep import ENTRY_FILE
-from server.contract import METADATA_KEY
-from server.graph_cache import GRAPH_FILE, WEIGHTS_FILE
-from server.manifest import MODEL_FILE, sha256_hex
-from server.runtime import OnnxModel, load_model
+from server.machine import processors
+from server.models import graph_cache, onnxruntime_engine
+from server.models.cache_upkeep import ENTRY_FILE
+from server.models.contract import METADATA_KEY
+from server.models.graph_cache import GRAPH_FILE, WEIGHTS_FILE
+from server.models.manifest import MODEL_FILE, sha256_hex
+from server.models.runtime import OnnxModel, load_model
 from tests.fakes import SIDE, SPEC, build_tiny_graph, write_model
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.home import find_cache, find_home
+from server.machine.home import find_cache, find_home
 from tests.fakes import ROOT
 
 
@@ -30,7 +30,7 @@ def test_weights_of_keras_need_no_home_where_their_folder_is_told(monkeypatch: p
     """And without either, an error of training says what to do."""
     pytest.importorskip("keras")
     from training.errors import TrainingError
-    from training.weights import find_keras_folder
+    from training.fit.weights import find_keras_folder
 
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     monkeypatch.delenv("HOME", raising=False)
@@ -50,4 +50,4 @@ def test_home_is_asked_for_in_one_place() -> None:
         if any(word in path.read_text() for word in ("expanduser", "Path.home", "getpwuid"))
     }
 
-    assert asking == {"server/home.py"}
+    assert asking == {"server/machine/home.py"}

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from server.errors import ImageError
-from server.image_file import DEFAULT_LIMITS
-from server.jpeg_file import MAX_SEGMENTS
-from server.preprocess import InputFormat, load_pixels
+from server.images.image_file import DEFAULT_LIMITS
+from server.images.jpeg_file import MAX_SEGMENTS
+from server.images.preprocess import InputFormat, load_pixels
 from tests.fakes import ROOT, encode, make_slice
 from tests.image_files import (
     exif_block,

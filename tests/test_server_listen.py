@@ -16,8 +16,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from server import listen
-from server.listen import Listener, ListenError, bind, describe_error
+from server.api import listen
+from server.api.listen import Listener, ListenError, bind, describe_error
 from tests.fakes import run_module, run_server
 
 

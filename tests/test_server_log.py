@@ -20,9 +20,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from proto import stroke_pb2 as pb
-from server import log
-from server.console import complain
-from server.log import LineFormatter, LineWriter, count_dropped_lines, start_log, stop_log
+from server.process import log
+from server.process.console import complain
+from server.process.log import LineFormatter, LineWriter, count_dropped_lines, start_log, stop_log
 from tests.fakes import encode, make_slice, wait_until
 from tests.host_faults import SERVING, open_stub, run_badly, stop, wait_until_serving
 

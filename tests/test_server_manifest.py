@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from server.errors import ModelFileError
-from server.manifest import (
+from server.models.manifest import (
     INT8_FILE,
     MANIFEST_FILE,
     MODEL_FILE,

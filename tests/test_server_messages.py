@@ -8,8 +8,8 @@ import zlib
 import pytest
 
 from proto import stroke_pb2 as pb
+from server.api.messages import inflate, parse, split_batch
 from server.errors import RequestError
-from server.messages import inflate, parse, split_batch
 
 LIMIT = 100_000
 

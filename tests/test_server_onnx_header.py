@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from server.contract import METADATA_KEY
-from server.engine import Port
 from server.errors import ModelFileError
-from server.manifest import MODEL_FILE
-from server.onnx_header import MalformedError, list_external, read_header
+from server.models.contract import METADATA_KEY
+from server.models.engine import Port
+from server.models.manifest import MODEL_FILE
+from server.models.onnx_header import MalformedError, list_external, read_header
 from tests.fakes import ROOT, SIDE, SPEC, build_tiny_graph, build_tiny_model
 
 

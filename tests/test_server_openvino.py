@@ -14,8 +14,8 @@ import pytest
 
 from proto import stroke_pb2 as pb
 from server.errors import ModelFileError
-from server.manifest import MODEL_FILE
-from server.runtime import OnnxModel, load_model
+from server.models.manifest import MODEL_FILE
+from server.models.runtime import OnnxModel, load_model
 from tests.fakes import ROOT, SIDE, build_tiny_model, encode, make_slice, run_server, write_model
 
 
@@ -96,7 +96,7 @@ def test_missing_package_says_what_to_install(tiny_models: Path) -> None:
 def test_its_telemetry_client_is_not_loaded(tiny_models: Path) -> None:
     """A hospital box talks to nobody."""
     result = run_code(
-        "import sys\nfrom pathlib import Path\nfrom server.runtime import load_model\n"
+        "import sys\nfrom pathlib import Path\nfrom server.models.runtime import load_model\n"
         "load_model(Path(sys.argv[1]) / 'tiny' / '1', runtime='openvino')\n"
         "print([name for name, module in sys.modules.items() if name.startswith('openvino_telemetry') and module])",
         tiny_models,
@@ -108,7 +108,7 @@ def test_its_telemetry_client_is_not_loaded(tiny_models: Path) -> None:
 STACK = """
 import ctypes, gc, signal, sys
 from pathlib import Path
-from server.runtime import load_model
+from server.models.runtime import load_model
 
 class Stack(ctypes.Structure):
     _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
@@ -156,7 +156,7 @@ SERVE = """
 import gc, sys
 from pathlib import Path
 from server.cli import main
-from server.runtime import load_model
+from server.models.runtime import load_model
 
 def load():
     return load_model(Path(sys.argv[1]) / "tiny" / "1", runtime="openvino")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.config import ServerConfig
-from server.plan import make_plan
+from server.core.plan import make_plan
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from server.errors import ImageError
-from server.image_file import DEFAULT_LIMITS
-from server.png_file import MAX_CHUNKS
-from server.preprocess import InputFormat, load_pixels
+from server.images.image_file import DEFAULT_LIMITS
+from server.images.png_file import MAX_CHUNKS
+from server.images.preprocess import InputFormat, load_pixels
 from tests.fakes import ROOT, encode, make_slice
 from tests.image_files import (
     PNG_SIGNATURE,

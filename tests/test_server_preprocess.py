@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from server.errors import ImageError
-from server.image_file import ImageLimits
-from server.preprocess import InputFormat, decode_image, load_pixels
+from server.images.image_file import ImageLimits
+from server.images.preprocess import InputFormat, decode_image, load_pixels
 from tests.fakes import encode, make_slice
 
 GREY = make_slice(side=96)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server import processors
+from server.machine import processors
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from server.errors import ModelFileError, ModelNotFoundError, UnavailableError
-from server.manifest import MODEL_FILE
-from server.registry import ModelRegistry
+from server.models.manifest import MODEL_FILE
+from server.models.registry import ModelRegistry
 from tests.fakes import SPEC, with_version, write_model
 
 

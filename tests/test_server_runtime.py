@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from server.errors import ModelFileError
-from server.manifest import (
+from server.models.manifest import (
     INT8_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -20,7 +20,7 @@ from server.manifest import (
     make_golden_input,
     sha256_hex,
 )
-from server.runtime import OnnxModel, load_model
+from server.models.runtime import OnnxModel, load_model
 from tests.fakes import SIDE, SPEC, build_tiny_graph, build_tiny_model, rewrite_manifest, write_model
 
 

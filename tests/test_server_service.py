@@ -16,7 +16,7 @@ from PIL import Image
 
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
-from server.processors import count_processors
+from server.machine.processors import count_processors
 from tests.fakes import (
     SIDE,
     SPEC,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from server.program import explain, run_guarded, watch_interrupts
+from server.process.program import explain, run_guarded, watch_interrupts
 from tests.fakes import ROOT, run_module, wait_until, write_model
 from tests.host_faults import open_stub, run_badly, stop, wait_until_serving
 

@@ -26,7 +26,9 @@ TIMEOUT = 30
 
 SLOW_SERVER = """
 import os, sys, time
-from server import cli, detector, registry
+from server import cli
+from server.core import detector
+from server.models import registry
 
 def sleep(*arguments, **options):
     print("sleeping", file=sys.stderr, flush=True)

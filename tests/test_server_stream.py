@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from proto import stroke_pb2 as pb
-from server.admission import Held
+from server.api.admission import Held
+from server.api.stream import Answer, Stream, StreamPlaces
 from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
-from server.stream import Answer, Stream, StreamPlaces
 
 TIMEOUT = 20
 WINDOW = 4

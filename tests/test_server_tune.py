@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from proto import stroke_pb2 as pb
-from server import tuning
 from server.config import ServerConfig
+from server.core import tuning
+from server.core.plan import make_plan
+from server.core.tuning import Choice, describe_basis, find_place, write_tuning
 from server.errors import ModelFileError
-from server.plan import make_plan
 from server.tune import list_choices, main
-from server.tuning import Choice, describe_basis, find_place, write_tuning
 from tests.fakes import ROOT, build_tiny_model, run_module, run_server, write_model
 
 

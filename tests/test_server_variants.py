@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server import runtime
 from server.errors import ModelFileError
-from server.manifest import INT8_FILE, sha256_hex
-from server.runtime import load_model
+from server.models import runtime
+from server.models.manifest import INT8_FILE, sha256_hex
+from server.models.runtime import load_model
 from tests.fakes import SIDE, build_tiny_model, rewrite_manifest, run_module, write_model
 
 INT8 = build_tiny_model(gain=0.06)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from server.core.workers import Job, WorkerPool
 from server.errors import OverloadedError
-from server.workers import Job, WorkerPool
 from tests.fakes import wait_until
 
 TIMEOUT = 30

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from training.audit.inspection import measure_border
+from training.audit.shortcuts import SUSPICIOUS_AUC, find_shortcuts, predict_by_category
 from training.cli import main
-from training.inspection import measure_border
-from training.shortcuts import SUSPICIOUS_AUC, find_shortcuts, predict_by_category
 
 PATIENTS, SLICES = 24, 6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.augment import AUGMENTATIONS, Augmentation, vary_batch
+from training.fit.augment import AUGMENTATIONS, Augmentation, vary_batch
 
 pytestmark = pytest.mark.tensorflow
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.bootstrap import Ratio, Statistic, bootstrap_intervals, wilson_interval
-from training.ranking import weighted_auc
+from training.evaluation.bootstrap import Ratio, Statistic, bootstrap_intervals, wilson_interval
+from training.evaluation.ranking import weighted_auc
 
 
 def bootstrap_interval(statistic: Statistic, people: np.ndarray, **options: int) -> tuple[float, float]:
@@ -55,7 +55,7 @@ def test_ratio_by_person_is_that_by_image() -> None:
 
 def test_resamples_are_drawn_in_bounded_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many resamples, a weight matrix has a bounded number of elements; none is lost."""
-    monkeypatch.setattr("training.bootstrap.CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr("training.evaluation.bootstrap.CHUNK_ELEMENTS", 1000)
     rows = []
     bootstrap_interval(lambda weights: rows.append(len(weights)) or weights[:, 0], np.arange(100), resamples=95)
     assert max(rows) * 100 <= 1000

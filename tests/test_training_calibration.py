@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from training.calibration import (
+from training.evaluation.calibration import (
     BINS,
     TEMPERATURES,
     bin_reliability,
@@ -18,7 +18,7 @@ from training.calibration import (
     fit_temperature,
     soften,
 )
-from training.models import apply_temperature
+from training.fit.models import apply_temperature
 
 
 def make_overconfident(temperature: float = 3.0, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:

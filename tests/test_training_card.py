@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from client import StrokeClient
-from server.contract import ModelSpec
+from server.models.contract import ModelSpec
 from tests.fakes import run_server, write_model
 from tests.training_fakes import EVALUATION, SPEC, without_patients
-from training.card import FACTS, copy_facts, write_card
 from training.cli import main
 from training.errors import TrainingError
-from training.summary import SUMMARY_KEY, from_document, summarise, to_document
+from training.evaluation.summary import SUMMARY_KEY, from_document, summarise, to_document
+from training.report.card import FACTS, copy_facts, write_card
 
 HEADINGS = (
     "Intended use",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.preprocess import load_pixels
-from training.data import INPUT_FORMAT, compute_fingerprint, decode_images, list_images
+from server.images.preprocess import load_pixels
+from training.data.pixels import INPUT_FORMAT, compute_fingerprint, decode_images, list_images
 from training.errors import TrainingError
 
 

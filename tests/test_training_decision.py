@@ -7,9 +7,15 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from training.decision import count_confusion, measure_decision, restate_values, trace_decisions, weighted_decision
 from training.errors import TrainingError
-from training.operating_point import choose_threshold, parse_rule
+from training.evaluation.decision import (
+    count_confusion,
+    measure_decision,
+    restate_values,
+    trace_decisions,
+    weighted_decision,
+)
+from training.evaluation.operating_point import choose_threshold, parse_rule
 
 
 def test_threshold_itself_is_not_positive() -> None:

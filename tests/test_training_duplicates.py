@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.preprocess import load_pixels
-from training import duplicates
-from training.data import INPUT_FORMAT
-from training.duplicates import NO_HASH, find_near_duplicates, hash_images, transform_images
-from training.phantom import choose_kind, generate_slice
-from training.thumbnails import shrink
+from server.images.preprocess import load_pixels
+from training.data import duplicates
+from training.data.duplicates import NO_HASH, find_near_duplicates, hash_images, transform_images
+from training.data.pixels import INPUT_FORMAT
+from training.data.thumbnails import shrink
+from training.phantom.dataset import choose_kind, generate_slice
 
 HEADS = 40
 

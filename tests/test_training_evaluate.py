@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.baselines import judge_nearest
 from training.errors import TrainingError
-from training.evaluate import Decision, Nearest, choose_decision, evaluate, score_trivially
-from training.evaluation import Evaluation, Judged
+from training.evaluation.baselines import judge_nearest
+from training.evaluation.figures import Evaluation, Judged
+from training.evaluation.measure import Decision, Nearest, choose_decision, evaluate, score_trivially
 
 SCORES = np.array([0.9, 0.6, 0.3, 0.7, 0.2, 0.1])
 POSITIVE = np.array([True, True, True, False, False, False])

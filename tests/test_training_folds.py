@@ -35,8 +35,8 @@ def config(discs: Path) -> TrainConfig:
 @pytest.fixture(scope="module")
 def stopped(config: TrainConfig) -> Path:
     """What Ctrl-C in the second fold leaves."""
-    from training.monitor import Monitor
-    from training.train import train
+    from training.fit.monitor import Monitor
+    from training.run.train import train
 
     end_epoch, ended = Monitor.on_epoch_end, []
 
@@ -56,7 +56,7 @@ def stopped(config: TrainConfig) -> Path:
 @pytest.fixture(scope="module")
 def run(config: TrainConfig, stopped: Path) -> Path:
     """The folder of the same run, gone on with to its end."""
-    from training.train import train
+    from training.run.train import train
 
     return train(replace(config, resume=True))
 
@@ -128,7 +128,7 @@ def test_random_split_stands_beside_and_nothing_of_it_is_kept(run: Path) -> None
 
 def test_no_weights_leaves_numbers_only(config: TrainConfig, tmp_path: Path) -> None:
     """For data whose licence forbids it, no model stays anywhere; the answers and figures do."""
-    from training.train import train
+    from training.run.train import train
 
     run = train(replace(config, out=tmp_path / "run", no_weights=True, random_split=False))
     suffixes = {path.suffix for path in run.rglob("*") if path.is_file()}

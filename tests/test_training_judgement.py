@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.contract import ModelSpec
+from server.models.contract import ModelSpec
 from tests.fakes import SIDE, ServerProcess, encode, make_slice, write_model
 from training.cli import main
 

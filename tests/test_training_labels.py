@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
-from training.data import list_data, list_images
+from training.data.labels import find_patients
+from training.data.pixels import list_data, list_images
 from training.errors import TrainingError
-from training.labels import find_patients
 
 
 def write_table(root: Path, table: str, *files: str) -> Path:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.fakes import run_module
-from training.data import decode_images, list_images
-from training.phantom import LESION_FOLDER, write_dataset
+from training.data.pixels import decode_images, list_images
+from training.phantom.dataset import LESION_FOLDER, write_dataset
 
 pytestmark = pytest.mark.tensorflow
 
@@ -51,7 +51,7 @@ def test_store_keeps_masks_beside_their_images(slices: Path, tmp_path: Path) -> 
 
 def test_targets_mark_the_cells_of_the_lesion() -> None:
     """A cell is 1 where any pixel of it is; the margins that the convolutions lose are left out."""
-    from training.localisation import make_lesion_targets
+    from training.fit.localisation import make_lesion_targets
 
     masks = np.zeros((1, 256, 256, 1), np.float32)
     masks[0, 8 + 8 * 3 + 7, 8 + 8 * 5, 0] = 255
@@ -67,8 +67,8 @@ def test_targets_mark_the_cells_of_the_lesion() -> None:
 
 def test_heads_share_the_networks_weights_and_fit_the_targets() -> None:
     """One output more for each tapped layer, as large as its target; the network itself stays the paper's."""
-    from training.localisation import add_lesion_heads, make_lesion_targets
-    from training.models import CNN_PARAMETERS, build_cnn
+    from training.fit.localisation import add_lesion_heads, make_lesion_targets
+    from training.fit.models import CNN_PARAMETERS, build_cnn
 
     network = build_cnn()
     model = add_lesion_heads(network)
@@ -83,7 +83,7 @@ def test_heads_share_the_networks_weights_and_fit_the_targets() -> None:
 
 def test_loss_is_least_where_the_lesion_is_found() -> None:
     """A map that is right costs less than one that is empty, and that less than one that is wrong."""
-    from training.localisation import lesion_loss
+    from training.fit.localisation import lesion_loss
 
     target = np.zeros((1, 4, 4, 1), np.float32)
     target[0, 1, 1] = 1

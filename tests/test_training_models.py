@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.backbones import randomise_statistics, save_published
-from training.models import BACKBONES, CNN_PARAMETERS, FEATURES, build_cnn, build_resnet50
+from training.fit.models import BACKBONES, CNN_PARAMETERS, FEATURES, build_cnn, build_resnet50
 
 pytestmark = pytest.mark.tensorflow
 
@@ -107,7 +107,7 @@ def test_preprocessing_is_that_of_keras(resnet50: Any, tmp_path: Path) -> None:
     """With the same published weights, colour images give the features that Keras's own preprocessing leads to."""
     import keras
 
-    from training.weights import load_published
+    from training.fit.weights import load_published
 
     theirs = keras.applications.ResNet50(weights=None, include_top=False, pooling="avg", input_shape=(256, 256, 3))
     randomise_statistics(theirs)

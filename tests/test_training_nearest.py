@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training import nearest
-from training.nearest import compare_splits, find_nearest_labels, shrink
+from training.evaluation import nearest
+from training.evaluation.nearest import compare_splits, find_nearest_labels, shrink
 
 
 def test_small_images_are_block_means() -> None:

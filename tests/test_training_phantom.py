@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.config import DEFAULT_PATIENT_PATTERN
-from training.lesions import HAEMORRHAGES, KINDS
-from training.patient import Patient
-from training.phantom import choose_kind, generate_slice, write_dataset
-from training.png import encode_png
-from training.recipe import FINDINGS, PARTS, Recipe
+from training.phantom.dataset import choose_kind, generate_slice, write_dataset
+from training.phantom.lesions import HAEMORRHAGES, KINDS
+from training.phantom.patient import Patient
+from training.phantom.png import encode_png
+from training.phantom.recipe import FINDINGS, PARTS, Recipe
 
 
 def digest_folder(folder: Path) -> dict[str, str]:

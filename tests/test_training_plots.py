@@ -10,10 +10,17 @@ import pytest
 from PIL import Image
 
 from tests.training_fakes import EVALUATION, THRESHOLD, make_judged, read_images, without_patients
-from training.drawing import shorten
-from training.evaluation import Evaluation
-from training.galleries import choose_errors, choose_gallery, describe_answer, make_tiles, plot_errors, plot_gallery
-from training.plots import plot_confusion, plot_precision_recall, plot_roc, write_plots
+from training.evaluation.figures import Evaluation
+from training.report.drawing import shorten
+from training.report.galleries import (
+    choose_errors,
+    choose_gallery,
+    describe_answer,
+    make_tiles,
+    plot_errors,
+    plot_gallery,
+)
+from training.report.plots import plot_confusion, plot_precision_recall, plot_roc, write_plots
 
 LABELS = ("normal", "stroke")
 FILES = (

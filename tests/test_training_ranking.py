@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training.ranking import (
+from training.evaluation.ranking import (
     GRID,
     compute_auc,
     compute_average_precision,

@@ -45,8 +45,8 @@ def test_nothing_that_learns_names_the_real_slices() -> None:
     ("file", "text", "is_found"),
     [
         ("training/tune.py", 'DATA = "rsna_subset"', True),
-        ("converter/calibrate.py", "from tests.fakes import RSNA", True),
-        ("bench/ablation.py", "data = root / 'shared/data'", True),
+        ("converter/int8/calibrate.py", "from tests.fakes import RSNA", True),
+        ("bench/training/ablation.py", "data = root / 'shared/data'", True),
         ("models/make.sh", "python -m training \\\n  --data ../shared/data/x", True),
         ("models/make.sh", "python -m training evaluate run/model.onnx \\\n  --data ../shared/data/x", False),
         ("bench/real.py", "rsna", False),
@@ -78,11 +78,11 @@ wanted = (".png", ".jpg", ".jpeg", ".csv", ".npy", ".npz", ".dcm", ".h5", ".kera
 print(*(path for path in opened if path.lower().endswith(wanted)), sep="\\n")
 """
 DRAW = """
-from training.phantom import write_dataset
+from training.phantom.dataset import write_dataset
 write_dataset(Path({out!r}), 4, 1, size=64, processes=1)
 """
 READ = """
-from training.data import decode_images, list_images
+from training.data.pixels import decode_images, list_images
 images = list_images(Path({out!r}))
 store, _ = decode_images(images, Path({out!r}), lambda done, total: None)
 """

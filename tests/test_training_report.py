@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from tests.training_fakes import EVALUATION, SPEC, without_patients
-from training.evaluation import Evaluation
-from training.page import render_page
-from training.records import count_split
-from training.run_report import PLOTS, write_folds_report, write_report
-from training.tables import escape, explain_threshold, make_paragraph, make_table
+from training.evaluation.figures import Evaluation
+from training.report.html import render_page
+from training.report.record_files import count_split
+from training.report.run import PLOTS, write_folds_report, write_report
+from training.report.tables import escape, explain_threshold, make_paragraph, make_table
 
 VOID = {"meta", "img", "br", "hr"}
 

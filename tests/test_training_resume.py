@@ -20,11 +20,11 @@ import pytest
 
 from tests.fakes import ROOT
 from tests.test_training_data import write_discs
-from training.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint, read_checkpoint, write_checkpoint
 from training.cli import main
 from training.config import TrainConfig
 from training.errors import TrainingError
-from training.run_folder import open_run_folder
+from training.fit.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint, read_checkpoint, write_checkpoint
+from training.run.folder import open_run_folder
 
 EPOCHS = 4
 FLAGS = ["--epochs", str(EPOCHS), "--batch-size", "8", "--validation", "0.2", "--test", "0.2"]
@@ -44,7 +44,7 @@ def config(discs: Path) -> TrainConfig:
 @pytest.fixture(scope="module")
 def whole(config: TrainConfig) -> Path:
     """A run that nothing interrupted."""
-    from training.train import train
+    from training.run.train import train
 
     return train(config)
 
@@ -118,7 +118,7 @@ def test_resumed_run_is_the_same_as_a_whole_one(
 
     This is also the proof that the same seed gives the same numbers, in two processes.
     """
-    from training.train import train
+    from training.run.train import train
 
     copy_partial(crashed, tmp_path)
     run = train(replace(config, out=tmp_path / "run", resume=True))
@@ -133,7 +133,7 @@ def test_damaged_checkpoint_is_not_fatal(
     config: TrainConfig, whole: Path, crashed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where the last checkpoint cannot be read, the run goes on from the one before, and says so."""
-    from training.train import train
+    from training.run.train import train
 
     checkpoint = copy_partial(crashed, tmp_path) / CHECKPOINT
     with checkpoint.open("r+b") as file:
@@ -148,8 +148,9 @@ def test_ctrl_c_while_results_are_written_loses_nothing(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The trained weights stay, exit code and one line say so, and --resume writes the results without training."""
-    from training import held_out, monitor
-    from training.train import train
+    from training.fit import monitor
+    from training.run import held_out
+    from training.run.train import train
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -171,8 +172,8 @@ def test_sigterm_keeps_what_was_done(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGTERM ends the run at once with exit code 143; the last epoch stays, and a line says how to go on."""
-    from training.monitor import Monitor
-    from training.train import train
+    from training.fit.monitor import Monitor
+    from training.run.train import train
 
     end_epoch = Monitor.on_epoch_end
     monkeypatch.setattr(
@@ -192,7 +193,7 @@ def test_sigterm_keeps_what_was_done(
 @pytest.mark.tensorflow
 def test_other_images_are_refused(config: TrainConfig, crashed: Path, tmp_path: Path) -> None:
     """A run does not go on with other images than it was begun with, and stays as it is."""
-    from training.train import train
+    from training.run.train import train
 
     partial = copy_partial(crashed, tmp_path)
     before = {path.name: path.read_bytes() for path in partial.iterdir()}

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from training.config import TrainConfig
-from training.data import ImageSet
-from training.errors import TrainingError
-from training.split import (
+from training.data.pixels import ImageSet
+from training.data.split import (
     SPLITS,
     Data,
     assert_disjoint,
@@ -24,6 +23,7 @@ from training.split import (
     split_fold,
     split_groups,
 )
+from training.errors import TrainingError
 
 TEST = SPLITS.index("test")
 

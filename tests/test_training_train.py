@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.contract import ModelSpec
-from server.preprocess import load_pixels
+from server.images.preprocess import load_pixels
+from server.models.contract import ModelSpec
 from tests.test_training_data import write_discs
-from training.augment import AUGMENTATIONS
 from training.config import TrainConfig
-from training.data import INPUT_FORMAT, decode_images, list_images
+from training.data.pixels import INPUT_FORMAT, decode_images, list_images
 from training.errors import TrainingError
+from training.fit.augment import AUGMENTATIONS
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -45,7 +45,7 @@ def config(discs: Path) -> TrainConfig:
 @pytest.fixture(scope="module")
 def run(config: TrainConfig) -> Path:
     """The folder of one finished run."""
-    from training.train import train
+    from training.run.train import train
 
     return train(config)
 
@@ -151,7 +151,7 @@ def test_curves_are_drawn(run: Path, name: str) -> None:
 
 def test_existing_run_folder_is_kept(config: TrainConfig, run: Path) -> None:
     """A run never writes over another one."""
-    from training.train import train
+    from training.run.train import train
 
     before = (run / "report.md").read_bytes()
     with pytest.raises(TrainingError, match="run exists; name another run folder"):
@@ -161,7 +161,7 @@ def test_existing_run_folder_is_kept(config: TrainConfig, run: Path) -> None:
 
 def test_failed_run_leaves_nothing(config: TrainConfig, tmp_path: Path) -> None:
     """A damaged image ends the run with its name, and the run folder can be used again."""
-    from training.train import train
+    from training.run.train import train
 
     data = write_discs(tmp_path / "data", patients=4, slices=1, size=64)
     (data / "normal" / "0 (1).png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -177,8 +177,8 @@ def test_unknown_patients_are_said_loudly(
 
     One run shows both, since a run takes seconds.
     """
-    from training.monitor import Monitor
-    from training.train import train
+    from training.fit.monitor import Monitor
+    from training.run.train import train
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -195,8 +195,8 @@ def test_unknown_patients_are_said_loudly(
 
 def test_interrupt_before_the_first_epoch_leaves_nothing(config: TrainConfig, tmp_path: Path) -> None:
     """With no epoch finished there is nothing to keep."""
-    from training.monitor import Monitor
-    from training.train import train
+    from training.fit.monitor import Monitor
+    from training.run.train import train
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -225,7 +225,7 @@ class FakeModel:
 
 def test_training_stops_when_validation_gets_no_better(tmp_path: Path) -> None:
     """After as many epochs without a lower validation loss as patience allows, training stops; the best is kept."""
-    from training.monitor import Monitor
+    from training.fit.monitor import Monitor
 
     certainties = iter([0.5, 0.7, 0.6, 0.6])
 
@@ -246,7 +246,7 @@ def test_training_stops_when_validation_gets_no_better(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_numbers_are_never_best(tmp_path: Path) -> None:
     """ReLU can hide NaN weights behind a good loss; they are not kept all the same."""
-    from training.monitor import Monitor
+    from training.fit.monitor import Monitor
 
     model = FakeModel()
     monitor = Monitor(model, tmp_path, lambda: np.eye(2, dtype=np.float32), np.array([0, 1]), **SIZES)
@@ -261,7 +261,7 @@ def test_mixed_precision_leaves_out_a_step_that_is_not_a_number() -> None:
     """A NaN gradient, as bfloat16 convolutions give now and then, changes nothing; the next step counts."""
     import keras
 
-    from training.optimizer import make_optimizer
+    from training.fit.optimizer import make_optimizer
 
     optimizer, weight = make_optimizer(0.1, "mixed_bfloat16", steps=10**6), keras.Variable([1.0])
     optimizer.apply([keras.ops.convert_to_tensor([np.nan])], [weight])
@@ -273,7 +273,7 @@ def test_mixed_precision_leaves_out_a_step_that_is_not_a_number() -> None:
 @pytest.fixture(scope="module")
 def passes(discs: Path) -> list[list[tuple[np.ndarray, np.ndarray]]]:
     """Two passes over a training pipeline, and the second one again from a pipeline that begins there."""
-    from training.pipeline import make_training_batches
+    from training.fit.pipeline import make_training_batches
 
     images = list_images(discs)
     store, _ = decode_images(images, discs.parent, lambda done, total: None)

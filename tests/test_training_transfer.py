@@ -17,11 +17,11 @@ import pytest
 
 from tests.backbones import randomise_statistics, save_published, use_tiny_backbone
 from tests.test_training_data import write_discs
-from training.augment import AUGMENTATIONS
 from training.config import TrainConfig
-from training.data import decode_images, list_images
+from training.data.pixels import decode_images, list_images
 from training.errors import TrainingError
-from training.models import BACKBONES
+from training.fit.augment import AUGMENTATIONS
+from training.fit.models import BACKBONES
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -72,7 +72,7 @@ def config(data: Any, tmp_path: Path) -> TrainConfig:
 def network(config: TrainConfig) -> Any:
     import keras
 
-    from training.weights import make_network
+    from training.fit.weights import make_network
 
     keras.utils.set_random_seed(1)
     network = make_network(config)
@@ -82,7 +82,7 @@ def network(config: TrainConfig) -> Any:
 
 def compute(network: Any, images: Any, folder: Path, progress: Any = lambda done, total: None, **changes: Any) -> Any:
     """Features of two views of the 24 slices, as the whole array; in batches of 8."""
-    from training import features
+    from training.fit import features
 
     settings = {"seed": 7, "augmentation": PRESET, "data": "discs", "folder": folder, **changes}
     views = [features.View(np.arange(24), number) for number in range(2)]
@@ -96,7 +96,7 @@ def test_features_are_the_networks(network: Any, data: Any, tmp_path: Path) -> N
     """View 0 is what the network itself says of the images as they are: folding normalisation changes nothing."""
     import keras
 
-    from training.models import FEATURES
+    from training.fit.models import FEATURES
 
     features = compute(network, data, tmp_path)
     images = np.repeat(data.store.read(np.arange(24)), 3, axis=3)
@@ -158,7 +158,7 @@ def fit(config: TrainConfig, data: Any, folder: Path) -> Any:
     """Fits with a fixed seed; the unfinished run's folder is made."""
     import keras
 
-    from training.fit import fit_network
+    from training.fit.network import fit_network
     from training.progress import Part, Progress
 
     folder.mkdir()
@@ -170,10 +170,10 @@ def test_head_on_features_is_the_head_on_the_network(config: TrainConfig, data: 
     """Without augmentation, the head learns from features what it learns in the whole network from the images."""
     import keras
 
-    from training.optimizer import make_optimizer
-    from training.pipeline import weigh_classes
-    from training.transfer import draw_epoch
-    from training.weights import make_network
+    from training.fit.optimizer import make_optimizer
+    from training.fit.pipeline import weigh_classes
+    from training.fit.transfer import draw_epoch
+    from training.fit.weights import make_network
 
     config = replace(config, augment="none")
     quick = fit(config, data, tmp_path / "quick")
@@ -200,7 +200,7 @@ def test_same_seed_gives_the_same_head(config: TrainConfig, data: Any, tmp_path:
 
 def test_each_epoch_draws_order_and_views() -> None:
     """An epoch shows each image once, in an order and in views of its own, the same ones for the same seed."""
-    from training.transfer import draw_epoch
+    from training.fit.transfer import draw_epoch
 
     order, views = draw_epoch(7, 0, 500, 4)
     assert sorted(order.tolist()) == list(range(500))
@@ -214,7 +214,7 @@ def test_only_what_is_unfrozen_changes(unfreeze: int, config: TrainConfig, data:
     """The head and the last stages' convolutions learn; all other layers, and all normalisation, stay as they were."""
     import keras
 
-    from training.weights import make_network
+    from training.fit.weights import make_network
 
     config = replace(config, unfreeze=unfreeze, epochs=1)
     keras.utils.set_random_seed(config.seed)
@@ -232,8 +232,8 @@ def test_unfrozen_stages_learn_more_slowly(config: TrainConfig, data: Any, tmp_p
     """The first step of Adam moves each weight by the rate: in the backbone by a tenth of it."""
     import keras
 
-    from training.optimizer import make_optimizer
-    from training.weights import list_slow_variables, make_network
+    from training.fit.optimizer import make_optimizer
+    from training.fit.weights import list_slow_variables, make_network
 
     network = make_network(replace(config, unfreeze=1))
     slow = list_slow_variables(network)
@@ -249,7 +249,7 @@ def test_imagenet_weights_are_asked_for_by_name(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where Keras's file is missing or damaged, one line names it, its MD5 and its place; nothing is downloaded."""
-    from training.weights import find_weights
+    from training.fit.weights import find_weights
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     path = tmp_path / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -284,7 +284,7 @@ def test_unusable_weights_give_one_line(
     name: str, content: bytes | None, message: str, config: TrainConfig, tmp_path: Path
 ) -> None:
     """A file that cannot be read is named with what is wrong."""
-    from training.weights import make_network
+    from training.fit.weights import make_network
 
     path = tmp_path / name
     if content is not None:
@@ -297,8 +297,8 @@ def test_unusable_weights_give_one_line(
 
 def test_weights_of_another_network_are_refused(config: TrainConfig, tmp_path: Path) -> None:
     """The CNN's file is no backbone."""
-    from training.models import build_cnn
-    from training.weights import make_network
+    from training.fit.models import build_cnn
+    from training.fit.weights import make_network
 
     for name in ("cnn.h5", "cnn.keras"):
         build_cnn().save(tmp_path / name)
@@ -309,7 +309,7 @@ def test_weights_of_another_network_are_refused(config: TrainConfig, tmp_path: P
 @pytest.mark.parametrize("name", ["run.h5", "run.keras"])
 def test_weights_of_an_earlier_run_are_taken_over(name: str, network: Any, config: TrainConfig, tmp_path: Path) -> None:
     """A run goes on from another one's backbone and head."""
-    from training.weights import make_network
+    from training.fit.weights import make_network
 
     network.save(tmp_path / name)
     taken = make_network(replace(config, weights=str(tmp_path / name), unfreeze=1))
@@ -320,7 +320,7 @@ def test_published_weights_take_the_channels_the_other_way_round(config: TrainCo
     """Weights without top are for B, G, R; the network's first convolution takes R, G, B."""
     import keras
 
-    from training.weights import make_network
+    from training.fit.weights import make_network
 
     published = make_network(config)
     maps = published.get_layer("features").input
@@ -344,7 +344,7 @@ def test_weights_that_have_seen_the_test_images_are_refused(
     config: TrainConfig, network: Any, data: Any, tmp_path: Path
 ) -> None:
     """A network that was trained on what it is now tested with is no evidence; with the same split it may go on."""
-    from training.weights import check_weights_past
+    from training.fit.weights import check_weights_past
 
     network.save(tmp_path / "run.keras")
     config = replace(config, weights=str(tmp_path / "run.keras"))
@@ -358,7 +358,7 @@ def test_weights_that_have_seen_the_test_images_are_refused(
 
 def test_random_weights_are_said_loudly(config: TrainConfig, data: Any) -> None:
     """Nobody takes figures of random features for a result."""
-    from training.weights import check_weights_past
+    from training.fit.weights import check_weights_past
 
     assert "RANDOM" in check_weights_past(config, data)[0]
 
@@ -384,7 +384,7 @@ def test_whole_run_leaves_one_network(config: TrainConfig, data: Any) -> None:
     """A run on a backbone saves the whole network, without the features, and warns of random weights in its report."""
     import keras
 
-    from training.train import train
+    from training.run.train import train
 
     run = train(replace(config, epochs=1, validation=0.2, test=0.2))
     assert not (run / "features").exists()

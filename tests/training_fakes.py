@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from server.contract import ModelSpec
-from training.evaluation import (
+from server.models.contract import ModelSpec
+from training.evaluation.figures import (
     Band,
     Baselines,
     Confusion,

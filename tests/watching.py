@@ -13,11 +13,11 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from unittest.mock import patch
 
-from client import _hot_folder
-from client._cli import build_parser
-from client._connection import read_connection
-from client._stop import StopSignals
-from client._watch import run_watch
+from client.cli.connection import read_connection
+from client.cli.main import build_parser
+from client.cli.stop import StopSignals
+from client.cli.watch import folder as _hot_folder
+from client.cli.watch.command import run_watch
 from tests.client_fakes import wait_for
 from tests.command_lines import INTERRUPTIBLE
 from tests.fakes import ROOT, encode, make_slice

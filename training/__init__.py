@@ -1,0 +1,1 @@
+"""Making a model: synthetic slices, data, training, evaluation and its reports."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from server.console import complain, guard_streams, say
 from server.flags import LineParser
+from server.process.console import complain, guard_streams, say
 from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
 from training.flags import add_flags, read_flags
@@ -89,13 +89,13 @@ def run_train(arguments: Sequence[str]) -> bool:
     add_flags(parser, TrainConfig)
     config = read_flags(parser.parse_args(arguments), TrainConfig)
     with hide_import_noise():
-        from training.train import train
+        from training.run.train import train
     say(str(train(config)))
     return True  # the run folder is the result; its name is only told
 
 
 def run_audit(arguments: Sequence[str]) -> bool:
-    from training.audit import audit
+    from training.audit.examine import audit
 
     parser = make_parser("python -m training audit", "Look for leaks and shortcuts in a data set.", AUDIT_EPILOG)
     add_flags(parser, AuditConfig)
@@ -104,9 +104,9 @@ def run_audit(arguments: Sequence[str]) -> bool:
 
 
 def run_phantom(arguments: Sequence[str]) -> bool:
-    from training.phantom import write_dataset
+    from training.phantom.dataset import write_dataset
+    from training.phantom.recipe import Recipe
     from training.progress import Progress
-    from training.recipe import Recipe
 
     parser = make_parser("python -m training phantom", "Write labelled synthetic head-CT slices.", PHANTOM_EPILOG)
     add_flags(parser, PhantomConfig)
@@ -132,13 +132,13 @@ def run_evaluate(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training evaluate", "Judge a model on labelled images.", EVALUATE_EPILOG)
     add_flags(parser, EvaluateConfig)
     config = read_flags(parser.parse_args(arguments), EvaluateConfig)
-    from training.judgement import judge_folder
+    from training.judge.folder import judge_folder
 
     return say(judge_folder(config).removesuffix("\n")) or config.out is not None
 
 
 def run_card(arguments: Sequence[str]) -> bool:
-    from training.card import FACTS, write_card
+    from training.report.card import FACTS, write_card
 
     keys = "\n".join(f"  {key:<15} {meaning}" for key, meaning in FACTS.items())
     parser = make_parser("python -m training card", "Write the model card of a run again.", CARD_EPILOG + keys)

@@ -9,13 +9,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from server.contract import is_identifier
-from training.augment import AUGMENTATIONS
+from server.models.contract import is_identifier
 from training.errors import TrainingError
+from training.evaluation.operating_point import parse_rule
+from training.fit.augment import AUGMENTATIONS
+from training.fit.models import BACKBONES, MODELS
 from training.flags import check_numbers, number, require
-from training.models import BACKBONES, MODELS
-from training.operating_point import parse_rule
-from training.recipe import PARTS
+from training.phantom.recipe import PARTS
 
 NEAR_DUPLICATES = ("join", "report")
 PRECISIONS = ("float32", "mixed_bfloat16")

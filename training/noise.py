@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from server.console import PATIENCE_SECONDS, write_all
+from server.process.console import PATIENCE_SECONDS, write_all
 
 
 @contextlib.contextmanager

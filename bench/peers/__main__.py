@@ -16,19 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.figures import describe_latencies
 from bench.images import read_images
-from bench.keras_file import find_keras_file
-from bench.load import spawn
-from bench.machine import describe_machine
 from bench.peers.catalogue import PEERS, SETTINGS, Peer, Setting
 from bench.peers.run import Side, install, run_peer
 from bench.processes import ROOT, Service, measure_installed_mb, run_server
-from bench.report import publish
-from bench.serving import measure_cold_start, say
-from bench.settings import add_common_options, describe_images, describe_model
-from bench.variants import FILES, list_precisions, server_flags
-from server.registry import find_only_model
+from bench.report.figures import describe_latencies
+from bench.report.machine import describe_machine
+from bench.report.page import publish
+from bench.serving.__main__ import measure_cold_start, say
+from bench.serving.keras_file import find_keras_file
+from bench.serving.load import spawn
+from bench.serving.settings import add_common_options, describe_images, describe_model
+from bench.serving.variants import FILES, list_precisions, server_flags
+from server.models.registry import find_only_model
 
 CLIENTS = (8, 1)
 TUNING_ROUNDS = 3

@@ -25,7 +25,7 @@ class Peer:
     title: str
 
     target: str = "http"
-    """Key of ``bench.targets.TARGETS``."""
+    """Key of ``bench.serving.targets.TARGETS``."""
 
     keras: bool = False
     """Whether it serves the trained Keras file instead of the ONNX file."""

@@ -35,7 +35,7 @@ LABELS = ("normal", "stroke")
 def decode(data: bytes, channels: int = 3) -> Any:
     """Returns uint8 [1, 256, 256, channels]."""
     if PIXELS == "strokeserve":
-        from server.preprocess import InputFormat, load_pixels
+        from server.images.preprocess import InputFormat, load_pixels
 
         colour = "grey" if channels == 1 else "rgb"
         return load_pixels(data, InputFormat(HEIGHT, WIDTH, colour)).array[np.newaxis]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.peers.catalogue import Peer, Setting
 from bench.processes import ROOT, Service, list_tree
-from bench.targets import connect_http
+from bench.serving.targets import connect_http
 
 START_SECONDS = 90
 STOP_SECONDS = 10

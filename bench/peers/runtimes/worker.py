@@ -1,4 +1,4 @@
-"""The measurement of ``bench.runtimes``, in the environment that has both runtimes and NNCF. Prints JSON."""
+"""The measurement of ``bench.peers.runtimes``, in the environment that has both runtimes and NNCF. Prints JSON."""
 
 from __future__ import annotations
 

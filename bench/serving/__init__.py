@@ -1,0 +1,1 @@
+"""Measurements of server and client."""

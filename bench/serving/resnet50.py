@@ -1,0 +1,59 @@
+"""ResNet-50 with random weights, fp32 and INT8, for measurements of speed and memory; its answers mean nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.processes import ROOT
+
+FOLDER = ROOT / "build" / "bench"
+MODELS = FOLDER / "resnet50-models"
+KERAS_FILE = FOLDER / "resnet50.keras"
+
+MAKE = """
+import sys
+import keras
+from training.fit.models import build_resnet50
+keras.utils.set_random_seed(1)
+build_resnet50().save(sys.argv[1])
+"""
+
+SLICES = 96
+"""Calibration and gate of random weights only need to run, so few slices do. They are not labelled, so that no AUC is
+asked of answers that mean nothing."""
+
+
+def make_resnet50() -> Path:
+    """Returns a folder of models with ResNet-50 in both precisions; made once, in a few minutes."""
+    if MODELS.exists():
+        return MODELS
+    print("making ResNet-50 with random weights, in both precisions: a few minutes", file=sys.stderr)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    slices = FOLDER / "slices" / "unlabelled"
+    if not slices.exists():
+        draw = f"""
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from training.phantom.dataset import choose_kind, generate_slice
+folder = Path({str(slices)!r})
+folder.mkdir(parents=True)
+for index in range({SLICES}):
+    item = generate_slice(np.random.default_rng([1, index]), kind=choose_kind(index))
+    Image.fromarray(item.pixels).save(folder / f"{{index:03}}.png")
+"""
+        run("-c", draw)
+    run("-c", MAKE, str(KERAS_FILE))
+    run(
+        *("-m", "converter", str(KERAS_FILE), "-o", str(MODELS / "resnet50" / "1")),
+        *("--labels", "normal,stroke", "--positive", "stroke", "--threshold", "0.5", "--input-range", "0..255"),
+        *("--colour", "grey", "--int8", "--calibrate", str(slices.parent), "--images", str(slices)),
+    )
+    return MODELS
+
+
+def run(*arguments: str) -> None:
+    """Runs Python in a process of its own, so that TensorFlow's memory and threads do not stay."""
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,1 @@
+"""Measurements of training: input, memory, evaluation, transfer, ablation."""

@@ -1,0 +1,183 @@
+"""One run over images: from the list to the results, with what happens when it is cut short."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import BinaryIO
+
+from client._client import StrokeClient
+from client._errors import ImageReadError, StrokeClientError
+from client._types import Prediction, PredictionFailure
+from client.cli.report import LineWriter, Report, TableWriter
+from client.cli.result_file import ResultFile, ResultFileError
+from client.cli.results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultWriter, StreamWriter
+from client.cli.resume import ResumePlan, plan_resume, take_stamp
+from client.cli.selection import ListedImage, list_images
+from client.cli.signals import EXIT_INTERRUPTED, Interruption
+from client.cli.terminal import Terminal, escape, measure_width
+
+EXIT_ANSWERED = 0
+EXIT_FAILED = 1
+
+
+class Batch:
+    """Judges the images that the command line names.
+
+    Args:
+        arguments: the command line, checked.
+        client: where they are judged; its owner closes it.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, client: StrokeClient) -> None:
+        self._arguments = arguments
+        self._client = client
+        self._described: dict[str, tuple[str, Sequence[str]]] = {}
+
+    def run(self) -> int:
+        """Judges them and returns the exit status: 0, 1 or 130.
+
+        Raises:
+            ResultFileError: the file of results cannot take those of this run.
+            StrokeClientError: the server cannot be asked whether its model is that of the results so far.
+            OSError: the results cannot be written.
+        """
+        listed = list_images(self._arguments.images, recursive=self._arguments.recursive)
+        writer = self._open_writer(listed)
+        with closing(writer):
+            if not isinstance(writer, ResultFile) or not self._arguments.resume:
+                return self._judge(listed, writer, self._make_report(len(listed), writer))
+            plan = plan_resume(writer, listed, retry_failed=self._arguments.retry_failed)
+            if plan.remaining:
+                self._check_model(plan, writer.path)
+            if plan.outdated:
+                writer.keep_only(plan.wants)
+            report = self._make_report(len(listed), writer, plan.done)
+            _announce(plan, report, writer.path)
+            status = self._judge(plan.remaining, writer, report) if plan.remaining else EXIT_ANSWERED
+            return status or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
+
+    def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
+        """Returns the positive label, empty where the server does not say, and all labels of the model that judged."""
+        if prediction.digest not in self._described:
+            label: tuple[str, Sequence[str]] = ("", tuple(prediction.scores))
+            try:
+                info = self._client.model_info(prediction.model, prediction.version)
+                label = (info.positive_label, info.labels)
+            except StrokeClientError:  # such as a token that does not allow it; the results are good without it
+                pass
+            self._described[prediction.digest] = label
+        return self._described[prediction.digest]
+
+    def _make_report(self, total: int, writer: ResultWriter, done: int = 0) -> Report:
+        return Report(
+            total,
+            writer,
+            self.describe_model,
+            done=done,
+            keeps_warnings=isinstance(writer, ResultFile | StreamWriter),
+            is_quiet=self._arguments.quiet,
+        )
+
+    def _open_writer(self, listed: Sequence[ListedImage]) -> ResultWriter:
+        arguments = self._arguments
+        if arguments.output:
+            return ResultFile(arguments.output, JsonLinesFormat(), resume=arguments.resume)
+        if arguments.csv and arguments.csv != "-":
+            return ResultFile(arguments.csv, CsvFormat(), resume=arguments.resume)
+        if arguments.csv or arguments.json:
+            return StreamWriter(sys.stdout.buffer, CsvFormat() if arguments.csv else JsonLinesFormat())
+        terminal = Terminal(sys.stdout)
+        if terminal.is_terminal:
+            longest = max((measure_width(escape(entry.name)) for entry in listed), default=0)
+            return TableWriter(terminal, longest, self.describe_model)
+        return LineWriter(sys.stdout)
+
+    def _check_model(self, plan: ResumePlan, path: str) -> None:
+        """Raises ResultFileError when other models judged the results so far than the one that would go on."""
+        if plan.models:
+            info = self._client.model_info(self._arguments.model, self._arguments.model_version)
+            if info.digest not in plan.models:
+                before = ", ".join(f"{model} (sha256 {digest[:12]})" for digest, model in plan.models.items())
+                raise ResultFileError(
+                    f"{path} has results of {before}, but the server now judges by {info.name} {info.version} (sha256 "
+                    f"{info.digest[:12]}): choose the former with --model and --model-version, or name another file"
+                )
+
+    def _judge(self, listed: Sequence[ListedImage], writer: ResultWriter, report: Report) -> int:
+        fault: StrokeClientError | None = None
+        status = EXIT_ANSWERED
+        with Interruption() as interruption:
+            try:
+                with closing(self._results(listed)) as records:
+                    for record in records:
+                        with interruption.shielded():
+                            report.add(record)
+                        if self._arguments.fail_fast and report.failed:
+                            break
+            except StrokeClientError as error:  # the run cannot go on; one line, however many images are left
+                fault = error
+            except KeyboardInterrupt:
+                status = EXIT_INTERRUPTED
+            finally:
+                report.close()
+            if fault is not None:
+                report.print_note("error", str(fault))
+            elif status == EXIT_INTERRUPTED:
+                report.print_note("error", "interrupted")
+            elif self._arguments.fail_fast and report.failed:
+                report.print_note("error", "stopped at the first failure (--fail-fast)")
+            if report.missing and isinstance(writer, ResultFile):
+                report.print_note("note", f"what is done is in {writer.path}; {_describe_next(self._arguments)}")
+        return status or (EXIT_FAILED if fault is not None or report.failed else EXIT_ANSWERED)
+
+    def _results(self, listed: Sequence[ListedImage]) -> Generator[Record, None, None]:
+        """Yields one record for each image, in order."""
+        stamps: deque[FileStamp | None] = deque()
+
+        def feed() -> Iterator[str | BinaryIO]:
+            for entry in listed:
+                if entry.image is not None:
+                    # Before the file is read: a change while it is read shows at the next run.
+                    stamps.append(take_stamp(entry.image) if isinstance(entry.image, str) else None)
+                    yield entry.image
+
+        with closing(
+            self._client.predict_many(
+                feed(),
+                model=self._arguments.model,
+                version=self._arguments.model_version,
+                in_flight=self._arguments.in_flight,
+            )
+        ) as results:
+            for entry in listed:
+                if entry.image is None:
+                    yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"))
+                    continue
+                result = next(results)
+                outcome = result.error if isinstance(result, PredictionFailure) else result
+                yield Record(entry.name, outcome, stamps.popleft())
+            next(results, None)  # so that the stream ends in order rather than by a cancellation
+
+
+def _announce(plan: ResumePlan, report: Report, path: str) -> None:
+    """Says what is taken from the earlier run, and what is not."""
+    if plan.done:
+        left = f"{len(plan.remaining)} are left" if plan.remaining else "none is left to judge"
+        report.print_note("note", f"{path} has the results of {plan.done} images; {left}")
+    if plan.failed:
+        report.print_note("note", f"{plan.failed} of them had failed: --retry-failed judges those again")
+    if plan.changed:
+        text = f"{len(plan.changed)} files have changed since and are judged again, {plan.changed[0]} first"
+        report.print_note("warning", text)
+    if plan.is_foreign:
+        report.print_note(
+            "warning", f"no result in {path} is of these images: was it made from another folder, or of other images?"
+        )
+
+
+def _describe_next(arguments: argparse.Namespace) -> str:
+    return "the same command goes on" if arguments.resume else "the same command with --resume goes on"

@@ -1,0 +1,169 @@
+"""The connection's flags, with their environment names, for every sub-command. Standard library only at import."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from client._address import parse_address
+from client._config import (
+    DEFAULT_MAX_IMAGE_BYTES,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT,
+    KeepAliveConfig,
+    RetryConfig,
+    TLSConfig,
+    Token,
+    check_timeout,
+    make_config,
+)
+from client._errors import StrokeClientError
+
+if TYPE_CHECKING:
+    from client._client import StrokeClient
+
+ENVIRONMENT_PREFIX = "STROKE_"
+
+
+def setting(default: Any, text: str, metavar: str) -> Any:
+    """A field with its help text and the name of its value."""
+    return field(default=default, metadata={"help": text, "metavar": metavar})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where the servers are and how they are reached. ``tls_ca`` is ``--tls-ca`` and ``STROKE_TLS_CA``; flags win.
+
+    Secrets are in files: what stands on a command line or in the environment can be read by others on the machine.
+    """
+
+    server: str = setting(DEFAULT_TARGET, "server, or several: a:50051,b:50051 or dns:///boxes", "HOST:PORT")
+    timeout: float = setting(DEFAULT_TIMEOUT, "seconds that one image may take", "S")
+    tls_ca: str = setting("", "authority of the server's certificate; turns TLS on", "FILE")
+    tls_cert: str = setting("", "this client's certificate", "FILE")
+    tls_key: str = setting("", "its private key", "FILE")
+    tls_name: str = setting("", "name in its certificate, where not the host's", "NAME")
+    token_file: str = setting("", "file with a bearer token, read again before each call", "FILE")
+
+    def open_client(self, retry: RetryConfig = RetryConfig()) -> StrokeClient:  # noqa: B008  # frozen
+        """Returns a client; the caller closes it.
+
+        Raises:
+            ServerUnavailableError: none of the hosts of a list is known.
+            ValueError: the settings do not go together, or a file cannot be used; not after ``read_connection``, which
+                has looked at them, unless a file has changed since.
+        """
+        from client._client import StrokeClient
+
+        return StrokeClient(
+            self.server, timeout=self.timeout, tls=self._describe_tls(), token=self._choose_token(), retry=retry
+        )
+
+    def check(self) -> None:
+        """Reads all files that the settings name, so that a fault is said before anything is sent.
+
+        Raises:
+            AuthenticationError: the token file cannot be used.
+            ValueError: the settings do not go together, or another file cannot be used; the message says which.
+        """
+        make_config(
+            self.server,
+            timeout=self.timeout,
+            tls=self._describe_tls(),
+            token=self._choose_token(),
+            retry=RetryConfig(),
+            keep_alive=KeepAliveConfig(),
+            max_image_bytes=DEFAULT_MAX_IMAGE_BYTES,
+        )
+        if self.token_file:
+            self._read_token()
+
+    def _describe_tls(self) -> TLSConfig | None:
+        if not (self.tls_ca or self.tls_cert or self.tls_key or self.tls_name):
+            return None
+        return TLSConfig(
+            ca=self.tls_ca or None,
+            certificate=self.tls_cert or None,
+            key=self.tls_key or None,
+            server_name=self.tls_name or None,
+        )
+
+    def _choose_token(self) -> Token | None:
+        return self._read_token if self.token_file else None
+
+    def _read_token(self) -> str:
+        from client.tls.credentials import read_token_file
+
+        return read_token_file(self.token_file)
+
+
+def add_connection_flags(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """Adds the flags of ``Connection`` to a command line."""
+    for setting_field in fields(Connection):
+        parser.add_argument(
+            "--" + setting_field.name.replace("_", "-"),
+            type=_READERS.get(setting_field.name, str),
+            default=None,  # so that a flag that was not given leaves the word to the environment
+            metavar=setting_field.metadata["metavar"],
+            help=setting_field.metadata["help"],
+        )
+
+
+def read_connection(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, environment: Mapping[str, str] = os.environ
+) -> Connection:
+    """Returns the settings from flags and environment, where an empty value counts as none.
+
+    A value that cannot be used, a file included, ends the process with status 2.
+    """
+    values: dict[str, Any] = {}
+    for setting_field in fields(Connection):
+        name = ENVIRONMENT_PREFIX + setting_field.name.upper()
+        if (given := getattr(options, setting_field.name)) is not None:
+            values[setting_field.name] = given
+        elif environment.get(name):
+            try:
+                values[setting_field.name] = _READERS.get(setting_field.name, str)(environment[name])
+            except argparse.ArgumentTypeError as error:
+                parser.error(f"{name}: {error}")
+    connection = Connection(**values)
+    try:
+        connection.check()
+    except (ValueError, StrokeClientError) as error:
+        parser.error(str(error))
+    return connection
+
+
+def run_with_client(connection: Connection, work: Callable[[StrokeClient], int]) -> int:
+    """Returns what ``work`` returns, the exit status; 1 when it raises a ``StrokeClientError``, which is printed."""
+    from client.cli.terminal import escape
+    from client.cli.wait_notice import notice_on
+
+    try:
+        with connection.open_client() as client:
+            client.note_wait = notice_on(sys.stderr, connection.server)
+            return work(client)
+    except StrokeClientError as error:
+        print(escape(f"error: {error}"), file=sys.stderr)
+        return 1
+
+
+def _read_server(text: str) -> str:
+    try:
+        return parse_address(text).text
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _read_timeout(text: str) -> float:
+    try:
+        return check_timeout(float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds") from None
+
+
+_READERS: dict[str, Any] = {"server": _read_server, "timeout": _read_timeout}

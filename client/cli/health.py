@@ -1,0 +1,126 @@
+"""``python -m client health``: asks each server whether it serves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from client._address import parse_address
+from client.cli.arguments import make_parser, read_seconds
+from client.cli.connection import Connection, add_connection_flags, read_connection
+
+_EPILOG = """\
+examples:
+  python -m client health
+  python -m client health --server a:50051,b:50051 --json
+  python -m client health --wait 30 && python -m client scans/
+
+HEALTHCHECK of Docker: CMD ["python", "-m", "client", "health"]
+exit status: 0 all servers are SERVING, 1 one is not, 2 wrong usage.
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one server said."""
+
+    server: str
+    """Its address."""
+
+    state: str
+    """SERVING, NOT_SERVING and so on (grpc.health.v1), or the reason why there was no answer, in UPPER_SNAKE."""
+
+    milliseconds: float
+    """Until it was known, the time to connect included."""
+
+    error: str = ""
+    """A sentence, empty when there was an answer."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = make_parser("health", "[OPTION]...", "Asks each server whether it serves, one line per server.", _EPILOG)
+    parser.add_argument("--wait", type=read_seconds, metavar="S", help="seconds to wait until they serve")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of text")
+    add_connection_flags(parser)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Runs the sub-command and returns its exit status; ``argv`` are the arguments after ``health``."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    connection = read_connection(parser, arguments)
+    try:
+        singles = list(list_servers(connection))
+    except OSError as error:
+        print(f"error: the address {connection.server} is not known: {error.strerror}", file=sys.stderr)
+        return 1
+    margin = max(len(single.server) for single in singles)
+    well = True
+    try:
+        with ThreadPoolExecutor(len(singles)) as pool:
+            for answer in pool.map(lambda single: ask(single, arguments.wait), singles):
+                well = well and answer.state == "SERVING"
+                print(format_answer(answer, margin, as_json=arguments.json), flush=True)
+    except ValueError as error:
+        parser.error(str(error))
+    return 0 if well else 1
+
+
+def list_servers(connection: Connection) -> Iterator[Connection]:
+    """Yields a connection to each of the servers that an address names: hosts of a list, addresses of a name.
+
+    Raises:
+        OSError: the name of ``dns:///NAME`` is not known.
+    """
+    address = parse_address(connection.server)
+    if address.text.startswith("dns:///"):
+        ((host, port),) = address.hosts
+        found = {answer[4][0] for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        name = connection.tls_name or (host if connection.tls_ca or connection.tls_cert else "")
+        for number in sorted(map(str, found)):
+            server = f"[{number}]:{port}" if ":" in number else f"{number}:{port}"
+            yield replace(connection, server=server, tls_name=name)
+    elif len(address.hosts) > 1:
+        for server in address.text.split(","):
+            yield replace(connection, server=server)
+    else:
+        yield connection
+
+
+def ask(connection: Connection, wait: float | None) -> Answer:
+    """Asks one server, or waits up to ``wait`` seconds until it serves.
+
+    Raises:
+        ValueError: the connection's settings do not go together.
+    """
+    from client._errors import StrokeClientError
+
+    state, error = "", ""
+    with connection.open_client() as client:
+        started = time.monotonic()
+        try:
+            if wait is not None:
+                client.wait_until_ready(wait)
+            state = str(client.check_health())
+        except StrokeClientError as failure:
+            state, error = failure.reason, str(failure)
+        milliseconds = 1000 * (time.monotonic() - started)
+    return Answer(connection.server, state, milliseconds, error)
+
+
+def format_answer(answer: Answer, margin: int, *, as_json: bool) -> str:
+    """Returns the line for one server, whose address takes ``margin`` columns."""
+    from client.cli.terminal import escape
+
+    if as_json:
+        fields = {"server": answer.server, "state": answer.state, "ms": round(answer.milliseconds, 3)}
+        return json.dumps({**fields, "error": answer.error or None})
+    line = f"{answer.server:<{margin}}  {answer.state:<18}  {answer.milliseconds:.1f} ms"
+    return escape(line + (f"  {answer.error}" if answer.error else ""))

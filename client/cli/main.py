@@ -1,0 +1,183 @@
+"""The command line: ``python -m client scan.png``. Nothing of gRPC is imported before the arguments are understood."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from client._config import DEFAULT_IN_FLIGHT
+from client.cli.arguments import DEFAULT_SETTLE, make_parser, read_seconds
+from client.cli.connection import Connection, add_connection_flags, read_connection, run_with_client
+from client.cli.signals import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from client._client import StrokeClient
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+"""argparse's own."""
+
+SUBCOMMANDS = {
+    "health": "client.cli.health",
+    "models": "client.cli.models",
+    "bench": "client.cli.bench.command",
+    "completion": "client.cli.completion",
+}
+"""First arguments that are no images, and the modules whose ``main`` gets what follows. A file of such a name is
+``./health``."""
+
+_EPILOG = """\
+examples:
+  python -m client scan.png
+  python -m client --recursive scans/ --output results.jsonl --resume
+  python -m client --server box.local:50051 --json - < scan.png
+other commands (each with --help): health, models, bench, completion bash|zsh
+exit status: 0 all images answered, 1 some not, 2 wrong usage, 130 interrupted
+Research software: not a medical device, not for diagnosis.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "", "[OPTION]... IMAGE...", "Classifies brain-CT slices with a StrokeServe server.", _EPILOG, add_help=False
+    )
+    images = parser.add_argument_group("images")
+    images.add_argument("images", nargs="*", metavar="IMAGE", help="file, folder, 'pattern*', or - for standard input")
+    images.add_argument("--recursive", action="store_true", help="also take what lies below the folders")
+    images.add_argument("--watch", metavar="DIR", help="classify what arrives in this folder, until Ctrl-C")
+    images.add_argument("--move", action="store_true", help="with --watch: move files to its done/ and failed/")
+    images.add_argument("--beside", action="store_true", help="with --watch: write FILE.json beside each image")
+    images.add_argument(
+        "--settle",
+        type=read_seconds,
+        default=DEFAULT_SETTLE,
+        metavar="S",
+        help="with --watch: seconds that a file must rest (%(default)s)",
+    )
+    results = parser.add_argument_group("results (as text, unless one of the first three is given)")
+    where = results.add_mutually_exclusive_group()
+    where.add_argument("--json", action="store_true", help="print one JSON object a line")
+    where.add_argument("--csv", metavar="FILE", help="write a table to FILE, - for standard output")
+    where.add_argument("--output", metavar="FILE", help="write one JSON object a line to FILE")
+    results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
+    results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
+    results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
+    results.add_argument("--quiet", action="store_true", help="no progress, warnings or summary")
+    results.add_argument("-h", "--help", action="help", help="show this help")
+    server = parser.add_argument_group("server (or STROKE_SERVER, STROKE_TOKEN_FILE and so on in the environment)")
+    server.add_argument("--model", default="", metavar="NAME", help="model that judges (default: the server's)")
+    server.add_argument("--model-version", default="", metavar="V", help="its version (default: the server's)")
+    server.add_argument(
+        "--in-flight",
+        type=_read_count,
+        default=DEFAULT_IN_FLIGHT,
+        metavar="N",
+        help="images on their way at a time (default: %(default)s)",
+    )
+    add_connection_flags(server)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit status: 0, 1, 2 or 130; what argparse finds wrong exits with 2.
+
+    Args:
+        argv: arguments without the program's name; None: those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # File names need not fit the terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # What gRPC's core has to say goes to stderr, where a script expects one line per failed image.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        if words and words[0] in SUBCOMMANDS:
+            command: Callable[[list[str]], int] = import_module(SUBCOMMANDS[words[0]]).main
+            return command(words[1:])
+        return _classify(words)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("grpc", "google"):
+            raise
+        print(
+            f"error: the package {error.name} is not installed in {sys.executable}: activate the environment that has "
+            "it, or pip install --require-hashes -r requirements/client.lock",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # a reader such as `head` that has seen enough is no fault
+            where = f" to {error.filename}" if error.filename else ""
+            print(f"error: the results cannot be written{where}: {error.strerror}", file=sys.stderr)
+        # Python writes what is still buffered when it exits, and would complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+def _classify(words: list[str]) -> int:
+    """Judges images, or what arrives in a folder, as ``words`` say; returns the exit status."""
+    parser = build_parser()
+    arguments = parser.parse_args(words)
+    check_arguments(parser, arguments)
+    connection = read_connection(parser, arguments)
+    if arguments.watch is not None:
+        from client.cli.watch.command import watch
+
+        return watch(arguments, connection)
+    return run(arguments, connection)
+
+
+def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends the process with status 2 when the arguments do not go together."""
+    has_file = bool(arguments.output or (arguments.csv and arguments.csv != "-"))
+    if arguments.watch is None:
+        if not arguments.images:
+            parser.error("name an image, a folder of them, or - for standard input")
+        if arguments.move or arguments.beside:
+            parser.error("--move and --beside go with --watch")
+    elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast:
+        parser.error("--watch goes without images, --recursive, --resume and --fail-fast")
+    if arguments.resume and not has_file:
+        parser.error("--resume needs the file to go on with: --output FILE or --csv FILE")
+    if arguments.resume and "-" in arguments.images:
+        parser.error("--resume does not go with standard input, which may be another image each time")
+    if arguments.retry_failed and not arguments.resume:
+        parser.error("--retry-failed goes with --resume")
+    for word in arguments.images:
+        if word in SUBCOMMANDS and not os.path.exists(word):
+            parser.error(f"a command comes first, its options after it: python -m client {word} ...")
+
+
+def run(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Judges the images and returns the exit status."""
+    from client.cli.classify import Batch
+    from client.cli.result_file import ResultFileError
+    from client.cli.terminal import escape
+
+    def judge(client: StrokeClient) -> int:
+        if arguments.quiet:
+            client.note_wait = None
+        return Batch(arguments, client).run()
+
+    try:
+        return run_with_client(connection, judge)
+    except ResultFileError as error:
+        print(escape(f"error: {error}"), file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _read_count(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return count

@@ -1,0 +1,221 @@
+"""What people see of a run: results as text, failures and warnings, the progress bar and the summary."""
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from client._errors import StrokeClientError
+from client.cli.progress import Progress
+from client.cli.result_file import ResultFile
+from client.cli.results import Record, ResultWriter
+from client.cli.terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape, measure_width
+
+if TYPE_CHECKING:
+    from client._types import Prediction
+
+_LEAST_NAME = 20
+"""Columns that a file's name should have before the model is shown beside it."""
+
+DescribeModel = Callable[["Prediction"], "tuple[str, Sequence[str]]"]
+"""From a judgement to its model's positive label, empty where it is not known, and all labels."""
+
+
+class LineWriter:
+    """Prints judgements as plain lines, the same wherever they go: ``FILE: stroke 0.973  (MODEL, threshold T)``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, record: Record) -> None:
+        if not isinstance(record.outcome, StrokeClientError):
+            print(escape(f"{record.file}: {record.outcome}"), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the stream open: it is not this class's."""
+
+
+class TableWriter:
+    """Prints judgements in columns as wide as the terminal: positive ones with a star and in colour.
+
+    Args:
+        terminal: where they are printed.
+        longest_name: columns of the longest name to come.
+        describe_model: tells which label is the positive one.
+    """
+
+    def __init__(self, terminal: Terminal, longest_name: int, describe_model: DescribeModel) -> None:
+        self._terminal = terminal
+        self._longest_name = longest_name
+        self._describe_model = describe_model
+
+    def write(self, record: Record) -> None:
+        if isinstance(record.outcome, StrokeClientError):
+            return
+        line = self._format(escape(record.file), record.outcome)
+        print(line, file=self._terminal.stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the terminal open: it is not this class's."""
+
+    def _format(self, name: str, prediction: Prediction) -> str:
+        positive_label, labels = self._describe_model(prediction)
+        label = escape(prediction.label)
+        label += " " * (max(measure_width(escape(text)) for text in labels) - measure_width(label))
+        verdict = f"{label}  {prediction.confidence:.3f}"
+        origin = escape(f"{prediction.model} {prediction.version}, threshold {prediction.threshold:.3g}")
+        room = self._terminal.columns - 1 - len("* ") - len("  ") - measure_width(verdict)
+        with_origin = room - len("  ") - measure_width(origin)
+        if has_origin := with_origin >= min(self._longest_name, _LEAST_NAME):
+            room = with_origin
+        name = self._terminal.shorten(name, max(min(self._longest_name, room), 1))
+        if prediction.label == positive_label:
+            line = f"* {name}  {self._terminal.paint(verdict, POSITIVE)}"
+        else:
+            line = f"  {name}  {verdict}"
+        return f"{line}  {self._terminal.paint(origin, FAINT)}" if has_origin else line
+
+
+class Report:
+    """Takes the records of one run as they come: judgements to ``writer``, everything else to standard error.
+
+    Args:
+        total: number of images that the run is about.
+        writer: takes all records.
+        describe_model: tells which label is the positive one; asked for runs of several images.
+        done: number of images that an earlier run answered.
+        keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
+        is_quiet: print failures, and nothing else on standard error.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        writer: ResultWriter,
+        describe_model: DescribeModel,
+        *,
+        done: int = 0,
+        keeps_warnings: bool = False,
+        is_quiet: bool = False,
+    ) -> None:
+        self._total = total
+        self._writer = writer
+        self._describe_model = describe_model
+        self._done_before = done
+        self._is_printing = not isinstance(writer, ResultFile)  # perhaps on the terminal that has the progress bar
+        self._keeps_warnings = keeps_warnings
+        self._is_quiet = is_quiet
+        self._terminal = Terminal(sys.stderr)
+        self._progress = Progress(total, self._terminal, done=done, is_wanted=not is_quiet)
+        self._labels: Counter[str] = Counter()
+        self._positive_labels: set[str] = set()
+        self._models: dict[str, str] = {}  # by digest, in the order in which they judged
+        self._warned: set[str] = set()
+        self._server_ms = array("f")
+        self._started = time.monotonic()
+        self.failed = 0
+        """Number of images so far that were not judged."""
+
+    @property
+    def missing(self) -> int:
+        """Number of images that have no result yet."""
+        return self._total - self._done_before - self._labels.total() - self.failed
+
+    def add(self, record: Record) -> None:
+        """Takes the next record.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._is_printing:
+            self._progress.erase()
+        self._writer.write(record)
+        if isinstance(record.outcome, StrokeClientError):
+            self.failed += 1
+            self._print(f"{record.file}: ", "error", FAILED, f": {record.outcome}")
+        else:
+            self._add_prediction(record.file, record.outcome)
+        self._progress.draw(self._total - self.missing)
+
+    def _add_prediction(self, name: str, prediction: Prediction) -> None:
+        self._labels[prediction.label] += 1
+        timings = prediction.timings
+        self._server_ms.append(timings.decode_ms + timings.queue_ms + timings.inference_ms)
+        if prediction.digest not in self._models:
+            before = list(self._models.values())
+            self._models[prediction.digest] = model = f"{prediction.model} {prediction.version}"
+            if self._total > 1:
+                self._positive_labels.add(self._describe_model(prediction)[0])
+            if before:
+                why = f": from here on {model} (sha256 {prediction.digest[:12]}) judges, too; before it {before[-1]}"
+                self._print(f"{name}: ", "warning", WARNING, why)
+        for warning in prediction.warnings if not self._is_quiet else ():
+            if warning.reason not in self._warned or not self._keeps_warnings:
+                self._warned.add(warning.reason)
+                advice = " (others like it: see the results)" if self._keeps_warnings and self._total > 1 else ""
+                self._print(f"{name}: ", "warning", WARNING, f": {warning.message}{advice}")
+
+    def print_note(self, kind: str, text: str) -> None:
+        """Prints a line about the run as a whole; ``kind`` is ``error``, ``warning`` or ``note``."""
+        if kind != "note" or not self._is_quiet:
+            self._print("", kind, {"error": FAILED, "warning": WARNING}.get(kind, FAINT), f": {text}")
+
+    def close(self) -> None:
+        """Erases the progress bar and, when there was more than one image, prints the summary."""
+        self._progress.erase()
+        if self._total < 2 or self._is_quiet or self._terminal.stream is None:
+            return
+        sentences = [escape(sentence) for sentence in self._summarise()]
+        columns = self._terminal.columns - 1
+        lines = fold_sentences(sentences, columns) if self._terminal.is_terminal else ["; ".join(sentences)]
+        print(*lines, sep="\n", file=self._terminal.stream, flush=True)
+
+    def _summarise(self) -> list[str]:
+        parts = [f"{self._done_before} done before"] if self._done_before else []
+        for label, count in sorted(self._labels.items(), key=lambda item: (item[0] not in self._positive_labels, item)):
+            parts.append(f"{count} positive ({label})" if label in self._positive_labels else f"{count} {label}")
+        parts.append(f"{self.failed} failed")
+        if self.missing:
+            parts.append(f"{self.missing} not judged")
+        rate = (self._labels.total() + self.failed) / max(time.monotonic() - self._started, 1e-3)
+        sentences = [f"{self._total} images: {', '.join(parts)}", f"{rate:.1f} images/s"]
+        if self._server_ms:
+            times = sorted(self._server_ms)
+            median, slow = (format_ms(find_percentile(times, share)) for share in (0.5, 0.99))
+            sentences.append(f"time in the server p50 {median}, p99 {slow}")
+            sentences.append("by " + ", ".join(self._models.values()))
+        return sentences
+
+    def _print(self, start: str, kind: str, colour: str, end: str) -> None:
+        if self._terminal.stream is not None:
+            self._progress.erase()
+            line = f"{escape(start)}{self._terminal.paint(kind, colour)}{escape(end)}"
+            print(line, file=self._terminal.stream, flush=True)
+
+
+def fold_sentences(sentences: Sequence[str], columns: int) -> list[str]:
+    """Returns lines of at most ``columns`` columns, broken within a sentence only where it does not fit one."""
+    lines = [""]
+    for index, sentence in enumerate(sentences):
+        text = sentence if index == len(sentences) - 1 else sentence + ";"
+        if lines[-1] and len(lines[-1]) + 1 + len(text) > columns:
+            lines.append(" ")
+        lines[-1] = f"{lines[-1]} {text}" if lines[-1] else text
+    return [
+        part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent="  ", break_on_hyphens=False)
+    ]
+
+
+def find_percentile(times: Sequence[float], share: float) -> float:
+    """Returns the smallest of the sorted ``times`` that at least ``share`` of them, in (0, 1], do not exceed."""
+    return times[max(math.ceil(len(times) * share), 1) - 1]
+
+
+def format_ms(milliseconds: float) -> str:
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.3g} s"

@@ -1,0 +1,1 @@
+"""``python -m client --watch``: judges what arrives in a folder."""

@@ -1,0 +1,301 @@
+"""The work on a hot folder: look, read, send, write down, move, and wait out what is in the way."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from itertools import chain
+from typing import TYPE_CHECKING, TextIO
+
+from client._errors import (
+    AuthenticationError,
+    InvalidImageError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    StrokeClientError,
+)
+from client._types import HealthStatus, Prediction
+from client.cli.progress import format_duration
+from client.cli.result_file import ResultFile
+from client.cli.results import Record, ResultWriter, record_to_json
+from client.cli.stop import StopSignals
+from client.cli.terminal import escape
+from client.cli.watch.arrivals import ArrivedImage, FolderWatch
+from client.cli.watch.outcomes import KnownResult, WatchFolders
+
+if TYPE_CHECKING:
+    from client._client import StrokeClient
+
+POLL_SECONDS = 0.25
+_POLL_SHARE = 0.02
+"""Most of the time that looking at the folder may take; one that is slow to read is looked at less often."""
+
+_ROUND = 64
+"""Images that are judged before the folder is looked at again."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+"""Seconds until a server or folder that is away is tried again, doubling."""
+
+_HEALTH_SECONDS = 2.0
+"""Time that a server has to say whether it is well."""
+
+_TRIES = 3
+"""Times that an image is tried at which the server fails while it says that it is well; then the image is at fault."""
+
+_MOST_TRIED = 1000
+"""Images whose tries are counted at the same time."""
+
+_AWAY = {"UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"}
+"""Codes that say nothing about the image: it waits for as long as it takes."""
+
+_REFUSALS = (AuthenticationError, InvalidRequestError, ModelNotFoundError)
+"""Errors that are the same for all images: before the first answer the settings are wrong, later the server's are."""
+
+
+class WatchError(Exception):
+    """The watch cannot go on; the text says why."""
+
+
+class HotFolder:
+    """One watch over one folder.
+
+    Args:
+        arguments: of the command line, see ``client.cli.watch.command.watch``.
+        client: who judges.
+        signals: what ends it.
+        folders: what is left in the folder.
+        journal: takes the results, too, when there is one.
+    """
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        client: StrokeClient,
+        signals: StopSignals,
+        folders: WatchFolders,
+        journal: ResultWriter | None,
+    ) -> None:
+        self._name: str = arguments.watch
+        self._options = {
+            "model": arguments.model,
+            "version": arguments.model_version,
+            "in_flight": arguments.in_flight,
+        }
+        self._as_json: bool = arguments.json
+        self._as_text = not arguments.json and arguments.csv != "-"
+        self._quiet: bool = arguments.quiet
+        self._client = client
+        self._signals = signals
+        self._folders = folders
+        self._journal = journal
+        self._folder = FolderWatch(arguments.watch, settle=arguments.settle)
+        self._known: dict[str, KnownResult] = {}  # of images that are still to be moved
+        self._labels: Counter[str] = Counter()
+        self._failed = 0
+        self._tries: Counter[str] = Counter()
+        self._trouble = ""  # what is in the way and was said; empty while nothing is
+        self._pause = _FIRST_PAUSE
+        self._started = time.monotonic()
+
+    def run(self) -> int:
+        """Judges until a signal comes; returns the exit status.
+
+        Raises:
+            WatchError: it cannot go on.
+            OSError: the folder cannot be used.
+        """
+        self._take_up()
+        try:
+            while not self._signals.stopping:
+                names, pause = self._poll()
+                if names:
+                    self._judge(names[:_ROUND])
+                if len(names) <= _ROUND:
+                    self._signals.wait(pause)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._note("", self._summary())
+        return self._signals.exit_status
+
+    def _take_up(self) -> None:
+        """Finds what earlier runs have judged."""
+        self._folders.prepare()
+        self._folder.poll()
+        self._name_oddities()
+        records = self._journal.records() if isinstance(self._journal, ResultFile) else iter(())
+        for known in chain(self._folders.find_results(), map(KnownResult.from_fields, records)):
+            kept = not self._folders.moves
+            if self._folder.adopt_result(known.name, known.sha256, known.stamp, finished=kept) and not kept:
+                self._known[known.name] = known
+        judged, waiting = self._folder.judged, self._folder.waiting
+        self._note("", f"watching {self._name}: {judged} images have results, {waiting} wait; Ctrl-C ends")
+
+    def _poll(self) -> tuple[list[str], float]:
+        """Returns the files to read, and the seconds until the folder is to be looked at again."""
+        began = time.monotonic()
+        try:
+            names = self._folder.poll()
+        except OSError as error:
+            return [], self._grow_pause(f"the folder cannot be read: {error.strerror}: waiting for it")
+        self._name_oddities()
+        if self._trouble.startswith("the folder"):
+            self._recover("the folder is back")
+        return names, max(POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE)
+
+    def _name_oddities(self) -> None:
+        for name in self._folder.oddities:
+            self._note(name, "left alone: a link, a folder or a device, not a file")
+
+    def _judge(self, names: list[str]) -> None:
+        """Sends the files that are complete and deals with what comes back."""
+        sent: deque[ArrivedImage] = deque()
+        try:
+            with closing(self._client.predict_many(self._load(names, sent), **self._options)) as results:
+                while True:
+                    with self._signals.interruptible():
+                        result = next(results, None)
+                    if result is None:
+                        return
+                    image = sent.popleft()
+                    if isinstance(result, Prediction):
+                        self._settle(image, result)
+                    elif isinstance(result.error, InvalidImageError):
+                        self._settle(image, result.error)
+                    elif self._handle_trouble(result.error, image):
+                        return  # what was sent is found again
+        except StrokeClientError as error:  # of all that were sent
+            self._handle_trouble(error, sent[0] if sent else None)
+
+    def _load(self, names: list[str], sent: deque[ArrivedImage]) -> Iterator[bytes]:
+        for name in names:
+            if self._signals.stopping:
+                return
+            image = self._folder.read(name)
+            if image is None:
+                continue
+            if image.judged:
+                self._finish(image)
+            elif image.fault is not None:
+                self._settle(image, image.fault)
+            else:
+                sent.append(image)
+                yield image.data
+
+    def _settle(self, image: ArrivedImage, outcome: Prediction | StrokeClientError) -> None:
+        """Writes down what came of an image, moves it, and says so."""
+        path = os.path.join(self._name, image.name)
+        record = Record(path, outcome, image.stamp.to_file_stamp())
+        fields = record_to_json(record)
+        try:
+            if self._journal is not None:
+                self._journal.write(record)
+                if self._folders.moves and isinstance(self._journal, ResultFile):
+                    self._journal.sync()
+            self._folders.store(image, fields)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if not os.path.isdir(self._name):  # the next look at it says so
+                return
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+                self._say(image.name, "was taken away before it could be moved")
+            else:
+                where = error.filename2 or error.filename or "the file of results"
+                raise WatchError(f"the result cannot be written: {where}: {error.strerror}") from None
+        self._let_go(image)
+        if self._as_json:
+            self._print(json.dumps(fields), sys.stdout)
+        if self._trouble and (isinstance(outcome, Prediction) or outcome.code is not None):
+            self._recover("the server answers again")
+        if isinstance(outcome, Prediction):
+            self._labels[outcome.label] += 1
+            if self._as_text:
+                self._print(f"{_now()}  {path}: {outcome}", sys.stdout)
+            for warning in outcome.warnings:
+                self._note(image.name, f"warning: {warning.message}")
+        else:
+            self._failed += 1
+            self._say(image.name, f"error: {outcome}")
+
+    def _finish(self, image: ArrivedImage) -> None:
+        """Does what an earlier run had left to do for an image that it has judged."""
+        known = self._known.pop(image.name, None)
+        if known is not None:
+            try:
+                self._folders.finish(image, known)
+            except OSError as error:
+                raise WatchError(f"{image.name} cannot be moved: {error.strerror}") from None
+        self._let_go(image)
+
+    def _let_go(self, image: ArrivedImage) -> None:
+        self._tries.pop(image.name, None)
+        if self._folders.moves:
+            self._folder.forget(image.name)
+        else:
+            self._folder.mark_judged(image)
+
+    def _handle_trouble(self, error: StrokeClientError, image: ArrivedImage | None) -> bool:
+        """Deals with a failure that is not known to be the image's, and returns True when it was waited out."""
+        if isinstance(error, _REFUSALS) and not self._labels and not self._failed:
+            raise WatchError(str(error))
+        if image is None or error.code in _AWAY or isinstance(error, _REFUSALS) or not self._is_server_well():
+            self._signals.wait(self._grow_pause(f"{error}; images wait until it answers"))
+            return True
+        if len(self._tries) > _MOST_TRIED:  # of files that are long gone
+            self._tries.clear()
+        self._tries[image.name] += 1
+        if self._tries[image.name] >= _TRIES:
+            self._settle(image, error)
+        return False
+
+    def _is_server_well(self) -> bool:
+        with suppress(StrokeClientError), self._signals.interruptible():
+            return self._client.check_health(timeout=_HEALTH_SECONDS) is HealthStatus.SERVING
+        return False
+
+    def _grow_pause(self, trouble: str) -> float:
+        """Says what is in the way, once, and returns how long to wait for it, in seconds."""
+        if not self._trouble:
+            self._trouble, self._pause = trouble, _FIRST_PAUSE
+            self._say("", trouble)
+        else:
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return self._pause
+
+    def _recover(self, text: str) -> None:
+        self._trouble = ""
+        self._say("", text)
+
+    def _summary(self) -> str:
+        answered = self._labels.total()
+        labels = ", ".join(f"{label} {count}" for label, count in sorted(self._labels.items()))
+        parts = [f"{answered} answered" + (f" ({labels})" if labels else ""), f"{self._failed} failed"]
+        if self._folder.waiting:
+            parts.append(f"{self._folder.waiting} left for the next run")
+        count = answered + self._failed
+        duration = format_duration(time.monotonic() - self._started)
+        return f"{count} image{'' if count == 1 else 's'} in {duration}: {', '.join(parts)}"
+
+    def _note(self, name: str, text: str) -> None:
+        """Says what --quiet leaves out."""
+        if not self._quiet:
+            self._say(name, text)
+
+    def _say(self, name: str, text: str) -> None:
+        """Prints a line about a file, or about the watch as a whole, on standard error."""
+        path = os.path.join(self._name, name) + ": " if name else ""
+        self._print(f"{_now()}  {path}{text}", sys.stderr)
+
+    def _print(self, line: str, stream: TextIO) -> None:
+        print(escape(line), file=stream, flush=True)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,1 @@
+"""Certificates, and why a connection with TLS cannot be made."""

@@ -1,0 +1,1 @@
+"""The INT8 variant: calibration, quantisation and the accuracy gate."""

@@ -1,0 +1,178 @@
+"""The slices that a quantisation is calibrated and judged on, and the ranges that activations take on them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader
+from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+from converter.errors import ConversionError
+from server.errors import ImageError
+from server.images.preprocess import InputFormat, load_pixels
+from server.models.contract import INPUT_NAME, ModelSpec
+from training.phantom.dataset import write_dataset
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MOST_CALIBRATION = 256
+"""Slices whose activations are recorded. Ranges hardly change beyond 100, but with fewer than 200 a single changed
+label would already be more than the gate allows."""
+
+MOST_HELD_OUT = 512
+LEAST_HELD_OUT = 64
+"""Slices that judge the result. With fewer, one changed label would be more than the gate allows by chance."""
+
+PHANTOM_SEED = 1789
+"""Of the synthetic slices that are drawn where no folder is given: another one than the bundled model learned from."""
+
+CHUNK = 8
+"""Slices whose activations are in memory at a time: ONNX Runtime's calibrators keep all that one call collects."""
+
+METHODS = {
+    "min-max": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+"""How the range of an activation is found: all values seen; all but the 0.001 % at the ends; or the range that loses
+least information (Migacz, 8-bit inference with TensorRT, 2017). As ONNX Runtime implements them."""
+
+
+RANGED_OPERATORS = ("Conv", "Relu", "Add", "Concat")
+"""Operators whose inputs and outputs need ranges; the others of ``QUANTISED_OPERATORS`` keep those of their inputs."""
+
+QUANTISED_OPERATORS = ("Conv", "Relu", "MaxPool", "Add", "Concat", "Pad", "Transpose", "Reshape")
+"""Dense layers and softmax stay fp32: they cost less than a hundredth of the time, and 256 levels for a logit or a
+probability would be most of the error."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Decoded slices and what they show."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 [N, height, width, channels]."""
+
+    positive: NDArray[np.bool_] | None
+    """[N], whether the slice shows the positive label; None where the folder does not say."""
+
+
+@dataclass(frozen=True)
+class CalibrationSets:
+    """Two sets without a slice in common."""
+
+    calibration: Slices
+    held_out: Slices
+    source: str
+    """Where they come from, for the manifest."""
+
+
+def load_sets(folder: Path | None, input_format: InputFormat, spec: ModelSpec) -> CalibrationSets:
+    """Loads slices from a folder, or draws synthetic ones.
+
+    Args:
+        folder: one folder a class, named by label (in any other folder the AUC cannot be judged); None draws slices.
+        input_format: what the model takes.
+        spec: labels of the model.
+
+    Raises:
+        ConversionError: there are too few, or one cannot be decoded.
+    """
+    if folder is not None:
+        return split_folder(folder, input_format, spec, source=folder.resolve().name)
+    with tempfile.TemporaryDirectory() as drawn:
+        count = MOST_CALIBRATION + MOST_HELD_OUT
+        write_dataset(Path(drawn) / "phantom", count, PHANTOM_SEED)
+        source = f"python -m training phantom --count {count} --seed {PHANTOM_SEED}"
+        return split_folder(Path(drawn) / "phantom", input_format, spec, source=source)
+
+
+def split_folder(folder: Path, input_format: InputFormat, spec: ModelSpec, *, source: str) -> CalibrationSets:
+    """A third of each class, by name, calibrates; the rest, which then holds other patients, judges."""
+    if not folder.is_dir():
+        raise ConversionError(f"--calibrate {folder}: there is no such folder")
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    classes = [[path for path in files if path.parent.name == label] for label in spec.labels]
+    is_labelled = all(classes)
+    groups = classes if is_labelled else [files]
+    calibration, held_out = [], []
+    for group in groups:
+        cut = len(group) // 3
+        calibration += spread_evenly(group[:cut], MOST_CALIBRATION // len(groups))
+        held_out += spread_evenly(group[cut:], MOST_HELD_OUT // len(groups))
+    if len(held_out) < LEAST_HELD_OUT or not calibration:
+        raise ConversionError(
+            f"--calibrate {folder}: has {len(files)} PNG and JPEG slices, too few to judge the result: at least "
+            f"{LEAST_HELD_OUT * 3 // 2} are needed, in folders named {', '.join(spec.labels)}"
+        )
+    positive = spec.positive_label if is_labelled else None
+    return CalibrationSets(
+        load_slices(calibration, input_format, positive), load_slices(held_out, input_format, positive), source
+    )
+
+
+def spread_evenly(files: list[Path], most: int) -> list[Path]:
+    """At most so many of the files, evenly spread."""
+    if len(files) <= most:
+        return files
+    return [files[index] for index in np.linspace(0, len(files) - 1, most).round().astype(int)]
+
+
+def load_slices(files: list[Path], input_format: InputFormat, positive_label: str | None) -> Slices:
+    """Decodes files as the server does."""
+    pixels = np.empty((len(files), input_format.height, input_format.width, input_format.channels), np.uint8)
+    for slot, path in zip(pixels, files, strict=True):
+        try:
+            slot[:] = load_pixels(path.read_bytes(), input_format).array
+        except ImageError as error:
+            raise ConversionError(f"{path}: {error.message} [{error.reason}]") from None
+    if positive_label is None:
+        return Slices(pixels, None)
+    return Slices(pixels, np.array([path.parent.name == positive_label for path in files]))
+
+
+class PixelReader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds slices to ONNX Runtime's calibrators, one at a time."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._left: Iterator[NDArray[np.uint8]] = iter(pixels)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        """The next feed, or None at the end."""
+        image = next(self._left, None)
+        return None if image is None else {INPUT_NAME: image[np.newaxis]}
+
+
+def measure_ranges(model: onnx.ModelProto, pixels: NDArray[np.uint8], method: str) -> Any:
+    """Returns the ranges of the activations around convolutions, as ``onnxruntime.quantization`` takes them.
+
+    Args:
+        model: the float model.
+        pixels: uint8 [N, height, width, channels].
+        method: one of ``METHODS``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "model.onnx"
+        onnx.save(model, plain)
+        with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
+            calibrator = create_calibrator(
+                plain,
+                RANGED_OPERATORS,
+                augmented_model_path=str(Path(folder) / "augmented.onnx"),
+                calibrate_method=METHODS[method],
+            )
+            for start in range(0, len(pixels), CHUNK):
+                calibrator.collect_data(PixelReader(pixels[start : start + CHUNK]))
+            return calibrator.compute_data()

@@ -1,0 +1,1 @@
+"""gRPC's face of the core."""

@@ -1,0 +1,309 @@
+"""Who may come in: places that are shared out among connections, and memory for what they send.
+
+gRPC itself bounds neither: it takes as many calls as a connection opens, and as many bytes as are sent for a call that
+is being read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.errors import BudgetExceededError, OverloadedError, RequestError
+from server.machine.memory import count_small_blocks
+
+RETRY_SECONDS = 0.25
+"""Hint to those for whom there was no place or no memory: messages and calls that are in work end sooner."""
+
+EXPECTED_BYTES = 256 * 1024
+"""What a connection's first message is taken to need: more than a usual slice."""
+
+SPARING_SECONDS = 1.0
+"""How long room for a large message is kept before it has arrived."""
+
+KNOWN_CONNECTIONS = 1024
+"""Connections of which the usual size of a message is remembered."""
+
+WATCH_SECONDS = (0.03, 0.01)
+"""How often memory is looked at while messages arrive, and while many bytes of them are there: a network of 10 Gbit/s
+brings 12 MB in 0.01 s."""
+
+
+class FairPlaces:
+    """A number of places, of which no connection gets more than it leaves free for others. For one event loop.
+
+    The rule of dynamic thresholds (Choudhury and Hahne 1998): the first connection gets at most half of the places, the
+    next half of the rest, and so on. So one that takes all it can get never takes the last one.
+    """
+
+    def __init__(self, places: int, refuse: Callable[[], OverloadedError]) -> None:
+        """Args:
+        places: in all, at least 1.
+        refuse: makes the error for those who get none.
+        """
+        self._free = places
+        self._refuse = refuse
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def take(self, peer: str) -> Iterator[None]:
+        """Holds a place for the connection ``peer``.
+
+        Raises:
+            OverloadedError: there is none for it.
+        """
+        held = self._held[peer]
+        if not self._free or (held > 0 and held >= self._free):
+            raise self._refuse()
+        self._free -= 1
+        self._held[peer] += 1
+        try:
+            yield
+        finally:
+            self._free += 1
+            self._held[peer] -= 1
+            if not self._held[peer]:
+                del self._held[peer]
+
+
+class Sender(Protocol):
+    """A call from which messages come."""
+
+    peer: str
+    """Its connection."""
+
+    async def read(self) -> bytes | None:
+        """The next message; None at their end."""
+        ...
+
+
+@dataclass(eq=False)
+class Arrival:
+    """A message that is on its way into memory."""
+
+    peer: str
+    task: asyncio.Task[object]
+    """What waits for it."""
+
+    is_refused: bool = False
+
+
+class Inbox:
+    """Takes messages into memory, not more at a time than a bound. For one event loop.
+
+    How large a message is shows only once all of it is there. So each connection's next message is taken to be about as
+    large as those before, and waits until there is room for that; and what is on its way is watched as a whole: should
+    it become too much, those who send most are refused until it no longer is.
+
+    Attributes:
+        last_arrival: when the last message was complete, in seconds of ``time.monotonic``.
+    """
+
+    def __init__(self, total_bytes: int, count_arriving: Callable[[], int | None] = count_small_blocks) -> None:
+        """Args:
+        total_bytes: bound on the messages that are held, and again on those that arrive.
+        count_arriving: bytes of memory that grow with what arrives; None: it cannot be counted here.
+        """
+        self._total = self._free = total_bytes
+        self._count_arriving = count_arriving
+        self._held = 0
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
+        self._arrivals: set[Arrival] = set()
+        self._watcher: asyncio.Task[None] | None = None
+        self.last_arrival = 0.0
+
+    @asynccontextmanager
+    async def take(self, sender: Sender, seconds: float | None) -> AsyncIterator[Held]:
+        """Waits for room and for a call's next message, and holds the room until the end of the block.
+
+        Args:
+            sender: the call.
+            seconds: how long the message may take; None: for ever.
+
+        Raises:
+            OverloadedError: reason MEMORY_SHORT.
+            BudgetExceededError: reason MESSAGE_LATE.
+            RequestError: reason REQUEST_MALFORMED, when the caller ends without a message.
+        """
+        held = await self.receive(sender, seconds)
+        if held is None:
+            raise RequestError("REQUEST_MALFORMED", "The call ended without a message: send exactly one.")
+        try:
+            yield held
+        finally:
+            held.release()
+
+    async def receive(self, sender: Sender, seconds: float | None) -> Held | None:
+        """The next message, to be released by the caller; None at the end of the messages. Raises as ``take``."""
+        peer = sender.peer
+        room = min(self._sizes.get(peer, EXPECTED_BYTES), self._total)
+
+        def make_do_with_less() -> None:
+            nonlocal room
+            spare, room = room - EXPECTED_BYTES, EXPECTED_BYTES
+            self._return(spare)
+
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wait_for_room(peer, room)
+                size = 0
+                # Room that is kept for somebody who sends nothing is room that others wait for.
+                timer = asyncio.get_running_loop().call_later(SPARING_SECONDS, make_do_with_less)
+                if room <= EXPECTED_BYTES:
+                    timer.cancel()
+                try:
+                    data = await self._read(sender)
+                    if data is None:
+                        return None
+                    if len(data) - room > self._free:
+                        raise short_of_memory()
+                    size = len(data)
+                finally:
+                    timer.cancel()
+                    self._return(room - size)
+        except TimeoutError:
+            raise BudgetExceededError(
+                "MESSAGE_LATE", f"The call's message did not arrive within {seconds:g} s."
+            ) from None
+        except OverloadedError:
+            self._learn_size(peer, self._total // 8)  # it waits the next time
+            raise
+        self._learn_size(peer, size)
+        self._held += size
+        self.last_arrival = time.monotonic()
+        return Held(data, self._release)
+
+    def _learn_size(self, peer: str, size: int) -> None:
+        self._sizes[peer] = max(size, self._sizes.pop(peer, 0) * 3 // 4)
+        if len(self._sizes) > KNOWN_CONNECTIONS:
+            self._sizes.popitem(last=False)
+
+    async def _read(self, sender: Sender) -> bytes | None:
+        task = asyncio.current_task()
+        assert task is not None
+        arrival = Arrival(sender.peer, task)
+        self._arrivals.add(arrival)
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(self._count_arriving()))
+        try:
+            return await sender.read()
+        except asyncio.CancelledError:
+            if not arrival.is_refused:
+                raise
+            task.uncancel()
+            raise short_of_memory() from None
+        finally:
+            self._arrivals.discard(arrival)
+
+    async def _watch(self, usual: int | None) -> None:
+        """Refuses arrivals as long as there is too much of them; ends when there are none.
+
+        Args:
+            usual: what is counted while nothing arrives.
+        """
+        arrived = 0
+        while self._arrivals and usual is not None:
+            await asyncio.sleep(WATCH_SECONDS[arrived > self._total // 8])
+            now = (self._count_arriving() or 0) - self._held
+            usual = min(usual, now)
+            arrived = now - usual
+            if arrived > self._total * 3 // 4:  # the rest comes until it is looked at again
+                self._refuse_some()
+        self._watcher = None
+
+    def _refuse_some(self) -> None:
+        """Half of them, beginning with the connections that have most; last those that have always sent little."""
+        arrivals = [arrival for arrival in self._arrivals if not arrival.is_refused]
+        each = Counter(arrival.peer for arrival in arrivals)
+        large = [
+            arrival
+            for arrival in arrivals
+            if each[arrival.peer] > 1 or self._sizes.get(arrival.peer, self._total) > EXPECTED_BYTES
+        ]
+        suspects = large or arrivals
+        suspects.sort(key=lambda arrival: each[arrival.peer], reverse=True)
+        for arrival in suspects[: (len(suspects) + 1) // 2]:
+            arrival.is_refused = True
+            arrival.task.cancel()
+
+    async def _wait_for_room(self, peer: str, size: int) -> None:
+        if self._free >= size and not self._waiting:
+            self._free -= size
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(peer, deque()).append((size, granted))
+        self._grant()
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self._return(size)
+            else:
+                self._forget(peer, granted)
+            raise
+
+    def _forget(self, peer: str, granted: asyncio.Future[None]) -> None:
+        line = self._waiting.get(peer, deque())
+        for entry in line:
+            if entry[1] is granted:
+                line.remove(entry)
+                break
+        if not line:
+            self._waiting.pop(peer, None)
+
+    def _release(self, size: int) -> None:
+        self._held -= size
+        self._return(size)
+
+    def _return(self, size: int) -> None:
+        self._free += size
+        if self._waiting:
+            self._grant()
+
+    def _grant(self) -> None:
+        """Gives room to the connections in turns, as far as it goes: small messages do not wait behind large ones."""
+        found = True
+        while found:
+            found = False
+            for peer in list(self._waiting):
+                size, granted = self._waiting[peer][0]
+                if size <= self._free or granted.cancelled():
+                    found = True
+                    if not granted.cancelled():
+                        self._free -= size
+                        granted.set_result(None)
+                    self._waiting[peer].popleft()
+                    if self._waiting[peer]:
+                        self._waiting.move_to_end(peer)
+                    else:
+                        del self._waiting[peer]
+
+
+def short_of_memory() -> OverloadedError:
+    return OverloadedError(
+        "MEMORY_SHORT",
+        "More is being sent to the server than it has memory for: try again in a moment.",
+        retry_after=RETRY_SECONDS,
+    )
+
+
+class Held:
+    """A message in memory."""
+
+    def __init__(self, data: bytes, on_release: Callable[[int], None]) -> None:
+        self.data = data
+        self._size = len(data)
+        self._on_release = on_release
+
+    def release(self) -> None:
+        """Lets go of the message. May be called twice."""
+        self.data = b""
+        size, self._size = self._size, 0
+        if size:
+            self._on_release(size)

@@ -1,0 +1,113 @@
+"""``grpc.health.v1``: NOT_SERVING until told otherwise, and watches that hold nothing but their own place.
+
+The library's servicer is not used: it holds a lock while it sends, keeps every name that was ever watched, and shares
+its threads between the servers of a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from server.api.admission import RETRY_SECONDS, FairPlaces, Inbox
+from server.api.interceptors import REASON_KEY, STATUS_CODES, Call
+from server.api.messages import inflate, malformed_request, parse
+from server.errors import OverloadedError, StrokeError
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
+STATUS = health_pb2.HealthCheckResponse
+MESSAGE_SECONDS = 5.0
+"""A check whose message has not come by then is ended."""
+
+MOST_BYTES = 1024
+"""Of a message: the name of a service."""
+
+PLACES = 512
+"""Checks and watches that are open at the same time."""
+
+
+class Health:
+    """Health of the server ("") and of one service. Neither checks nor watches wait for anything but their message."""
+
+    def __init__(self, service: str, inbox: Inbox) -> None:
+        self._names = ("", service)
+        self._inbox = inbox
+        self._places = FairPlaces(PLACES, too_many_checks)
+        self._status = STATUS.NOT_SERVING
+        self._is_final = False
+        self._changed = asyncio.Event()
+
+    @property
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What gRPC needs to know."""
+        return grpc.method_handlers_generic_handler(
+            HEALTH_SERVICE,
+            {
+                "Check": grpc.stream_unary_rpc_method_handler(self._check),
+                "Watch": grpc.stream_stream_rpc_method_handler(self._watch),
+            },
+        )
+
+    def set_serving(self) -> None:
+        """From now on the answer is SERVING; those who watch are told."""
+        self._change(STATUS.SERVING)
+
+    def end(self) -> None:
+        """Says NOT_SERVING for good, and ends every watch: one that is open would hold up the server's stop."""
+        self._is_final = True
+        self._change(STATUS.NOT_SERVING)
+
+    def _change(self, status: int) -> None:
+        self._status = status
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _check(self, messages: object, context: Any) -> bytes:
+        try:
+            call = Call(context, self._inbox)
+            with self._places.take(call.peer):
+                name = await read_name(call)
+        except StrokeError as error:
+            await abort(context, error)
+        if name not in self._names:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        answer: bytes = STATUS(status=self._status).SerializeToString()
+        return answer
+
+    async def _watch(self, messages: object, context: Any) -> None:
+        try:
+            call = Call(context, self._inbox)
+            with self._places.take(call.peer):
+                is_known = await read_name(call) in self._names
+                while True:
+                    changed = self._changed
+                    status = self._status if is_known else STATUS.SERVICE_UNKNOWN
+                    await context.write(STATUS(status=status).SerializeToString())
+                    if self._is_final:
+                        return
+                    await changed.wait()
+        except StrokeError as error:
+            await abort(context, error)
+
+
+def too_many_checks() -> OverloadedError:
+    return OverloadedError(
+        "TOO_MANY_CHECKS", "As many health checks are open as the server accepts.", retry_after=RETRY_SECONDS
+    )
+
+
+async def read_name(call: Call) -> str:
+    """The service that a caller asks for."""
+    async with call.take_message(MESSAGE_SECONDS) as message:
+        if len(message.data) > MOST_BYTES:
+            raise malformed_request()
+        request = parse(health_pb2.HealthCheckRequest, inflate(message.data, MOST_BYTES))
+        return str(request.service)
+
+
+async def abort(context: Any, error: StrokeError) -> None:
+    """Ends a check or watch; nothing of it is logged, since anybody may ask, however often."""
+    await context.abort(STATUS_CODES[type(error)], error.message, ((REASON_KEY, error.reason),))

@@ -1,0 +1,195 @@
+"""One stream of requests: read ahead of its answers, within bounds, and answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TypeAlias
+
+from proto import stroke_pb2
+from server.api.admission import Held
+from server.api.interceptors import Call
+from server.errors import BudgetExceededError, OverloadedError, StrokeError
+
+HOLD_SECONDS = 0.05
+"""How long finished answers wait for the rest of their message: one message costs less than several."""
+
+YIELDING_SECONDS = 5.0
+"""A stream on which no image has been judged for so long gives its place to one that comes when there is none."""
+
+RETRY_SECONDS = 1.0
+
+Answer: TypeAlias = stroke_pb2.PredictStreamResponse
+Judge: TypeAlias = Callable[[stroke_pb2.PredictRequest], asyncio.Future[Answer]]
+"""Starts the work on one request."""
+
+
+@dataclass
+class Group:
+    """The images of one message."""
+
+    answers: list[asyncio.Future[Answer]]
+    message: Held
+
+
+class Stream:
+    """Reads messages as long as few images are unanswered, and sends their answers in order.
+
+    Reading and answering are two tasks: waiting for the next message must not hold back the answer to the one before,
+    since some callers send the next image only when they have read the last answer.
+
+    Attributes:
+        last_judged: when an image of it was last judged, in seconds of ``time.monotonic``.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        window: int,
+        idle_seconds: float,
+        split: Callable[[bytes], Sequence[stroke_pb2.PredictRequest]],
+        judge: Judge,
+        pack: Callable[[Sequence[Answer]], bytes],
+    ) -> None:
+        """Args:
+        call: the call.
+        window: images that may be unanswered before no more messages are taken; the rest waits in the network.
+        idle_seconds: the stream ends when nothing arrives, or no answer is taken, for so long.
+        split: the requests of a message, at least one. A StrokeError from it ends the stream after the answers before.
+        judge: starts the work on one of them.
+        pack: a message of answers, of which there is at least one.
+        """
+        self._call = call
+        self._window = window
+        self._idle_seconds = idle_seconds
+        self._split, self._judge, self._pack = split, judge, pack
+        self._groups: asyncio.Queue[Group | None] = asyncio.Queue()
+        self._unanswered = 0
+        self._room = asyncio.Event()
+        self._error: Exception | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self.last_judged = time.monotonic()
+
+    async def run(self) -> None:
+        """Serves the stream to its end.
+
+        Raises:
+            StrokeError: what ended it, after the answers to what was taken before.
+            Exception: a fault of the server, likewise.
+        """
+        self._reader = asyncio.create_task(self._read())
+        try:
+            while (group := await self._next_group()) is not None:
+                await self._answer(group)
+            if self._error is not None:
+                raise self._error
+        finally:
+            self._reader.cancel()
+            while not self._groups.empty():
+                if (rest := self._groups.get_nowait()) is not None:
+                    rest.message.release()
+
+    def end(self, error: StrokeError) -> None:
+        """Takes no more messages; the stream ends with ``error`` after the answers to those that were taken."""
+        if self._error is None and self._reader is not None and not self._reader.done():
+            self._error = error
+            self._reader.cancel()
+
+    async def _read(self) -> None:
+        try:
+            while (message := await self._call.receive()) is not None:
+                try:
+                    answers = [self._judge(request) for request in self._split(message.data)]
+                except Exception:
+                    message.release()
+                    raise
+                message.data = b""  # the work holds its parts now
+                self._unanswered += len(answers)
+                self._groups.put_nowait(Group(answers, message))
+                while self._unanswered >= self._window:
+                    self._room.clear()
+                    await self._room.wait()
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the message, and this holds the error
+            self._error = self._error or error
+        finally:
+            self._groups.put_nowait(None)
+
+    async def _next_group(self) -> Group | None:
+        # Here nothing is outstanding: what was taken has been answered.
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                return await self._groups.get()
+        except TimeoutError:
+            raise BudgetExceededError(
+                "STREAM_IDLE", f"Nothing arrived on the stream for {self._idle_seconds:g} s."
+            ) from None
+
+    async def _answer(self, group: Group) -> None:
+        waiting = group.answers
+        try:
+            while waiting:
+                await asyncio.wait(waiting, timeout=HOLD_SECONDS)
+                await asyncio.wait(waiting[:1])
+                answers = [future.result() for future in takewhile(asyncio.Future.done, waiting)]
+                waiting = waiting[len(answers) :]
+                if not waiting:
+                    group.message.release()  # before the caller takes its time
+                if any(answer.HasField("response") for answer in answers):
+                    self.last_judged = time.monotonic()
+                await self._send(self._pack(answers))
+                self._unanswered -= len(answers)
+                self._room.set()
+        finally:
+            group.message.release()
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                await self._call.context.write(message)
+        except TimeoutError:
+            self._call.let_go()  # gRPC's send would wait for ever
+            raise asyncio.CancelledError("an answer was not taken") from None
+
+
+class StreamPlaces:
+    """The streams that are open, of which there are at most so many."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._streams: set[Stream] = set()
+        self._end: StrokeError | None = None
+
+    async def run(self, stream: Stream) -> None:
+        """Serves a stream, in the place of one on which nothing comes if there is no other.
+
+        Raises:
+            OverloadedError: reason TOO_MANY_STREAMS.
+            Exception: as ``Stream.run``.
+        """
+        if self._end is not None:
+            raise self._end
+        if len(self._streams) >= self._places:
+            idlest = min(self._streams, key=lambda open_stream: open_stream.last_judged)
+            if time.monotonic() - idlest.last_judged < YIELDING_SECONDS:
+                raise OverloadedError(
+                    "TOO_MANY_STREAMS", "As many streams are open as the server accepts.", retry_after=RETRY_SECONDS
+                )
+            idlest.end(BudgetExceededError("STREAM_IDLE", "The stream's place was needed; no image came on it."))
+            self._streams.discard(idlest)
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+
+    def end_all(self, error: StrokeError) -> None:
+        """Ends all streams, each after the answers to what was taken of it, and those that still come."""
+        self._end = error
+        for stream in self._streams:
+            stream.end(error)

@@ -1,0 +1,1 @@
+"""The core without a transport: from the bytes of an image to the decision."""

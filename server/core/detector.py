@@ -1,0 +1,196 @@
+"""The core: image bytes in, judgement out. No transport here; gRPC calls it, and so would anything else.
+
+At most ``workers`` images are decoded and judged at the same time, because each of them keeps a processor busy and
+holds a decoded image in memory; the others wait, up to a bound, and no longer than their caller does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.core.plan import Plan
+from server.core.workers import Job, WorkerPool, waited_too_long
+from server.errors import BudgetExceededError, IntegrityError, RequestError
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_size
+from server.images.preprocess import ImageWarning, load_pixels
+from server.models.contract import ModelSpec
+from server.models.manifest import sha256_hex
+from server.models.registry import ModelRegistry
+from server.models.runtime import OnnxModel
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a caller waits. Measured on the monotonic clock, so that a step of the wall clock changes nothing."""
+
+    seconds: float
+    """From ``started`` on."""
+
+    is_wanted: Callable[[], bool] = lambda: True
+    """False once the caller has gone: then no work is started for it."""
+
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, at least 0."""
+        return max(0.0, self.started + self.seconds - time.monotonic())
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The judgement of one image."""
+
+    model: OnnxModel
+    label: str
+    confidence: float
+    """Probability of ``label``, in [0, 1]."""
+
+    probabilities: tuple[float, ...]
+    """In the order of ``model.spec.labels``."""
+
+    image_sha256: str
+    decode_ms: float
+    queue_ms: float
+    inference_ms: float
+    warnings: tuple[ImageWarning, ...]
+
+
+class Detector:
+    """Judges images with the models of a registry. Safe to call from many threads."""
+
+    def __init__(
+        self, registry: ModelRegistry, plan: Plan, *, queue: int, limits: ImageLimits = DEFAULT_LIMITS
+    ) -> None:
+        """Args:
+        registry: the models.
+        plan: how many images are in work at the same time, and when that is many.
+        queue: images that may wait for a worker, at least 0.
+        limits: what an image may be.
+        """
+        self.registry = registry
+        self.plan = plan
+        self.limits = limits
+        self._workers = WorkerPool(plan.workers, queue)
+
+    def detect(
+        self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
+    ) -> Detection:
+        """Judges one encoded image, and waits for that.
+
+        Args:
+            image: the bytes of a PNG or JPEG file.
+            budget: how long the caller waits.
+            model_name: empty for the default model.
+            model_version: empty for the version served by default.
+            image_sha256: what the caller says the SHA-256 of ``image`` is, or empty.
+
+        Raises:
+            ImageError, RequestError, IntegrityError, ModelNotFoundError, OverloadedError, BudgetExceededError,
+            UnavailableError: see ``server.errors``.
+        """
+        model, digest = self._admit(image, model_name, model_version, image_sha256)
+        done = threading.Event()
+        job = self.submit(lambda: self._judge(image, digest, model, budget), lambda job: done.set())
+        if not done.wait(budget.remaining):
+            if self.withdraw(job):
+                raise waited_too_long()
+            done.wait()  # what has been started is finished
+        return job.take_result()
+
+    def submit(
+        self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None], *, source: Hashable = None
+    ) -> Job[Result]:
+        """Lets a worker do ``work``, in which ``detect_here`` may be called: see ``WorkerPool.submit``."""
+        return self._workers.submit(work, on_done, source=source)
+
+    def withdraw(self, job: Job[Any]) -> bool:
+        """Takes a single piece of work back: see ``WorkerPool.withdraw``."""
+        return self._workers.withdraw(job)
+
+    def check_room(self) -> None:
+        """Raises OverloadedError, reason QUEUE_FULL, if another single image would be refused now."""
+        self._workers.check_room()
+
+    def detect_here(
+        self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
+    ) -> Detection:
+        """``detect`` for work that was submitted: it has a worker already."""
+        if not budget.remaining:
+            raise waited_too_long()
+        model, digest = self._admit(image, model_name, model_version, image_sha256)
+        return self._judge(image, digest, model, budget)
+
+    def _admit(self, image: bytes, model_name: str, model_version: str, image_sha256: str) -> tuple[OnnxModel, str]:
+        """Returns the model that is asked for and the SHA-256 of the image."""
+        model = self.registry.get(model_name, model_version)
+        check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
+        digest = sha256_hex(image)
+        check_digest(image_sha256, digest)
+        return model, digest
+
+    def _judge(self, image: bytes, digest: str, model: OnnxModel, budget: Budget) -> Detection:
+        """Decodes and judges one image."""
+        dequeued = time.monotonic()
+        if not budget.is_wanted():
+            raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
+        pixels = load_pixels(image, model.input_format, self.limits)
+        decoded = time.monotonic()
+        probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
+        answered = time.monotonic()
+        self._workers.note_duration(answered - dequeued)
+        index = decide(probabilities, model.spec)
+        scores = tuple(probabilities.tolist())
+        return Detection(
+            model=model,
+            label=model.spec.labels[index],
+            confidence=scores[index],
+            probabilities=scores,
+            image_sha256=digest,
+            decode_ms=1000 * (decoded - dequeued),
+            queue_ms=1000 * (dequeued - budget.started),
+            inference_ms=1000 * (answered - decoded),
+            warnings=pixels.warnings,
+        )
+
+
+def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:
+    """Returns the index of the answered label.
+
+    The positive label when its probability exceeds the threshold (as in the paper: risk > 0.05), otherwise the most
+    probable of the others. The threshold stays the double that training chose and every answer carries: rounded to
+    float32, as NumPy would compare it, it could lie on the other side of the probability.
+
+    Raises:
+        ArithmeticError: the model answered something that is not a probability; a fault of the model, not the image.
+    """
+    if not np.isfinite(probabilities).all():
+        raise ArithmeticError("the model's answer is not finite")
+    if float(probabilities[spec.positive_index]) > spec.threshold:
+        return spec.positive_index
+    others = probabilities.copy()
+    others[spec.positive_index] = -1.0
+    return int(others.argmax())
+
+
+def check_digest(stated: str, actual: str) -> None:
+    """Compares the SHA-256 that the caller stated, if any, with that of the bytes that arrived."""
+    if not stated:
+        return
+    if len(stated) != 64 or not set(stated.lower()) <= set("0123456789abcdef"):
+        raise RequestError("IMAGE_SHA256_INVALID", "image_sha256 must be 64 hexadecimal digits, or empty.")
+    if stated.lower() != actual:
+        raise IntegrityError(
+            "IMAGE_ALTERED",
+            "The image that arrived is not the one that was sent: its SHA-256 differs. Send it again; if that "
+            "happens again, check the network and the disk it was read from.",
+        )

@@ -1,0 +1,234 @@
+"""From the bytes of a file to the pixels that a model sees: the only decoder in the project.
+
+Training, converter and server all call these functions, so that a model is judged on exactly what it learned from.
+Arithmetic on pixel values (scaling, normalisation) is not done here: it is in the model's graph.
+
+Two steps: ``decode_image`` is the gate for hostile, damaged or unsuitable files; ``to_pixels`` brings what passed to
+the model's size and colour. Each file is walked once (``server.images.png_file``, ``server.images.jpeg_file``), which
+takes from it what the pixels need and leaves the rest; limits are checked there on the header, before any pixel is
+decoded.
+
+A half-received or altered scan must not be judged as if it were whole: PNG's checksums and JPEG's coded data are
+checked. A JPEG can change inside and still be coded well, since it has no checksum: what protects against that is the
+request's image_sha256.
+
+Large images shrink on load, by whole numbers: a JPEG in its own decoder, by scaling its DCT blocks (ITU-T T.81 leaves
+room for it, libjpeg does it), any other by averaging blocks of pixels. One resize brings the rest to the model's size.
+Grey stays one channel all the way into a grey model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageOps
+
+from server.images.decoders import decode_jpeg, decode_png
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_size, find_format
+from server.images.jpeg_file import JpegFile, read_jpeg
+from server.images.png_file import read_png
+
+RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image with this EXIF orientation upright (Exif 2.32, 4.6.4 A); 1 is upright already."""
+
+JPEG_BLOCK = 8
+"""Pixels a side of a DCT block, and so the strongest shrinking that a JPEG decoder offers."""
+
+COLOUR_TOLERANCE = 16
+"""Largest difference of two channels, in grey levels, that JPEG's chroma rounding leaves in a grey image."""
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """The image that a model sees, from its graph (size) and its spec (the rest, see ``server.models.contract``)."""
+
+    height: int
+    width: int
+    colour: str = "rgb"
+    resample: str = "bilinear"
+    fit: str = "stretch"
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return 1 if self.colour == "grey" else 3
+
+
+@dataclass(frozen=True)
+class ImageWarning:
+    """Something about an image that did not keep it from being judged."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image that passed the gate: upright, one frame, 8 bits, mode ``L`` or ``RGB``, no alpha.
+
+    A JPEG may have shrunk on load, though never below the size that the model takes.
+    """
+
+    image: Image.Image
+    warnings: tuple[ImageWarning, ...]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a model sees of one image: uint8 [height, width, channels], and what to know about it."""
+
+    array: NDArray[np.uint8]
+    warnings: tuple[ImageWarning, ...]
+
+
+def decode_image(data: bytes, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """Decodes a PNG or JPEG file, or says why it cannot be judged.
+
+    Args:
+        data: the whole file.
+        input_format: what the model takes: nothing is decoded that it would not see.
+        limits: what the image may be.
+
+    Raises:
+        ImageError: reasons IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_TOO_SMALL, IMAGE_UNDECODABLE, IMAGE_TRUNCATED,
+            IMAGE_DAMAGED, IMAGE_BIT_DEPTH, IMAGE_COLOUR_MODE, IMAGE_MULTI_FRAME. Nothing else is ever raised for any
+            bytes.
+        MemoryError: the machine's fault, not the image's.
+    """
+    check_size(data, limits)
+    if find_format(data) == "PNG":
+        png = read_png(data, limits)
+        flat, was_transparent = flatten_colours(decode_png(png))
+        preview = flat.reduce(JPEG_BLOCK) if flat.mode == "RGB" else None
+        return describe(flat, preview, png.orientation, was_transparent)
+    jpeg = read_jpeg(data, limits)
+    mode = "L" if jpeg.channels == 1 or input_format.colour == "grey" else "RGB"
+    flat = decode_jpeg(jpeg, mode, shrinkable_side(input_format))
+    return describe(flat, make_preview(jpeg, flat), jpeg.orientation, was_transparent=False)
+
+
+def describe(flat: Image.Image, preview: Image.Image | None, orientation: int, was_transparent: bool) -> DecodedImage:
+    """Turns an image upright and says what is odd about it.
+
+    Args:
+        flat: mode ``L`` or ``RGB``.
+        preview: about one pixel a DCT block, to look for colours in; None where the file has no colours.
+        orientation: as in Exif.
+        was_transparent: whether anything in the image was.
+    """
+    warnings: list[ImageWarning] = []
+    if preview is not None and channel_spread(preview) > COLOUR_TOLERANCE:
+        warnings.append(ImageWarning("IMAGE_COLOURED", "The image has colours; the model was made for grey CT slices."))
+    if was_transparent:
+        warnings.append(ImageWarning("IMAGE_TRANSPARENT", "Transparent parts of the image were judged as black."))
+    if orientation in UPRIGHT:
+        flat = flat.transpose(UPRIGHT[orientation])
+        warnings.append(ImageWarning("IMAGE_ROTATED", "The image was turned upright as its EXIF orientation says."))
+    return DecodedImage(flat, tuple(warnings))
+
+
+def shrinkable_side(input_format: InputFormat) -> int:
+    """Returns the side in pixels that a JPEG may shrink to while it is decoded, 0 for not at all."""
+    if input_format.resample == "nearest":  # which takes pixels as they are
+        return 0
+    return max(input_format.height, input_format.width)  # whichever way the image will be turned
+
+
+def make_preview(jpeg: JpegFile, flat: Image.Image) -> Image.Image | None:
+    """Returns about one pixel a DCT block, to look for colours in: where none were decoded, from the file."""
+    if jpeg.channels == 1:
+        return None
+    return flat.reduce(JPEG_BLOCK) if flat.mode == "RGB" else decode_jpeg(jpeg, "RGB", 1)
+
+
+def flatten_colours(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Returns the image as ``L`` or ``RGB`` on a black ground, and whether anything in it was transparent."""
+    colour = "L" if image.mode in ("L", "LA") else "RGB"
+    if "A" not in image.mode and "transparency" not in image.info:
+        return (image if image.mode == colour else image.convert(colour)), False
+    with_alpha = image if image.mode == "RGBA" else image.convert("RGBA")
+    alpha = with_alpha.getchannel("A")
+    opaque = with_alpha.convert("RGB") if colour == "RGB" else with_alpha.getchannel("R")
+    del image, with_alpha  # each is 100 MB at the largest image allowed
+    if alpha.getextrema()[0] == 255:
+        return opaque, False
+    # Pillow's convert() drops alpha and so makes hidden pixels visible; pasting through it does not.
+    flat = Image.new(colour, opaque.size)
+    flat.paste(opaque, mask=alpha)
+    return flat, True
+
+
+def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
+    """Brings an image to a model's size and colour.
+
+    Returns:
+        ``Pixels`` with an array uint8 [height, width, channels], C-contiguous, 0 to 255, and all warnings so far.
+    """
+    image, warnings = decoded.image, list(decoded.warnings)
+    if image.width < input_format.width and image.height < input_format.height:
+        warnings.append(
+            ImageWarning(
+                "IMAGE_UPSCALED",
+                f"The image is {image.width} x {image.height} pixels and was enlarged for the model, "
+                "which adds no detail.",
+            )
+        )
+    if input_format.colour == "grey" and image.mode != "L":
+        image = image.convert("L")
+    # Grey stays one channel until after the resize: the result is the same as for R = G = B, at a third of the work.
+    image = resize(image, input_format)
+    if input_format.colour == "rgb" and image.mode == "L":
+        image = Image.merge("RGB", (image, image, image))
+    array = np.asarray(image).reshape(input_format.height, input_format.width, input_format.channels)
+    if array.max() == array.min():
+        warnings.append(ImageWarning("IMAGE_BLANK", "The image is blank: every pixel has the same value."))
+    return Pixels(np.ascontiguousarray(array), tuple(warnings))
+
+
+def resize(image: Image.Image, input_format: InputFormat) -> Image.Image:
+    """Resizes as the model's spec says: ``stretch``, or ``pad`` with black around the centred image.
+
+    What is at least twice too large is first reduced by a whole number (Pillow's ``reducing_gap``), which is several
+    times faster than one step and differs from it by about one grey level.
+    """
+    size = inner = (input_format.width, input_format.height)
+    if input_format.fit == "pad":
+        scale = min(size[0] / image.width, size[1] / image.height)
+        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if image.size != inner:
+        image = image.resize(inner, RESAMPLE[input_format.resample], reducing_gap=1.0)
+    return image if inner == size else ImageOps.pad(image, size, color=0)
+
+
+def channel_spread(image: Image.Image) -> int:
+    """Largest difference of two channels at one pixel of an RGB image, in grey levels."""
+    red, green, blue = image.split()
+    pairs = ((red, green), (green, blue), (blue, red))
+    return max(int(np.asarray(ImageChops.difference(*pair)).max()) for pair in pairs)
+
+
+def load_pixels(data: bytes, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
+    """``decode_image`` and ``to_pixels`` in one call.
+
+    Raises:
+        ImageError: as ``decode_image``.
+    """
+    return to_pixels(decode_image(data, input_format, limits), input_format)

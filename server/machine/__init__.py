@@ -1,0 +1,1 @@
+"""What this box is, and what it gives: processors, memory, folders."""

@@ -1,0 +1,213 @@
+"""The contract between the maker of a model and the server: ``ModelSpec``, written as JSON into the ONNX file.
+
+It holds what the graph does not say of itself: labels, decision, and how an image becomes the graph's input. Sizes and
+dtypes are not repeated here, they are read from the graph. It does not hold digests: a file cannot state its own; see
+``server.models.manifest``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from server.errors import ModelFileError
+from server.models.strict_json import is_unicode, parse_strictly
+
+METADATA_KEY = "stroke.model"
+"""Key of the JSON in the ONNX file's ``metadata_props``."""
+
+SCHEMA = 1
+"""Version of this contract; a file with another one is refused."""
+
+INPUT_NAME = "image"
+"""Name of the graph's input: uint8 [N, H, W, C], C = 1 (grey) or 3 (RGB), values 0 to 255."""
+
+OUTPUT_NAME = "probabilities"
+"""Name of the graph's output: float32 [N, len(labels)], each row in [0, 1] and summing to 1."""
+
+RESAMPLE_FILTERS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
+FITS = ("stretch", "pad")
+COLOURS = ("grey", "rgb")
+
+SPEC_CHARACTERS = 512 * 1024
+"""Longest spec: all of it is an answer of GetModel, which must stay below the 4 MiB of gRPC's default."""
+
+MOST_LABELS = 1000
+LABEL_CHARACTERS = 200
+"""A label is in every answer, so the bounds of both are those of an answer."""
+
+MODEL_CARD_BYTES = 64 * 1024
+"""Longest model card, in bytes of UTF-8: a page to read, small beside the 4 MiB that gRPC lets through by default."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model file says of itself.
+
+    Raises:
+        ModelFileError: reason MODEL_SPEC_INVALID, when a field is missing, of the wrong type or out of range.
+    """
+
+    name: str
+    """Name under which it is served: letters, digits, ``-``, ``_`` and ``.``."""
+
+    version: str
+    """Version, same characters as the name."""
+
+    labels: tuple[str, ...]
+    """Classes in the order of the graph's output, at least two, all different."""
+
+    positive_label: str
+    """The label that is answered when its probability exceeds ``threshold``."""
+
+    threshold: float
+    """Decision threshold on the probability of ``positive_label``, in [0, 1]."""
+
+    colour: str = "rgb"
+    """Colour of the graph's input, one of ``COLOURS``."""
+
+    resample: str = "bilinear"
+    """Resize filter, one of ``RESAMPLE_FILTERS``."""
+
+    fit: str = "stretch"
+    """``stretch`` fills the input; ``pad`` keeps the aspect ratio on a black ground."""
+
+    temperature: float = 1.0
+    """Calibration temperature that is already in the graph; > 0; 1 means uncalibrated."""
+
+    task: str = "stroke classification of one brain-CT slice"
+    intended_use: str = "Research only. Not a medical device. Not for diagnosis or triage of patients."
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Recorded figures by name."""
+
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Where it comes from: data set and its fingerprint, git revision, versions of the tools."""
+
+    model_card: str = ""
+    """What people should know before they rely on it, in Markdown, at most ``MODEL_CARD_BYTES``; empty: not written."""
+
+    schema: int = SCHEMA
+
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that this version does not know, kept so that a round trip loses nothing."""
+
+    def __post_init__(self) -> None:
+        for name in ("name", "version"):
+            if not is_identifier(getattr(self, name)):
+                raise invalid_spec(f"'{name}' must be made of letters, digits, '-', '_' and '.'")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or not all(self.labels):
+            raise invalid_spec("'labels' must be at least two different names")
+        if len(self.labels) > MOST_LABELS or max(map(len, self.labels)) > LABEL_CHARACTERS:
+            raise invalid_spec(f"'labels' must be at most {MOST_LABELS}, of at most {LABEL_CHARACTERS} characters")
+        if self.positive_label not in self.labels:
+            raise invalid_spec(f"'positive_label' {self.positive_label!r} is not among the labels {list(self.labels)}")
+        if not 0 <= self.threshold <= 1:
+            raise invalid_spec(f"'threshold' {self.threshold} is not in [0, 1]")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise invalid_spec(f"'temperature' {self.temperature} is not a positive number")
+        for name, choices in (("colour", COLOURS), ("resample", RESAMPLE_FILTERS), ("fit", FITS)):
+            if getattr(self, name) not in choices:
+                raise invalid_spec(f"'{name}' {getattr(self, name)!r} is not one of {', '.join(choices)}")
+
+        for spec_field in fields(self):  # JSON can hold half a surrogate pair, a protobuf string cannot
+            value = getattr(self, spec_field.name)
+            if not is_unicode(dict(value) if isinstance(value, Mapping) else value):
+                raise invalid_spec(f"'{spec_field.name}' is not Unicode text")
+        size = len(self.model_card.encode())
+        if size > MODEL_CARD_BYTES:
+            raise invalid_spec(f"'model_card' has {size:,} bytes, at most {MODEL_CARD_BYTES:,} are carried; shorten it")
+
+    @property
+    def positive_index(self) -> int:
+        """Index of the positive label in ``labels`` and in the graph's output."""
+        return self.labels.index(self.positive_label)
+
+    def to_json(self) -> str:
+        """Returns the JSON text that belongs under ``METADATA_KEY``; unknown keys included, keys sorted."""
+        document = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        for key in ("metrics", "provenance"):
+            document[key] = dict(document[key])
+        return json.dumps({**self.extra, **document}, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ModelFileError: reason MODEL_SPEC_INVALID when it is no such JSON, MODEL_SPEC_UNKNOWN_SCHEMA when it was
+                written by a newer converter.
+        """
+        if len(text) > SPEC_CHARACTERS:
+            raise invalid_spec(f"it has {len(text):,} characters, at most {SPEC_CHARACTERS:,} are read")
+        try:
+            document = parse_strictly(text)
+        except ValueError as error:
+            raise invalid_spec(f"it is not JSON ({error})") from None
+        if not isinstance(document, dict):
+            raise invalid_spec("it is not a JSON object")
+        if document.get("schema") != SCHEMA or isinstance(document["schema"], bool):
+            raise ModelFileError(
+                "MODEL_SPEC_UNKNOWN_SCHEMA",
+                f"the model's spec has schema {str(document.get('schema'))[:20]}, this server knows {SCHEMA}; "
+                "update the server, or convert the model again with its converter",
+            )
+        known: dict[str, Any] = {}
+        for spec_field in fields(cls):
+            if spec_field.name in document and spec_field.name != "extra":
+                known[spec_field.name] = read_field(spec_field.name, document.pop(spec_field.name))
+        missing = {"name", "version", "labels", "positive_label", "threshold"} - known.keys()
+        if missing:
+            raise invalid_spec(f"{', '.join(sorted(missing))} is missing")
+        return cls(**known, extra=document)
+
+
+def read_field(name: str, value: Any) -> Any:
+    """Checks the JSON type of one known field and returns it in the dataclass's type."""
+    if name == "labels":
+        good = isinstance(value, list) and all(isinstance(label, str) for label in value)
+        value = tuple(value) if good else value
+    elif name == "metrics":
+        good = isinstance(value, dict) and all(is_number(v) for v in value.values())
+    elif name == "provenance":
+        good = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+    elif name in ("threshold", "temperature"):
+        good = is_number(value)
+        value = float(value) if good else value
+    elif name == "schema":
+        good = isinstance(value, int)
+    else:
+        good = isinstance(value, str)
+    if not good:
+        raise invalid_spec(f"'{name}' has the wrong type")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """True for a finite number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_identifier(text: Any) -> bool:
+    """True for a name that is safe as a folder, in a log line and in a URL."""
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= 100
+        and text.isascii()
+        and text.replace("-", "").replace("_", "").replace(".", "").isalnum()
+        and text[0].isalnum()
+    )
+
+
+def invalid_spec(why: str) -> ModelFileError:
+    return ModelFileError(
+        "MODEL_SPEC_INVALID", f"the model's spec is not usable: {why}; convert the model again (python -m converter)"
+    )

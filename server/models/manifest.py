@@ -1,0 +1,342 @@
+"""``manifest.json`` beside a model file: what its bytes must be and what it must answer on this very box.
+
+Nothing else in the chain would notice one flipped bit in a weight: ONNX Runtime loads it silently. So the converter
+writes, and the server verifies before it serves: the SHA-256 of each file, and golden vectors, that is inputs that
+anyone can make again from a seed, with the probabilities that the model gave for them where it was made.
+
+The manifest is checked as a whole as well: one flipped bit in the name of a key must not make a variant, or a bound,
+disappear. It states the SHA-256 of its own text, and has no key, file or target that is not known here. That finds
+damage, not malice: who may write the folder may write all of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import ModelFileError
+from server.machine.bounded_file import read_regular
+from server.models.strict_json import is_unicode, parse_strictly
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
+TARGETS = ("x86-vnni", "x86", "arm64")
+"""Processors that a variant can be made for: quantisation that is fast on one can be slow or inexact on another."""
+
+MANIFEST_SCHEMA = 1
+LARGEST_TOLERANCE = 0.1
+"""A manifest that allows more verifies nothing."""
+
+MOST_MANIFEST_BYTES = 1024 * 1024
+"""The bundled one has 2.5 kB; this is room for many more classes and figures than a model of slices has."""
+
+MOST_MODEL_BYTES = 2**31 - 1
+"""Protobuf's own bound of a message."""
+
+MOST_GOLDEN = 64
+"""Each is a run of the model at every start; the converter writes four."""
+
+MOST_CLASSES = 1000
+PROBABILITY_SLACK = 1e-3
+"""Probabilities are sums of rounded numbers."""
+
+GOLDEN_GRID = 8
+"""Cells a side of the coarse pattern in a golden input."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a model folder."""
+
+    sha256: str
+    """64 lower-case hexadecimal digits."""
+
+    size: int
+    """In bytes."""
+
+    tolerance: float
+    """Largest absolute difference of a probability from the golden vectors that still counts as the same model."""
+
+    target: str = ""
+    """Processor that it was made for, one of ``TARGETS``; empty: any."""
+
+    probabilities: tuple[tuple[float, ...], ...] = ()
+    """This file's own answers to the golden vectors, in their order, so that a quantised variant is verified as tightly
+    as the model it was made from; empty: those of the golden vectors themselves."""
+
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    """What the converter's accuracy gate measured; for people."""
+
+    def to_document(self) -> dict[str, Any]:
+        """The entry in ``manifest.json``; what is not set is left out."""
+        document: dict[str, Any] = {"sha256": self.sha256, "size": self.size, "tolerance": self.tolerance}
+        if self.target:
+            document["target"] = self.target
+        if self.probabilities:
+            document["probabilities"] = [list(row) for row in self.probabilities]
+        if self.gate:
+            document["gate"] = dict(self.gate)
+        return document
+
+    @classmethod
+    def from_document(cls, document: Any) -> FileRecord:
+        """Reads what ``to_document`` wrote.
+
+        Raises:
+            ValueError: it is no such document.
+        """
+        check_keys(document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "gate"})
+        sha256, size, tolerance = document["sha256"], document["size"], read_number(document["tolerance"])
+        if not is_sha256(sha256):
+            raise ValueError("a sha256 is not 64 lower-case hexadecimal digits")
+        if not (is_whole(size) and 0 <= size <= MOST_MODEL_BYTES):
+            raise ValueError(f"a size is not a whole number in [0, {MOST_MODEL_BYTES}]")
+        if not 0 <= tolerance <= LARGEST_TOLERANCE:
+            raise ValueError(f"a tolerance is not in [0, {LARGEST_TOLERANCE}]")
+        target = document.get("target", "")
+        if "target" in document and target not in TARGETS:
+            raise ValueError(f"a target is not one of {', '.join(TARGETS)}")
+        probabilities: tuple[tuple[float, ...], ...] = ()
+        if "probabilities" in document:
+            probabilities = tuple(map(read_probabilities, read_list(document["probabilities"], MOST_GOLDEN)))
+        gate = document.get("gate", {})
+        if not isinstance(gate, dict):
+            raise ValueError("a gate is not an object")
+        return cls(sha256, size, tolerance, target, probabilities, gate)
+
+
+@dataclass(frozen=True)
+class GoldenVector:
+    """A seed of ``make_golden_input`` and the probabilities, in label order, that belong to it."""
+
+    seed: int
+    probabilities: tuple[float, ...]
+
+    @classmethod
+    def from_document(cls, document: Any) -> GoldenVector:
+        """Reads an entry of ``golden``.
+
+        Raises:
+            ValueError: it is no such entry.
+        """
+        check_keys(document, {"seed", "probabilities"})
+        seed = document["seed"]
+        if not (is_whole(seed) and 0 <= seed < 2**32):
+            raise ValueError("a seed is not a whole number in [0, 2**32)")
+        return cls(seed, read_probabilities(document["probabilities"]))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of ``manifest.json``."""
+
+    files: Mapping[str, FileRecord]
+    golden: tuple[GoldenVector, ...]
+    parity: Mapping[str, float]
+    """Differences from the source model that the converter measured, by name; for people."""
+
+    def list_golden(self, name: str) -> tuple[GoldenVector, ...]:
+        """The golden vectors with the answers that the file ``name`` must give."""
+        own = self.files[name].probabilities
+        if not own:
+            return self.golden
+        return tuple(GoldenVector(vector.seed, answer) for vector, answer in zip(self.golden, own, strict=True))
+
+    def to_json(self) -> str:
+        """Returns the text of ``manifest.json``, which states its own digest."""
+        document = {
+            "schema": MANIFEST_SCHEMA,
+            "digest": "",
+            "files": {name: record.to_document() for name, record in self.files.items()},
+            "golden": [{"seed": vector.seed, "probabilities": list(vector.probabilities)} for vector in self.golden],
+            "parity": dict(self.parity),
+        }
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        return text.replace('"digest": ""', f'"digest": "{digest_text(text)}"', 1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Reads what ``to_json`` wrote, also of versions that wrote no digest.
+
+        Raises:
+            ValueError: it is no such document, or was altered; the text says why.
+        """
+        document = parse_strictly(text)
+        if not is_unicode(document):
+            raise ValueError("a text is not Unicode")
+        if isinstance(document, dict) and document.get("schema") != MANIFEST_SCHEMA and "schema" in document:
+            raise ValueError(f"its schema is {str(document['schema'])[:20]!r}, this server knows {MANIFEST_SCHEMA}")
+        check_keys(document, {"schema", "files", "golden", "parity"}, {"digest"})
+        if not is_whole(document["schema"]):
+            raise ValueError("its schema is not a whole number")
+        if "digest" in document:
+            text = text.decode("utf-8") if isinstance(text, bytes) else text
+            if not is_sha256(document["digest"]) or document["digest"] != digest_text(
+                text.replace(document["digest"], "", 1)
+            ):
+                raise ValueError("it is altered, its digest is not that of its text")
+        check_keys(document["files"], {MODEL_FILE}, {INT8_FILE})
+        files = {name: FileRecord.from_document(entry) for name, entry in document["files"].items()}
+        golden = tuple(map(GoldenVector.from_document, read_list(document["golden"], MOST_GOLDEN)))
+        if not all(len(record.probabilities) in (0, len(golden)) for record in files.values()):
+            raise ValueError("a file's probabilities are not as many as the golden vectors")
+        if not isinstance(document["parity"], dict):
+            raise ValueError("the parity is not an object")
+        return cls(files, golden, {name: read_number(value) for name, value in document["parity"].items()})
+
+
+def digest_text(text: str) -> str:
+    """The digest of a manifest whose own digest is left empty. White space does not count, so that a copy with other
+    line ends, or one that was indented anew, is the same."""
+    return sha256_hex("".join(text.split()).encode())
+
+
+def check_keys(document: Any, needed: set[str], possible: set[str] | None = None) -> None:
+    """Checks that a document is an object with all the needed keys, and no other than these and the possible ones.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(document, dict):
+        raise ValueError("a part is not an object")
+    if missing := needed - document.keys():
+        raise ValueError(f"{', '.join(sorted(missing))} is missing")
+    if unknown := document.keys() - needed - (possible or set()):
+        raise ValueError(f"{min(unknown)[:40]!r} is not known")
+
+
+def read_list(value: Any, most: int) -> list[Any]:
+    """A list of 1 to ``most`` entries.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (isinstance(value, list) and 1 <= len(value) <= most):
+        raise ValueError(f"a list does not have 1 to {most} entries")
+    return value
+
+
+def read_probabilities(value: Any) -> tuple[float, ...]:
+    """The probabilities of one answer.
+
+    Raises:
+        ValueError: they are not.
+    """
+    probabilities = tuple(map(read_number, read_list(value, MOST_CLASSES)))
+    if not all(-PROBABILITY_SLACK <= p <= 1 + PROBABILITY_SLACK for p in probabilities):
+        raise ValueError("a probability is not in [0, 1]")
+    return probabilities
+
+
+def read_number(value: Any) -> float:
+    """A number as a float.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a number is of the wrong type")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number is too large") from None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an int, which ``bool`` is not meant to be."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_sha256(value: Any) -> bool:
+    """Whether it is a SHA-256 as ``sha256_hex`` writes it."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Makes the input of a golden vector: uint8 [height, width, channels], all channels alike, as in a grey image.
+
+    A coarse pattern under fine noise, so that early and late layers both have something to answer. NumPy guarantees the
+    stream of ``RandomState`` for ever (NEP 19), which it does not for its newer generators.
+    """
+    random = np.random.RandomState(seed)
+    coarse = random.randint(0, 200, (GOLDEN_GRID, GOLDEN_GRID), dtype=np.uint8)
+    rows, columns = (np.arange(side) * GOLDEN_GRID // side for side in (height, width))
+    grey = coarse[np.ix_(rows, columns)] + random.randint(0, 56, (height, width), dtype=np.uint8)
+    return np.ascontiguousarray(np.repeat(grey[:, :, np.newaxis], channels, axis=2))
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads ``manifest.json`` of a model folder.
+
+    Raises:
+        ModelFileError: reasons MODEL_NOT_FOUND, MANIFEST_MISSING, MANIFEST_INVALID.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        is_there = folder.is_dir()
+    except OSError as error:
+        raise ModelFileError("MODEL_NOT_FOUND", f"{folder}: cannot be read ({error.strerror})") from None
+    if not is_there:
+        raise ModelFileError("MODEL_NOT_FOUND", f"{folder}: there is no such model folder; {HOW_TO_MAKE}")
+    try:
+        return Manifest.from_json(read_regular(path, MOST_MANIFEST_BYTES))
+    except FileNotFoundError:
+        raise ModelFileError(
+            "MANIFEST_MISSING", f"{path}: missing, so the model cannot be verified; {HOW_TO_MAKE}"
+        ) from None
+    except OSError as error:
+        raise ModelFileError("MANIFEST_INVALID", f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}") from None
+    except ValueError as error:
+        raise ModelFileError("MANIFEST_INVALID", f"{path}: not a manifest: {error}; {HOW_TO_MEND}") from None
+
+
+def read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+    """Reads one file of a model folder and checks it against the manifest.
+
+    The bytes returned are the bytes that were hashed: nothing can change them between check and use.
+
+    Raises:
+        ModelFileError: reasons MODEL_FILE_MISSING, MODEL_FILE_TRUNCATED, MODEL_FILE_ALTERED.
+    """
+    path, record = folder / name, manifest.files[name]
+    try:
+        data = read_regular(path, record.size)
+    except OSError as error:
+        is_longer = error.errno == errno.EFBIG
+        raise ModelFileError(
+            "MODEL_FILE_ALTERED" if is_longer else "MODEL_FILE_MISSING",
+            f"{path}: altered, it has more than the {record.size:,} bytes that {MANIFEST_FILE} says; {HOW_TO_MEND}"
+            if is_longer
+            else f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}",
+        ) from None
+    if len(data) < record.size:
+        raise ModelFileError(
+            "MODEL_FILE_TRUNCATED",
+            f"{path}: truncated, {len(data):,} of {record.size:,} bytes are there; {HOW_TO_MEND}",
+        )
+    digest = sha256_hex(data)
+    if digest != record.sha256:
+        raise ModelFileError(
+            "MODEL_FILE_ALTERED",
+            f"{path}: altered, its SHA-256 is {digest[:12]}… and {MANIFEST_FILE} says {record.sha256[:12]}…; "
+            f"{HOW_TO_MEND}",
+        )
+    return data
+
+
+HOW_TO_MAKE = "make one with 'python -m converter MODEL -o models/NAME/VERSION'"
+HOW_TO_MEND = "copy the model folder again from where it was made, or convert the model again (python -m converter)"

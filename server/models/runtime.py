@@ -1,0 +1,259 @@
+"""The model as something that answers, whatever runtime is behind it.
+
+A model is served only after its bytes, its contract and its answers on this box have been verified. Decoding is not
+done here (``server.images.preprocess``), nor is the decision (``server.core.detector``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import ModelFileError
+from server.images.preprocess import InputFormat
+from server.machine.processors import is_suited
+from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from server.models.engine import EngineOptions, Port, discard_cached, open_engine
+from server.models.manifest import (
+    HOW_TO_MAKE,
+    HOW_TO_MEND,
+    INT8_FILE,
+    MODEL_FILE,
+    GoldenVector,
+    Manifest,
+    make_golden_input,
+    read_manifest,
+    read_verified,
+    sha256_hex,
+)
+from server.models.onnx_header import read_header
+
+logger = logging.getLogger(__name__)
+
+FILES = {"fp32": MODEL_FILE, "int8": INT8_FILE}
+"""The file of each precision."""
+
+ONE_THREAD = EngineOptions()
+
+
+class OnnxModel:
+    """A verified model in memory. ``run`` may be called from many threads at once.
+
+    Attributes:
+        spec: the contract, from the file.
+        digest: SHA-256 of the file, 64 lower-case hexadecimal digits.
+        input_format: the image that the graph takes.
+        precision: one of ``FILES``.
+        options: how the runtime uses the machine.
+        runtime, runtime_version: what runs it.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        source: str,
+        precision: str = "fp32",
+        runtime: str = "onnxruntime",
+        options: EngineOptions = ONE_THREAD,
+    ) -> None:
+        """Loads the bytes of an ONNX file that follows ``server.models.contract``.
+
+        Args:
+            data: the file.
+            source: what to call it in errors, such as its path.
+            precision: what it computes with, one of ``FILES``.
+            runtime: one of ``server.models.engine.RUNTIMES``.
+            options: how the runtime uses the machine.
+
+        Raises:
+            ModelFileError: reasons RUNTIME_MISSING, MODEL_FILE_INVALID, MODEL_SPEC_MISSING, MODEL_SPEC_INVALID,
+                MODEL_SPEC_UNKNOWN_SCHEMA, MODEL_GRAPH_UNSUITABLE.
+        """
+        self.precision = precision
+        self.options = options
+        self.digest = sha256_hex(data)
+        header = read_header(data, source)
+        try:
+            self._engine = open_engine(runtime, data, self.digest, options)
+        except ModelFileError:
+            raise
+        except Exception as error:  # the exception types of the runtimes are private and many
+            raise ModelFileError(
+                "MODEL_FILE_INVALID", f"{source}: {runtime} cannot load it ({first_line(error)}); {HOW_TO_MEND}"
+            ) from None
+        self.runtime, self.runtime_version = self._engine.name, self._engine.version
+        if METADATA_KEY not in header.metadata:
+            raise ModelFileError(
+                "MODEL_SPEC_MISSING",
+                f"{source}: has no '{METADATA_KEY}' metadata, so labels and decision are unknown; {HOW_TO_MAKE}",
+            )
+        try:
+            self.spec = ModelSpec.from_json(header.metadata[METADATA_KEY])
+        except ModelFileError as error:
+            raise ModelFileError(error.reason, f"{source}: {error.message}") from None
+        self.input_format = self._read_input_format(source, header.inputs)
+
+    def _read_input_format(self, source: str, stated: Sequence[Port]) -> InputFormat:
+        """Checks that the graph has the names, types and shapes of the contract, and reads the image size from it.
+
+        Args:
+            source: what to call the file in errors.
+            stated: the inputs that the verified file has; what the runtime loaded must have the same.
+        """
+        spec = self.spec
+        channels = InputFormat(1, 1, spec.colour).channels
+        inputs, outputs = list(self._engine.inputs), list(self._engine.outputs)
+        wanted = (
+            f"one input {INPUT_NAME} uint8 [N, height, width, {channels}] and one output {OUTPUT_NAME} float32 "
+            f"[N, {len(spec.labels)}]"
+        )
+        match inputs, outputs:
+            case (
+                [Port(name, "uint8", (None, int(height), int(width), depth))],
+                [Port(output, "float32", (_, classes))],
+            ) if (name, output, depth, classes) == (INPUT_NAME, OUTPUT_NAME, channels, len(spec.labels)):
+                if inputs == list(stated):
+                    return InputFormat(height, width, spec.colour, spec.resample, spec.fit)
+        raise ModelFileError(
+            "MODEL_GRAPH_UNSUITABLE",
+            f"{source}: the graph has inputs {describe(inputs)} and outputs {describe(outputs)}, but the contract "
+            f"wants {wanted}; {HOW_TO_MAKE}",
+        )
+
+    def run(self, pixels: NDArray[np.uint8], *, busy: bool = False) -> NDArray[np.float32]:
+        """Returns the probabilities, float32 [N, len(spec.labels)], for uint8 [N, height, width, channels].
+
+        Args:
+            pixels: the images.
+            busy: true while many images are in work, to run with ``options.busy_threads`` threads.
+        """
+        return self._engine.run(pixels, busy=busy)
+
+
+def load_model(
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    runtime: str = "onnxruntime",
+    threads: int = 1,
+    busy_threads: int | None = None,
+    workers: int = 1,
+    cache: Path | None = None,
+) -> OnnxModel:
+    """Loads, verifies and warms up the model in ``models/<name>/<version>/``.
+
+    Args:
+        folder: the model folder.
+        precision: ``fp32``, ``int8``, or ``auto``: int8 where the manifest has it for this processor and the runtime is
+            ONNX Runtime, else fp32.
+        runtime: one of ``server.models.engine.RUNTIMES``.
+        threads: threads inside one run.
+        busy_threads: threads inside one run that is told that it is ``busy``; None: as many.
+        workers: runs at the same time, at most.
+        cache: folder for optimised graphs; None: nothing is kept.
+
+    Raises:
+        ModelFileError: any reason of ``server.models.manifest`` and of ``OnnxModel``, MODEL_VARIANT_MISSING,
+        MODEL_MISPLACED,
+            MODEL_ANSWERS_WRONG.
+    """
+    manifest = read_manifest(folder)
+    precision = choose_precision(folder, manifest, precision, runtime)
+    path = folder / FILES[precision]
+    data = read_verified(folder, path.name, manifest)
+
+    def open_verified(options: EngineOptions) -> OnnxModel:
+        model = OnnxModel(data, source=str(path), precision=precision, runtime=runtime, options=options)
+        if (model.spec.name, model.spec.version) != (folder.parent.name, folder.name):
+            raise ModelFileError(
+                "MODEL_MISPLACED",
+                f"{path}: says that it is {model.spec.name} {model.spec.version}; "
+                f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
+            )
+        check_answers(model, manifest, path)
+        return model
+
+    options = EngineOptions(threads, threads if busy_threads is None else busy_threads, workers, cache)
+    try:
+        return open_verified(options)
+    except ModelFileError as error:
+        # A cached graph that is not the model's is no fault of the model, and must not keep it from being served.
+        if not discard_cached(runtime, data, sha256_hex(data), options):
+            raise
+        logger.warning("%s: not served with its optimised graph in the cache (%s): removed", path, error.reason)
+        return open_verified(replace(options, cache=None))
+
+
+def check_answers(model: OnnxModel, manifest: Manifest, path: Path) -> None:
+    """Asks the golden vectors, which is also the warm-up: a session's first run allocates and is several times slower.
+
+    Raises:
+        ModelFileError: reason MODEL_ANSWERS_WRONG.
+    """
+    try:
+        difference = measure_golden_difference(model, manifest.list_golden(path.name))
+    except Exception as error:  # the exception types of the runtimes are private and many
+        raise ModelFileError(
+            "MODEL_ANSWERS_WRONG", f"{path}: loads, but does not run ({first_line(error)}); {HOW_TO_MEND}"
+        ) from None
+    tolerance = manifest.files[path.name].tolerance
+    if not difference <= tolerance:  # so written that NaN fails
+        raise ModelFileError(
+            "MODEL_ANSWERS_WRONG",
+            f"{path}: on this machine its answers differ by {difference:.2g} from those recorded when it was made "
+            f"(allowed: {tolerance:.2g}); {HOW_TO_MEND}",
+        )
+
+
+def choose_precision(folder: Path, manifest: Manifest, wanted: str, runtime: str) -> str:
+    """Returns ``fp32`` or ``int8``.
+
+    Raises:
+        ModelFileError: reason MODEL_VARIANT_MISSING.
+    """
+    record = manifest.files.get(INT8_FILE)
+    suits = record is not None and is_suited(record.target)
+    if wanted == "auto":
+        # The converter makes and measures variants for ONNX Runtime; OpenVINO runs them, but slower than fp32.
+        return "int8" if suits and runtime == "onnxruntime" else "fp32"
+    if wanted == "int8" and record is None:
+        raise ModelFileError(
+            "MODEL_VARIANT_MISSING",
+            f"{folder}: has no {INT8_FILE}; make one with "
+            f"'python -m converter MODEL -o {folder} --int8 --calibrate DIR', or serve with --precision fp32",
+        )
+    if wanted == "int8" and record is not None and not suits:
+        logger.warning("%s was made for %s, which this processor is not", folder / INT8_FILE, record.target)
+    return wanted
+
+
+def measure_golden_difference(model: OnnxModel, golden: Sequence[GoldenVector]) -> float:
+    """Largest absolute difference of a probability from the golden vectors; NaN when an answer is not a number.
+
+    The vectors take turns between the two numbers of threads, so that both have answered before the model is served.
+    """
+    shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
+    differences = []
+    for index, vector in enumerate(golden if len(golden) > 1 else [*golden, *golden]):
+        answer = model.run(make_golden_input(vector.seed, *shape)[np.newaxis], busy=index % 2 == 1)[0]
+        if answer.shape != (len(vector.probabilities),):
+            return float("inf")
+        differences.append(np.abs(answer - np.array(vector.probabilities)).max())
+    return float(np.max(differences))
+
+
+def describe(ports: Sequence[Port]) -> list[str]:
+    """Ports for an error message."""
+    return [f"{port.name} {port.dtype} {list(port.shape)}" for port in ports]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text that says something, for a one-line message."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
+    return lines[0].strip()[:200] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""How the program speaks to who runs it: console, log, exit codes, environment."""

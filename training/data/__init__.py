@@ -1,0 +1,1 @@
+"""Data sets: labels, files, pixels and splits by patient."""

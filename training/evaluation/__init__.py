@@ -1,0 +1,1 @@
+"""Figures of a model on labelled slices, with confidence intervals."""

@@ -1,0 +1,46 @@
+"""From slices to people: one score for a person, from the scores of the slices."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.figures import Bools, Floats
+from training.evaluation.ranking import compute_auc
+
+TOP_K = (1, 2, 3, 5, 10)
+"""Numbers of slices among which ``choose_top_k`` chooses."""
+
+
+def score_patients(scores: Floats, groups: NDArray[np.int64], top_k: int) -> Floats:
+    """Returns the mean of the ``top_k`` highest scores of each person, [G]; of all of them where there are fewer.
+
+    Args:
+        scores: [N].
+        groups: [N], number of the person, 0 to G-1, none left out.
+        top_k: at least 1. The more slices, the likelier is one that is high by chance: a mean over several is less
+            moved by it than the highest alone.
+    """
+    order = np.lexsort((-scores, groups))
+    ranked_groups = groups[order]
+    sizes = np.bincount(groups)
+    rank = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    used = rank < top_k
+    sums = np.bincount(ranked_groups[used], scores[order][used], minlength=len(sizes))
+    means: Floats = sums / np.minimum(sizes, top_k)
+    return means
+
+
+def find_positive_patients(positive: Bools, groups: NDArray[np.int64]) -> Bools:
+    """Returns [G], true for people with at least one positive slice."""
+    return np.bincount(groups, positive) > 0
+
+
+def choose_top_k(scores: Floats, positive: Bools, groups: NDArray[np.int64]) -> int:
+    """Returns the number of slices with the highest AUC over validation patients; the smallest of equals.
+
+    It is 1 where all people are of one class, so that nothing can be chosen.
+    """
+    labels = find_positive_patients(positive, groups)
+    aucs = [compute_auc(score_patients(scores, groups, top_k), labels) for top_k in TOP_K]
+    return TOP_K[0] if np.isnan(aucs[0]) else TOP_K[int(np.argmax(aucs))]

@@ -1,0 +1,91 @@
+"""The figures of an evaluation without its curves, as plain JSON in ``metrics.json``, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from numbers import Integral
+from typing import Any
+
+from training.evaluation.figures import Baselines, Confusion, Evaluation, Figure, Level, PatientLevel, Restated
+
+SUMMARY_KEY = "evaluation"
+"""Key of ``metrics.json`` under which the document lies."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``Evaluation`` says in numbers; the fields mean the same."""
+
+    model: str
+    data: str
+    operating_point: str
+    slices: Level
+    patients: PatientLevel | None
+    baselines: Baselines
+    restated: tuple[Restated, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> dict[str, Level]:
+        """The levels that there are, by name."""
+        return {"slices": self.slices} | ({} if self.patients is None else {"patients": self.patients})
+
+
+def summarise(evaluation: Evaluation) -> Summary:
+    """Takes the numbers out of an evaluation."""
+    return Summary(**{name: getattr(evaluation, name) for name in Summary.__dataclass_fields__})
+
+
+def to_document(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the numbers of an evaluation as JSON values; what is not defined is null, which JSON has for NaN."""
+    return replace_nan(asdict(summarise(evaluation)))
+
+
+def from_document(document: Mapping[str, Any]) -> Summary:
+    """Reads what ``to_document`` returned.
+
+    Raises:
+        KeyError, TypeError: it is something else.
+    """
+    baselines = dict(document["baselines"])
+    for name in ("trivial_auc", "nearest_accuracy"):
+        if baselines[name] is not None:
+            baselines[name] = read_figure(baselines[name])
+    patients = document["patients"]
+    return Summary(
+        model=document["model"],
+        data=document["data"],
+        operating_point=document["operating_point"],
+        slices=Level(**read_level(document["slices"])),
+        patients=None if patients is None else PatientLevel(**read_level(patients)),
+        baselines=Baselines(**baselines),
+        restated=tuple(
+            Restated(line["prevalence"], read_figure(line["ppv"]), read_figure(line["npv"]))
+            for line in document["restated"]
+        ),
+        warnings=tuple(document["warnings"]),
+    )
+
+
+def read_level(document: Mapping[str, Any]) -> dict[str, Any]:
+    figures = {name: read_figure(figure) for name, figure in document["figures"].items()}
+    return {**document, "figures": figures, "confusion": Confusion(**document["confusion"])}
+
+
+def read_figure(document: Mapping[str, float | None]) -> Figure:
+    return Figure(**{name: math.nan if value is None else value for name, value in document.items()})
+
+
+def replace_nan(value: Any) -> Any:
+    """Returns JSON values in which infinities and NaN are null."""
+    if isinstance(value, Mapping):
+        return {key: replace_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_nan(item) for item in value]
+    if isinstance(value, str | None):
+        return value
+    if isinstance(value, Integral):  # numpy's integers too
+        return int(value)
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,159 @@
+"""The networks: Keras models from float or uint8 [N, 256, 256, 3], 0 to 255, to probabilities float32 [N, 2].
+
+Scaling is made of layers of the network, so that nobody can forget it or do it twice. All layers are Keras's own, so
+that a saved network loads anywhere. Keras is imported where a network is built, so that the names of the networks cost
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+IMAGE_SIZE = 256
+"""Side of the networks' input, in pixels."""
+
+CNN_FILTERS = (32, 64, 64, 64, 64, 64)
+CNN_PARAMETERS = 183_682
+"""The paper's Table 1 in one number."""
+
+HEAD_UNITS = 64
+"""Width of the dense layer before the probabilities."""
+
+FEATURES = "features"
+"""Name of the layer where a backbone ends and its head begins: global average pooling, float32 [N, channels]."""
+
+
+def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> keras.Model:
+    """Builds the paper's CNN (Table 1), untrained.
+
+    Args:
+        precision: Keras dtype policy of the layers between scaling and softmax, which are always float32.
+        initializer: how the kernels of the ReLU layers start, by its Keras name. He's keeps the variance of ReLU
+            layers; with Glorot's, six of them start too small to learn from.
+    """
+    import keras
+    from keras import layers
+
+    convolution = {"activation": "relu", "kernel_initializer": initializer, "dtype": precision}
+    network = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), layers.Rescaling(1 / 255, dtype="float32")]
+    for filters in CNN_FILTERS:
+        network += [layers.Conv2D(filters, 3, padding="valid", **convolution), layers.MaxPooling2D(2, dtype=precision)]
+    network += [
+        layers.Flatten(dtype=precision),
+        layers.Dense(HEAD_UNITS, **convolution),
+        layers.Dense(2, activation="softmax", dtype="float32", name="probabilities"),
+    ]
+    model = keras.Sequential(network, name="cnn")
+    if model.count_params() != CNN_PARAMETERS:
+        raise AssertionError(f"the CNN has {model.count_params():,} parameters, the paper's has {CNN_PARAMETERS:,}")
+    return model
+
+
+def apply_temperature(model: keras.Model, temperature: float) -> None:
+    """Divides the logits of a network by a temperature, in place, so that it answers softmax(z / T).
+
+    It is folded into kernel and bias of the last layer: what is saved and exported is calibrated, at no cost.
+
+    Args:
+        model: network whose last layer is Dense with softmax.
+        temperature: positive.
+
+    Raises:
+        ValueError: it ends otherwise, so that nothing can be folded.
+    """
+    last = model.layers[-1]
+    if getattr(getattr(last, "activation", None), "__name__", "") != "softmax" or not hasattr(last, "kernel"):
+        raise ValueError(f"the last layer of {model.name} is not Dense with softmax")
+    last.set_weights([weight / temperature for weight in last.get_weights()])
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that was trained on other images, and what it wants of pixels and weights."""
+
+    build: Callable[[keras.KerasTensor], keras.KerasTensor]
+    """Puts it, with random weights and without its top, on pixels as ``offset`` leaves them."""
+
+    offset: tuple[float, float, float]
+    """Added to R, G and B."""
+
+    is_bgr: bool
+    """Whether its published weights take the channels in the order B, G, R."""
+
+    first: str
+    """Name of its first convolution."""
+
+    stages: tuple[str, ...]
+    """What the names of the layers of a stage begin with; the last stage first."""
+
+    weights_file: str
+    """Name of its published weights without top, in Keras's cache."""
+
+    weights_md5: str
+
+
+def build_resnet50_base(pixels: keras.KerasTensor) -> keras.KerasTensor:
+    """Puts Keras's ResNet-50 without its top on pixels."""
+    import keras
+
+    return keras.applications.ResNet50(weights=None, include_top=False, input_tensor=pixels).output
+
+
+BACKBONES = {
+    "resnet50": Backbone(
+        build=build_resnet50_base,
+        # Caffe's channel means, as keras.applications.resnet.preprocess_input subtracts them.
+        offset=(-123.68, -116.779, -103.939),
+        is_bgr=True,
+        first="conv1_conv",
+        stages=("conv5_", "conv4_", "conv3_", "conv2_"),
+        # keras.applications.resnet.WEIGHTS_HASHES
+        weights_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_md5="4d473c1dd8becc155b73f8504c6f6626",
+    )
+}
+"""Backbones by the name of the network that stands on them."""
+
+
+def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
+    """Builds a dense head on a backbone with random weights: global average pooling, dense ReLU layer, softmax.
+
+    The backbone takes R, G, B minus their means. Where its published weights want B, G, R, the first convolution's
+    weights are reversed when they are loaded (``training.fit.weights``), so that no layer has to turn the channels.
+
+    Args:
+        name: a key of ``BACKBONES``.
+        precision: Keras dtype policy of the layers between preprocessing and pooling, and of the dense ReLU layer.
+    """
+    import keras
+    from keras import layers
+
+    backbone = BACKBONES[name]
+    images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    pixels = layers.Rescaling(1.0, offset=list(backbone.offset), dtype="float32", name="preprocessing")(images)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)  # the backbones of Keras take it from nowhere else
+    try:
+        maps = backbone.build(pixels)
+    finally:
+        keras.config.set_dtype_policy(before)
+    features = layers.GlobalAveragePooling2D(dtype="float32", name=FEATURES)(maps)
+    hidden = layers.Dense(HEAD_UNITS, activation="relu", kernel_initializer="he_normal", dtype=precision, name="head")(
+        features
+    )
+    probabilities = layers.Dense(2, activation="softmax", dtype="float32", name="probabilities")(hidden)
+    return keras.Model(images, probabilities, name=name)
+
+
+def build_resnet50(precision: str = "float32") -> keras.Model:
+    """Builds ResNet-50 with a dense head, all weights random."""
+    return build_on_backbone("resnet50", precision)
+
+
+MODELS: dict[str, Callable[[str], keras.Model]] = {"cnn": build_cnn, "resnet50": build_resnet50}
+"""Networks by name; each builder takes a Keras dtype policy."""

@@ -1,0 +1,192 @@
+"""The weights that a network starts with: a backbone's published ones, those of an earlier run, or random ones.
+
+Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from pathlib import Path
+
+import h5py
+import keras
+
+from server.machine.home import find_home
+from training.config import TrainConfig
+from training.data.split import SPLITS, Data
+from training.errors import TrainingError
+from training.fit.models import BACKBONES, FEATURES, MODELS, Backbone
+
+RANDOM_WARNING = (
+    "WARNING: --weights none: the backbone's weights are RANDOM. Frozen random features are for tests of the machinery "
+    "only; no figure of this run says anything about the method."
+)
+UNKNOWN_PAST_WARNING = (
+    "WARNING: there is no split.csv beside --weights {path}: that these weights have seen this run's validation or "
+    "test images CANNOT BE EXCLUDED."
+)
+
+
+def find_weights(config: TrainConfig) -> Path | None:
+    """Returns the file with the weights that a network starts with, None for random ones; looks before anything else.
+
+    Raises:
+        TrainingError: it is not there, or not what it should be.
+    """
+    if config.model not in BACKBONES or config.weights == "none":
+        return None
+    if config.weights != "imagenet":
+        path = Path(config.weights)
+        if not path.is_file():
+            raise TrainingError(f"--weights {path}: there is no such file; it is imagenet, none, or a file")
+        if path.suffix not in (".h5", ".keras"):
+            raise TrainingError(f"--weights {path}: must be a .h5 or .keras file")
+        return path
+    backbone = BACKBONES[config.model]
+    path = find_keras_folder() / "models" / backbone.weights_file
+    wanted = f"put the file with MD5 {backbone.weights_md5} there (nothing is downloaded), or give --weights PATH"
+    if not path.is_file():
+        raise TrainingError(f"--weights imagenet: there is no {path}; {wanted}")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != backbone.weights_md5:
+        raise TrainingError(f"--weights imagenet: {path} has MD5 {found}, it is damaged or another file; {wanted}")
+    return path
+
+
+def find_keras_folder() -> Path:
+    """Returns the folder in which Keras keeps what it has downloaded.
+
+    Raises:
+        TrainingError: there is none, for this user has no home.
+    """
+    if folder := os.environ.get("KERAS_HOME"):
+        return Path(folder)
+    if (home := find_home()) is None:
+        raise TrainingError("--weights imagenet: this user has no home folder; set KERAS_HOME, or give --weights PATH")
+    return home / ".keras"
+
+
+def make_network(config: TrainConfig) -> keras.Model:
+    """Builds the network of a run with the weights that it starts with, and freezes what is not to be trained.
+
+    Raises:
+        TrainingError: the file of weights is missing, unreadable, or of another network.
+    """
+    network = MODELS[config.model](config.precision)
+    if config.model in BACKBONES:
+        path = find_weights(config)
+        if path is not None:
+            load_weights(network, path, BACKBONES[config.model])
+        freeze_backbone(network, BACKBONES[config.model], config.unfreeze)
+    return network
+
+
+def load_weights(network: keras.Model, path: Path, backbone: Backbone) -> None:
+    """Loads a backbone's published weights (HDF5, without top), or all weights of an earlier run's model.
+
+    Raises:
+        TrainingError: the file is unreadable, or of another network.
+    """
+    published = is_published(path)
+    try:
+        if published:
+            load_published(network, path, backbone)
+        else:
+            network.set_weights(keras.models.load_model(path, compile=False).get_weights())
+    except Exception as error:  # Keras and h5py raise whatever they stumble on
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"--weights {path}: neither {network.name} without its top nor a model of a {network.name} run ({reason})"
+        ) from None
+
+
+def is_published(path: Path) -> bool:
+    """Returns whether a file has weights only, as Keras publishes them, rather than a whole model.
+
+    Raises:
+        TrainingError: it is named .h5 and is not HDF5.
+    """
+    if path.suffix != ".h5":
+        return False
+    try:
+        with h5py.File(path) as file:
+            return "model_config" not in file.attrs
+    except OSError:
+        raise TrainingError(f"--weights {path}: not an HDF5 file; is it complete?") from None
+
+
+def load_published(network: keras.Model, path: Path, backbone: Backbone) -> None:
+    """Loads weights without top by the order of the layers; reverses the first convolution where they are for BGR."""
+    base = keras.Model(network.inputs, network.get_layer(FEATURES).input)
+    base.load_weights(path)
+    if backbone.is_bgr:
+        first = network.get_layer(backbone.first)
+        kernel, *rest = first.get_weights()
+        first.set_weights([kernel[:, :, ::-1], *rest])
+
+
+def freeze_backbone(network: keras.Model, backbone: Backbone, unfreeze: int) -> None:
+    """Leaves the head and the convolutions of the last stages trainable, and nothing else.
+
+    Batch normalisation stays frozen everywhere, which in Keras also means that it runs in inference mode: its
+    statistics come from millions of images, and those of a small batch of slices would be worse.
+
+    Args:
+        network: as ``make_network`` builds it.
+        backbone: what it stands on.
+        unfreeze: number of stages, from the last.
+    """
+    stages = backbone.stages[:unfreeze]
+    head = [layer.name for layer in head_layers(network)]
+    for layer in network.layers:
+        is_unfrozen = layer.name.startswith(stages) and not isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = layer.name in head or is_unfrozen
+
+
+def head_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers behind the features, in order."""
+    names = [layer.name for layer in network.layers]
+    return list(network.layers[names.index(FEATURES) + 1 :])
+
+
+def list_slow_variables(network: keras.Model) -> frozenset[str]:
+    """Returns the paths of the trainable variables that are not of the head: those to be trained at a lower rate."""
+    if FEATURES not in (layer.name for layer in network.layers):
+        return frozenset()
+    head = {variable.path for layer in head_layers(network) for variable in layer.trainable_variables}
+    return frozenset(variable.path for variable in network.trainable_variables) - head
+
+
+def check_weights_past(config: TrainConfig, data: Data) -> tuple[str, ...]:
+    """Makes sure that weights of an earlier run were not trained on what this run validates or tests with.
+
+    Returns:
+        Warnings for the report.
+
+    Raises:
+        TrainingError: they were.
+    """
+    if config.model not in BACKBONES or config.weights == "imagenet":
+        return ()
+    if config.weights == "none":
+        return (RANDOM_WARNING,)
+    path = Path(config.weights)
+    if is_published(path):
+        return ()
+    split = path.with_name("split.csv")
+    if not split.is_file():
+        return (UNKNOWN_PAST_WARNING.format(path=path),)
+    with split.open(newline="", encoding="utf-8") as file:
+        before = {row["sha256"]: SPLITS.index(row["split"]) for row in csv.DictReader(file)}
+    # Training comes first, test last: what weights have seen may only go where it tells less.
+    pairs = zip(data.digests, data.split.tolist(), strict=True)
+    seen = sum(before.get(digest, part) < part for digest, part in pairs)
+    if seen:
+        raise TrainingError(
+            f"--weights {path}: these weights have seen {seen:,} of this run's validation or test images; use the same "
+            "--data, --seed and shares as that run, so that the split is the same"
+        )
+    return ()

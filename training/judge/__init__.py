@@ -1,0 +1,1 @@
+"""A folder of slices, judged by a model or a server."""

@@ -1,0 +1,125 @@
+"""Images as they are judged: decoded ahead of the model, with what needs no model taken from the same pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import ImageError
+from server.images.preprocess import InputFormat, load_pixels
+from server.machine.processors import count_processors
+from server.models.manifest import sha256_hex
+from training.data.pixels import INPUT_FORMAT
+from training.data.thumbnails import SIDE, shrink
+from training.evaluation.figures import Bools, Floats
+from training.evaluation.measure import score_trivially
+from training.judge.judges import Answer, Asked, Judge, map_ahead
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded image; ``refusal`` says why there are no pixels."""
+
+    digest: str
+    pixels: NDArray[np.uint8] | None
+    """As the judge takes them; None where it takes files."""
+
+    small: NDArray[np.float32]
+    """[1024], see ``training.evaluation.nearest``."""
+
+    trivial: float
+    is_coloured: bool = False
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was answered about N images, in their order."""
+
+    scores: Floats
+    """[N], NaN where refused."""
+
+    trivial: Floats
+    """[N], share of mid-grey pixels."""
+
+    small: NDArray[np.float32]
+    """[N, 1024]."""
+
+    digests: tuple[str, ...]
+    """SHA-256 of each file's bytes."""
+
+    refusals: tuple[str, ...]
+    """Why an image was refused; empty where it was judged."""
+
+    coloured: int
+    """Number of images that were judged though they have colours."""
+
+    @property
+    def is_judged(self) -> Bools:
+        """[N], true for images with a score."""
+        return ~np.isnan(self.scores)
+
+
+def ask_judge(judge: Judge, files: Sequence[Path], progress: Callable[[int, int], None]) -> Answers:
+    """Decodes all files and asks about them, a bounded number at a time.
+
+    Args:
+        judge: what is asked. One that takes files is asked about all of them, another about those that can be decoded.
+        files: the images.
+        progress: called with the number of answers and of files.
+    """
+    pictures: list[Picture] = []
+    answers: dict[int, Answer] = {}
+    asked: list[int] = []
+
+    def list_asked(decoded: Iterator[Picture]) -> Iterator[Asked]:
+        for index, picture in enumerate(decoded):
+            pictures.append(replace(picture, pixels=None))  # so that memory does not grow with them
+            if judge.input_format is None or not picture.refusal:
+                asked.append(index)
+                yield files[index], picture.pixels
+
+    with ThreadPoolExecutor(count_processors()) as pool:
+        decoded = map_ahead(pool, lambda path: read_picture(path, judge.input_format), files)
+        for index, answer in enumerate(judge.ask(list_asked(decoded))):
+            answers[asked[index]] = answer
+            progress(asked[index] + 1, len(files))
+    refusals = [
+        picture.refusal or (answers[index].refusal if index in answers else "")
+        for index, picture in enumerate(pictures)
+    ]
+    scores = [np.nan if refusal else answers[index].score for index, refusal in enumerate(refusals)]
+    coloured = sum(picture.is_coloured and not refusal for picture, refusal in zip(pictures, refusals, strict=True))
+    return Answers(
+        scores=np.array(scores, np.float64),
+        trivial=np.array([picture.trivial for picture in pictures]),
+        small=np.stack([picture.small for picture in pictures]),
+        digests=tuple(picture.digest for picture in pictures),
+        refusals=tuple(refusals),
+        coloured=coloured,
+    )
+
+
+def read_picture(path: Path, input_format: InputFormat | None) -> Picture:
+    """Decodes one file for a judge, and as the networks of this package take it for what needs no model."""
+    data = path.read_bytes()
+    digest = sha256_hex(data)
+    try:
+        decoded = load_pixels(data, INPUT_FORMAT)
+        pixels = decoded.array
+        if input_format not in (None, INPUT_FORMAT):
+            pixels = load_pixels(data, input_format).array
+    except ImageError as error:
+        return Picture(digest, None, np.zeros(SIDE * SIDE, np.float32), np.nan, refusal=error.message)
+    return Picture(
+        digest,
+        pixels if input_format else None,
+        shrink(decoded.array[np.newaxis, ..., 0])[0],
+        float(score_trivially(decoded.array[np.newaxis])[0]),
+        any(warning.reason == "IMAGE_COLOURED" for warning in decoded.warnings),
+    )

@@ -1,0 +1,1 @@
+"""Synthetic head-CT slices."""

@@ -1,0 +1,193 @@
+"""A data set of synthetic head-CT slices with and without stroke, for training without patients.
+
+Not a substitute for real scans. Normal and stroke slices come from one pipeline: head, findings that are no stroke,
+window, noise, table and position are drawn alike, and the only difference is the lesion. Every slice has its own random
+streams made of seed and index, so the same seed gives the same bytes whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from server.machine.processors import count_processors
+from training.phantom.lesions import HAEMORRHAGES
+from training.phantom.patient import Patient
+from training.phantom.png import encode_png
+from training.phantom.recipe import FINDINGS, Recipe
+from training.phantom.slice import MINIMUM_SIZE, Slice, generate_slice
+
+__all__ = ["LESION_FOLDER", "Slice", "choose_kind", "generate_slice", "write_dataset"]
+
+LESION_FOLDER = ".lesions"
+"""Hidden, so that nobody takes the masks for a class."""
+FACTS_FILE = "dataset.json"
+_CHUNK = 32
+_LABELS = ("normal", "stroke")
+_COLUMNS = ("file", "label", "kind", "level", "seed", "patient", "study", "findings")
+_Rows = list[tuple[str, ...]]
+
+
+def write_dataset(
+    out: Path,
+    count: int,
+    seed: int,
+    *,
+    size: int = 256,
+    processes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    slices_per_patient: int = 1,
+    recipe: Recipe | None = None,
+) -> None:
+    """Write count slices as PNG into one folder a class; all or nothing.
+
+    Beside the class folders: labels.csv, FACTS_FILE with what a model card wants to know of the data, and in
+    LESION_FOLDER a mask of the same name for each slice with a lesion.
+
+    Args:
+        out: folder to write; it must not exist or be empty.
+        count: number of slices, at least 2.
+        seed: of all slices.
+        size: side of a slice in pixels, at least ``MINIMUM_SIZE``.
+        processes: as many as there are processors unless told.
+        progress: called with (slices done, count).
+        slices_per_patient: with more than one, files are named ``<patient> (<slice>).png``, and a stroke patient has
+            slices that the lesion does not reach, which are normal.
+        recipe: what to draw; everything unless told.
+
+    Raises:
+        ValueError: a number is too small, or the folder holds something.
+    """
+    if count < 2:
+        raise ValueError(f"count must be at least 2 (one slice of each class), not {count}")
+    if size < MINIMUM_SIZE:
+        raise ValueError(f"size must be at least {MINIMUM_SIZE}, not {size}")
+    if slices_per_patient < 1:
+        raise ValueError(f"slices_per_patient must be at least 1, not {slices_per_patient}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"the output folder already exists and is not empty: {out}")
+    with _stage_folder(out) as stage:
+        for label in _LABELS:
+            (stage / label).mkdir()
+        (stage / LESION_FOLDER / _LABELS[1]).mkdir(parents=True)
+        job = _Job(stage, count, seed, size, slices_per_patient, recipe or Recipe())
+        chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+        rows: _Rows = []
+        for part in _map_chunks(job.write_chunk, chunks, processes):
+            rows += part
+            if progress is not None:
+                progress(len(rows), count)
+        with (stage / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(_COLUMNS)
+            writer.writerows(rows)
+        (stage / FACTS_FILE).write_text(json.dumps(job.list_facts(), indent=2) + "\n", encoding="utf-8")
+
+
+def choose_kind(index: int) -> str | None:
+    """Every other slice is a stroke; of those every fifth is an infarct, and the bleeds take turns."""
+    turn, stroke = divmod(index, 2)
+    return _choose_lesion(turn) if stroke else None
+
+
+def _choose_lesion(turn: int) -> str:
+    if turn % 5 == 4:
+        return "infarct"
+    return HAEMORRHAGES[(turn - turn // 5) % len(HAEMORRHAGES)]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all processes share."""
+
+    stage: Path
+    count: int
+    seed: int
+    size: int
+    slices_per_patient: int
+    recipe: Recipe
+
+    def write_chunk(self, indices: range) -> _Rows:
+        # glibc learns from one large block that is freed to keep the many small ones: a third faster on Linux.
+        block = np.empty(24 << 20, dtype=np.uint8)
+        del block
+        return [self._write_slice(index) for index in indices]
+
+    def _write_slice(self, index: int) -> tuple[str, ...]:
+        owner, turn = divmod(index, self.slices_per_patient)
+        patient = Patient(int(np.random.default_rng([self.seed, owner]).integers(1 << 62)), self.recipe)
+        kind = choose_kind(index) if self.slices_per_patient == 1 else self._choose_patient_kind(owner, turn)
+        rng = np.random.default_rng([self.seed, owner, turn])
+        item = generate_slice(rng, kind=kind, size=self.size, patient=patient)
+        name = f"{owner:05d}"
+        label = _LABELS[kind is not None]
+        file = f"{label}/{name}.png" if self.slices_per_patient == 1 else f"{label}/{name} ({turn + 1}).png"
+        (self.stage / file).write_bytes(encode_png(item.pixels))
+        if kind:
+            (self.stage / LESION_FOLDER / file).write_bytes(encode_png(item.lesion * np.uint8(255)))
+        findings = " ".join(sorted(patient.parts & FINDINGS.keys()))
+        return (file, label, kind or "none", f"{item.level:.4f}", str(self.seed), name, name, findings)
+
+    def _choose_patient_kind(self, owner: int, turn: int) -> str | None:
+        """Three of four patients have a stroke, and two thirds of their slices show it: half of all slices."""
+        if owner % 4 == 3 or (turn + owner) % 3 == 0:
+            return None
+        return _choose_lesion(owner - owner // 4)
+
+    def list_facts(self) -> dict[str, str]:
+        """What a model card says of the data."""
+        command = f"python -m training phantom --count {self.count} --seed {self.seed} --size {self.size}"
+        if self.slices_per_patient > 1:
+            command += f" --slices-per-patient {self.slices_per_patient}"
+        missing = self.recipe.list_missing()
+        if missing:
+            command += f" --without {' '.join(missing)}"
+        return {
+            "name": f"synthetic head-CT slices, seed {self.seed}",
+            "source": command,
+            "population": "no people: drawn heads",
+            "labelled_by": "the generator draws the lesion",
+            "excluded": "nothing" if not missing else f"left out of the generator: {', '.join(missing)}",
+            "licence": "Apache-2.0 (made by this project)",
+            "notes": (
+                f"{self.count} slices of {self.size} x {self.size}, "
+                f"{-(-self.count // self.slices_per_patient)} drawn patients; "
+                "bleeds of five kinds and, a fifth of the strokes, infarcts; not a substitute for real scans"
+            ),
+        }
+
+
+def _map_chunks(write: Callable[[range], _Rows], chunks: list[range], processes: int | None) -> Iterator[_Rows]:
+    workers = min(processes or count_processors(), len(chunks))
+    if workers <= 1:
+        yield from map(write, chunks)
+        return
+    # Spawned, not forked: the caller may already hold TensorFlow's threads.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(write, chunks)
+
+
+@contextmanager
+def _stage_folder(out: Path) -> Iterator[Path]:
+    """A sibling folder that takes the name out only when everything in it is written."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stage = out.parent / f".{out.name}.partial-{os.getpid()}"
+    stage.mkdir()
+    try:
+        yield stage
+        if out.exists():
+            out.rmdir()
+        stage.rename(out)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise

@@ -1,0 +1,1 @@
+"""One run of training: folder, splits, folds and results."""

@@ -1,0 +1,141 @@
+"""One network, trained, and judged on people it has never seen; and what it would seem to be on a random split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import TrainConfig
+from training.data.pixels import write_csv
+from training.data.split import Data, split_groups
+from training.evaluation.measure import measure_level
+from training.evaluation.operating_point import choose_threshold
+from training.fit.checkpoint import remove_checkpoints
+from training.fit.models import MODELS
+from training.fit.network import Fit, fit_network, predict
+from training.fit.transfer import remove_features
+from training.fit.weights import check_weights_past
+from training.progress import Part
+from training.report.card import copy_facts
+from training.run.results import calibrate_network, write_results
+
+MODEL_FILES = ("brain_stroke_model.h5", "brain_stroke_model.keras")
+PREDICTIONS = "predictions.csv"
+PREDICTION_COLUMNS = ("file", "patient", "label", "fold", "probability")
+INTERRUPTED = "interrupted"
+RANDOM_SPLIT = "random-split"
+RANDOM_FIGURES = "random-split.json"
+"""Figures of the random split until the run is finished, then they are in the results."""
+
+
+def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, fold: int | None = None) -> None:
+    """Trains a network on a split and writes all that is said about it, its weights, and its answers on test images.
+
+    Args:
+        config: the settings; where they ask for a random split and this is no fold, that is trained here as well.
+        data: images and split.
+        folder: run folder, new or to go on with.
+        part: where progress is shown.
+        fold: number of the fold from 1, None where the run has no folds.
+    """
+    copy_facts(config.data, folder)
+    warnings = check_weights_past(config, data)
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+    data = replace(data, warnings=(*data.warnings, *warnings))
+    fit = start_fit(config, data, folder, part)
+    random_split = None
+    if config.random_split and fold is None and fit.stopped_by != INTERRUPTED:
+        random_split = measure_random_split(config, data, folder, replace(part, index=part.index + 1))
+    model = build_fitted(config, fit)
+    calibration = calibrate_network(config, data, model)
+    judged = write_results(config, data, fit, model, calibration, folder, random_split)
+    test = data.indices("test")
+    write_predictions(folder / PREDICTIONS, data, test, judged.scores, np.full(len(test), fold or 0))
+    if not config.no_weights:
+        for name in MODEL_FILES:
+            model.save(folder / name)
+    remove_checkpoints(folder)
+    remove_features(folder)
+    (folder / RANDOM_FIGURES).unlink(missing_ok=True)
+
+
+def start_fit(config: TrainConfig, data: Data, folder: Path, part: Part) -> Fit:
+    """Fits a network from the seed, whatever was trained before in this process."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(config.seed)
+    return fit_network(config, data, folder, part)
+
+
+def build_fitted(config: TrainConfig, fit: Fit) -> keras.Model:
+    """Returns the network with its best weights; plain float32, whatever arithmetic the training used."""
+    model = MODELS[config.model]("float32")
+    model.set_weights(fit.weights)
+    return model
+
+
+def measure_random_split(config: TrainConfig, data: Data, folder: Path, part: Part) -> dict[str, float] | None:
+    """Trains the same network on a random split of slices, as if they were independent, and keeps its figures only.
+
+    Slices of one person land in training and in test: the figures are too good by what leaks.
+
+    Returns:
+        Figures of its test slices by name, see ``evaluation.Level``; None where Ctrl-C ended it.
+    """
+    figures: dict[str, float]
+    if (folder / RANDOM_FIGURES).exists():
+        figures = json.loads((folder / RANDOM_FIGURES).read_text(encoding="utf-8"))
+        return figures
+    targets = data.images.targets
+    split = split_groups(np.arange(len(targets)), targets, config.validation, config.test, config.seed)
+    shuffled, own = replace(data, split=split), folder / RANDOM_SPLIT
+    own.mkdir(exist_ok=True)
+    try:
+        fit = start_fit(config, shuffled, own, replace(part, name="random split of slices, for comparison"))
+        is_complete = fit.stopped_by != INTERRUPTED
+    except KeyboardInterrupt:
+        if config.folds:
+            raise
+        is_complete = False
+    if not is_complete:
+        shutil.rmtree(own)
+        print("the random split is left out", file=sys.stderr)
+        return None
+    model, column = build_fitted(config, fit), data.images.labels.index(config.positive)
+    calibration = calibrate_network(config, shuffled, model)
+    validation, test = shuffled.indices("validation"), shuffled.indices("test")
+    threshold = choose_threshold(
+        config.operating_point, calibration.probabilities[:, column], targets[validation] == column
+    )
+    scores = predict(model, data, test)[:, column].astype(np.float64)
+    figures, _ = measure_level(scores, targets[test] == column, threshold)
+    (folder / RANDOM_FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+    shutil.rmtree(own)
+    return figures
+
+
+def write_predictions(
+    path: Path, data: Data, indices: NDArray[np.int64], scores: NDArray[np.floating], folds: NDArray[np.int64]
+) -> None:
+    """Writes what was answered on held-out images, one line each.
+
+    Args:
+        path: the file.
+        data: images of the run.
+        indices: [N], which images.
+        scores: [N], probability of the positive label.
+        folds: [N], in which fold each was held out, from 1; 0 for a run without folds.
+    """
+    files, labels = data.images.files, data.images.labels
+    rows = [
+        (files[image], data.images.patients[image], labels[data.images.targets[image]], fold or None, float(score))
+        for image, score, fold in zip(indices.tolist(), scores, folds.tolist(), strict=True)
+    ]
+    write_csv(path, PREDICTION_COLUMNS, rows)

@@ -1,0 +1,192 @@
+"""What a run folder says of a trained model: figures on held-out people, spec, report, plots, recorded answers."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from server.models.contract import ModelSpec
+from training.config import TrainConfig
+from training.data.pixels import INPUT_FORMAT, compute_fingerprint
+from training.data.split import Data
+from training.evaluation.baselines import judge_nearest, shrink_images
+from training.evaluation.calibration import Calibration, calibrate
+from training.evaluation.figures import Evaluation, Judged
+from training.evaluation.measure import Decision, choose_decision, evaluate
+from training.evaluation.summary import SUMMARY_KEY, to_document
+from training.fit.network import Fit, predict
+from training.report import records as report
+from training.report.card import write_card
+from training.report.galleries import ReadImages
+from training.report.plots import plot_curve, write_plots
+from training.report.run import write_report
+
+REFERENCE_IMAGES = 16
+PREVALENCES = (0.02, 0.05, 0.15, 0.38)
+"""At which a report restates PPV and NPV: from an unselected stream of scans to the share of stroke in the public sets
+that networks are trained on."""
+
+
+def calibrate_network(config: TrainConfig, data: Data, model: keras.Model) -> Calibration:
+    """Fits a temperature on the validation images and puts it into the network; see ``calibration.calibrate``."""
+    validation = data.indices("validation")
+    return calibrate(model, predict(model, data, validation), data.images.targets[validation])
+
+
+def write_results(
+    config: TrainConfig,
+    data: Data,
+    fit: Fit,
+    model: keras.Model,
+    calibration: Calibration,
+    folder: Path,
+    random_split: Mapping[str, float] | None = None,
+) -> Judged:
+    """Judges the model on the held-out test images and writes everything that is said about it.
+
+    Args:
+        config: the settings of the run.
+        data: images and split.
+        fit: how the fit went.
+        model: the calibrated network.
+        calibration: what it answers on the validation images, on which everything is chosen.
+        folder: the run folder.
+        random_split: figures of the same network on a random split of slices, where it was trained.
+
+    Returns:
+        The answers on the test images.
+    """
+    test, labels = data.indices("test"), data.images.labels
+    decision = decide(config, data, calibration)
+    probabilities = predict(model, data, test)
+    judged, evaluation = judge_test(config, data, decision, probabilities)
+    evaluation = replace(evaluation, baselines=replace(evaluation.baselines, random_split=random_split))
+    spec = build_spec(config, data, fit, calibration, decision, evaluation)
+    (folder / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
+    report.write_json(
+        folder / "metrics.json",
+        {
+            SUMMARY_KEY: to_document(evaluation),
+            "calibration": {"temperature": calibration.temperature},
+            "best_epoch": {
+                name.replace("val_", "validation_"): value
+                for name, value in asdict(fit.best).items()
+                if name not in ("seconds", "images_per_second")
+            },
+        },
+    )
+    chosen = choose_reference(data.images.targets[test])
+    report.write_reference(
+        folder / "reference.json",
+        labels,
+        [data.images.files[index] for index in test[chosen]],
+        [data.digests[index] for index in test[chosen]],
+        probabilities[chosen],
+    )
+    for quantity in ("accuracy", "loss"):
+        plot_curve(folder / f"{quantity}.png", fit.history, quantity, fit.best.epoch)
+    names = next(label for label in labels if label != config.positive), config.positive
+    write_plots(folder, evaluation, judged, lambda positions: read_pixels(data)(test[positions]), names)
+    write_report(folder, spec, evaluation, warnings=data.warnings, notes=config.notes)
+    write_card(folder)
+    auc = evaluation.slices.figures["auc"]
+    print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
+    return judged
+
+
+def decide(config: TrainConfig, data: Data, calibration: Calibration) -> Decision:
+    """Chooses how slices and people are decided on, from the calibrated answers on validation images."""
+    validation = data.indices("validation")
+    column = data.images.labels.index(config.positive)
+    return choose_decision(
+        config.operating_point,
+        calibration.probabilities[:, column],
+        data.images.targets[validation] == column,
+        data.groups[validation] if data.images.has_patients else None,
+    )
+
+
+def judge_test(
+    config: TrainConfig, data: Data, decision: Decision, probabilities: NDArray[np.float32]
+) -> tuple[Judged, Evaluation]:
+    """Measures the answers ``probabilities`` [T, C] on the test images, beside what needs no training."""
+    train, test, targets = data.indices("train"), data.indices("test"), data.images.targets
+    column = data.images.labels.index(config.positive)
+    train_small, _ = shrink_images(read_pixels(data), train)
+    test_small, trivial = shrink_images(read_pixels(data), test)
+    judged = Judged(
+        files=tuple(data.images.files[index] for index in test),
+        scores=probabilities[:, column].astype(np.float64),
+        positive=targets[test] == column,
+        groups=np.unique(data.groups[test], return_inverse=True)[1].astype(np.int64),
+        trivial=trivial,
+        has_patients=data.images.has_patients,
+    )
+    evaluation = evaluate(
+        judged,
+        decision,
+        model=f"{config.name} {config.version}",
+        data=f"{config.data.resolve().name}, held-out test images",
+        prevalences=PREVALENCES,
+        majority_positive=bool((targets[train] == column).mean() > 0.5),
+        nearest=judge_nearest(train_small, targets[train], test_small, targets[test], seed=config.seed),
+    )
+    return judged, evaluation
+
+
+def read_pixels(data: Data) -> ReadImages:
+    """Returns what reads images of the store by position, without their lesion masks: uint8 [n, H, W]."""
+    return lambda indices: data.store.read(indices)[..., 0]
+
+
+def build_spec(
+    config: TrainConfig, data: Data, fit: Fit, calibration: Calibration, decision: Decision, evaluation: Evaluation
+) -> ModelSpec:
+    """Returns the contract of the model, with the figures by name and where it all comes from."""
+    levels = {"test": evaluation.slices}
+    metrics = {"test_trivial_auc": evaluation.baselines.trivial_auc.value}
+    if evaluation.patients is not None:
+        levels["test_patient"] = evaluation.patients
+        metrics |= {"patient_top_k": decision.top_k, "patient_threshold": evaluation.patients.threshold}
+    return ModelSpec(
+        name=config.name,
+        version=config.version,
+        labels=data.images.labels,
+        positive_label=config.positive,
+        threshold=decision.threshold,
+        colour=INPUT_FORMAT.colour,
+        resample=INPUT_FORMAT.resample,
+        fit=INPUT_FORMAT.fit,
+        temperature=calibration.temperature,
+        metrics={**report.flatten_figures(levels), **metrics},
+        provenance={
+            "data": config.data.resolve().name,
+            "data_fingerprint": compute_fingerprint(data.images.files, data.digests),
+            "images": str(len(data.images.files)),
+            "flags": report.recorded_flags(config),
+            "epochs": f"{len(fit.history)}, best {fit.best.epoch}; {fit.stopped_by}",
+            "seed": str(config.seed),
+            "operating_point": decision.rule,
+            "lesion_masks": "learned by auxiliary heads, dropped" if fit.used_lesions else "none",
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "git_revision": report.find_revision(),
+            "trained": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "warnings": " ".join(data.warnings),
+            "notes": " ".join(config.notes),
+        },
+    )
+
+
+def choose_reference(targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns up to ``REFERENCE_IMAGES`` positions of test images, the first of each class."""
+    share = REFERENCE_IMAGES // (int(targets.max()) + 1)
+    return np.sort(np.concatenate([np.flatnonzero(targets == label)[:share] for label in np.unique(targets)]))
