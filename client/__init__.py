@@ -21,10 +21,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from client._aio import AsyncStrokeClient
-    from client._client import StrokeClient
-    from client._config import KeepAliveConfig, RetryConfig, TLSConfig
-    from client._errors import (
+    from ._aio import AsyncStrokeClient
+    from ._client import StrokeClient
+    from ._config import KeepAliveConfig, RetryConfig, TLSConfig
+    from ._errors import (
         AuthenticationError,
         ClientClosedError,
         DeadlineExceededError,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         ServerUnavailableError,
         StrokeClientError,
     )
-    from client._types import HealthStatus, ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
+    from ._types import HealthStatus, ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
 
 __all__ = [
     "AsyncStrokeClient",

@@ -1,5 +1,5 @@
 import sys
 
-from client.cli.main import main
+from .cli.main import main
 
 sys.exit(main())

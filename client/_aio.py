@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from client._channel import SERVICE
-from client._config import DEFAULT_IN_FLIGHT
-from client._core import ClientCore
-from client._errors import StrokeClientError, error_from_closed, needs_look
-from client._exchange import check_text, load_request, read_answer
-from client._readiness import Readiness
-from client._retry import Retry
-from client._stream_messages import MessageForm
-from client._tasks import load_hashed, stream_results
-from client._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
 from proto import stroke_pb2
+
+from ._channel import SERVICE
+from ._config import DEFAULT_IN_FLIGHT
+from ._core import ClientCore
+from ._errors import StrokeClientError, error_from_closed, needs_look
+from ._exchange import check_text, load_request, read_answer
+from ._readiness import Readiness
+from ._retry import Retry
+from ._stream_messages import MessageForm
+from ._tasks import load_hashed, stream_results
+from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
 
 _Response = TypeVar("_Response")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from client._config import ClientConfig
-from client._errors import error_from_unknown_host
+from ._config import ClientConfig
+from ._errors import error_from_unknown_host
 
 SERVICE = "stroke.v1.StrokeService"
 

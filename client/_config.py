@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from client._address import Address, parse_address
+from ._address import Address, parse_address
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 10.0
@@ -194,7 +194,7 @@ def make_config(
     if isinstance(tls, bool):
         tls = TLSConfig() if tls else None
     if tls is not None:
-        from client.tls.credentials import load_tls  # which needs the types above
+        from .tls.credentials import load_tls  # which needs the types above
 
         tls = load_tls(tls)
     return ClientConfig(

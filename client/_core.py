@@ -9,8 +9,10 @@ from typing import Any
 
 import grpc
 
-from client._channel import make_channel
-from client._config import (
+from proto import stroke_pb2_grpc
+
+from ._channel import make_channel
+from ._config import (
     DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
@@ -22,13 +24,12 @@ from client._config import (
     check_timeout,
     make_config,
 )
-from client._errors import StrokeClientError, error_from_closed, error_from_rpc, needs_look
-from client._exchange import check_text
-from client._health import health_check
-from client._retry import Retry, Throttle
-from client._stream_settings import StreamSettings
-from client.tls.credentials import call_metadata
-from proto import stroke_pb2_grpc
+from ._errors import StrokeClientError, error_from_closed, error_from_rpc, needs_look
+from ._exchange import check_text
+from ._health import health_check
+from ._retry import Retry, Throttle
+from ._stream_settings import StreamSettings
+from .tls.credentials import call_metadata
 
 
 class ClientCore:

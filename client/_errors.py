@@ -39,7 +39,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from client._config import ClientConfig
+    from ._config import ClientConfig
 
 REASON_KEY = "stroke-reason"
 """Trailing metadata in which the server states its machine-readable reason."""
@@ -311,7 +311,7 @@ def error_from_rpc(
     if number == 14 and not reason and config is not None:
         found = None
         if look:
-            from client.tls.probe import explain_connection  # ssl and socket are only needed now
+            from .tls.probe import explain_connection  # ssl and socket are only needed now
 
             found = explain_connection(details, config)
         if found is not None:

@@ -9,7 +9,9 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from client._errors import (
+from proto import stroke_pb2
+
+from ._errors import (
     ImageReadError,
     ImageTooLargeError,
     IntegrityError,
@@ -17,9 +19,8 @@ from client._errors import (
     InvalidRequestError,
     ServerError,
 )
-from client._retry import Retry
-from client._types import ImageInput, Prediction, Source, prediction_from_proto
-from proto import stroke_pb2
+from ._retry import Retry
+from ._types import ImageInput, Prediction, Source, prediction_from_proto
 
 _PIECE_BYTES = 1 << 16
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from client._types import HealthStatus
+from ._types import HealthStatus
 
 _STATUS = {
     0: HealthStatus.UNKNOWN,

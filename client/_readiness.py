@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from client._errors import ServerUnavailableError, StrokeClientError, may_pass
-from client._types import HealthStatus
+from ._errors import ServerUnavailableError, StrokeClientError, may_pass
+from ._types import HealthStatus
 
 _NOT_READY_CODES = {"DEADLINE_EXCEEDED", "NOT_FOUND"}
 """Codes of a health check that may pass by themselves, besides those of any call; NOT_FOUND: the service is not

@@ -19,8 +19,8 @@ import math
 import random
 import threading
 
-from client._config import RetryConfig
-from client._errors import AuthenticationError, OverloadedError, StrokeClientError
+from ._config import RetryConfig
+from ._errors import AuthenticationError, OverloadedError, StrokeClientError
 
 _LEAST_SECONDS = 0.05
 """With less time left a try is not worth making: it would end without an answer, and with a worse error."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from client._errors import (
+from proto import stroke_pb2
+
+from ._errors import (
     DeadlineExceededError,
     ImageTooLargeError,
     IntegrityError,
@@ -20,14 +22,13 @@ from client._errors import (
     StrokeClientError,
     error_from_status,
 )
-from client._exchange import ImageRequest, check_id, read_answer
-from client._retry import Retry, is_repeatable
-from client._stream_messages import BATCHES, SINGLES, MessageForm
-from client._stream_settings import StreamSettings
-from client._stream_window import Window
-from client._types import Prediction, PredictionFailure
-from client._wire import Lane, StreamCall, StreamEvent
-from proto import stroke_pb2
+from ._exchange import ImageRequest, check_id, read_answer
+from ._retry import Retry, is_repeatable
+from ._stream_messages import BATCHES, SINGLES, MessageForm
+from ._stream_settings import StreamSettings
+from ._stream_window import Window
+from ._types import Prediction, PredictionFailure
+from ._wire import Lane, StreamCall, StreamEvent
 
 _TIMEOUTS_IN_A_ROW = 2
 """The first is taken for a bad image, the second for a dead server."""

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from client._channel import SERVICE
-from client._exchange import ImageRequest
 from proto import stroke_pb2
+
+from ._channel import SERVICE
+from ._exchange import ImageRequest
 
 
 @dataclass(frozen=True)

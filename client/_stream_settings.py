@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from client._config import RetryConfig
-from client._errors import StrokeClientError, error_from_closed
-from client._exchange import ImageRequest, describe_source, load_request
-from client._types import ImageInput, PredictionFailure
+from ._config import RetryConfig
+from ._errors import StrokeClientError, error_from_closed
+from ._exchange import ImageRequest, describe_source, load_request
+from ._types import ImageInput, PredictionFailure
 
 
 @dataclass(frozen=True, kw_only=True)

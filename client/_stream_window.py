@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client._types import Prediction, PredictionFailure
+from ._types import Prediction, PredictionFailure
 
 
 class Window:

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from client._errors import StrokeClientError
-from client._exchange import ImageRequest
-from client._stream import StreamRun
-from client._stream_messages import MessageForm
-from client._stream_settings import StreamSettings
-from client._types import ImageInput, Prediction, PredictionFailure
-from client._wire import Inbox, StreamCall
+from ._errors import StrokeClientError
+from ._exchange import ImageRequest
+from ._stream import StreamRun
+from ._stream_messages import MessageForm
+from ._stream_settings import StreamSettings
+from ._types import ImageInput, Prediction, PredictionFailure
+from ._wire import Inbox, StreamCall
 
 _CLOSE_SECONDS = 2.0
 """Time for the orderly end of calls whose results are no longer needed."""

@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 if TYPE_CHECKING:
-    from client._errors import StrokeClientError
     from proto import stroke_pb2
+
+    from ._errors import StrokeClientError
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """An image to judge: a path, the bytes of an encoded image, or a file opened in binary mode."""

@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from client._errors import StrokeClientError
-from client._exchange import ImageRequest
-from client._retry import Retry
-from client._stream_messages import MessageForm
 from proto import stroke_pb2
+
+from ._errors import StrokeClientError
+from ._exchange import ImageRequest
+from ._retry import Retry
+from ._stream_messages import MessageForm
 
 
 @dataclass(slots=True)

@@ -9,16 +9,16 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import BinaryIO
 
-from client._client import StrokeClient
-from client._errors import ImageReadError, StrokeClientError
-from client._types import Prediction, PredictionFailure
-from client.cli.report import LineWriter, Report, TableWriter
-from client.cli.result_file import ResultFile, ResultFileError
-from client.cli.results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultWriter, StreamWriter
-from client.cli.resume import ResumePlan, plan_resume, take_stamp
-from client.cli.selection import ListedImage, list_images
-from client.cli.signals import EXIT_INTERRUPTED, Interruption
-from client.cli.terminal import Terminal, escape, measure_width
+from .._client import StrokeClient
+from .._errors import ImageReadError, StrokeClientError
+from .._types import Prediction, PredictionFailure
+from .report import LineWriter, Report, TableWriter
+from .result_file import ResultFile, ResultFileError
+from .results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultWriter, StreamWriter
+from .resume import ResumePlan, plan_resume, take_stamp
+from .selection import ListedImage, list_images
+from .signals import EXIT_INTERRUPTED, Interruption
+from .terminal import Terminal, escape, measure_width
 
 EXIT_ANSWERED = 0
 EXIT_FAILED = 1

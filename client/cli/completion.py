@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
 
 def list_parsers() -> dict[str, argparse.ArgumentParser]:
     """Returns the parsers of the sub-commands by name; that of the main command is ``""``."""
-    from client.cli import main as _cli
+    from . import main as _cli
 
     modules = {name: import_module(module) for name, module in _cli.SUBCOMMANDS.items()}
     return {"": _cli.build_parser(), **{name: module.build_parser() for name, module in modules.items()}}

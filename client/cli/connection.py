@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from client._address import parse_address
-from client._config import (
+from .._address import parse_address
+from .._config import (
     DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
@@ -21,10 +21,10 @@ from client._config import (
     check_timeout,
     make_config,
 )
-from client._errors import StrokeClientError
+from .._errors import StrokeClientError
 
 if TYPE_CHECKING:
-    from client._client import StrokeClient
+    from .._client import StrokeClient
 
 ENVIRONMENT_PREFIX = "STROKE_"
 
@@ -57,7 +57,7 @@ class Connection:
             ValueError: the settings do not go together, or a file cannot be used; not after ``read_connection``, which
                 has looked at them, unless a file has changed since.
         """
-        from client._client import StrokeClient
+        from .._client import StrokeClient
 
         return StrokeClient(
             self.server, timeout=self.timeout, tls=self._describe_tls(), token=self._choose_token(), retry=retry
@@ -96,7 +96,7 @@ class Connection:
         return self._read_token if self.token_file else None
 
     def _read_token(self) -> str:
-        from client.tls.credentials import read_token_file
+        from ..tls.credentials import read_token_file
 
         return read_token_file(self.token_file)
 
@@ -140,8 +140,8 @@ def read_connection(
 
 def run_with_client(connection: Connection, work: Callable[[StrokeClient], int]) -> int:
     """Returns what ``work`` returns, the exit status; 1 when it raises a ``StrokeClientError``, which is printed."""
-    from client.cli.terminal import escape
-    from client.cli.wait_notice import notice_on
+    from .terminal import escape
+    from .wait_notice import notice_on
 
     try:
         with connection.open_client() as client:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from client._address import parse_address
-from client.cli.arguments import make_parser, read_seconds
-from client.cli.connection import Connection, add_connection_flags, read_connection
+from .._address import parse_address
+from .arguments import make_parser, read_seconds
+from .connection import Connection, add_connection_flags, read_connection
 
 _EPILOG = """\
 examples:
@@ -100,7 +100,7 @@ def ask(connection: Connection, wait: float | None) -> Answer:
     Raises:
         ValueError: the connection's settings do not go together.
     """
-    from client._errors import StrokeClientError
+    from .._errors import StrokeClientError
 
     state, error = "", ""
     with connection.open_client() as client:
@@ -117,7 +117,7 @@ def ask(connection: Connection, wait: float | None) -> Answer:
 
 def format_answer(answer: Answer, margin: int, *, as_json: bool) -> str:
     """Returns the line for one server, whose address takes ``margin`` columns."""
-    from client.cli.terminal import escape
+    from .terminal import escape
 
     if as_json:
         fields = {"server": answer.server, "state": answer.state, "ms": round(answer.milliseconds, 3)}

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from client._config import DEFAULT_IN_FLIGHT
-from client.cli.arguments import DEFAULT_SETTLE, make_parser, read_seconds
-from client.cli.connection import Connection, add_connection_flags, read_connection, run_with_client
-from client.cli.signals import EXIT_INTERRUPTED
+from .._config import DEFAULT_IN_FLIGHT
+from .arguments import DEFAULT_SETTLE, make_parser, read_seconds
+from .connection import Connection, add_connection_flags, read_connection, run_with_client
+from .signals import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
-    from client._client import StrokeClient
+    from .._client import StrokeClient
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -128,7 +128,7 @@ def _classify(words: list[str]) -> int:
     check_arguments(parser, arguments)
     connection = read_connection(parser, arguments)
     if arguments.watch is not None:
-        from client.cli.watch.command import watch
+        from .watch.command import watch
 
         return watch(arguments, connection)
     return run(arguments, connection)
@@ -157,9 +157,9 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
 
 def run(arguments: argparse.Namespace, connection: Connection) -> int:
     """Judges the images and returns the exit status."""
-    from client.cli.classify import Batch
-    from client.cli.result_file import ResultFileError
-    from client.cli.terminal import escape
+    from .classify import Batch
+    from .result_file import ResultFileError
+    from .terminal import escape
 
     def judge(client: StrokeClient) -> int:
         if arguments.quiet:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from client.cli.arguments import make_parser
-from client.cli.connection import add_connection_flags, read_connection, run_with_client
-from client.cli.table import format_blocks, format_table, terminal_width
+from .arguments import make_parser
+from .connection import add_connection_flags, read_connection, run_with_client
+from .table import format_blocks, format_table, terminal_width
 
 if TYPE_CHECKING:
-    from client._client import StrokeClient
-    from client._types import ModelInfo
+    from .._client import StrokeClient
+    from .._types import ModelInfo
 
 _EPILOG = """\
 examples:
@@ -78,7 +78,7 @@ def _print_card(model: ModelInfo) -> int:
         print(f"error: the model {model.name} {model.version} has no model card", file=sys.stderr)
         return 1
     # Line by line, because a card has lines and must still not drive the terminal.
-    from client.cli.terminal import escape
+    from .terminal import escape
 
     for line in model.model_card.splitlines():
         print("\t".join(map(escape, line.split("\t"))))
@@ -87,7 +87,7 @@ def _print_card(model: ModelInfo) -> int:
 
 def format_models(models: list[ModelInfo], width: int | None) -> str:
     """Returns the table of served models for a terminal of ``width`` columns (None: no limit)."""
-    from client.cli.terminal import escape
+    from .terminal import escape
 
     heads = ("name", "version", "default", "precision", "runtime", "input", "threshold", "labels", "digest")
     rows = [
@@ -109,7 +109,7 @@ def format_models(models: list[ModelInfo], width: int | None) -> str:
 
 def describe_model(model: ModelInfo) -> str:
     """Returns everything that a model says of itself, but for its card, as lines."""
-    from client.cli.terminal import escape
+    from .terminal import escape
 
     lines = {
         "name": model.name,

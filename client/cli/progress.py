@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from client.cli.terminal import Terminal
+from .terminal import Terminal
 
 _REDRAW_SECONDS = 0.1
 _ERASE_LINE = "\r\x1b[K"

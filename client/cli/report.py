@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from client._errors import StrokeClientError
-from client.cli.progress import Progress
-from client.cli.result_file import ResultFile
-from client.cli.results import Record, ResultWriter
-from client.cli.terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape, measure_width
+from .._errors import StrokeClientError
+from .progress import Progress
+from .result_file import ResultFile
+from .results import Record, ResultWriter
+from .terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape, measure_width
 
 if TYPE_CHECKING:
-    from client._types import Prediction
+    from .._types import Prediction
 
 _LEAST_NAME = 20
 """Columns that a file's name should have before the model is shown beside it."""

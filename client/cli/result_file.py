@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from client.cli.results import Fields, Record, ResultFormat
+from .results import Fields, Record, ResultFormat
 
 if sys.platform != "win32":
     import fcntl

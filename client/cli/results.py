@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from client._errors import StrokeClientError
+from .._errors import StrokeClientError
 
 if TYPE_CHECKING:
-    from client._types import Prediction
+    from .._types import Prediction
 
 _DIGITS = 6
 """Decimals of probabilities: float32 has no more to say."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from client.cli.result_file import ResultFile
-from client.cli.results import Fields, FileStamp
-from client.cli.selection import ListedImage
+from .result_file import ResultFile
+from .results import Fields, FileStamp
+from .selection import ListedImage
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from client.cli.terminal import Terminal, measure_width
+from .terminal import Terminal, measure_width
 
 _GAP = "  "
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from client._errors import StrokeClientError
-from client.cli.terminal import Terminal, escape
+from .._errors import StrokeClientError
+from .terminal import Terminal, escape
 
 _PATIENCE_SECONDS = 1.0
 """A server that is back sooner is not worth a line."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from client._config import Pem, TLSConfig, Token, find_token_fault
-from client._errors import AuthenticationError, StrokeClientError
-from client.tls.certificate import split_pem
+from .._config import Pem, TLSConfig, Token, find_token_fault
+from .._errors import AuthenticationError, StrokeClientError
+from .certificate import split_pem
 
 if TYPE_CHECKING:
     import ssl

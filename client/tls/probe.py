@@ -30,12 +30,12 @@ import time
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from client._address import is_literal
-from client._config import ClientConfig, TLSConfig
-from client._errors import ServerUnavailableError
-from client.tls.certificate import Certificate, parse_certificate, split_pem
-from client.tls.credentials import present_certificate
-from client.tls.verdict import (
+from .._address import is_literal
+from .._config import ClientConfig, TLSConfig
+from .._errors import ServerUnavailableError
+from .certificate import Certificate, parse_certificate, split_pem
+from .credentials import present_certificate
+from .verdict import (
     Explanation,
     explain_client_certificate,
     explain_no_tls,

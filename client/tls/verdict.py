@@ -5,9 +5,9 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 
-from client._config import TLSConfig
-from client._errors import AuthenticationError, ServerUnavailableError, StrokeClientError
-from client.tls.certificate import Certificate, parse_certificate, split_pem
+from .._config import TLSConfig
+from .._errors import AuthenticationError, ServerUnavailableError, StrokeClientError
+from .certificate import Certificate, parse_certificate, split_pem
 
 Explanation = tuple[type[StrokeClientError], str, str]
 """Error class, reason and sentence."""

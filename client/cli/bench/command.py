@@ -9,16 +9,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from client.cli.arguments import make_parser, read_counts, read_rates, read_seconds
-from client.cli.connection import Connection, add_connection_flags, read_connection, run_with_client
-from client.cli.selection import list_images
-from client.cli.signals import EXIT_INTERRUPTED
-from client.cli.table import terminal_width
-from client.cli.terminal import Terminal, escape
+from ..arguments import make_parser, read_counts, read_rates, read_seconds
+from ..connection import Connection, add_connection_flags, read_connection, run_with_client
+from ..selection import list_images
+from ..signals import EXIT_INTERRUPTED
+from ..table import terminal_width
+from ..terminal import Terminal, escape
 
 if TYPE_CHECKING:
-    from client._client import StrokeClient
-    from client.cli.bench.load import Load, Recorder
+    from ..._client import StrokeClient
+    from .load import Load, Recorder
 
 _MOST_BYTES = 256 * 1024 * 1024
 """Encoded images that are held; from more files than fit, the first are taken."""
@@ -98,9 +98,9 @@ def _read_images(words: list[str]) -> list[bytes]:
     Raises:
         ImageReadError: one cannot be read.
     """
-    from client._config import DEFAULT_MAX_IMAGE_BYTES
-    from client._errors import ImageReadError, InvalidImageError
-    from client._exchange import read_image
+    from ..._config import DEFAULT_MAX_IMAGE_BYTES
+    from ..._errors import ImageReadError, InvalidImageError
+    from ..._exchange import read_image
 
     images: list[bytes] = []
     held = 0
@@ -132,7 +132,7 @@ class _Bench:
 
     def run(self, client: StrokeClient) -> int:
         """Runs the loads, prints what they found and returns the exit status."""
-        from client.cli.bench.report import format_report, load_to_json
+        from .report import format_report, load_to_json
 
         steps = [Step(rate=rate) for rate in self._arguments.rate or ()]
         steps = steps or [Step(clients=clients) for clients in self._arguments.clients or [1]]
@@ -173,7 +173,7 @@ class _Bench:
 
     def _run_step(self, client: StrokeClient, step: Step) -> tuple[Load, bool]:
         """Returns what one load found, and whether Ctrl-C cut it short."""
-        from client.cli.bench.load import LoadRun, make_timetable
+        from .load import LoadRun, make_timetable
 
         arguments = self._arguments
         run = LoadRun(

@@ -19,12 +19,12 @@ from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from client._errors import StrokeClientError
-from client._types import Prediction
-from client.cli.bench.histogram import LatencyHistogram
+from ..._errors import StrokeClientError
+from ..._types import Prediction
+from .histogram import LatencyHistogram
 
 if TYPE_CHECKING:
-    from client._client import StrokeClient
+    from ..._client import StrokeClient
 
 MOST_SENDERS = 128
 """Requests of an open loop that can be on their way at once, each in a thread of its own: several times the queue of a

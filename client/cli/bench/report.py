@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from client.cli.bench.load import LATE_SECONDS, MOST_SENDERS, Load
-from client.cli.table import format_table
+from ..table import format_table
+from .load import LATE_SECONDS, MOST_SENDERS, Load
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 

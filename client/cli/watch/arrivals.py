@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 
-from client._config import DEFAULT_MAX_IMAGE_BYTES
-from client._errors import ImageReadError, ImageTooLargeError, StrokeClientError
-from client.cli.results import FileStamp
-from client.cli.selection import IMAGE_SUFFIXES
-from client.cli.watch.image_end import has_image_end
+from ..._config import DEFAULT_MAX_IMAGE_BYTES
+from ..._errors import ImageReadError, ImageTooLargeError, StrokeClientError
+from ..results import FileStamp
+from ..selection import IMAGE_SUFFIXES
+from .image_end import has_image_end
 
 PATIENCE_SECONDS = 30.0
 """How long a file without an end, or one that cannot be read, must not have changed before it counts as faulty: a

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from client._config import RetryConfig
-from client.cli.connection import Connection
-from client.cli.stop import StopSignals
+from ..._config import RetryConfig
+from ..connection import Connection
+from ..stop import StopSignals
 
 if TYPE_CHECKING:
-    from client.cli.results import ResultWriter
+    from ..results import ResultWriter
 
 _RETRY = RetryConfig(max_attempts=4)
 """A second or so: the watch itself waits for a server that is away, as long as it takes, says so, and looks at the
@@ -44,10 +44,10 @@ def watch(arguments: argparse.Namespace, connection: Connection) -> int:
 
 def run_watch(arguments: argparse.Namespace, connection: Connection, signals: StopSignals) -> int:
     """Watches a folder until ``signals`` says stop, in any thread; see ``watch``."""
-    from client.cli.result_file import ResultFileError
-    from client.cli.terminal import escape
-    from client.cli.watch.folder import HotFolder, WatchError
-    from client.cli.watch.outcomes import WatchFolders
+    from ..result_file import ResultFileError
+    from ..terminal import escape
+    from .folder import HotFolder, WatchError
+    from .outcomes import WatchFolders
 
     folder = arguments.watch
     beside = not (arguments.csv or arguments.output)
@@ -105,8 +105,8 @@ def lock_folder(folder: str) -> Iterator[None]:
 
 
 def _open_journal(csv: str | None, output: str | None) -> ResultWriter | None:
-    from client.cli.result_file import ResultFile
-    from client.cli.results import CsvFormat, JsonLinesFormat, StreamWriter
+    from ..result_file import ResultFile
+    from ..results import CsvFormat, JsonLinesFormat, StreamWriter
 
     if csv == "-":
         return StreamWriter(sys.stdout.buffer, CsvFormat())

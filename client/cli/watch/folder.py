@@ -13,24 +13,24 @@ from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, TextIO
 
-from client._errors import (
+from ..._errors import (
     AuthenticationError,
     InvalidImageError,
     InvalidRequestError,
     ModelNotFoundError,
     StrokeClientError,
 )
-from client._types import HealthStatus, Prediction
-from client.cli.progress import format_duration
-from client.cli.result_file import ResultFile
-from client.cli.results import Record, ResultWriter, record_to_json
-from client.cli.stop import StopSignals
-from client.cli.terminal import escape
-from client.cli.watch.arrivals import ArrivedImage, FolderWatch
-from client.cli.watch.outcomes import KnownResult, WatchFolders
+from ..._types import HealthStatus, Prediction
+from ..progress import format_duration
+from ..result_file import ResultFile
+from ..results import Record, ResultWriter, record_to_json
+from ..stop import StopSignals
+from ..terminal import escape
+from .arrivals import ArrivedImage, FolderWatch
+from .outcomes import KnownResult, WatchFolders
 
 if TYPE_CHECKING:
-    from client._client import StrokeClient
+    from ..._client import StrokeClient
 
 POLL_SECONDS = 0.25
 _POLL_SHARE = 0.02

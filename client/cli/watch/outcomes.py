@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from client.cli.results import Fields, FileStamp
-from client.cli.watch.arrivals import ArrivedImage
+from ..results import Fields, FileStamp
+from .arrivals import ArrivedImage
 
 DONE, FAILED = "done", "failed"
 RESULT_SUFFIX = ".json"
