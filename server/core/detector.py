@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from server.core.plan import Plan
 from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, IntegrityError, RequestError
-from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_size
-from server.images.preprocess import ImageWarning, load_pixels
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits
+from server.images.preprocess import ImageWarning, check_size, load_pixels
 from server.models.contract import ModelSpec
 from server.models.manifest import sha256_hex
 from server.models.registry import ModelRegistry
