@@ -10,7 +10,7 @@ from pathlib import Path
 
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
-from server.machine.home import find_cache
+from server.machine.folders import find_cache
 from server.models.engine import RUNTIMES
 
 MOST_IMAGE_BYTES = 512 * 1024 * 1024

@@ -22,10 +22,9 @@ from server.errors import (
     RequestError,
     UnavailableError,
 )
-from server.models.manifest import sha256_hex
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
-from tests.fakes import SPEC, encode, make_slice
+from tests.fakes import SPEC, encode, make_slice, sha256_hex
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
 FAR = Budget(30)

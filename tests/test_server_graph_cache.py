@@ -20,9 +20,9 @@ from server.models import graph_cache, onnxruntime_engine
 from server.models.cache_upkeep import ENTRY_FILE
 from server.models.contract import METADATA_KEY
 from server.models.graph_cache import GRAPH_FILE, WEIGHTS_FILE
-from server.models.manifest import MODEL_FILE, sha256_hex
+from server.models.manifest import MODEL_FILE
 from server.models.runtime import OnnxModel, load_model
-from tests.fakes import SIDE, SPEC, build_tiny_graph, write_model
+from tests.fakes import SIDE, SPEC, build_tiny_graph, sha256_hex, write_model
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 from server.errors import ModelFileError
 from server.models import runtime
-from server.models.manifest import INT8_FILE, sha256_hex
+from server.models.manifest import INT8_FILE
 from server.models.runtime import load_model
-from tests.fakes import SIDE, build_tiny_model, rewrite_manifest, run_module, write_model
+from tests.fakes import SIDE, build_tiny_model, rewrite_manifest, run_module, sha256_hex, write_model
 
 INT8 = build_tiny_model(gain=0.06)
 """Stands for a quantised model: it answers a little otherwise."""

@@ -285,11 +285,12 @@ class Inbox:
                         del self._waiting[peer]
 
 
-def short_of_memory() -> OverloadedError:
+def short_of_memory(retry_after: float = RETRY_SECONDS) -> OverloadedError:
+    """The server's fault, and gone in a moment."""
     return OverloadedError(
         "MEMORY_SHORT",
-        "More is being sent to the server than it has memory for: try again in a moment.",
-        retry_after=RETRY_SECONDS,
+        "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
+        retry_after=retry_after,
     )
 
 

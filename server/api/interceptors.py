@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from server.api.admission import FairPlaces, Held, Inbox
+from server.api.admission import FairPlaces, Held, Inbox, short_of_memory
 from server.errors import (
     BudgetExceededError,
     ImageError,
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 REASON_KEY = "stroke-reason"
 RETRY_KEY = "grpc-retry-pushback-ms"
 MEMORY_RETRY_SECONDS = 1.0
+"""Hint to those whose image found no memory: it takes longer to come back than room for a message."""
+
 MESSAGE_SECONDS = 30.0
 """A call whose message has not come by then is ended."""
 
@@ -77,17 +79,9 @@ def to_status(error: Exception, request_id: str) -> Status:
         return Status(code, error.reason, error.message, round(1000 * (error.retry_after or 0)))
     if isinstance(error, MemoryError):
         logger.error("memory is short id=%s", request_id, exc_info=error)
-        return to_status(memory_short(), request_id)
+        return to_status(short_of_memory(MEMORY_RETRY_SECONDS), request_id)
     logger.error("internal error id=%s", request_id, exc_info=error)
     return Status(grpc.StatusCode.INTERNAL, "INTERNAL", f"Internal error of the server (id {request_id}).")
-
-
-def memory_short() -> OverloadedError:
-    return OverloadedError(
-        "MEMORY_SHORT",
-        "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
-        retry_after=MEMORY_RETRY_SECONDS,
-    )
 
 
 class Call:

@@ -1,11 +1,13 @@
 """The model as something that answers, whatever runtime is behind it.
 
 A model is served only after its bytes, its contract and its answers on this box have been verified. Decoding is not
-done here (``server.images.preprocess``), nor is the decision (``server.core.detector``).
+done here (``server.images.preprocess``), nor is the decision (``server.core.detector``). The engines are imported only
+when they are chosen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +20,7 @@ from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.processors import is_suited
 from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
-from server.models.engine import EngineOptions, Port, discard_cached, open_engine
+from server.models.engine import Engine, EngineOptions, Port
 from server.models.manifest import (
     HOW_TO_MAKE,
     HOW_TO_MEND,
@@ -29,7 +31,6 @@ from server.models.manifest import (
     make_golden_input,
     read_manifest,
     read_verified,
-    sha256_hex,
 )
 from server.models.onnx_header import read_header
 
@@ -77,7 +78,7 @@ class OnnxModel:
         """
         self.precision = precision
         self.options = options
-        self.digest = sha256_hex(data)
+        self.digest = hashlib.sha256(data).hexdigest()
         header = read_header(data, source)
         try:
             self._engine = open_engine(runtime, data, self.digest, options)
@@ -136,6 +137,40 @@ class OnnxModel:
         return self._engine.run(pixels, busy=busy)
 
 
+def open_engine(runtime: str, data: bytes, digest: str, options: EngineOptions) -> Engine:
+    """Opens the bytes of an ONNX file with a runtime.
+
+    Args:
+        runtime: one of ``RUNTIMES``.
+        data: the file.
+        digest: its SHA-256.
+        options: threads and cache.
+
+    Raises:
+        ModelFileError: reason RUNTIME_MISSING, when the package of the runtime is not installed.
+        Exception: the runtime cannot load it; the types are its own.
+    """
+    if runtime == "openvino":
+        from server.models.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(data, options)
+    from server.models.onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(data, digest, options)
+
+
+def discard_cached(runtime: str, data: bytes, digest: str, options: EngineOptions) -> bool:
+    """Removes what ``open_engine`` caches for the same arguments. Returns whether it caches anything for them."""
+    if runtime != "onnxruntime":
+        return False
+    from server.models.onnxruntime_engine import choose_cache
+
+    cache = choose_cache(data, digest, options)
+    if cache is not None:
+        cache.discard()
+    return cache is not None
+
+
 def load_model(
     folder: Path,
     *,
@@ -184,7 +219,7 @@ def load_model(
         return open_verified(options)
     except ModelFileError as error:
         # A cached graph that is not the model's is no fault of the model, and must not keep it from being served.
-        if not discard_cached(runtime, data, sha256_hex(data), options):
+        if not discard_cached(runtime, data, hashlib.sha256(data).hexdigest(), options):
             raise
         logger.warning("%s: not served with its optimised graph in the cache (%s): removed", path, error.reason)
         return open_verified(replace(options, cache=None))
