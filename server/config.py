@@ -16,6 +16,12 @@ from server.models.engine import RUNTIMES
 MOST_IMAGE_BYTES = 512 * 1024 * 1024
 """gRPC counts the bytes of a message in 31 bits."""
 
+LARGEST_MESSAGE = 3
+"""A message may be so many times as large as the largest image."""
+
+TRANSPORT_SLACK = 64 * 1024
+"""What a message may hold besides its image."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PRECISIONS = ("auto", "fp32", "int8")
 PROFILES = ("latency", "throughput", "balanced", "tuned")
@@ -140,6 +146,12 @@ class ServerConfig:
     def image_limits(self) -> ImageLimits:
         """The limits of the image gate."""
         return ImageLimits(self.max_image_bytes, self.min_image_side, self.max_image_side, self.max_image_pixels)
+
+    @property
+    def most_message_bytes(self) -> int:
+        """Largest message: what is too large an image then gets our own reason; what is larger still is refused by gRPC
+        from its first bytes on."""
+        return LARGEST_MESSAGE * self.max_image_bytes + TRANSPORT_SLACK
 
     @property
     def socket_permissions(self) -> int:
