@@ -166,18 +166,8 @@ class Application:
         loop = self._loop
 
         def load() -> None:
-            config, plan = self._config, self._plan
             try:
-                self._registry.load(
-                    config.models,
-                    config.model,
-                    precision=plan.precision,
-                    runtime=config.runtime,
-                    threads=plan.threads,
-                    busy_threads=plan.busy_threads,
-                    workers=plan.workers,
-                    cache=config.cache_folder,
-                )
+                self._registry.load(self._config.models, self._config.model, self._plan.options)
             except BaseException as error:
                 report(loaded.set_exception, error)
             else:
@@ -205,10 +195,11 @@ class Application:
 
     def _describe_choices(self) -> str:
         """A line for each model, with what was chosen for it on this machine."""
-        plan = self._plan
+        profile = self._plan.profile
         return "\n".join(
-            f"  {m.spec.name} {m.spec.version}: {m.precision} with {m.runtime} {m.runtime_version}, profile "
-            f"{plan.profile}: {plan.workers} at the same time, threads {plan.threads} ({plan.busy_threads} when busy)"
+            f"  {m.spec.name} {m.spec.version}: {m.options.precision} with {m.runtime} {m.runtime_version}, profile "
+            f"{profile}: {m.options.workers} at the same time, threads {m.options.threads} ({m.options.busy_threads} "
+            "when busy)"
             for m in self._registry
         )
 

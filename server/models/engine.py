@@ -19,7 +19,14 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine uses the machine."""
+    """How a model is run: what the settings of a server come to, as far as its models are concerned."""
+
+    precision: str = "fp32"
+    """``fp32``, ``int8``, or, until the model is looked at, ``auto``: int8 where it has that for this processor and the
+    runtime is ONNX Runtime, else fp32."""
+
+    runtime: str = "onnxruntime"
+    """One of ``RUNTIMES``."""
 
     threads: int = 1
     """Threads inside one run while the machine has little else to do."""
@@ -32,6 +39,9 @@ class EngineOptions:
 
     cache: Path | None = None
     """Folder for optimised graphs; None: nothing is kept."""
+
+
+DEFAULT_OPTIONS = EngineOptions()
 
 
 class Port(NamedTuple):

@@ -108,10 +108,9 @@ def open_onnx(path: Path) -> Judge:
     from server.models.runtime import OnnxModel, load_model
 
     workers = count_processors()
-    if path.is_dir():
-        model = load_model(path, workers=workers)
-    else:
-        model = OnnxModel(path.read_bytes(), source=str(path), options=EngineOptions(workers=workers))
+    options = EngineOptions(workers=workers)
+    is_folder = path.is_dir()
+    model = load_model(path, options) if is_folder else OnnxModel(path.read_bytes(), source=str(path), options=options)
     column = model.spec.positive_index
 
     def judge(item: Asked) -> Answer:
