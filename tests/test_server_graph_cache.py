@@ -15,8 +15,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from server.errors import ModelFileError
 from server.machine import processors
-from server.models import graph_cache, onnxruntime_engine
+from server.models import graph_cache, onnxruntime_engine, runtime
 from server.models.cache_upkeep import ENTRY_FILE
 from server.models.contract import METADATA_KEY
 from server.models.engine import EngineOptions
@@ -307,6 +308,24 @@ def test_cache_that_cannot_be_written_is_done_without(
 
     assert np.allclose(ask(model), ask(load_model(folder)))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_fault_of_a_small_model_is_not_the_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has no graph in the cache, whatever folder there is for one: it is loaded once, and refused as it is."""
+    folder = write_model(tmp_path / "models")
+    monkeypatch.setattr(runtime, "measure_golden_difference", lambda model, golden: 1.0)
+    opened = []
+    open_engine = runtime.open_engine
+    monkeypatch.setattr(runtime, "open_engine", lambda *values: opened.append(values) or open_engine(*values))
+
+    with caplog.at_level(logging.WARNING), pytest.raises(ModelFileError) as refusal:
+        load_model(folder, EngineOptions(cache=tmp_path / "cache"))
+
+    assert refusal.value.reason == "MODEL_ANSWERS_WRONG"
+    assert len(opened) == 1
+    assert not caplog.records
 
 
 def test_small_model_is_not_cached(tmp_path: Path) -> None:
