@@ -179,6 +179,9 @@ class ModelInfo:
     profile: str
     """The profile that the numbers of threads and workers come from."""
 
+    server_version: str = ""
+    """Version of the server; empty when it is older than this field."""
+
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Recorded figures by name; empty when none were recorded."""
 
@@ -228,6 +231,7 @@ def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
         busy_threads=model.busy_threads,
         workers=model.workers,
         profile=model.profile,
+        server_version=model.server_version,
         # A protobuf map has no order of its own; sorted, two listings of one model read the same.
         metrics=dict(sorted(model.metrics.items())),
         provenance=dict(sorted(model.provenance.items())),

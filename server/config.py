@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from proto import __version__
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.machine.folders import find_cache
@@ -189,6 +190,7 @@ def build_parser() -> LineParser:
             "Research software. Not a medical device. Not for diagnosis or triage of patients."
         ),
     )
+    parser.add_argument("--version", action="version", version=__version__, help="show the version")
     add_settings(parser, ServerConfig, [config_field.name for config_field in fields(ServerConfig)])
     return parser
 

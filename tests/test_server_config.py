@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.cli.connection import Connection
+from proto import __version__
 from server.config import ServerConfig, build_parser, read_config
 from server.flags import environment_name_of, flag_of, read_number, read_whole, setting
 from server.process.environment import CLIENT_NAMES
@@ -187,6 +188,13 @@ def test_every_setting_has_flag_help_and_environment_name() -> None:
         assert flag_of(field.name) in text
         assert field.metadata["help"]
         assert environment_name_of(field.name).startswith("STROKE_")
+
+
+def test_version_is_that_of_the_project() -> None:
+    """One number, wherever it is asked for."""
+    result = run_module("server", "--version")
+
+    assert (result.returncode, result.stdout.strip()) == (0, __version__)
 
 
 def test_help_has_examples_and_the_intended_use() -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from proto import stroke_pb2
+from proto import __version__, stroke_pb2
 from server.core.detector import Detection
 from server.core.plan import Plan
 from server.errors import RequestError
@@ -192,4 +192,5 @@ def to_model(model: OnnxModel, default: OnnxModel, plan: Plan, *, model_card: st
         workers=model.options.workers,
         profile=plan.profile,
         model_card=model_card,
+        server_version=__version__,
     )
