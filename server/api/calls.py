@@ -86,10 +86,12 @@ class Call:
         return None if message is grpc.aio.EOF else message
 
     def let_go(self) -> None:
-        """Ends a call whose caller takes nothing: a status would have to wait behind what was sent. The handler must
-        end with a CancelledError; once nobody refers to the call any more, gRPC cancels it."""
+        """Ends a call whose caller takes nothing, by CANCELLED. Nobody waits for the status, which stands behind what
+        was sent: the caller learns it when it reads on. The handler must end with a CancelledError."""
         if self._reading is not None:
             self._reading.cancel()
+        ending = asyncio.ensure_future(self.context.abort(grpc.StatusCode.CANCELLED, "The answers were not taken."))
+        ending.add_done_callback(lambda task: task.cancelled() or task.exception())  # abort raises
 
     def name_itself(self, request_id: str) -> str:
         """Takes the caller's id, or makes one, and returns it: answer and log have the same."""

@@ -1,5 +1,5 @@
-"""Where calls begin and end: they get a place, errors become gRPC status codes, requests become log lines. The only
-caller of ``context.abort`` but health checks.
+"""Where calls begin and end: they get a place, errors become gRPC status codes, requests become log lines. Nobody else
+calls ``context.abort`` but health checks, and ``Call.let_go``.
 
     ImageError, RequestError  INVALID_ARGUMENT
     IntegrityError            DATA_LOSS
