@@ -93,6 +93,8 @@ def test_field_numbers_never_change() -> None:
 def test_warning_reasons_in_the_comment_are_those_of_the_gate() -> None:
     """The list that integrators read is the list that the code can produce."""
     stated = set(re.search(r"UPPER_SNAKE: ([A-Z_, ]+)\.", PROTO.read_text())[1].split(", "))  # type: ignore[index]
-    produced = set(re.findall(r'ImageWarning\(\s*"([A-Z_]+)"', (ROOT / "server" / "preprocess.py").read_text()))
+    produced = set(
+        re.findall(r'ImageWarning\(\s*"([A-Z_]+)"', (ROOT / "server" / "images" / "preprocess.py").read_text())
+    )
 
     assert stated == produced

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import ROOT, RSNA
 
 REAL = re.compile(rf"{re.escape(RSNA.name)}|rsna|shared/data", re.IGNORECASE)
-CODE = ("training/**/*.py", "converter/**/*.py", "bench/ablation*")
+CODE = ("training/**/*.py", "converter/**/*.py", "bench/training/ablation*")
 RECIPES = ("Makefile", "models/*.sh", "training/**/*.sh")
 JUDGING = re.compile(r"-m (training (evaluate|score|audit)|client)\b")
 """Commands that change no model."""
