@@ -11,6 +11,8 @@
         for result in client.predict_many(Path("series").glob("*.png")):
             print(result.source, result.error if isinstance(result, PredictionFailure) else result.label)
 
+From the wheel the package is called ``strokeserve_client``.
+
 It sends the bytes of the file as they are and preprocesses nothing. Every failure is a ``StrokeClientError``.
 Research software: not a medical device, not for diagnosis.
 """
