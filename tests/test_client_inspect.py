@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from client._types import model_from_proto
+from client._core import model_from_proto
 from client.cli.connection import Connection
 from client.cli.health import list_servers
 from client.cli.main import main

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from client import _errors, _exchange, _readiness, _stream
+from client import _channel, _core, _errors, _exchange, _stream
 from client.cli.connection import Connection
 from client.tls import certificate as _certificate
 from client.tls import credentials as _credentials
@@ -22,7 +22,7 @@ from tests.fakes import ROOT, ServerProcess, run_server
 PAGE = (ROOT / "docs" / "client.md").read_text("utf-8")
 COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-MODULES = (_certificate, _credentials, _errors, _exchange, _probe, _readiness, _stream, _verdict)
+MODULES = (_certificate, _channel, _core, _credentials, _errors, _exchange, _probe, _stream, _verdict)
 NOT_REASONS = re.compile(r"GRPC_|STROKE_|CERTIFICATE_|UNKNOWN_CA|WRONG_VERSION|DECRYPT_|ACCESS_DENIED")
 """Names of the environment, of gRPC codes and of OpenSSL's alerts."""
 

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._address import parse_address
 from .._config import (
-    DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
-    KeepAliveConfig,
+    ClientConfig,
     RetryConfig,
     TLSConfig,
     Token,
     check_timeout,
-    make_config,
 )
 from .._errors import StrokeClientError
 
@@ -70,15 +68,13 @@ class Connection:
             AuthenticationError: the token file cannot be used.
             ValueError: the settings do not go together, or another file cannot be used; the message says which.
         """
-        make_config(
-            self.server,
-            timeout=self.timeout,
-            tls=self._describe_tls(),
-            token=self._choose_token(),
-            retry=RetryConfig(),
-            keep_alive=KeepAliveConfig(),
-            max_image_bytes=DEFAULT_MAX_IMAGE_BYTES,
-        )
+        tls = self._describe_tls()
+        if tls is not None:
+            from ..tls.credentials import load_tls
+
+            tls = load_tls(tls)
+        address = parse_address(self.server)
+        ClientConfig(address=address, timeout=self.timeout, tls=tls, token=self._choose_token())
         if self.token_file:
             self._read_token()
 

@@ -23,10 +23,10 @@ EXIT_USAGE = 2
 """argparse's own."""
 
 SUBCOMMANDS = {
-    "health": "client.cli.health",
-    "models": "client.cli.models",
-    "bench": "client.cli.bench.command",
-    "completion": "client.cli.completion",
+    "health": f"{__package__}.health",
+    "models": f"{__package__}.models",
+    "bench": f"{__package__}.bench.command",
+    "completion": f"{__package__}.completion",
 }
 """First arguments that are no images, and the modules whose ``main`` gets what follows. A file of such a name is
 ``./health``."""
