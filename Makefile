@@ -5,7 +5,7 @@ ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-client demo serve test lint bench bench-peers bench-training ablation model samples proto lock clean
+.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training ablation model samples proto lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ install: .venv/.installed ## set up everything in .venv, training included (3 GB
 install-server: .venv-serve/.installed ## set up what serving needs in .venv-serve (no TensorFlow)
 
 install-client: .venv-client/.installed ## set up what the client needs in .venv-client
+
+wheel: .venv/.installed ## build the client as a wheel that other projects install, into dist/
+	$(ALL) -m build --wheel --no-isolation
 
 demo: .venv-serve/.installed ## start the server, classify the samples, stop it (no TensorFlow)
 	@$(SERVE) samples/demo.py
