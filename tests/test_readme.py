@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.config import ServerConfig
-from server.flags import render_table
 from server.machine.processors import is_suited
 from server.models.manifest import INT8_FILE, read_manifest
 from tests.fakes import ROOT
@@ -117,11 +115,6 @@ def test_library_example_runs(tmp_path: Path) -> None:
 
     assert re.match(r"(normal|stroke) [\d.]+ \{", output)
     assert "IMAGE_UNDECODABLE" in output
-
-
-def test_settings_table_is_that_of_the_code() -> None:
-    """Flag, environment name, default and meaning come from one definition."""
-    assert render_table(ServerConfig) in README
 
 
 def test_links_lead_somewhere() -> None:

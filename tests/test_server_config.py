@@ -11,9 +11,18 @@ import pytest
 
 from client.cli.connection import Connection
 from server.config import ServerConfig, build_parser, read_config
-from server.flags import LineParser, list_settings, parse_settings, read_number, read_settings, read_whole, setting
+from server.flags import (
+    LineParser,
+    list_settings,
+    parse_settings,
+    read_number,
+    read_settings,
+    read_whole,
+    render_table,
+    setting,
+)
 from server.process.environment import CLIENT_NAMES
-from tests.fakes import run_module
+from tests.fakes import ROOT, run_module
 
 
 def test_flag_beats_environment_beats_default() -> None:
@@ -227,6 +236,14 @@ def test_every_setting_has_flag_help_and_environment_name() -> None:
         assert one.flag in text
         assert one.details.text
         assert one.variable.startswith("STROKE_")
+
+
+def test_page_has_the_table_of_the_code() -> None:
+    """Flag, environment name, default and meaning come from one definition: ``render_table`` makes the page's lines."""
+    page = (ROOT / "docs" / "server.md").read_text("utf-8")
+
+    assert render_table(ServerConfig) in page
+    assert page.count("\n| ") == len(list_settings(ServerConfig)) + 2
 
 
 def test_help_has_examples_and_the_intended_use() -> None:
