@@ -10,9 +10,8 @@ from dataclasses import asdict
 from converter.config import CommandOptions
 from converter.report import render_variant, report_model
 from server.flags import LineParser, parse_settings
-from server.process.console import complain, guard_streams, say
+from server.process.console import complain, guard_streams, say, silence_tensorflow
 from server.process.program import run_guarded
-from training.noise import hide_import_noise
 
 EXIT_FAILED = 1
 
@@ -50,7 +49,7 @@ def run_command(argv: Sequence[str]) -> int:
         return report_model(argv[1:])
     options = parse_settings(build_parser(), CommandOptions, argv)
     # Here, so that --help and usage errors do not wait for TensorFlow.
-    with hide_import_noise():
+    with silence_tensorflow():
         from converter.convert import convert
         from converter.errors import ConversionError
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.flags import REQUIRED, check_settings, setting
+from server.flags import REQUIRED, setting
 from server.models.contract import COLOURS
 from server.models.manifest import TARGETS
 
-INPUT_RANGES = ("0..255", "0..1")
+INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
+"""What the model was trained on → what bytes are divided by before they reach it."""
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
     """What to convert into what.
 
+    A command line is checked as it is read; what code gives out of range, the conversion refuses.
+
     Raises:
-        ValueError: a value is out of range; the text names the flag.
+        ValueError: a setting is given without the one that it is for; the text names the flags.
     """
 
     model: Path = setting(REQUIRED, ".keras file, .h5 file (Keras 2 or 3) or SavedModel", positional=True)
@@ -43,7 +46,7 @@ class ConvertOptions:
         None,
         "pixel values that MODEL takes: 0..255 when it scales them itself, 0..1 when they were divided by 255 before "
         "training (default: read from its layers)",
-        choices=INPUT_RANGES,
+        choices=tuple(INPUT_RANGES),
     )
     images: Path = setting(Path("samples"), "images for the proof", metavar="DIR")
     colour: str | None = setting(
@@ -66,7 +69,6 @@ class ConvertOptions:
     force: bool = setting(False, "replace what is in DIR")
 
     def __post_init__(self) -> None:
-        check_settings(self)
         if not self.int8 and (self.calibrate or self.target):
             raise ValueError("--calibrate and --target are for --int8")
 
