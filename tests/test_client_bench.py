@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client.cli.bench.load import Load
-from client.cli.bench.report import format_report, load_to_json
+from client.cli.bench.command import Step, format_report
+from client.cli.bench.load import Load, describe_load
 from client.cli.main import main
 from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
 from tests.command_lines import INTERRUPTIBLE, list_drawn, open_session, render_screen
@@ -115,7 +115,7 @@ def test_what_cannot_start_is_one_line(
     server: FakeServer, image: str, words: tuple[str, ...], error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing file and a missing server are said before anything is measured; exit 1."""
-    assert bench(server.target if words else "127.0.0.1:1", *(words or (image,))) == 1
+    assert bench(server.target if words else "127.0.0.1:1", *(words or (image,)), "--timeout", "0.5") == 1
 
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
@@ -160,15 +160,15 @@ def test_late_departures_are_a_warning() -> None:
     }
     load = Load(10.0, late=50, crowded=20, latest=0.25)
     for _ in range(100):
-        load.latencies.record(0.02)
+        load.latencies.add(0.02)
 
-    text = " ".join(format_report(settings, [(0, 10.0, load)], 80).split())
+    text = " ".join(format_report(settings, [(Step(rate=10.0), load)], 80).split())
 
     assert (
         "at 10/s this machine did not keep the timetable: 30 images left more than 10 ms late (at most 250 ms)" in text
     )
     assert "at 10/s 20 images left late because 128 others had no answer yet" in text
-    assert "warning" not in format_report(settings, [(0, 10.0, Load(10.0))], 80)
+    assert "warning" not in format_report(settings, [(Step(rate=10.0), Load(10.0))], 80)
 
 
 def test_report_fits_a_narrow_terminal() -> None:
@@ -185,12 +185,12 @@ def test_report_fits_a_narrow_terminal() -> None:
     load = Load(10.0)
     load.errors["SERVER_BUSY"] = 7
 
-    text = format_report(settings, [(4, 0.0, load), (8, 0.0, load)], 40)
+    text = format_report(settings, [(Step(clients=4), load), (Step(clients=8), load)], 40)
 
     assert max(map(len, text.splitlines())) <= 40
     assert text.count("p50 ms    -") == 2
     assert "failed: SERVER_BUSY 7" in " ".join(text.split())
-    assert load_to_json(load, clients=4, rate=0)["latency_ms"] is None
+    assert describe_load(load, is_open=False)["latency_ms"] is None
 
 
 @pytest.mark.parametrize("columns", [80, 40])

@@ -25,10 +25,11 @@ def test_report_that_nobody_got_has_failed(redirections: str, code: int) -> None
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--threshold", "nan"], "--threshold: must be 0 to 1"),
-        (["--threshold", "2"], "--threshold: must be 0 to 1"),
-        (["--opset", "100000"], "--opset: must be 7 to 25"),
-        (["--colour", "blue"], "--colour"),
+        (["--threshold", "nan"], "--threshold must be a number, 0 to 1"),
+        (["--threshold", "2"], "--threshold must be 0 to 1"),
+        (["--opset", "100000"], "--opset must be 7 to 25"),
+        (["--colour", "blue"], "--colour must be one of grey, rgb"),
+        (["--images", ""], "--images must not be empty"),
         (["--target", "x86"], "are for --int8"),
     ],
 )

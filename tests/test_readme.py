@@ -10,11 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
-from server.config import ServerConfig
-from server.flags import describe_default, environment_name_of, flag_of
 from server.machine.processors import is_suited
 from server.models.manifest import INT8_FILE, read_manifest
 from tests.fakes import ROOT
@@ -118,16 +115,6 @@ def test_library_example_runs(tmp_path: Path) -> None:
 
     assert re.match(r"(normal|stroke) [\d.]+ \{", output)
     assert "IMAGE_UNDECODABLE" in output
-
-
-def test_settings_table_is_that_of_the_code() -> None:
-    """Flag, environment name, default and meaning come from one definition."""
-    rows = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
-    for field in fields(ServerConfig):
-        names = f"`{flag_of(field.name)}` | `{environment_name_of(field.name)}`"
-        rows.append(f"| {names} | {describe_default(field.default)} | {field.metadata['help']} |")
-
-    assert "\n".join(rows) in README
 
 
 def test_links_lead_somewhere() -> None:

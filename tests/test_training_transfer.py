@@ -366,9 +366,9 @@ def test_random_weights_are_said_loudly(config: TrainConfig, data: Any) -> None:
 def test_flags_of_backbones_are_not_for_the_cnn(config: TrainConfig) -> None:
     """A flag that would do nothing is refused."""
     for flag in ({"weights": "none"}, {"unfreeze": 1}, {"views": 3}):
-        with pytest.raises(TrainingError, match=f"--{next(iter(flag))} is for --model resnet50"):
+        with pytest.raises(ValueError, match=f"--{next(iter(flag))} is for --model resnet50"):
             TrainConfig(data=config.data, out=config.out, **flag)
-    with pytest.raises(TrainingError, match="--unfreeze must be between 0 and 4"):
+    with pytest.raises(ValueError, match="--unfreeze must be 0 to 4, got 5"):
         replace(config, unfreeze=5)
 
 

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 
-class TrainingError(Exception):
-    """The data, a flag or the run folder is not usable; the message says what happened and what to do."""
+class TrainingError(ValueError):
+    """The data, a flag or the run folder is not usable; the message says what happened and what to do.
+
+    A ``ValueError``, for that is what a command line is told of a flag (``server.flags``).
+    """

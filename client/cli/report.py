@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import textwrap
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from .._errors import StrokeClientError
+from .latencies import Latencies
 from .progress import Progress
 from .result_file import ResultFile
 from .results import Record, ResultWriter
@@ -117,7 +116,7 @@ class Report:
         self._positive_labels: set[str] = set()
         self._models: dict[str, str] = {}  # by digest, in the order in which they judged
         self._warned: set[str] = set()
-        self._server_ms = array("f")
+        self._server_ms = Latencies()
         self._started = time.monotonic()
         self.failed = 0
         """Number of images so far that were not judged."""
@@ -146,7 +145,7 @@ class Report:
     def _add_prediction(self, name: str, prediction: Prediction) -> None:
         self._labels[prediction.label] += 1
         timings = prediction.timings
-        self._server_ms.append(timings.decode_ms + timings.queue_ms + timings.inference_ms)
+        self._server_ms.add(timings.decode_ms + timings.queue_ms + timings.inference_ms)
         if prediction.digest not in self._models:
             before = list(self._models.values())
             self._models[prediction.digest] = model = f"{prediction.model} {prediction.version}"
@@ -185,9 +184,8 @@ class Report:
             parts.append(f"{self.missing} not judged")
         rate = (self._labels.total() + self.failed) / max(time.monotonic() - self._started, 1e-3)
         sentences = [f"{self._total} images: {', '.join(parts)}", f"{rate:.1f} images/s"]
-        if self._server_ms:
-            times = sorted(self._server_ms)
-            median, slow = (format_ms(find_percentile(times, share)) for share in (0.5, 0.99))
+        if self._server_ms.count:
+            median, slow = map(format_ms, self._server_ms.find_percentiles((50, 99)))
             sentences.append(f"time in the server p50 {median}, p99 {slow}")
             sentences.append("by " + ", ".join(self._models.values()))
         return sentences
@@ -210,11 +208,6 @@ def fold_sentences(sentences: Sequence[str], columns: int) -> list[str]:
     return [
         part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent="  ", break_on_hyphens=False)
     ]
-
-
-def find_percentile(times: Sequence[float], share: float) -> float:
-    """Returns the smallest of the sorted ``times`` that at least ``share`` of them, in (0, 1], do not exceed."""
-    return times[max(math.ceil(len(times) * share), 1) - 1]
 
 
 def format_ms(milliseconds: float) -> str:

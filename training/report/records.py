@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.flags import flag_of
 from training.config import TrainConfig
 from training.evaluation.figures import Level
-from training.flags import flag_of
 
 PATH_FLAGS = ("data", "out", "split")
 """Flags that say where things are on one machine; they are not recorded."""
