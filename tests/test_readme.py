@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from proto import __version__
 from server.machine.processors import is_suited
 from server.models.manifest import INT8_FILE, read_manifest
 from tests.fakes import ROOT
@@ -22,7 +23,15 @@ SERVERS = [command for command in COMMANDS if command.startswith("python -m serv
 RUN_ELSEWHERE = {
     "make test": "what runs this test (test_project checks that CI calls it)",
     "make install": "what made the environment that runs this test",
-    ". .venv/bin/activate": "done for the shell below by PATH",
+    "make install-server": "needed by `make demo`, which runs here",
+    "make install-client": "done by `make test`",
+    **{
+        f". {folder}/bin/activate": "done for the shell below by PATH"
+        for folder in (".venv", ".venv-serve", ".venv-client")
+    },
+    "make wheel": "run by test_client_wheel, which installs what it makes and calls the command",
+    f'pip install "dist/strokeserve_client-{__version__}-py3-none-any.whl[cli]"': "the same",
+    "stroke samples/stroke-1.png": "the same",
 }
 
 
