@@ -292,6 +292,7 @@ def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
         busy_threads=model.busy_threads,
         workers=model.workers,
         profile=model.profile,
+        server_version=model.server_version,
         # A protobuf map has no order of its own; sorted, two listings of one model read the same.
         metrics=dict(sorted(model.metrics.items())),
         provenance=dict(sorted(model.provenance.items())),

@@ -178,6 +178,9 @@ class ModelInfo:
     profile: str
     """The profile that the numbers of threads and workers come from."""
 
+    server_version: str = ""
+    """Version of the server; empty when it is older than this field."""
+
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Recorded figures by name; empty when none were recorded."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.processors import find_target
 from server.models.contract import ModelSpec, is_identifier
-from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, sha256_hex
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
 from server.models.runtime import OnnxModel, load_model
 
 RECORDED_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
@@ -91,7 +92,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         tell(f"note: none of the files in {reference} is in {options.images}; --images DATA compares with them too")
     golden = make_golden_vectors(model)
     files = {MODEL_FILE: data}
-    records = {MODEL_FILE: FileRecord(sha256_hex(data), len(data), GOLDEN_TOLERANCE)}
+    records = {MODEL_FILE: FileRecord(hashlib.sha256(data).hexdigest(), len(data), GOLDEN_TOLERANCE)}
     if options.int8:
         quantised = make_int8(options, graph, model, tell)
         files[INT8_FILE] = quantised.data
@@ -202,7 +203,7 @@ def describe_conversion(options: ConvertOptions) -> Mapping[str, str]:
         "created": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     if options.model.is_file():
-        facts["source_sha256"] = sha256_hex(options.model.read_bytes())
+        facts["source_sha256"] = hashlib.sha256(options.model.read_bytes()).hexdigest()
     return facts
 
 

@@ -125,7 +125,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "is_default", "task", "intended_use", "labels", "positive_label", "threshold", "input_height", "input_width", "input_channels", "metrics", "provenance", "precision", "runtime", "runtime_version", "threads", "busy_threads", "workers", "profile", "model_card")
+    __slots__ = ("name", "version", "digest", "is_default", "task", "intended_use", "labels", "positive_label", "threshold", "input_height", "input_width", "input_channels", "metrics", "provenance", "precision", "runtime", "runtime_version", "threads", "busy_threads", "workers", "profile", "model_card", "server_version")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,7 @@ class Model(_message.Message):
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     MODEL_CARD_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -184,4 +185,5 @@ class Model(_message.Message):
     workers: int
     profile: str
     model_card: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: bool = ..., task: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., positive_label: _Optional[str] = ..., threshold: _Optional[float] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., runtime_version: _Optional[str] = ..., threads: _Optional[int] = ..., busy_threads: _Optional[int] = ..., workers: _Optional[int] = ..., profile: _Optional[str] = ..., model_card: _Optional[str] = ...) -> None: ...
+    server_version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: bool = ..., task: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., positive_label: _Optional[str] = ..., threshold: _Optional[float] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., runtime_version: _Optional[str] = ..., threads: _Optional[int] = ..., busy_threads: _Optional[int] = ..., workers: _Optional[int] = ..., profile: _Optional[str] = ..., model_card: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...

@@ -14,9 +14,9 @@ from typing import Any
 
 import grpc
 
-from server.api.admission import RETRY_SECONDS, FairPlaces, Inbox
+from server.api.calls import Inbox
 from server.api.health import Health
-from server.api.interceptors import CallBoundary
+from server.api.interceptors import PLACE_SECONDS, CallBoundary, FairPlaces
 from server.api.listen import ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
@@ -29,11 +29,6 @@ from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
 
 logger = logging.getLogger(__name__)
-
-TRANSPORT_SLACK = 64 * 1024
-LARGEST_MESSAGE = 3
-"""A message may be so many times as large as the largest image: what is too large then gets our own reason. What is
-larger still is refused by gRPC from its first bytes on."""
 
 MESSAGE_BYTES = 32 * 1024 * 1024
 """Bound on the messages that are held, and again on those that arrive, unless a single one may be as large."""
@@ -131,33 +126,22 @@ class Application:
         return await self._drain()
 
     @property
-    def _most_bytes(self) -> int:
-        """Of one message."""
-        return LARGEST_MESSAGE * self._config.max_image_bytes + TRANSPORT_SLACK
-
-    @property
     def _message_bytes(self) -> int:
         """Bound on the messages that are held, and again on those that arrive."""
-        return max(MESSAGE_BYTES, self._most_bytes * 5 // 4)
+        return max(MESSAGE_BYTES, self._config.most_message_bytes * 5 // 4)
 
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
-        most_bytes = self._most_bytes
         self._inbox = Inbox(self._message_bytes)
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls))
-        self._servicer = StrokeServicer(
-            Detector(self._registry, plan, queue=config.queue, limits=config.image_limits),
-            streams=config.streams,
-            stream_idle_seconds=config.stream_idle_seconds,
-            max_wait_seconds=config.max_wait_seconds,
-            most_bytes=most_bytes,
-        )
+        detector = Detector(self._registry, plan, queue=config.queue, limits=config.image_limits)
+        self._servicer = StrokeServicer(detector, config)
         self._health = Health(SERVICE_NAME, self._inbox)
         self._server = grpc.aio.server(
             options=[
                 # On by default, and then a second server on the same port silently takes half of the calls.
                 ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", most_bytes),
+                ("grpc.max_receive_message_length", config.most_message_bytes),
                 # gRPC would inflate a message without a bound (``server.api.messages``).
                 ("grpc.per_message_decompression", 0),
                 # Otherwise gRPC takes up to 8 MiB of a call that nobody has begun to read.
@@ -182,18 +166,8 @@ class Application:
         loop = self._loop
 
         def load() -> None:
-            config, plan = self._config, self._plan
             try:
-                self._registry.load(
-                    config.models,
-                    config.model,
-                    precision=plan.precision,
-                    runtime=config.runtime,
-                    threads=plan.threads,
-                    busy_threads=plan.busy_threads,
-                    workers=plan.workers,
-                    cache=config.cache_folder,
-                )
+                self._registry.load(self._config.models, self._config.model, self._plan.options)
             except BaseException as error:
                 report(loaded.set_exception, error)
             else:
@@ -221,10 +195,11 @@ class Application:
 
     def _describe_choices(self) -> str:
         """A line for each model, with what was chosen for it on this machine."""
-        plan = self._plan
+        profile = self._plan.profile
         return "\n".join(
-            f"  {m.spec.name} {m.spec.version}: {m.precision} with {m.runtime} {m.runtime_version}, profile "
-            f"{plan.profile}: {plan.workers} at the same time, threads {plan.threads} ({plan.busy_threads} when busy)"
+            f"  {m.spec.name} {m.spec.version}: {m.options.precision} with {m.runtime} {m.runtime_version}, profile "
+            f"{profile}: {m.options.workers} at the same time, threads {m.options.threads} ({m.options.busy_threads} "
+            "when busy)"
             for m in self._registry
         )
 
@@ -233,7 +208,7 @@ class Application:
         workers, pixels = self._plan.workers, self._config.max_image_pixels
         now = read_resident_bytes()
         # What is held, what arrives, what arrives before that is noticed; and each worker's copy and gRPC's two.
-        messages = 3 * self._message_bytes + (workers + 2) * self._most_bytes
+        messages = 3 * self._message_bytes + (workers + 2) * self._config.most_message_bytes
         images = workers * pixels * DECODE_BYTES
         return (
             f"  memory: {now / 1e6:.0f} MB now; at most {(now + messages) / 1e6:.0f} MB with what callers send, and "
@@ -288,7 +263,7 @@ class Application:
 
 
 def too_many_calls() -> OverloadedError:
-    return OverloadedError("TOO_MANY_CALLS", "As many calls are open as the server accepts.", retry_after=RETRY_SECONDS)
+    return OverloadedError("TOO_MANY_CALLS", "As many calls are open as the server accepts.", retry_after=PLACE_SECONDS)
 
 
 def fail(message: str) -> int:

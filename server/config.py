@@ -8,13 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from proto import __version__
 from server.flags import LineParser, add_settings, check_settings, quote, read_settings, require, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
-from server.machine.home import find_cache
+from server.machine.folders import find_cache
 from server.models.engine import RUNTIMES
 
 MOST_IMAGE_BYTES = 512 * 1024 * 1024
 """gRPC counts the bytes of a message in 31 bits."""
+
+LARGEST_MESSAGE = 3
+"""A message may be so many times as large as the largest image."""
+
+TRANSPORT_SLACK = 64 * 1024
+"""What a message may hold besides its image."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PRECISIONS = ("auto", "fp32", "int8")
@@ -143,6 +150,12 @@ class ServerConfig:
         return ImageLimits(self.max_image_bytes, self.min_image_side, self.max_image_side, self.max_image_pixels)
 
     @property
+    def most_message_bytes(self) -> int:
+        """Largest message: what is too large an image then gets our own reason; what is larger still is refused by gRPC
+        from its first bytes on."""
+        return LARGEST_MESSAGE * self.max_image_bytes + TRANSPORT_SLACK
+
+    @property
     def socket_permissions(self) -> int:
         """``socket_mode`` as a number."""
         return int(self.socket_mode[-3:], 8)
@@ -178,6 +191,7 @@ def build_parser() -> LineParser:
             "Research software. Not a medical device. Not for diagnosis or triage of patients."
         ),
     )
+    parser.add_argument("--version", action="version", version=__version__, help="show the version")
     add_settings(parser, ServerConfig)
     return parser
 

@@ -13,17 +13,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
 from server.config import ServerConfig
 from server.core.detector import Budget, Detector
-from server.core.plan import Plan
-from server.core.tuning import Choice, check_place, describe_basis, find_place, write_tuning
+from server.core.plan import Plan, check_place, describe_basis, find_place, list_tuned, write_tuning
 from server.errors import ModelFileError
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
 from server.machine.processors import count_processors, is_suited
+from server.models.engine import EngineOptions
 from server.models.manifest import INT8_FILE, make_golden_input, read_manifest
 from server.models.registry import ModelRegistry
 from server.process.console import complain, say
@@ -56,7 +56,7 @@ class TuneConfig:
 class Measurement:
     """One way, and what was measured of it, round by round."""
 
-    choice: Choice
+    choice: EngineOptions
     detector: Detector
     latencies: list[float] = field(default_factory=list)
     """Medians with one caller, in milliseconds."""
@@ -101,8 +101,8 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_INTERRUPTED
     # What it has found is in the file by now, whether or not anybody reads this.
     if tuning.json:
-        rows = [{**asdict(m.choice), "latency_ms": m.latency_ms, "images_per_second": m.rate} for m in measurements]
-        say(json.dumps({"measured": rows, "choice": asdict(best.choice), "file": str(path)}))
+        rows = [{**list_tuned(m.choice), "latency_ms": m.latency_ms, "images_per_second": m.rate} for m in measurements]
+        say(json.dumps({"measured": rows, "choice": list_tuned(best.choice), "file": str(path)}))
     else:
         say(f"{render(measurements, best)}\n\nwritten to {path}; serve with: python -m server --profile tuned")
     return 0
@@ -132,13 +132,14 @@ def build_parser() -> LineParser:
     return parser
 
 
-def list_choices(precisions: Sequence[str], processors: int) -> list[Choice]:
+def list_choices(base: EngineOptions, precisions: Sequence[str], processors: int) -> list[EngineOptions]:
     """Ways worth a measurement on a machine; of those that are alike the default comes first."""
-    found: dict[Choice, None] = {}
+    found: dict[EngineOptions, None] = {}
     for precision in precisions:
         for threads, busy_threads in ((processors, 1), (1, 1), (processors, processors)):
             for workers in (processors, processors + 1):
-                found[Choice(precision, threads, busy_threads, workers)] = None
+                choice = replace(base, precision=precision, threads=threads, busy_threads=busy_threads, workers=workers)
+                found[choice] = None
     return list(found)
 
 
@@ -159,26 +160,17 @@ def measure_all(
     record = read_manifest(folder).files.get(INT8_FILE)
     has_int8 = record is not None and is_suited(record.target)
     measurements = []
-    registries: dict[tuple[str, int, int], ModelRegistry] = {}
-    for choice in list_choices(["int8", "fp32"] if has_int8 else ["fp32"], processors):
-        key = (choice.precision, choice.threads, choice.busy_threads)
-        if key not in registries:
-            registries[key] = ModelRegistry()
-            registries[key].load(
-                config.models,
-                f"{folder.parent.name}/{folder.name}",
-                precision=choice.precision,
-                runtime=config.runtime,
-                threads=choice.threads,
-                busy_threads=choice.busy_threads,
-                workers=processors,
-                cache=config.cache_folder,
-            )
+    registries: dict[EngineOptions, ModelRegistry] = {}
+    base = EngineOptions(runtime=config.runtime, cache=config.cache_folder)
+    for choice in list_choices(base, ["int8", "fp32"] if has_int8 else ["fp32"], processors):
+        loaded = replace(choice, workers=processors)  # a model is the same for any number of workers
+        if loaded not in registries:
+            registries[loaded] = ModelRegistry()
+            registries[loaded].load(config.models, f"{folder.parent.name}/{folder.name}", loaded)
             if is_interrupted():
                 raise KeyboardInterrupt
-        plan = Plan("tune", choice.precision, choice.threads, choice.busy_threads, choice.workers)
         queue = choice.workers * CALLERS_PER_WORKER
-        measurements.append(Measurement(choice, Detector(registries[key], plan, queue=queue)))
+        measurements.append(Measurement(choice, Detector(registries[loaded], Plan("tune", choice), queue=queue)))
     image = make_image()
     part = seconds / (ROUNDS * len(measurements) * 2)
     for number in range(ROUNDS):

@@ -13,6 +13,7 @@ import pytest
 
 from converter.int8.gate import Comparison
 from server.machine.processors import is_suited
+from server.models.engine import EngineOptions
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_manifest
 from server.models.runtime import load_model
 from tests.fakes import ROOT
@@ -72,7 +73,7 @@ def test_its_int8_variant_answers_here_as_where_it_was_made() -> None:
     """Its own golden vectors hold."""
     if not is_suited(read_manifest(FOLDER).files[INT8_FILE].target):
         pytest.skip("made for processors with VNNI")
-    assert load_model(FOLDER, precision="int8").digest != load_model(FOLDER).digest
+    assert load_model(FOLDER, EngineOptions(precision="int8")).digest != load_model(FOLDER).digest
 
 
 def test_it_says_what_it_learned_from_and_what_it_is_not() -> None:

@@ -29,9 +29,9 @@ from converter.errors import (
 from server.images.preprocess import InputFormat, load_pixels
 from server.machine.processors import find_target
 from server.models.contract import METADATA_KEY, ModelSpec
-from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, sha256_hex
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest
 from server.models.runtime import load_model
-from tests.fakes import ROOT, encode, make_slice, run_module
+from tests.fakes import ROOT, encode, make_slice, run_module, sha256_hex
 
 if TYPE_CHECKING:
     from converter.convert import ConversionReport, ConvertOptions

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from server.images.preprocess import InputFormat, load_pixels
+from server.models.engine import EngineOptions
 from server.models.runtime import load_model
 from tests.fakes import ROOT, ServerProcess, encode, make_slice, run_module, run_server, wait_until
 
@@ -55,7 +56,7 @@ def test_directory_as_json_has_the_promised_fields(bundled: ServerProcess) -> No
     assert result.returncode == 0, result.stderr
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(answer["file"]) for answer in answers] == SAMPLES
-    model = load_model(BUNDLED, precision="auto")
+    model = load_model(BUNDLED, EngineOptions(precision="auto"))
     for answer in answers:
         assert answer["confidence"] == answer["scores"][answer["label"]]
         assert set(answer["scores"]) == {"normal", "stroke"}

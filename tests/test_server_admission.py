@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from server.api.admission import EXPECTED_BYTES, FairPlaces, Held, Inbox
+from server.api.calls import EXPECTED_BYTES, Held, Inbox
+from server.api.interceptors import FairPlaces
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 
 MIB = 1024 * 1024
@@ -127,7 +128,7 @@ def test_small_message_does_not_wait_behind_large_ones() -> None:
 
 def test_room_is_not_kept_for_those_who_send_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that has sent a large message and pauses does not hold up others; its next one may be refused."""
-    monkeypatch.setattr("server.api.admission.SPARING_SECONDS", 0.05)
+    monkeypatch.setattr("server.api.calls.SPARING_SECONDS", 0.05)
 
     async def steps() -> None:
         inbox = make_inbox(8 * MIB)

@@ -23,7 +23,7 @@ from proto import stroke_pb2_grpc
 from server.app import Application
 from server.config import ServerConfig
 from server.models import registry
-from server.models.manifest import MODEL_FILE, sha256_hex
+from server.models.manifest import MODEL_FILE
 from tests.fakes import (
     ServerProcess,
     build_tiny_model,
@@ -32,6 +32,7 @@ from tests.fakes import (
     rewrite_manifest,
     run_module,
     run_server,
+    sha256_hex,
     wait_until,
     write_model,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.config import ServerConfig
-from server.core.tuning import find_place, read_tuning
+from server.core.plan import find_place, read_tuning
 from server.errors import ModelFileError
 from server.machine.bounded_file import read_regular
 from server.models.manifest import MANIFEST_FILE, MODEL_FILE

@@ -14,6 +14,7 @@ import pytest
 
 from server.models import cache_upkeep, graph_cache, onnxruntime_engine
 from server.models.cache_upkeep import MOST_ENTRIES, MOST_UNUSED_SECONDS, STAGING, STAGING_SECONDS, hold_builds
+from server.models.engine import EngineOptions
 from server.models.runtime import load_model
 from tests.fakes import ROOT, wait_until, with_version, write_model
 
@@ -28,7 +29,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def load(tmp_path: Path, cache: Path, version: str = "1") -> None:
     """Loads a version of the tiny model, which is made if it is not there."""
     folder = tmp_path / "models" / "tiny" / version
-    load_model(folder if folder.exists() else write_model(tmp_path / "models", with_version(version)), cache=cache)
+    load_model(
+        folder if folder.exists() else write_model(tmp_path / "models", with_version(version)),
+        EngineOptions(cache=cache),
+    )
 
 
 def list_entries(cache: Path) -> set[str]:
@@ -170,13 +174,14 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from server.models import onnxruntime_engine
+from server.models.engine import EngineOptions
 from server.models.runtime import load_model
 onnxruntime_engine.LARGE_MODEL_BYTES = 1
 def write(data, path):
     path.touch()
     time.sleep(600)
 onnxruntime_engine.write_optimised = write
-load_model(Path(sys.argv[1]), cache=Path(sys.argv[2]))
+load_model(Path(sys.argv[1]), EngineOptions(cache=Path(sys.argv[2])))
 """
 
 
@@ -187,12 +192,12 @@ def test_server_killed_while_it_writes_leaves_nothing_for_the_next(tmp_path: Pat
     with process:
         try:
             wait_until(lambda: list((cache / "graphs").glob(".staging-*/graph.onnx")))
-            load_model(folder, cache=cache)
+            load_model(folder, EngineOptions(cache=cache))
             assert len(list((cache / "graphs").glob(".staging-*"))) == 1
         finally:
             process.send_signal(signal.SIGKILL)
 
-    load_model(folder, cache=cache)
+    load_model(folder, EngineOptions(cache=cache))
 
     assert list((cache / "graphs").glob(".staging-*")) == []
     assert len(list_entries(cache)) == 1

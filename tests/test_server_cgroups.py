@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.machine import processors
-from server.machine.cgroups import read_cpu_quota
+from server.machine.processors import read_cpu_quota
 from tests.fakes import ROOT
 
 UNIFIED = "30 23 0:28 {top} /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from client.cli.connection import Connection
+from proto import __version__
 from server.config import ServerConfig, build_parser, read_config
 from server.flags import (
     LineParser,
@@ -244,6 +245,13 @@ def test_page_has_the_table_of_the_code() -> None:
 
     assert render_table(ServerConfig) in page
     assert page.count("\n| ") == len(list_settings(ServerConfig)) + 2
+
+
+def test_version_is_that_of_the_project() -> None:
+    """One number, wherever it is asked for."""
+    result = run_module("server", "--version")
+
+    assert (result.returncode, result.stdout.strip()) == (0, __version__)
 
 
 def test_help_has_examples_and_the_intended_use() -> None:

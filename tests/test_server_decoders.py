@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from server.errors import ImageError
-from server.images import decoders
+from server.images import jpeg_file
 from server.images.preprocess import InputFormat, load_pixels
 from tests.fakes import encode, make_slice
 
@@ -29,7 +29,7 @@ def fail_with(error: Exception) -> Callable[..., object]:
 )
 def test_jpeg_decoder_short_of_memory_is_not_the_images_fault(said: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """However libjpeg-turbo puts it."""
-    monkeypatch.setattr(decoders.simplejpeg, "decode_jpeg", fail_with(said))
+    monkeypatch.setattr(jpeg_file.simplejpeg, "decode_jpeg", fail_with(said))
 
     with pytest.raises(MemoryError):
         load_pixels(encode(GREY, "JPEG"), WANTED)
@@ -48,7 +48,7 @@ def test_pillow_short_of_memory_is_not_the_images_fault(call: str, monkeypatch: 
 @pytest.mark.parametrize("error", [TypeError("a mistake"), AttributeError("a mistake"), OSError("a mistake")])
 def test_mistake_of_ours_is_not_called_a_damaged_image(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reaches the log as what it is."""
-    monkeypatch.setattr(decoders.simplejpeg, "decode_jpeg", fail_with(error))
+    monkeypatch.setattr(jpeg_file.simplejpeg, "decode_jpeg", fail_with(error))
 
     with pytest.raises(type(error)):
         load_pixels(encode_before("JPEG"), WANTED)
@@ -66,7 +66,7 @@ def test_mistake_of_ours_is_not_called_a_damaged_image(error: Exception, monkeyp
 )
 def test_what_libjpeg_says_has_a_reason(text: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its warnings are refusals here, and what it cannot do is not called damage."""
-    monkeypatch.setattr(decoders.simplejpeg, "decode_jpeg", fail_with(ValueError(text)))
+    monkeypatch.setattr(jpeg_file.simplejpeg, "decode_jpeg", fail_with(ValueError(text)))
 
     with pytest.raises(ImageError) as refusal:
         load_pixels(encode_before("JPEG"), WANTED)

@@ -22,10 +22,10 @@ from server.errors import (
     RequestError,
     UnavailableError,
 )
-from server.models.manifest import sha256_hex
+from server.models.engine import DEFAULT_OPTIONS
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
-from tests.fakes import SPEC, encode, make_slice
+from tests.fakes import SPEC, encode, make_slice, sha256_hex
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
 FAR = Budget(30)
@@ -40,7 +40,7 @@ def registry(tiny_models: Path) -> ModelRegistry:
 
 def make_detector(registry: ModelRegistry, *, queue: int) -> Detector:
     """A detector with one worker."""
-    return Detector(registry, Plan("balanced", "fp32", 1, 1, 1), queue=queue)
+    return Detector(registry, Plan("balanced", DEFAULT_OPTIONS), queue=queue)
 
 
 @contextmanager

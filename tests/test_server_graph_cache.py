@@ -15,14 +15,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from server.errors import ModelFileError
 from server.machine import processors
-from server.models import graph_cache, onnxruntime_engine
+from server.models import graph_cache, onnxruntime_engine, runtime
 from server.models.cache_upkeep import ENTRY_FILE
 from server.models.contract import METADATA_KEY
+from server.models.engine import EngineOptions
 from server.models.graph_cache import GRAPH_FILE, WEIGHTS_FILE
-from server.models.manifest import MODEL_FILE, sha256_hex
+from server.models.manifest import MODEL_FILE
 from server.models.runtime import OnnxModel, load_model
-from tests.fakes import SIDE, SPEC, build_tiny_graph, write_model
+from tests.fakes import SIDE, SPEC, build_tiny_graph, sha256_hex, write_model
 
 
 @pytest.fixture
@@ -57,10 +59,10 @@ def ask(model: OnnxModel) -> np.ndarray:
 def test_cached_graph_is_the_same_model(folder: Path, tmp_path: Path) -> None:
     """Made at the first load, used at the next; the digest stays that of the model's file."""
     plain = load_model(folder)
-    first = load_model(folder, cache=tmp_path / "cache", threads=2, busy_threads=1)
+    first = load_model(folder, EngineOptions(cache=tmp_path / "cache", threads=2, busy_threads=1))
     (graph,) = list_graphs(tmp_path / "cache")
     written = graph.stat().st_mtime_ns
-    second = load_model(folder, cache=tmp_path / "cache")
+    second = load_model(folder, EngineOptions(cache=tmp_path / "cache"))
 
     assert list_graphs(tmp_path / "cache") == [graph]
     assert graph.stat().st_mtime_ns == written
@@ -123,14 +125,14 @@ def test_damaged_entry_is_made_again(
 ) -> None:
     """Whatever happened to whichever of its files; the answers are the model's, and the next start finds it whole."""
     cache = tmp_path / "cache"
-    wanted = ask(load_model(folder, cache=cache))
+    wanted = ask(load_model(folder, EngineOptions(cache=cache)))
     (graph,) = list_graphs(cache)
     damage(graph.with_name(name))
 
-    assert np.array_equal(ask(load_model(folder, cache=cache)), wanted)
+    assert np.array_equal(ask(load_model(folder, EngineOptions(cache=cache))), wanted)
     assert "damaged" in caplog.text
     caplog.clear()
-    assert np.array_equal(ask(load_model(folder, cache=cache)), wanted)
+    assert np.array_equal(ask(load_model(folder, EngineOptions(cache=cache))), wanted)
     assert not caplog.records
     assert sorted(path.name for path in graph.parent.iterdir()) == [ENTRY_FILE, GRAPH_FILE, WEIGHTS_FILE]
 
@@ -140,12 +142,12 @@ def test_entry_that_others_may_write_is_made_again(
 ) -> None:
     """Its files may be those that were written, or not a moment later."""
     cache = tmp_path / "cache"
-    load_model(folder, cache=cache)
+    load_model(folder, EngineOptions(cache=cache))
     (graph,) = list_graphs(cache)
     entry = graph.parent
     entry.chmod(0o777)
 
-    load_model(folder, cache=cache)
+    load_model(folder, EngineOptions(cache=cache))
 
     assert "damaged" in caplog.text
     assert stat.S_IMODE(entry.stat().st_mode) == 0o700
@@ -161,7 +163,7 @@ def test_cache_that_others_may_write_is_not_used(
     (cache / "graphs").mkdir(parents=True)
     (cache / place).chmod(mode)
 
-    model = load_model(folder, cache=cache)
+    model = load_model(folder, EngineOptions(cache=cache))
 
     assert np.allclose(ask(model), ask(load_model(folder)))
     assert list((cache / "graphs").iterdir()) == []
@@ -177,7 +179,7 @@ def test_cache_of_another_user_is_not_used(folder: Path, tmp_path: Path, caplog:
     cache.mkdir()
     os.chown(cache, 12345, -1)
 
-    load_model(folder, cache=cache)
+    load_model(folder, EngineOptions(cache=cache))
 
     assert list(cache.iterdir()) == []
     assert "belongs to another user" in caplog.text
@@ -207,11 +209,11 @@ def swap_labels(graph: onnx.ModelProto) -> None:
 def test_labels_and_threshold_are_the_models_own(folder: Path, tmp_path: Path) -> None:
     """A cached graph that says otherwise is not asked."""
     cache = tmp_path / "cache"
-    load_model(folder, cache=cache)
+    load_model(folder, EngineOptions(cache=cache))
     path = forge(cache, swap_labels)
     forged = path.read_bytes()
 
-    model = load_model(folder, cache=cache)
+    model = load_model(folder, EngineOptions(cache=cache))
 
     assert path.read_bytes() == forged  # it was used
     assert model.spec == SPEC
@@ -248,21 +250,21 @@ def test_forged_graph_does_not_keep_the_model_from_being_served(
 ) -> None:
     """It is found out by its answers, or as it loads; the model itself is served, and the graph removed."""
     cache = tmp_path / "cache"
-    wanted = ask(load_model(folder, cache=cache))
+    wanted = ask(load_model(folder, EngineOptions(cache=cache)))
     path = forge(cache, change)
 
-    assert np.allclose(ask(load_model(folder, cache=cache)), wanted)
+    assert np.allclose(ask(load_model(folder, EngineOptions(cache=cache))), wanted)
     assert "removed" in caplog.text
     assert not path.exists()
-    assert np.allclose(ask(load_model(folder, cache=cache)), wanted)
+    assert np.allclose(ask(load_model(folder, EngineOptions(cache=cache))), wanted)
     assert path.exists()
 
 
 def test_nothing_that_happens_to_the_files_reaches_a_loaded_model(folder: Path, tmp_path: Path) -> None:
     """Weights are in memory, for both numbers of threads: neither altered nor cut files change an answer."""
     cache = tmp_path / "cache"
-    load_model(folder, cache=cache)
-    model = load_model(folder, cache=cache, threads=2, busy_threads=1)
+    load_model(folder, EngineOptions(cache=cache))
+    model = load_model(folder, EngineOptions(cache=cache, threads=2, busy_threads=1))
     wanted = ask(model)
     (path,) = list_graphs(cache)
     weights = path.with_name(WEIGHTS_FILE)
@@ -283,14 +285,14 @@ def test_no_model_hangs_on_a_cache_that_is_something_else(folder: Path, tmp_path
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "circle").symlink_to("circle")
     for cache in ("pipe", "circle", "a\0b", "\ud800"):
-        assert load_model(folder, cache=tmp_path / cache).spec == SPEC
+        assert load_model(folder, EngineOptions(cache=tmp_path / cache)).spec == SPEC
 
 
 def test_graph_of_another_processor_is_not_used(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its layout is made for one kind of processor; a cache can be on a shared disk."""
-    load_model(folder, cache=tmp_path / "cache")
+    load_model(folder, EngineOptions(cache=tmp_path / "cache"))
     monkeypatch.setattr(graph_cache, "describe_processor", lambda: "another")
-    load_model(folder, cache=tmp_path / "cache")
+    load_model(folder, EngineOptions(cache=tmp_path / "cache"))
 
     assert len(list_graphs(tmp_path / "cache")) == 2
     assert processors.describe_processor() != "another"
@@ -302,14 +304,32 @@ def test_cache_that_cannot_be_written_is_done_without(
     """One line in the log, and the model is served."""
     (tmp_path / "file").write_text("not a folder")
     with caplog.at_level(logging.WARNING):
-        model = load_model(folder, cache=tmp_path / "file")
+        model = load_model(folder, EngineOptions(cache=tmp_path / "file"))
 
     assert np.allclose(ask(model), ask(load_model(folder)))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_fault_of_a_small_model_is_not_the_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has no graph in the cache, whatever folder there is for one: it is loaded once, and refused as it is."""
+    folder = write_model(tmp_path / "models")
+    monkeypatch.setattr(runtime, "measure_golden_difference", lambda model, golden: 1.0)
+    opened = []
+    open_engine = runtime.open_engine
+    monkeypatch.setattr(runtime, "open_engine", lambda *values: opened.append(values) or open_engine(*values))
+
+    with caplog.at_level(logging.WARNING), pytest.raises(ModelFileError) as refusal:
+        load_model(folder, EngineOptions(cache=tmp_path / "cache"))
+
+    assert refusal.value.reason == "MODEL_ANSWERS_WRONG"
+    assert len(opened) == 1
+    assert not caplog.records
+
+
 def test_small_model_is_not_cached(tmp_path: Path) -> None:
     """There is nothing to gain."""
-    load_model(write_model(tmp_path), cache=tmp_path / "cache")
+    load_model(write_model(tmp_path), EngineOptions(cache=tmp_path / "cache"))
 
     assert not (tmp_path / "cache").exists()

@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from server import errors
-from server.api.interceptors import STATUS_CODES, printable_id, to_status
+from server.api.calls import printable_id
+from server.api.interceptors import STATUS_CODES, to_status
 
 
 def test_every_domain_error_that_a_request_can_raise_has_a_code() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from proto import stroke_pb2 as pb
 from server.errors import ModelFileError
+from server.models.engine import EngineOptions
 from server.models.manifest import MODEL_FILE
 from server.models.runtime import OnnxModel, load_model
 from tests.fakes import ROOT, SIDE, build_tiny_model, encode, make_slice, run_server, write_model
@@ -24,7 +25,7 @@ def test_it_answers_as_onnx_runtime_does(tmp_path: Path) -> None:
     """Whatever the number of threads; spec and size are read from the file without ONNX Runtime."""
     folder = write_model(tmp_path)
     one = load_model(folder)
-    other = load_model(folder, runtime="openvino", threads=2, busy_threads=1, workers=2)
+    other = load_model(folder, EngineOptions(runtime="openvino", threads=2, busy_threads=1, workers=2))
 
     assert (other.spec, other.digest, other.input_format) == (one.spec, one.digest, one.input_format)
     assert other.runtime == "openvino"
@@ -50,8 +51,8 @@ def test_auto_is_fp32(tmp_path: Path) -> None:
     """Variants are made for ONNX Runtime; who asks for one gets it."""
     folder = write_model(tmp_path, int8=build_tiny_model(gain=0.06))
 
-    assert load_model(folder, precision="auto", runtime="openvino").precision == "fp32"
-    assert load_model(folder, precision="int8", runtime="openvino").precision == "int8"
+    assert load_model(folder, EngineOptions(precision="auto", runtime="openvino")).options.precision == "fp32"
+    assert load_model(folder, EngineOptions(precision="int8", runtime="openvino")).options.precision == "int8"
 
 
 @pytest.mark.openvino
@@ -66,7 +67,7 @@ def test_auto_is_fp32(tmp_path: Path) -> None:
 def test_unusable_file_is_refused_for_the_same_reason(data: bytes, reason: str) -> None:
     """Integrators read the reason, whatever runs the model."""
     with pytest.raises(ModelFileError) as refusal:
-        OnnxModel(data, source=MODEL_FILE, runtime="openvino")
+        OnnxModel(data, source=MODEL_FILE, options=EngineOptions(runtime="openvino"))
 
     assert refusal.value.reason == reason
 
@@ -96,8 +97,9 @@ def test_missing_package_says_what_to_install(tiny_models: Path) -> None:
 def test_its_telemetry_client_is_not_loaded(tiny_models: Path) -> None:
     """A hospital box talks to nobody."""
     result = run_code(
-        "import sys\nfrom pathlib import Path\nfrom server.models.runtime import load_model\n"
-        "load_model(Path(sys.argv[1]) / 'tiny' / '1', runtime='openvino')\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from server.models.engine import EngineOptions\nfrom server.models.runtime import load_model\n"
+        "load_model(Path(sys.argv[1]) / 'tiny' / '1', EngineOptions(runtime='openvino'))\n"
         "print([name for name, module in sys.modules.items() if name.startswith('openvino_telemetry') and module])",
         tiny_models,
     )
@@ -108,6 +110,7 @@ def test_its_telemetry_client_is_not_loaded(tiny_models: Path) -> None:
 STACK = """
 import ctypes, gc, signal, sys
 from pathlib import Path
+from server.models.engine import EngineOptions
 from server.models.runtime import load_model
 
 class Stack(ctypes.Structure):
@@ -119,7 +122,8 @@ def read_stack():
     return stack.address
 
 def load(threads):
-    return load_model(Path(sys.argv[1]) / "tiny" / "1", runtime="openvino", threads=threads, busy_threads=1, workers=2)
+    options = EngineOptions(runtime="openvino", threads=threads, busy_threads=1, workers=2)
+    return load_model(Path(sys.argv[1]) / "tiny" / "1", options)
 
 seen = []
 signal.signal(signal.SIGTERM, lambda *_: seen.append("drained"))
@@ -153,20 +157,21 @@ def test_dropped_models_leave_no_signal_stack_behind(tiny_models: Path) -> None:
 
 
 SERVE = """
-import gc, sys
+import gc, os, sys
 from pathlib import Path
 from server.cli import main
+from server.models.engine import EngineOptions
 from server.models.runtime import load_model
 
 def load():
-    return load_model(Path(sys.argv[1]) / "tiny" / "1", runtime="openvino")
+    return load_model(Path(sys.argv[1]) / "tiny" / "1", EngineOptions(runtime="openvino"))
 
 models = [load(), load()]
 del models[0]
 gc.collect()
 models.clear()
 gc.collect()
-sys.exit(main(["--models", sys.argv[1], "--port", "0", "--runtime", "openvino"]))
+os._exit(main(["--models", sys.argv[1], "--port", "0", "--runtime", "openvino"]))  # as server.__main__
 """
 
 
@@ -198,14 +203,14 @@ def test_model_that_does_not_compile_leaves_the_thread_usable(tmp_path: Path) ->
     """The error is the caller's; the next model loads."""
     for attempt in ("first", "second"):
         with pytest.raises(ModelFileError):
-            OnnxModel(build_tiny_model()[:-40], source=MODEL_FILE, runtime="openvino")
-        assert load_model(write_model(tmp_path / attempt), runtime="openvino").runtime == "openvino"
+            OnnxModel(build_tiny_model()[:-40], source=MODEL_FILE, options=EngineOptions(runtime="openvino"))
+        assert load_model(write_model(tmp_path / attempt), EngineOptions(runtime="openvino")).runtime == "openvino"
 
 
 @pytest.mark.openvino
 def test_requests_are_reused(tmp_path: Path) -> None:
     """As many as run at the same time, however many threads ask."""
-    model = load_model(write_model(tmp_path), runtime="openvino", workers=2)
+    model = load_model(write_model(tmp_path), EngineOptions(runtime="openvino", workers=2))
     pixels = np.full((1, SIDE, SIDE, 3), 150, np.uint8)
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: model.run(pixels), range(100)))

@@ -23,7 +23,7 @@ def test_profile_and_flags_make_the_plan(settings: dict[str, object], expected: 
     """Threads for an image alone, threads when busy, workers, on four processors."""
     plan = make_plan(ServerConfig(**settings), 4)  # type: ignore[arg-type]
 
-    assert (plan.threads, plan.busy_threads, plan.workers) == expected
+    assert (plan.options.threads, plan.options.busy_threads, plan.workers) == expected
 
 
 @pytest.mark.parametrize(("workers", "calm"), [(1, {1, 2, 3, 9}), (2, {1}), (3, {1}), (4, {1, 2}), (6, {1, 2, 3})])

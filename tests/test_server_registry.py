@@ -15,7 +15,7 @@ from tests.fakes import SPEC, with_version, write_model
 
 def load(root: Path, wanted: str = "") -> ModelRegistry:
     registry = ModelRegistry()
-    registry.load(root, wanted, threads=1)
+    registry.load(root, wanted)
     return registry
 
 
@@ -85,7 +85,7 @@ def test_one_bad_model_among_several_is_an_error(tmp_path: Path) -> None:
     registry = ModelRegistry()
 
     with pytest.raises(ModelFileError):
-        registry.load(tmp_path, "tiny/1,tiny/2", threads=1)
+        registry.load(tmp_path, "tiny/1,tiny/2")
 
     with pytest.raises(UnavailableError):
         registry.get()

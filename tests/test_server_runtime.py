@@ -18,10 +18,9 @@ from server.models.manifest import (
     GoldenVector,
     Manifest,
     make_golden_input,
-    sha256_hex,
 )
 from server.models.runtime import OnnxModel, load_model
-from tests.fakes import SIDE, SPEC, build_tiny_graph, build_tiny_model, rewrite_manifest, write_model
+from tests.fakes import SIDE, SPEC, build_tiny_graph, build_tiny_model, rewrite_manifest, sha256_hex, write_model
 
 
 def replace_model(folder: Path, data: bytes) -> None:

@@ -14,8 +14,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
+from proto import __version__, stroke_pb2_grpc
 from proto import stroke_pb2 as pb
-from proto import stroke_pb2_grpc
 from server.machine.processors import count_processors
 from tests.fakes import (
     SIDE,
@@ -234,7 +234,10 @@ def test_stream_whose_caller_does_not_read_is_ended(tiny_models: Path) -> None:
 
         assert not is_answered()
         wait_until(is_answered, timeout=TIMEOUT - 5)
-        assert unread.is_active() or unread.code() is grpc.StatusCode.CANCELLED
+        with pytest.raises(grpc.RpcError) as end:
+            list(unread)  # it reads on at last
+
+    assert end.value.code() is grpc.StatusCode.CANCELLED
 
 
 def test_malformed_message_is_the_callers_fault(tiny_server: ServerProcess) -> None:
@@ -264,6 +267,7 @@ def test_model_describes_itself(stub: stroke_pb2_grpc.StrokeServiceStub) -> None
     assert (model.precision, model.runtime, model.profile) == ("fp32", "onnxruntime", "balanced")
     assert (model.threads, model.busy_threads, model.workers) == (count_processors(), 1, count_processors())
     assert model.runtime_version
+    assert model.server_version == __version__
     assert stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT).models == [model]
 
 

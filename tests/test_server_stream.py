@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from proto import stroke_pb2 as pb
-from server.api.admission import Held
-from server.api.stream import Answer, Stream, StreamPlaces
+from server.api.calls import Held
+from server.api.messages import Answer, StreamForm
+from server.api.stream import Stream, StreamPlaces
 from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
 
 TIMEOUT = 20
@@ -78,11 +79,11 @@ def make_stream(
 
     return Stream(
         call,  # type: ignore[arg-type]
+        StreamForm(split, lambda answers: "".join(answer.response.id for answer in answers).encode()),
+        start,
         window=window,
         idle_seconds=idle_seconds,
-        split=split,
-        judge=start,
-        pack=lambda answers: "".join(answer.response.id for answer in answers).encode(),
+        most_bytes=1000,
     )
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from proto import stroke_pb2 as pb
 from server.config import ServerConfig
-from server.core import tuning
-from server.core.plan import make_plan
-from server.core.tuning import Choice, describe_basis, find_place, write_tuning
+from server.core import plan
+from server.core.plan import describe_basis, find_place, make_plan, write_tuning
 from server.errors import ModelFileError
+from server.models.engine import EngineOptions
 from server.tune import list_choices, main
 from tests.fakes import ROOT, build_tiny_model, run_module, run_server, write_model
 
@@ -27,7 +27,12 @@ def config(tmp_path: Path) -> ServerConfig:
     return ServerConfig(models=tmp_path / "models", cache=str(tmp_path / "cache"), profile="tuned")
 
 
-def write(config: ServerConfig, choice: Choice) -> Path:
+def choose(threads: int, busy_threads: int, workers: int) -> EngineOptions:
+    """What a tuning may have come to."""
+    return EngineOptions(threads=threads, busy_threads=busy_threads, workers=workers)
+
+
+def write(config: ServerConfig, choice: EngineOptions) -> Path:
     folder, path = find_place(config)
     write_tuning(path, describe_basis(folder, config.runtime), choice)
     return path
@@ -72,10 +77,10 @@ def test_table_marks_the_choice(config: ServerConfig, capsys: pytest.CaptureFixt
 
 def test_flags_win_over_the_tuning(config: ServerConfig) -> None:
     """As over any profile."""
-    write(config, Choice("fp32", 2, 1, 3))
+    write(config, choose(2, 1, 3))
     own = ServerConfig(models=config.models, cache=config.cache, profile="tuned", threads="4", workers=5)
 
-    tuned, flagged = make_plan(config, 2), make_plan(own, 2)
+    tuned, flagged = make_plan(config, 2).options, make_plan(own, 2).options
 
     assert (tuned.precision, tuned.threads, tuned.busy_threads, tuned.workers) == ("fp32", 2, 1, 3)
     assert (flagged.threads, flagged.busy_threads, flagged.workers) == (4, 4, 5)
@@ -95,7 +100,7 @@ def test_server_without_a_tuning_says_how_to_make_one(config: ServerConfig) -> N
 
 def test_tuning_for_another_model_is_outdated(config: ServerConfig, tmp_path: Path) -> None:
     """A new file under the same name is another model."""
-    path = write(config, Choice("fp32", 1, 1, 1))
+    path = write(config, choose(1, 1, 1))
     write_model(tmp_path / "other", data=build_tiny_model(gain=0.06))
     other = ServerConfig(models=tmp_path / "other", cache=config.cache, profile="tuned")
 
@@ -108,8 +113,8 @@ def test_tuning_of_another_machine_is_outdated(
     config: ServerConfig, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Home folders travel."""
-    write(config, Choice("fp32", 1, 1, 1))
-    monkeypatch.setattr(tuning, name, lambda: "another")
+    write(config, choose(1, 1, 1))
+    monkeypatch.setattr(plan, name, lambda: "another")
 
     assert refuse(config) == "TUNING_OUTDATED"
 
@@ -119,7 +124,7 @@ def test_tuning_of_another_machine_is_outdated(
 )
 def test_damaged_tuning_is_outdated(config: ServerConfig, text: str) -> None:
     """Never a traceback."""
-    write(config, Choice("fp32", 1, 1, 1)).write_text(text)
+    write(config, choose(1, 1, 1)).write_text(text)
 
     assert refuse(config) == "TUNING_OUTDATED"
 
@@ -132,8 +137,8 @@ def test_tuning_needs_a_cache(config: ServerConfig, capsys: pytest.CaptureFixtur
 
 def test_default_comes_first_among_the_ways() -> None:
     """Among those that differ by noise alone it is kept; none is measured twice."""
-    assert list_choices(["fp32"], 2)[0] == Choice("fp32", 2, 1, 2)
-    assert len(list_choices(["fp32"], 1)) == 2
+    assert list_choices(EngineOptions(), ["fp32"], 2)[0] == choose(2, 1, 2)
+    assert len(list_choices(EngineOptions(), ["fp32"], 1)) == 2
 
 
 def test_help_has_examples() -> None:
@@ -168,15 +173,15 @@ def test_place_is_tried_before_the_measuring(
 
 def test_tuning_is_written_as_a_whole(config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk leaves the one before, and nothing beside it."""
-    path = write(config, Choice("fp32", 1, 1, 1))
+    path = write(config, choose(1, 1, 1))
     before = path.read_text()
 
     def fill(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tuning.os, "fsync", fill)
+    monkeypatch.setattr(plan.os, "fsync", fill)
     with pytest.raises(ModelFileError, match="No space left on device"):
-        write(config, Choice("fp32", 2, 2, 2))
+        write(config, choose(2, 2, 2))
 
     assert path.read_text() == before
     assert list(path.parent.iterdir()) == [path]

@@ -9,9 +9,10 @@ import pytest
 
 from server.errors import ModelFileError
 from server.models import runtime
-from server.models.manifest import INT8_FILE, sha256_hex
+from server.models.engine import EngineOptions
+from server.models.manifest import INT8_FILE
 from server.models.runtime import load_model
-from tests.fakes import SIDE, build_tiny_model, rewrite_manifest, run_module, write_model
+from tests.fakes import SIDE, build_tiny_model, rewrite_manifest, run_module, sha256_hex, write_model
 
 INT8 = build_tiny_model(gain=0.06)
 """Stands for a quantised model: it answers a little otherwise."""
@@ -28,15 +29,15 @@ def test_precision_is_chosen(
     folder = write_model(tmp_path, int8=INT8, target="x86")
     monkeypatch.setattr(runtime, "is_suited", lambda target: suited)
 
-    model = load_model(folder, precision=wanted)
+    model = load_model(folder, EngineOptions(precision=wanted))
 
-    assert model.precision == served
+    assert model.options.precision == served
     assert (model.digest == sha256_hex(INT8)) == (served == "int8")
 
 
 def test_auto_is_fp32_without_a_variant(tmp_path: Path) -> None:
     """Nothing else is there."""
-    assert load_model(write_model(tmp_path), precision="auto").precision == "fp32"
+    assert load_model(write_model(tmp_path), EngineOptions(precision="auto")).options.precision == "fp32"
 
 
 def test_missing_variant_names_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_variant_is_verified_against_its_own_answers(tmp_path: Path) -> None:
     rewrite_manifest(folder, lambda document: document["files"][INT8_FILE].pop("probabilities"))
 
     with pytest.raises(ModelFileError) as refusal:
-        load_model(folder, precision="int8")
+        load_model(folder, EngineOptions(precision="int8"))
 
     assert refusal.value.reason == "MODEL_ANSWERS_WRONG"
     assert INT8_FILE in refusal.value.message
@@ -69,14 +70,14 @@ def test_altered_variant_is_refused(tmp_path: Path) -> None:
     (folder / INT8_FILE).write_bytes(build_tiny_model(gain=0.0601))
 
     with pytest.raises(ModelFileError) as refusal:
-        load_model(folder, precision="auto")
+        load_model(folder, EngineOptions(precision="auto"))
 
     assert refusal.value.reason == "MODEL_FILE_ALTERED"
 
 
 def test_both_numbers_of_threads_answer_alike(tmp_path: Path) -> None:
     """The busy session is the same model."""
-    model = load_model(write_model(tmp_path), threads=2, busy_threads=1)
+    model = load_model(write_model(tmp_path), EngineOptions(threads=2, busy_threads=1))
     pixels = np.full((1, SIDE, SIDE, 3), 150, np.uint8)
 
     assert (model.options.threads, model.options.busy_threads) == (2, 1)

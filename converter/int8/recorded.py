@@ -6,6 +6,7 @@ training. This check starts from the bytes of the file, as the server does, and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from converter.errors import OutputValuesError, SourceError
 from converter.verify import PARITY_TOLERANCE
 from server.errors import ImageError
 from server.images.preprocess import load_pixels
-from server.models.manifest import sha256_hex
 from server.models.runtime import OnnxModel
 
 REFERENCE_FILE = "reference.json"
@@ -50,7 +50,7 @@ def check_recorded(model: OnnxModel, reference: Path, images: Path) -> int:
     compared = 0
     for name, (digest, probabilities) in recorded.items():
         path = images / name
-        if not path.is_file() or sha256_hex(data := path.read_bytes()) != digest:
+        if not path.is_file() or hashlib.sha256(data := path.read_bytes()).hexdigest() != digest:
             continue
         try:
             answer = model.run(load_pixels(data, model.input_format).array[np.newaxis])[0]

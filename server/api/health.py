@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from server.api.admission import RETRY_SECONDS, FairPlaces, Inbox
-from server.api.interceptors import REASON_KEY, STATUS_CODES, Call
+from server.api.calls import Call, Inbox
+from server.api.interceptors import PLACE_SECONDS, REASON_KEY, STATUS_CODES, FairPlaces
 from server.api.messages import inflate, malformed_request, parse
 from server.errors import OverloadedError, StrokeError
 
@@ -95,7 +95,7 @@ class Health:
 
 def too_many_checks() -> OverloadedError:
     return OverloadedError(
-        "TOO_MANY_CHECKS", "As many health checks are open as the server accepts.", retry_after=RETRY_SECONDS
+        "TOO_MANY_CHECKS", "As many health checks are open as the server accepts.", retry_after=PLACE_SECONDS
     )
 
 

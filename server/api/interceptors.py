@@ -1,5 +1,5 @@
-"""Where calls begin and end: errors become gRPC status codes, requests become log lines. The only caller of
-``context.abort``.
+"""Where calls begin and end: they get a place, errors become gRPC status codes, requests become log lines. Nobody else
+calls ``context.abort`` but health checks, and ``Call.let_go``.
 
     ImageError, RequestError  INVALID_ARGUMENT
     IntegrityError            DATA_LOSS
@@ -20,15 +20,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
 
-from server.api.admission import FairPlaces, Held, Inbox
+from server.api.calls import Call, Inbox, short_of_memory
 from server.errors import (
     BudgetExceededError,
     ImageError,
@@ -44,9 +44,11 @@ logger = logging.getLogger(__name__)
 
 REASON_KEY = "stroke-reason"
 RETRY_KEY = "grpc-retry-pushback-ms"
+PLACE_SECONDS = 0.25
+"""Hint to those for whom there was no place: calls that are in work end sooner."""
+
 MEMORY_RETRY_SECONDS = 1.0
-MESSAGE_SECONDS = 30.0
-"""A call whose message has not come by then is ended."""
+"""Hint to those whose image found no memory: it takes longer to come back than room for a message."""
 
 STATUS_CODES: dict[type[StrokeError], grpc.StatusCode] = {
     ImageError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -77,74 +79,46 @@ def to_status(error: Exception, request_id: str) -> Status:
         return Status(code, error.reason, error.message, round(1000 * (error.retry_after or 0)))
     if isinstance(error, MemoryError):
         logger.error("memory is short id=%s", request_id, exc_info=error)
-        return to_status(memory_short(), request_id)
+        return to_status(short_of_memory(MEMORY_RETRY_SECONDS), request_id)
     logger.error("internal error id=%s", request_id, exc_info=error)
     return Status(grpc.StatusCode.INTERNAL, "INTERNAL", f"Internal error of the server (id {request_id}).")
 
 
-def memory_short() -> OverloadedError:
-    return OverloadedError(
-        "MEMORY_SHORT",
-        "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
-        retry_after=MEMORY_RETRY_SECONDS,
-    )
+class FairPlaces:
+    """A number of places, of which no connection gets more than it leaves free for others. For one event loop.
 
-
-class Call:
-    """One call, from its arrival to its end.
-
-    Attributes:
-        context: of gRPC.
-        peer: its connection.
-        started: its arrival, in seconds of ``time.monotonic``.
-        request_id: printable; what the caller calls it, otherwise one that was made here.
-        is_wanted: False once the caller has gone: then no work is started for it.
+    The rule of dynamic thresholds (Choudhury and Hahne 1998): the first connection gets at most half of the places, the
+    next half of the rest, and so on. So one that takes all it can get never takes the last one.
     """
 
-    def __init__(self, context: Any, inbox: Inbox) -> None:
-        self.context = context
-        self.peer: str = context.peer()
-        self.started = time.monotonic()
-        self.request_id = ""
-        self.is_wanted = True
-        self._inbox = inbox
-        self._reading: asyncio.Task[Any] | None = None
+    def __init__(self, places: int, refuse: Callable[[], OverloadedError]) -> None:
+        """Args:
+        places: in all, at least 1.
+        refuse: makes the error for those who get none.
+        """
+        self._free = places
+        self._refuse = refuse
+        self._held: Counter[str] = Counter()
 
-    @property
-    def seconds_left(self) -> float:
-        """Until the caller's deadline; infinite without one. It follows the wall clock: to be asked once, early."""
-        remaining = self.context.time_remaining()
-        return float("inf") if remaining is None else float(remaining)
+    @contextmanager
+    def take(self, peer: str) -> Iterator[None]:
+        """Holds a place for the connection ``peer``.
 
-    def take_message(self, seconds: float = MESSAGE_SECONDS) -> AbstractAsyncContextManager[Held]:
-        """The only message of a call, held until the end of the block. Raises as ``Inbox.take``."""
-        return self._inbox.take(self, seconds)
-
-    async def receive(self) -> Held | None:
-        """The next message of a stream, to be released; None at its end. Raises as ``Inbox.take``."""
-        return await self._inbox.receive(self, None)
-
-    async def read(self) -> bytes | None:
-        """The next message as it comes, for ``Inbox``; None at their end."""
-        # gRPC's read does not survive being cancelled: a message that is complete by then is never freed. So it goes on
-        # by itself until the call ends. The iterator that gRPC hands to handlers keeps the last message, too.
-        self._reading = asyncio.ensure_future(self.context.read())
+        Raises:
+            OverloadedError: there is none for it.
+        """
+        held = self._held[peer]
+        if not self._free or (held > 0 and held >= self._free):
+            raise self._refuse()
+        self._free -= 1
+        self._held[peer] += 1
         try:
-            message = await asyncio.shield(self._reading)
+            yield
         finally:
-            self._reading = None  # it holds what it has read
-        return None if message is grpc.aio.EOF else message
-
-    def let_go(self) -> None:
-        """Ends a call whose caller takes nothing: a status would have to wait behind what was sent. The handler must
-        end with a CancelledError; once nobody refers to the call any more, gRPC cancels it."""
-        if self._reading is not None:
-            self._reading.cancel()
-
-    def name_itself(self, request_id: str) -> str:
-        """Takes the caller's id, or makes one, and returns it: answer and log have the same."""
-        self.request_id = printable_id(request_id) or new_id()
-        return self.request_id
+            self._free += 1
+            self._held[peer] -= 1
+            if not self._held[peer]:
+                del self._held[peer]
 
 
 Behaviour: TypeAlias = Callable[[Call], Awaitable[bytes | Status | None]]
@@ -212,13 +186,3 @@ def log_outcome(name: str, request_id: str, status: Status | None, started: floa
     code = status.code.name if status else "OK" if is_wanted else "CANCELLED"
     reason = f" reason={status.reason}" if status else ""
     logger.info("%s id=%s code=%s%s ms=%.1f", name, request_id, code, reason, 1000 * (time.monotonic() - started))
-
-
-def new_id() -> str:
-    """An id for a request that came without one."""
-    return uuid.uuid4().hex
-
-
-def printable_id(request_id: str) -> str:
-    """The id when it can be answered and logged, otherwise nothing."""
-    return request_id if len(request_id) <= 128 and request_id.isascii() and request_id.isprintable() else ""

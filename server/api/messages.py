@@ -1,18 +1,26 @@
-"""From the bytes of a message to what they say, without trusting them: bounded before protobuf sees them.
+"""From the bytes of a message to what they say, without trusting them, and back from our results to messages.
 
-gRPC hands compressed messages over as they came, because it would inflate them without a bound.
+What arrives is bounded before protobuf sees it. gRPC hands compressed messages over as they came, because it would
+inflate them without a bound.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from proto import __version__, stroke_pb2
+from server.core.detector import Detection
+from server.core.plan import Plan
 from server.errors import RequestError
+from server.models.runtime import OnnxModel
 
-Message = TypeVar("Message")
+Answer: TypeAlias = stroke_pb2.PredictStreamResponse
+"""To one image of a stream."""
 
 MOST_IMAGES = 32
 """In one message of PredictBatches, as ``proto/stroke.proto`` says."""
@@ -69,6 +77,17 @@ def parse(kind: Any, data: bytes | memoryview) -> Any:
         raise malformed_request() from None
 
 
+@dataclass(frozen=True)
+class StreamForm:
+    """What the messages of a method for streams hold."""
+
+    split: Callable[[bytes], Sequence[stroke_pb2.PredictRequest]]
+    """Returns the requests in a message, at least one. Raises RequestError."""
+
+    pack: Callable[[Sequence[Answer]], bytes]
+    """Returns a message of answers, of which there is at least one."""
+
+
 def split_batch(data: bytes) -> list[memoryview]:
     """Returns the encoded images of a ``PredictBatchesRequest``, without copying them.
 
@@ -109,3 +128,69 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 128:
             return number, position
     raise malformed_request()
+
+
+SINGLES = StreamForm(
+    lambda data: [parse(stroke_pb2.PredictRequest, data)],
+    lambda answers: answers[0].SerializeToString(),
+)
+"""Of PredictStream."""
+
+BATCHES = StreamForm(
+    lambda data: [parse(stroke_pb2.PredictRequest, image) for image in split_batch(data)],
+    lambda answers: stroke_pb2.PredictBatchesResponse(responses=answers).SerializeToString(),
+)
+"""Of PredictBatches."""
+
+
+def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResponse:
+    """Domain to proto."""
+    spec = detection.model.spec
+    return stroke_pb2.PredictResponse(
+        id=request_id,
+        label=detection.label,
+        confidence=detection.confidence,
+        scores=[
+            stroke_pb2.ClassScore(label=label, probability=probability)
+            for label, probability in zip(spec.labels, detection.probabilities, strict=True)
+        ],
+        threshold=spec.threshold,
+        model_name=spec.name,
+        model_version=spec.version,
+        model_digest=detection.model.digest,
+        image_sha256=detection.image_sha256,
+        timings=stroke_pb2.Timings(
+            decode_ms=detection.decode_ms, queue_ms=detection.queue_ms, inference_ms=detection.inference_ms
+        ),
+        warnings=[stroke_pb2.Warning(reason=w.reason, message=w.message) for w in detection.warnings],
+    )
+
+
+def to_model(model: OnnxModel, default: OnnxModel, plan: Plan, *, model_card: str = "") -> stroke_pb2.Model:
+    """Domain to proto. The model card is not in it unless it is given: it is long, and only ``GetModel`` sends it."""
+    spec = model.spec
+    return stroke_pb2.Model(
+        name=spec.name,
+        version=spec.version,
+        digest=model.digest,
+        is_default=model is default,
+        task=spec.task,
+        intended_use=spec.intended_use,
+        labels=spec.labels,
+        positive_label=spec.positive_label,
+        threshold=spec.threshold,
+        input_height=model.input_format.height,
+        input_width=model.input_format.width,
+        input_channels=model.input_format.channels,
+        metrics=spec.metrics,
+        provenance=spec.provenance,
+        precision=model.options.precision,
+        runtime=model.runtime,
+        runtime_version=model.runtime_version,
+        threads=model.options.threads,
+        busy_threads=model.options.busy_threads,
+        workers=model.options.workers,
+        profile=plan.profile,
+        model_card=model_card,
+        server_version=__version__,
+    )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TypeAlias
 
 from proto import stroke_pb2
-from server.api.admission import Held
-from server.api.interceptors import Call
+from server.api.calls import Call, Held
+from server.api.messages import Answer, StreamForm, inflate
 from server.errors import BudgetExceededError, OverloadedError, StrokeError
 
 HOLD_SECONDS = 0.05
@@ -22,10 +21,6 @@ YIELDING_SECONDS = 5.0
 """A stream on which no image has been judged for so long gives its place to one that comes when there is none."""
 
 RETRY_SECONDS = 1.0
-
-Answer: TypeAlias = stroke_pb2.PredictStreamResponse
-Judge: TypeAlias = Callable[[stroke_pb2.PredictRequest], asyncio.Future[Answer]]
-"""Starts the work on one request."""
 
 
 @dataclass
@@ -49,25 +44,25 @@ class Stream:
     def __init__(
         self,
         call: Call,
+        form: StreamForm,
+        judge: Callable[[stroke_pb2.PredictRequest], asyncio.Future[Answer]],
         *,
         window: int,
         idle_seconds: float,
-        split: Callable[[bytes], Sequence[stroke_pb2.PredictRequest]],
-        judge: Judge,
-        pack: Callable[[Sequence[Answer]], bytes],
+        most_bytes: int,
     ) -> None:
         """Args:
         call: the call.
+        form: what its messages hold. A message that is not of that form ends the stream after the answers before.
+        judge: starts the work on one request.
         window: images that may be unanswered before no more messages are taken; the rest waits in the network.
         idle_seconds: the stream ends when nothing arrives, or no answer is taken, for so long.
-        split: the requests of a message, at least one. A StrokeError from it ends the stream after the answers before.
-        judge: starts the work on one of them.
-        pack: a message of answers, of which there is at least one.
+        most_bytes: of a message.
         """
         self._call = call
         self._window = window
         self._idle_seconds = idle_seconds
-        self._split, self._judge, self._pack = split, judge, pack
+        self._form, self._judge, self._most_bytes = form, judge, most_bytes
         self._groups: asyncio.Queue[Group | None] = asyncio.Queue()
         self._unanswered = 0
         self._room = asyncio.Event()
@@ -104,7 +99,7 @@ class Stream:
         try:
             while (message := await self._call.receive()) is not None:
                 try:
-                    answers = [self._judge(request) for request in self._split(message.data)]
+                    answers = self._judge_all(message.data)
                 except Exception:
                     message.release()
                     raise
@@ -119,6 +114,10 @@ class Stream:
             self._error = self._error or error
         finally:
             self._groups.put_nowait(None)
+
+    def _judge_all(self, data: bytes) -> list[asyncio.Future[Answer]]:
+        """Starts the work on what a message holds. The parts of it are held by no frame that waits."""
+        return [self._judge(request) for request in self._form.split(inflate(data, self._most_bytes))]
 
     async def _next_group(self) -> Group | None:
         # Here nothing is outstanding: what was taken has been answered.
@@ -142,7 +141,7 @@ class Stream:
                     group.message.release()  # before the caller takes its time
                 if any(answer.HasField("response") for answer in answers):
                     self.last_judged = time.monotonic()
-                await self._send(self._pack(answers))
+                await self._send(self._form.pack(answers))
                 self._unanswered -= len(answers)
                 self._room.set()
         finally:

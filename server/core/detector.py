@@ -6,6 +6,7 @@ holds a decoded image in memory; the others wait, up to a bound, and no longer t
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -18,10 +19,9 @@ from numpy.typing import NDArray
 from server.core.plan import Plan
 from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, IntegrityError, RequestError
-from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_size
-from server.images.preprocess import ImageWarning, load_pixels
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits
+from server.images.preprocess import ImageWarning, check_size, load_pixels
 from server.models.contract import ModelSpec
-from server.models.manifest import sha256_hex
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
 
@@ -134,7 +134,7 @@ class Detector:
         """Returns the model that is asked for and the SHA-256 of the image."""
         model = self.registry.get(model_name, model_version)
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
-        digest = sha256_hex(image)
+        digest = hashlib.sha256(image).hexdigest()
         check_digest(image_sha256, digest)
         return model, digest
 

@@ -1,30 +1,10 @@
-"""What is known of an image file before any decoder sees it: its format by magic bytes, the limits, and the refusals.
-
-``server.images.png_file`` and ``server.images.jpeg_file`` go on from here: they walk a file of their format once and
-take from it what the pixels need.
-"""
+"""What an image file may be, whatever its format, and the refusals of one that is not so, each with its reason."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from server.errors import ImageError
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8\xff"
-
-OTHER_FORMATS = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"II*\x00", "a TIFF"),
-    (b"MM\x00*", "a TIFF"),
-    (b"RIFF", "a WebP or another RIFF file"),
-    (b"%PDF", "a PDF"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x00\x00\x00\x0cjP", "a JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
-)
 
 
 @dataclass(frozen=True)
@@ -45,31 +25,6 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS = ImageLimits()
-
-
-def check_size(data: bytes, limits: ImageLimits) -> None:
-    """Refuses an empty and a too large file: the check that costs nothing, to be made before any other."""
-    if not data:
-        raise ImageError("IMAGE_EMPTY", "The image is empty (0 bytes): check that the export finished.")
-    if len(data) > limits.max_bytes:
-        raise ImageError(
-            "IMAGE_TOO_LARGE",
-            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
-            "Export the single slice as 8-bit PNG or JPEG.",
-        )
-
-
-def find_format(data: bytes) -> str:
-    """Returns ``PNG`` or ``JPEG`` by magic bytes."""
-    if data.startswith(PNG_SIGNATURE):
-        return "PNG"
-    if data.startswith(JPEG_SIGNATURE):
-        return "JPEG"
-    if data[128:132] == b"DICM":
-        kind = "a DICOM file: export the slice with a brain window"
-    else:
-        kind = next((name for magic, name in OTHER_FORMATS if data.startswith(magic)), "in no known image format")
-    raise ImageError("IMAGE_UNDECODABLE", f"The file is {kind}. Only PNG and JPEG are accepted.")
 
 
 def check_dimensions(width: int, height: int, limits: ImageLimits) -> None:

@@ -1,11 +1,13 @@
-"""Walks the segments of a JPEG file once: checks them, and takes what its pixels need.
+"""A JPEG file: its segments are walked once and checked, and what its pixels need is taken from them and decoded.
 
-The decoder sees tables, frame and scans, and two short segments made here that say what JFIF and Adobe markers mean for
-colours. Exif, profiles, previews, comments and filling neither cost time nor can break anything.
+The decoder, libjpeg-turbo through simplejpeg, sees tables, frame and scans, and two short segments made here that say
+what JFIF and Adobe markers mean for colours. Exif, profiles, previews, comments and filling neither cost time nor can
+break anything.
 
 JPEG has no checksum. What can be known here is whether all scans of all components came, in an order that makes sense;
-whether each scan's coded data are whole, the decoder finds (see ``server.images.decoders``). References are to ITU-T
-T.81.
+whether each scan's coded data are whole, the decoder finds. Pillow drops what libjpeg warns of, such as data that end
+too early; here it is an error. A failure of ours (no memory, a mistake) is never taken for one of the image: only what
+the decoder raises for bytes is translated. References are to ITU-T T.81.
 """
 
 from __future__ import annotations
@@ -14,22 +16,16 @@ import re
 import struct
 from dataclasses import dataclass
 
+import simplejpeg
+from PIL import Image
+
 from server.errors import ImageError
+from server.images import image_file
 from server.images.exif import EXIF_WORD, read_orientation, read_picture_offsets
-from server.images.image_file import (
-    ImageLimits,
-    check_dimensions,
-    check_frames,
-    damaged_image,
-    deep_image,
-    overcrowded_image,
-    shallow_image,
-    truncated_image,
-    undecodable_image,
-    unsupported_image,
-)
+from server.images.image_file import ImageLimits
 from server.images.jpeg_scans import Component, ScanLedger
 
+JPEG_SIGNATURE = b"\xff\xd8\xff"
 SOI, EOI, SOS, DNL = 0xD8, 0xD9, 0xDA, 0xDC
 DHT, DQT, DRI = 0xC4, 0xDB, 0xDD
 APP0, APP1, APP2, APP14 = 0xE0, 0xE1, 0xE2, 0xEE
@@ -56,6 +52,12 @@ SCAN_END = re.compile(rb"\xff(?:[^\x00\xff\xd0-\xd7]|(\xff++))")
 JFIF_SEGMENT = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"  # and one byte more: the colour transform
 XMP_WORD = b"http://ns.adobe.com/xap/1.0/\0"
+
+NO_SHRINKING = 99.0
+"""simplejpeg shrinks only if it gains at least this factor; it offers no more than 8."""
+
+UNSUPPORTED_WORDS = ("not implemented", "unsupported", "not supported", "cannot handle")
+MEMORY_WORDS = ("memory", "could not create")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class JpegWalk:
         """Takes in one segment, without its marker and length, and returns where the next begins."""
         body = self._data[start:end]
         if marker in UNSUPPORTED:
-            raise unsupported_image(UNSUPPORTED[marker])
+            raise image_file.unsupported_image(UNSUPPORTED[marker])
         if marker in (BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS):
             self._add_frame(marker, body)
         elif marker == SOS:
@@ -111,7 +113,7 @@ class JpegWalk:
 
     def _broken(self) -> ImageError:
         """Without a frame there is no image that could be called damaged."""
-        return damaged_image() if self._kind else undecodable_image()
+        return image_file.damaged_image() if self._kind else image_file.undecodable_image()
 
     def _add_frame(self, kind: int, body: bytes) -> None:
         """Reads a frame header (B.2.2)."""
@@ -119,21 +121,21 @@ class JpegWalk:
             raise self._broken()
         bits, height, width, channels = struct.unpack_from(">BHHB", body)
         if bits > 8:
-            raise deep_image(bits)
+            raise image_file.deep_image(bits)
         if bits < 8:
-            raise shallow_image(bits)
+            raise image_file.shallow_image(bits)
         if not height and width:
-            raise unsupported_image("a JPEG whose height is not in its header")
+            raise image_file.unsupported_image("a JPEG whose height is not in its header")
         if not width or not channels:
-            raise undecodable_image()
-        check_dimensions(width, height, self._limits)
+            raise image_file.undecodable_image()
+        image_file.check_dimensions(width, height, self._limits)
         if channels == 4:
             raise ImageError(
                 "IMAGE_COLOUR_MODE",
                 "The image has the colour mode CMYK, which is not made for screens. Export it as grey or RGB.",
             )
         if channels not in (1, 3):
-            raise unsupported_image(f"a JPEG of {channels} channels")
+            raise image_file.unsupported_image(f"a JPEG of {channels} channels")
         components = [Component(*struct.unpack_from("BB", body, 6 + 3 * n)) for n in range(channels)]
         self._ledger = ScanLedger(width, height, components, kind)
         self._kind, self._frame = kind, (width, height, channels)
@@ -142,14 +144,14 @@ class JpegWalk:
     def _add_scan(self, header: bytes, start: int) -> int:
         """Reads a scan's header and finds the end of its coded data, which hold no marker but restarts (B.1.1.5)."""
         if self._ledger is None:
-            raise undecodable_image()
+            raise image_file.undecodable_image()
         canonical = self._ledger.add(header)
         self._parts.append(b"\xff\xda" + struct.pack(">H", len(canonical) + 2) + canonical)
         position = start
         for _ in range(MAX_SEGMENTS):
             found = SCAN_END.search(self._data, position)
             if found is None:
-                raise truncated_image()
+                raise image_file.truncated_image()
             code = self._data[found.end() : found.end() + 1]
             if found[1] is None or not b"\xd0" <= code <= b"\xd7":
                 if found[1] is not None and code == b"\0":
@@ -157,7 +159,7 @@ class JpegWalk:
                 self._parts.append(self._view[start : found.start()])
                 return found.start()
             position = found.end() + 1  # a restart, with filling before it
-        raise damaged_image()
+        raise image_file.damaged_image()
 
     def _read_application(self, marker: int, start: int, body: bytes) -> None:
         if marker == APP1:
@@ -177,12 +179,12 @@ class JpegWalk:
     def finish(self) -> JpegFile:
         """Returns what was collected, once the end marker has come."""
         if self._ledger is None:
-            raise undecodable_image()
+            raise image_file.undecodable_image()
         if not self._ledger.makes_sense:
-            raise damaged_image()
+            raise image_file.damaged_image()
         if not self._ledger.is_complete():
-            raise truncated_image()
-        check_frames(1 + self._count_equals())
+            raise image_file.truncated_image()
+        image_file.check_frames(1 + self._count_equals())
         width, height, channels = self._frame
         return JpegFile(
             width=width,
@@ -216,19 +218,19 @@ def read_jpeg(data: bytes, limits: ImageLimits) -> JpegFile:
     for _ in range(MAX_SEGMENTS):
         found = MARKER.match(data, position)
         if found is None:
-            raise truncated_image() if data[position:].strip(b"\xff") == b"" else walk._broken()
+            raise image_file.truncated_image() if data[position:].strip(b"\xff") == b"" else walk._broken()
         marker, position = found[1][0], found.end()
         if marker == EOI:
             return walk.finish()
         if position + 2 > len(data):
-            raise truncated_image()
+            raise image_file.truncated_image()
         end = position + struct.unpack_from(">H", data, position)[0]
         if end < position + 2:
             raise walk._broken()
         if end > len(data):
-            raise truncated_image()
+            raise image_file.truncated_image()
         position = walk.add(marker, position + 2, end)
-    raise overcrowded_image(f"more than {MAX_SEGMENTS:,} segments")
+    raise image_file.overcrowded_image(f"more than {MAX_SEGMENTS:,} segments")
 
 
 def read_frame_size(data: bytes, position: int) -> tuple[int, int] | None:
@@ -245,3 +247,51 @@ def read_frame_size(data: bytes, position: int) -> tuple[int, int] | None:
             return width, height
         position = found.end() + length
     return None
+
+
+def decode_jpeg(jpeg: JpegFile, mode: str, side: int) -> Image.Image:
+    """Returns the pixels of a JPEG file, shrunk by 2, 4 or 8 as long as neither side gets below ``side``.
+
+    Args:
+        jpeg: the file.
+        mode: ``L`` or ``RGB``; brightness alone costs less than all colours.
+        side: 0 for no shrinking.
+
+    Raises:
+        ImageError: IMAGE_TRUNCATED where coded data end too early, IMAGE_DAMAGED where they make no sense,
+            IMAGE_UNDECODABLE where they are of a kind that libjpeg-turbo does not decode.
+    """
+    # A lossless frame has neither blocks to shrink nor a way from colours to brightness.
+    by = 1 if jpeg.lossless or not side else find_shrinking(jpeg.width, jpeg.height, side)
+    coded_mode = "L" if jpeg.channels == 1 else "RGB"
+    decoded_mode = coded_mode if jpeg.lossless else mode
+    try:
+        array = simplejpeg.decode_jpeg(
+            jpeg.stream,
+            "GRAY" if decoded_mode == "L" else "RGB",
+            min_height=-(-jpeg.height // by),
+            min_width=-(-jpeg.width // by),
+            min_factor=NO_SHRINKING if by == 1 else 1.0,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise translate(str(error).lower()) from None
+    height, width = array.shape[:2]
+    image = Image.frombuffer(decoded_mode, (width, height), array, "raw", decoded_mode, 0, 1)
+    return image if decoded_mode == mode else image.convert(mode)
+
+
+def find_shrinking(width: int, height: int, side: int) -> int:
+    """Returns the largest of 8, 4, 2, 1 by which an image can shrink without a side below ``side``."""
+    scale = min(width, height) // side
+    return next((by for by in (8, 4, 2) if scale >= by), 1)
+
+
+def translate(text: str) -> ImageError | MemoryError:
+    """What libjpeg-turbo says, as one of our errors: it has no codes, so its English counts."""
+    if any(word in text for word in MEMORY_WORDS):
+        return MemoryError()
+    if "premature end" in text:
+        return image_file.truncated_image()
+    if any(word in text for word in UNSUPPORTED_WORDS):
+        return image_file.unsupported_image("a JPEG of a rare kind")
+    return image_file.damaged_image()

@@ -25,10 +25,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 
-from server.images.decoders import decode_jpeg, decode_png
-from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_size, find_format
-from server.images.jpeg_file import JpegFile, read_jpeg
-from server.images.png_file import read_png
+from server.errors import ImageError
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits
+from server.images.jpeg_file import JPEG_SIGNATURE, JpegFile, decode_jpeg, read_jpeg
+from server.images.png_file import PNG_SIGNATURE, decode_png, read_png
+
+OTHER_FORMATS = (
+    (b"GIF8", "a GIF"),
+    (b"BM", "a BMP"),
+    (b"II*\x00", "a TIFF"),
+    (b"MM\x00*", "a TIFF"),
+    (b"RIFF", "a WebP or another RIFF file"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x00\x00\x00\x0cjP", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+)
+"""How files begin that people send by mistake, and what to call them."""
 
 RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
@@ -123,6 +137,31 @@ def decode_image(data: bytes, input_format: InputFormat, limits: ImageLimits = D
     mode = "L" if jpeg.channels == 1 or input_format.colour == "grey" else "RGB"
     flat = decode_jpeg(jpeg, mode, shrinkable_side(input_format))
     return describe(flat, make_preview(jpeg, flat), jpeg.orientation, was_transparent=False)
+
+
+def check_size(data: bytes, limits: ImageLimits) -> None:
+    """Refuses an empty and a too large file: the check that costs nothing, to be made before any other."""
+    if not data:
+        raise ImageError("IMAGE_EMPTY", "The image is empty (0 bytes): check that the export finished.")
+    if len(data) > limits.max_bytes:
+        raise ImageError(
+            "IMAGE_TOO_LARGE",
+            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
+            "Export the single slice as 8-bit PNG or JPEG.",
+        )
+
+
+def find_format(data: bytes) -> str:
+    """Returns ``PNG`` or ``JPEG`` by magic bytes."""
+    if data.startswith(PNG_SIGNATURE):
+        return "PNG"
+    if data.startswith(JPEG_SIGNATURE):
+        return "JPEG"
+    if data[128:132] == b"DICM":
+        kind = "a DICOM file: export the slice with a brain window"
+    else:
+        kind = next((name for magic, name in OTHER_FORMATS if data.startswith(magic)), "in no known image format")
+    raise ImageError("IMAGE_UNDECODABLE", f"The file is {kind}. Only PNG and JPEG are accepted.")
 
 
 def describe(flat: Image.Image, preview: Image.Image | None, orientation: int, was_transparent: bool) -> DecodedImage:

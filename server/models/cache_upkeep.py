@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from server.machine.private_folder import open_folder, read_private
+from server.machine.folders import open_folder, read_private
 
 if os.name == "posix":  # elsewhere no graph is cached
     import fcntl

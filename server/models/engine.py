@@ -1,4 +1,4 @@
-"""What a runtime must do to serve a model. The engines themselves are imported only when they are chosen."""
+"""What a runtime must do to serve a model, and what it is told. No runtime is imported here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine uses the machine."""
+    """How a model is run: what the settings of a server come to, as far as its models are concerned."""
+
+    precision: str = "fp32"
+    """``fp32``, ``int8``, or, until the model is looked at, ``auto``: int8 where it has that for this processor and the
+    runtime is ONNX Runtime, else fp32."""
+
+    runtime: str = "onnxruntime"
+    """One of ``RUNTIMES``."""
 
     threads: int = 1
     """Threads inside one run while the machine has little else to do."""
@@ -32,6 +39,9 @@ class EngineOptions:
 
     cache: Path | None = None
     """Folder for optimised graphs; None: nothing is kept."""
+
+
+DEFAULT_OPTIONS = EngineOptions()
 
 
 class Port(NamedTuple):
@@ -58,37 +68,3 @@ class Engine(Protocol):
     def run(self, pixels: NDArray[np.uint8], *, busy: bool) -> NDArray[np.float32]:
         """Returns the probabilities; ``busy`` chooses between the two numbers of threads."""
         ...
-
-
-def open_engine(runtime: str, data: bytes, digest: str, options: EngineOptions) -> Engine:
-    """Loads the bytes of an ONNX file.
-
-    Args:
-        runtime: one of ``RUNTIMES``.
-        data: the file.
-        digest: its SHA-256.
-        options: threads and cache.
-
-    Raises:
-        ModelFileError: reason RUNTIME_MISSING, when the package of the runtime is not installed.
-        Exception: the runtime cannot load it; the types are its own.
-    """
-    if runtime == "openvino":
-        from server.models.openvino_engine import OpenVinoEngine
-
-        return OpenVinoEngine(data, options)
-    from server.models.onnxruntime_engine import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(data, digest, options)
-
-
-def discard_cached(runtime: str, data: bytes, digest: str, options: EngineOptions) -> bool:
-    """Removes what ``open_engine`` caches for the same arguments. Returns whether it caches anything for them."""
-    if runtime != "onnxruntime":
-        return False
-    from server.models.onnxruntime_engine import choose_cache
-
-    cache = choose_cache(data, digest, options)
-    if cache is not None:
-        cache.discard()
-    return cache is not None

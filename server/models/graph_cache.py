@@ -3,7 +3,7 @@
 A cached graph is served in the place of a model that was verified, so it is believed only as far as it must be. Labels,
 threshold and input come from the model's own bytes. The graph is used when it is the one that this user's server made
 of this very model, with this runtime, for this kind of processor, with every byte as it was written; these facts are in
-``entry.json`` beside it. It lies where nobody else can write (``server.machine.private_folder``), and is read into
+``entry.json`` beside it. It lies where nobody else can write (``server.machine.folders``), and is read into
 memory once, checked there and used from there: nothing that happens to the files later reaches the server. In all other
 cases it is made again. The golden vectors are asked after the load, whatever was loaded.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from server.machine.private_folder import NotPrivateError, open_folder, read_private, read_private_array
+from server.machine.folders import NotPrivateError, open_folder, read_private, read_private_array
 from server.machine.processors import describe_processor
 from server.models.cache_upkeep import ENTRY_FILE, STAGING, forget_old, hold_builds
 

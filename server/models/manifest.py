@@ -197,7 +197,7 @@ class Manifest:
 def digest_text(text: str) -> str:
     """The digest of a manifest whose own digest is left empty. White space does not count, so that a copy with other
     line ends, or one that was indented anew, is the same."""
-    return sha256_hex("".join(text.split()).encode())
+    return hashlib.sha256("".join(text.split()).encode()).hexdigest()
 
 
 def check_keys(document: Any, needed: set[str], possible: set[str] | None = None) -> None:
@@ -257,7 +257,7 @@ def is_whole(value: Any) -> bool:
 
 
 def is_sha256(value: Any) -> bool:
-    """Whether it is a SHA-256 as ``sha256_hex`` writes it."""
+    """Whether it is a SHA-256 in lower-case hexadecimal digits."""
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
@@ -272,11 +272,6 @@ def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDAr
     rows, columns = (np.arange(side) * GOLDEN_GRID // side for side in (height, width))
     grey = coarse[np.ix_(rows, columns)] + random.randint(0, 56, (height, width), dtype=np.uint8)
     return np.ascontiguousarray(np.repeat(grey[:, :, np.newaxis], channels, axis=2))
-
-
-def sha256_hex(data: bytes) -> str:
-    """SHA-256 as 64 lower-case hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -328,7 +323,7 @@ def read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
             "MODEL_FILE_TRUNCATED",
             f"{path}: truncated, {len(data):,} of {record.size:,} bytes are there; {HOW_TO_MEND}",
         )
-    digest = sha256_hex(data)
+    digest = hashlib.sha256(data).hexdigest()
     if digest != record.sha256:
         raise ModelFileError(
             "MODEL_FILE_ALTERED",

@@ -39,7 +39,7 @@ class OnnxRuntimeEngine:
     version = onnxruntime.__version__
 
     def __init__(self, data: bytes, digest: str, options: EngineOptions) -> None:
-        """See ``server.models.engine.open_engine``."""
+        """See ``server.models.runtime.open_engine``."""
         self._weights: Weights | None = None  # must live as long as the sessions, which use its memory
         numbers = dict.fromkeys((options.threads, options.busy_threads))
         cache = choose_cache(data, digest, options)

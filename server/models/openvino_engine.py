@@ -35,7 +35,7 @@ class OpenVinoEngine:
     version = openvino.__version__.partition("-")[0]
 
     def __init__(self, data: bytes, options: EngineOptions) -> None:
-        """See ``server.models.engine.open_engine``."""
+        """See ``server.models.runtime.open_engine``."""
         # Only the list is held here: what is in it must not die with this object, in whatever thread that is.
         self._requests: list[Requests] = []
         requests = self._requests

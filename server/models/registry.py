@@ -7,10 +7,10 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from server.errors import ModelFileError, ModelNotFoundError, UnavailableError
 from server.models.contract import is_identifier
+from server.models.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.manifest import HOW_TO_MAKE
 from server.models.runtime import OnnxModel, load_model
 
@@ -30,21 +30,21 @@ class ModelRegistry:
         self._models: dict[tuple[str, str], OnnxModel] = {}
         self._default: OnnxModel | None = None
 
-    def load(self, root: Path, wanted: str, **options: Any) -> None:
+    def load(self, root: Path, wanted: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         """Loads and verifies models; either all that are wanted are served afterwards, or none.
 
         Args:
             root: folder of ``<name>/<version>/``.
             wanted: ``NAME`` or ``NAME/VERSION``, several separated by commas, the first being the default; empty:
                 the newest version of the only model in ``root``.
-            options: as for ``load_model``.
+            options: how to run them.
 
         Raises:
             ModelFileError: nothing to serve, an ambiguous wish, or any model that cannot be served.
         """
-        loaded = [load_model(folder, **options) for folder in find_wanted(root, wanted)]
+        loaded = [load_model(folder, options) for folder in find_wanted(root, wanted)]
         for model in loaded:
-            name = f"{model.spec.name} {model.spec.version} {model.precision}"
+            name = f"{model.spec.name} {model.spec.version} {model.options.precision}"
             logger.info("loaded %s sha256=%s with %s %s", name, model.digest, model.runtime, model.runtime_version)
         self._models = {(model.spec.name, model.spec.version): model for model in loaded}
         self._default = loaded[0]

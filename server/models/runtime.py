@@ -1,11 +1,13 @@
 """The model as something that answers, whatever runtime is behind it.
 
 A model is served only after its bytes, its contract and its answers on this box have been verified. Decoding is not
-done here (``server.images.preprocess``), nor is the decision (``server.core.detector``).
+done here (``server.images.preprocess``), nor is the decision (``server.core.detector``). The engines are imported only
+when they are chosen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +20,7 @@ from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.processors import is_suited
 from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
-from server.models.engine import EngineOptions, Port, discard_cached, open_engine
+from server.models.engine import DEFAULT_OPTIONS, Engine, EngineOptions, Port
 from server.models.manifest import (
     HOW_TO_MAKE,
     HOW_TO_MEND,
@@ -29,7 +31,6 @@ from server.models.manifest import (
     make_golden_input,
     read_manifest,
     read_verified,
-    sha256_hex,
 )
 from server.models.onnx_header import read_header
 
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 FILES = {"fp32": MODEL_FILE, "int8": INT8_FILE}
 """The file of each precision."""
-
-ONE_THREAD = EngineOptions()
 
 
 class OnnxModel:
@@ -48,44 +47,32 @@ class OnnxModel:
         spec: the contract, from the file.
         digest: SHA-256 of the file, 64 lower-case hexadecimal digits.
         input_format: the image that the graph takes.
-        precision: one of ``FILES``.
-        options: how the runtime uses the machine.
+        options: how it is run; ``precision`` is what the file computes with, one of ``FILES``.
         runtime, runtime_version: what runs it.
     """
 
-    def __init__(
-        self,
-        data: bytes,
-        *,
-        source: str,
-        precision: str = "fp32",
-        runtime: str = "onnxruntime",
-        options: EngineOptions = ONE_THREAD,
-    ) -> None:
+    def __init__(self, data: bytes, *, source: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         """Loads the bytes of an ONNX file that follows ``server.models.contract``.
 
         Args:
             data: the file.
             source: what to call it in errors, such as its path.
-            precision: what it computes with, one of ``FILES``.
-            runtime: one of ``server.models.engine.RUNTIMES``.
-            options: how the runtime uses the machine.
+            options: how to run it; ``precision`` is what the file computes with, not ``auto``.
 
         Raises:
             ModelFileError: reasons RUNTIME_MISSING, MODEL_FILE_INVALID, MODEL_SPEC_MISSING, MODEL_SPEC_INVALID,
                 MODEL_SPEC_UNKNOWN_SCHEMA, MODEL_GRAPH_UNSUITABLE.
         """
-        self.precision = precision
         self.options = options
-        self.digest = sha256_hex(data)
+        self.digest = hashlib.sha256(data).hexdigest()
         header = read_header(data, source)
         try:
-            self._engine = open_engine(runtime, data, self.digest, options)
+            self._engine = open_engine(data, self.digest, options)
         except ModelFileError:
             raise
         except Exception as error:  # the exception types of the runtimes are private and many
             raise ModelFileError(
-                "MODEL_FILE_INVALID", f"{source}: {runtime} cannot load it ({first_line(error)}); {HOW_TO_MEND}"
+                "MODEL_FILE_INVALID", f"{source}: {options.runtime} cannot load it ({first_line(error)}); {HOW_TO_MEND}"
             ) from None
         self.runtime, self.runtime_version = self._engine.name, self._engine.version
         if METADATA_KEY not in header.metadata:
@@ -136,40 +123,57 @@ class OnnxModel:
         return self._engine.run(pixels, busy=busy)
 
 
-def load_model(
-    folder: Path,
-    *,
-    precision: str = "fp32",
-    runtime: str = "onnxruntime",
-    threads: int = 1,
-    busy_threads: int | None = None,
-    workers: int = 1,
-    cache: Path | None = None,
-) -> OnnxModel:
+def open_engine(data: bytes, digest: str, options: EngineOptions) -> Engine:
+    """Opens the bytes of an ONNX file with a runtime.
+
+    Args:
+        data: the file.
+        digest: its SHA-256.
+        options: runtime, threads and cache.
+
+    Raises:
+        ModelFileError: reason RUNTIME_MISSING, when the package of the runtime is not installed.
+        Exception: the runtime cannot load it; the types are its own.
+    """
+    if options.runtime == "openvino":
+        from server.models.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(data, options)
+    from server.models.onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(data, digest, options)
+
+
+def discard_cached(data: bytes, digest: str, options: EngineOptions) -> bool:
+    """Removes what ``open_engine`` caches for the same arguments. Returns whether it caches anything for them."""
+    if options.runtime != "onnxruntime":
+        return False
+    from server.models.onnxruntime_engine import choose_cache
+
+    cache = choose_cache(data, digest, options)
+    if cache is not None:
+        cache.discard()
+    return cache is not None
+
+
+def load_model(folder: Path, options: EngineOptions = DEFAULT_OPTIONS) -> OnnxModel:
     """Loads, verifies and warms up the model in ``models/<name>/<version>/``.
 
     Args:
         folder: the model folder.
-        precision: ``fp32``, ``int8``, or ``auto``: int8 where the manifest has it for this processor and the runtime is
-            ONNX Runtime, else fp32.
-        runtime: one of ``server.models.engine.RUNTIMES``.
-        threads: threads inside one run.
-        busy_threads: threads inside one run that is told that it is ``busy``; None: as many.
-        workers: runs at the same time, at most.
-        cache: folder for optimised graphs; None: nothing is kept.
+        options: how to run it.
 
     Raises:
         ModelFileError: any reason of ``server.models.manifest`` and of ``OnnxModel``, MODEL_VARIANT_MISSING,
-        MODEL_MISPLACED,
-            MODEL_ANSWERS_WRONG.
+            MODEL_MISPLACED, MODEL_ANSWERS_WRONG.
     """
     manifest = read_manifest(folder)
-    precision = choose_precision(folder, manifest, precision, runtime)
-    path = folder / FILES[precision]
+    options = replace(options, precision=choose_precision(folder, manifest, options))
+    path = folder / FILES[options.precision]
     data = read_verified(folder, path.name, manifest)
 
     def open_verified(options: EngineOptions) -> OnnxModel:
-        model = OnnxModel(data, source=str(path), precision=precision, runtime=runtime, options=options)
+        model = OnnxModel(data, source=str(path), options=options)
         if (model.spec.name, model.spec.version) != (folder.parent.name, folder.name):
             raise ModelFileError(
                 "MODEL_MISPLACED",
@@ -179,12 +183,11 @@ def load_model(
         check_answers(model, manifest, path)
         return model
 
-    options = EngineOptions(threads, threads if busy_threads is None else busy_threads, workers, cache)
     try:
         return open_verified(options)
     except ModelFileError as error:
         # A cached graph that is not the model's is no fault of the model, and must not keep it from being served.
-        if not discard_cached(runtime, data, sha256_hex(data), options):
+        if not discard_cached(data, manifest.files[path.name].sha256, options):
             raise
         logger.warning("%s: not served with its optimised graph in the cache (%s): removed", path, error.reason)
         return open_verified(replace(options, cache=None))
@@ -211,17 +214,17 @@ def check_answers(model: OnnxModel, manifest: Manifest, path: Path) -> None:
         )
 
 
-def choose_precision(folder: Path, manifest: Manifest, wanted: str, runtime: str) -> str:
+def choose_precision(folder: Path, manifest: Manifest, options: EngineOptions) -> str:
     """Returns ``fp32`` or ``int8``.
 
     Raises:
         ModelFileError: reason MODEL_VARIANT_MISSING.
     """
-    record = manifest.files.get(INT8_FILE)
+    wanted, record = options.precision, manifest.files.get(INT8_FILE)
     suits = record is not None and is_suited(record.target)
     if wanted == "auto":
         # The converter makes and measures variants for ONNX Runtime; OpenVINO runs them, but slower than fp32.
-        return "int8" if suits and runtime == "onnxruntime" else "fp32"
+        return "int8" if suits and options.runtime == "onnxruntime" else "fp32"
     if wanted == "int8" and record is None:
         raise ModelFileError(
             "MODEL_VARIANT_MISSING",

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from server.images.decoders import PNG_MODES
-from server.images.image_file import DEFAULT_LIMITS, find_format
+from server.images.image_file import DEFAULT_LIMITS
 from server.images.jpeg_file import read_jpeg
-from server.images.png_file import read_png
+from server.images.png_file import PNG_MODES, read_png
+from server.images.preprocess import find_format
 from server.machine.processors import count_processors
 from training.data.pixels import CHUNK, ImageSet, read_image
 from training.data.thumbnails import SIDE, shrink

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import keras
 
-from server.machine.home import find_home
+from server.machine.folders import find_home
 from training.config import TrainConfig
 from training.data.split import SPLITS, Data
 from training.errors import TrainingError

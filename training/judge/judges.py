@@ -6,6 +6,7 @@ through the client. Frameworks are imported where they are needed.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
 from server.models.contract import ModelSpec
-from server.models.manifest import MANIFEST_FILE, sha256_hex
+from server.models.manifest import MANIFEST_FILE
 from training.errors import TrainingError
 
 Item = TypeVar("Item")
@@ -107,10 +108,9 @@ def open_onnx(path: Path) -> Judge:
     from server.models.runtime import OnnxModel, load_model
 
     workers = count_processors()
-    if path.is_dir():
-        model = load_model(path, workers=workers)
-    else:
-        model = OnnxModel(path.read_bytes(), source=str(path), options=EngineOptions(workers=workers))
+    options = EngineOptions(workers=workers)
+    is_folder = path.is_dir()
+    model = load_model(path, options) if is_folder else OnnxModel(path.read_bytes(), source=str(path), options=options)
     column = model.spec.positive_index
 
     def judge(item: Asked) -> Answer:
@@ -152,7 +152,7 @@ def open_keras(path: Path) -> Judge:
             yield from (make_answer(row[column] if len(row) > 1 else row[0]) for row in answers)
 
     input_format = InputFormat(height, width, spec.colour, spec.resample, spec.fit)
-    return judge_of_spec(spec, sha256_hex(path.read_bytes()), input_format, ask)
+    return judge_of_spec(spec, hashlib.sha256(path.read_bytes()).hexdigest(), input_format, ask)
 
 
 def open_server(target: str) -> Judge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from server.errors import ImageError
 from server.images.preprocess import InputFormat, load_pixels
 from server.machine.processors import count_processors
-from server.models.manifest import sha256_hex
 from training.data.pixels import INPUT_FORMAT
 from training.data.thumbnails import SIDE, shrink
 from training.evaluation.figures import Bools, Floats
@@ -108,7 +108,7 @@ def ask_judge(judge: Judge, files: Sequence[Path], progress: Callable[[int, int]
 def read_picture(path: Path, input_format: InputFormat | None) -> Picture:
     """Decodes one file for a judge, and as the networks of this package take it for what needs no model."""
     data = path.read_bytes()
-    digest = sha256_hex(data)
+    digest = hashlib.sha256(data).hexdigest()
     try:
         decoded = load_pixels(data, INPUT_FORMAT)
         pixels = decoded.array

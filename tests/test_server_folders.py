@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.machine.home import find_cache, find_home
+from server.machine.folders import find_cache, find_home
 from tests.fakes import ROOT
 
 
@@ -50,4 +50,4 @@ def test_home_is_asked_for_in_one_place() -> None:
         if any(word in path.read_text() for word in ("expanduser", "Path.home", "getpwuid"))
     }
 
-    assert asking == {"server/machine/home.py"}
+    assert asking == {"server/machine/folders.py"}

@@ -1,4 +1,7 @@
-"""Folders in which nobody else can have put anything.
+"""The folders of the user whom this process runs as: where they are, and whether nobody else can have put anything in.
+
+A container that was given any number for a user has neither HOME nor an entry in the list of users, and everything that
+expands ``~`` raises. Nothing that a home is good for is worth an end: what would be kept there is not kept.
 
 What is read from a cache is served. So it counts only where the folder, and what lies in it, belong to this user or to
 root and can be written by no one else; who is this user can replace the server itself, and is not guarded against.
@@ -9,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +28,26 @@ ALIGNMENT = 64
 
 class NotPrivateError(OSError):
     """Others may write there; ``strerror`` is a text for people."""
+
+
+def find_home(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Returns the home; None where there is none. A relative one would be another folder after each ``cd``."""
+    if (home := environment.get("HOME")) is None:
+        try:
+            import pwd
+
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError):  # another system; a number without a user
+            return None
+    return Path(home) if os.path.isabs(home) else None
+
+
+def find_cache(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Returns the folder for caches of this user (XDG base directories); None where there is none."""
+    if os.path.isabs(environment.get("XDG_CACHE_HOME", "")):  # the standard: a relative one is not looked at
+        return Path(environment["XDG_CACHE_HOME"])
+    home = find_home(environment)
+    return home and home / ".cache"
 
 
 @contextmanager

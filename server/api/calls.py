@@ -1,24 +1,30 @@
-"""Who may come in: places that are shared out among connections, and memory for what they send.
+"""A call and the messages that it brings, which are taken into memory within a bound.
 
-gRPC itself bounds neither: it takes as many calls as a connection opens, and as many bytes as are sent for a call that
-is being read.
+gRPC bounds neither how many of its bytes are there nor for how long: it takes as many as are sent for a call that is
+being read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import grpc
 
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 from server.machine.memory import count_small_blocks
 
-RETRY_SECONDS = 0.25
-"""Hint to those for whom there was no place or no memory: messages and calls that are in work end sooner."""
+MESSAGE_SECONDS = 30.0
+"""A call whose message has not come by then is ended."""
+
+MEMORY_SECONDS = 0.25
+"""Hint to those for whom there was no memory: messages that are in work end sooner."""
 
 EXPECTED_BYTES = 256 * 1024
 """What a connection's first message is taken to need: more than a usual slice."""
@@ -34,41 +40,79 @@ WATCH_SECONDS = (0.03, 0.01)
 brings 12 MB in 0.01 s."""
 
 
-class FairPlaces:
-    """A number of places, of which no connection gets more than it leaves free for others. For one event loop.
+class Call:
+    """One call, from its arrival to its end.
 
-    The rule of dynamic thresholds (Choudhury and Hahne 1998): the first connection gets at most half of the places, the
-    next half of the rest, and so on. So one that takes all it can get never takes the last one.
+    Attributes:
+        context: of gRPC.
+        peer: its connection.
+        started: its arrival, in seconds of ``time.monotonic``.
+        request_id: printable; what the caller calls it, otherwise one that was made here.
+        is_wanted: False once the caller has gone: then no work is started for it.
     """
 
-    def __init__(self, places: int, refuse: Callable[[], OverloadedError]) -> None:
-        """Args:
-        places: in all, at least 1.
-        refuse: makes the error for those who get none.
-        """
-        self._free = places
-        self._refuse = refuse
-        self._held: Counter[str] = Counter()
+    def __init__(self, context: Any, inbox: Inbox) -> None:
+        self.context = context
+        self.peer: str = context.peer()
+        self.started = time.monotonic()
+        self.request_id = ""
+        self.is_wanted = True
+        self._inbox = inbox
+        self._reading: asyncio.Task[Any] | None = None
 
-    @contextmanager
-    def take(self, peer: str) -> Iterator[None]:
-        """Holds a place for the connection ``peer``.
+    @property
+    def seconds_left(self) -> float:
+        """Until the caller's deadline; infinite without one. It follows the wall clock: to be asked once, early."""
+        remaining = self.context.time_remaining()
+        return float("inf") if remaining is None else float(remaining)
 
-        Raises:
-            OverloadedError: there is none for it.
-        """
-        held = self._held[peer]
-        if not self._free or (held > 0 and held >= self._free):
-            raise self._refuse()
-        self._free -= 1
-        self._held[peer] += 1
+    def take_message(self, seconds: float = MESSAGE_SECONDS) -> AbstractAsyncContextManager[Held]:
+        """The only message of a call, held until the end of the block. Raises as ``Inbox.take``."""
+        return self._inbox.take(self, seconds)
+
+    async def receive(self) -> Held | None:
+        """The next message of a stream, to be released; None at its end. Raises as ``Inbox.take``."""
+        return await self._inbox.receive(self, None)
+
+    async def read(self) -> bytes | None:
+        """The next message as it comes, for ``Inbox``; None at their end."""
+        # gRPC's read does not survive being cancelled: a message that is complete by then is never freed. So it goes on
+        # by itself until the call ends. The iterator that gRPC hands to handlers keeps the last message, too.
+        self._reading = asyncio.ensure_future(self.context.read())
         try:
-            yield
+            message = await asyncio.shield(self._reading)
         finally:
-            self._free += 1
-            self._held[peer] -= 1
-            if not self._held[peer]:
-                del self._held[peer]
+            self._reading = None  # it holds what it has read
+        return None if message is grpc.aio.EOF else message
+
+    def let_go(self) -> None:
+        """Ends a call whose caller takes nothing, by CANCELLED. Nobody waits for the status, which stands behind what
+        was sent: the caller learns it when it reads on. The handler must end with a CancelledError."""
+        if self._reading is not None:
+            self._reading.cancel()
+        ending = asyncio.ensure_future(self.context.abort(grpc.StatusCode.CANCELLED, "The answers were not taken."))
+        ending.add_done_callback(lambda task: task.cancelled() or task.exception())  # abort raises
+
+    def name_itself(self, request_id: str) -> str:
+        """Takes the caller's id, or makes one, and returns it: answer and log have the same."""
+        self.request_id = printable_id(request_id) or new_id()
+        return self.request_id
+
+
+class Held:
+    """A message in memory."""
+
+    def __init__(self, data: bytes, on_release: Callable[[int], None]) -> None:
+        self.data = data
+        self._size = len(data)
+        self._on_release = on_release
+
+    def release(self) -> None:
+        """Lets go of the message. May be called twice."""
+        self.data = b""
+        size, self._size = self._size, 0
+        if size:
+            self._on_release(size)
 
 
 class Sender(Protocol):
@@ -285,25 +329,20 @@ class Inbox:
                         del self._waiting[peer]
 
 
-def short_of_memory() -> OverloadedError:
+def short_of_memory(retry_after: float = MEMORY_SECONDS) -> OverloadedError:
+    """The server's fault, and gone in a moment."""
     return OverloadedError(
         "MEMORY_SHORT",
-        "More is being sent to the server than it has memory for: try again in a moment.",
-        retry_after=RETRY_SECONDS,
+        "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
+        retry_after=retry_after,
     )
 
 
-class Held:
-    """A message in memory."""
+def new_id() -> str:
+    """An id for a request that came without one."""
+    return uuid.uuid4().hex
 
-    def __init__(self, data: bytes, on_release: Callable[[int], None]) -> None:
-        self.data = data
-        self._size = len(data)
-        self._on_release = on_release
 
-    def release(self) -> None:
-        """Lets go of the message. May be called twice."""
-        self.data = b""
-        size, self._size = self._size, 0
-        if size:
-            self._on_release(size)
+def printable_id(request_id: str) -> str:
+    """The id when it can be answered and logged, otherwise nothing."""
+    return request_id if len(request_id) <= 128 and request_id.isascii() and request_id.isprintable() else ""
