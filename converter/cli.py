@@ -14,7 +14,7 @@ from server.models.contract import COLOURS
 from server.models.manifest import TARGETS
 from server.process.console import complain, guard_streams, say
 from server.process.program import run_guarded
-from training.noise import hide_import_noise
+from training.progress import silence_tensorflow
 
 EXIT_FAILED = 1
 OPSETS = Range(7, 25)
@@ -115,7 +115,7 @@ def run_command(argv: Sequence[str]) -> int:
         parser.error("--calibrate and --target are for --int8")
     as_json = arguments.pop("json")
     # Here, so that --help and usage errors do not wait for TensorFlow.
-    with hide_import_noise():
+    with silence_tensorflow():
         from converter.convert import ConvertOptions, convert
         from converter.errors import ConversionError
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from training.errors import TrainingError
-from training.evaluation.baselines import judge_nearest
 from training.evaluation.figures import Evaluation, Judged
-from training.evaluation.measure import Decision, Nearest, choose_decision, evaluate, score_trivially
+from training.evaluation.measure import Decision, choose_decision, evaluate
+from training.evaluation.nearest import Nearest, judge_nearest, score_trivially
 
 SCORES = np.array([0.9, 0.6, 0.3, 0.7, 0.2, 0.1])
 POSITIVE = np.array([True, True, True, False, False, False])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from training.data.duplicates import shrink
 from training.evaluation import nearest
-from training.evaluation.nearest import compare_splits, find_nearest_labels, shrink
+from training.evaluation.nearest import compare_splits, find_nearest_labels
 
 
 def test_small_images_are_block_means() -> None:
@@ -24,7 +25,7 @@ def test_nearest_label_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch) -
     train, test = rng.uniform(0, 255, (60, 16)).astype(np.float32), rng.uniform(0, 255, (25, 16)).astype(np.float32)
     targets = rng.integers(0, 2, 60)
     expected = [targets[((train - image) ** 2).sum(axis=1).argmin()] for image in test]
-    monkeypatch.setattr(nearest, "CHUNK", 7)
+    monkeypatch.setattr(nearest, "DISTANCE_CHUNK", 7)
     assert find_nearest_labels(train, targets, test).tolist() == expected
 
 

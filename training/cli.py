@@ -10,7 +10,7 @@ from server.process.console import complain, guard_streams, say
 from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
 from training.flags import add_flags, read_flags
-from training.noise import hide_import_noise
+from training.progress import silence_tensorflow
 
 TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/first
@@ -88,7 +88,7 @@ def run_train(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training", "Train a network on a folder of slices per class.", TRAIN_EPILOG)
     add_flags(parser, TrainConfig)
     config = read_flags(parser.parse_args(arguments), TrainConfig)
-    with hide_import_noise():
+    with silence_tensorflow():
         from training.run.train import train
     say(str(train(config)))
     return True  # the run folder is the result; its name is only told

@@ -1,10 +1,17 @@
-"""Progress on a terminal: one line that is rewritten; in a log: a line now and then."""
+"""What is on the terminal of somebody who waits: progress, as one line that is rewritten (in a log, a line now and
+then), and not TensorFlow's greetings."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from server.process.console import PATIENCE_SECONDS, write_all
 
 TERMINAL_INTERVAL = 0.2
 LOG_INTERVAL = 30.0
@@ -74,3 +81,29 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextlib.contextmanager
+def silence_tensorflow() -> Iterator[None]:
+    """Keeps TensorFlow's greetings off the terminal; whatever was said is shown when the import fails.
+
+    Its C++ libraries write some lines before any log level applies, so the descriptor itself is turned aside.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as greetings:
+        os.dup2(greetings.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            greetings.seek(0)
+            write_all(terminal, greetings.read(), PATIENCE_SECONDS)
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+    # Keras calls the .h5 file that was asked for "legacy" on every save.
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)

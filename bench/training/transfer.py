@@ -22,7 +22,7 @@ from bench.report.tables import Budget
 from bench.serving.__main__ import say
 from bench.training.data import FOLDER, find_plain
 from bench.training.page import Series, make_section, publish_training
-from training.noise import hide_import_noise
+from training.progress import silence_tensorflow
 
 SLICES = 200
 EPOCHS = 20
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
     parser.add_argument("--out", type=Path, help="folder for training.md and .json (default: only print)")
     options = parser.parse_args(argv)
-    with hide_import_noise():
+    with silence_tensorflow():
         import keras  # noqa: F401 - its greetings are over before anything is measured
     series: dict[str, Series] = {}
     budgets = []
@@ -88,7 +88,8 @@ def measure_precision(precision: str, rounds: int) -> dict[str, Series]:
     import keras
 
     from training.config import TrainConfig
-    from training.data.pixels import decode_images, list_data
+    from training.data.labels import list_data
+    from training.data.pixels import decode_images
     from training.data.split import group_data, split_data
     from training.evaluation.ranking import compute_auc
     from training.fit.weights import make_network

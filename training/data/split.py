@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from training.config import TrainConfig
 from training.data.duplicates import find_near_duplicates
-from training.data.labels import read_rows, require_columns
-from training.data.pixels import ImageSet, PixelStore, write_csv
-from training.errors import TrainingError
-from training.wording import count_nouns
+from training.data.labels import ImageSet, read_rows, require_columns
+from training.data.pixels import PixelStore, write_csv
+from training.errors import TrainingError, count_nouns
 
 SPLITS = ("train", "validation", "test")
 SPLIT_FILE = "split.csv"

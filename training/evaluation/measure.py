@@ -35,6 +35,7 @@ from training.evaluation.figures import (
     PatientLevel,
     Restated,
 )
+from training.evaluation.nearest import MID_GREY, Nearest
 from training.evaluation.operating_point import choose_threshold
 from training.evaluation.patients import choose_top_k, find_positive_patients, score_patients
 from training.evaluation.ranking import (
@@ -49,11 +50,6 @@ from training.evaluation.ranking import (
     weighted_auc,
     weighted_curves,
 )
-
-TRIVIAL_GREY = (60, 169)
-"""Grey values of brain in a brain window; see ``score_trivially``."""
-
-MID_GREY = "share of mid-grey pixels"
 
 NOT_PEOPLE = (
     "People are not known: each image counts as one person, so the intervals are too narrow, and images of one person "
@@ -77,17 +73,6 @@ class Decision:
     patient_threshold: float | None = None
     """To be exceeded by the score of a person; None: that of a slice. With ``top_k`` 1 a person is then called positive
     when any slice is."""
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """Answers of the nearest neighbour on 32 x 32 pixels, beside a model's on the same images."""
-
-    is_right: Bools
-    """[N], whether the nearest image of other people has the image's own label."""
-
-    random_accuracy: float
-    """Share of right answers where slices are split at random, in [0, 1]."""
 
 
 def choose_decision(rule: str, scores: Floats, positive: Bools, groups: NDArray[np.int64] | None) -> Decision:
@@ -288,15 +273,3 @@ def restate(values: Mapping[str, float], ends: Mapping[str, Floats], prevalence:
     if {values["sensitivity"], values["specificity"]} & {0.0, 1.0}:
         drawn = np.stack(restate_values(ends["sensitivity"], ends["specificity"], prevalence), axis=1)
     return Restated(prevalence, make_figure(float(ppv[0]), drawn[:, 0]), make_figure(float(npv[0]), drawn[:, 1]))
-
-
-def score_trivially(images: NDArray[np.uint8]) -> Floats:
-    """Returns the share of mid-grey pixels of each image, uint8 [N, H, W, C]: how much brain is in the slice.
-
-    No learning, yet it ranks real slices at an AUC of 0.7 to 0.8, since bleeds are seen where there is brain: the
-    baseline that every model has to beat.
-    """
-    low, high = TRIVIAL_GREY
-    grey = images[..., 0]
-    share: Floats = ((grey >= low) & (grey <= high)).mean(axis=(1, 2))
-    return share

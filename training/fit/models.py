@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
-IMAGE_SIZE = 256
-"""Side of the networks' input, in pixels."""
-
 CNN_FILTERS = (32, 64, 64, 64, 64, 64)
 CNN_PARAMETERS = 183_682
 """The paper's Table 1 in one number."""
@@ -39,6 +36,8 @@ def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> ker
     import keras
     from keras import layers
 
+    from training.data.format import IMAGE_SIZE
+
     convolution = {"activation": "relu", "kernel_initializer": initializer, "dtype": precision}
     network = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), layers.Rescaling(1 / 255, dtype="float32")]
     for filters in CNN_FILTERS:
@@ -52,24 +51,6 @@ def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> ker
     if model.count_params() != CNN_PARAMETERS:
         raise AssertionError(f"the CNN has {model.count_params():,} parameters, the paper's has {CNN_PARAMETERS:,}")
     return model
-
-
-def apply_temperature(model: keras.Model, temperature: float) -> None:
-    """Divides the logits of a network by a temperature, in place, so that it answers softmax(z / T).
-
-    It is folded into kernel and bias of the last layer: what is saved and exported is calibrated, at no cost.
-
-    Args:
-        model: network whose last layer is Dense with softmax.
-        temperature: positive.
-
-    Raises:
-        ValueError: it ends otherwise, so that nothing can be folded.
-    """
-    last = model.layers[-1]
-    if getattr(getattr(last, "activation", None), "__name__", "") != "softmax" or not hasattr(last, "kernel"):
-        raise ValueError(f"the last layer of {model.name} is not Dense with softmax")
-    last.set_weights([weight / temperature for weight in last.get_weights()])
 
 
 @dataclass(frozen=True)
@@ -132,6 +113,8 @@ def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
     """
     import keras
     from keras import layers
+
+    from training.data.format import IMAGE_SIZE
 
     backbone = BACKBONES[name]
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))

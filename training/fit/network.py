@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from training.config import TrainConfig
 from training.data.split import Data
 from training.errors import TrainingError
+from training.evaluation.figures import Epoch
 from training.fit.augment import AUGMENTATIONS
 from training.fit.checkpoint import remove_checkpoints
 from training.fit.localisation import add_lesion_heads, has_lesion_cells, lesion_loss
-from training.fit.monitor import Epoch, Monitor
+from training.fit.monitor import Monitor
 from training.fit.optimizer import make_optimizer
 from training.fit.pipeline import make_batches, make_training_batches, weigh_classes
 from training.fit.transfer import HeadTraining, has_frozen_backbone

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from server.machine.processors import count_processors
 from training.config import EvaluateConfig
-from training.data.labels import LABELS_FILE, FileFinder, list_files, read_rows, require_columns
-from training.data.pixels import ImageSet, list_data, read_image, write_csv
+from training.data.duplicates import shrink
+from training.data.labels import LABELS_FILE, FileFinder, ImageSet, list_data, list_files, read_rows, require_columns
+from training.data.pixels import read_image, write_csv
 from training.data.split import join_groups
-from training.data.thumbnails import shrink
 from training.errors import TrainingError
-from training.evaluation.baselines import judge_nearest, judge_nearest_within
 from training.evaluation.figures import Bools, Evaluation, Floats, Judged
-from training.evaluation.measure import MID_GREY, Decision, Nearest, evaluate
+from training.evaluation.measure import Decision, evaluate
+from training.evaluation.nearest import MID_GREY, Nearest, judge_nearest, judge_nearest_within
 from training.judge.judges import Judge, map_ahead, open_judge
 from training.judge.page import render_document, render_page
 from training.judge.pictures import Answers, ask_judge

@@ -125,9 +125,9 @@ def open_onnx(path: Path) -> Judge:
 
 def open_keras(path: Path) -> Judge:
     """Opens a Keras file that has the ``spec.json`` of its run beside it."""
-    from training.noise import hide_import_noise
+    from training.progress import silence_tensorflow
 
-    with hide_import_noise():
+    with silence_tensorflow():
         import keras
     spec_file = path.parent / "spec.json"
     if not spec_file.exists():

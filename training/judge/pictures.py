@@ -14,10 +14,10 @@ from server.errors import ImageError
 from server.images.preprocess import InputFormat, load_pixels
 from server.machine.processors import count_processors
 from server.models.manifest import sha256_hex
-from training.data.pixels import INPUT_FORMAT
-from training.data.thumbnails import SIDE, shrink
+from training.data.duplicates import SIDE, shrink
+from training.data.format import INPUT_FORMAT
 from training.evaluation.figures import Bools, Floats
-from training.evaluation.measure import score_trivially
+from training.evaluation.nearest import score_trivially
 from training.judge.judges import Answer, Asked, Judge, map_ahead
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
-from training.evaluation.figures import Band, Confusion, Evaluation, Judged
+from training.evaluation.figures import Band, Confusion, Epoch, Evaluation, Judged
 from training.report.drawing import BLUE, GREY, VERMILLION, draw, shorten
 from training.report.galleries import ReadImages, plot_errors, plot_predictions
 from training.report.tables import state
-
-if TYPE_CHECKING:
-    from training.fit.monitor import Epoch
 
 
 def write_plots(

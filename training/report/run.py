@@ -14,7 +14,7 @@ from server.models.contract import ModelSpec
 from training.evaluation.figures import Evaluation
 from training.evaluation.summary import Summary, summarise
 from training.report.html import write_page
-from training.report.record_files import count_split
+from training.report.records import count_split
 from training.report.tables import (
     HEADLINES,
     NONE,

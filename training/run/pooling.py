@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from server.models.contract import ModelSpec
 from training.config import TrainConfig
 from training.data.split import Data
-from training.evaluation.baselines import judge_nearest, shrink_images
 from training.evaluation.figures import Evaluation, Judged, PatientLevel
-from training.evaluation.measure import Decision, Nearest, evaluate, measure_people
+from training.evaluation.measure import Decision, evaluate, measure_people
+from training.evaluation.nearest import Nearest, judge_nearest, shrink_images
 from training.evaluation.patients import find_positive_patients, score_patients
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document, to_document
 from training.report import records as report

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from server.models.contract import ModelSpec
 from training.config import TrainConfig
-from training.data.pixels import INPUT_FORMAT, compute_fingerprint
+from training.data.format import INPUT_FORMAT
+from training.data.pixels import compute_fingerprint
 from training.data.split import Data
-from training.evaluation.baselines import judge_nearest, shrink_images
 from training.evaluation.calibration import Calibration, calibrate
 from training.evaluation.figures import Evaluation, Judged
 from training.evaluation.measure import Decision, choose_decision, evaluate
+from training.evaluation.nearest import judge_nearest, shrink_images
 from training.evaluation.summary import SUMMARY_KEY, to_document
 from training.fit.network import Fit, predict
 from training.report import records as report
