@@ -132,9 +132,9 @@ def run_evaluate(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training evaluate", "Judge a model on labelled images.", EVALUATE_EPILOG)
     add_flags(parser, EvaluateConfig)
     config = read_flags(parser.parse_args(arguments), EvaluateConfig)
-    from training.judge.folder import judge_folder
+    from training.judge.folder import evaluate_folder
 
-    return say(judge_folder(config).removesuffix("\n")) or config.out is not None
+    return say(evaluate_folder(config).removesuffix("\n")) or config.out is not None
 
 
 def run_card(arguments: Sequence[str]) -> bool:

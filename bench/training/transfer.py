@@ -206,12 +206,12 @@ def fit_through(network: Any, config: Any, data: Any) -> Watch:
 def fit_features(network: Any, config: Any, data: Any, folder: Path) -> tuple[Watch, float]:
     """Trains the head on features, as ``python -m training`` does; also returns the seconds until they were there."""
     from training.fit.pipeline import weigh_classes
-    from training.fit.transfer import HeadTraining
+    from training.fit.transfer import ClassifierTraining
 
     targets = data.images.targets[data.indices("train")]
     watch = Watch()
     started = time.perf_counter()
-    with HeadTraining(config, data, network, folder) as head:
+    with ClassifierTraining(config, data, network, folder) as head:
         features = time.perf_counter() - started
         weights = weigh_classes(targets, balanced=True)
         batches = head.make_batches(targets, weights, BATCH, seed=config.seed, epochs=range(EPOCHS))
@@ -228,7 +228,7 @@ def run_fit(
     import keras
 
     from training.fit.optimizer import make_optimizer
-    from training.fit.weights import head_layers
+    from training.fit.weights import classifier_layers
 
     steps = math.ceil(0.7 * SLICES / BATCH)
 
@@ -237,7 +237,7 @@ def run_fit(
         watch.seconds.append(time.perf_counter() - started)
         if epoch + 1 == FROZEN_EPOCHS:
             watch.probabilities = probabilities
-            watch.head = [array for layer in head_layers(network) for array in layer.get_weights()]
+            watch.head = [array for layer in classifier_layers(network) for array in layer.get_weights()]
 
     optimizer = make_optimizer(config.learning_rate, config.precision, EPOCHS * steps)
     model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])

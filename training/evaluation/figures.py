@@ -30,8 +30,8 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A model's answers on labelled images; arrays are [N]."""
+class Predictions:
+    """A model's predictions on labelled images; arrays are [N]."""
 
     files: tuple[str, ...]
     """Paths below the data folder, with forward slashes."""

@@ -30,14 +30,14 @@ from training.evaluation.figures import (
     Evaluation,
     Figure,
     Floats,
-    Judged,
     Level,
     PatientLevel,
+    Predictions,
     Restated,
 )
 from training.evaluation.nearest import MID_GREY, Nearest
 from training.evaluation.operating_point import choose_threshold
-from training.evaluation.patients import choose_top_k, find_positive_patients, score_patients
+from training.evaluation.patient_level import choose_top_k, find_positive_patients, score_patients
 from training.evaluation.ranking import (
     GRID,
     compute_auc,
@@ -98,7 +98,7 @@ def choose_decision(rule: str, scores: Floats, positive: Bools, groups: NDArray[
 
 
 def evaluate(
-    judged: Judged,
+    predictions: Predictions,
     decision: Decision,
     *,
     model: str,
@@ -109,10 +109,10 @@ def evaluate(
     trivial_name: str = MID_GREY,
     warnings: Sequence[str] = (),
 ) -> Evaluation:
-    """Measures a model's answers.
+    """Evaluates a model's predictions.
 
     Args:
-        judged: the answers; both classes must occur.
+        predictions: of the model; both classes must occur.
         decision: how they are decided on.
         model: what answered, for people to read.
         data: on what, likewise.
@@ -120,23 +120,23 @@ def evaluate(
         majority_positive: whether the positive class is the more frequent one of the training images; None: as it is
             among these images, which is the most that always answering the same can reach.
         nearest: the nearest neighbour's answers on the same images.
-        trivial_name: what ``judged.trivial`` is.
+        trivial_name: what ``predictions.trivial`` is.
         warnings: what a reader has to know; more are added.
 
     Raises:
         TrainingError: only one class occurs.
     """
-    scores, positive, groups = judged.scores, judged.positive, judged.groups
+    scores, positive, groups = predictions.scores, predictions.positive, predictions.groups
     if not has_both(positive):
         raise TrainingError(
             f"all {len(positive):,} images of {data} are {'positive' if positive.any() else 'negative'}; figures need "
             "both classes: check --positive and --label-column"
         )
     values, statistics = measure_level(scores, positive, decision.threshold)
-    octiles = cut_octiles(judged.trivial)
-    values |= {"matched_auc": compute_matched_auc(scores, positive, judged.trivial)}
+    octiles = cut_octiles(predictions.trivial)
+    values |= {"matched_auc": compute_matched_auc(scores, positive, predictions.trivial)}
     statistics |= {"matched_auc": weighted_auc(scores, positive, octiles)}
-    beside: dict[str, Statistic] = {"trivial": weighted_auc(judged.trivial, positive)}
+    beside: dict[str, Statistic] = {"trivial": weighted_auc(predictions.trivial, positive)}
     if nearest is not None:
         beside["nearest"] = Ratio(nearest.is_right, np.ones(len(scores)))
     if prevalences:
@@ -158,10 +158,10 @@ def evaluate(
             figures={name: make_figure(value, ends[name]) for name, value in values.items()},
             confusion=count_confusion(scores, positive, decision.threshold),
         ),
-        patients=evaluate_patients(judged, decision),
+        patients=evaluate_patients(predictions, decision),
         baselines=Baselines(
             majority_accuracy=float((positive == majority_positive).mean()),
-            trivial_auc=make_figure(compute_auc(judged.trivial, positive), ends["trivial"]),
+            trivial_auc=make_figure(compute_auc(predictions.trivial, positive), ends["trivial"]),
             nearest_accuracy=make_figure(float(nearest.is_right.mean()), ends["nearest"]) if nearest else None,
             nearest_random_accuracy=nearest.random_accuracy if nearest else None,
             trivial_name=trivial_name,
@@ -174,7 +174,7 @@ def evaluate(
         precision_recall=Band(GRID, trace_precision_recall(scores, positive), *precision_ends),
         reliability=bin_reliability(scores, positive),
         decision=trace_decisions(scores, positive),
-        warnings=(*warnings, *(() if judged.has_patients else (NOT_PEOPLE,))),
+        warnings=(*warnings, *(() if predictions.has_patients else (NOT_PEOPLE,))),
     )
 
 
@@ -199,19 +199,19 @@ def measure_level(scores: Floats, positive: Bools, threshold: float) -> tuple[di
     return values, statistics
 
 
-def evaluate_patients(judged: Judged, decision: Decision) -> PatientLevel | None:
-    """Measures the answers about people; None where people are not known, or each has one image only."""
-    people = int(judged.groups.max()) + 1
-    if not judged.has_patients or people == len(judged.groups):
+def evaluate_patients(predictions: Predictions, decision: Decision) -> PatientLevel | None:
+    """Evaluates the predictions about people; None where people are not known, or each has one image only."""
+    people = int(predictions.groups.max()) + 1
+    if not predictions.has_patients or people == len(predictions.groups):
         return None
-    scores = score_patients(judged.scores, judged.groups, decision.top_k)
-    positive = find_positive_patients(judged.positive, judged.groups)
+    scores = score_patients(predictions.scores, predictions.groups, decision.top_k)
+    positive = find_positive_patients(predictions.positive, predictions.groups)
     threshold = decision.threshold if decision.patient_threshold is None else decision.patient_threshold
     return measure_people(scores, positive, threshold, decision.top_k)
 
 
 def measure_people(scores: Floats, positive: Bools, threshold: float, top_k: int) -> PatientLevel:
-    """Measures the answers about people, of whom ``scores`` and ``positive`` [G] are known."""
+    """Evaluates the predictions about people, of whom ``scores`` and ``positive`` [G] are known."""
     values, statistics = measure_level(scores, positive, threshold)
     ends = bootstrap_intervals({**statistics, "curves": weighted_curves(scores, positive)}, np.arange(len(scores)))
     ends["average_precision"] = ends["curves"][:, 0]

@@ -106,7 +106,7 @@ def compare_splits(
     folds: int = FOLDS,
     seed: int = 7,
 ) -> LeakageTest:
-    """Judges the nearest neighbour by cross-validation, on slices at random and with people held out.
+    """Evaluates the nearest neighbour by cross-validation, on slices at random and with people held out.
 
     Args:
         small: float32 [N, D], as ``shrink`` returns them.
@@ -144,7 +144,7 @@ def shrink_images(read: ReadPixels, indices: NDArray[np.int64]) -> tuple[NDArray
     return np.concatenate(small), np.concatenate(trivial)
 
 
-def judge_nearest(
+def evaluate_nearest(
     train: NDArray[np.float32],
     train_targets: NDArray[np.int64],
     test: NDArray[np.float32],
@@ -152,7 +152,7 @@ def judge_nearest(
     *,
     seed: int,
 ) -> Nearest:
-    """Judges the nearest neighbour on the same test images as a network, and on a random split of the same sizes.
+    """Evaluates the nearest neighbour on the same test images as a network, and on a random split of the same sizes.
 
     Args:
         train: float32 [N, D], tiny images of the people whom the network has learned from.
@@ -164,15 +164,15 @@ def judge_nearest(
     is_right = find_nearest_labels(train, train_targets, test) == test_targets
     small, targets = np.concatenate([train, test]), np.concatenate([train_targets, test_targets])
     order = np.random.default_rng(seed).permutation(len(targets))
-    learned, judged = order[: len(train)], order[len(train) :]
-    answers = find_nearest_labels(small[learned], targets[learned], small[judged])
-    return Nearest(is_right, float((answers == targets[judged]).mean()))
+    learned, held_out = order[: len(train)], order[len(train) :]
+    answers = find_nearest_labels(small[learned], targets[learned], small[held_out])
+    return Nearest(is_right, float((answers == targets[held_out]).mean()))
 
 
-def judge_nearest_within(
+def cross_validate_nearest(
     small: NDArray[np.float32], targets: NDArray[np.int64], groups: NDArray[np.int64], *, seed: int
 ) -> Nearest:
-    """Judges the nearest neighbour by cross-validation within a set of images, for want of training images.
+    """Evaluates the nearest neighbour by cross-validation within a set of images, for want of training images.
 
     Args:
         small: float32 [N, D], tiny images.

@@ -18,11 +18,14 @@ CNN_FILTERS = (32, 64, 64, 64, 64, 64)
 CNN_PARAMETERS = 183_682
 """The paper's Table 1 in one number."""
 
-HEAD_UNITS = 64
+CLASSIFIER = "head"
+"""Name of the first layer behind a backbone; what is saved has it."""
+
+CLASSIFIER_UNITS = 64
 """Width of the dense layer before the probabilities."""
 
 FEATURES = "features"
-"""Name of the layer where a backbone ends and its head begins: global average pooling, float32 [N, channels]."""
+"""Name of the layer where a backbone ends and its classifier begins: global average pooling, float32 [N, channels]."""
 
 
 def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> keras.Model:
@@ -44,7 +47,7 @@ def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> ker
         network += [layers.Conv2D(filters, 3, padding="valid", **convolution), layers.MaxPooling2D(2, dtype=precision)]
     network += [
         layers.Flatten(dtype=precision),
-        layers.Dense(HEAD_UNITS, **convolution),
+        layers.Dense(CLASSIFIER_UNITS, **convolution),
         layers.Dense(2, activation="softmax", dtype="float32", name="probabilities"),
     ]
     model = keras.Sequential(network, name="cnn")
@@ -102,7 +105,7 @@ BACKBONES = {
 
 
 def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
-    """Builds a dense head on a backbone with random weights: global average pooling, dense ReLU layer, softmax.
+    """Builds a dense classifier on a backbone with random weights: global average pooling, dense ReLU layer, softmax.
 
     The backbone takes R, G, B minus their means. Where its published weights want B, G, R, the first convolution's
     weights are reversed when they are loaded (``training.fit.weights``), so that no layer has to turn the channels.
@@ -126,15 +129,15 @@ def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
     finally:
         keras.config.set_dtype_policy(before)
     features = layers.GlobalAveragePooling2D(dtype="float32", name=FEATURES)(maps)
-    hidden = layers.Dense(HEAD_UNITS, activation="relu", kernel_initializer="he_normal", dtype=precision, name="head")(
-        features
-    )
+    hidden = layers.Dense(
+        CLASSIFIER_UNITS, activation="relu", kernel_initializer="he_normal", dtype=precision, name=CLASSIFIER
+    )(features)
     probabilities = layers.Dense(2, activation="softmax", dtype="float32", name="probabilities")(hidden)
     return keras.Model(images, probabilities, name=name)
 
 
 def build_resnet50(precision: str = "float32") -> keras.Model:
-    """Builds ResNet-50 with a dense head, all weights random."""
+    """Builds ResNet-50 with a dense classifier, all weights random."""
     return build_on_backbone("resnet50", precision)
 
 

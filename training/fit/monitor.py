@@ -24,7 +24,7 @@ SMALLEST_PROBABILITY = 1e-7
 
 
 class Monitor(keras.callbacks.Callback):
-    """Judges each epoch on the validation images, keeps the best weights, writes a checkpoint, and stops in time.
+    """Evaluates each epoch on the validation images, keeps the best weights, writes a checkpoint, and stops in time.
 
     One pass over the validation images gives loss, accuracy and AUC; Keras's own validation would add another.
 

@@ -99,7 +99,7 @@ def write_folds_report(
     Args:
         folder: the run folder; plots are those of the pooled answers.
         spec: of one of the networks, or what they have in common.
-        pooled: figures of all images, each judged by the network that has not seen its person.
+        pooled: figures of all images, each predicted by the network that has not seen its person.
         folds: figures of each fold's own test images.
         warnings: of data and split.
         notes: shown below the warnings.
