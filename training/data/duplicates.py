@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dctn
 
 SIDE = 32
 """Side of a small image, in pixels: enough to tell whether two images look alike."""
@@ -34,10 +35,6 @@ HASH_ROWS = 128
 
 PAIR_CHUNK = 8192
 """Candidate pairs whose pixels are compared at once: at most 100 MB."""
-
-_COSINES = np.cos(np.pi / SIDE * np.outer(np.arange(HASH_SIDE), np.arange(SIDE) + 0.5)).astype(np.float32)
-_COSINES *= np.sqrt(np.where(np.arange(HASH_SIDE) == 0, 1, 2) / SIDE).astype(np.float32)[:, np.newaxis]
-"""Rows of the orthonormal DCT-II."""
 
 
 def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -88,7 +85,9 @@ def find_near_duplicates(small: NDArray[np.uint8], groups: NDArray[np.int64] | N
 def transform_images(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Returns the lowest 64 DCT coefficients [N, 64] of small images, the mean grey first."""
     pixels = small.reshape(-1, SIDE, SIDE).astype(np.float32)
-    return (_COSINES @ pixels @ _COSINES.T).reshape(-1, HASH_SIDE**2)
+    coefficients = dctn(pixels, axes=(1, 2), norm="ortho")
+    lowest: NDArray[np.float32] = coefficients[:, :HASH_SIDE, :HASH_SIDE].reshape(-1, HASH_SIDE**2)
+    return lowest
 
 
 def hash_images(small: NDArray[np.uint8], lowest: NDArray[np.float32]) -> NDArray[np.uint64]:

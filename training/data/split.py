@@ -155,6 +155,7 @@ def join_groups(
         digests: [N], SHA-256 of each file.
         pairs: [P, 2], images that belong together, such as near-duplicates.
     """
+    # SciPy's connected components are the same groups under other numbers, and the seeded split depends on the numbers.
     parents = list(range(len(patients)))
 
     def find_root(image: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from training.evaluation.bootstrap import Statistic, divide, wilson_interval
 from training.evaluation.figures import Bools, Floats, Reliability
@@ -76,8 +77,7 @@ def bin_reliability(scores: Floats, positive: Bools) -> Reliability:
 def soften(probabilities: NDArray[np.floating], temperature: float) -> Floats:
     """Returns softmax(log p / T), [N, C]: what the network answers with its logits divided by T."""
     logits = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY)) / temperature
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softened: Floats = weights / weights.sum(axis=1, keepdims=True)
+    softened: Floats = softmax(logits, axis=1)
     return softened
 
 
