@@ -13,7 +13,7 @@ from PIL import Image
 from tests.training_fakes import EVALUATION, SPEC, without_patients
 from training.evaluation.figures import Evaluation
 from training.report.html import render_page
-from training.report.record_files import count_split
+from training.report.records import count_split
 from training.report.run import PLOTS, write_folds_report, write_report
 from training.report.tables import escape, explain_threshold, make_paragraph, make_table
 

@@ -18,7 +18,8 @@ import pytest
 from tests.backbones import randomise_statistics, save_published, use_tiny_backbone
 from tests.test_training_data import write_discs
 from training.config import TrainConfig
-from training.data.pixels import decode_images, list_images
+from training.data.labels import list_images
+from training.data.pixels import decode_images
 from training.errors import TrainingError
 from training.fit.augment import AUGMENTATIONS
 from training.fit.models import BACKBONES

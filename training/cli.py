@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from server.flags import LineParser, parse_settings
-from server.process.console import complain, guard_streams, say
+from server.process.console import complain, guard_streams, say, silence_tensorflow
 from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
-from training.noise import hide_import_noise
 
 TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/first
@@ -86,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_train(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training", "Train a network on a folder of slices per class.", TRAIN_EPILOG)
     config = parse_settings(parser, TrainConfig, arguments)
-    with hide_import_noise():
+    with silence_tensorflow():
         from training.run.train import train
     say(str(train(config)))
     return True  # the run folder is the result; its name is only told
@@ -127,9 +126,9 @@ def run_phantom(arguments: Sequence[str]) -> bool:
 def run_evaluate(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training evaluate", "Judge a model on labelled images.", EVALUATE_EPILOG)
     config = parse_settings(parser, EvaluateConfig, arguments)
-    from training.judge.folder import judge_folder
+    from training.judge.folder import evaluate_folder
 
-    return say(judge_folder(config).removesuffix("\n")) or config.out is not None
+    return say(evaluate_folder(config).removesuffix("\n")) or config.out is not None
 
 
 def run_card(arguments: Sequence[str]) -> bool:

@@ -18,7 +18,7 @@ from bench.training.input import measure_epoch, measure_input
 from bench.training.memory import measure_memory
 from bench.training.page import publish_training
 from bench.training.phantom import measure_phantom
-from training.noise import hide_import_noise
+from server.process.console import silence_tensorflow
 
 # TensorFlow is imported where it is needed: the processes that draw slices import this module, too.
 BENCHES: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: %(default)s; memory: one)")
     parser.add_argument("--out", type=Path, help="folder for training.md and .json (default: only print)")
     options = parser.parse_args(argv)
-    with hide_import_noise():
+    with silence_tensorflow():
         import keras  # noqa: F401 - its greetings are over before anything is measured
     for name in options.only:
         started = time.monotonic()

@@ -39,7 +39,8 @@ def list_precisions(instructions: list[str]) -> list[str]:
 @contextmanager
 def open_slices(folder: Path) -> Iterator[tuple[Any, Any]]:
     """Yields the store of a folder's decoded slices and their classes, int64 [N]."""
-    from training.data.pixels import decode_images, list_images
+    from training.data.labels import list_images
+    from training.data.pixels import decode_images
 
     images = list_images(folder)
     with tempfile.TemporaryDirectory(dir=FOLDER) as cache:

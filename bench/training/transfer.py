@@ -22,7 +22,7 @@ from bench.report.tables import Budget
 from bench.serving.__main__ import say
 from bench.training.data import FOLDER, find_plain
 from bench.training.page import Series, make_section, publish_training
-from training.noise import hide_import_noise
+from server.process.console import silence_tensorflow
 
 SLICES = 200
 EPOCHS = 20
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
     parser.add_argument("--out", type=Path, help="folder for training.md and .json (default: only print)")
     options = parser.parse_args(argv)
-    with hide_import_noise():
+    with silence_tensorflow():
         import keras  # noqa: F401 - its greetings are over before anything is measured
     series: dict[str, Series] = {}
     budgets = []
@@ -88,7 +88,8 @@ def measure_precision(precision: str, rounds: int) -> dict[str, Series]:
     import keras
 
     from training.config import TrainConfig
-    from training.data.pixels import decode_images, list_data
+    from training.data.labels import list_data
+    from training.data.pixels import decode_images
     from training.data.split import group_data, split_data
     from training.evaluation.ranking import compute_auc
     from training.fit.weights import make_network
@@ -205,12 +206,12 @@ def fit_through(network: Any, config: Any, data: Any) -> Watch:
 def fit_features(network: Any, config: Any, data: Any, folder: Path) -> tuple[Watch, float]:
     """Trains the head on features, as ``python -m training`` does; also returns the seconds until they were there."""
     from training.fit.pipeline import weigh_classes
-    from training.fit.transfer import HeadTraining
+    from training.fit.transfer import ClassifierTraining
 
     targets = data.images.targets[data.indices("train")]
     watch = Watch()
     started = time.perf_counter()
-    with HeadTraining(config, data, network, folder) as head:
+    with ClassifierTraining(config, data, network, folder) as head:
         features = time.perf_counter() - started
         weights = weigh_classes(targets, balanced=True)
         batches = head.make_batches(targets, weights, BATCH, seed=config.seed, epochs=range(EPOCHS))
@@ -227,7 +228,7 @@ def run_fit(
     import keras
 
     from training.fit.optimizer import make_optimizer
-    from training.fit.weights import head_layers
+    from training.fit.weights import classifier_layers
 
     steps = math.ceil(0.7 * SLICES / BATCH)
 
@@ -236,7 +237,7 @@ def run_fit(
         watch.seconds.append(time.perf_counter() - started)
         if epoch + 1 == FROZEN_EPOCHS:
             watch.probabilities = probabilities
-            watch.head = [array for layer in head_layers(network) for array in layer.get_weights()]
+            watch.head = [array for layer in classifier_layers(network) for array in layer.get_weights()]
 
     optimizer = make_optimizer(config.learning_rate, config.precision, EPOCHS * steps)
     model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -10,8 +10,8 @@ import keras
 BACKBONE_RATE = 0.1
 """Share of the learning rate at which unfrozen stages of a backbone are trained.
 
-The length of Adam's steps is the rate, whatever the gradients: at the head's rate, what the backbone knows would be
-gone before the new head gives it gradients that mean anything. A tenth is what fine-tuning usually takes.
+The length of Adam's steps is the rate, whatever the gradients: at the classifier's rate, what the backbone knows would
+be gone before the new classifier gives it gradients that mean anything. A tenth is what fine-tuning usually takes.
 """
 
 

@@ -14,7 +14,7 @@ from server.models.contract import ModelSpec
 from training.evaluation.figures import Evaluation
 from training.evaluation.summary import Summary, summarise
 from training.report.html import write_page
-from training.report.record_files import count_split
+from training.report.records import count_split
 from training.report.tables import (
     HEADLINES,
     NONE,
@@ -99,7 +99,7 @@ def write_folds_report(
     Args:
         folder: the run folder; plots are those of the pooled answers.
         spec: of one of the networks, or what they have in common.
-        pooled: figures of all images, each judged by the network that has not seen its person.
+        pooled: figures of all images, each predicted by the network that has not seen its person.
         folds: figures of each fold's own test images.
         warnings: of data and split.
         notes: shown below the warnings.
