@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     )
     from ._types import HealthStatus, ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
 
+    __version__: str
+
 __all__ = [
     "AsyncStrokeClient",
     "AuthenticationError",
@@ -81,6 +83,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     # Names are fetched at first use: `python -m client --help` imports this package, and grpc alone takes 0.15 s.
+    if name == "__version__":
+        return import_module("proto").__version__
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES.get(name, "client._errors")

@@ -104,7 +104,7 @@ def list_parsers() -> dict[str, argparse.ArgumentParser]:
     """Returns the parsers of the sub-commands by name; that of the main command is ``""``."""
     from . import main as _cli
 
-    modules = {name: import_module(module) for name, module in _cli.SUBCOMMANDS.items()}
+    modules = {name: import_module(module, __package__) for name, module in _cli.SUBCOMMANDS.items()}
     return {"": _cli.build_parser(), **{name: module.build_parser() for name, module in modules.items()}}
 
 

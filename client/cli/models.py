@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .arguments import make_parser
-from .connection import add_connection_flags, read_connection, run_with_client
+from .connection import add_connection_flags, make_parser, read_connection, run_with_client
 from .table import format_blocks, format_table, terminal_width
 
 if TYPE_CHECKING:
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  python -m client models --server box.local:50051
-  python -m client models stroke-cnn 1 --json
-  python -m client models stroke-cnn --card > card.md
+  {program} models --server box.local:50051
+  {program} models stroke-cnn 1 --json
+  {program} models stroke-cnn --card > card.md
 
 exit status: 0 answered, 1 not answered, 2 wrong usage.
 """

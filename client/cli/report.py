@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from .._errors import StrokeClientError
-from .latencies import Latencies
 from .progress import Progress
-from .result_file import ResultFile
 from .results import Record, ResultWriter
 from .terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape, measure_width
 
 if TYPE_CHECKING:
     from .._types import Prediction
+    from .latencies import Latencies
 
 _LEAST_NAME = 20
 """Columns that a file's name should have before the model is shown beside it."""
@@ -89,6 +88,7 @@ class Report:
         writer: takes all records.
         describe_model: tells which label is the positive one; asked for runs of several images.
         done: number of images that an earlier run answered.
+        is_printing: the writer prints, perhaps on the terminal that has the progress bar.
         keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
         is_quiet: print failures, and nothing else on standard error.
     """
@@ -100,6 +100,7 @@ class Report:
         describe_model: DescribeModel,
         *,
         done: int = 0,
+        is_printing: bool = False,
         keeps_warnings: bool = False,
         is_quiet: bool = False,
     ) -> None:
@@ -107,7 +108,7 @@ class Report:
         self._writer = writer
         self._describe_model = describe_model
         self._done_before = done
-        self._is_printing = not isinstance(writer, ResultFile)  # perhaps on the terminal that has the progress bar
+        self._is_printing = is_printing
         self._keeps_warnings = keeps_warnings
         self._is_quiet = is_quiet
         self._terminal = Terminal(sys.stderr)
@@ -116,7 +117,11 @@ class Report:
         self._positive_labels: set[str] = set()
         self._models: dict[str, str] = {}  # by digest, in the order in which they judged
         self._warned: set[str] = set()
-        self._server_ms = Latencies()
+        self._server_ms: Latencies | None = None
+        if total > 1:  # a single image has no summary
+            from .latencies import Latencies
+
+            self._server_ms = Latencies()
         self._started = time.monotonic()
         self.failed = 0
         """Number of images so far that were not judged."""
@@ -144,8 +149,9 @@ class Report:
 
     def _add_prediction(self, name: str, prediction: Prediction) -> None:
         self._labels[prediction.label] += 1
-        timings = prediction.timings
-        self._server_ms.add(timings.decode_ms + timings.queue_ms + timings.inference_ms)
+        if self._server_ms is not None:
+            timings = prediction.timings
+            self._server_ms.add(timings.decode_ms + timings.queue_ms + timings.inference_ms)
         if prediction.digest not in self._models:
             before = list(self._models.values())
             self._models[prediction.digest] = model = f"{prediction.model} {prediction.version}"
@@ -184,7 +190,7 @@ class Report:
             parts.append(f"{self.missing} not judged")
         rate = (self._labels.total() + self.failed) / max(time.monotonic() - self._started, 1e-3)
         sentences = [f"{self._total} images: {', '.join(parts)}", f"{rate:.1f} images/s"]
-        if self._server_ms.count:
+        if self._server_ms is not None and self._server_ms.count:
             median, slow = map(format_ms, self._server_ms.find_percentiles((50, 99)))
             sentences.append(f"time in the server p50 {median}, p99 {slow}")
             sentences.append("by " + ", ".join(self._models.values()))

@@ -11,8 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import make_parser, read_seconds
-from ..connection import Connection, add_connection_flags, read_connection, run_with_client
+from ..connection import Connection, add_connection_flags, make_parser, read_connection, read_seconds, run_with_client
 from ..selection import list_images
 from ..signals import EXIT_INTERRUPTED
 from ..table import format_table, terminal_width
@@ -33,9 +32,9 @@ _DEFAULT_WIDTH = 80
 
 _EPILOG = """\
 examples:
-  python -m client bench scans/ --clients 1,2,4,8
-  python -m client bench scans/ --rate 10,20 --seconds 60 --json > load.json
-  python -m client bench scans/ --stream --clients 8
+  {program} bench scans/ --clients 1,2,4,8
+  {program} bench scans/ --rate 10,20 --seconds 60 --json > load.json
+  {program} bench scans/ --stream --clients 8
 
 --clients is a closed loop: each sends when it is answered, so a server that
 stops for a moment is asked less and looks better than it is. Use it to learn
