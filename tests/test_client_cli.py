@@ -24,10 +24,7 @@ from tests.command_lines import INTERRUPTIBLE, POSITIVE, run_client
 from tests.fakes import ROOT
 
 MOST_MODULES = 35
-CLI_MODULES = {
-    *("main", "connection", "classify", "selection", "results", "report", "terminal", "signals"),
-    *("progress", "wait_notice"),
-}
+CLI_MODULES = {"main", "connection", "classify", "selection", "results", "report", "terminal", "signals"}
 """What one image on a pipe takes."""
 
 

@@ -30,7 +30,7 @@ from .results import (
 )
 from .selection import ListedImage, ResumePlan, list_images, plan_resume, take_stamp
 from .signals import EXIT_INTERRUPTED, Interruption
-from .terminal import Terminal, escape, measure_width
+from .terminal import Terminal
 
 if TYPE_CHECKING:
     from .result_file import ResultFile
@@ -124,10 +124,9 @@ class Batch:
     def _make_printer(self, listed: Sequence[ListedImage]) -> ResultWriter:
         if self._arguments.csv or self._arguments.json:
             return StreamWriter(sys.stdout.buffer, CsvFormat() if self._arguments.csv else JsonLinesFormat())
-        terminal = Terminal(sys.stdout)
-        if terminal.is_terminal:
-            longest = max((measure_width(escape(entry.name)) for entry in listed), default=0)
-            return TableWriter(terminal, longest, self.describe_model)
+        terminal = Terminal(sys.stdout, is_quiet=self._arguments.quiet)
+        if terminal.console is not None:
+            return TableWriter(terminal, (entry.name for entry in listed), self.describe_model)
         return LineWriter(sys.stdout)
 
     def _check_model(self, plan: ResumePlan, path: str) -> None:

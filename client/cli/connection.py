@@ -196,8 +196,7 @@ def read_connection(
 
 def run_with_client(connection: Connection, work: Callable[[StrokeClient], int]) -> int:
     """Returns what ``work`` returns, the exit status; 1 when it raises a ``StrokeClientError``, which is printed."""
-    from .terminal import escape
-    from .wait_notice import notice_on
+    from .terminal import escape, notice_on
 
     try:
         with connection.open_client() as client:
