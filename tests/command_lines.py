@@ -66,7 +66,8 @@ def open_session(*arguments: str, columns: int, cwd: Path, **environment: str) -
     """Runs ``python -m client`` in a terminal of ``columns`` columns; waits for its end when the block ends."""
     master, slave = pty.openpty()
     set_columns(slave, columns)
-    settings = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    settings = {**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
     with subprocess.Popen(
         [sys.executable, *INTERRUPTIBLE, *arguments], stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env=settings
     ) as process:
@@ -103,8 +104,8 @@ def render_screen(raw: bytes) -> list[str]:
             column = 0
         elif token == "\n":
             lines.append("")
-        elif token == "\x1b[K":
-            lines[-1] = lines[-1][:column]
+        elif token == "\x1b[2K":
+            lines[-1] = " " * column
         elif not token.startswith("\x1b"):
             lines[-1] = lines[-1][:column] + token + lines[-1][column + 1 :]
             column += 1
@@ -114,4 +115,4 @@ def render_screen(raw: bytes) -> list[str]:
 def list_drawn(raw: bytes) -> list[str]:
     """Returns every stretch that was ever on one line, without colours: results and all states of the progress bar."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", raw.decode())
-    return [part for part in re.split(r"\r\n|\r|\x1b\[K", text) if part]
+    return [part for part in re.split(r"\r\n|\r|\x1b\[2K", text) if part]

@@ -15,9 +15,8 @@ from unittest.mock import patch
 
 from client.cli.connection import read_connection
 from client.cli.main import build_parser
-from client.cli.stop import StopSignals
-from client.cli.watch import folder as _hot_folder
-from client.cli.watch.command import run_watch
+from client.cli.signals import StopSignals
+from client.cli.watch import folder as _folder
 from tests.client_fakes import wait_for
 from tests.command_lines import INTERRUPTIBLE
 from tests.fakes import ROOT, encode, make_slice
@@ -87,14 +86,14 @@ def watching_here(folder: Path, target: str, *flags: str) -> Iterator[WatchingHe
     connection = read_connection(parser, arguments)
     signals, output = StopSignals(), io.StringIO()
     with (
-        patch.multiple(_hot_folder, POLL_SECONDS=0.02, _FIRST_PAUSE=0.05),
+        patch.multiple(_folder, POLL_SECONDS=0.02, _FIRST_PAUSE=0.05),
         redirect_stdout(output),
         redirect_stderr(output),
     ):
 
         def run() -> None:
             with suppress(Crash):
-                run_watch(arguments, connection, signals)
+                _folder.run_watch(arguments, connection, signals)
 
         thread = threading.Thread(target=run)
         thread.start()

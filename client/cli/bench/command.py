@@ -11,12 +11,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import make_parser, read_seconds
-from ..connection import Connection, add_connection_flags, read_connection, run_with_client
+from ..connection import Connection, add_connection_flags, make_parser, read_connection, read_seconds, run_with_client
 from ..selection import list_images
 from ..signals import EXIT_INTERRUPTED
-from ..table import format_table, terminal_width
-from ..terminal import Terminal, escape
+from ..terminal import StatusLine, Terminal, escape
 
 if TYPE_CHECKING:
     from ..._client import StrokeClient
@@ -29,13 +27,11 @@ MOST_RATE = 10_000.0
 _MOST_BYTES = 256 * 1024 * 1024
 """Encoded images that are held; from more files than fit, the first are taken."""
 
-_DEFAULT_WIDTH = 80
-
 _EPILOG = """\
 examples:
-  python -m client bench scans/ --clients 1,2,4,8
-  python -m client bench scans/ --rate 10,20 --seconds 60 --json > load.json
-  python -m client bench scans/ --stream --clients 8
+  {program} bench scans/ --clients 1,2,4,8
+  {program} bench scans/ --rate 10,20 --seconds 60 --json > load.json
+  {program} bench scans/ --stream --clients 8
 
 --clients is a closed loop: each sends when it is answered, so a server that
 stops for a moment is asked less and looks better than it is. Use it to learn
@@ -141,7 +137,7 @@ class _Bench:
         self._server = connection.server
         self._timeout = connection.timeout
         self._images = images
-        self._terminal = Terminal(sys.stderr)
+        self._line = StatusLine(Terminal(sys.stderr))
 
     def run(self, client: StrokeClient) -> int:
         """Runs the loads, prints what they found and returns the exit status."""
@@ -166,7 +162,7 @@ class _Bench:
             ]
             print(json.dumps({**settings, "runs": runs}))
         else:
-            print(escape_lines(format_report(settings, found, terminal_width())))
+            print_report(settings, found, Terminal(sys.stdout))
         if interrupted:
             return EXIT_INTERRUPTED
         return 1 if any(load.errors for _, load in found) else 0
@@ -217,7 +213,7 @@ class _Bench:
             if interrupted:
                 client.close()  # ends what is on its way
                 run.wait(5)
-            self._erase()
+            self._line.erase()
             return run.load, interrupted
 
     def _make_send(self, client: StrokeClient) -> Callable[[bytes], Times]:
@@ -240,26 +236,19 @@ class _Bench:
         return stream
 
     def _draw(self, step: Step, run: LoadRun) -> None:
-        if self._terminal.is_capable and self._terminal.stream is not None:
-            left = run.seconds_left
-            line = f"{step.name}: {run.load.latencies.count} answered, {run.load.errors.total()} failed; "
-            line += f"{left:.0f} s left" if left > 0 else "waiting for the last answers"
-            self._terminal.stream.write(f"\r\x1b[K{line[: self._terminal.columns - 1]}")
-            self._terminal.stream.flush()
-
-    def _erase(self) -> None:
-        if self._terminal.is_capable and self._terminal.stream is not None:
-            self._terminal.stream.write("\r\x1b[K")
-            self._terminal.stream.flush()
+        left = run.seconds_left
+        text = f"{step.name}: {run.load.latencies.count} answered, {run.load.errors.total()} failed; "
+        text += f"{left:.0f} s left" if left > 0 else "waiting for the last answers"
+        self._line.draw(lambda: text)
 
 
-def format_report(settings: dict[str, Any], rows: Sequence[tuple[Step, Load]], width: int | None) -> str:
-    """Returns the table with what has to be known to read it.
+def print_report(settings: dict[str, Any], rows: Sequence[tuple[Step, Load]], terminal: Terminal) -> None:
+    """Prints the table with what has to be known to read it.
 
     Args:
         settings: ``server``, ``loop``, ``seconds`` and so on, as in the JSON object.
         rows: what was asked for and found in each run.
-        width: columns of the terminal; None: no limit.
+        terminal: where it is printed.
     """
     from .load import PERCENTILES
 
@@ -271,16 +260,21 @@ def format_report(settings: dict[str, Any], rows: Sequence[tuple[Step, Load]], w
         times = [*load.latencies.find_percentiles(PERCENTILES), load.latencies.maximum]
         first = f"{step.rate:g}" if is_open else str(step.clients)
         cells.append([first, f"{load.rate:.1f}", *(_cell(time, load) for time in times), str(load.errors.total())])
-    parts = [_introduce(settings), format_table(heads, cells, width=width, right=heads)]
-    parts += [_detail(step.name, load) for step, load in rows]
-    parts += [f"warning: {text}" for text in _list_warnings(rows)]
+    below = [_detail(step.name, load) for step, load in rows]
+    below += [f"warning: {text}" for text in _list_warnings(rows)]
     if settings["interrupted"]:
-        parts.append("interrupted: the figures are of what was measured so far")
-    folded = [
-        part if index == 1 else textwrap.fill(part, (width or _DEFAULT_WIDTH) - 1, break_on_hyphens=False)
-        for index, part in enumerate(parts)
-    ]
-    return "\n".join([folded[0], "", folded[1], "", *folded[2:]])
+        below.append("interrupted: the figures are of what was measured so far")
+    _print_folded(_introduce(settings), terminal)
+    terminal.print()
+    terminal.print_table(heads, cells, right=heads)
+    terminal.print()
+    for text in below:
+        _print_folded(text, terminal)
+
+
+def _print_folded(text: str, terminal: Terminal) -> None:
+    for line in textwrap.wrap(escape(text), terminal.columns - 1, break_on_hyphens=False):
+        terminal.print(line)
 
 
 def _introduce(settings: dict[str, Any]) -> str:
@@ -365,8 +359,3 @@ def read_rates(text: str) -> list[float]:
     if not all(0 < rate <= MOST_RATE for rate in rates):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number in (0, {MOST_RATE:.0f}], or several with commas")
     return rates
-
-
-def escape_lines(text: str) -> str:
-    """Returns ``text`` without control characters but for its line ends."""
-    return "\n".join(map(escape, text.split("\n")))
