@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from server.models.registry import find_only_model
 from server.models.runtime import OnnxModel, load_model
@@ -25,5 +24,5 @@ def server_flags(models: Path, precision: str) -> list[str]:
 
 def load_bare(models: Path, precision: str) -> OnnxModel:
     """Loads the model as the server does, with one thread inside a run."""
-    wish: dict[str, Any] = {"precision": precision} if len(list_precisions(models)) > 1 else {}
-    return load_model(find_only_model(models), **wish)
+    folder = find_only_model(models)
+    return load_model(folder, precision=precision) if len(list_precisions(models)) > 1 else load_model(folder)
