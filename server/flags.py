@@ -126,7 +126,14 @@ class Setting:
     def help(self) -> str:
         """Its meaning and its default, where there is one that says something."""
         is_said = self.default is REQUIRED or self.default in (None, ()) or self.kind is bool
-        return self.meaning if is_said else f"{self.meaning} (default: {describe_default(self.default)})"
+        return self.meaning if is_said else f"{self.meaning} (default: {self.shown_default})"
+
+    @property
+    def shown_default(self) -> str:
+        """Its default as it could be typed."""
+        if isinstance(self.default, tuple):
+            return (self.details.separator or " ").join(map(str, self.default))
+        return "none" if self.default in ("", None) else str(self.default)
 
     @property
     def label(self) -> str:
@@ -226,13 +233,6 @@ def list_settings(config: type[Settings]) -> tuple[Setting, ...]:
 def flag_of(name: str) -> str:
     """``max_image_bytes`` → ``--max-image-bytes``."""
     return "--" + name.replace("_", "-")
-
-
-def describe_default(default: object) -> str:
-    """A default as help and documentation show it."""
-    if isinstance(default, tuple):
-        return " ".join(map(str, default))
-    return "none" if default in ("", None) else str(default)
 
 
 def format_number(number: float) -> str:
@@ -376,7 +376,6 @@ def render_table(config: type[Settings]) -> str:
     """The settings as a table in Markdown, for the documentation."""
     rows = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
     rows += [
-        f"| `{one.flag}` | `{one.variable}` | {describe_default(one.default)} | {one.meaning} |"
-        for one in list_settings(config)
+        f"| `{one.flag}` | `{one.variable}` | {one.shown_default} | {one.meaning} |" for one in list_settings(config)
     ]
     return "\n".join(rows)

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from bench.report.figures import divide
-from bench.report.machine import describe_machine
+from bench.report.machine import describe_machine, say
 from bench.report.tables import Budget
-from bench.serving.__main__ import say
 from bench.training.data import FOLDER, find_phantom, find_plain
 from bench.training.page import Series, make_section
 

@@ -5,7 +5,6 @@ Both sides have the same slices, views, order, seeds and first head, and judge t
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
 import statistics
@@ -18,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.report.machine import say
 from bench.report.tables import Budget
-from bench.serving.__main__ import say
 from bench.training.data import FOLDER, find_plain
 from bench.training.page import Series, make_section, publish_training
+from server.flags import LineParser, parse_settings, setting
 from server.process.console import silence_tensorflow
+from training.config import PRECISIONS
 
 SLICES = 200
 EPOCHS = 20
@@ -32,7 +33,15 @@ BATCH = 32
 VIEWS = 2
 """As ``python -m training`` has it unless told."""
 SEED = 7
-PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """What is measured."""
+
+    rounds: int = setting(2, "rounds", least=1, most=1000)
+    precisions: tuple[str, ...] = setting(PRECISIONS, "arithmetics of the training", choices=PRECISIONS)
+    out: Path | None = setting(None, "folder for training.md and .json (default: only print)")
 
 
 @dataclass
@@ -51,13 +60,8 @@ class Watch:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.training.transfer", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--rounds", type=int, default=2, help="rounds (default: %(default)s)")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
-    parser.add_argument("--out", type=Path, help="folder for training.md and .json (default: only print)")
-    options = parser.parse_args(argv)
+    parser = LineParser("python -m bench.training.transfer", (__doc__ or "").splitlines()[0])
+    options = parse_settings(parser, TransferOptions, argv)
     with silence_tensorflow():
         import keras  # noqa: F401 - its greetings are over before anything is measured
     series: dict[str, Series] = {}
