@@ -26,11 +26,11 @@ serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (set
 	$(SERVE) -m server
 
 test: lint install-server install-client ## set up everything and run all checks, side by side on the cores there are
-	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100
+	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
 
 lint: .venv/.installed
-	.venv/bin/ruff check .
-	.venv/bin/mypy
+	$(ALL) -m ruff check .
+	$(ALL) -m mypy
 
 bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (10 minutes)
 	$(ALL) -m bench.serving.decode --out docs

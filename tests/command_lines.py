@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.client_fakes import wait_for
+from tests.tracing import ROOT, traced
 
-ROOT = Path(__file__).resolve().parent.parent
 POSITIVE = b"stroke image"
 """What the fake server takes for an image of a stroke."""
 
@@ -36,7 +36,7 @@ _TOKEN = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|.", re.DOTALL)
 
 def run_client(*arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
     """Runs ``python -m client`` to its end."""
-    options.setdefault("env", {**os.environ, "PYTHONPATH": str(ROOT)})
+    options.setdefault("env", {**os.environ, **traced(), "PYTHONPATH": str(ROOT)})
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-m", "client", *arguments], capture_output=True, timeout=60, **options
     )
@@ -67,9 +67,14 @@ def open_session(*arguments: str, columns: int, cwd: Path, **environment: str) -
     master, slave = pty.openpty()
     set_columns(slave, columns)
     inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    settings = {**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
+    settings = {**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
     with subprocess.Popen(
-        [sys.executable, *INTERRUPTIBLE, *arguments], stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env=settings
+        [sys.executable, *INTERRUPTIBLE, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=cwd,
+        env={**settings, **traced(), **environment},
     ) as process:
         os.close(slave)
         session = Session(process, master)

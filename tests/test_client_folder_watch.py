@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from client.cli.watch.arrivals import Arrivals, has_image_end
+from client.cli.watch.arrivals import Arrivals, ArrivedImage, has_image_end
 from client.cli.watch.outcomes import Outcomes
+from tests.client_fakes import wait_for
 from tests.fakes import encode, make_slice
 from tests.watching import make_png
 
@@ -36,12 +37,22 @@ def test_incomplete_file_is_given_up_in_the_end(hot: Path) -> None:
     (hot / "scan.png").write_bytes(make_png()[:-20])
 
     started = time.monotonic()
-    while (image := next(filter(None, map(watch.read, watch.poll())), None)) is None:
-        assert time.monotonic() - started < 60
-        time.sleep(0.01)
+    image = read_in_the_end(watch)
 
     assert time.monotonic() - started >= 0.3
     assert image.data == make_png()[:-20]
+
+
+def read_in_the_end(watch: Arrivals) -> ArrivedImage:
+    """Looks until one of the files is taken."""
+    images: list[ArrivedImage] = []
+
+    def look() -> bool:
+        images.extend(filter(None, map(watch.read, watch.poll())))
+        return bool(images)
+
+    wait_for(look)
+    return images[0]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -51,10 +62,10 @@ def test_unreadable_file_is_given_up_in_the_end(hot: Path) -> None:
     (hot / "scan.png").write_bytes(make_png())
     (hot / "scan.png").chmod(0)
 
-    assert [watch.read(name) for name in watch.poll()] == [None]
-    time.sleep(0.25)
-    (image,) = [watch.read(name) for name in watch.poll()]
+    started = time.monotonic()
+    image = read_in_the_end(watch)
 
+    assert time.monotonic() - started >= 0.2
     assert str(image.fault) == "the image cannot be read: Permission denied"
 
 

@@ -19,6 +19,8 @@ from server.models.engine import EngineOptions
 from server.tune import list_choices, main
 from tests.fakes import ROOT, build_tiny_model, run_module, run_server, write_model
 
+pytestmark = pytest.mark.timed
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> ServerConfig:
