@@ -65,7 +65,7 @@ def plot_slices(axes: Axes, audit: Audit) -> None:
     edges = np.arange(fewest - 0.5, most + 0.5 + step, step)
     axes.hist(
         [count.slices_per_patient for count in audit.classes],
-        edges,
+        edges.tolist(),
         label=[f"{count.label}: {count.patients:,} patients" for count in audit.classes],
         color=COLOURS,
     )

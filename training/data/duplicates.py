@@ -109,11 +109,13 @@ def confirm_pairs(
     apart = ((outlines[pairs[:, 0]] - outlines[pairs[:, 1]]) ** 2).sum(axis=1)
     pairs = pairs[apart <= 2 - 2 * CORRELATION_LIMIT]
     first, second = (standardise(small[pairs[:, column]]) for column in (0, 1))
-    return pairs[np.einsum("pd,pd->p", first, second) >= CORRELATION_LIMIT]
+    confirmed: NDArray[np.int64] = pairs[np.einsum("pd,pd->p", first, second) >= CORRELATION_LIMIT]
+    return confirmed
 
 
 def standardise(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Returns small images, none of them blank, with mean 0 and length 1: their products are correlations."""
     values = small.astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    return values

@@ -78,7 +78,7 @@ class PixelStore:
         """Reads images, uint8 [len(indices), H, W, planes]."""
         images = np.empty((len(indices), *self._shape), np.uint8)
         for image, index in zip(images, indices.tolist(), strict=True):
-            if os.preadv(self._file.fileno(), [image], index * self._bytes) != self._bytes:
+            if os.preadv(self._file.fileno(), [image.data], index * self._bytes) != self._bytes:
                 raise OSError(errno.EIO, "the decoded pixels could not be read back")
         return images
 

@@ -66,7 +66,7 @@ def bin_reliability(scores: Floats, positive: Bools) -> Reliability:
         for hit, count in zip(hits, counts, strict=True)
     ]
     return Reliability(
-        predicted=divide(np.bincount(bins, scores, minlength=BINS), counts.astype(np.float64)),
+        predicted=divide(np.bincount(bins, scores, minlength=BINS).astype(np.float64), counts.astype(np.float64)),
         observed=divide(hits.astype(np.float64), counts.astype(np.float64)),
         low=np.array([low for low, _ in intervals]),
         high=np.array([high for _, high in intervals]),

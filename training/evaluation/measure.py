@@ -16,6 +16,7 @@ from training.errors import TrainingError
 from training.evaluation.bootstrap import Ratio, Statistic, bootstrap_intervals, wilson_interval
 from training.evaluation.calibration import bin_reliability, compute_calibration_error, weighted_calibration_error
 from training.evaluation.decision import (
+    Threshold,
     count_confusion,
     measure_decision,
     restate_values,
@@ -178,7 +179,9 @@ def evaluate(
     )
 
 
-def measure_level(scores: Floats, positive: Bools, threshold: float) -> tuple[dict[str, float], dict[str, Statistic]]:
+def measure_level(
+    scores: Floats, positive: Bools, threshold: Threshold
+) -> tuple[dict[str, float], dict[str, Statistic]]:
     """Returns the figures of slices or people in the order of a report, and the same as functions of weights.
 
     The interval of the average precision is not among the latter: it comes from ``weighted_curves``.
@@ -210,8 +213,11 @@ def evaluate_patients(predictions: Predictions, decision: Decision) -> PatientLe
     return measure_people(scores, positive, threshold, decision.top_k)
 
 
-def measure_people(scores: Floats, positive: Bools, threshold: float, top_k: int) -> PatientLevel:
-    """Evaluates the predictions about people, of whom ``scores`` and ``positive`` [G] are known."""
+def measure_people(scores: Floats, positive: Bools, threshold: Threshold, top_k: int) -> PatientLevel:
+    """Evaluates the predictions about people, of whom ``scores`` and ``positive`` [G] are known.
+
+    Where people have thresholds of their own, the median is said to be that of the level.
+    """
     values, statistics = measure_level(scores, positive, threshold)
     ends = bootstrap_intervals({**statistics, "curves": weighted_curves(scores, positive)}, np.arange(len(scores)))
     ends["average_precision"] = ends["curves"][:, 0]
@@ -219,7 +225,7 @@ def measure_people(scores: Floats, positive: Bools, threshold: float, top_k: int
     return PatientLevel(
         count=len(scores),
         positives=int(positive.sum()),
-        threshold=threshold,
+        threshold=float(np.median(threshold)),
         figures={name: make_figure(value, ends[name]) for name, value in values.items()},
         confusion=count_confusion(scores, positive, threshold),
         top_k=top_k,
@@ -232,7 +238,7 @@ def widen_certain(
     scores: Floats,
     positive: Bools,
     groups: NDArray[np.int64],
-    threshold: float,
+    threshold: Threshold,
 ) -> None:
     """Replaces the intervals of shares that are 0 or 1 by Wilson's, with people as the count.
 

@@ -90,6 +90,17 @@ def find_nearest_labels(
     return labels
 
 
+def find_labels_in_folds(
+    small: NDArray[np.float32], targets: NDArray[np.int64], fold: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Returns the class [N] of the image of the other folds that is nearest to each image; ``fold`` [N] from 0."""
+    labels = np.empty_like(targets)
+    for index in range(int(fold.max()) + 1):
+        held_out = fold == index
+        labels[held_out] = find_nearest_labels(small[~held_out], targets[~held_out], small[held_out])
+    return labels
+
+
 def compare_splits(
     small: NDArray[np.float32],
     targets: NDArray[np.int64],
@@ -110,20 +121,19 @@ def compare_splits(
     Raises:
         TrainingError: when there are fewer people of a class than folds.
     """
-    accuracies = []
+    at_random = assign_folds(np.arange(len(targets)), targets, folds, seed)
     by_person = assign_folds(groups, targets, folds, seed)
-    for fold in (assign_folds(np.arange(len(targets)), targets, folds, seed), by_person):
-        correct = 0
-        for index in range(folds):
-            held_out = fold == index
-            answers = find_nearest_labels(small[~held_out], targets[~held_out], small[held_out])
-            correct += int((answers == targets[held_out]).sum())
-        accuracies.append(correct / len(targets))
     majority = sum(
         int((targets[by_person == index] == np.bincount(targets[by_person != index]).argmax()).sum())
         for index in range(folds)
     )
-    return LeakageTest(*accuracies, majority=majority / len(targets), images=len(targets), folds=folds)
+    return LeakageTest(
+        random=float((find_labels_in_folds(small, targets, at_random) == targets).mean()),
+        grouped=float((find_labels_in_folds(small, targets, by_person) == targets).mean()),
+        majority=majority / len(targets),
+        images=len(targets),
+        folds=folds,
+    )
 
 
 def shrink_images(read: ReadPixels, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], Floats]:
@@ -178,9 +188,5 @@ def cross_validate_nearest(
     is_right = []
     for people in (groups, np.arange(len(targets))):
         fold = assign_folds(people, targets, FOLDS, seed)
-        answers = np.empty_like(targets)
-        for index in range(FOLDS):
-            held_out = fold == index
-            answers[held_out] = find_nearest_labels(small[~held_out], targets[~held_out], small[held_out])
-        is_right.append(answers == targets)
+        is_right.append(find_labels_in_folds(small, targets, fold) == targets)
     return Nearest(is_right[0], float(is_right[1].mean()))

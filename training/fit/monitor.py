@@ -23,7 +23,7 @@ SMALLEST_PROBABILITY = 1e-7
 """Probabilities are clipped here before the logarithm, as Keras clips them."""
 
 
-class Monitor(keras.callbacks.Callback):
+class Monitor(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
     """Evaluates each epoch on the validation images, keeps the best weights, writes a checkpoint, and stops in time.
 
     One pass over the validation images gives loss, accuracy and AUC; Keras's own validation would add another.

@@ -15,7 +15,7 @@ be gone before the new classifier gives it gradients that mean anything. A tenth
 """
 
 
-class StagedAdam(keras.optimizers.Adam):
+class StagedAdam(keras.optimizers.Adam):  # type: ignore[misc] # Keras has no types
     """Adam with a lower rate for some of the variables."""
 
     def __init__(self, learning_rate: Any, slow: Collection[str] = ()) -> None:

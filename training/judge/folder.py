@@ -104,7 +104,8 @@ def find_positive(config: EvaluateConfig, images: ImageSet) -> Bools:
     name = next((name for name in (config.positive, "1") if name in images.labels), None)
     if name is None:
         raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")
-    return images.targets == images.labels.index(name)
+    positive: Bools = images.targets == images.labels.index(name)
+    return positive
 
 
 def read_columns(config: EvaluateConfig, images: ImageSet) -> dict[str, Floats]:

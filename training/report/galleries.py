@@ -149,9 +149,8 @@ def plot_gallery(path: Path, title: str, sections: Mapping[str, Sequence[Tile]],
 def draw_tile(axes: Axes, tile: Tile, left: float, top: float) -> None:
     """Draws one image with its frame and title; its upper left corner is at ``left``, ``top`` inches."""
     extent = (left, left + TILE_INCHES, top + TILE_INCHES, top)
-    box = {"extent": extent, "aspect": "auto", "interpolation": "antialiased"}
     limits = axes.axis()
-    axes.imshow(tile.image, cmap="gray", vmin=0, vmax=255, **box)
+    axes.imshow(tile.image, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="antialiased")
     axes.axis(limits)
     colour, line, style = (BLUE, 1, "-") if tile.correct else (VERMILLION, 2.5, (0, (3, 1)))
     frame = Rectangle(

@@ -89,7 +89,7 @@ def write_folds_report(
     folder: Path,
     spec: ModelSpec,
     pooled: Evaluation,
-    folds: Sequence[Evaluation],
+    folds: Sequence[Summary],
     *,
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -115,7 +115,7 @@ def write_folds_report(
     write_page(folder, "report", f"Report on {title}", join(title, sections))
 
 
-def tabulate_folds(folds: Sequence[Evaluation]) -> str:
+def tabulate_folds(folds: Sequence[Summary]) -> str:
     """Returns headline figures, one row a fold, and their means over the folds in which they are defined."""
     names = [name for name in HEADLINES if any(name in fold.slices.figures for fold in folds)]
     rows = [

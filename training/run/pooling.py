@@ -140,10 +140,9 @@ def evaluate_people(
         positive.append(find_positive_patients(predictions.positive[mine], groups))
         thresholds.append(np.full(len(scores[-1]), patients.threshold))
         top_k.append(patients.top_k)
-    level = measure_people(
+    return measure_people(
         np.concatenate(scores), np.concatenate(positive), np.concatenate(thresholds), int(np.median(top_k))
     )
-    return replace(level, threshold=float(np.median(np.concatenate(thresholds))))
 
 
 def evaluate_nearest_of_folds(
