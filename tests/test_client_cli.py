@@ -23,7 +23,7 @@ from tests.client_fakes import FakeServer, RefusalError, wait_for
 from tests.command_lines import INTERRUPTIBLE, POSITIVE, run_client
 from tests.fakes import ROOT
 
-MOST_MODULES = 35
+MOST_MODULES = 20
 CLI_MODULES = {"main", "connection", "classify", "selection", "results", "report", "terminal", "signals"}
 """What one image on a pipe takes."""
 
