@@ -298,7 +298,7 @@ def test_help_is_there_at_once() -> None:
     times = []
     for _ in range(5):
         before = sum(os.times()[2:4])  # of children that have ended
-        assert run_client("--help").returncode == 0
+        assert run_client("--help", env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
         times.append(sum(os.times()[2:4]) - before)
 
     assert min(times) <= 0.15
