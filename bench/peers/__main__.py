@@ -93,7 +93,7 @@ def describe_setting(choice: Setting) -> str:
 def measure(options: PeerOptions, peers: Sequence[Peer]) -> dict[str, Any]:
     """Installs, tunes and measures; returns what is found of each side, in the order of the report."""
     image = read_images(options.images)[0]
-    onnx_file = find_only_model(options.models) / FILES["fp32"]
+    onnx_file = (find_only_model(options.models) / FILES["fp32"]).resolve()  # peers run in folders of their own
     flags = options.flags.split()
     entries: dict[str, dict[str, Any]] = {}
     sides: dict[str, Side] = {}
