@@ -18,7 +18,7 @@ demo: .venv-serve/.installed ## start the server, classify the samples, stop it 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server
 
-test: lint ## set up everything and run all checks, side by side on the cores there are
+test: lint .venv-serve/.installed ## set up everything and run all checks, side by side on the cores there are
 	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
 
 lint: .venv/.installed
@@ -58,11 +58,11 @@ clean: ## remove environments and caches
 .venv/.installed: requirements/dev.lock
 	@echo "setting up .venv (everything, TensorFlow included: a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install $(PIP_FLAGS) -r requirements/dev.lock
+	@$(ALL) -m pip install $(PIP_FLAGS) -r requirements/dev.lock
 	@touch $@
 
 .venv-serve/.installed: requirements/server.lock
 	@echo "setting up .venv-serve (what serving needs: about half a minute)"
 	@$(PYTHON) -m venv .venv-serve
-	@.venv-serve/bin/pip install $(PIP_FLAGS) -r requirements/server.lock
+	@$(SERVE) -m pip install $(PIP_FLAGS) -r requirements/server.lock
 	@touch $@
