@@ -65,7 +65,7 @@ clean: ## remove environments and caches
 .venv/.installed: requirements/dev.lock
 	@echo "setting up .venv (everything, TensorFlow included: a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install $(PIP_FLAGS) -r $<
+	@$(ALL) -m pip install $(PIP_FLAGS) -r $<
 	@touch $@
 
 .venv-serve/.installed: requirements/server.lock
@@ -73,5 +73,5 @@ clean: ## remove environments and caches
 .venv-serve/.installed .venv-client/.installed:
 	@echo "setting up $(@D) (less than half a minute)"
 	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/pip install $(PIP_FLAGS) -r $<
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<
 	@touch $@

@@ -39,6 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[WORKERS] = []
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three processes for two processors: most tests of client and server wait more than they compute."""
+    return 3 * len(os.sched_getaffinity(0)) // 2
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
     return FileScheduling(config, log)
 

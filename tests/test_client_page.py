@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ def bundled() -> Iterator[ServerProcess]:
 
 def run(command: str, server: ServerProcess, folder: Path) -> str:
     """Runs a command of the page at the root, asking ``server`` and writing to ``folder``."""
-    command = command.replace("python ", f"{sys.executable} ", 1).replace("build/", f"{folder}/")
+    command = command.replace("python ", f"{shlex.quote(sys.executable)} ", 1)
+    command = command.replace("build/", f"{shlex.quote(str(folder))}/")
     done = subprocess.run(
         command,
         shell=True,
@@ -67,7 +69,7 @@ def test_examples_run(example: str, bundled: ServerProcess, tmp_path: Path) -> N
     code = example.replace("127.0.0.1:50051", bundled.address)
     (tmp_path / "example.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}")
 
-    assert "stroke 0.99" in run(f"python {tmp_path / 'example.py'}", bundled, tmp_path)
+    assert "stroke 0.99" in run(f"python {shlex.quote(str(tmp_path / 'example.py'))}", bundled, tmp_path)
 
 
 def test_table_of_flags_is_that_of_the_code() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -35,11 +36,20 @@ RUN_ELSEWHERE = {
 }
 
 
+def put_in(build: Path, command: str) -> str:
+    """Has a command use ``build`` instead of the folder of that name in the checkout."""
+    return command.replace("build/", f"{shlex.quote(str(build))}/")
+
+
 def run(command: str, build: Path) -> str:
-    """Runs one command in a shell at the root, with the environment of ``make install`` active."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """Runs one command in a shell at the root, with the environment of ``make install`` active.
+
+    npm takes from its cache what it has there, as the packages are pinned by their hashes.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "npm_config_prefer_offline": "true", "npm_config_audit": "false"}
     result = subprocess.run(
-        command.replace("build/", f"{build}/"),
+        put_in(build, command),
         shell=True,
         cwd=ROOT,
         env=environment,
@@ -54,7 +64,7 @@ def run(command: str, build: Path) -> str:
 @contextmanager
 def serve(command: str, build: Path) -> Iterator[None]:
     """Runs a server command until the end of the block."""
-    arguments = command.replace("build/", f"{build}/").split()[1:]
+    arguments = shlex.split(put_in(build, command))[1:]
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -120,7 +130,7 @@ def test_library_example_runs(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     with serve(SERVERS[0], tmp_path):
         (tmp_path / "example.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}")
-        output = run(f"python {tmp_path / 'example.py'}", tmp_path)
+        output = run(f"python {shlex.quote(str(tmp_path / 'example.py'))}", tmp_path)
 
     assert re.match(r"(normal|stroke) [\d.]+ \{", output)
     assert "IMAGE_UNDECODABLE" in output
