@@ -119,7 +119,7 @@ def test_what_a_stalled_reader_loses_is_counted_and_said() -> None:
 
         reader.start()
         reader.join(20)
-        assert f"WARNING server.log {dropped} lines dropped" in found.decode()
+        assert f"WARNING server.process.log {dropped} lines dropped" in found.decode()
     os.close(reading)
     os.close(writing)
 
