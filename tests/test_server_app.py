@@ -168,7 +168,9 @@ def test_health_is_not_serving_until_the_model_is_verified(tiny_models: Path, mo
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_loses_no_request_in_flight(tiny_models: Path, number: int) -> None:
     """All that was accepted is answered, and the exit code is 0."""
-    large = encode(np.random.RandomState(0).randint(0, 60, (2400, 2400)).astype(np.uint8))
+    large = encode(
+        np.tile(make_slice(side=96), (25, 25))
+    )  # slow to decode, and yet all fit into the memory for messages
     with run_server(tiny_models, "--workers", "1") as server, server.stub() as stub:
         calls = [stub.Predict.future(pb.PredictRequest(image=large, id=str(i)), timeout=TIMEOUT) for i in range(24)]
         calls[0].result()
