@@ -1,16 +1,23 @@
-# `make` shows what there is. Everything installs into .venv (all) or .venv-serve (serving only, no TensorFlow).
+# `make` shows what there is. Installed is into .venv (everything), .venv-serve (what serving needs) or .venv-client.
 PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
 ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint bench bench-peers bench-training ablation model samples proto lock clean
+.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training ablation model samples proto lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: .venv/.installed ## set up everything in .venv
+install: .venv/.installed ## set up everything in .venv, training included (3 GB)
+
+install-server: .venv-serve/.installed ## set up what serving needs in .venv-serve (no TensorFlow)
+
+install-client: .venv-client/.installed ## set up what the client needs in .venv-client
+
+wheel: .venv/.installed ## build the client as a wheel that other projects install, into dist/
+	$(ALL) -m build --wheel --no-isolation
 
 demo: .venv-serve/.installed ## start the server, classify the samples, stop it (no TensorFlow)
 	@$(SERVE) samples/demo.py
@@ -18,12 +25,12 @@ demo: .venv-serve/.installed ## start the server, classify the samples, stop it 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server
 
-test: lint ## set up everything and run all checks, side by side on the cores there are
-	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100
+test: lint install-server install-client ## set up everything and run all checks, side by side on the cores there are
+	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
 
 lint: .venv/.installed
-	.venv/bin/ruff check .
-	.venv/bin/mypy
+	$(ALL) -m ruff check .
+	$(ALL) -m mypy
 
 bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (10 minutes)
 	$(ALL) -m bench.serving.decode --out docs
@@ -53,16 +60,18 @@ lock: .venv/.installed ## resolve the pinned dependencies again
 	sh requirements/lock.sh .venv/bin/uv
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-serve .mypy_cache .pytest_cache .ruff_cache build
+	rm -rf .venv .venv-serve .venv-client .mypy_cache .pytest_cache .ruff_cache build
 
 .venv/.installed: requirements/dev.lock
 	@echo "setting up .venv (everything, TensorFlow included: a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install $(PIP_FLAGS) -r requirements/dev.lock
+	@$(ALL) -m pip install $(PIP_FLAGS) -r $<
 	@touch $@
 
 .venv-serve/.installed: requirements/server.lock
-	@echo "setting up .venv-serve (what serving needs: about half a minute)"
-	@$(PYTHON) -m venv .venv-serve
-	@.venv-serve/bin/pip install $(PIP_FLAGS) -r requirements/server.lock
+.venv-client/.installed: requirements/cli.lock
+.venv-serve/.installed .venv-client/.installed:
+	@echo "setting up $(@D) (less than half a minute)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<
 	@touch $@

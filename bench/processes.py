@@ -1,18 +1,18 @@
-"""Servers as processes: started, measured from outside, stopped. Linux only, since it reads /proc."""
+"""Servers as processes: started, measured from outside, stopped. Linux only, since it reads /proc for peaks."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
-TICKS = os.sysconf("SC_CLK_TCK")
-"""Units of CPU time in /proc/PID/stat per second."""
 
 
 @dataclass(frozen=True)
@@ -25,45 +25,46 @@ class Service:
 
     def cpu_seconds(self) -> float:
         """CPU time so far, user and system, of all its processes that are alive."""
-        fields = (read_stat(pid) for pid in list_tree(self.pid))
-        return sum(int(stat[11]) + int(stat[12]) for stat in fields if stat) / TICKS
+        return self._sum(lambda process: sum(process.cpu_times()[:2]))
 
     def resident_mb(self) -> float:
         """Resident memory in MB (2**20 bytes), summed over its processes."""
-        pages = 0
-        for pid in list_tree(self.pid):
-            try:
-                pages += int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
-            except OSError:  # it ended meanwhile
-                continue
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return self._sum(lambda process: process.memory_info().rss / 2**20)
+
+    def _sum(self, read: Callable[[psutil.Process], float]) -> float:
+        total = 0.0
+        for process in list_tree(self.pid):
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                total += read(process)
+        return total
 
 
-def read_stat(pid: int) -> list[str]:
-    """Returns the fields of /proc/PID/stat from the state on (proc(5): the third), or none when it has ended."""
+def list_tree(root: int) -> list[psutil.Process]:
+    """Returns a process and its descendants; none when it has ended."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:
+        process = psutil.Process(root)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
         return []
-    return text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
 
 
-def list_tree(root: int) -> list[int]:
-    """Returns a process and its descendants."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (stat := read_stat(int(entry.name))):
-            children.setdefault(int(stat[1]), []).append(int(entry.name))
-    tree = [root]
-    for pid in tree:
-        tree += children.get(pid, [])
-    return tree
+def read_peak(pid: int) -> float:
+    """Returns the largest resident memory that a process has had, in MB (2**20 bytes); 0 of one that has ended.
+
+    Read from VmHWM of /proc/PID/status (proc(5)): psutil has no peak on Linux.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    except OSError:
+        return 0.0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(lines[0].split()[1]) / 1024 if lines else 0.0
 
 
 def read_busy_seconds() -> float:
-    """CPU time so far of everything on this machine, user and system, in seconds (proc(5), stat)."""
-    ticks = [int(field) for field in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:9]]
-    return (sum(ticks) - ticks[3] - ticks[4]) / TICKS  # all but idle and waiting for disks
+    """CPU time so far of everything on this machine, user and system, in seconds."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 
 
 @contextmanager
@@ -81,6 +82,16 @@ def run_server(models: Path, flags: Sequence[str] = ()) -> Iterator[Service]:
         finally:
             process.terminate()
             process.wait()
+
+
+def measure_cold_start(models: Path, image: bytes, flags: Sequence[str]) -> float:
+    """Seconds from starting the server process to its first answer."""
+    from client import StrokeClient
+
+    started = time.monotonic()
+    with run_server(models, flags) as service, StrokeClient(service.address) as client:
+        client.predict(image)
+        return time.monotonic() - started
 
 
 def measure_installed_mb(environment: Path) -> float | None:

@@ -11,6 +11,8 @@
         for result in client.predict_many(Path("series").glob("*.png")):
             print(result.source, result.error if isinstance(result, PredictionFailure) else result.label)
 
+From the wheel the package is called ``strokeserve_client``.
+
 It sends the bytes of the file as they are and preprocesses nothing. Every failure is a ``StrokeClientError``.
 Research software: not a medical device, not for diagnosis.
 """
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         ServerUnavailableError,
         StrokeClientError,
     )
+    from ._proto import __version__ as __version__
     from ._types import HealthStatus, ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
 
 __all__ = [
@@ -69,24 +72,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncStrokeClient": "client._aio",
-    "StrokeClient": "client._client",
-    **dict.fromkeys(("KeepAliveConfig", "RetryConfig", "TLSConfig"), "client._config"),
+    **dict.fromkeys(__all__, "_errors"),
     **dict.fromkeys(
-        ("HealthStatus", "ImageWarning", "ModelInfo", "Prediction", "PredictionFailure", "Timings"), "client._types"
+        ("HealthStatus", "ImageWarning", "ModelInfo", "Prediction", "PredictionFailure", "Timings"), "_types"
     ),
+    **dict.fromkeys(("KeepAliveConfig", "RetryConfig", "TLSConfig"), "_config"),
+    "AsyncStrokeClient": "_aio",
+    "StrokeClient": "_client",
+    "__version__": "_proto",
 }
-"""Modules of the public names that are not errors."""
+"""Modules of the public names."""
 
 
 def __getattr__(name: str) -> object:
     # Names are fetched at first use: `python -m client --help` imports this package, and grpc alone takes 0.15 s.
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES.get(name, "client._errors")
-    globals()[name] = value = getattr(import_module(home), name)
+    globals()[name] = value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

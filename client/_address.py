@@ -8,7 +8,7 @@ import re
 import socket
 from dataclasses import dataclass
 
-logger = logging.getLogger("client")
+logger = logging.getLogger(__package__)
 
 DEFAULT_PORT = 50051
 

@@ -12,18 +12,15 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from proto import stroke_pb2
-
 from ._channel import SERVICE
 from ._config import DEFAULT_IN_FLIGHT
-from ._core import ClientCore
-from ._errors import StrokeClientError, error_from_closed, needs_look
-from ._exchange import check_text, load_request, read_answer
-from ._readiness import Readiness
-from ._retry import Retry
-from ._stream_messages import MessageForm
+from ._core import ClientCore, Readiness, model_from_proto
+from ._errors import StrokeClientError, error_from_closed
+from ._exchange import Retry, check_text, load_request, read_answer
+from ._proto import stroke_pb2
 from ._tasks import load_hashed, stream_results
-from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
+from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
+from ._wire import MessageForm
 
 _Response = TypeVar("_Response")
 
@@ -74,7 +71,7 @@ class AsyncStrokeClient(ClientCore):
         request = await load_hashed(
             image, lambda: load_request(image, limit, model=model, version=version, request_id=request_id)
         )
-        return read_answer(await self._call(self._stub.Predict, request.to_proto(), timeout, request.id), request)
+        return read_answer(await self._call(self._calls.predict, request.to_proto(), timeout, request.id), request)
 
     def predict_many(
         self,
@@ -105,17 +102,19 @@ class AsyncStrokeClient(ClientCore):
         timeout = self._settle_timeout(timeout)
         check_text(name, version)
         request = stroke_pb2.GetModelRequest(model_name=name, model_version=version)
-        return model_from_proto(await self._call(self._stub.GetModel, request, timeout))
+        return model_from_proto(await self._call(self._calls.get_model, request, timeout))
 
     async def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """Describes all served models, ordered by name, then version; see ``StrokeClient.list_models``."""
         timeout = self._settle_timeout(timeout)
-        response = await self._call(self._stub.ListModels, stroke_pb2.ListModelsRequest(), timeout)
+        response = await self._call(self._calls.list_models, stroke_pb2.ListModelsRequest(), timeout)
         return [model_from_proto(model) for model in response.models]
 
     async def check_health(self, *, timeout: float | None = None) -> HealthStatus:
         """Asks the server whether it serves; see ``StrokeClient.check_health``."""
-        status: HealthStatus = await self._call(self._health, SERVICE, self._settle_timeout(timeout), repeats=False)
+        status: HealthStatus = await self._call(
+            self._calls.check_health, SERVICE, self._settle_timeout(timeout), repeats=False
+        )
         return status
 
     async def wait_until_ready(self, timeout: float = 30.0) -> None:
@@ -169,8 +168,8 @@ class AsyncStrokeClient(ClientCore):
                 response = await method(request, timeout=left, metadata=metadata)
             except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
                 failure = self._translate_at_once(error, request_id)
-                if needs_look(error):
-                    failure = await asyncio.to_thread(self._look, error, request_id)
+                if self._needs_look(error):
+                    failure = await asyncio.to_thread(self._look, error, failure)
             except asyncio.CancelledError as error:
                 if task is None or task.cancelling() or not self._closed:
                     raise
@@ -192,3 +191,6 @@ class AsyncStrokeClient(ClientCore):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
         return self._closing.is_set()
+
+
+AsyncStrokeClient.__module__ = __package__  # where users import it from

@@ -1,4 +1,4 @@
-"""The connection: channel options and credentials, the same for the blocking and the asynchronous client."""
+"""The connection: channel options, credentials, and the calls of one message, for either kind of channel."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 
 import grpc
 
-from ._config import ClientConfig
-from ._errors import error_from_unknown_host
+from ._config import ClientConfig, Token, find_token_fault
+from ._errors import AuthenticationError, StrokeClientError, error_from_unknown_host
+from ._proto import stroke_pb2
+from ._types import HealthStatus
 
 SERVICE = "stroke.v1.StrokeService"
+
+_STATUS = {
+    0: HealthStatus.UNKNOWN,
+    1: HealthStatus.SERVING,
+    2: HealthStatus.NOT_SERVING,
+    3: HealthStatus.SERVICE_UNKNOWN,
+}
 
 
 def make_channel(config: ClientConfig, module: Any = grpc) -> Any:
@@ -72,7 +81,7 @@ def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
 
 
 def service_config(*, balanced: bool) -> dict[str, Any]:
-    """Returns gRPC's service config: how several servers take turns. What is repeated is decided by ``client._retry``;
+    """Returns gRPC's service config: how several servers take turns. What is repeated is decided by ``Retry``;
     without a policy gRPC repeats only what no server has read."""
     config: dict[str, Any] = {}
     if balanced:
@@ -80,3 +89,64 @@ def service_config(*, balanced: bool) -> dict[str, Any]:
         # A box that says NOT_SERVING (it loads, it stops) is left out until it says SERVING again.
         config["healthCheckConfig"] = {"serviceName": SERVICE}
     return config
+
+
+def call_metadata(token: Token | None) -> tuple[tuple[str, str], ...]:
+    """Returns the metadata that goes with each call: the bearer token, asked for now where it is a callable.
+
+    Raises:
+        AuthenticationError: the callable failed or returned no token (TOKEN_UNREADABLE).
+    """
+    if token is None:
+        return ()
+    if not isinstance(token, str):
+        try:
+            token = token()
+        except StrokeClientError:
+            raise
+        except Exception as error:
+            # Its text may hold what nobody should see: it is the cause, for those who look at the whole traceback.
+            raise AuthenticationError(
+                f"no token for the call: what should return it failed with {type(error).__name__}", "TOKEN_UNREADABLE"
+            ) from error
+        fault = find_token_fault(token)
+        if fault is not None:
+            raise AuthenticationError(f"no token for the call: what was returned {fault}", "TOKEN_UNREADABLE")
+    return (("authorization", f"Bearer {token}"),)
+
+
+class UnaryCalls:
+    """The calls of one request and one answer.
+
+    Made by hand, as those of the streams are (``client._wire``): gRPC's generated stub finds its messages only in a
+    package ``proto`` at the top of the path, which the wheel does without.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        def make_call(method: str, request: Any, answer: Any) -> Any:
+            return channel.unary_unary(
+                f"/{SERVICE}/{method}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=answer.FromString,
+            )
+
+        self.predict = make_call("Predict", stroke_pb2.PredictRequest, stroke_pb2.PredictResponse)
+        self.get_model = make_call("GetModel", stroke_pb2.GetModelRequest, stroke_pb2.Model)
+        self.list_models = make_call("ListModels", stroke_pb2.ListModelsRequest, stroke_pb2.ListModelsResponse)
+        # grpc.health.v1. Its messages have one field each, and the package that holds them (grpcio-health-checking) is
+        # not worth a dependency: HealthCheckRequest {string service = 1}, HealthCheckResponse {enum status = 1}.
+        self.check_health = channel.unary_unary(
+            "/grpc.health.v1.Health/Check", request_serializer=_serialize_service, response_deserializer=_parse_status
+        )
+        """Takes the name of a service; answers with a ``HealthStatus``."""
+
+
+def _serialize_service(service: str) -> bytes:
+    name = service.encode("ascii")
+    return bytes([0x0A, len(name)]) + name  # tag of field 1 (bytes), length below 128, content
+
+
+def _parse_status(data: bytes) -> HealthStatus:
+    # Tag of field 1 (varint); an absent field is 0.
+    number = data[1] if len(data) > 1 and data[0] == 0x08 else 0
+    return _STATUS.get(number, HealthStatus.UNKNOWN)

@@ -6,22 +6,20 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from proto import stroke_pb2
-
 from ._channel import SERVICE
 from ._config import DEFAULT_IN_FLIGHT
-from ._core import ClientCore
+from ._core import ClientCore, Readiness, model_from_proto
 from ._errors import StrokeClientError, error_from_closed
-from ._exchange import ImageRequest, check_text, load_request, read_answer
-from ._readiness import Readiness
-from ._retry import Retry
-from ._stream_messages import MessageForm
-from ._threads import stream_results
-from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure, model_from_proto
+from ._exchange import ImageRequest, Retry, check_text, load_request, read_answer
+from ._proto import stroke_pb2
+from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
+
+if TYPE_CHECKING:
+    from ._wire import MessageForm
 
 _Response = TypeVar("_Response")
 
@@ -79,7 +77,7 @@ class StrokeClient(ClientCore):
         """
         timeout = self._settle_timeout(timeout)
         request = load_request(image, self._config.max_image_bytes, model=model, version=version, request_id=request_id)
-        return read_answer(self._call(self._stub.Predict, request.to_proto(), timeout, request.id), request)
+        return read_answer(self._call(self._calls.predict, request.to_proto(), timeout, request.id), request)
 
     def predict_many(
         self,
@@ -115,6 +113,8 @@ class StrokeClient(ClientCore):
             ValueError: ``timeout`` or ``in_flight`` is out of range.
             TypeError: ``images`` is one image, or one of them is nothing that can be read.
         """
+        from ._threads import stream_results  # a single image does without
+
         settings = self._settle_stream(
             images, model=model, version=version, timeout=timeout, in_flight=in_flight, ordered=ordered
         )
@@ -130,7 +130,7 @@ class StrokeClient(ClientCore):
         timeout = self._settle_timeout(timeout)
         check_text(name, version)
         request = stroke_pb2.GetModelRequest(model_name=name, model_version=version)
-        return model_from_proto(self._call(self._stub.GetModel, request, timeout))
+        return model_from_proto(self._call(self._calls.get_model, request, timeout))
 
     def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """Describes all served models, ordered by name, then version.
@@ -139,7 +139,7 @@ class StrokeClient(ClientCore):
             StrokeClientError: the server could not be asked.
         """
         timeout = self._settle_timeout(timeout)
-        response = self._call(self._stub.ListModels, stroke_pb2.ListModelsRequest(), timeout)
+        response = self._call(self._calls.list_models, stroke_pb2.ListModelsRequest(), timeout)
         return [model_from_proto(model) for model in response.models]
 
     def check_health(self, *, timeout: float | None = None) -> HealthStatus:
@@ -148,7 +148,9 @@ class StrokeClient(ClientCore):
         Raises:
             StrokeClientError: the server could not be asked.
         """
-        status: HealthStatus = self._call(self._health, SERVICE, self._settle_timeout(timeout), repeats=False)
+        status: HealthStatus = self._call(
+            self._calls.check_health, SERVICE, self._settle_timeout(timeout), repeats=False
+        )
         return status
 
     def wait_until_ready(self, timeout: float = 30.0) -> None:
@@ -213,3 +215,6 @@ class StrokeClient(ClientCore):
             if self._closing.wait(self._choose_pause(retry, failure)):
                 raise error_from_closed(self._target)
             left = retry.time_left(time.monotonic())
+
+
+StrokeClient.__module__ = __package__  # where users import it from

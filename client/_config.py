@@ -1,6 +1,7 @@
-"""Settings of a client, with their defaults and checks. Standard library only, so that `--help` starts fast."""
+"""Settings of a client, with their defaults and checks. Standard library only, so that `--help` starts fast.
 
-from __future__ import annotations
+Annotations are evaluated here, for the reason that ``client._types`` states.
+"""
 
 import math
 import os
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ._address import Address, parse_address
+from ._address import Address
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 10.0
@@ -128,6 +129,8 @@ class KeepAliveConfig:
 class ClientConfig:
     """All settings of one client, checked. ``StrokeClient`` describes them.
 
+    ``tls`` is what ``client.tls.credentials.load_tls`` returned: with contents in place of file names.
+
     Raises:
         ValueError: a setting is out of range; the message names it.
     """
@@ -176,33 +179,5 @@ def find_token_fault(token: object) -> str | None:
     return None
 
 
-def make_config(
-    target: str,
-    *,
-    timeout: float,
-    tls: TLSConfig | bool | None,
-    token: Token | None,
-    retry: RetryConfig,
-    keep_alive: KeepAliveConfig,
-    max_image_bytes: int,
-) -> ClientConfig:
-    """Returns the settings that the arguments of a client mean.
-
-    Raises:
-        ValueError: one of them is out of range, or a certificate or key cannot be used.
-    """
-    if isinstance(tls, bool):
-        tls = TLSConfig() if tls else None
-    if tls is not None:
-        from .tls.credentials import load_tls  # which needs the types above
-
-        tls = load_tls(tls)
-    return ClientConfig(
-        address=parse_address(target),
-        timeout=timeout,
-        tls=tls,
-        token=token,
-        retry=retry,
-        keep_alive=keep_alive,
-        max_image_bytes=max_image_bytes,
-    )
+for _setting in (TLSConfig, RetryConfig, KeepAliveConfig):
+    _setting.__module__ = __package__  # where users import it from

@@ -1,17 +1,16 @@
-"""What the blocking and the asynchronous client share: settings, channel, requests, answers, and errors."""
+"""What the blocking and the asynchronous client share: settings, channel, the wait for a server, and its errors."""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from proto import stroke_pb2_grpc
-
-from ._channel import make_channel
+from ._address import parse_address
+from ._channel import UnaryCalls, call_metadata, make_channel
 from ._config import (
     DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_TARGET,
@@ -22,14 +21,31 @@ from ._config import (
     TLSConfig,
     Token,
     check_timeout,
-    make_config,
 )
-from ._errors import StrokeClientError, error_from_closed, error_from_rpc, needs_look
-from ._exchange import check_text
-from ._health import health_check
-from ._retry import Retry, Throttle
-from ._stream_settings import StreamSettings
-from .tls.credentials import call_metadata
+from ._errors import (
+    ServerUnavailableError,
+    StrokeClientError,
+    error_from_closed,
+    error_from_rpc,
+    may_pass,
+    needs_look,
+)
+from ._exchange import Retry, Throttle, check_text
+from ._proto import stroke_pb2
+from ._types import HealthStatus, ModelInfo
+
+if TYPE_CHECKING:
+    from ._wire import StreamSettings
+
+_NOT_READY_CODES = {"DEADLINE_EXCEEDED", "NOT_FOUND"}
+"""Codes of a health check that may pass by themselves, besides those of any call; NOT_FOUND: the service is not
+registered yet."""
+
+_CHECK_SECONDS = 2.0
+"""One check must not use up the whole time: a server that hangs may be replaced by one that does not."""
+
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.25
 
 
 class ClientCore:
@@ -76,8 +92,14 @@ class ClientCore:
     ) -> None:
         self._check_context()
         self._make_bell()
-        self._config = make_config(
-            target,
+        if isinstance(tls, bool):
+            tls = TLSConfig() if tls else None
+        if tls is not None:
+            from .tls.credentials import load_tls  # plain text does without
+
+            tls = load_tls(tls)
+        self._config = ClientConfig(
+            address=parse_address(target),
             timeout=timeout,
             tls=tls,
             token=token,
@@ -88,8 +110,7 @@ class ClientCore:
         self._target = self._config.address.text
         self._owned_channel = make_channel(self._config, self._grpc) if channel is None else None
         self._channel = self._owned_channel if channel is None else channel
-        self._stub = stroke_pb2_grpc.StrokeServiceStub(self._channel)
-        self._health = health_check(self._channel)
+        self._calls = UnaryCalls(self._channel)
         self._closed = False
         tokens = self._config.retry.throttle_tokens
         self._throttle = None if tokens is None else Throttle(tokens)
@@ -110,6 +131,8 @@ class ClientCore:
         self, images: object, *, model: str, version: str, timeout: float | None, in_flight: int, ordered: bool
     ) -> StreamSettings:
         """Returns the settings of a run of ``predict_many``, which documents them and what is raised."""
+        from ._wire import StreamSettings  # a single image does without streams
+
         timeout = self._settle_timeout(timeout)
         if in_flight < 1:
             raise ValueError(f"in_flight must be at least 1, not {in_flight}")
@@ -170,18 +193,108 @@ class ClientCore:
         closed. It may look at the server for some seconds. To be raised outside of the ``except`` block: see
         ``error_from_rpc``."""
         failure = self._translate_at_once(error, request_id)
-        return self._look(error, request_id) if needs_look(error) else failure
+        return self._look(error, failure) if self._needs_look(error) else failure
 
     def _translate_at_once(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
         """Does what ``_translate`` does, without a look at the server."""
         if not isinstance(error, grpc.RpcError) or self._closed:
             return error_from_closed(self._target)
-        return error_from_rpc(error, target=self._target, request_id=request_id, config=self._known(), look=False)
+        failure = error_from_rpc(error, target=self._target, request_id=request_id)
+        is_own = self._owned_channel is not None
+        if is_own and failure.reason == "SERVER_UNREACHABLE" and self._config.address.is_looked_up_once:
+            moved = f"{failure.message} Names of a list are looked up once: if they moved, make a new client."
+            return _replace(failure, type(failure), moved, failure.reason)
+        return failure
 
-    def _look(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
-        """Returns the error that a look at the server gives, which takes up to some seconds."""
-        return error_from_rpc(error, target=self._target, request_id=request_id, config=self._known())
+    def _needs_look(self, error: BaseException) -> bool:
+        """True when a look at the server may tell more than ``error`` does. The settings say nothing about a channel
+        that somebody else made."""
+        return self._owned_channel is not None and not self._closed and needs_look(error)
 
-    def _known(self) -> ClientConfig | None:
-        # The settings say nothing about a channel that somebody else made.
-        return self._config if self._owned_channel is not None else None
+    def _look(self, error: Any, failure: StrokeClientError) -> StrokeClientError:
+        """Returns the error that a look at the server gives, otherwise ``failure``, which is what is known without.
+        It can block for as long as ``client.tls.probe.LIMIT_SECONDS``; in an event loop call it in a thread."""
+        from .tls.probe import explain_connection  # needed only now
+
+        found = explain_connection(error.details() or "", self._config)
+        if found is None:
+            return failure
+        kind, reason, sentence = found
+        return _replace(failure, kind, sentence, reason)
+
+
+def _replace(failure: StrokeClientError, kind: type[StrokeClientError], message: str, reason: str) -> StrokeClientError:
+    """Returns an error that says more about the same failure."""
+    better = kind(message, reason, failure.code, failure.request_id)
+    better.__cause__ = failure.__cause__
+    return better
+
+
+class Readiness:
+    """``wait_until_ready``: when to ask again, and when to give up."""
+
+    def __init__(self, target: str, timeout: float) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._pause = _FIRST_PAUSE
+
+    @property
+    def check_timeout(self) -> float:
+        """Seconds that the next health check may take."""
+        return min(max(self._deadline - time.monotonic(), 0.05), _CHECK_SECONDS)
+
+    def judge(self, outcome: HealthStatus | StrokeClientError) -> float | None:
+        """Returns the seconds to wait before the next check; None: the server is ready.
+
+        Args:
+            outcome: of the last check: what it returned or raised.
+
+        Raises:
+            ServerUnavailableError: the time is over.
+            StrokeClientError: the outcome, when waiting does not change it.
+        """
+        if outcome is HealthStatus.SERVING:
+            return None
+        failure: StrokeClientError = ServerUnavailableError(
+            f"the server at {self._target} was not ready after {self._timeout:g} s: see its log, or wait longer",
+            "SERVER_NOT_READY",
+        )
+        if isinstance(outcome, StrokeClientError):
+            if not (may_pass(outcome) or outcome.code in _NOT_READY_CODES):
+                raise outcome
+            if outcome.code == "UNAVAILABLE":
+                failure = outcome
+        pause, self._pause = self._pause, min(self._pause * 1.5, _LONGEST_PAUSE)
+        if time.monotonic() + pause >= self._deadline:
+            raise failure
+        return pause
+
+
+def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
+    return ModelInfo(
+        name=model.name,
+        version=model.version,
+        digest=model.digest,
+        is_default=model.is_default,
+        task=model.task,
+        intended_use=model.intended_use,
+        labels=tuple(model.labels),
+        positive_label=model.positive_label,
+        threshold=model.threshold,
+        input_height=model.input_height,
+        input_width=model.input_width,
+        input_channels=model.input_channels,
+        precision=model.precision,
+        runtime=model.runtime,
+        runtime_version=model.runtime_version,
+        threads=model.threads,
+        busy_threads=model.busy_threads,
+        workers=model.workers,
+        profile=model.profile,
+        server_version=model.server_version,
+        # A protobuf map has no order of its own; sorted, two listings of one model read the same.
+        metrics=dict(sorted(model.metrics.items())),
+        provenance=dict(sorted(model.provenance.items())),
+        model_card=model.model_card,
+    )

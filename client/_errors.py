@@ -36,10 +36,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ._config import ClientConfig
+from typing import Any, NamedTuple
 
 REASON_KEY = "stroke-reason"
 """Trailing metadata in which the server states its machine-readable reason."""
@@ -128,6 +125,9 @@ class ServerError(StrokeClientError):
 class ClientClosedError(StrokeClientError):
     """The client, or the channel that it was given, was used after ``close()``."""
 
+
+for _error in [StrokeClientError, *StrokeClientError.__subclasses__(), *InvalidImageError.__subclasses__()]:
+    _error.__module__ = __package__  # tracebacks name an error as users import it
 
 _CODES: dict[int, tuple[str, type[StrokeClientError], str, str]] = {
     1: ("CANCELLED", ServerUnavailableError, "SERVER_STOPPED", "the server at {target} dropped the request: try again"),
@@ -278,19 +278,27 @@ def _explain_size(match: re.Match[str], target: str, code: str, request_id: str 
     )
 
 
-def error_from_rpc(
-    error: Any,
-    *,
-    target: str,
-    request_id: str | None = None,
-    config: ClientConfig | None = None,
-    look: bool = True,
-) -> StrokeClientError:
-    """Returns the error for a ``grpc.RpcError``.
+class _Status(NamedTuple):
+    """What a ``grpc.RpcError`` says."""
 
-    With ``config`` and ``look``, a connection that could not be made is looked at (``client.tls.probe``), which can
-    block for as long as ``client.tls.probe.LIMIT_SECONDS``; in an event loop call it in a thread. Nothing of gRPC is
-    called but the error's own methods.
+    number: int = 2
+    details: str = ""
+    reason: str | None = None
+    """Stated by the server; None where gRPC made the status."""
+
+    retry_after: float | None = None
+
+
+def _read_status(error: Any) -> _Status:
+    if not callable(getattr(error, "code", None)):  # a bare RpcError, as an interceptor may raise it, has no status
+        return _Status(details=type(error).__name__)
+    trailing = dict(error.trailing_metadata() or ())
+    retry_after = _read_hint(trailing.get(RETRY_KEY))
+    return _Status(error.code().value[0], error.details() or "", trailing.get(REASON_KEY), retry_after)
+
+
+def error_from_rpc(error: Any, *, target: str, request_id: str | None = None) -> StrokeClientError:
+    """Returns the error for a ``grpc.RpcError``. Nothing of gRPC is called but the error's own methods.
 
     Raise it outside of the ``except`` block: then no frame of gRPC is in the traceback that users see. With
     STROKE_TRACEBACK=1 in the environment the original becomes its cause.
@@ -299,27 +307,16 @@ def error_from_rpc(
         error: what a call of ``grpc`` or ``grpc.aio`` raised.
         target: address of the server, for the message.
         request_id: id of the request that failed.
-        config: settings of the channel; None where they are not known.
-        look: False to do without the look.
     """
-    number, details, reason, retry_after = 2, type(error).__name__, None, None
-    if callable(getattr(error, "code", None)):  # a bare RpcError, as an interceptor may raise it, has no status
-        number, details = error.code().value[0], error.details() or ""
-        trailing = dict(error.trailing_metadata() or ())
-        reason, retry_after = trailing.get(REASON_KEY), _read_hint(trailing.get(RETRY_KEY))
-    failure = error_from_status(number, reason, details, target=target, request_id=request_id, retry_after=retry_after)
-    if number == 14 and not reason and config is not None:
-        found = None
-        if look:
-            from .tls.probe import explain_connection  # ssl and socket are only needed now
-
-            found = explain_connection(details, config)
-        if found is not None:
-            kind, found_reason, sentence = found
-            failure = kind(sentence, found_reason, failure.code, request_id)
-        elif failure.reason == "SERVER_UNREACHABLE" and config.address.is_looked_up_once:
-            moved = f"{failure.message} Names of a list are looked up once: if they moved, make a new client."
-            failure = type(failure)(moved, failure.reason, failure.code, request_id)
+    status = _read_status(error)
+    failure = error_from_status(
+        status.number,
+        status.reason,
+        status.details,
+        target=target,
+        request_id=request_id,
+        retry_after=status.retry_after,
+    )
     if os.environ.get("STROKE_TRACEBACK") == "1":
         failure.__cause__ = error
     return failure
@@ -340,10 +337,13 @@ def _read_hint(text: str | bytes | None) -> float | None:
 def needs_look(error: Any) -> bool:
     """True when only a look at the server (``client.tls.probe``) tells why there is no connection: something was there,
     and gRPC does not say what."""
-    if not callable(getattr(error, "code", None)) or error.code().value[0] != 14:
-        return False
-    details = error.details() or ""
-    return _FAILED_BY_OTHERS.search(details) is not None and _ABSENT.search(details) is None
+    status = _read_status(error)
+    return (
+        status.number == 14
+        and not status.reason
+        and _FAILED_BY_OTHERS.search(status.details) is not None
+        and _ABSENT.search(status.details) is None
+    )
 
 
 def may_pass(error: StrokeClientError) -> bool:

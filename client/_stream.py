@@ -10,9 +10,9 @@ call, which goes to another server where there are several; the other lanes go o
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
-
-from proto import stroke_pb2
+from dataclasses import dataclass, field
 
 from ._errors import (
     DeadlineExceededError,
@@ -22,13 +22,10 @@ from ._errors import (
     StrokeClientError,
     error_from_status,
 )
-from ._exchange import ImageRequest, check_id, read_answer
-from ._retry import Retry, is_repeatable
-from ._stream_messages import BATCHES, SINGLES, MessageForm
-from ._stream_settings import StreamSettings
-from ._stream_window import Window
+from ._exchange import ImageRequest, Retry, check_id, is_repeatable, read_answer
+from ._proto import stroke_pb2
 from ._types import Prediction, PredictionFailure
-from ._wire import Lane, StreamCall, StreamEvent
+from ._wire import BATCHES, SINGLES, MessageForm, StreamCall, StreamEvent, StreamSettings
 
 _TIMEOUTS_IN_A_ROW = 2
 """The first is taken for a bad image, the second for a dead server."""
@@ -41,6 +38,108 @@ _FIRST_SHARE_SECONDS = 1.0
 _SHARE_SECONDS = 10.0
 """When several servers are shared out again: soon after the start, when not all of them may have been connected yet,
 and then from time to time, for one that was restarted."""
+
+
+class Window:
+    """Which images are read, held, and returned: at most ``in_flight`` were read without their result being taken.
+
+    It is refilled by halves, each of which goes in one message where there is one server: while the server judges the
+    one, the other is on its way.
+    """
+
+    def __init__(self, in_flight: int, *, ordered: bool) -> None:
+        self._kept = in_flight // 2
+        self._refill = in_flight - self._kept
+        self._ordered = ordered
+        self._results: dict[int, Prediction | PredictionFailure] = {}  # not yet taken
+        self._held = 0
+        self._returned = 0
+        self._to_read = 0
+        self.next_index = 0
+        """Position of the next image to read."""
+
+    @property
+    def is_empty(self) -> bool:
+        return self._held == 0
+
+    @property
+    def is_filled(self) -> bool:
+        """True when there is nothing more to read before results are taken, or for the half that was just read."""
+        return self._to_read == 0
+
+    @property
+    def wants_image(self) -> bool:
+        """True when an image may be read."""
+        if self._to_read == 0 and self._held <= self._kept:
+            self._to_read = self._refill
+        return self._to_read > 0
+
+    def admit(self) -> None:
+        """Takes the image with ``next_index``."""
+        self._held += 1
+        self._to_read -= 1
+        self.next_index += 1
+
+    def put(self, result: Prediction | PredictionFailure) -> None:
+        """Takes the result of an image that was admitted."""
+        self._results[result.index] = result
+
+    def take(self) -> Prediction | PredictionFailure | None:
+        """Returns the next result, or None as long as there is none."""
+        index = self._returned if self._ordered else next(iter(self._results), -1)
+        result = self._results.pop(index, None)
+        if result is not None:
+            self._returned += 1
+            self._held -= 1
+        return result
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A call and its images. The call is opened by the first image, and again after a break."""
+
+    open_call: Callable[[], StreamCall]
+    call: StreamCall | None = None
+    sent: deque[ImageRequest] = field(default_factory=deque)
+    """Without an answer on ``call``, in the order of the answers to come."""
+
+    waiting: deque[ImageRequest] = field(default_factory=deque)
+    """To be sent when the pause is over."""
+
+    paused_until: float = 0.0
+    heard_at: float = 0.0
+    """When the last answer arrived, or the call was opened."""
+
+    retry: Retry | None = None
+    """The tries since a call broke, until there is an answer again."""
+
+    @property
+    def images(self) -> int:
+        return len(self.sent) + len(self.waiting)
+
+    def flush(self, now: float) -> None:
+        """Sends what waits, unless there is a pause."""
+        if not self.waiting or now < self.paused_until:
+            return
+        if self.call is None:
+            self.call = self.open_call()
+            self.heard_at = now
+        for image in self.waiting:
+            image.sent_at = now
+        self.call.send(self.waiting)
+        self.sent.extend(self.waiting)
+        self.waiting.clear()
+
+    def take_back(self) -> None:
+        """Lets go of the call; the images without an answer wait for the next one, in their order."""
+        self.call = None
+        self.waiting.extendleft(reversed(self.sent))
+        self.sent.clear()
+
+    def answer_due(self, timeout: float) -> float:
+        """Returns when the answer to the oldest image is due. Time is counted from the answer before: until then the
+        server was busy with other images."""
+        return max(self.sent[0].sent_at, self.heard_at) + timeout
 
 
 class StreamRun:

@@ -14,10 +14,8 @@ import grpc.aio
 from ._errors import StrokeClientError
 from ._exchange import ImageRequest
 from ._stream import StreamRun
-from ._stream_messages import MessageForm
-from ._stream_settings import StreamSettings
 from ._types import ImageInput, Prediction, PredictionFailure
-from ._wire import Inbox, StreamCall
+from ._wire import Inbox, MessageForm, StreamCall, StreamSettings
 
 _CLOSE_SECONDS = 2.0
 """Time for the orderly end of calls whose results are no longer needed."""

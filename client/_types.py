@@ -1,17 +1,16 @@
-"""What the client returns: plain frozen data, free of gRPC and protobuf."""
+"""What the client returns: plain frozen data, free of gRPC and protobuf.
 
-from __future__ import annotations
+Annotations are evaluated here, unlike elsewhere, so that ``typing.get_type_hints`` and what builds on it work for
+classes that give the package for their home.
+"""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
-if TYPE_CHECKING:
-    from proto import stroke_pb2
-
-    from ._errors import StrokeClientError
+from ._errors import StrokeClientError
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 """An image to judge: a path, the bytes of an encoded image, or a file opened in binary mode."""
@@ -192,48 +191,5 @@ class ModelInfo:
     """What to know before relying on it, in Markdown; empty when there is none, and always from ``list_models()``."""
 
 
-def prediction_from_proto(response: stroke_pb2.PredictResponse, source: Source, index: int) -> Prediction:
-    return Prediction(
-        label=response.label,
-        confidence=response.confidence,
-        scores={score.label: score.probability for score in response.scores},
-        threshold=response.threshold,
-        model=response.model_name,
-        version=response.model_version,
-        digest=response.model_digest,
-        image_sha256=response.image_sha256,
-        timings=Timings(response.timings.decode_ms, response.timings.queue_ms, response.timings.inference_ms),
-        warnings=tuple(ImageWarning(warning.reason, warning.message) for warning in response.warnings),
-        request_id=response.id,
-        source=source,
-        index=index,
-    )
-
-
-def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
-    return ModelInfo(
-        name=model.name,
-        version=model.version,
-        digest=model.digest,
-        is_default=model.is_default,
-        task=model.task,
-        intended_use=model.intended_use,
-        labels=tuple(model.labels),
-        positive_label=model.positive_label,
-        threshold=model.threshold,
-        input_height=model.input_height,
-        input_width=model.input_width,
-        input_channels=model.input_channels,
-        precision=model.precision,
-        runtime=model.runtime,
-        runtime_version=model.runtime_version,
-        threads=model.threads,
-        busy_threads=model.busy_threads,
-        workers=model.workers,
-        profile=model.profile,
-        server_version=model.server_version,
-        # A protobuf map has no order of its own; sorted, two listings of one model read the same.
-        metrics=dict(sorted(model.metrics.items())),
-        provenance=dict(sorted(model.provenance.items())),
-        model_card=model.model_card,
-    )
+for _result in (HealthStatus, ImageWarning, Timings, Prediction, PredictionFailure, ModelInfo):
+    _result.__module__ = __package__  # where users import it from

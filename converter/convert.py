@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnx
 
+from converter.config import ConvertOptions
 from converter.errors import ConversionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
@@ -38,50 +39,6 @@ from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRec
 from server.models.runtime import OnnxModel, load_model
 
 RECORDED_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """What to convert into what."""
-
-    model: Path
-    """``.keras``, ``.h5`` or a SavedModel folder."""
-
-    out: Path
-    """``models/NAME/VERSION``; name and version are read from it."""
-
-    labels: tuple[str, ...] = ()
-    """In the order of the model's output; empty: from ``spec.json`` beside the model."""
-
-    positive: str = ""
-    """Empty: from ``spec.json``."""
-
-    threshold: float | None = None
-    """Decision threshold in [0, 1]; None: from ``spec.json``."""
-
-    input_range: str | None = None
-    """``0..255`` or ``0..1``; None: read from the model's layers."""
-
-    images: Path = Path("samples")
-    """Folder of real images for the proof of parity."""
-
-    opset: int = 17
-
-    colour: str | None = None
-    """``grey``: a model of three channels judges grey slices, and takes one; None: from ``spec.json`` or the model."""
-
-    int8: bool = False
-    """Make the INT8 variant as well."""
-
-    calibrate: Path | None = None
-    """Folder of slices, one folder a class, that the INT8 variant is calibrated and judged on; None draws synthetic
-    ones (``training.phantom.dataset``)."""
-
-    target: str | None = None
-    """Processor that the INT8 variant is made for, one of ``server.models.manifest.TARGETS``; None: this one's kind."""
-
-    force: bool = False
-    """Replace a model that is there already."""
 
 
 @dataclass(frozen=True)

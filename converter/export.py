@@ -9,14 +9,12 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
+from converter.config import INPUT_RANGES
 from converter.errors import SourceError, describe
 from converter.graph.edit import canonicalise
 from converter.graph.fold import fold_input
 from converter.source import SourceModel
 from server.models.contract import INPUT_NAME, OUTPUT_NAME
-
-INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
-"""What the model was trained on → what bytes are divided by before they reach it."""
 
 logging.getLogger("tf2onnx").setLevel(logging.WARNING)
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from converter.config import ReportOptions
 from server.errors import ModelFileError
-from server.flags import LineParser
+from server.flags import LineParser, parse_settings
 from server.models.manifest import Manifest, read_manifest, read_verified
 from server.process.console import complain, say
 
@@ -21,9 +22,7 @@ def report_model(argv: Sequence[str]) -> int:
         description="Tells what was measured when a model was made: parity, and the accuracy gate of its variants.",
         epilog="example:\n  python -m converter report models/stroke-cnn/1",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="models/NAME/VERSION")
-    parser.add_argument("--json", action="store_true", help="print the manifest's figures as one JSON object")
-    options = parser.parse_args(argv)
+    options = parse_settings(parser, ReportOptions, argv)
     try:
         manifest = read_manifest(options.folder)
         for name in manifest.files:

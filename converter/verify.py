@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.config import INPUT_RANGES
 from converter.errors import (
     ConversionError,
     InputRangeError,
@@ -20,7 +21,6 @@ from converter.errors import (
     OutputShapeError,
     OutputValuesError,
 )
-from converter.export import INPUT_RANGES
 from converter.source import SourceModel
 from server.errors import ImageError, ModelFileError
 from server.images.preprocess import InputFormat, load_pixels

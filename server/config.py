@@ -1,15 +1,15 @@
-"""Settings of the server: one definition for flags, ``STROKE_*`` environment names, defaults and the README's table."""
+"""Settings of the server: one definition for flags, ``STROKE_*`` environment names, help and the table in the docs."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from proto import __version__
-from server.flags import LineParser, add_settings, check_settings, read_settings, setting
+from server.flags import LineParser, add_settings, check_settings, quote, read_settings, require, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.machine.folders import find_cache
 from server.models.engine import RUNTIMES
@@ -131,17 +131,18 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.max_image_side < self.min_image_side:
-            raise ValueError(
-                f"--max-image-side must be at least --min-image-side, {self.min_image_side}, got {self.max_image_side}"
-            )
-        if not self.host:
-            raise ValueError("--host must not be empty")
-        if not re.fullmatch(r"(0o?)?[67][0-7]{2}", self.socket_mode):
-            raise ValueError(
-                f"--socket-mode must be octal digits from 600 to 777, such as 660, got {self.socket_mode[:60]!r}: the "
-                "server's own user reads and writes"
-            )
+        require(
+            self.max_image_side >= self.min_image_side,
+            "max_image_side",
+            f"must be at least --min-image-side, {self.min_image_side}, got {self.max_image_side}",
+        )
+        require(self.host != "", "host", "must not be empty")
+        require(
+            re.fullmatch(r"(0o?)?[67][0-7]{2}", self.socket_mode) is not None,
+            "socket_mode",
+            f"must be octal digits from 600 to 777, such as 660, got {quote(self.socket_mode)}: the server's own user "
+            "reads and writes",
+        )
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -191,12 +192,11 @@ def build_parser() -> LineParser:
         ),
     )
     parser.add_argument("--version", action="version", version=__version__, help="show the version")
-    add_settings(parser, ServerConfig, [config_field.name for config_field in fields(ServerConfig)])
+    add_settings(parser, ServerConfig)
     return parser
 
 
 def read_config(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> ServerConfig:
     """Reads flags and environment; a value that cannot be used ends the process with exit code 2 and one line."""
     parser = build_parser()
-    names = [config_field.name for config_field in fields(ServerConfig)]
-    return read_settings(parser, parser.parse_args(argv), ServerConfig, names, environment)
+    return read_settings(parser, parser.parse_args(argv), ServerConfig, environment=environment)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from server.config import ServerConfig
 from server.core.detector import Budget, Detector
 from server.core.plan import Plan, check_place, describe_basis, find_place, list_tuned, write_tuning
 from server.errors import ModelFileError
-from server.flags import LineParser, Range, add_settings, read_number, read_settings
+from server.flags import LineParser, add_settings, check_settings, read_settings, setting
 from server.machine.processors import count_processors, is_suited
 from server.models.engine import EngineOptions
 from server.models.manifest import INT8_FILE, make_golden_input, read_manifest
@@ -31,14 +32,24 @@ from server.process.program import EXIT_INTERRUPTED, watch_interrupts
 IMAGE_SIDE = 512
 """Side of the image that is judged, in pixels: that of a usual CT slice."""
 
-SECONDS = 60.0
-SECONDS_RANGE = Range(0.1, 3600)
 ROUNDS = 3
 CALLERS_PER_WORKER = 4
 LEAST_GAIN = 1.03
 """A way must be so much better than the one before it in the list to be chosen: less is noise."""
 
 SETTINGS = ("models", "model", "runtime", "cache", "log_level")
+"""Settings of the server that matter here."""
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """What is set of a tuning alone."""
+
+    seconds: float = setting(60.0, "how long, about", least=0.1, most=3600)
+    json: bool = setting(False, "print one JSON object instead of a table")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass
@@ -73,15 +84,13 @@ def main(argv: Sequence[str]) -> int:
     """Tunes. Returns 0, 1 when the model cannot be served or the file cannot be written, 130 after Ctrl-C."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    config = read_settings(parser, options, ServerConfig, SETTINGS)
-    seconds = read_number(options.seconds)
-    if seconds is None or seconds not in SECONDS_RANGE:
-        parser.error(f"--seconds must be {SECONDS_RANGE}, got {options.seconds[:60]!r}")
+    config = read_settings(parser, options, ServerConfig, SETTINGS, os.environ)
+    tuning = read_settings(parser, options, TuneConfig)
     is_interrupted = watch_interrupts()
     try:
         folder, path = find_place(config)
         check_place(path)  # now, and not after a minute of measuring
-        measurements = measure_all(config, seconds, tell_progress, is_interrupted)
+        measurements = measure_all(config, tuning.seconds, tell_progress, is_interrupted)
         best = choose(measurements)
         write_tuning(path, describe_basis(folder, config.runtime), best.choice)
     except ModelFileError as error:
@@ -91,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
         complain("server tune: interrupted: nothing was written")
         return EXIT_INTERRUPTED
     # What it has found is in the file by now, whether or not anybody reads this.
-    if options.json:
+    if tuning.json:
         rows = [{**list_tuned(m.choice), "latency_ms": m.latency_ms, "images_per_second": m.rate} for m in measurements]
         say(json.dumps({"measured": rows, "choice": list_tuned(best.choice), "file": str(path)}))
     else:
@@ -119,10 +128,7 @@ def build_parser() -> LineParser:
         ),
     )
     add_settings(parser, ServerConfig, SETTINGS)
-    parser.add_argument(
-        "--seconds", default=f"{SECONDS:g}", help=f"how long, about ({SECONDS_RANGE}; default: {SECONDS:g})"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_settings(parser, TuneConfig)
     return parser
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.client_fakes import wait_for
+from tests.tracing import ROOT, traced
 
-ROOT = Path(__file__).resolve().parent.parent
 POSITIVE = b"stroke image"
 """What the fake server takes for an image of a stroke."""
 
@@ -36,7 +36,7 @@ _TOKEN = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|.", re.DOTALL)
 
 def run_client(*arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
     """Runs ``python -m client`` to its end."""
-    options.setdefault("env", {**os.environ, "PYTHONPATH": str(ROOT)})
+    options.setdefault("env", {**os.environ, **traced(), "PYTHONPATH": str(ROOT)})
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-m", "client", *arguments], capture_output=True, timeout=60, **options
     )
@@ -66,9 +66,15 @@ def open_session(*arguments: str, columns: int, cwd: Path, **environment: str) -
     """Runs ``python -m client`` in a terminal of ``columns`` columns; waits for its end when the block ends."""
     master, slave = pty.openpty()
     set_columns(slave, columns)
-    settings = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    settings = {**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
     with subprocess.Popen(
-        [sys.executable, *INTERRUPTIBLE, *arguments], stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env=settings
+        [sys.executable, *INTERRUPTIBLE, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=cwd,
+        env={**settings, **traced(), **environment},
     ) as process:
         os.close(slave)
         session = Session(process, master)
@@ -103,8 +109,8 @@ def render_screen(raw: bytes) -> list[str]:
             column = 0
         elif token == "\n":
             lines.append("")
-        elif token == "\x1b[K":
-            lines[-1] = lines[-1][:column]
+        elif token == "\x1b[2K":
+            lines[-1] = " " * column
         elif not token.startswith("\x1b"):
             lines[-1] = lines[-1][:column] + token + lines[-1][column + 1 :]
             column += 1
@@ -114,4 +120,4 @@ def render_screen(raw: bytes) -> list[str]:
 def list_drawn(raw: bytes) -> list[str]:
     """Returns every stretch that was ever on one line, without colours: results and all states of the progress bar."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", raw.decode())
-    return [part for part in re.split(r"\r\n|\r|\x1b\[K", text) if part]
+    return [part for part in re.split(r"\r\n|\r|\x1b\[2K", text) if part]

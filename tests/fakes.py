@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ from server.models.manifest import (
     make_golden_input,
 )
 from server.models.runtime import OnnxModel
+from tests.tracing import ROOT, traced
 
-ROOT = Path(__file__).resolve().parent.parent
 SIDE = 64
 GOLDEN_SEEDS = (1, 2)
 SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.05)
@@ -198,11 +198,15 @@ class ServerProcess:
 
 @contextmanager
 def run_server(models: Path, *flags: str, **environment: str) -> Iterator[ServerProcess]:
-    """Starts ``python -m server`` on a free port and waits until it serves; kills it at the end if it still runs."""
+    """Starts ``python -m server`` on a free port and waits until it serves; kills it at the end if it still runs.
+
+    Where its lines are counted it is first asked to end: it writes them down when it does.
+    """
+    tracing = traced()
     process = subprocess.Popen(
         [sys.executable, "-m", "server", "--models", str(models), "--port", "0", *flags],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, **tracing, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -216,6 +220,10 @@ def run_server(models: Path, *flags: str, **environment: str) -> Iterator[Server
         banner = process.stdout.readline().strip()
         assert re.match(r"serving .* on (\S+:\d+|unix:\S+)$", banner), f"{banner!r} {log}"
         yield ServerProcess(process, banner, log)
+        if tracing and process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
     finally:
         process.kill()
         process.wait()

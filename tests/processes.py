@@ -8,6 +8,7 @@ test that it ran, and no other.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from xdist.workermanage import NodeManager, WorkerController
 
 from tests.scheduling import FileScheduling
+from tests.tracing import traced
 
 LIBRARIES = frozenset({"tensorflow", "openvino"})
 ALONE = "--alone"
@@ -35,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     NodeManager.EXIT_TIMEOUT = 120
     config.stash[HELD] = set()
     config.stash[WORKERS] = []
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three processes for two processors: most tests of client and server wait more than they compute."""
+    return 3 * len(os.sched_getaffinity(0)) // 2
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
@@ -99,7 +106,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     config = pyfuncitem.config
     plugins = () if (config.rootpath / "tests" / "conftest.py").exists() else ("-p", __name__)
     command = [sys.executable, "-m", "pytest", *plugins, ALONE, "-p", "no:cacheprovider", pyfuncitem.nodeid]
-    done = subprocess.run(command, cwd=config.rootpath, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, **traced()}
+    done = subprocess.run(command, cwd=config.rootpath, env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode != 0 or "= 1 passed" not in done.stdout:
         pytest.fail(f"{describe_status(done.returncode)}\n{done.stdout}\n{done.stderr}", pytrace=False)
     return True

@@ -9,9 +9,7 @@ import grpc
 from client import RetryConfig, ServerUnavailableError, StrokeClientError
 from client._exchange import ImageRequest
 from client._stream import StreamRun
-from client._stream_messages import MessageForm
-from client._stream_settings import StreamSettings
-from client._wire import StreamEvent
+from client._wire import MessageForm, StreamEvent, StreamSettings
 from proto import stroke_pb2
 from tests.client_fakes import make_response
 

@@ -18,10 +18,10 @@ from bench.training.ablation_judge import HeldOut, count_false_positives, read_s
 from bench.training.ablation_page import plot_curves, render_ablation
 from bench.training.ablation_variants import VARIANTS
 from bench.training.auc import compare_aucs, estimate_auc
+from server.flags import LineParser, parse_settings
 from tests.fakes import ROOT, make_slice
 from tests.test_bench_report import MACHINE
 from training.config import PhantomConfig, TrainConfig
-from training.flags import add_flags, read_flags
 
 
 def draw_scores(shift: float, count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -72,17 +72,13 @@ def test_false_positives_are_counted_at_the_same_rate_for_every_variant() -> Non
 
 def test_every_variant_is_made_of_flags_that_exist(tmp_path: Path) -> None:
     """A variant that fails after the others would be found out after hours."""
-    import argparse
-
     plan = Plan(count=60, test_count=40, epochs=1)
     for variant in VARIANTS.values():
         for config, flags in (
             (TrainConfig, ["--data", "d", *plan.list_training_flags(variant, seed=7)]),
             (PhantomConfig, plan.list_phantom_flags(variant)),
         ):
-            parser = argparse.ArgumentParser()
-            add_flags(parser, config)
-            read_flags(parser.parse_args(["--out", str(tmp_path), *flags]), config)
+            parse_settings(LineParser("bench", "a variant"), config, ["--out", str(tmp_path), *flags])
 
 
 def test_variants_differ_from_each_other() -> None:

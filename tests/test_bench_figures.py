@@ -14,8 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench.processes import Service, list_tree, measure_installed_mb
 from bench.report.figures import describe_latencies, divide, summarise, take
-from bench.serving.flops import count_flops
-from bench.serving.settings import describe_images, split_numbers
+from bench.serving.settings import count_flops, describe_images
 from tests.fakes import ROOT, encode, make_slice
 
 
@@ -131,8 +130,3 @@ def test_images_outside_the_project_stay_unnamed(tmp_path: Path) -> None:
     assert described["image_size"] == "64 x 64"
     assert str(tmp_path) not in str(described)
     assert describe_images(ROOT / "samples")["images"] == "samples"
-
-
-def test_lists_are_read_from_commas() -> None:
-    """As in --clients 1,2,8."""
-    assert split_numbers(int)("1,2,8") == [1, 2, 8]

@@ -7,18 +7,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 
 from converter.int8.gate import Comparison
+from server.images.preprocess import InputFormat, load_pixels
 from server.machine.processors import is_suited
 from server.models.engine import EngineOptions
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_manifest
 from server.models.runtime import load_model
-from tests.fakes import ROOT
+from tests.fakes import ROOT, encode, make_slice, run_module, run_server
 
 FOLDER = ROOT / "models" / "stroke-cnn" / "1"
+TOLERANCE = 1e-5
 
 
 def test_it_loads_verified() -> None:
@@ -106,21 +110,49 @@ def test_its_weights_are_those_of_a_revision_that_is_named() -> None:
     assert "count=${COUNT:-16000}" in script
 
 
-@pytest.mark.tensorflow
-def test_the_command_that_makes_it_works(tmp_path: Path) -> None:
-    """``make model`` end to end, on a few slices: what it makes loads, and its answers were compared with Keras."""
-    out = tmp_path / "models" / "stroke-cnn" / "1"
-    environment = {**os.environ, "COUNT": "80", "EPOCHS": "1", "INT8": "", "WORK": str(tmp_path / "work")}
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """What ``make model`` makes of a few slices: slices, training, card and conversion, as a user runs them."""
+    root = tmp_path_factory.mktemp("made")
+    out = root / "models" / "stroke-cnn" / "1"
+    environment = {**os.environ, "COUNT": "80", "EPOCHS": "1", "INT8": "", "WORK": str(root / "work")}
     command = ["sh", "models/make_default.sh", sys.executable, str(out)]
-
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-
     assert result.returncode == 0, result.stderr
-    assert "files answer as training wrote down" in result.stdout
-    made, bundled = load_model(out).spec, load_model(FOLDER).spec
-    assert (made.labels, made.positive_label) == (bundled.labels, "stroke")
-    assert "ischaemia not validated" in made.model_card
-    assert "auxiliary heads" in made.provenance["lesion_masks"]
+    return SimpleNamespace(out=out, run=root / "work" / "run", printed=result.stdout)
+
+
+@pytest.mark.tensorflow
+def test_the_command_that_makes_it_works(made: SimpleNamespace) -> None:
+    """What it makes loads, and its answers were compared with Keras."""
+    assert "files answer as training wrote down" in made.printed
+    model, bundled = load_model(made.out).spec, load_model(FOLDER).spec
+    assert (model.labels, model.positive_label) == (bundled.labels, "stroke")
+    assert "ischaemia not validated" in model.model_card
+    assert "auxiliary heads" in model.provenance["lesion_masks"]
+
+
+@pytest.mark.tensorflow
+def test_keras_onnx_and_served_answer_agree(made: SimpleNamespace, tmp_path: Path) -> None:
+    """What Keras learned is what the client reads: the same bytes get the same probability, to 1e-5."""
+    import keras
+
+    (tmp_path / "photo.jpg").write_bytes(encode(make_slice(90, side=300), "JPEG"))
+    files = [*sorted((ROOT / "samples").glob("*.png")), tmp_path / "photo.jpg"]
+
+    with run_server(made.out.parent.parent) as server:
+        served = run_module("client", *map(str, files), "--json", "--server", server.address)
+
+    for name in ("brain_stroke_model.keras", "brain_stroke_model.h5"):
+        trained = keras.models.load_model(made.run / name, compile=False)
+        assert trained.count_params() == 183_682
+        for line, file in zip(served.stdout.splitlines(), files, strict=True):
+            pixels = load_pixels(file.read_bytes(), InputFormat(256, 256)).array
+            expected = np.asarray(trained(pixels[np.newaxis].astype(np.float32), training=False))[0]
+            scores = json.loads(line)["scores"]
+            # The command line rounds to six decimals, which is finer than the tolerance.
+            assert abs(scores["stroke"] - expected[1]) <= TOLERANCE
+            assert abs(scores["normal"] - expected[0]) <= TOLERANCE
 
 
 def test_parity_with_keras_is_recorded() -> None:

@@ -23,8 +23,8 @@ from client import (
     StrokeClient,
     StrokeClientError,
 )
-from client._retry import Retry
-from client.cli.wait_notice import WaitNotice, notice_on
+from client._exchange import Retry
+from client.cli.terminal import WaitNotice, notice_on
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 from tests.client_kinds import KINDS, ClientKind, make_images
 from tests.wire import open_wire
@@ -254,7 +254,7 @@ def test_people_are_told_whom_they_wait_for(monkeypatch: pytest.MonkeyPatch) -> 
     """On a terminal, once a wait, when it takes longer than a moment; nothing is said where nobody is watching."""
     monkeypatch.setenv("TERM", "xterm")
     now = [100.0]
-    monkeypatch.setattr("client.cli.wait_notice.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("client.cli.terminal.time.monotonic", lambda: now[0])
     terminal = FakeTerminal()
     notice = notice_on(terminal, "box:50051")
     assert isinstance(notice, WaitNotice)
@@ -266,5 +266,5 @@ def test_people_are_told_whom_they_wait_for(monkeypatch: pytest.MonkeyPatch) -> 
     for now[0] in (101.5, 103.0):
         notice(failure)
 
-    assert terminal.getvalue() == "\r\x1b[Kwaiting for the server at box:50051: no server answers\n"
+    assert terminal.getvalue() == "\r\x1b[2Kwaiting for the server at box:50051: no server answers\n"
     assert notice_on(io.StringIO(), "box:50051") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client.cli.bench.load import Load
-from client.cli.bench.report import format_report, load_to_json
+from client.cli.bench.command import Step, print_report
+from client.cli.bench.load import Load, describe_load
 from client.cli.main import main
+from client.cli.terminal import Terminal
 from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
 from tests.command_lines import INTERRUPTIBLE, list_drawn, open_session, render_screen
 from tests.fakes import ROOT, ServerProcess, encode, make_slice
@@ -115,7 +117,7 @@ def test_what_cannot_start_is_one_line(
     server: FakeServer, image: str, words: tuple[str, ...], error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing file and a missing server are said before anything is measured; exit 1."""
-    assert bench(server.target if words else "127.0.0.1:1", *(words or (image,))) == 1
+    assert bench(server.target if words else "127.0.0.1:1", *(words or (image,)), "--timeout", "0.5") == 1
 
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
@@ -146,6 +148,18 @@ def test_interrupt_prints_what_was_measured(server: FakeServer, image: str) -> N
     assert err == ""
 
 
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def read_report(settings: dict, rows: list, stream: io.StringIO | None = None) -> str:
+    """What is printed on ``stream``: a pipe, unless it is another."""
+    stream = stream or io.StringIO()
+    print_report(settings, rows, Terminal(stream))
+    return "\n".join(render_screen(stream.getvalue().encode()))
+
+
 def test_late_departures_are_a_warning() -> None:
     """The machine that loads may itself be too slow; and a rate may be more than the server can do."""
     settings = {
@@ -160,18 +174,18 @@ def test_late_departures_are_a_warning() -> None:
     }
     load = Load(10.0, late=50, crowded=20, latest=0.25)
     for _ in range(100):
-        load.latencies.record(0.02)
+        load.latencies.add(0.02)
 
-    text = " ".join(format_report(settings, [(0, 10.0, load)], 80).split())
+    text = " ".join(read_report(settings, [(Step(rate=10.0), load)]).split())
 
     assert (
         "at 10/s this machine did not keep the timetable: 30 images left more than 10 ms late (at most 250 ms)" in text
     )
     assert "at 10/s 20 images left late because 128 others had no answer yet" in text
-    assert "warning" not in format_report(settings, [(0, 10.0, Load(10.0))], 80)
+    assert "warning" not in read_report(settings, [(Step(rate=10.0), Load(10.0))])
 
 
-def test_report_fits_a_narrow_terminal() -> None:
+def test_report_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """In 40 columns each load becomes a block of lines; a load without answers is shown, too."""
     settings = {
         "server": "box:50051",
@@ -185,12 +199,14 @@ def test_report_fits_a_narrow_terminal() -> None:
     load = Load(10.0)
     load.errors["SERVER_BUSY"] = 7
 
-    text = format_report(settings, [(4, 0.0, load), (8, 0.0, load)], 40)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    text = read_report(settings, [(Step(clients=4), load), (Step(clients=8), load)], FakeTerminal())
 
     assert max(map(len, text.splitlines())) <= 40
     assert text.count("p50 ms    -") == 2
     assert "failed: SERVER_BUSY 7" in " ".join(text.split())
-    assert load_to_json(load, clients=4, rate=0)["latency_ms"] is None
+    assert describe_load(load, is_open=False)["latency_ms"] is None
 
 
 @pytest.mark.parametrize("columns", [80, 40])

@@ -20,6 +20,8 @@ from tests.client_fakes import FakeServer, RecordingServicer, serve, wait_for
 from tests.fakes import encode, make_slice, run_server
 from tests.wire import open_wire
 
+pytestmark = pytest.mark.timed
+
 IMAGE = encode(make_slice())
 
 PINGS_UNTIL_THROWN_OUT = 4

@@ -11,15 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+import grpc
 import pytest
 
+import client
 from client import StrokeClient
 from client.cli.connection import read_connection
 from client.cli.main import SUBCOMMANDS, build_parser, main
 from client.cli.signals import Interruption
-from tests.client_fakes import FakeServer, wait_for
+from tests.client_fakes import FakeServer, RefusalError, wait_for
 from tests.command_lines import INTERRUPTIBLE, POSITIVE, run_client
 from tests.fakes import ROOT
+
+MOST_MODULES = 20
+CLI_MODULES = {"main", "connection", "classify", "selection", "results", "report", "terminal", "signals"}
+"""What one image on a pipe takes."""
 
 
 def test_unreachable_server_is_one_line(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,12 +40,14 @@ def test_unreachable_server_is_one_line(scans: Path, capsys: pytest.CaptureFixtu
 
 
 def test_timeout_holds_for_each_image(cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--timeout reaches the run: a hanging server fails the image."""
+    """--timeout reaches the run: a hanging server fails the image, and both of two."""
     cli_server.servicer.judge = cli_server.servicer.hang
 
     assert main(["--timeout", "0.2", "scans/b.png"]) == 1
+    assert "scans/b.png: error: no answer from " in capsys.readouterr().err
+    assert main(["--timeout", "0.2", "scans/b.png", "scans/c.jpeg"]) == 1
 
-    assert "within 0.2 s" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("within 0.2 s") == 2
 
 
 @pytest.mark.parametrize(
@@ -181,11 +189,53 @@ def test_first_argument_names_a_command(command: str, monkeypatch: pytest.Monkey
     seen: list[list[str]] = []
     module = ModuleType("command")
     module.main = lambda argv: seen.append(argv) or 5  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, SUBCOMMANDS[command], module)
+    monkeypatch.setitem(sys.modules, f"client.cli{SUBCOMMANDS[command]}", module)
 
     assert main([command, "--json", "x"]) == 5
 
     assert seen == [["--json", "x"]]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (RefusalError(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", "Not you."), "error: Not you.\n"),
+        (RefusalError(grpc.StatusCode.NOT_FOUND, "MODEL_UNKNOWN", "No model."), "scans/b.png: error: No model.\n"),
+    ],
+)
+def test_fault_of_a_single_image_is_told_from_that_of_the_run(
+    cli_server: FakeServer, scans: Path, refusal: RefusalError, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What would end a run over many ends that over one, without a record; what one image fails with has its name."""
+
+    def judge(request):
+        raise refusal
+
+    cli_server.servicer.judge = judge
+
+    assert main(["--json", "scans/b.png"]) == 1
+
+    out, err = capsys.readouterr()
+    assert err == error
+    assert out.count("\n") == ("scans" in error)
+
+
+def test_one_image_loads_few_modules(cli_server: FakeServer, scans: Path) -> None:
+    """At most 20 modules of the client: no stream, no result file, no watch, none of the other commands."""
+    code = (
+        "import atexit, runpy, sys\n"
+        "sys.argv = ['client', 'scans/b.png']\n"
+        "atexit.register(lambda: print(*(name for name in sys.modules if name.split('.')[0] == 'client')))\n"
+        "runpy.run_module('client', run_name='__main__')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+
+    answer, modules = done.stdout.splitlines()
+    names = {*modules.split(), "client.__main__"}  # which runs under another name
+    assert answer.startswith("scans/b.png: stroke 0.973")
+    assert {name.removeprefix("client.cli.") for name in names if name.startswith("client.cli.")} == CLI_MODULES
+    assert len(names) <= MOST_MODULES, sorted(names)
 
 
 def test_file_with_the_name_of_a_command(
@@ -232,6 +282,37 @@ def test_arguments_that_do_not_go_together(
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version prints it and nothing else; exit 0."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{client.__version__}\n"
+
+
+def test_help_is_there_at_once() -> None:
+    """Within 0.15 s of a processor, the start of Python included: the best of some tries, as machines are busy."""
+    times = []
+    for _ in range(5):
+        before = sum(os.times()[2:4])  # of children that have ended
+        assert run_client("--help", env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
+        times.append(sum(os.times()[2:4]) - before)
+
+    assert min(times) <= 0.15
+
+
+def test_help_names_the_program_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``stroke`` where it is installed under that name."""
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/stroke", "--help"])
+
+    text = build_parser().format_help()
+
+    assert text.startswith("usage: stroke [OPTION]")
+    assert "  stroke scan.png\n" in text
+    assert "python -m" not in text
 
 
 def test_help_fits_a_screen_and_teaches() -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from client.cli.completion import list_actions, list_parsers
+from client.cli.completion import list_parsers
 from client.cli.main import SUBCOMMANDS, main
 from tests.client_fakes import wait_for
-from tests.command_lines import run_client
+from tests.command_lines import ROOT, run_client
 
 SHELLS = {"bash": ["bash", "--norc", "-i"], "zsh": ["zsh", "-f", "-i"]}
 CLEAR_LINE = b"\x15"  # Ctrl-U
@@ -92,6 +94,10 @@ def test_completion_in_a_real_shell(shell: str, folder: Path) -> None:
             "stroke health --time": "stroke health --timeout ",
             "stroke completion z": "stroke completion zsh ",
             "stroke a": "stroke a\\ scan.png ",
+            "stroke x.png a": "stroke x.png a\\ scan.png ",
+            "stroke x.png hear": "stroke x.png hearing.png ",
+            "stroke bench x.png a": "stroke bench x.png a\\ scan.png ",
+            "stroke bench --arrivals f": "stroke bench --arrivals fixed ",
             "stroke --output hea": "stroke --output hearing.png ",
             "stroke --watch m": "stroke --watch my\\ scans/",
         }.items():
@@ -103,7 +109,7 @@ def test_completion_in_a_real_shell(shell: str, folder: Path) -> None:
 
 def complete_in_bash(folder: Path, *words: str) -> list[str]:
     """Calls the function as bash does; the last of ``words`` is what is to be completed."""
-    code = '. ./bash.script; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _stroke; printf "%s\\n" "${COMPREPLY[@]}"'
+    code = '. ./bash.script; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_stroke; printf "%s\\n" "${COMPREPLY[@]}"'
     done = subprocess.run(
         ["bash", "--norc", "-c", code, "bash", "stroke", *words], cwd=folder, capture_output=True, text=True, timeout=60
     )
@@ -115,7 +121,7 @@ def complete_in_bash(folder: Path, *words: str) -> list[str]:
 def test_every_option_is_offered(command: str, folder: Path) -> None:
     """Long options of the command's own parser, all of them and no others."""
     need("bash")
-    options = [option for action in list_actions(list_parsers()[command]) for option in action.option_strings]
+    options = [option for action in list_parsers()[command]._actions for option in action.option_strings]
 
     offered = complete_in_bash(folder, *([command] if command else []), "--")
 
@@ -125,8 +131,8 @@ def test_every_option_is_offered(command: str, folder: Path) -> None:
 def test_commands_are_offered_beside_files(folder: Path) -> None:
     """Only as the first word, where they mean something."""
     need("bash")
-    assert complete_in_bash(folder, "hea") == ["health", "hearing.png"]
-    assert [word for word in complete_in_bash(folder, "x.png", "hea") if word] == []  # readline's own file names
+    assert sorted(complete_in_bash(folder, "hea")) == ["health", "hearing.png"]
+    assert complete_in_bash(folder, "x.png", "hea") == ["hearing.png"]
 
 
 def test_values_that_nobody_can_guess_are_left_alone(folder: Path) -> None:
@@ -150,6 +156,32 @@ def test_stroke_runs_from_any_folder(folder: Path) -> None:
 
     assert done.returncode == 1
     assert done.stderr == "no such.png: error: the image cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_installed_command_completes_itself(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called as ``stroke``, it defines no function of that name, and names nothing of a checkout."""
+    monkeypatch.setattr(sys, "argv", ["/home/me/venv/bin/stroke"])
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        assert main(["completion", shell]) == 0
+
+    script = printed.getvalue()
+    assert "stroke() {" not in script.replace("_stroke() {", "")
+    assert str(ROOT) not in script
+    assert f"Made by `stroke completion {shell}`" in script
+
+
+def test_without_shtab_is_one_line(tmp_path: Path) -> None:
+    """Exit 1, and what to install."""
+    (tmp_path / "shtab.py").write_text("raise ModuleNotFoundError('shtab', name='shtab')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+    done = run_client("completion", "bash", env=environment)
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"error: completion needs the package shtab: pip install 'strokeserve-client[cli]'")
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

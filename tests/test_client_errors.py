@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 import client as client_package
-from client import StrokeClient, StrokeClientError
+from client import RetryConfig, StrokeClient, StrokeClientError
 from client._errors import error_from_rpc, error_from_status, may_pass
 from proto import stroke_pb2_grpc
 from tests.client_fakes import RecordingServicer, RefusalError, serve
@@ -57,10 +57,10 @@ def test_every_code_becomes_its_error(server, code: grpc.StatusCode) -> None:
         raise RefusalError(code, "SOME_REASON", "What happened and what to do.")
 
     server.servicer.judge = judge
-    # Without the client's own channel there are no retries to wait for.
+    # Neither the client nor a channel of its own tries again.
     with (
         grpc.insecure_channel(server.target) as channel,
-        StrokeClient(channel=channel, timeout=5) as client,
+        StrokeClient(channel=channel, timeout=5, retry=RetryConfig(max_attempts=1)) as client,
         pytest.raises(StrokeClientError) as caught,
     ):
         client.predict(b"x", request_id="r-3")
@@ -167,11 +167,10 @@ def test_only_what_passes_by_itself_may_pass() -> None:
 
 
 def test_reasons_of_the_probe_are_in_its_table() -> None:
-    """Every reason that the modules of the probe make is documented, and every documented one is made."""
+    """Every reason that its package makes is documented, and every documented one is made."""
     import client.tls.probe as probe
-    import client.tls.verdict as verdict
 
-    sources = [Path(module.__file__ or "").read_text() for module in (probe, verdict)]
+    sources = [path.read_text() for path in Path(probe.__file__ or "").parent.glob("*.py")]
     pattern = r"(?:TLS_[A-Z_]+|NOT_A_GRPC_SERVER)"
     made = {reason for source in sources for reason in re.findall(rf'"({pattern})"', source)}
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from client.cli.watch.arrivals import FolderWatch
-from client.cli.watch.image_end import has_image_end
-from client.cli.watch.outcomes import WatchFolders
+from client.cli.watch.arrivals import Arrivals, ArrivedImage, has_image_end
+from client.cli.watch.outcomes import Outcomes
+from tests.client_fakes import wait_for
 from tests.fakes import encode, make_slice
 from tests.watching import make_png
 
 
 def test_many_of_one_name_find_their_number_fast(hot: Path) -> None:
     """The free number is found by doubling, not by trying a thousand names."""
-    folders = WatchFolders(str(hot), beside=True, move=True)
+    folders = Outcomes(str(hot), beside=True, move=True)
     folders.prepare()
     (hot / "done" / "scan.png").touch()
     for number in range(1, 1000):
@@ -33,29 +33,39 @@ def test_many_of_one_name_find_their_number_fast(hot: Path) -> None:
 
 def test_incomplete_file_is_given_up_in_the_end(hot: Path) -> None:
     """A file without an end is returned once patience with it has ended, and only then."""
-    watch = FolderWatch(str(hot), settle=0.0, patience=0.3)
+    watch = Arrivals(str(hot), settle=0.0, patience=0.3)
     (hot / "scan.png").write_bytes(make_png()[:-20])
 
     started = time.monotonic()
-    while (image := next(filter(None, map(watch.read, watch.poll())), None)) is None:
-        assert time.monotonic() - started < 60
-        time.sleep(0.01)
+    image = read_in_the_end(watch)
 
     assert time.monotonic() - started >= 0.3
     assert image.data == make_png()[:-20]
 
 
+def read_in_the_end(watch: Arrivals) -> ArrivedImage:
+    """Looks until one of the files is taken."""
+    images: list[ArrivedImage] = []
+
+    def look() -> bool:
+        images.extend(filter(None, map(watch.read, watch.poll())))
+        return bool(images)
+
+    wait_for(look)
+    return images[0]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_unreadable_file_is_given_up_in_the_end(hot: Path) -> None:
     """With the reason; until then its writer may still open it to others."""
-    watch = FolderWatch(str(hot), settle=0.0, patience=0.2)
+    watch = Arrivals(str(hot), settle=0.0, patience=0.2)
     (hot / "scan.png").write_bytes(make_png())
     (hot / "scan.png").chmod(0)
 
-    assert [watch.read(name) for name in watch.poll()] == [None]
-    time.sleep(0.25)
-    (image,) = [watch.read(name) for name in watch.poll()]
+    started = time.monotonic()
+    image = read_in_the_end(watch)
 
+    assert time.monotonic() - started >= 0.2
     assert str(image.fault) == "the image cannot be read: Permission denied"
 
 
@@ -63,7 +73,7 @@ def test_poll_of_ten_thousand_judged_files_is_cheap(hot: Path) -> None:
     """It costs their names, not a look at each."""
     for index in range(10_000):
         (hot / f"{index}.png").touch()
-    watch = FolderWatch(str(hot), settle=0.0)
+    watch = Arrivals(str(hot), settle=0.0)
     for name in watch.poll():
         watch.adopt_result(name, "", watch._waiting[name].stamp.to_file_stamp(), finished=True)
 
@@ -79,7 +89,7 @@ def test_poll_of_ten_thousand_judged_files_is_cheap(hot: Path) -> None:
 
 def test_state_is_no_larger_than_the_folder(hot: Path) -> None:
     """Files that go away are forgotten, judged or not."""
-    watch = FolderWatch(str(hot), settle=0.0)
+    watch = Arrivals(str(hot), settle=0.0)
     for round_ in range(3):
         for index in range(100):
             (hot / f"{round_}-{index}.png").write_bytes(b"text")

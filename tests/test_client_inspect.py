@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from dataclasses import replace
 
 import pytest
 
-from client._types import model_from_proto
+from client._core import model_from_proto
 from client.cli.connection import Connection
 from client.cli.health import list_servers
 from client.cli.main import main
-from client.cli.models import describe_model, format_models
+from client.cli.models import describe_model, print_models
+from client.cli.terminal import Terminal
 from tests.client_fakes import MODEL, FakeServer, serve
+from tests.command_lines import open_session, render_screen
 from tests.fakes import ROOT, ServerProcess
 
 
@@ -77,15 +80,21 @@ def test_models_are_a_table(server: FakeServer, capsys: pytest.CaptureFixture[st
     assert [head.index(word) for word in ("version", "labels")] == [row.index(" 1 ") + 1, row.index("normal")]
 
 
-def test_narrow_terminal_gets_blocks() -> None:
-    """What does not fit in a line becomes lines; none is wider than the terminal."""
-    model = model_from_proto(MODEL)
+@pytest.mark.parametrize("columns", [120, 40])
+def test_models_on_a_terminal(server: FakeServer, columns: int) -> None:
+    """A table where it fits, otherwise a block of lines; none is wider than the terminal."""
+    with open_session("models", "--server", server.target, columns=columns, cwd=ROOT) as session:
+        pass
 
-    text = format_models([model, replace(model, version="2", is_default=False)], 40)
-
-    assert max(map(len, text.splitlines())) <= 40
-    assert text.count("name       stroke-cnn") == 2
-    assert "\n\n" in text
+    lines = render_screen(session.raw)
+    assert max(map(len, lines)) <= columns
+    if columns == 120:
+        head, row = lines
+        assert head.split()[:3] == ["name", "version", "default"]
+        assert [head.index(word) for word in ("version", "labels")] == [row.index(" 1 ") + 1, row.index("normal")]
+        assert head.index("threshold") + len("threshold") == row.index("0.05") + len("0.05")
+    else:
+        assert lines[:2] == ["name       stroke-cnn", "version    1"]
 
 
 def test_one_model_is_shown_whole(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +126,10 @@ def test_text_of_a_model_cannot_drive_the_terminal() -> None:
     """Control characters are escaped."""
     model = replace(model_from_proto(MODEL), name="a\x1b[2J", provenance={"x\n": "y\x07"})
 
-    text = format_models([model], None) + describe_model(model)
+    stream = io.StringIO()
+
+    print_models([model], Terminal(stream))
+    text = stream.getvalue() + describe_model(model)
 
     assert "a\\x1b[2J" in text
     assert text.replace("\n", "").isprintable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,20 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from client import _errors, _exchange, _readiness, _stream
+from client import _errors
 from client.cli.connection import Connection
-from client.tls import certificate as _certificate
-from client.tls import credentials as _credentials
-from client.tls import probe as _probe
-from client.tls import verdict as _verdict
 from tests.fakes import ROOT, ServerProcess, run_server
 
 PAGE = (ROOT / "docs" / "client.md").read_text("utf-8")
 COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-MODULES = (_certificate, _credentials, _errors, _exchange, _probe, _readiness, _stream, _verdict)
-NOT_REASONS = re.compile(r"GRPC_|STROKE_|CERTIFICATE_|UNKNOWN_CA|WRONG_VERSION|DECRYPT_|ACCESS_DENIED")
-"""Names of the environment, of gRPC codes and of OpenSSL's alerts."""
+SNAKE = re.compile(r"[A-Z]+(?:_[A-Z]+)+|UNAUTHENTICATED")
+NOT_REASONS = re.compile(
+    r"GRPC_|STROKE_|NO_COLOR|O_[A-Z]+$|CERTIFICATE_|UNKNOWN_CA|WRONG_VERSION|DECRYPT_|ACCESS_DENIED|NOT_SERVING|SERVICE_UNK"
+)
+"""Names of the environment, of flags of the system, of OpenSSL's alerts, and of states of health."""
 
 GRPC_CODES = {name for name, *_ in _errors._CODES.values()}
 
@@ -38,7 +38,8 @@ def bundled() -> Iterator[ServerProcess]:
 
 def run(command: str, server: ServerProcess, folder: Path) -> str:
     """Runs a command of the page at the root, asking ``server`` and writing to ``folder``."""
-    command = command.replace("python ", f"{sys.executable} ", 1).replace("build/", f"{folder}/")
+    command = command.replace("python ", f"{shlex.quote(sys.executable)} ", 1)
+    command = command.replace("build/", f"{shlex.quote(str(folder))}/")
     done = subprocess.run(
         command,
         shell=True,
@@ -68,7 +69,7 @@ def test_examples_run(example: str, bundled: ServerProcess, tmp_path: Path) -> N
     code = example.replace("127.0.0.1:50051", bundled.address)
     (tmp_path / "example.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}")
 
-    assert "stroke 0.99" in run(f"python {tmp_path / 'example.py'}", bundled, tmp_path)
+    assert "stroke 0.99" in run(f"python {shlex.quote(str(tmp_path / 'example.py'))}", bundled, tmp_path)
 
 
 def test_table_of_flags_is_that_of_the_code() -> None:
@@ -83,10 +84,29 @@ def test_table_of_flags_is_that_of_the_code() -> None:
 
 def test_every_reason_that_the_client_makes_is_explained() -> None:
     """A program that meets a reason finds it in the page, and the page names none that does not exist."""
-    sources = "\n".join(Path(str(module.__file__)).read_text("utf-8") for module in MODULES)
-    made = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|UNAUTHENTICATED)"', sources)) - (
-        GRPC_CODES - {"DEADLINE_EXCEEDED", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED"}
-    )
+    made = set().union(*(find_reasons(path.read_text("utf-8")) for path in (ROOT / "client").rglob("*.py")))
     explained = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", PAGE.split("| reason |")[1].split("## Command line")[0]))
 
-    assert explained == {reason for reason in made if not NOT_REASONS.match(reason)}
+    assert explained == made
+
+
+def find_reasons(source: str) -> set[str]:
+    """What a module's errors are made with, and every other text that looks like a reason and is not known as none."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SNAKE.fullmatch(node.value):
+            found.add(node.value)
+    found -= GRPC_CODES - {"DEADLINE_EXCEEDED", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED"}
+    found = {text for text in found if not NOT_REASONS.match(text)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _errors.__dict__:
+            reasons = [*node.args[1:2], *(keyword.value for keyword in node.keywords if keyword.arg == "reason")]
+            found |= {part.value for part in reasons if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    return found
+
+
+def test_reasons_are_found_wherever_they_are_made() -> None:
+    """As an argument of an error whatever it looks like, and in a table."""
+    source = """raise ServerError("m", "ODD")\nServerError("m", reason="ANOTHER")\nT = {1: "IN_A_TABLE", 2: "O_F"}"""
+
+    assert find_reasons(source) == {"ODD", "ANOTHER", "IN_A_TABLE"}

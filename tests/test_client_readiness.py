@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from client import AuthenticationError, HealthStatus, ServerUnavailableError, StrokeClientError
-from client._readiness import Readiness
+from client._core import Readiness
 from tests.client_fakes import FakeServer, serve
 from tests.client_kinds import ClientKind
 

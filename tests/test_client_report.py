@@ -15,7 +15,6 @@ import grpc
 import pytest
 
 from client.cli.main import main
-from client.cli.report import find_percentile
 from tests.client_fakes import FakeServer, RefusalError, make_response
 from tests.command_lines import POSITIVE, run_client
 from tests.fakes import ROOT
@@ -249,11 +248,3 @@ def test_summary_counts_by_label(cli_server: FakeServer, scans: Path, capsys: py
     cli_server.servicer.judge = judge
     assert main(["scans"]) == 0
     assert "4 images: 1 normal, 3 stroke, 0 failed; " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("count", "share", "expected"), [(1, 0.99, 1), (2, 0.5, 1), (100, 0.5, 50), (100, 0.99, 99), (101, 0.99, 100)]
-)
-def test_percentile_is_the_nearest_rank(count: int, share: float, expected: int) -> None:
-    """A time that really occurred: the smallest that the share does not exceed."""
-    assert find_percentile(range(1, count + 1), share) == expected

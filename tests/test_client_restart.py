@@ -10,6 +10,8 @@ import pytest
 from tests.client_fakes import wait_for
 from tests.restarts import Callers, restarted_server
 
+pytestmark = pytest.mark.timed
+
 WAYS = {"_call", "_stream", "_call_in_loop", "_stream_in_loop"}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from client._errors import ImageReadError
-from client.cli.result_file import ResultFile, ResultFileError
-from client.cli.results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultFormat
+from client.cli.result_file import ResultFile
+from client.cli.results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultFileError, ResultFormat
 
 BOTH_FORMATS = pytest.mark.parametrize("result_format", [JsonLinesFormat(), CsvFormat()], ids=["jsonl", "csv"])
 

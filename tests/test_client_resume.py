@@ -277,7 +277,7 @@ def test_server_that_dies_leaves_what_is_done(
 
     with serve() as server:
         server.servicer.judge = judge
-        assert main([*command, "--server", server.target]) == 1
+        assert main([*command, "--server", server.target, "--timeout", "2"]) == 1
     done = read_names(output)
     summary, error, note = capsys.readouterr().err.splitlines()
     with serve() as server:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import grpc
 import pytest
+from rich.cells import cell_len
 
-from client.cli.progress import Progress, format_duration, format_progress
-from client.cli.terminal import Terminal, escape, measure_width
+from client.cli.report import TableWriter
+from client.cli.terminal import ProgressBar, Terminal, escape
+from client.cli.watch.folder import format_duration
 from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
-from tests.command_lines import POSITIVE, list_drawn, open_session, render_screen
+from tests.command_lines import POSITIVE, ROOT, list_drawn, open_session, render_screen, run_client
 
 BOTH_WIDTHS = pytest.mark.parametrize("columns", [80, 40])
 LONG = "patient-0017-follow-up-study/series-03-axial-0042.png"
@@ -71,8 +76,8 @@ def test_columns_at_40(study: Path) -> None:
         "* scans/頭部.png          stroke  0.973",
         "* scans/p…axial-0042.png  stroke  0.973",
     ]
-    assert lines[-1].strip() == "by stroke-cnn 1"
-    assert max(map(measure_width, (*lines[:1], *lines[2:]))) <= 39
+    assert " ".join(line.strip() for line in lines[4:]).endswith("; by stroke-cnn 1")
+    assert max(map(cell_len, (*lines[:1], *lines[2:]))) <= 39
 
 
 @BOTH_WIDTHS
@@ -86,13 +91,13 @@ def test_progress_never_wraps(columns: int, cli_server: FakeServer, tmp_path: Pa
         pass
 
     drawn = list_drawn(session.raw)
-    assert len([line for line in drawn if re.search(r"\d+/60  .*/s  \d+ s left$", line)]) >= 3
+    assert len([line for line in drawn if re.search(r"━ +\d+/60 [\d.]+/s 0:00:\d\d left$", line)]) >= 3
     assert max(map(len, drawn)) < columns
     assert not [line for line in render_screen(session.raw) if " left" in line]
 
 
 def test_progress_follows_a_resize(cli_server: FakeServer, tmp_path: Path) -> None:
-    """What is drawn after the window became narrow fits the narrow window."""
+    """What is drawn after the window became narrow fits the narrow window, and still says how far it is."""
     sent = []
 
     def judge(request):
@@ -113,10 +118,12 @@ def test_progress_follows_a_resize(cli_server: FakeServer, tmp_path: Path) -> No
         session.resize(30)
         narrow.append(True)
 
-    widths = list(map(len, list_drawn(session.raw)))
+    drawn = [line for line in list_drawn(session.raw) if "/60" in line]
+    widths = list(map(len, drawn))
     first_narrow = next(index for index, width in enumerate(widths) if width < 30)
     assert min(widths[:first_narrow]) > 40
     assert max(widths[first_narrow:]) < 30
+    assert all(re.fullmatch(r"\d+/60 [\d:-]+ left", line) for line in drawn[first_narrow:])
 
 
 @BOTH_WIDTHS
@@ -129,7 +136,7 @@ def test_results_stay_whole_beside_the_progress(columns: int, cli_server: FakeSe
         pass
 
     lines = render_screen(session.raw)
-    assert b"/20  " in session.raw
+    assert any(re.search(r"/20 .* left$", line) for line in list_drawn(session.raw))
     assert [line.split()[:4] for line in lines[:20]] == [["*", f"./{i:02}.png", "stroke", "0.973"] for i in range(20)]
     assert lines[20].startswith("20 images: 20 positive (stroke)")
 
@@ -152,9 +159,9 @@ def test_no_colour_where_it_is_not_wanted(environment: dict[str, str], has_progr
     with open_session("--recursive", "scans", columns=80, cwd=study, **environment) as session:
         pass
 
-    assert re.search(rb"\x1b\[[0-9;]*m", session.raw) is None
-    assert (b"\x1b" in session.raw) == has_progress
-    assert "* scans/頭部.png                    stroke  0.973" in session.raw.decode()
+    assert re.search(rb"\x1b\[([0-9]+;)*[349][0-9]", session.raw) is None  # bold is no colour
+    assert (b"\x1b" in session.raw) == has_progress == any(" left" in line for line in list_drawn(session.raw))
+    assert "* scans/頭部.png                    stroke  0.973" in "\n".join(render_screen(session.raw))
 
 
 def test_ctrl_c_ends_with_what_was_done(cli_server: FakeServer, tmp_path: Path) -> None:
@@ -171,7 +178,7 @@ def test_ctrl_c_ends_with_what_was_done(cli_server: FakeServer, tmp_path: Path) 
 
     with open_session(".", columns=80, cwd=tmp_path) as session:
         session.wait_for_text("./4.png")
-        session.wait_for_text("5/8")
+        wait_for(lambda: any(re.search(r"[1-5]/8.* left$", line) for line in list_drawn(session.raw)))
         session.interrupt()
 
     lines = render_screen(session.raw)
@@ -191,40 +198,114 @@ def test_names_that_the_terminal_cannot_show(cli_server: FakeServer, tmp_path: P
     assert render_screen(session.raw) == ["* ./\\xe9xxxx...xxxxxxxx.png  stroke  0.973"]
 
 
+@pytest.fixture
+def without_rich(tmp_path: Path) -> dict[str, str]:
+    """An environment whose Python has no rich."""
+    (tmp_path / "hidden" / "rich").mkdir(parents=True)
+    (tmp_path / "hidden" / "rich" / "__init__.py").write_text("raise ModuleNotFoundError('rich', name='rich')")
+    return {"PYTHONPATH": f"{tmp_path / 'hidden'}{os.pathsep}{ROOT}"}
+
+
+def test_terminal_without_rich_gets_the_lines_of_a_pipe(study: Path, without_rich: dict[str, str]) -> None:
+    """Byte for byte, in the same order, and one hint; --quiet leaves the hint out."""
+    command = ("--recursive", "scans")
+    piped = run_client(*command, cwd=study)
+    with open_session(*command, columns=40, cwd=study, **without_rich) as session:
+        pass
+    with open_session(*command, "--quiet", columns=40, cwd=study, **without_rich) as quiet:
+        pass
+
+    hint, *lines = session.raw.decode().splitlines()
+    assert hint == "note: for columns, colour and progress: pip install 'strokeserve-client[cli]'"
+    assert [line for line in lines if ": stroke" in line or ": normal" in line] == piped.stdout.decode().splitlines()
+    assert "scans/bad.png: error: The file is no image." in lines
+    assert lines[-1].startswith("4 images: 2 positive (stroke), 1 normal, 1 failed; ")
+    assert len(lines) == 5
+    assert b"note:" not in quiet.raw
+    assert b"\x1b" not in session.raw + quiet.raw
+
+
+@pytest.mark.parametrize("command", [("scans/a.png", "scans/bad.png"), ("models",)])
+def test_pipe_needs_no_rich(command: tuple[str, ...], study: Path) -> None:
+    """Nothing of it is imported, nor of the library for completion, where nobody is watching."""
+    code = (
+        "import atexit, runpy, sys\n"
+        f"sys.argv = ['client', *{command!r}]\n"
+        "atexit.register(lambda: print(*{'rich', 'shtab', 'grpc'} & sys.modules.keys()))\n"
+        "runpy.run_module('client', run_name='__main__')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=study, env=environment
+    )
+
+    assert len(done.stdout.splitlines()) > 1
+    assert done.stdout.splitlines()[-1] == "grpc"
+
+
 class FakeTerminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
-def test_progress_shows_count_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line says how far it is, how fast and how long; erasing removes it."""
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time that stands still; a terminal that is 80 columns wide."""
     monkeypatch.setenv("TERM", "xterm")
-    clock = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setenv("COLUMNS", "80")
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def test_progress_shows_count_rate_and_time_left(clock: list[float]) -> None:
+    """The line says how far it is, how fast and how long; erasing removes it, once."""
     stream = FakeTerminal()
-    progress = Progress(40, Terminal(stream))
+    progress = ProgressBar(40, Terminal(stream))
+
+    progress.draw(1)
     clock[0] += 2
+    progress.draw(11)
+    progress.draw(12)  # too soon to be read
+    assert [line.strip("━╸╺ ") for line in list_drawn(stream.getvalue().encode())] == [
+        "1/40  -:--:-- left",
+        "11/40 5.0/s 0:00:06 left",
+    ]
 
-    progress.draw(10)
-    progress.draw(10)
     progress.erase()
+    assert render_screen(stream.getvalue().encode()) == []
+    shown = stream.getvalue()
     progress.erase()
+    assert stream.getvalue() == shown
 
-    assert stream.getvalue() == "\r\x1b[K[#######.......................] 10/40  5.0/s  6 s left\r\x1b[K"
+
+def test_progress_is_back_below_what_was_printed(clock: list[float]) -> None:
+    """Even if that was printed the moment after it was drawn."""
+    stream = FakeTerminal()
+    terminal = Terminal(stream)
+    progress = ProgressBar(40, terminal)
+
+    for done in (1, 2, 3):
+        progress.draw(done)
+        progress.erase()
+        terminal.print(f"result {done}")
+        progress.draw(done)
+
+    *results, last = render_screen(stream.getvalue().encode())
+    assert results == ["result 1", "result 2", "result 3"]
+    assert last.endswith("left")
 
 
-def test_rate_is_that_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_is_that_of_this_run(clock: list[float]) -> None:
     """A resumed run does not count what was done before as fast work."""
-    monkeypatch.setenv("TERM", "xterm")
-    clock = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     stream = FakeTerminal()
-    progress = Progress(1000, Terminal(stream), done=900)
+    progress = ProgressBar(1000, Terminal(stream), done=900)
+
+    progress.draw(901)
     clock[0] += 2
+    progress.draw(911)
 
-    progress.draw(910)
-
-    assert stream.getvalue().endswith("] 910/1000  5.0/s  18 s left")
+    assert list_drawn(stream.getvalue().encode())[-1].endswith(" 911/1000 5.0/s 0:00:18 left")
 
 
 @pytest.mark.parametrize(
@@ -236,30 +317,47 @@ def test_no_progress_where_nobody_needs_it(
 ) -> None:
     """One image, a file or a dumb terminal get no progress bar."""
     monkeypatch.setenv("TERM", term)
-    Progress(total, Terminal(stream)).draw(1)
+    progress = ProgressBar(total, Terminal(stream))
+    progress.draw(1)
+    progress.erase()
 
     assert stream.getvalue() == ""
 
 
-@pytest.mark.parametrize(
-    ("columns", "expected"),
-    [
-        (79, "[#######.......................] 12345/50000  61.7/s  11 min left"),
-        (39, "12345/50000  61.7/s  11 min left"),
-        (30, "12345/50000  11 min left"),
-        (20, "[#.....] 12345/50000"),
-        (12, "12345/50000"),
-        (5, "12345"),
-    ],
-)
-def test_progress_leaves_out_what_matters_least(columns: int, expected: str) -> None:
-    """Where there is no room for all, the bar goes first, then the rate, then the time left."""
-    assert format_progress(12345, 50000, 61.7, columns) == expected
+@pytest.mark.parametrize("columns", [79, 40, 39, 20, 5, 1])
+def test_progress_stays_within_the_line(columns: int, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the width; the count is there as long as there is room for it."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = FakeTerminal()
+
+    ProgressBar(50000, Terminal(stream), done=12345).draw(12345)
+
+    (line,) = list_drawn(stream.getvalue().encode())
+    assert cell_len(line) <= max(columns - 1, 1)
+    assert ("12345/50000" in line) == (columns > 20)
 
 
-def test_progress_before_the_first_result() -> None:
-    """No rate, no time left, and no division by zero."""
-    assert format_progress(0, 10, 0.0, 79) == "[..............................] 0/10  0.0/s"
+@pytest.mark.parametrize("columns", [60, 30])
+def test_table_becomes_blocks_where_it_does_not_fit(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are never cut: a terminal that is too narrow gets a block of lines for each row."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = FakeTerminal()
+
+    Terminal(stream).print_table(["name", "threshold"], [["頭-" * 8, "0.5"], ["b", "0.25"]], right=["threshold"])
+
+    lines = render_screen(stream.getvalue().encode())
+    if columns == 60:
+        assert lines[0].split() == ["name", "threshold"]
+        assert [cell_len(line.rstrip()) for line in lines] == [35, 35, 35]
+    else:
+        assert lines == [
+            "name       " + "頭-" * 8,
+            "threshold  0.5",
+            "",
+            "name       b",
+            "threshold  0.25",
+        ]
 
 
 @pytest.mark.parametrize(
@@ -271,12 +369,13 @@ def test_durations_are_rounded_to_what_matters(seconds: float, expected: str) ->
     assert format_duration(seconds) == expected
 
 
-def test_shortened_names_fit_exactly() -> None:
+def test_shortened_names_fit_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the width and the characters, the column is as wide as asked for."""
-    terminal = Terminal(None)
+    monkeypatch.setenv("TERM", "xterm")
+    writer = TableWriter(Terminal(FakeTerminal()), [], lambda prediction: ("", ()))
     for text in ("a.png", LONG, "頭部CT画像" * 8 + ".png", "e\u0301" * 30):
         for width in range(1, 70):
-            assert measure_width(terminal.shorten(text, width)) == width
+            assert cell_len(writer._shorten(text, width)) == width
 
 
 def test_escape_keeps_what_is_printable() -> None:

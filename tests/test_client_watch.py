@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -39,13 +38,13 @@ def test_arrival_is_judged_and_its_result_written_beside(server: FakeServer, hot
 def test_slow_writer_is_never_judged_half(server: FakeServer, hot: Path) -> None:
     """Pieces that come with pauses far longer than --settle are one image, judged once, whole."""
     data = make_png()
-    with watching(hot, server.target) as watch:
+    with watching_here(hot, server.target) as watch:
         with (hot / "scan.png").open("wb", buffering=0) as file:
             for start in range(0, len(data), len(data) // 4):
+                watch.let_pass()
                 file.write(data[start : start + len(data) // 4])
-                time.sleep(0.4)
         wait_for_files(hot / "scan.png.json")
-        watch.stop()
+        assert watch.stop() == 0
 
     assert server.servicer.images == [data]
 
@@ -56,12 +55,12 @@ def test_reserved_space_is_not_taken_for_an_image(server: FakeServer, hot: Path)
     with watching_here(hot, server.target) as watch:
         with (hot / "scan.png").open("wb", buffering=0) as file:
             file.truncate(len(data))
-            time.sleep(0.6)
+            watch.let_pass()
             file.write(data[:100])
-            time.sleep(0.6)
+            watch.let_pass()
             file.write(data[100:])
         wait_for_files(hot / "scan.png.json")
-        watch.stop()
+        assert watch.stop() == 0
 
     assert server.servicer.images == [data]
 
@@ -89,7 +88,7 @@ def test_hidden_temporary_and_other_files_are_left_alone(server: FakeServer, hot
     with watching_here(hot, server.target) as watch:
         (hot / "scan.JPG").write_bytes(make_png())
         wait_for_files(hot / "scan.JPG.json")
-        watch.stop()
+        assert watch.stop() == 0
 
     assert len(server.servicer.images) == 1
     for name in ("folder.png", "link.png", "pipe.png"):
@@ -110,7 +109,7 @@ def test_image_at_fault_fails_at_once(server: FakeServer, hot: Path) -> None:
         wait_for_files(hot / "failed" / "bad.png")
         (hot / "good.png").write_bytes(make_png())
         wait_for_files(hot / "done" / "good.png")
-        watch.stop()
+        assert watch.stop() == 0
 
     result = read_result(hot / "failed" / "bad.png.json")
     assert (result["error"], result["reason"]) == ("The file is text.", "IMAGE_UNDECODABLE")
@@ -129,7 +128,7 @@ def test_nothing_is_overwritten_in_done(server: FakeServer, hot: Path) -> None:
             wait_for(lambda: not (hot / "scan.png").exists())
             assert moved.read_bytes() == data
             assert read_result(Path(f"{moved}.json"))["image_sha256"] == hashlib.sha256(data).hexdigest()
-        watch.stop()
+        assert watch.stop() == 0
 
     assert len(list((hot / "done").iterdir())) == 6
 
@@ -150,7 +149,7 @@ def test_move_to_another_file_system(hot: Path, monkeypatch: pytest.MonkeyPatch)
         with serve() as server, watching_here(hot, server.target, "--move") as watch:
             wait_for_files(elsewhere / "scan-1.png", elsewhere / "scan-1.png.json")
             wait_for(lambda: not (hot / "scan.png").exists())
-            watch.stop()
+            assert watch.stop() == 0
 
         assert (elsewhere / "scan-1.png").read_bytes() == data
         assert (elsewhere / "scan.png").read_bytes() == b"another"
@@ -163,11 +162,11 @@ def test_server_away_and_back(hot: Path) -> None:
     """It is said once, nothing fails for it, and what waited is judged when the server is back."""
     with serve() as first:
         port, target = first.port, first.target
-    with watching(hot, target, "--move") as watch:
+    with watching_here(hot, target, "--move") as watch:
         for index in range(3):
             (hot / f"{index}.png").write_bytes(make_png(index))
         wait_for(lambda: "images wait until it answers" in watch.log)
-        time.sleep(1.5)  # for at least one try more
+        watch.let_pass(0, looks=2)  # one try more
         assert len(list(hot.glob("*.png"))) == 3
         with serve(port=port) as second:
             wait_for(lambda: len(list((hot / "done").glob("*.png"))) == 3)
@@ -192,7 +191,7 @@ def test_overloaded_server_is_waited_for(server: FakeServer, hot: Path) -> None:
     with watching_here(hot, server.target, "--move") as watch:
         (hot / "scan.png").write_bytes(make_png())
         wait_for_files(hot / "done" / "scan.png")
-        watch.stop()
+        assert watch.stop() == 0
 
     assert "0 failed" in watch.log
 
@@ -210,7 +209,7 @@ def test_image_that_breaks_a_healthy_server_is_given_up(server: FakeServer, hot:
         (hot / "a.png").write_bytes(b"poison")
         (hot / "b.png").write_bytes(make_png())
         wait_for_files(hot / "failed" / "a.png", hot / "done" / "b.png")
-        watch.stop()
+        assert watch.stop() == 0
 
     assert server.servicer.images.count(b"poison") == 3
     assert read_result(hot / "failed" / "a.png.json")["reason"] == "INTERNAL"
@@ -227,7 +226,7 @@ def test_deleted_while_it_waits_is_no_failure(hot: Path) -> None:
         (hot / "stays.png").write_bytes(make_png())
         with serve(port=port):
             wait_for_files(hot / "stays.png.json")
-            watch.stop()
+            assert watch.stop() == 0
 
     assert "1 answered (normal 1), 0 failed\n" in watch.log
 
@@ -240,7 +239,7 @@ def test_folder_that_vanishes_is_waited_for(server: FakeServer, hot: Path) -> No
         (hot.parent / "away").rename(hot)
         (hot / "scan.png").write_bytes(make_png())
         wait_for_files(hot / "scan.png.json")
-        watch.stop()
+        assert watch.stop() == 0
 
     assert watch.log.count("cannot be read") == watch.log.count("the folder is back") == 1
 
@@ -315,7 +314,7 @@ def test_json_on_standard_output(server: FakeServer, hot: Path) -> None:
     with watching_here(hot, server.target, "--json", "--quiet") as watch:
         (hot / "scan.png").write_bytes(make_png())
         wait_for(lambda: "}" in watch.log)
-        watch.stop()
+        assert watch.stop() == 0
 
     assert watch.log == (hot / "scan.png.json").read_text()
 
@@ -326,7 +325,7 @@ def test_real_server(tiny_server: ServerProcess, hot: Path) -> None:
         (hot / "good.png").write_bytes(encode(make_slice()))
         (hot / "text.png").write_bytes(b"This is no image at all.")
         wait_for_files(hot / "done" / "good.png", hot / "failed" / "text.png")
-        watch.stop()
+        assert watch.stop() == 0
 
     assert read_result(hot / "done" / "good.png.json")["model"]
     assert read_result(hot / "failed" / "text.png.json")["reason"].startswith("IMAGE_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,10 @@ def make_slices(count: int, seed: int) -> Slices:
 SETS = CalibrationSets(make_slices(40, 0), make_slices(200, 1000), "made for the test")
 
 
-def make_int8(model: onnx.ModelProto, target: str = "x86-vnni") -> Quantised:
+@cache
+def make_int8(offset: tuple[int, ...] = (), target: str = "x86-vnni") -> Quantised:
+    """The INT8 variant of ``build_network(offset)``, made once for all tests: it takes seconds."""
+    model = build_network(offset)
     return quantise(model, OnnxModel(embed_spec(model, SPEC), source="fp32"), SETS, target=target)
 
 
@@ -102,7 +106,7 @@ def read_weights(data: bytes) -> dict[str, NDArray[np.int8]]:
 
 def test_int8_variant_decides_as_its_source_and_is_fused() -> None:
     """It passes the gate, all convolutions are integers, and nothing is converted between them."""
-    made = make_int8(build_network())
+    made = make_int8()
 
     assert made.gate.list_failures() == []
     assert made.fp32_layers == ()
@@ -114,19 +118,19 @@ def test_int8_variant_decides_as_its_source_and_is_fused() -> None:
 
 def test_int8_variant_takes_bytes_as_they_are() -> None:
     """Pixels are not turned into floats and back: no cast is left in the file."""
-    made = make_int8(build_network())
+    made = make_int8()
 
     assert "Cast" not in [node.op_type for node in onnx.load_from_string(made.data).graph.node]
 
 
 def test_int8_variant_keeps_the_spec() -> None:
     """Labels and decision come from the file, as in the fp32 model."""
-    assert OnnxModel(make_int8(build_network()).data, source="int8").spec == SPEC
+    assert OnnxModel(make_int8().data, source="int8").spec == SPEC
 
 
 def test_layer_that_costs_accuracy_stays_fp32_and_is_named() -> None:
     """A layer whose values need more than 256 levels is found by measuring, and the rest is quantised."""
-    made = make_int8(build_network(offset=(2,)))
+    made = make_int8(offset=(2,))
 
     assert made.gate.list_failures() == []
     assert 0 < len(made.fp32_layers) <= len(FILTERS) // 2
@@ -137,12 +141,12 @@ def test_layer_that_costs_accuracy_stays_fp32_and_is_named() -> None:
 def test_variant_that_fails_the_gate_is_refused_with_its_figures() -> None:
     """Where no choice of layers helps, nothing is made, and the message says by how much it failed."""
     with pytest.raises(AccuracyError, match=r"gate.*(agreement|mean \|Δp\|).*(at least|at most).*serve fp32"):
-        make_int8(build_network(offset=(0, 1, 2)))
+        make_int8(offset=(0, 1, 2))
 
 
 def test_processors_without_vnni_get_seven_bit_weights() -> None:
     """They add products in 16 bits, which 8-bit weights overflow."""
-    full, reduced = (read_weights(make_int8(build_network(), target).data) for target in ("x86-vnni", "x86"))
+    full, reduced = (read_weights(made.data) for made in (make_int8(), make_int8(target="x86")))
 
     assert max(np.abs(weights.astype(int)).max() for weights in full.values()) == 127
     assert max(np.abs(weights.astype(int)).max() for weights in reduced.values()) <= 64
@@ -150,7 +154,7 @@ def test_processors_without_vnni_get_seven_bit_weights() -> None:
 
 def test_arm_gets_signed_activations() -> None:
     """Its integer instructions multiply signed by signed."""
-    made = make_int8(build_network(), "arm64")
+    made = make_int8(target="arm64")
     zero_points = {
         item.name: item.data_type
         for item in onnx.load_from_string(made.data).graph.initializer

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
-from server.config import ServerConfig
-from server.flags import describe_default, environment_name_of, flag_of
+from proto import __version__
 from server.machine.processors import is_suited
 from server.models.manifest import INT8_FILE, read_manifest
 from tests.fakes import ROOT
@@ -25,15 +24,32 @@ SERVERS = [command for command in COMMANDS if command.startswith("python -m serv
 RUN_ELSEWHERE = {
     "make test": "what runs this test (test_project checks that CI calls it)",
     "make install": "what made the environment that runs this test",
-    ". .venv/bin/activate": "done for the shell below by PATH",
+    "make install-server": "needed by `make demo`, which runs here",
+    "make install-client": "done by `make test`",
+    **{
+        f". {folder}/bin/activate": "done for the shell below by PATH"
+        for folder in (".venv", ".venv-serve", ".venv-client")
+    },
+    "make wheel": "run by test_client_wheel, which installs what it makes and calls the command",
+    f'pip install "dist/strokeserve_client-{__version__}-py3-none-any.whl[cli]"': "the same",
+    "stroke samples/stroke-1.png": "the same",
 }
 
 
+def put_in(build: Path, command: str) -> str:
+    """Has a command use ``build`` instead of the folder of that name in the checkout."""
+    return command.replace("build/", f"{shlex.quote(str(build))}/")
+
+
 def run(command: str, build: Path) -> str:
-    """Runs one command in a shell at the root, with the environment of ``make install`` active."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """Runs one command in a shell at the root, with the environment of ``make install`` active.
+
+    npm takes from its cache what it has there, as the packages are pinned by their hashes.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "npm_config_prefer_offline": "true", "npm_config_audit": "false"}
     result = subprocess.run(
-        command.replace("build/", f"{build}/"),
+        put_in(build, command),
         shell=True,
         cwd=ROOT,
         env=environment,
@@ -48,7 +64,7 @@ def run(command: str, build: Path) -> str:
 @contextmanager
 def serve(command: str, build: Path) -> Iterator[None]:
     """Runs a server command until the end of the block."""
-    arguments = command.replace("build/", f"{build}/").split()[1:]
+    arguments = shlex.split(put_in(build, command))[1:]
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -114,20 +130,10 @@ def test_library_example_runs(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     with serve(SERVERS[0], tmp_path):
         (tmp_path / "example.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}")
-        output = run(f"python {tmp_path / 'example.py'}", tmp_path)
+        output = run(f"python {shlex.quote(str(tmp_path / 'example.py'))}", tmp_path)
 
     assert re.match(r"(normal|stroke) [\d.]+ \{", output)
     assert "IMAGE_UNDECODABLE" in output
-
-
-def test_settings_table_is_that_of_the_code() -> None:
-    """Flag, environment name, default and meaning come from one definition."""
-    rows = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
-    for field in fields(ServerConfig):
-        names = f"`{flag_of(field.name)}` | `{environment_name_of(field.name)}`"
-        rows.append(f"| {names} | {describe_default(field.default)} | {field.metadata['help']} |")
-
-    assert "\n".join(rows) in README
 
 
 def test_links_lead_somewhere() -> None:

@@ -20,6 +20,8 @@ from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
 from tests.fakes import ServerProcess, encode, make_slice, read_resident_bytes, run_server, wait_until
 
+pytestmark = pytest.mark.timed
+
 IMAGE = encode(make_slice())
 MIB = 1024 * 1024
 TIMEOUT = 60

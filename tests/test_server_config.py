@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,18 @@ import pytest
 from client.cli.connection import Connection
 from proto import __version__
 from server.config import ServerConfig, build_parser, read_config
-from server.flags import environment_name_of, flag_of, read_number, read_whole, setting
+from server.flags import (
+    LineParser,
+    list_settings,
+    parse_settings,
+    read_number,
+    read_settings,
+    read_whole,
+    render_table,
+    setting,
+)
 from server.process.environment import CLIENT_NAMES
-from tests.fakes import run_module
+from tests.fakes import ROOT, run_module
 
 
 def test_flag_beats_environment_beats_default() -> None:
@@ -78,18 +88,57 @@ def test_unusable_value_is_named(
 
 def test_every_number_has_finite_bounds() -> None:
     """Whatever is given beyond them is refused, with the bounds; the help says them too."""
-    for field in fields(ServerConfig):
-        if not isinstance(field.default, int | float):
+    for one in list_settings(ServerConfig):
+        if one.kind not in (int, float):
             continue
-        bounds = field.metadata["range"]
-        kind = type(field.default)
-        assert str(bounds) in field.metadata["help"]
+        bounds = one.details.bounds
+        assert bounds is not None
+        assert str(bounds) in one.help
         for wrong in (bounds.least - 1, bounds.most + 1, math.inf, math.nan):
-            value = kind(wrong) if math.isfinite(wrong) else wrong
-            with pytest.raises(ValueError, match=f"{flag_of(field.name)} must be {bounds}"):
-                ServerConfig(**{field.name: value})
-    with pytest.raises(TypeError, match="range"):
-        setting(1, "a number without bounds")
+            value = one.kind(wrong) if math.isfinite(wrong) else wrong
+            with pytest.raises(ValueError, match=f"{one.flag} must be {bounds}"):
+                ServerConfig(**{one.name: value})
+
+
+def test_number_without_a_range_is_no_setting() -> None:
+    """Whoever forgets it learns of it at the first start."""
+
+    @dataclass(frozen=True)
+    class Unbounded:
+        size: int = setting(1, "a number without bounds")
+
+    with pytest.raises(TypeError, match="size is a number and needs its range"):
+        list_settings(Unbounded)
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """A setting of each kind that the server itself has not."""
+
+    strict: bool = setting(False, "a switch")
+    names: tuple[str, ...] = setting((), "several words")
+    sizes: tuple[int, ...] = setting((1,), "several numbers", least=1, most=9, separator=",")
+    near: float | None = setting(None, "a number or nothing", least=0, most=1)
+
+
+def test_values_of_every_kind_are_read() -> None:
+    """Switches, lists of words or with a separator, and what may be absent."""
+    argv = ["--strict", "--names", "a", "b", "--sizes", "2, 3", "--near", ".5"]
+
+    assert parse_settings(LineParser("x", ""), Kinds, argv) == Kinds(True, ("a", "b"), (2, 3), 0.5)
+    assert parse_settings(LineParser("x", ""), Kinds, []) == Kinds()
+
+
+def test_switch_in_the_environment_is_true_or_false(capsys: pytest.CaptureFixture[str]) -> None:
+    """No other word is taken for one of them."""
+    parser = LineParser("x", "")
+    nothing = argparse.Namespace(**dict.fromkeys(Kinds.__dataclass_fields__))
+
+    assert read_settings(parser, nothing, Kinds, environment={"STROKE_STRICT": "true"}).strict
+    assert not read_settings(parser, nothing, Kinds, environment={"STROKE_STRICT": "false"}).strict
+    with pytest.raises(SystemExit):
+        read_settings(parser, nothing, Kinds, environment={"STROKE_STRICT": "no"})
+    assert "STROKE_STRICT (--strict) must be true or false, got 'no'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "x", "1_0", "0x1", "²", "٣", "1.5.", "nan", "inf", "-inf", "1e999", "9" * 99])
@@ -184,10 +233,18 @@ def test_every_setting_has_flag_help_and_environment_name() -> None:
     """One definition: nothing can be set in one way only."""
     text = build_parser().format_help()
 
-    for field in fields(ServerConfig):
-        assert flag_of(field.name) in text
-        assert field.metadata["help"]
-        assert environment_name_of(field.name).startswith("STROKE_")
+    for one in list_settings(ServerConfig):
+        assert one.flag in text
+        assert one.details.text
+        assert one.variable.startswith("STROKE_")
+
+
+def test_page_has_the_table_of_the_code() -> None:
+    """Flag, environment name, default and meaning come from one definition: ``render_table`` makes the page's lines."""
+    page = (ROOT / "docs" / "server.md").read_text("utf-8")
+
+    assert render_table(ServerConfig) in page
+    assert page.count("\n| ") == len(list_settings(ServerConfig)) + 2
 
 
 def test_version_is_that_of_the_project() -> None:

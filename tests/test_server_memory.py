@@ -11,6 +11,8 @@ import pytest
 from proto import stroke_pb2 as pb
 from tests.fakes import ServerProcess, encode, make_slice, run_server, wait_until
 
+pytestmark = pytest.mark.timed
+
 LARGE = np.tile(np.arange(250, dtype=np.uint8), (5000, 20))
 """25 megapixel, the most that is accepted."""
 

@@ -21,6 +21,8 @@ from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
 from tests.fakes import ROOT, encode, make_slice, run_server, wait_until
 
+pytestmark = pytest.mark.timed
+
 IMAGE = encode(make_slice())
 TIMEOUT = 30
 

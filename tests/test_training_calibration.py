@@ -11,6 +11,7 @@ from sklearn.calibration import calibration_curve
 from training.evaluation.calibration import (
     BINS,
     TEMPERATURES,
+    apply_temperature,
     bin_reliability,
     calibrate,
     compute_calibration_error,
@@ -18,7 +19,6 @@ from training.evaluation.calibration import (
     fit_temperature,
     soften,
 )
-from training.fit.models import apply_temperature
 
 
 def make_overconfident(temperature: float = 3.0, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:

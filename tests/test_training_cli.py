@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from server.flags import list_settings
 from tests.test_training_data import write_discs
 from training.cli import main
 from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
-from training.flags import describe_fields
 
 CONFIGS = (TrainConfig, AuditConfig, PhantomConfig, EvaluateConfig, CardConfig)
 
 
+def require_usage_error(command: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs a command, which has to end with exit code 2 and one line that says this."""
+    with pytest.raises(SystemExit) as exit_:
+        main(command)
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_setting_is_described(config: type) -> None:
-    """Each field has a docstring, which is the help of its flag."""
-    assert set(describe_fields(config)) == {config_field.name for config_field in fields(config)}
+    """Each has a sentence, which is the help of its flag."""
+    assert all(setting.details.text.endswith(".") for setting in list_settings(config))
 
 
 @pytest.mark.parametrize(
@@ -50,9 +58,11 @@ def test_package_runs_as_a_module() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--epochs", "0"], "--epochs must be 1 to 100000, got 0"),
         (["--learning-rate", "0"], "--learning-rate must be positive"),
-        (["--validation", "0.7"], "--validation must be between 0 and 0.5"),
+        (["--validation", "0.7"], "--validation must be 0 to 0.5, got 0.7"),
+        (["--test", "0.5"], "--test must be between 0 and 0.5"),
+        (["--model", "vgg"], "--model must be one of cnn, resnet50, got 'vgg'"),
         (["--operating-point", "5"], "--operating-point '5' is not paper, youden, sensitivity=0.95"),
         (["--name", "a/b"], "--name must be made of letters"),
         (["--patient-pattern", "("], "--patient-pattern is not a regular expression"),
@@ -61,10 +71,7 @@ def test_package_runs_as_a_module() -> None:
 )
 def test_bad_flag_is_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A value out of range gives one line with the flag, and exit code 2."""
-    assert main(["--data", "missing", "--out", "run", *flags]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    require_usage_error(["--data", "missing", "--out", "run", *flags], message, capsys)
 
 
 @pytest.mark.tensorflow
@@ -107,10 +114,9 @@ def test_phantom_leaves_out_what_it_is_told(tmp_path: Path, capsys: pytest.Captu
     flags = ["--count", "4", "--size", "64", "--processes", "1", "--slices-per-patient", "2"]
     assert main(["phantom", "--out", str(tmp_path / "a"), *flags, "--without", "drain", "jpeg"]) == 0
     assert "--slices-per-patient 2 --without drain jpeg" in (tmp_path / "a" / "dataset.json").read_text()
-    with pytest.raises(SystemExit) as exit_info:
-        main(["phantom", "--out", str(tmp_path / "b"), *flags, "--without", "halo"])
-    assert exit_info.value.code == 2
-    assert "choose from" in capsys.readouterr().err
+    capsys.readouterr()
+    command = ["phantom", "--out", str(tmp_path / "b"), *flags, "--without", "halo"]
+    require_usage_error(command, "--without must be one of calcification, ", capsys)
 
 
 def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,26 +130,30 @@ def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--epochs", "1000000000"], "--epochs must be at most 100,000"),
-        (["--learning-rate", "inf"], "--learning-rate must be at most 10"),
-        (["--learning-rate", "nan"], "--learning-rate must be"),
-        (["--lesion-weight", "nan"], "--lesion-weight must be at least 0"),
-        (["--validation", "nan"], "--validation must be between 0 and 0.5"),
-        (["--batch-size", "99999999"], "--batch-size must be at most"),
-        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--epochs", "1000000000"], "--epochs must be 1 to 100000, got 1000000000"),
+        (["--learning-rate", "inf"], "--learning-rate must be a number, 0 to 10, got 'inf'"),
+        (["--learning-rate", "nan"], "--learning-rate must be a number, 0 to 10, got 'nan'"),
+        (["--lesion-weight", "nan"], "--lesion-weight must be a number, 0 to 1000"),
+        (["--validation", "nan"], "--validation must be a number, 0 to 0.5"),
+        (["--batch-size", "99999999"], "--batch-size must be 1 to 65536"),
+        (["--seed", "-1"], "--seed must be 0 to 4294967295, got -1"),
     ],
 )
 def test_numbers_have_both_ends(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What is beyond them is said before anything is read."""
-    assert main(["--data", "missing", "--out", "run", *flags]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    require_usage_error(["--data", "missing", "--out", "run", *flags], message, capsys)
+
+
+def test_prevalence_is_a_share(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of several numbers is looked at."""
+    command = ["evaluate", "model", "--data", "missing", "--prevalence", "0.1", "2"]
+    require_usage_error(command, "--prevalence must be 0 to 1, got 2", capsys)
 
 
 def test_drawing_does_not_start_any_number_of_processes(capsys: pytest.CaptureFixture[str]) -> None:
     """As few as a machine may have."""
-    assert main(["phantom", "--out", "x", "--count", "4", "--processes", "100000"]) == 2
-    assert "--processes must be at most 1,024" in capsys.readouterr().err
+    command = ["phantom", "--out", "x", "--count", "4", "--processes", "100000"]
+    require_usage_error(command, "--processes must be 1 to 1024, got 100000", capsys)
 
 
 def test_usage_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

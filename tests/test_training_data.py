@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from server.images.preprocess import load_pixels
-from training.data.pixels import INPUT_FORMAT, compute_fingerprint, decode_images, list_images
+from training.data.format import INPUT_FORMAT
+from training.data.labels import list_images
+from training.data.pixels import compute_fingerprint, decode_images
 from training.errors import TrainingError
 
 

@@ -11,9 +11,8 @@ from PIL import Image
 
 from server.images.preprocess import load_pixels
 from training.data import duplicates
-from training.data.duplicates import NO_HASH, find_near_duplicates, hash_images, transform_images
-from training.data.pixels import INPUT_FORMAT
-from training.data.thumbnails import shrink
+from training.data.duplicates import NO_HASH, find_near_duplicates, hash_images, shrink, transform_images
+from training.data.format import INPUT_FORMAT
 from training.phantom.dataset import choose_kind, generate_slice
 
 HEADS = 40

@@ -138,11 +138,13 @@ def test_no_weights_leaves_numbers_only(config: TrainConfig, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [(["--folds", "1"], "--folds must be between 2 and 100"), (["--no-weights"], "--no-weights needs --folds")],
+    [(["--folds", "1"], "--folds must be 2 to 100, got 1"), (["--no-weights"], "--no-weights needs --folds")],
 )
 def test_folds_flags_are_checked(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A flag that makes no sense is one line and exit code 2."""
-    assert main(["--data", "missing", "--out", "run", *flags]) == 2
+    with pytest.raises(SystemExit) as exit_:
+        main(["--data", "missing", "--out", "run", *flags])
+    assert exit_.value.code == 2
     assert message in capsys.readouterr().err
 
 

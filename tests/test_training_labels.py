@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
-from training.data.labels import find_patients
-from training.data.pixels import list_data, list_images
+from training.data.labels import find_patients, list_data, list_images
 from training.errors import TrainingError
 
 

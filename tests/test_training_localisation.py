@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.fakes import run_module
-from training.data.pixels import decode_images, list_images
+from training.data.labels import list_images
+from training.data.pixels import decode_images
 from training.phantom.dataset import LESION_FOLDER, write_dataset
 
 pytestmark = pytest.mark.tensorflow

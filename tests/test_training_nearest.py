@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation import nearest
-from training.evaluation.nearest import compare_splits, find_nearest_labels, shrink
+from training.data.duplicates import shrink
+from training.evaluation.nearest import compare_splits, find_nearest_labels
 
 
 def test_small_images_are_block_means() -> None:
@@ -18,13 +18,12 @@ def test_small_images_are_block_means() -> None:
     assert small[2, 32 * 4 + 5] == pytest.approx(pixels[2, 32:40, 40:48].mean(), abs=1e-3)
 
 
-def test_nearest_label_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks and matrix products find what a loop over all distances finds."""
+def test_nearest_label_is_that_of_brute_force() -> None:
+    """What is found is what a loop over all distances finds."""
     rng = np.random.default_rng(2)
     train, test = rng.uniform(0, 255, (60, 16)).astype(np.float32), rng.uniform(0, 255, (25, 16)).astype(np.float32)
     targets = rng.integers(0, 2, 60)
     expected = [targets[((train - image) ** 2).sum(axis=1).argmin()] for image in test]
-    monkeypatch.setattr(nearest, "CHUNK", 7)
     assert find_nearest_labels(train, targets, test).tolist() == expected
 
 

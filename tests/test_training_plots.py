@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training_fakes import EVALUATION, THRESHOLD, make_judged, read_images, without_patients
+from tests.training_fakes import EVALUATION, THRESHOLD, make_predictions, read_images, without_patients
 from training.evaluation.figures import Evaluation
 from training.report.drawing import shorten
 from training.report.galleries import (
@@ -44,7 +44,7 @@ def read_pixels(path: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plots")
-    write_plots(folder, EVALUATION, make_judged(), read_images, LABELS)
+    write_plots(folder, EVALUATION, make_predictions(), read_images, LABELS)
     return folder
 
 
@@ -71,9 +71,11 @@ def test_plot_is_a_picture_of_sensible_size(folder: Path, name: str) -> None:
 def test_gallery_of_pure_noise_is_small_enough(tmp_path: Path) -> None:
     """Noise cannot be compressed; nothing that is drawn comes out larger."""
     noise = np.random.default_rng(0).integers(0, 256, (24, 256, 256), np.uint8)
-    judged = make_judged()
+    predictions = make_predictions()
 
-    tiles = make_tiles(judged, choose_gallery(judged), lambda indices: noise[: len(indices)], THRESHOLD, LABELS)
+    tiles = make_tiles(
+        predictions, choose_gallery(predictions), lambda indices: noise[: len(indices)], THRESHOLD, LABELS
+    )
     plot_gallery(tmp_path / "gallery.png", "Noise", {"": tiles})
 
     assert (tmp_path / "gallery.png").stat().st_size < LARGEST
@@ -81,27 +83,27 @@ def test_gallery_of_pure_noise_is_small_enough(tmp_path: Path) -> None:
 
 def test_gallery_is_half_of_each_class_and_seeded() -> None:
     """The same seed shows the same images, another one others, whatever was answered."""
-    judged = make_judged(200)
+    predictions = make_predictions(200)
 
-    chosen = choose_gallery(judged, seed=7)
+    chosen = choose_gallery(predictions, seed=7)
 
     assert len(chosen) == len(set(chosen.tolist())) == 24
-    assert judged.positive[chosen].sum() == 12
-    assert choose_gallery(replace(judged, scores=1 - judged.scores), seed=7).tolist() == chosen.tolist()
-    assert choose_gallery(judged, seed=8).tolist() != chosen.tolist()
+    assert predictions.positive[chosen].sum() == 12
+    assert choose_gallery(replace(predictions, scores=1 - predictions.scores), seed=7).tolist() == chosen.tolist()
+    assert choose_gallery(predictions, seed=8).tolist() != chosen.tolist()
 
 
 def test_gallery_of_few_images_shows_them_all() -> None:
     """Where a class has fewer than its half, the other fills the places."""
-    judged = make_judged(40)
-    few = np.flatnonzero(judged.positive)[:3]
-    judged = replace(judged, positive=np.isin(np.arange(40), few))
+    predictions = make_predictions(40)
+    few = np.flatnonzero(predictions.positive)[:3]
+    predictions = replace(predictions, positive=np.isin(np.arange(40), few))
 
-    chosen = choose_gallery(judged)
+    chosen = choose_gallery(predictions)
 
     assert len(chosen) == 24
     assert set(few) <= set(chosen)
-    assert choose_gallery(make_judged(6, people=6)).tolist() == [0, 1, 2, 3, 4, 5]
+    assert choose_gallery(make_predictions(6, people=6)).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -115,29 +117,29 @@ def test_gallery_of_few_images_shows_them_all() -> None:
 )
 def test_title_has_actual_and_predicted_label_and_confidence(score: float, positive: bool, lines: list[str]) -> None:
     """As in the paper; right and wrong are told apart by a mark, and the threshold has to be exceeded."""
-    judged = make_judged(1, people=1)
-    judged = replace(judged, scores=np.array([score]), positive=np.array([positive]))
+    predictions = make_predictions(1, people=1)
+    predictions = replace(predictions, scores=np.array([score]), positive=np.array([positive]))
 
-    assert describe_answer(judged, 0, THRESHOLD, LABELS).split("\n") == lines
+    assert describe_answer(predictions, 0, THRESHOLD, LABELS).split("\n") == lines
 
 
 def test_errors_are_the_most_confident_ones_one_of_a_person() -> None:
     """False positives from the top, false negatives from the bottom; neighbours of one person do not fill the page."""
-    judged = make_judged()
+    predictions = make_predictions()
 
-    false_positives = choose_errors(judged, THRESHOLD, positive=False)
-    false_negatives = choose_errors(judged, THRESHOLD, positive=True)
+    false_positives = choose_errors(predictions, THRESHOLD, positive=False)
+    false_negatives = choose_errors(predictions, THRESHOLD, positive=True)
 
     assert false_positives.tolist() == [37, 36, 35, 32, 31, 30]
     assert false_negatives.tolist() == [3, 4]
-    assert len(set(judged.groups[false_positives])) == len(false_positives)
+    assert len(set(predictions.groups[false_positives])) == len(false_positives)
 
 
 def test_errors_name_their_files() -> None:
     """Whoever wants to look closer finds the image."""
-    judged = make_judged()
+    predictions = make_predictions()
 
-    (tile,) = make_tiles(judged, np.array([37]), read_images, THRESHOLD, LABELS, with_files=True)
+    (tile,) = make_tiles(predictions, np.array([37]), read_images, THRESHOLD, LABELS, with_files=True)
 
     assert tile.title.endswith("\n7 (37).png")
     assert not tile.correct
@@ -145,8 +147,8 @@ def test_errors_name_their_files() -> None:
 
 def test_model_without_errors_has_a_page_that_says_so(tmp_path: Path) -> None:
     """No error is no reason to fail."""
-    judged = make_judged()
-    perfect = replace(judged, scores=judged.positive * 0.9 + 0.05)
+    predictions = make_predictions()
+    perfect = replace(predictions, scores=predictions.positive * 0.9 + 0.05)
 
     plot_errors(tmp_path / "errors.png", perfect, read_images, THRESHOLD, LABELS)
 
@@ -166,10 +168,10 @@ def empty_figures(evaluation: Evaluation) -> Evaluation:
 @pytest.mark.parametrize("evaluation", [without_patients(), empty_figures(EVALUATION)])
 def test_what_is_not_defined_is_left_out(tmp_path: Path, evaluation: Evaluation) -> None:
     """No patients, or figures that are NaN since a class is missing: the plots are written without them."""
-    judged = replace(make_judged(), positive=np.zeros(40, bool))
+    predictions = replace(make_predictions(), positive=np.zeros(40, bool))
 
-    plot_roc(tmp_path / "roc.png", evaluation, judged)
-    plot_precision_recall(tmp_path / "precision_recall.png", evaluation, judged)
+    plot_roc(tmp_path / "roc.png", evaluation, predictions)
+    plot_precision_recall(tmp_path / "precision_recall.png", evaluation, predictions)
     plot_confusion(tmp_path / "confusion.png", evaluation, LABELS)
 
     assert len(list(tmp_path.iterdir())) == 3

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import ROOT, RSNA
 
 REAL = re.compile(rf"{re.escape(RSNA.name)}|rsna|shared/data", re.IGNORECASE)
-CODE = ("training/**/*.py", "converter/**/*.py", "bench/ablation*")
+CODE = ("training/**/*.py", "converter/**/*.py", "bench/training/ablation*")
 RECIPES = ("Makefile", "models/*.sh", "training/**/*.sh")
 JUDGING = re.compile(r"-m (training (evaluate|score|audit)|client)\b")
 """Commands that change no model."""
@@ -82,7 +82,8 @@ from training.phantom.dataset import write_dataset
 write_dataset(Path({out!r}), 4, 1, size=64, processes=1)
 """
 READ = """
-from training.data.pixels import decode_images, list_images
+from training.data.labels import list_images
+from training.data.pixels import decode_images
 images = list_images(Path({out!r}))
 store, _ = decode_images(images, Path({out!r}), lambda done, total: None)
 """

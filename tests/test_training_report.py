@@ -12,8 +12,9 @@ from PIL import Image
 
 from tests.training_fakes import EVALUATION, SPEC, without_patients
 from training.evaluation.figures import Evaluation
+from training.evaluation.summary import summarise
 from training.report.html import render_page
-from training.report.record_files import count_split
+from training.report.records import count_split
 from training.report.run import PLOTS, write_folds_report, write_report
 from training.report.tables import escape, explain_threshold, make_paragraph, make_table
 
@@ -219,7 +220,7 @@ def test_folds_are_pooled_and_listed(tmp_path: Path) -> None:
         replace(EVALUATION, slices=replace(slices, figures={**slices.figures, "auc": undefined})),
     ]
 
-    write_folds_report(tmp_path, SPEC, EVALUATION, folds)
+    write_folds_report(tmp_path, SPEC, EVALUATION, [summarise(fold) for fold in folds])
 
     markdown = (tmp_path / "report.md").read_text()
     assert markdown.startswith("# stroke-cnn 1, 3 folds\n")

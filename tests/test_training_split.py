@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from training.config import TrainConfig
-from training.data.pixels import ImageSet
+from training.data.labels import ImageSet
 from training.data.split import (
     SPLITS,
     Data,

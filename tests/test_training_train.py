@@ -17,7 +17,9 @@ from server.images.preprocess import load_pixels
 from server.models.contract import ModelSpec
 from tests.test_training_data import write_discs
 from training.config import TrainConfig
-from training.data.pixels import INPUT_FORMAT, decode_images, list_images
+from training.data.format import INPUT_FORMAT
+from training.data.labels import list_images
+from training.data.pixels import decode_images
 from training.errors import TrainingError
 from training.fit.augment import AUGMENTATIONS
 

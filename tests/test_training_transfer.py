@@ -18,7 +18,8 @@ import pytest
 from tests.backbones import randomise_statistics, save_published, use_tiny_backbone
 from tests.test_training_data import write_discs
 from training.config import TrainConfig
-from training.data.pixels import decode_images, list_images
+from training.data.labels import list_images
+from training.data.pixels import decode_images
 from training.errors import TrainingError
 from training.fit.augment import AUGMENTATIONS
 from training.fit.models import BACKBONES
@@ -366,9 +367,9 @@ def test_random_weights_are_said_loudly(config: TrainConfig, data: Any) -> None:
 def test_flags_of_backbones_are_not_for_the_cnn(config: TrainConfig) -> None:
     """A flag that would do nothing is refused."""
     for flag in ({"weights": "none"}, {"unfreeze": 1}, {"views": 3}):
-        with pytest.raises(TrainingError, match=f"--{next(iter(flag))} is for --model resnet50"):
+        with pytest.raises(ValueError, match=f"--{next(iter(flag))} is for --model resnet50"):
             TrainConfig(data=config.data, out=config.out, **flag)
-    with pytest.raises(TrainingError, match="--unfreeze must be between 0 and 4"):
+    with pytest.raises(ValueError, match="--unfreeze must be 0 to 4, got 5"):
         replace(config, unfreeze=5)
 
 

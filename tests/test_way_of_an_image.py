@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from client import StrokeClient
 from server.app import Application
 from server.config import ServerConfig
 from tests.fakes import ROOT, encode, make_slice
+from tests.test_architecture import PAGE
 
 MOST_FILES = 12
 MARK_BYTES = 48
@@ -121,3 +123,6 @@ def test_way_of_an_image_is_short(image_format: str, tiny_models: Path, tmp_path
 
     print(f"{image_format}: {len(files)}", *files, sep="\n  ")
     assert len(files) <= MOST_FILES
+    way = re.search(r"^\*\*One image\*\*.*?\n\n", PAGE, re.MULTILINE | re.DOTALL)
+    assert way is not None
+    assert set(files) <= set(re.findall(r"`([a-z_0-9/]+\.py)`", way[0]))

@@ -14,9 +14,9 @@ from training.evaluation.figures import (
     DecisionCurve,
     Evaluation,
     Figure,
-    Judged,
     Level,
     PatientLevel,
+    Predictions,
     Reliability,
     Restated,
 )
@@ -98,11 +98,11 @@ EVALUATION = Evaluation(
 )
 
 
-def make_judged(count: int = 40, *, people: int = 10) -> Judged:
+def make_predictions(count: int = 40, *, people: int = 10) -> Predictions:
     """Answers whose scores rise with the position; every fifth person has it."""
     groups = np.arange(count) % people
     positive = groups % 5 >= 3
-    return Judged(
+    return Predictions(
         files=tuple(
             f"{'stroke' if has else 'normal'}/{group} ({i}).png"
             for i, (group, has) in enumerate(zip(groups, positive, strict=True))

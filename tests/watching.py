@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -15,9 +16,9 @@ from unittest.mock import patch
 
 from client.cli.connection import read_connection
 from client.cli.main import build_parser
-from client.cli.stop import StopSignals
-from client.cli.watch import folder as _hot_folder
-from client.cli.watch.command import run_watch
+from client.cli.signals import StopSignals
+from client.cli.watch import folder as _folder
+from client.cli.watch.arrivals import Arrivals
 from tests.client_fakes import wait_for
 from tests.command_lines import INTERRUPTIBLE
 from tests.fakes import ROOT, encode, make_slice
@@ -69,14 +70,29 @@ class WatchingHere(Watching):
     def __init__(self, signals: StopSignals, output: io.StringIO) -> None:
         self._signals = signals
         self._output = output
+        self.looks: list[float] = []
+        """When it looked at the folder."""
+
+        self.status: int | None = None
+        """What it ended with; None while it runs, and after a crash."""
+
+        self.thread = threading.Thread()
 
     @property
     def log(self) -> str:
         return self._output.getvalue()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stops it as a signal does, whichever it is; returns what a process would exit with, after a crash -1."""
         self._signals.stop()
-        return 0
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+        return -1 if self.status is None else self.status
+
+    def let_pass(self, seconds: float = 0.2, looks: int = 4) -> None:
+        """Waits until it has looked again, so many times from so many seconds on, and dealt with all but the last."""
+        later = time.monotonic() + seconds
+        wait_for(lambda: sum(look > later for look in self.looks) >= looks)
 
 
 @contextmanager
@@ -86,26 +102,31 @@ def watching_here(folder: Path, target: str, *flags: str) -> Iterator[WatchingHe
     arguments = parser.parse_args(["--watch", str(folder), "--server", target, "--settle", "0.05", *flags])
     connection = read_connection(parser, arguments)
     signals, output = StopSignals(), io.StringIO()
+    running = WatchingHere(signals, output)
+    poll = Arrivals.poll
+
+    def look(watch: Arrivals) -> list[str]:
+        running.looks.append(time.monotonic())
+        return poll(watch)
+
     with (
-        patch.multiple(_hot_folder, POLL_SECONDS=0.02, _FIRST_PAUSE=0.05),
+        patch.multiple(_folder, POLL_SECONDS=0.02, _FIRST_PAUSE=0.05),
+        patch.object(Arrivals, "poll", look),
         redirect_stdout(output),
         redirect_stderr(output),
     ):
 
         def run() -> None:
             with suppress(Crash):
-                run_watch(arguments, connection, signals)
+                running.status = _folder.run_watch(arguments, connection, signals)
 
-        thread = threading.Thread(target=run)
-        thread.start()
+        running.thread = threading.Thread(target=run)
+        running.thread.start()
         try:
-            running = WatchingHere(signals, output)
-            wait_for(lambda: "Ctrl-C ends" in running.log or "--quiet" in flags or not thread.is_alive())
+            wait_for(lambda: "Ctrl-C ends" in running.log or "--quiet" in flags or not running.thread.is_alive())
             yield running
         finally:
-            signals.stop()
-            thread.join(60)
-            assert not thread.is_alive()
+            running.stop()
 
 
 def read_result(path: Path) -> dict:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from server.flags import LineParser
-from server.process.console import complain, guard_streams, say
+from server.flags import LineParser, parse_settings
+from server.process.console import complain, guard_streams, say, silence_tensorflow
 from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
-from training.flags import add_flags, read_flags
-from training.noise import hide_import_noise
 
 TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/first
@@ -86,9 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_train(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training", "Train a network on a folder of slices per class.", TRAIN_EPILOG)
-    add_flags(parser, TrainConfig)
-    config = read_flags(parser.parse_args(arguments), TrainConfig)
-    with hide_import_noise():
+    config = parse_settings(parser, TrainConfig, arguments)
+    with silence_tensorflow():
         from training.run.train import train
     say(str(train(config)))
     return True  # the run folder is the result; its name is only told
@@ -98,8 +95,7 @@ def run_audit(arguments: Sequence[str]) -> bool:
     from training.audit.examine import audit
 
     parser = make_parser("python -m training audit", "Look for leaks and shortcuts in a data set.", AUDIT_EPILOG)
-    add_flags(parser, AuditConfig)
-    config = read_flags(parser.parse_args(arguments), AuditConfig)
+    config = parse_settings(parser, AuditConfig, arguments)
     return say(str(audit(config))) or not config.json
 
 
@@ -109,8 +105,7 @@ def run_phantom(arguments: Sequence[str]) -> bool:
     from training.progress import Progress
 
     parser = make_parser("python -m training phantom", "Write labelled synthetic head-CT slices.", PHANTOM_EPILOG)
-    add_flags(parser, PhantomConfig)
-    config = read_flags(parser.parse_args(arguments), PhantomConfig)
+    config = parse_settings(parser, PhantomConfig, arguments)
     try:
         write_dataset(
             config.out,
@@ -130,11 +125,10 @@ def run_phantom(arguments: Sequence[str]) -> bool:
 
 def run_evaluate(arguments: Sequence[str]) -> bool:
     parser = make_parser("python -m training evaluate", "Judge a model on labelled images.", EVALUATE_EPILOG)
-    add_flags(parser, EvaluateConfig)
-    config = read_flags(parser.parse_args(arguments), EvaluateConfig)
-    from training.judge.folder import judge_folder
+    config = parse_settings(parser, EvaluateConfig, arguments)
+    from training.judge.folder import evaluate_folder
 
-    return say(judge_folder(config).removesuffix("\n")) or config.out is not None
+    return say(evaluate_folder(config).removesuffix("\n")) or config.out is not None
 
 
 def run_card(arguments: Sequence[str]) -> bool:
@@ -142,8 +136,7 @@ def run_card(arguments: Sequence[str]) -> bool:
 
     keys = "\n".join(f"  {key:<15} {meaning}" for key, meaning in FACTS.items())
     parser = make_parser("python -m training card", "Write the model card of a run again.", CARD_EPILOG + keys)
-    add_flags(parser, CardConfig)
-    config = read_flags(parser.parse_args(arguments), CardConfig)
+    config = parse_settings(parser, CardConfig, arguments)
     say(str(write_card(config.run, config.facts)))
     return True
 

@@ -1,4 +1,5 @@
-"""Progress on a terminal: one line that is rewritten; in a log: a line now and then."""
+"""What is on the terminal of somebody who waits: progress, as one line that is rewritten (in a log, a line now and
+then)."""
 
 from __future__ import annotations
 

@@ -6,34 +6,47 @@ another. Which setting is a peer's best is found first, by its throughput.
 
 from __future__ import annotations
 
-import argparse
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.images import read_images
 from bench.peers.catalogue import PEERS, SETTINGS, Peer, Setting
 from bench.peers.run import Side, install, run_peer
-from bench.processes import ROOT, Service, measure_installed_mb, run_server
+from bench.processes import ROOT, Service, measure_cold_start, measure_installed_mb, run_server
 from bench.report.figures import describe_latencies
-from bench.report.machine import describe_machine
+from bench.report.machine import describe_machine, say
 from bench.report.page import publish
-from bench.serving.__main__ import measure_cold_start, say
-from bench.serving.keras_file import find_keras_file
 from bench.serving.load import spawn
-from bench.serving.settings import add_common_options, describe_images, describe_model
+from bench.serving.resnet50 import find_keras_file
+from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import FILES, list_precisions, server_flags
+from server.flags import LineParser, parse_settings, setting
 from server.models.registry import find_only_model
 
 CLIENTS = (8, 1)
 TUNING_ROUNDS = 3
 """Of which the median counts: a slow moment of the machine must not cost a peer its best setting, nor a lucky split of
 its connections among its processes win it a worse one."""
+
+
+NAMES = tuple(peer.name for peer in PEERS)
+
+
+@dataclass(frozen=True)
+class PeerOptions(BenchOptions):
+    """What is measured."""
+
+    peers: tuple[str, ...] = setting(
+        NAMES, f"some of {','.join(NAMES)}", choices=NAMES, separator=",", metavar="NAME,NAME"
+    )
+    flags: str = setting("", "further flags of this server, such as '--profile throughput'")
 
 
 @contextmanager
@@ -50,37 +63,37 @@ def load_side(service: Service, target: str, python: str, images: Path, seconds:
     found = {}
     for clients in CLIENTS:
         load = spawn(target, service.address, images, seconds, clients=clients, python=python)
-        found[str(clients)] = {**describe_latencies(load.latencies_ms), "rate": len(load.latencies_ms) / load.seconds}
+        found[str(clients)] = {**describe_latencies(load.latencies_ms), "rate": load.rate}
     return found
 
 
 def tune(peer: Peer, model: Path, images: Path, seconds: float) -> dict[Setting, float]:
     """Median throughput at 8 clients of each setting; 0 for one with which it does not work."""
     image = read_images(images)[0]
-    rates: dict[Setting, list[float]] = {setting: [] for setting in SETTINGS}
+    rates: dict[Setting, list[float]] = {choice: [] for choice in SETTINGS}
     for _ in range(TUNING_ROUNDS):
-        for setting in SETTINGS:
+        for choice in SETTINGS:
             rate = 0.0
             try:
-                with run_peer(Side(peer, model, setting), image) as (service, _):
+                with run_peer(Side(peer, model, choice), image) as (service, _):
                     load = spawn(peer.target, service.address, images, seconds, clients=8, python=str(peer.python))
-                    rate = len(load.latencies_ms) / load.seconds
+                    rate = load.rate
             except RuntimeError as error:
-                say(f"{peer.title} with {describe_setting(setting)}: {error}")
-            rates[setting].append(rate)
-    return {setting: statistics.median(found) for setting, found in rates.items()}
+                say(f"{peer.title} with {describe_setting(choice)}: {error}")
+            rates[choice].append(rate)
+    return {choice: statistics.median(found) for choice, found in rates.items()}
 
 
-def describe_setting(setting: Setting) -> str:
+def describe_setting(choice: Setting) -> str:
     """A setting in words."""
-    workers, threads = setting
+    workers, threads = choice
     return f"{workers} worker{'s' * (workers > 1)}, {threads} thread{'s' * (threads > 1)} a run"
 
 
-def measure(options: argparse.Namespace, peers: Sequence[Peer]) -> dict[str, Any]:
+def measure(options: PeerOptions, peers: Sequence[Peer]) -> dict[str, Any]:
     """Installs, tunes and measures; returns what is found of each side, in the order of the report."""
     image = read_images(options.images)[0]
-    onnx_file = find_only_model(options.models) / FILES["fp32"]
+    onnx_file = (find_only_model(options.models) / FILES["fp32"]).resolve()  # peers run in folders of their own
     flags = options.flags.split()
     entries: dict[str, dict[str, Any]] = {}
     sides: dict[str, Side] = {}
@@ -99,7 +112,7 @@ def measure(options: argparse.Namespace, peers: Sequence[Peer]) -> dict[str, Any
             "peer": peer.name,
             "precision": peer.precision,
             "setting": describe_setting(best),
-            "tried": {describe_setting(setting): rate for setting, rate in rates.items()},
+            "tried": {describe_setting(choice): rate for choice, rate in rates.items()},
             "installed_mb": measure_installed_mb(peer.environment),
         }
         for pixels in ("pillow", "strokeserve") if peer.can_share_pixels else ("pillow",):
@@ -128,15 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints or writes the report."""
     # So that a benchmark that is stopped stops its servers too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
-    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=(__doc__ or "").splitlines()[0])
-    add_common_options(parser, rounds=5, seconds=2.0)
-    names = [peer.name for peer in PEERS]
-    parser.add_argument("--peers", default=",".join(names), help=f"some of {','.join(names)} (default: all)")
-    parser.add_argument("--flags", default="", help="further flags of this server, such as '--profile throughput'")
-    options = parser.parse_args(argv)
-    wanted = options.peers.split(",")
-    if unknown := set(wanted) - set(names):
-        parser.error(f"--peers: there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    parser = LineParser("python -m bench.peers", (__doc__ or "").splitlines()[0])
+    options = parse_settings(parser, PeerOptions, argv)
     section = {
         "machine": describe_machine(),
         "settings": {
@@ -147,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "flags": options.flags.split(),
             "keras_is_trained": find_keras_file()[1],
         },
-        "sides": measure(options, [peer for peer in PEERS if peer.name in wanted]),
+        "sides": measure(options, [peer for peer in PEERS if peer.name in options.peers]),
         "installed_mb": measure_installed_mb(ROOT / ".venv-serve"),
     }
     print(publish("peers", section, options.out))

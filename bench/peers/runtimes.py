@@ -6,12 +6,12 @@ fp32 file as exported, with its defaults: what a user of OpenVINO would do.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,25 @@ from bench.peers.run import install
 from bench.processes import ROOT
 from bench.report.machine import describe_machine
 from bench.report.page import publish
-from bench.serving.keras_file import find_keras_file
-from bench.serving.resnet50 import KERAS_FILE, make_resnet50
-from bench.serving.settings import describe_images, describe_model
+from bench.serving.resnet50 import KERAS_FILE, find_keras_file, make_resnet50
+from bench.serving.settings import ReportOptions, describe_images, describe_model
 from bench.serving.variants import FILES
+from server.flags import LineParser, parse_settings, setting
 from server.images.preprocess import load_pixels
 from server.models.registry import find_only_model
 from server.models.runtime import load_model
 
 ENVIRONMENT = Peer("runtimes", "ONNX Runtime, OpenVINO and NNCF")
 TIMEOUT_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class RuntimeOptions(ReportOptions):
+    """What is measured."""
+
+    rounds: int = setting(15, "rounds", least=1, most=1000)
+    models: Path = setting(Path("models"), "folder of models")
+    no_resnet50: bool = setting(False, "the CNN alone, without making a ResNet-50")
 
 
 def list_sides(folder: Path, exported: Path) -> list[dict[str, Any]]:
@@ -58,6 +67,7 @@ def export_plainly(source: Path, out: Path) -> Path:
     """Writes a Keras file as tf2onnx exports it, and returns that file."""
     code = f"""
 import tensorflow as tf, tf2onnx
+from dataclasses import dataclass
 from pathlib import Path
 from converter.source import load_source
 source = load_source(Path({str(source)!r}))
@@ -94,13 +104,8 @@ def measure_model(models: Path, source: Path, images: Path, rounds: int) -> dict
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Installs what is compared, measures, and prints or writes the report."""
-    parser = argparse.ArgumentParser(prog="python -m bench.peers.runtimes", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=Path, default=ROOT / "samples", help="folder of images (default: samples)")
-    parser.add_argument("--models", type=Path, default=ROOT / "models", help="folder of models (default: models)")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds (default: %(default)s)")
-    parser.add_argument("--no-resnet50", action="store_true", help="the CNN alone, without making a ResNet-50")
-    parser.add_argument("--out", type=Path, help="folder for performance.md and .json (default: only print)")
-    options = parser.parse_args(argv)
+    parser = LineParser("python -m bench.peers.runtimes", (__doc__ or "").splitlines()[0])
+    options = parse_settings(parser, RuntimeOptions, argv)
     install(ENVIRONMENT)
     models = {"cnn": (options.models, find_keras_file()[0])}
     if not options.no_resnet50:

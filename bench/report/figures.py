@@ -9,14 +9,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from client.cli.latencies import find_percentile
 
 
 def describe_latencies(latencies_ms: Sequence[float]) -> dict[str, float]:
     """Percentiles 50, 90 and 99 in milliseconds, and the number that they come from; none of these from nothing."""
     if not latencies_ms:
         return {"count": 0}
-    p50, p90, p99 = (round(float(value), 3) for value in np.percentile(latencies_ms, (50, 90, 99)))
+    ordered = sorted(latencies_ms)
+    p50, p90, p99 = (round(find_percentile(ordered, percent), 3) for percent in (50, 90, 99))
     return {"count": len(latencies_ms), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99}
 
 
@@ -37,3 +38,12 @@ def divide(numerators: Sequence[float], denominators: Sequence[float]) -> list[f
 def summarise(values: Sequence[float], form: str = ".2f") -> str:
     """Median with minimum and maximum."""
     return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def round_figures(value: Any) -> Any:
+    """Rounds every number to five significant digits: more is noise, and would make every diff unreadable."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: round_figures(entry) for key, entry in value.items()}
+    return [round_figures(entry) for entry in value] if isinstance(value, list) else value

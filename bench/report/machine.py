@@ -1,9 +1,10 @@
-"""What a benchmark ran on: for the head of each section of the report."""
+"""What a benchmark runs on, for the head of each section of the report, and how it tells of its progress."""
 
 from __future__ import annotations
 
 import datetime
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,3 +50,8 @@ def format_machine(machine: dict[str, Any], purpose: str = " for server and clie
         f"{machine['date']}; {machine['processor']} ({', '.join(machine['instructions'])}), "
         f"{machine['processors']} processors{purpose}; Python {machine['python']}, {packages}"
     )
+
+
+def say(text: str) -> None:
+    """Progress, on standard error so that the report alone is on standard output."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.report.client import render_client
 from bench.report.core import render_decode, render_runtimes
+from bench.report.figures import round_figures
 from bench.report.peers import render_peers
 from bench.report.serving import render_serving
 
@@ -62,12 +63,3 @@ def write_report(document: dict[str, Any], out: Path) -> None:
         plot_serving(document["serving"], out / "performance.png")
     if "peers" in document:
         plot_peers(document["peers"], out / "performance-peers.png")
-
-
-def round_figures(value: Any) -> Any:
-    """Rounds every number to five significant digits: more is noise, and would make every diff unreadable."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: round_figures(entry) for key, entry in value.items()}
-    return [round_figures(entry) for entry in value] if isinstance(value, list) else value

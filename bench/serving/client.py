@@ -8,25 +8,35 @@ so is its memory over a long run.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.images import read_images
 from bench.processes import Service, read_busy_seconds, run_server
-from bench.report.machine import describe_machine
+from bench.report.machine import describe_machine, say
 from bench.report.page import publish
-from bench.serving.__main__ import say
 from bench.serving.client_load import ClientLoad, spawn_client
 from bench.serving.limit import run_bare
 from bench.serving.noop_server import run_noop_server
-from bench.serving.settings import add_common_options, describe_images, describe_model
+from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import list_precisions, load_bare, server_flags
+from server.flags import LineParser, parse_settings, setting
 from server.machine.processors import count_processors
 from server.models.runtime import OnnxModel
+
+
+@dataclass(frozen=True)
+class ClientOptions(BenchOptions):
+    """What is measured."""
+
+    count: int = setting(1000, "slices of one run", least=1, most=10_000_000)
+    in_flight: int | None = setting(None, "as predict_many takes it (default: its own)", least=1, most=10_000)
+    noise_kb: float = setting(100.0, "size of the large images, in kilobytes", least=1, most=100_000, metavar="KB")
+    endurance: int = setting(0, "predictions of the long run; 0: none", least=0, most=1_000_000_000)
 
 
 def measure_limit(model: OnnxModel, images: Sequence[bytes], seconds: float) -> dict[str, float]:
@@ -82,7 +92,7 @@ def describe_endurance(load: ClientLoad) -> dict[str, float]:
     }
 
 
-def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
+def measure(options: ClientOptions, precision: str) -> dict[str, Any]:
     """All rounds."""
     model = load_bare(options.models, precision)
     flags = server_flags(options.models, precision)
@@ -117,13 +127,8 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints or writes the report."""
-    parser = argparse.ArgumentParser(prog="python -m bench.serving.client", description=(__doc__ or "").splitlines()[0])
-    add_common_options(parser, rounds=5, seconds=2.0)
-    parser.add_argument("--count", type=int, default=1000, help="slices of one run (default: %(default)s)")
-    parser.add_argument("--in-flight", type=int, help="as predict_many takes it (default: its own)")
-    parser.add_argument("--noise-kb", type=float, default=100, help="size of the large images (default: %(default)g)")
-    parser.add_argument("--endurance", type=int, default=0, help="predictions of the long run (default: none)")
-    options = parser.parse_args(argv)
+    parser = LineParser("python -m bench.serving.client", (__doc__ or "").splitlines()[0])
+    options = parse_settings(parser, ClientOptions, argv)
     precision = list_precisions(options.models)[0]
     section = {
         "machine": describe_machine(),

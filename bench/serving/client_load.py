@@ -8,19 +8,21 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from bench.images import read_images
-from bench.processes import ROOT
+from bench.processes import ROOT, read_peak
 
 NOISE_IMAGES = 20
 SAMPLES = 20
@@ -61,11 +63,9 @@ def make_noise(kilobytes: float) -> list[bytes]:
     return images
 
 
-def read_memory() -> tuple[float, float]:
-    """Resident memory of this process, now and at its highest since ``forget_peak``, in MB."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
-    now, peak = (int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
-    return now, peak
+def read_resident() -> float:
+    """Resident memory of this process in MB."""
+    return float(psutil.Process().memory_info().rss / 2**20)
 
 
 def forget_peak() -> None:
@@ -84,21 +84,21 @@ def run_predict_many(address: str, images: Sequence[bytes], count: int, in_fligh
     """
     from client import PredictionFailure, StrokeClient
 
-    options: dict[str, Any] = {} if in_flight is None else {"in_flight": in_flight}
     every = max(1, count // SAMPLES)
     failures, resident = 0, []
     with StrokeClient(address) as client:
         client.predict(images[0])
-        idle, _ = read_memory()
+        idle = read_resident()
         forget_peak()
         endless = (images[number % len(images)] for number in range(count))
+        predict_many = client.predict_many if in_flight is None else partial(client.predict_many, in_flight=in_flight)
         started, cpu = time.monotonic(), time.process_time()
-        for number, result in enumerate(client.predict_many(endless, **options), start=1):
+        for number, result in enumerate(predict_many(endless), start=1):
             failures += isinstance(result, PredictionFailure)
             if number % every == 0:
-                resident.append(read_memory()[0])
+                resident.append(read_resident())
         seconds, cpu = time.monotonic() - started, time.process_time() - cpu
-    return ClientLoad(count, failures, seconds, 1000 * cpu / count, idle, read_memory()[1], resident)
+    return ClientLoad(count, failures, seconds, 1000 * cpu / count, idle, read_peak(os.getpid()), resident)
 
 
 def spawn_client(address: str, images: Path | float, count: int, in_flight: int | None) -> ClientLoad:

@@ -5,12 +5,11 @@ Plain Pillow is what a typical server does: open, convert to RGB, resize with th
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.images import read_images
-from bench.processes import ROOT
 from bench.report.machine import describe_machine
 from bench.report.page import publish
-from bench.serving.settings import describe_images
+from bench.serving.settings import ReportOptions, describe_images
+from server.flags import LineParser, parse_settings, setting
 from server.images.preprocess import InputFormat, load_pixels
+
+
+@dataclass(frozen=True)
+class DecodeOptions(ReportOptions):
+    """What is measured."""
+
+    rounds: int = setting(9, "rounds", least=1, most=1000)
+
 
 SIDE = 256
 MOST_IMAGES = 40
@@ -79,11 +86,8 @@ def measure_distance(files: dict[str, list[bytes]]) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m bench.serving.decode", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=Path, default=ROOT / "samples", help="folder of images (default: samples)")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder for performance.md and .json (default: only print)")
-    options = parser.parse_args(argv)
+    parser = LineParser("python -m bench.serving.decode", (__doc__ or "").splitlines()[0])
+    options = parse_settings(parser, DecodeOptions, argv)
     files = make_files(read_images(options.images))
     section = {
         "machine": describe_machine(),

@@ -1,38 +1,30 @@
-"""The load generator: closed loops for throughput, an open loop for latency. Runs in a process of its own.
+"""Load on a server of any kind, from a process of its own: the client's load generator with this project's targets.
 
-A closed loop sends when the last answer has come, so a slow server is asked less often and its worst moments are hardly
-sampled ("coordinated omission"). The open loop sends by a timetable that does not know the server, and counts latency
-from the time at which a request was due, whether or not it could be sent then.
-
-Standard library only, so that it runs in the environment of any peer; ``bench.serving.targets`` knows how to call each
-server.
+Nothing but the standard library is imported, ``client.cli.bench.load`` and the client's package included, so that it
+runs in the environment of any peer; ``bench.serving.targets`` knows how to call each server.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
+import math
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.images import read_images
-from bench.serving.targets import TARGETS
+from bench.serving.targets import TARGETS, Connect
+from client.cli.bench.load import LoadRun, Send, make_timetable
 
 ROOT = Path(__file__).resolve().parents[2]
 OPEN_CONNECTIONS = 32
 """Requests of the open loop that can be on their way at once. Not more than the server's default queue, so that a short
 burst waits instead of being refused."""
-
-Call = Callable[[bytes], None]
-Connect = Callable[[], AbstractContextManager[Call]]
 
 
 @dataclass(frozen=True)
@@ -42,83 +34,56 @@ class Load:
     latencies_ms: list[float]
     """Of each counted request, in milliseconds, unordered."""
 
-    seconds: float
-    """Length of the measurement."""
+    rate: float
+    """Answers a second."""
 
     calls: int
     """All answered requests, those of the warm-up and after the end included: what the server's CPU was spent on."""
 
     failures: int = 0
-    """Requests that were due and not answered."""
+    """Requests that were sent, or due, and not answered."""
 
 
 def run_closed(connect: Connect, images: Sequence[bytes], clients: int, seconds: float) -> Load:
-    """Runs ``clients`` threads, each with a connection of its own, that send again as soon as they are answered."""
-    ready = threading.Barrier(clients, timeout=60)
-
-    def loop(index: int) -> tuple[list[float], int]:
-        latencies: list[float] = []
-        with connect() as call:
-            call(images[0])
-            ready.wait()
-            end = time.monotonic() + seconds
-            while True:
-                started = time.monotonic()
-                call(images[(17 * index + len(latencies)) % len(images)])
-                if (finished := time.monotonic()) > end:  # counted is what was answered in time, as in the bare loop
-                    return latencies, len(latencies) + 2
-                latencies.append(1000 * (finished - started))
-
-    with ThreadPoolExecutor(clients) as pool:
-        results = list(pool.map(loop, range(clients)))
-    return Load([latency for result, _ in results for latency in result], seconds, sum(calls for _, calls in results))
-
-
-def make_timetable(rate: float, seconds: float, seed: int) -> list[float]:
-    """Returns when requests are due: Poisson arrivals at ``rate`` per second, in seconds from the start, ascending."""
-    source = random.Random(seed)
-    due, timetable = source.expovariate(rate), []
-    while due < seconds:
-        timetable.append(due)
-        due += source.expovariate(rate)
-    return timetable
+    """Runs clients, each with a connection of its own, that send again as soon as they are answered."""
+    with LoadRun(images, warmup=0, seconds=seconds, patience=math.inf) as run:
+        run.start_closed(partial(open_warm, connect, images[0]), clients)
+        return finish(run, clients)
 
 
 def run_open(
-    connect: Connect, images: Sequence[bytes], timetable: Sequence[float], connections: int = OPEN_CONNECTIONS
+    connect: Connect,
+    images: Sequence[bytes],
+    timetable: Sequence[float],
+    seconds: float,
+    senders: int = OPEN_CONNECTIONS,
 ) -> Load:
     """Sends by a timetable. Every request that was due is sent and counted, however late, from when it was due."""
-    indices = iter(range(len(timetable)))
-    lock = threading.Lock()
-    starts: list[float] = []
-    # The clock starts for all threads at once, when the last of them is connected.
-    ready = threading.Barrier(connections, action=lambda: starts.append(time.monotonic()), timeout=60)
+    with LoadRun(images, warmup=0, seconds=seconds, patience=math.inf) as run:
+        run.start_open(partial(open_warm, connect, images[0]), timetable, senders)
+        return finish(run, min(senders, len(timetable)))
 
-    def loop(_: int) -> tuple[list[float], int]:
-        latencies: list[float] = []
-        failures = 0
-        with connect() as call:
-            call(images[0])
-            ready.wait()
-            while True:
-                with lock:
-                    index = next(indices, None)
-                if index is None:
-                    return latencies, failures
-                due = starts[0] + timetable[index]
-                time.sleep(max(due - time.monotonic(), 0))
-                try:
-                    call(images[index % len(images)])
-                except Exception:  # a refusal is a result: it is counted, and the timetable goes on
-                    failures += 1
-                else:
-                    latencies.append(1000 * (time.monotonic() - due))
 
-    with ThreadPoolExecutor(connections) as pool:
-        results = list(pool.map(loop, range(connections)))
-    latencies = [latency for result, _ in results for latency in result]
-    failures = sum(count for _, count in results)
-    return Load(latencies, time.monotonic() - starts[0], len(latencies) + connections, failures)
+@contextmanager
+def open_warm(connect: Connect, image: bytes) -> Iterator[Send]:
+    """Opens a connection that has had one answer already, so that no counted request pays for it."""
+    with connect() as call:
+
+        def send(image: bytes) -> Mapping[str, float]:
+            call(image)
+            return {}
+
+        send(image)
+        yield send
+
+
+def finish(run: LoadRun, connections: int) -> Load:
+    """Waits for the end of a load whose connections have had one answer each before it."""
+    while not run.wait(1):
+        pass
+    load = run.load
+    latencies = [1000 * seconds for seconds in load.latencies.kept]
+    return Load(latencies, load.rate, load.answered + connections, load.errors.total())
 
 
 def spawn(
@@ -175,14 +140,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="timetable of the open loop")
     options = parser.parse_args(argv)
     images = read_images(options.images)
-
-    def connect() -> AbstractContextManager[Call]:
-        return TARGETS[options.target](options.address)
-
+    connect = partial(TARGETS[options.target], options.address)
     if options.rate:
-        load = run_open(connect, images, make_timetable(options.rate, options.seconds, options.seed))
+        timetable = make_timetable(options.rate, options.seconds, seed=options.seed)
+        load = run_open(connect, images, timetable, options.seconds)
     else:
         load = run_closed(connect, images, options.clients, options.seconds)
+        if load.failures:  # a refusal is answered fast, and would leave more of the machine to the others
+            raise SystemExit(f"bench: {load.failures} of {load.failures + len(load.latencies_ms)} requests failed")
     print(json.dumps(asdict(load)))
     return 0
 

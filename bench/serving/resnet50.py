@@ -1,4 +1,7 @@
-"""ResNet-50 with random weights, fp32 and INT8, for measurements of speed and memory; its answers mean nothing."""
+"""Networks that are measured and not bundled: ResNet-50 with random weights, fp32 and INT8, and the CNN's Keras file.
+
+For measurements of speed and memory; the answers of random weights mean nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,12 @@ from bench.processes import ROOT
 FOLDER = ROOT / "build" / "bench"
 MODELS = FOLDER / "resnet50-models"
 KERAS_FILE = FOLDER / "resnet50.keras"
+
+TRAINED = ROOT / "build" / "default" / "run" / "brain_stroke_model.h5"
+"""The trained Keras file of the bundled network, left by ``make model``."""
+
+RANDOM = ROOT / "build" / "peers" / "brain_stroke_model.h5"
+"""The same with random weights, where nobody has trained one."""
 
 MAKE = """
 import sys
@@ -52,6 +61,17 @@ for index in range({SLICES}):
         *("--colour", "grey", "--int8", "--calibrate", str(slices.parent), "--images", str(slices)),
     )
     return MODELS
+
+
+def find_keras_file() -> tuple[Path, bool]:
+    """Returns a Keras file of the bundled network, and whether it is trained; speed is the same either way."""
+    if TRAINED.exists():
+        return TRAINED, True
+    if not RANDOM.exists():
+        RANDOM.parent.mkdir(parents=True, exist_ok=True)
+        code = f"from training.fit.models import MODELS; MODELS['cnn']('float32').save({str(RANDOM)!r})"
+        run("-c", code)
+    return RANDOM, False
 
 
 def run(*arguments: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 Call = Callable[[bytes], None]
+Connect = Callable[[], AbstractContextManager[Call]]
 
 BOUNDARY = "stroke-bench-boundary"
 # One of gRPC's connections serves all channels of a process that have the same target and options. Clients in other

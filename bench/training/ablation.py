@@ -6,7 +6,6 @@ again; slices and runs are in build/ablation, to be removed when the generator i
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import shlex
@@ -22,18 +21,31 @@ from typing import Any
 import numpy as np
 
 from bench.processes import ROOT
-from bench.report.machine import describe_machine
-from bench.report.page import round_figures
-from bench.serving.__main__ import say
+from bench.report.figures import round_figures
+from bench.report.machine import describe_machine, say
 from bench.training.ablation_judge import HeldOut, judge_scores, predict_slices, read_slices, score_trivially
 from bench.training.ablation_page import write_ablation
 from bench.training.ablation_variants import BASE_FLAGS, TEST_SEED, TRAINING_SEED, VARIANTS, Variant
 from bench.training.auc import compare_aucs, estimate_auc
 from bench.training.page import PACKAGES
+from server.flags import REQUIRED, LineParser, parse_settings, setting
+from training.config import MOST_SEED
 
 FOLDER = ROOT / "build" / "ablation"
 MODEL = "brain_stroke_model.keras"
 SCORES = "scores.npz"
+
+
+@dataclass(frozen=True)
+class AblationOptions:
+    """What is run."""
+
+    out: Path = setting(REQUIRED, "folder for ablation.json, .md and .png")
+    only: tuple[str, ...] = setting(tuple(VARIANTS), "variants", choices=tuple(VARIANTS), metavar="NAME")
+    count: int = setting(5600, "slices to train on", least=2, most=10_000_000)
+    test_count: int = setting(1600, "slices to judge on", least=2, most=10_000_000)
+    epochs: int = setting(8, "epochs of each training", least=1, most=100_000)
+    seeds: tuple[int, ...] = setting((7,), "seeds of the training", least=0, most=MOST_SEED)
 
 
 @dataclass(frozen=True)
@@ -69,16 +81,8 @@ class Plan:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs what is missing, and writes after each variant."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.training.ablation", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for ablation.json, .md and .png")
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help="variants")
-    parser.add_argument("--count", type=int, default=5600, help="slices to train on (default: %(default)s)")
-    parser.add_argument("--test-count", type=int, default=1600, help="slices to judge on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[7], help="seeds of the training (default: 7)")
-    options = parser.parse_args(argv)
+    parser = LineParser("python -m bench.training.ablation", (__doc__ or "").splitlines()[0])
+    options = parse_settings(parser, AblationOptions, argv)
     run_variants(Plan(options.count, options.test_count, options.epochs), options.only, options.seeds, options.out)
     return 0
 
@@ -120,7 +124,7 @@ def run_variant(plan: Plan, name: str, seed: int, slices: HeldOut) -> dict[str, 
     data = draw_slices(plan, f"{name if variant.without else 'base'}-{plan.count}", plan.list_phantom_flags(variant))
     for leftover in (run, run.with_name(run.name + ".partial")):
         shutil.rmtree(leftover, ignore_errors=True)
-    module = ["bench.training.ablation_train", variant.initializer] if variant.initializer else ["training"]
+    module = ["bench.training.ablation_variants", variant.initializer] if variant.initializer else ["training"]
     started = time.monotonic()
     call_module([*module, "--data", str(data), "--out", str(run), *plan.list_training_flags(variant, seed)])
     seconds = time.monotonic() - started

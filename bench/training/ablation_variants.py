@@ -1,8 +1,15 @@
-"""What is ablated: one base training, and variants that differ from it in one thing each; easy to add to."""
+"""What is ablated: one base training, and variants that differ from it in one thing each; easy to add to.
+
+``python -m bench.training.ablation_variants INITIALIZER FLAG…`` is ``python -m training`` whose CNN starts otherwise.
+That is no flag of the product: one way learns, and the ablation shows it.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 BASE_FLAGS = {
     "--model": "cnn",
@@ -70,3 +77,20 @@ VARIANTS: dict[str, Variant] = {
     "without-hard-negatives": Variant("drawn without any hard negative", without=HARD_NEGATIVES),
     **{f"without-{part}": Variant(f"drawn without `{part}`", without=(part,)) for part in (*HARD_NEGATIVES, *IMAGING)},
 }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains with an initializer; the exit code is that of the training."""
+    if argv[:1] in ([], ["--help"], ["-h"]):
+        print("usage: python -m bench.training.ablation_variants INITIALIZER FLAG… (flags: python -m training --help)")
+        return 0 if argv else 2
+    from training import cli
+    from training.fit.models import MODELS, build_cnn
+
+    initializer, *flags = argv
+    MODELS["cnn"] = partial(build_cnn, initializer=initializer)
+    return cli.main(flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -9,10 +9,11 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
 
 Floats = NDArray[np.float64]
 
-NORMAL_QUANTILE = 1.959963984540054
+NORMAL_QUANTILE = float(norm.ppf(0.975))
 """Of the standard normal distribution at 0.975, for two-sided 95 % intervals."""
 
 
@@ -38,13 +39,10 @@ def place_scores(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, F
 
     Ties count half. The mean of either is the AUC.
     """
-    above, below = np.sort(scores[positive]), np.sort(scores[~positive])
-    of_positives = (
-        np.searchsorted(below, scores[positive], "left") + np.searchsorted(below, scores[positive], "right")
-    ) / (2 * len(below))
-    of_negatives = 1 - (
-        np.searchsorted(above, scores[~positive], "left") + np.searchsorted(above, scores[~positive], "right")
-    ) / (2 * len(above))
+    above, below = scores[positive], scores[~positive]
+    ranks = rankdata(np.concatenate([above, below]))  # among all; less that among its own, it counts the others below
+    of_positives = (ranks[: len(above)] - rankdata(above)) / len(below)
+    of_negatives = 1 - (ranks[len(above) :] - rankdata(below)) / len(above)
     return of_positives, of_negatives
 
 

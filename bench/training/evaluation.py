@@ -118,13 +118,13 @@ def measure_union(spans: Iterable[tuple[float, float]]) -> float:
 
 def time_intervals() -> float:
     """Returns the seconds of all figures of synthetic scores, with their intervals."""
-    from training.evaluation.figures import Judged
+    from training.evaluation.figures import Predictions
     from training.evaluation.measure import Decision, evaluate
 
     rng = np.random.default_rng(7)
     groups = np.arange(SCORES) % PATIENTS
     positive = rng.random(PATIENTS)[groups] < 0.3
-    judged = Judged(
+    predictions = Predictions(
         files=tuple(map(str, range(SCORES))),
         scores=np.clip(rng.normal(0.4 + 0.2 * positive, 0.2), 0, 1),
         positive=positive,
@@ -133,5 +133,5 @@ def time_intervals() -> float:
         has_patients=True,
     )
     started = time.perf_counter()
-    evaluate(judged, Decision(0.5, "0.5"), model="synthetic", data="synthetic", prevalences=(0.01, 0.1, 0.2))
+    evaluate(predictions, Decision(0.5, "0.5"), model="synthetic", data="synthetic", prevalences=(0.01, 0.1, 0.2))
     return time.perf_counter() - started

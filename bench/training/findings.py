@@ -7,7 +7,6 @@ slice is read.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,11 +19,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import sem
 
-from bench.report.machine import describe_machine, format_machine
-from bench.report.page import round_figures
+from bench.report.figures import round_figures
+from bench.report.machine import describe_machine, format_machine, say
 from bench.report.tables import render_table
-from bench.serving.__main__ import say
+from bench.training.auc import NORMAL_QUANTILE
+from server.flags import REQUIRED, LineParser, parse_settings, setting
 from server.machine.processors import count_processors
 from server.models.runtime import OnnxModel, load_model
 from training.phantom.dataset import choose_kind
@@ -34,8 +35,6 @@ from training.phantom.slice import generate_slice
 
 SEED = 13
 """Of the slices: no training, calibration or ablation draws from it."""
-
-NORMAL_QUANTILE = 1.96
 
 HEAD = """\
 # What each part of a synthetic slice does to the bundled model
@@ -49,6 +48,16 @@ here.
 
 
 @dataclass(frozen=True)
+class FindingOptions:
+    """What is judged."""
+
+    out: Path = setting(REQUIRED, "folder for findings.md and findings.json")
+    model: Path = setting(Path("models/stroke-cnn/1"), "folder of the model")
+    pairs: int = setting(300, "slices judged for each part", least=2, most=1_000_000)
+    only: tuple[str, ...] = setting(PARTS, "parts", choices=PARTS, metavar="PART")
+
+
+@dataclass(frozen=True)
 class Pair:
     """One slice with a part and without it."""
 
@@ -59,14 +68,8 @@ class Pair:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Judges every part and writes the page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.training.findings", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--model", type=Path, default=Path("models/stroke-cnn/1"), help="default: %(default)s")
-    parser.add_argument("--pairs", type=int, default=300, help="slices judged for each part (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
-    parser.add_argument("--out", type=Path, required=True, help="folder for findings.md and findings.json")
-    options = parser.parse_args(argv)
+    parser = LineParser("python -m bench.training.findings", (__doc__ or "").splitlines()[0])
+    options = parse_settings(parser, FindingOptions, argv)
     model = load_model(options.model)
     parts = {}
     with ProcessPoolExecutor(count_processors(), mp_context=get_context("spawn")) as pool:
@@ -127,7 +130,7 @@ def judge_pairs(model: OnnxModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     judged = {}
     for name, chosen in (("normal", ~positive), ("stroke", positive)):
         shifts = (log_odds["with_part"] - log_odds["without"])[chosen]
-        half = NORMAL_QUANTILE * float(shifts.std(ddof=1)) / len(shifts) ** 0.5
+        half = NORMAL_QUANTILE * float(sem(shifts))
         judged[name] = {
             "slices": int(chosen.sum()),
             "shift": [float(shifts.mean()), float(shifts.mean()) - half, float(shifts.mean()) + half],

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from bench.report.figures import divide
-from bench.report.machine import describe_machine
+from bench.report.machine import describe_machine, say
 from bench.report.tables import Budget
-from bench.serving.__main__ import say
 from bench.training.data import FOLDER, find_phantom, find_plain
 from bench.training.page import Series, make_section
 
@@ -39,7 +38,8 @@ def list_precisions(instructions: list[str]) -> list[str]:
 @contextmanager
 def open_slices(folder: Path) -> Iterator[tuple[Any, Any]]:
     """Yields the store of a folder's decoded slices and their classes, int64 [N]."""
-    from training.data.pixels import decode_images, list_images
+    from training.data.labels import list_images
+    from training.data.pixels import decode_images
 
     images = list_images(folder)
     with tempfile.TemporaryDirectory(dir=FOLDER) as cache:

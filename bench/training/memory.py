@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.processes import ROOT
+from bench.processes import ROOT, read_peak
 from bench.report.machine import describe_machine
 from bench.report.tables import Budget
 from bench.training.data import FOLDER, find_noise
@@ -86,13 +86,3 @@ def watch_peak(process: subprocess.Popen[Any]) -> float:
         peak = max(peak, read_peak(process.pid))
         time.sleep(INTERVAL)
     return peak
-
-
-def read_peak(pid: int) -> float:
-    """Returns VmHWM in MB (2**20 bytes); 0 of a process that has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
-    except OSError:
-        return 0.0
-    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(lines[0].split()[1]) / 1024 if lines else 0.0

@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.report.figures import summarise
+from bench.report.figures import round_figures, summarise
 from bench.report.machine import describe_machine, format_machine
-from bench.report.page import round_figures
 from bench.report.tables import Budget, render_budgets, render_table
 
 PACKAGES = ("tensorflow", "keras", "onnxruntime", "scikit-learn", "pillow", "numpy")

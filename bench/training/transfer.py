@@ -5,7 +5,6 @@ Both sides have the same slices, views, order, seeds and first head, and judge t
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
 import statistics
@@ -18,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.report.machine import say
 from bench.report.tables import Budget
-from bench.serving.__main__ import say
 from bench.training.data import FOLDER, find_plain
 from bench.training.page import Series, make_section, publish_training
-from training.noise import hide_import_noise
+from server.flags import LineParser, parse_settings, setting
+from server.process.console import silence_tensorflow
+from training.config import PRECISIONS
 
 SLICES = 200
 EPOCHS = 20
@@ -32,7 +33,15 @@ BATCH = 32
 VIEWS = 2
 """As ``python -m training`` has it unless told."""
 SEED = 7
-PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """What is measured."""
+
+    rounds: int = setting(2, "rounds", least=1, most=1000)
+    precisions: tuple[str, ...] = setting(PRECISIONS, "arithmetics of the training", choices=PRECISIONS)
+    out: Path | None = setting(None, "folder for training.md and .json (default: only print)")
 
 
 @dataclass
@@ -51,14 +60,9 @@ class Watch:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.training.transfer", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--rounds", type=int, default=2, help="rounds (default: %(default)s)")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: all")
-    parser.add_argument("--out", type=Path, help="folder for training.md and .json (default: only print)")
-    options = parser.parse_args(argv)
-    with hide_import_noise():
+    parser = LineParser("python -m bench.training.transfer", (__doc__ or "").splitlines()[0])
+    options = parse_settings(parser, TransferOptions, argv)
+    with silence_tensorflow():
         import keras  # noqa: F401 - its greetings are over before anything is measured
     series: dict[str, Series] = {}
     budgets = []
@@ -88,7 +92,8 @@ def measure_precision(precision: str, rounds: int) -> dict[str, Series]:
     import keras
 
     from training.config import TrainConfig
-    from training.data.pixels import decode_images, list_data
+    from training.data.labels import list_data
+    from training.data.pixels import decode_images
     from training.data.split import group_data, split_data
     from training.evaluation.ranking import compute_auc
     from training.fit.weights import make_network
@@ -205,12 +210,12 @@ def fit_through(network: Any, config: Any, data: Any) -> Watch:
 def fit_features(network: Any, config: Any, data: Any, folder: Path) -> tuple[Watch, float]:
     """Trains the head on features, as ``python -m training`` does; also returns the seconds until they were there."""
     from training.fit.pipeline import weigh_classes
-    from training.fit.transfer import HeadTraining
+    from training.fit.transfer import ClassifierTraining
 
     targets = data.images.targets[data.indices("train")]
     watch = Watch()
     started = time.perf_counter()
-    with HeadTraining(config, data, network, folder) as head:
+    with ClassifierTraining(config, data, network, folder) as head:
         features = time.perf_counter() - started
         weights = weigh_classes(targets, balanced=True)
         batches = head.make_batches(targets, weights, BATCH, seed=config.seed, epochs=range(EPOCHS))
@@ -227,7 +232,7 @@ def run_fit(
     import keras
 
     from training.fit.optimizer import make_optimizer
-    from training.fit.weights import head_layers
+    from training.fit.weights import classifier_layers
 
     steps = math.ceil(0.7 * SLICES / BATCH)
 
@@ -236,7 +241,7 @@ def run_fit(
         watch.seconds.append(time.perf_counter() - started)
         if epoch + 1 == FROZEN_EPOCHS:
             watch.probabilities = probabilities
-            watch.head = [array for layer in head_layers(network) for array in layer.get_weights()]
+            watch.head = [array for layer in classifier_layers(network) for array in layer.get_weights()]
 
     optimizer = make_optimizer(config.learning_rate, config.precision, EPOCHS * steps)
     model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])

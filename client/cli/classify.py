@@ -7,21 +7,40 @@ import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .._client import StrokeClient
-from .._errors import ImageReadError, StrokeClientError
+from .._errors import (
+    AuthenticationError,
+    ClientClosedError,
+    ImageReadError,
+    ServerUnavailableError,
+    StrokeClientError,
+)
 from .._types import Prediction, PredictionFailure
 from .report import LineWriter, Report, TableWriter
-from .result_file import ResultFile, ResultFileError
-from .results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultWriter, StreamWriter
-from .resume import ResumePlan, plan_resume, take_stamp
-from .selection import ListedImage, list_images
+from .results import (
+    CsvFormat,
+    FileStamp,
+    JsonLinesFormat,
+    Record,
+    ResultFileError,
+    ResultWriter,
+    StreamWriter,
+)
+from .selection import ListedImage, ResumePlan, list_images, plan_resume, take_stamp
 from .signals import EXIT_INTERRUPTED, Interruption
-from .terminal import Terminal, escape, measure_width
+from .terminal import Terminal
+
+if TYPE_CHECKING:
+    from .result_file import ResultFile
 
 EXIT_ANSWERED = 0
 EXIT_FAILED = 1
+
+_SERVER_FAULTS = (AuthenticationError, ClientClosedError, ServerUnavailableError)
+_SERVER_REASONS = ("ANSWER_MISPLACED", "CALL_UNKNOWN")
+"""With these a run cannot go on, whatever the image."""
 
 
 class Batch:
@@ -46,18 +65,24 @@ class Batch:
             OSError: the results cannot be written.
         """
         listed = list_images(self._arguments.images, recursive=self._arguments.recursive)
-        writer = self._open_writer(listed)
-        with closing(writer):
-            if not isinstance(writer, ResultFile) or not self._arguments.resume:
-                return self._judge(listed, writer, self._make_report(len(listed), writer))
-            plan = plan_resume(writer, listed, retry_failed=self._arguments.retry_failed)
+        file = self._open_file()
+        if file is None:
+            printer = self._make_printer(listed)
+            keeps_warnings = isinstance(printer, StreamWriter)
+            report = self._make_report(len(listed), printer, is_printing=True, keeps_warnings=keeps_warnings)
+            with closing(printer):
+                return self._judge(listed, report, None)
+        with closing(file):
+            if not self._arguments.resume:
+                return self._judge(listed, self._make_report(len(listed), file), file)
+            plan = plan_resume(file, listed, retry_failed=self._arguments.retry_failed)
             if plan.remaining:
-                self._check_model(plan, writer.path)
+                self._check_model(plan, file.path)
             if plan.outdated:
-                writer.keep_only(plan.wants)
-            report = self._make_report(len(listed), writer, plan.done)
-            _announce(plan, report, writer.path)
-            status = self._judge(plan.remaining, writer, report) if plan.remaining else EXIT_ANSWERED
+                file.keep_only(plan.wants)
+            report = self._make_report(len(listed), file, done=plan.done)
+            _announce(plan, report, file.path)
+            status = self._judge(plan.remaining, report, file) if plan.remaining else EXIT_ANSWERED
             return status or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
 
     def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
@@ -72,28 +97,36 @@ class Batch:
             self._described[prediction.digest] = label
         return self._described[prediction.digest]
 
-    def _make_report(self, total: int, writer: ResultWriter, done: int = 0) -> Report:
+    def _make_report(
+        self, total: int, writer: ResultWriter, *, done: int = 0, is_printing: bool = False, keeps_warnings: bool = True
+    ) -> Report:
         return Report(
             total,
             writer,
             self.describe_model,
             done=done,
-            keeps_warnings=isinstance(writer, ResultFile | StreamWriter),
+            is_printing=is_printing,
+            keeps_warnings=keeps_warnings,
             is_quiet=self._arguments.quiet,
         )
 
-    def _open_writer(self, listed: Sequence[ListedImage]) -> ResultWriter:
+    def _open_file(self) -> ResultFile | None:
+        """Opens the file that takes the results; None where they are printed."""
         arguments = self._arguments
-        if arguments.output:
-            return ResultFile(arguments.output, JsonLinesFormat(), resume=arguments.resume)
-        if arguments.csv and arguments.csv != "-":
-            return ResultFile(arguments.csv, CsvFormat(), resume=arguments.resume)
-        if arguments.csv or arguments.json:
-            return StreamWriter(sys.stdout.buffer, CsvFormat() if arguments.csv else JsonLinesFormat())
-        terminal = Terminal(sys.stdout)
-        if terminal.is_terminal:
-            longest = max((measure_width(escape(entry.name)) for entry in listed), default=0)
-            return TableWriter(terminal, longest, self.describe_model)
+        path = arguments.output or (arguments.csv if arguments.csv != "-" else None)
+        if not path:
+            return None
+        from .result_file import ResultFile
+
+        result_format = JsonLinesFormat() if arguments.output else CsvFormat()
+        return ResultFile(path, result_format, resume=arguments.resume)
+
+    def _make_printer(self, listed: Sequence[ListedImage]) -> ResultWriter:
+        if self._arguments.csv or self._arguments.json:
+            return StreamWriter(sys.stdout.buffer, CsvFormat() if self._arguments.csv else JsonLinesFormat())
+        terminal = Terminal(sys.stdout, is_quiet=self._arguments.quiet)
+        if terminal.console is not None:
+            return TableWriter(terminal, (entry.name for entry in listed), self.describe_model)
         return LineWriter(sys.stdout)
 
     def _check_model(self, plan: ResumePlan, path: str) -> None:
@@ -107,12 +140,12 @@ class Batch:
                     f"{info.digest[:12]}): choose the former with --model and --model-version, or name another file"
                 )
 
-    def _judge(self, listed: Sequence[ListedImage], writer: ResultWriter, report: Report) -> int:
+    def _judge(self, listed: Sequence[ListedImage], report: Report, file: ResultFile | None) -> int:
         fault: StrokeClientError | None = None
         status = EXIT_ANSWERED
         with Interruption() as interruption:
             try:
-                with closing(self._results(listed)) as records:
+                with closing(self._judge_one(listed[0]) if len(listed) == 1 else self._judge_many(listed)) as records:
                     for record in records:
                         with interruption.shielded():
                             report.add(record)
@@ -130,11 +163,28 @@ class Batch:
                 report.print_note("error", "interrupted")
             elif self._arguments.fail_fast and report.failed:
                 report.print_note("error", "stopped at the first failure (--fail-fast)")
-            if report.missing and isinstance(writer, ResultFile):
-                report.print_note("note", f"what is done is in {writer.path}; {_describe_next(self._arguments)}")
+            if report.missing and file is not None:
+                report.print_note("note", f"what is done is in {file.path}; {_describe_next(self._arguments)}")
         return status or (EXIT_FAILED if fault is not None or report.failed else EXIT_ANSWERED)
 
-    def _results(self, listed: Sequence[ListedImage]) -> Generator[Record, None, None]:
+    def _judge_one(self, entry: ListedImage) -> Generator[Record, None, None]:
+        """Yields the record of the only image. A stream, with all that it takes, is for several."""
+        outcome: Prediction | StrokeClientError
+        if entry.image is None:
+            yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"))
+            return
+        stamp = take_stamp(entry.image) if isinstance(entry.image, str) else None
+        try:
+            outcome = self._client.predict(
+                entry.image, model=self._arguments.model, version=self._arguments.model_version
+            )
+        except StrokeClientError as error:
+            if isinstance(error, _SERVER_FAULTS) or error.reason in _SERVER_REASONS:
+                raise
+            outcome = error
+        yield Record(entry.name, outcome, stamp)
+
+    def _judge_many(self, listed: Sequence[ListedImage]) -> Generator[Record, None, None]:
         """Yields one record for each image, in order."""
         stamps: deque[FileStamp | None] = deque()
 

@@ -1,4 +1,4 @@
-"""``python -m client completion bash|zsh``: prints a script that completes, made from the parsers themselves."""
+"""``python -m client completion bash|zsh``: prints a script that completes, which shtab makes from the parsers."""
 
 from __future__ import annotations
 
@@ -6,192 +6,127 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+from .connection import SCRIPT, make_parser, name_program
+
 _EPILOG = """\
 examples:
-  eval "$(python -m client completion bash)"
-  python -m client completion zsh > ~/.stroke.zsh; echo '. ~/.stroke.zsh' >> ~/.zshrc
+  eval "$({program} completion bash)"
+  {program} completion zsh > ~/.stroke.zsh; echo '. ~/.stroke.zsh' >> ~/.zshrc
 
-The program is called through Python, whose own completion is left alone: the script defines the command `stroke`,
-which is `python -m client` from any folder, and completes that.
+Called through Python, whose own completion is left alone, the script defines the command `stroke`, which does the same
+from any folder, and completes that.
 """
 
 _HEAD = """\
-# Defines `stroke`, which is `python -m client` from any folder, and completes it in {shell}.
-# Made by `python -m client completion {shell}`: make it again after an update, or when this folder has moved.
+# Completes `stroke` in {shell}. Made by `{program} completion {shell}`: make it again after an update.
+"""
+
+_FUNCTION = """\
+# Until this folder moves, `stroke` is `{program}` from any folder.
 stroke() {{
-    PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}} {python} -m client "$@"
+    PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}} {python} -m {package} "$@"
 }}
 """
 
-_BASH = """\
-_stroke() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command= words=
-    if ((COMP_CWORD > 1)); then
-        case ${{COMP_WORDS[1]}} in {commands}) command=${{COMP_WORDS[1]}} ;; esac
-    fi
-    COMPREPLY=()
-    case "$command $before" in
-{values}
-    esac
-    case $command in
-{flags}
-    esac
-    if [[ $word != -* ]]; then
-        words=
-        case "$command" in
-{operands}
-        esac
-        if ((COMP_CWORD == 1)); then words={words}; fi
-    fi
-    if [[ -n $words ]]; then mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word"); fi
-    # Where nothing is left, readline completes file names; a name that begins like a command is offered beside it.
-    if ((COMP_CWORD == 1 && ${{#COMPREPLY[@]}})) && [[ $word != -* ]]; then
-        compopt -o filenames 2> /dev/null
-        mapfile -t -O ${{#COMPREPLY[@]}} COMPREPLY < <(compgen -f -- "$word")
-    fi
-}}
-complete -o default -F _stroke stroke
+_BASH_PREAMBLE = """\
+# The first word may be a command, or a file like all others.
+_shtab_stroke_pos_0_COMPGEN=_shtab_compgen_files
 """
 
-_ZSH = """\
-{functions}
-_stroke() {{
-    if (( CURRENT > 2 && $+functions[_stroke_$words[2]] )); then
+_ZSH_START = "typeset -A opt_args"
+"""What begins the end of shtab's script for zsh, which is for a file that is loaded by the name of its function."""
+
+_ZSH_TAIL = """\
+# The first word may be a command, whose options follow, or a file like all others.
+_stroke() {
+    local options=_shtab_stroke_${words[2]}_options
+    if (( CURRENT > 2 && $+parameters[$options] )); then
         shift words
         (( CURRENT -= 1 ))
-        _stroke_$words[1]
+        _arguments -s "${(P@)options}"
         return
     fi
-    local -a commands=({commands})
-    (( CURRENT > 2 )) || _describe -t commands command commands
-    _arguments {arguments}
-}}
-(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}
-compdef _stroke stroke
-"""
+    (( CURRENT > 2 )) || _shtab_stroke_commands
+    _arguments -s $_shtab_stroke_options
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+compdef _stroke stroke"""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m client completion",
-        description="Prints a script that completes the client's command line.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "completion", "[OPTION]... SHELL", "Prints a script that completes the client's command line.", _EPILOG
     )
-    parser.add_argument("shell", choices=("bash", "zsh"), help="the shell that is to read the script")
+    parser.add_argument("shell", choices=("bash", "zsh"), metavar="SHELL", help="that is to read it: bash or zsh")
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Runs the sub-command and returns its exit status; ``argv`` are the arguments after ``completion``."""
     shell = build_parser().parse_args(argv).shell
-    parsers = list_parsers()
-    head = _HEAD.format(
-        shell=shell,
-        root=shlex.quote(str(Path(__file__).resolve().parents[2])),
-        python=shlex.quote(sys.executable),
-    )
-    print(head + (write_bash(parsers) if shell == "bash" else write_zsh(parsers)), end="")
+    try:
+        script = write_script(shell)
+    except ModuleNotFoundError as error:
+        if error.name != "shtab":
+            raise
+        print(
+            "error: completion needs the package shtab: pip install 'strokeserve-client[cli]', or in the project's "
+            "folder pip install --require-hashes -r requirements/cli.lock",
+            file=sys.stderr,
+        )
+        return 1
+    program = name_program()
+    print(_HEAD.format(shell=shell, program=program))
+    if program != SCRIPT:
+        package = Path(__file__).resolve().parents[1]
+        root, python = shlex.quote(str(package.parent)), shlex.quote(sys.executable)
+        print(_FUNCTION.format(program=program, root=root, python=python, package=package.name))
+    print(script)
     return 0
+
+
+def write_script(shell: str) -> str:
+    """Returns what completes ``stroke`` in a shell, ``bash`` or ``zsh``.
+
+    Raises:
+        ModuleNotFoundError: shtab is not installed.
+    """
+    import shtab
+
+    parsers = list_parsers()
+    for action in (action for parser in parsers.values() for action in parser._actions):
+        if action.metavar in ("FILE", "IMAGE"):
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        elif action.metavar == "DIR":
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    tree = join_parsers(parsers)
+    if shell == "bash":
+        return str(shtab.complete(tree, shell, preamble=_BASH_PREAMBLE))
+    script, _, _ = shtab.complete(tree, shell).partition(_ZSH_START)
+    # shtab lets operands of any number be one; `*:` is zsh's for all that follow.
+    return re.sub(r'"\(\*\)::?', '"*:', script) + _ZSH_TAIL
+
+
+def join_parsers(parsers: Mapping[str, argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Returns all parsers as one, for completion alone: argparse itself would take an image for a wrong command."""
+    first = argparse.ArgumentParser(add_help=False)
+    commands = first.add_subparsers(metavar="COMMAND")
+    commands.nargs = None  # one word; those that follow are the images of the main command
+    for name, parser in parsers.items():
+        if name:
+            text = (parser.description or "").rstrip(".")
+            commands.add_parser(name, parents=[parser], add_help=False, help=text, description=text)
+    return argparse.ArgumentParser(SCRIPT, parents=[first, parsers[""]], add_help=False)
 
 
 def list_parsers() -> dict[str, argparse.ArgumentParser]:
     """Returns the parsers of the sub-commands by name; that of the main command is ``""``."""
-    from . import main as _cli
+    from .main import SUBCOMMANDS
+    from .main import build_parser as build_main
 
-    modules = {name: import_module(module) for name, module in _cli.SUBCOMMANDS.items()}
-    return {"": _cli.build_parser(), **{name: module.build_parser() for name, module in modules.items()}}
-
-
-def write_bash(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
-    """Returns the functions that complete in bash."""
-    values: dict[str, list[str]] = {}
-    flags, operands = [], []
-    for command, parser in parsers.items():
-        quoted = shlex.quote(command)
-        for action in list_actions(parser):
-            for option in action.option_strings if takes_value(action) else ():
-                values.setdefault(_fill_bash(action), []).append(f"'{command} {option}'")
-            if not action.option_strings and action.choices:
-                operands.append(f"            {quoted}) words={shlex.quote(' '.join(map(str, action.choices)))} ;;")
-        options = " ".join(option for action in list_actions(parser) for option in action.option_strings)
-        flags.append(f"        {quoted}) words={shlex.quote(options)} ;;")
-    commands = [command for command in parsers if command]
-    return _BASH.format(
-        commands="|".join(commands),
-        words=shlex.quote(" ".join(commands)),
-        values="\n".join(f"        {'|'.join(names)})\n            {fill} ;;" for fill, names in values.items()),
-        flags="\n".join(flags),
-        operands="\n".join(operands),
-    )
-
-
-def _fill_bash(action: argparse.Action) -> str:
-    """Returns the commands that complete an option's value."""
-    if action.choices:
-        words = shlex.quote(" ".join(map(str, action.choices)))
-        return f'mapfile -t COMPREPLY < <(compgen -W {words} -- "$word"); return'
-    if action.metavar == "FILE":
-        return "return"  # to readline's own file names, which know about spaces and quotes
-    if action.metavar == "DIR":
-        return "compopt -o dirnames +o default 2> /dev/null; return"
-    return "compopt +o default 2> /dev/null; return"  # a number or name that only the user knows
-
-
-def write_zsh(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
-    """Returns the functions that complete in zsh."""
-    functions = [
-        f"_stroke_{command}() {{\n    _arguments {' '.join(_describe_zsh(parser))}\n}}"
-        for command, parser in parsers.items()
-        if command
-    ]
-    commands = [
-        shlex.quote(f"{command}:{_escape_zsh((parser.description or '').rstrip('.'))}")
-        for command, parser in parsers.items()
-        if command
-    ]
-    return _ZSH.format(
-        functions="\n".join(functions),
-        commands=" ".join(commands),
-        arguments=" ".join(_describe_zsh(parsers[""])),
-    )
-
-
-def _describe_zsh(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Yields the specifications of ``_arguments``."""
-    formatter = parser._get_formatter()
-    for action in list_actions(parser):
-        text = formatter._expand_help(action) if action.help else ""
-        value = ""
-        if takes_value(action) or not action.option_strings:
-            fill = "_files"
-            if action.choices:
-                fill = f"({' '.join(map(str, action.choices))})"
-            elif action.metavar == "DIR":
-                fill = "_files -/"
-            elif action.option_strings and action.metavar != "FILE":
-                fill = ""
-            value = f":{_escape_zsh(str(action.metavar or action.dest))}:{fill}"
-        for option in action.option_strings:
-            yield shlex.quote(f"{option}[{_escape_zsh(text)}]{value}")
-        if not action.option_strings:
-            yield shlex.quote(("*" if action.nargs in ("*", "+") else "") + value)
-
-
-def _escape_zsh(text: str) -> str:
-    """Returns a text as the specifications of ``_arguments`` and ``_describe`` want it."""
-    return re.sub(r"([\\:\[\]])", r"\\\1", text)
-
-
-def list_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Returns the options and operands that a parser shows."""
-    return [action for action in parser._actions if action.help is not argparse.SUPPRESS]
-
-
-def takes_value(action: argparse.Action) -> bool:
-    return action.nargs != 0
+    modules = {name: import_module(module, __package__) for name, module in SUBCOMMANDS.items()}
+    return {"": build_main(), **{name: module.build_parser() for name, module in modules.items()}}

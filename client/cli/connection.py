@@ -1,25 +1,26 @@
-"""The connection's flags, with their environment names, for every sub-command. Standard library only at import."""
+"""What all commands share: a parser, and the connection's flags with their names in the environment. Standard library
+only at import."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from .._address import parse_address
 from .._config import (
-    DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
-    KeepAliveConfig,
+    ClientConfig,
     RetryConfig,
     TLSConfig,
     Token,
     check_timeout,
-    make_config,
 )
 from .._errors import StrokeClientError
 
@@ -27,6 +28,59 @@ if TYPE_CHECKING:
     from .._client import StrokeClient
 
 ENVIRONMENT_PREFIX = "STROKE_"
+SCRIPT = "stroke"
+"""The command that an installed client brings."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that fits a screen: no empty lines between the groups."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22)
+
+    def format_help(self) -> str:
+        return super().format_help().replace("\n\n", "\n").replace("\nexamples", "\n\nexamples")
+
+
+def name_program() -> str:
+    """Returns what people type: ``stroke`` where it was installed under that name, otherwise ``python -m PACKAGE``."""
+    if PurePath(sys.argv[0]).stem == SCRIPT:
+        return SCRIPT
+    return f"python -m {__package__.partition('.')[0]}"
+
+
+def make_parser(
+    command: str, usage: str, description: str, epilog: str, *, add_help: bool = True
+) -> argparse.ArgumentParser:
+    """Returns a command line without arguments yet.
+
+    Args:
+        command: the sub-command; empty for the command itself.
+        usage: what follows its name.
+        description: a sentence.
+        epilog: examples and exit status, with ``{program}`` for its name.
+        add_help: let argparse add --help, before all other options.
+    """
+    return argparse.ArgumentParser(
+        prog=f"{name_program()} {command}".rstrip(),
+        usage=f"%(prog)s {usage}",
+        description=description,
+        epilog=epilog.replace("{program}", name_program()),
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+        add_help=add_help,
+    )
+
+
+def read_seconds(text: str) -> float:
+    """Returns a time of 0 s or more, for argparse."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not (seconds >= 0 and math.isfinite(seconds)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
 
 
 def setting(default: Any, text: str, metavar: str) -> Any:
@@ -70,15 +124,13 @@ class Connection:
             AuthenticationError: the token file cannot be used.
             ValueError: the settings do not go together, or another file cannot be used; the message says which.
         """
-        make_config(
-            self.server,
-            timeout=self.timeout,
-            tls=self._describe_tls(),
-            token=self._choose_token(),
-            retry=RetryConfig(),
-            keep_alive=KeepAliveConfig(),
-            max_image_bytes=DEFAULT_MAX_IMAGE_BYTES,
-        )
+        tls = self._describe_tls()
+        if tls is not None:
+            from ..tls.credentials import load_tls
+
+            tls = load_tls(tls)
+        address = parse_address(self.server)
+        ClientConfig(address=address, timeout=self.timeout, tls=tls, token=self._choose_token())
         if self.token_file:
             self._read_token()
 
@@ -140,8 +192,7 @@ def read_connection(
 
 def run_with_client(connection: Connection, work: Callable[[StrokeClient], int]) -> int:
     """Returns what ``work`` returns, the exit status; 1 when it raises a ``StrokeClientError``, which is printed."""
-    from .terminal import escape
-    from .wait_notice import notice_on
+    from .terminal import escape, notice_on
 
     try:
         with connection.open_client() as client:

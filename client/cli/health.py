@@ -12,16 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from .._address import parse_address
-from .arguments import make_parser, read_seconds
-from .connection import Connection, add_connection_flags, read_connection
+from .connection import Connection, add_connection_flags, make_parser, name_program, read_connection, read_seconds
 
 _EPILOG = """\
 examples:
-  python -m client health
-  python -m client health --server a:50051,b:50051 --json
-  python -m client health --wait 30 && python -m client scans/
+  {program} health
+  {program} health --server a:50051,b:50051 --json
+  {program} health --wait 30 && {program} scans/
 
-HEALTHCHECK of Docker: CMD ["python", "-m", "client", "health"]
+HEALTHCHECK of Docker: CMD {words}
 exit status: 0 all servers are SERVING, 1 one is not, 2 wrong usage.
 """
 
@@ -44,7 +43,8 @@ class Answer:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = make_parser("health", "[OPTION]...", "Asks each server whether it serves, one line per server.", _EPILOG)
+    epilog = _EPILOG.replace("{words}", json.dumps([*name_program().split(), "health"]))
+    parser = make_parser("health", "[OPTION]...", "Asks each server whether it serves, one line per server.", epilog)
     parser.add_argument("--wait", type=read_seconds, metavar="S", help="seconds to wait until they serve")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of text")
     add_connection_flags(parser)

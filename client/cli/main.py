@@ -6,13 +6,20 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._config import DEFAULT_IN_FLIGHT
-from .arguments import DEFAULT_SETTLE, make_parser, read_seconds
-from .connection import Connection, add_connection_flags, read_connection, run_with_client
+from .connection import (
+    Connection,
+    add_connection_flags,
+    make_parser,
+    name_program,
+    read_connection,
+    read_seconds,
+    run_with_client,
+)
 from .signals import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -22,20 +29,18 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 """argparse's own."""
 
-SUBCOMMANDS = {
-    "health": "client.cli.health",
-    "models": "client.cli.models",
-    "bench": "client.cli.bench.command",
-    "completion": "client.cli.completion",
-}
-"""First arguments that are no images, and the modules whose ``main`` gets what follows. A file of such a name is
-``./health``."""
+SUBCOMMANDS = {"health": ".health", "models": ".models", "bench": ".bench.command", "completion": ".completion"}
+"""First arguments that are no images, and the modules of this package whose ``main`` gets what follows. A file of such
+a name is ``./health``."""
+
+DEFAULT_SETTLE = 0.5
+"""Seconds for which a file under watch must not have changed before it is read."""
 
 _EPILOG = """\
 examples:
-  python -m client scan.png
-  python -m client --recursive scans/ --output results.jsonl --resume
-  python -m client --server box.local:50051 --json - < scan.png
+  {program} scan.png
+  {program} --recursive scans/ --output results.jsonl --resume
+  {program} --server box.local:50051 --json - < scan.png
 other commands (each with --help): health, models, bench, completion bash|zsh
 exit status: 0 all images answered, 1 some not, 2 wrong usage, 130 interrupted
 Research software: not a medical device, not for diagnosis.
@@ -69,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
     results.add_argument("--quiet", action="store_true", help="no progress, warnings or summary")
     results.add_argument("-h", "--help", action="help", help="show this help")
+    results.add_argument("--version", action=_PrintVersion, help="show the version")
     server = parser.add_argument_group("server (or STROKE_SERVER, STROKE_TOKEN_FILE and so on in the environment)")
     server.add_argument("--model", default="", metavar="NAME", help="model that judges (default: the server's)")
     server.add_argument("--model-version", default="", metavar="V", help="its version (default: the server's)")
@@ -98,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         if words and words[0] in SUBCOMMANDS:
-            command: Callable[[list[str]], int] = import_module(SUBCOMMANDS[words[0]]).main
+            command: Callable[[list[str]], int] = import_module(SUBCOMMANDS[words[0]], __package__).main
             return command(words[1:])
         return _classify(words)
     except KeyboardInterrupt:
@@ -128,7 +134,7 @@ def _classify(words: list[str]) -> int:
     check_arguments(parser, arguments)
     connection = read_connection(parser, arguments)
     if arguments.watch is not None:
-        from .watch.command import watch
+        from .watch.folder import watch
 
         return watch(arguments, connection)
     return run(arguments, connection)
@@ -152,13 +158,13 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
         parser.error("--retry-failed goes with --resume")
     for word in arguments.images:
         if word in SUBCOMMANDS and not os.path.exists(word):
-            parser.error(f"a command comes first, its options after it: python -m client {word} ...")
+            parser.error(f"a command comes first, its options after it: {name_program()} {word} ...")
 
 
 def run(arguments: argparse.Namespace, connection: Connection) -> int:
     """Judges the images and returns the exit status."""
     from .classify import Batch
-    from .result_file import ResultFileError
+    from .results import ResultFileError
     from .terminal import escape
 
     def judge(client: StrokeClient) -> int:
@@ -171,6 +177,19 @@ def run(arguments: argparse.Namespace, connection: Connection) -> int:
     except ResultFileError as error:
         print(escape(f"error: {error}"), file=sys.stderr)
         return EXIT_USAGE
+
+
+class _PrintVersion(argparse.Action):
+    """Prints the version, which nothing else needs, and ends the process with status 0."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from .. import __version__
+
+        print(__version__)
+        parser.exit()
 
 
 def _read_count(text: str) -> int:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .arguments import make_parser
-from .connection import add_connection_flags, read_connection, run_with_client
-from .table import format_blocks, format_table, terminal_width
+from .connection import add_connection_flags, make_parser, read_connection, run_with_client
+from .terminal import Terminal, escape, format_blocks
 
 if TYPE_CHECKING:
     from .._client import StrokeClient
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  python -m client models --server box.local:50051
-  python -m client models stroke-cnn 1 --json
-  python -m client models stroke-cnn --card > card.md
+  {program} models --server box.local:50051
+  {program} models stroke-cnn 1 --json
+  {program} models stroke-cnn --card > card.md
 
 exit status: 0 answered, 1 not answered, 2 wrong usage.
 """
@@ -67,7 +66,7 @@ def _show(arguments: argparse.Namespace, client: StrokeClient) -> int:
     elif arguments.card:
         return _print_card(models[0])
     elif arguments.name is None:
-        print(format_models(models, terminal_width()))
+        print_models(models, Terminal(sys.stdout))
     else:
         print(describe_model(models[0]))
     return 0
@@ -78,17 +77,13 @@ def _print_card(model: ModelInfo) -> int:
         print(f"error: the model {model.name} {model.version} has no model card", file=sys.stderr)
         return 1
     # Line by line, because a card has lines and must still not drive the terminal.
-    from .terminal import escape
-
     for line in model.model_card.splitlines():
         print("\t".join(map(escape, line.split("\t"))))
     return 0
 
 
-def format_models(models: list[ModelInfo], width: int | None) -> str:
-    """Returns the table of served models for a terminal of ``width`` columns (None: no limit)."""
-    from .terminal import escape
-
+def print_models(models: list[ModelInfo], terminal: Terminal) -> None:
+    """Prints the table of served models."""
     heads = ("name", "version", "default", "precision", "runtime", "input", "threshold", "labels", "digest")
     rows = [
         [
@@ -104,13 +99,11 @@ def format_models(models: list[ModelInfo], width: int | None) -> str:
         ]
         for model in models
     ]
-    return format_table(heads, [[*map(escape, row)] for row in rows], width=width, right=("threshold",))
+    terminal.print_table(heads, [[*map(escape, row)] for row in rows], right=("threshold",))
 
 
 def describe_model(model: ModelInfo) -> str:
     """Returns everything that a model says of itself, but for its card, as lines."""
-    from .terminal import escape
-
     lines = {
         "name": model.name,
         "version": model.version + (" (default)" if model.is_default else ""),

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import textwrap
 import time
-from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from .._errors import StrokeClientError
-from .progress import Progress
-from .result_file import ResultFile
 from .results import Record, ResultWriter
-from .terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape, measure_width
+from .terminal import FAILED, FAINT, POSITIVE, WARNING, ProgressBar, Terminal, escape
 
 if TYPE_CHECKING:
     from .._types import Prediction
+    from .latencies import Latencies
 
 _LEAST_NAME = 20
 """Columns that a file's name should have before the model is shown beside it."""
@@ -45,41 +41,58 @@ class TableWriter:
     """Prints judgements in columns as wide as the terminal: positive ones with a star and in colour.
 
     Args:
-        terminal: where they are printed.
-        longest_name: columns of the longest name to come.
+        terminal: where they are printed; it has a console.
+        names: the files to come.
         describe_model: tells which label is the positive one.
     """
 
-    def __init__(self, terminal: Terminal, longest_name: int, describe_model: DescribeModel) -> None:
+    def __init__(self, terminal: Terminal, names: Iterable[str], describe_model: DescribeModel) -> None:
+        from rich.cells import cell_len
+
         self._terminal = terminal
-        self._longest_name = longest_name
+        self._longest_name = max((cell_len(escape(name)) for name in names), default=0)
         self._describe_model = describe_model
 
     def write(self, record: Record) -> None:
-        if isinstance(record.outcome, StrokeClientError):
-            return
-        line = self._format(escape(record.file), record.outcome)
-        print(line, file=self._terminal.stream, flush=True)
+        if not isinstance(record.outcome, StrokeClientError):
+            self._terminal.print(*self._arrange(escape(record.file), record.outcome))
 
     def close(self) -> None:
         """Leaves the terminal open: it is not this class's."""
 
-    def _format(self, name: str, prediction: Prediction) -> str:
+    def _arrange(self, name: str, prediction: Prediction) -> Iterator[str | tuple[str, str]]:
+        from rich.cells import cell_len, set_cell_size
+
         positive_label, labels = self._describe_model(prediction)
-        label = escape(prediction.label)
-        label += " " * (max(measure_width(escape(text)) for text in labels) - measure_width(label))
+        label = set_cell_size(escape(prediction.label), max(cell_len(escape(text)) for text in labels))
         verdict = f"{label}  {prediction.confidence:.3f}"
         origin = escape(f"{prediction.model} {prediction.version}, threshold {prediction.threshold:.3g}")
-        room = self._terminal.columns - 1 - len("* ") - len("  ") - measure_width(verdict)
-        with_origin = room - len("  ") - measure_width(origin)
+        room = self._terminal.columns - 1 - len("* ") - len("  ") - cell_len(verdict)
+        with_origin = room - len("  ") - cell_len(origin)
         if has_origin := with_origin >= min(self._longest_name, _LEAST_NAME):
             room = with_origin
-        name = self._terminal.shorten(name, max(min(self._longest_name, room), 1))
-        if prediction.label == positive_label:
-            line = f"* {name}  {self._terminal.paint(verdict, POSITIVE)}"
-        else:
-            line = f"  {name}  {verdict}"
-        return f"{line}  {self._terminal.paint(origin, FAINT)}" if has_origin else line
+        is_positive = prediction.label == positive_label
+        yield "* " if is_positive else "  "
+        yield self._shorten(name, max(min(self._longest_name, room), 1)) + "  "
+        yield (verdict, POSITIVE) if is_positive else verdict
+        if has_origin:
+            yield "  "
+            yield origin, FAINT
+
+    def _shorten(self, name: str, width: int) -> str:
+        """Returns a name in exactly ``width`` columns: filled up with spaces, or its middle left out.
+
+        The end of a path says more than its beginning (the file's own name), so it gets two thirds.
+        """
+        from rich.cells import cell_len, set_cell_size
+
+        if cell_len(name) > width:
+            console = self._terminal.console
+            ellipsis = "..." if console is not None and console.options.ascii_only else "…"
+            room = max(width - len(ellipsis), 0)
+            tail = room * 2 // 3
+            name = set_cell_size(name, room - tail) + ellipsis + set_cell_size(name[::-1], tail)[::-1]
+        return set_cell_size(name, width)
 
 
 class Report:
@@ -90,6 +103,7 @@ class Report:
         writer: takes all records.
         describe_model: tells which label is the positive one; asked for runs of several images.
         done: number of images that an earlier run answered.
+        is_printing: the writer prints, perhaps on the terminal that has the progress bar.
         keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
         is_quiet: print failures, and nothing else on standard error.
     """
@@ -101,6 +115,7 @@ class Report:
         describe_model: DescribeModel,
         *,
         done: int = 0,
+        is_printing: bool = False,
         keeps_warnings: bool = False,
         is_quiet: bool = False,
     ) -> None:
@@ -108,16 +123,20 @@ class Report:
         self._writer = writer
         self._describe_model = describe_model
         self._done_before = done
-        self._is_printing = not isinstance(writer, ResultFile)  # perhaps on the terminal that has the progress bar
+        self._is_printing = is_printing
         self._keeps_warnings = keeps_warnings
         self._is_quiet = is_quiet
-        self._terminal = Terminal(sys.stderr)
-        self._progress = Progress(total, self._terminal, done=done, is_wanted=not is_quiet)
+        self._terminal = Terminal(sys.stderr, is_quiet=is_quiet)
+        self._progress = ProgressBar(total, self._terminal, done=done, is_wanted=not is_quiet)
         self._labels: Counter[str] = Counter()
         self._positive_labels: set[str] = set()
         self._models: dict[str, str] = {}  # by digest, in the order in which they judged
         self._warned: set[str] = set()
-        self._server_ms = array("f")
+        self._server_ms: Latencies | None = None
+        if total > 1:  # a single image has no summary
+            from .latencies import Latencies
+
+            self._server_ms = Latencies()
         self._started = time.monotonic()
         self.failed = 0
         """Number of images so far that were not judged."""
@@ -145,8 +164,9 @@ class Report:
 
     def _add_prediction(self, name: str, prediction: Prediction) -> None:
         self._labels[prediction.label] += 1
-        timings = prediction.timings
-        self._server_ms.append(timings.decode_ms + timings.queue_ms + timings.inference_ms)
+        if self._server_ms is not None:
+            timings = prediction.timings
+            self._server_ms.add(timings.decode_ms + timings.queue_ms + timings.inference_ms)
         if prediction.digest not in self._models:
             before = list(self._models.values())
             self._models[prediction.digest] = model = f"{prediction.model} {prediction.version}"
@@ -169,12 +189,9 @@ class Report:
     def close(self) -> None:
         """Erases the progress bar and, when there was more than one image, prints the summary."""
         self._progress.erase()
-        if self._total < 2 or self._is_quiet or self._terminal.stream is None:
+        if self._total < 2 or self._is_quiet:
             return
-        sentences = [escape(sentence) for sentence in self._summarise()]
-        columns = self._terminal.columns - 1
-        lines = fold_sentences(sentences, columns) if self._terminal.is_terminal else ["; ".join(sentences)]
-        print(*lines, sep="\n", file=self._terminal.stream, flush=True)
+        self._terminal.print(escape("; ".join(self._summarise())), is_folded=True)
 
     def _summarise(self) -> list[str]:
         parts = [f"{self._done_before} done before"] if self._done_before else []
@@ -185,36 +202,15 @@ class Report:
             parts.append(f"{self.missing} not judged")
         rate = (self._labels.total() + self.failed) / max(time.monotonic() - self._started, 1e-3)
         sentences = [f"{self._total} images: {', '.join(parts)}", f"{rate:.1f} images/s"]
-        if self._server_ms:
-            times = sorted(self._server_ms)
-            median, slow = (format_ms(find_percentile(times, share)) for share in (0.5, 0.99))
+        if self._server_ms is not None and self._server_ms.count:
+            median, slow = map(format_ms, self._server_ms.find_percentiles((50, 99)))
             sentences.append(f"time in the server p50 {median}, p99 {slow}")
             sentences.append("by " + ", ".join(self._models.values()))
         return sentences
 
-    def _print(self, start: str, kind: str, colour: str, end: str) -> None:
-        if self._terminal.stream is not None:
-            self._progress.erase()
-            line = f"{escape(start)}{self._terminal.paint(kind, colour)}{escape(end)}"
-            print(line, file=self._terminal.stream, flush=True)
-
-
-def fold_sentences(sentences: Sequence[str], columns: int) -> list[str]:
-    """Returns lines of at most ``columns`` columns, broken within a sentence only where it does not fit one."""
-    lines = [""]
-    for index, sentence in enumerate(sentences):
-        text = sentence if index == len(sentences) - 1 else sentence + ";"
-        if lines[-1] and len(lines[-1]) + 1 + len(text) > columns:
-            lines.append(" ")
-        lines[-1] = f"{lines[-1]} {text}" if lines[-1] else text
-    return [
-        part for line in lines for part in textwrap.wrap(line, columns, subsequent_indent="  ", break_on_hyphens=False)
-    ]
-
-
-def find_percentile(times: Sequence[float], share: float) -> float:
-    """Returns the smallest of the sorted ``times`` that at least ``share`` of them, in (0, 1], do not exceed."""
-    return times[max(math.ceil(len(times) * share), 1) - 1]
+    def _print(self, start: str, kind: str, style: str, end: str) -> None:
+        self._progress.erase()
+        self._terminal.print(escape(start), (kind, style), escape(end))
 
 
 def format_ms(milliseconds: float) -> str:

@@ -10,17 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from .results import Fields, Record, ResultFormat
+from .results import Fields, Record, ResultFileError, ResultFormat
 
 if sys.platform != "win32":
     import fcntl
 
 _SYNC_SECONDS = 1.0
 """Results that a power cut may take: those of the last second. A killed process loses none that were written."""
-
-
-class ResultFileError(Exception):
-    """The file cannot take the results of this run; the message says why and what to do."""
 
 
 class ResultFile:

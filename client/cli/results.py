@@ -53,6 +53,10 @@ class Record:
     """The file as it was when it was read; None for what is no file."""
 
 
+class ResultFileError(Exception):
+    """The file cannot take the results of this run; the message says why and what to do."""
+
+
 class ResultWriter(Protocol):
     """Takes the records of a run."""
 

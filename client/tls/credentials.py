@@ -1,4 +1,4 @@
-"""Certificates, keys and tokens: read, checked, and handed on; never shown. Standard library only."""
+"""Certificates, keys and token files: read, checked, and handed on; never shown. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from .._config import Pem, TLSConfig, Token, find_token_fault
-from .._errors import AuthenticationError, StrokeClientError
+from .._config import Pem, TLSConfig, find_token_fault
+from .._errors import AuthenticationError
 from .certificate import split_pem
 
 if TYPE_CHECKING:
@@ -62,30 +62,6 @@ def present_certificate(context: ssl.SSLContext, tls: TLSConfig) -> None:
 
     with _as_file(tls.certificate + b"\n" + tls.key) as path:
         context.load_cert_chain(path, password=refuse_passphrase)
-
-
-def call_metadata(token: Token | None) -> tuple[tuple[str, str], ...]:
-    """Returns the metadata that goes with each call: the bearer token, asked for now where it is a callable.
-
-    Raises:
-        AuthenticationError: the callable failed or returned no token (TOKEN_UNREADABLE).
-    """
-    if token is None:
-        return ()
-    if not isinstance(token, str):
-        try:
-            token = token()
-        except StrokeClientError:
-            raise
-        except Exception as error:
-            # Its text may hold what nobody should see: it is the cause, for those who look at the whole traceback.
-            raise AuthenticationError(
-                f"no token for the call: what should return it failed with {type(error).__name__}", "TOKEN_UNREADABLE"
-            ) from error
-        fault = find_token_fault(token)
-        if fault is not None:
-            raise AuthenticationError(f"no token for the call: what was returned {fault}", "TOKEN_UNREADABLE")
-    return (("authorization", f"Bearer {token}"),)
 
 
 def read_token_file(path: str) -> str:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from converter.int8.calibrate import CalibrationSets, Slices
 from server.models.runtime import OnnxModel
-from training.evaluation.ranking import compute_auc
 
 LEAST_AGREEMENT = 0.995
 MOST_MEAN_DIFFERENCE = 0.01
@@ -90,7 +90,7 @@ class Judge:
         difference = np.abs(after - before)
         drop = None
         if slices.positive is not None and 0 < slices.positive.sum() < len(slices.positive):
-            drop = compute_auc(before, slices.positive) - compute_auc(after, slices.positive)
+            drop = float(roc_auc_score(slices.positive, before) - roc_auc_score(slices.positive, after))
         return Comparison(
             slices=len(before),
             agreement_at_threshold=float(((before > threshold) == (after > threshold)).mean()),

@@ -83,10 +83,10 @@ class Health:
             with self._places.take(call.peer):
                 is_known = await read_name(call) in self._names
                 while True:
-                    changed = self._changed
+                    changed, is_final = self._changed, self._is_final  # of now: they may change during the write
                     status = self._status if is_known else STATUS.SERVICE_UNKNOWN
                     await context.write(STATUS(status=status).SerializeToString())
-                    if self._is_final:
+                    if is_final:
                         return
                     await changed.wait()
         except StrokeError as error:

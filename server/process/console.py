@@ -15,7 +15,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 PATIENCE_SECONDS = 1.0
@@ -184,3 +184,31 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+@contextlib.contextmanager
+def silence_tensorflow() -> Iterator[None]:
+    """Keeps TensorFlow's greetings off the terminal while it is imported; shows what was said when that fails.
+
+    Its C++ libraries write some lines before any log level applies, so the descriptor itself is turned aside.
+    """
+    import tempfile  # costs 30 ms, which a server need not wait for
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            write_all(terminal, said.read(), PATIENCE_SECONDS)
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+    # Keras calls the .h5 file that was asked for "legacy" on every save.
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)

@@ -5,74 +5,27 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.audit.facts import Audit, ClassCount, Duplicates
 from training.audit.inspection import FileFacts, Inspection, inspect_images
 from training.audit.page import render_page
-from training.audit.shortcuts import Shortcut, find_shortcuts
+from training.audit.shortcuts import find_shortcuts
 from training.config import AuditConfig
 from training.data.duplicates import find_near_duplicates
-from training.data.pixels import ImageSet, list_data
+from training.data.labels import ImageSet, list_data
 from training.data.split import join_groups
-from training.errors import TrainingError
+from training.errors import TrainingError, count_nouns
 from training.evaluation.nearest import FOLDS, LeakageTest, compare_splits
 from training.progress import Progress
-from training.wording import count_nouns
 
 PAGE, PLOT = "audit.md", "audit.png"
 EXAMPLES = 5
 COMPARED = 20_000
 """Most images of the leakage test: its time grows with the square of their number, to half a minute here."""
-
-
-@dataclass(frozen=True)
-class ClassCount:
-    """What there is of one class."""
-
-    label: str
-    images: int
-    patients: int | None
-    """None where people are not known, and so the next."""
-
-    slices_per_patient: tuple[int, ...]
-    """Sorted."""
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Pairs of images that are the same, or look the same."""
-
-    pairs: int
-    across_patients: int
-    """Pairs of different people, or of people who are not known."""
-
-    across_classes: int
-    examples: tuple[tuple[str, str], ...]
-    """Of those across classes or patients, across classes first."""
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Everything that the page shows."""
-
-    data: str
-    classes: tuple[ClassCount, ...]
-    patients_in_both_classes: int
-    has_patients: bool
-    sizes: dict[str, int]
-    modes: dict[str, int]
-    unreadable: tuple[tuple[str, str], ...]
-    exact: Duplicates
-    near: Duplicates
-    shortcuts: tuple[Shortcut, ...]
-    leakage: LeakageTest | None
-    """None where people are not known, or too few to hold any out."""
-
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
 
 
 def audit(config: AuditConfig) -> str:

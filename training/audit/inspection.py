@@ -17,8 +17,9 @@ from server.images.jpeg_file import read_jpeg
 from server.images.png_file import PNG_MODES, read_png
 from server.images.preprocess import find_format
 from server.machine.processors import count_processors
-from training.data.pixels import CHUNK, ImageSet, read_image
-from training.data.thumbnails import SIDE, shrink
+from training.data.duplicates import SIDE, shrink
+from training.data.labels import ImageSet
+from training.data.pixels import CHUNK, read_image
 from training.errors import TrainingError
 
 BLACK = 8

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from training.audit.facts import Audit, ClassCount, Duplicates
 from training.audit.shortcuts import SUSPICIOUS_AUC
-from training.wording import count_nouns
-
-if TYPE_CHECKING:
-    from training.audit.examine import Audit, ClassCount, Duplicates
+from training.errors import count_nouns
 
 LISTED = 20
 """Most lines of a list on the page; it counts the rest."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from training.audit.facts import Audit
 from training.audit.inspection import FileFacts
 from training.audit.shortcuts import SUSPICIOUS_AUC
 from training.report.drawing import DOTS_PER_INCH
-
-if TYPE_CHECKING:
-    from training.audit.examine import Audit
 
 BINS = 32
 COLOURS = ("tab:blue", "tab:orange")
@@ -68,7 +65,7 @@ def plot_slices(axes: Axes, audit: Audit) -> None:
     edges = np.arange(fewest - 0.5, most + 0.5 + step, step)
     axes.hist(
         [count.slices_per_patient for count in audit.classes],
-        edges,
+        edges.tolist(),
         label=[f"{count.label}: {count.patients:,} patients" for count in audit.classes],
         color=COLOURS,
     )

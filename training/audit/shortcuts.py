@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from training.audit.inspection import FileFacts
 from training.data.split import share_groups
-from training.evaluation.measure import compute_auc
+from training.evaluation.ranking import compute_auc
 
 SUSPICIOUS_AUC = 0.65
 """From here on a property is flagged. By chance alone, with 40 people in each class, the AUC of something that is the

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dctn
 
-from training.data.thumbnails import SIDE
+SIDE = 32
+"""Side of a small image, in pixels: enough to tell whether two images look alike."""
 
 HASH_SIDE = 8
 HASH_LIMIT = 6
@@ -34,9 +36,22 @@ HASH_ROWS = 128
 PAIR_CHUNK = 8192
 """Candidate pairs whose pixels are compared at once: at most 100 MB."""
 
-_COSINES = np.cos(np.pi / SIDE * np.outer(np.arange(HASH_SIDE), np.arange(SIDE) + 0.5)).astype(np.float32)
-_COSINES *= np.sqrt(np.where(np.arange(HASH_SIDE) == 0, 1, 2) / SIDE).astype(np.float32)[:, np.newaxis]
-"""Rows of the orthonormal DCT-II."""
+
+def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Averages images down to 32 x 32.
+
+    Args:
+        pixels: uint8 [N, H, W], 0 to 255; H and W are multiples of 32.
+
+    Returns:
+        float32 [N, 1024], 0 to 255.
+    """
+    count, height, width = pixels.shape
+    if height % SIDE or width % SIDE:
+        raise ValueError(f"height and width must be multiples of {SIDE}, not {height} and {width}")
+    blocks = pixels.reshape(count, SIDE, height // SIDE, SIDE, width // SIDE)
+    means: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(count, SIDE * SIDE)
+    return means
 
 
 def find_near_duplicates(small: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
@@ -70,7 +85,9 @@ def find_near_duplicates(small: NDArray[np.uint8], groups: NDArray[np.int64] | N
 def transform_images(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Returns the lowest 64 DCT coefficients [N, 64] of small images, the mean grey first."""
     pixels = small.reshape(-1, SIDE, SIDE).astype(np.float32)
-    return (_COSINES @ pixels @ _COSINES.T).reshape(-1, HASH_SIDE**2)
+    coefficients = dctn(pixels, axes=(1, 2), norm="ortho")
+    lowest: NDArray[np.float32] = coefficients[:, :HASH_SIDE, :HASH_SIDE].reshape(-1, HASH_SIDE**2)
+    return lowest
 
 
 def hash_images(small: NDArray[np.uint8], lowest: NDArray[np.float32]) -> NDArray[np.uint64]:
@@ -92,11 +109,13 @@ def confirm_pairs(
     apart = ((outlines[pairs[:, 0]] - outlines[pairs[:, 1]]) ** 2).sum(axis=1)
     pairs = pairs[apart <= 2 - 2 * CORRELATION_LIMIT]
     first, second = (standardise(small[pairs[:, column]]) for column in (0, 1))
-    return pairs[np.einsum("pd,pd->p", first, second) >= CORRELATION_LIMIT]
+    confirmed: NDArray[np.int64] = pairs[np.einsum("pd,pd->p", first, second) >= CORRELATION_LIMIT]
+    return confirmed
 
 
 def standardise(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Returns small images, none of them blank, with mean 0 and length 1: their products are correlations."""
     values = small.astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    return values

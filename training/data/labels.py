@@ -4,18 +4,62 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from training.errors import TrainingError
-from training.wording import count_nouns
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
+from training.errors import TrainingError, count_nouns
+from training.phantom.dataset import LESION_FOLDER
 
 LABELS_FILE = "labels.csv"
 SUFFIXES = (".png", ".jpg", ".jpeg")
 NAMED = 3
 """Most files that an error names; it counts the rest."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of two classes, listed."""
+
+    root: Path
+
+    labels: tuple[str, ...]
+    """The classes' names, sorted: the order of the model's output."""
+
+    files: tuple[str, ...]
+    """Paths below ``root`` with forward slashes, sorted."""
+
+    targets: NDArray[np.int64]
+    """[N], index into ``labels`` of each file."""
+
+    patients: tuple[str | None, ...]
+    """Who each image shows: from labels.csv, or else from its name; the image itself where each shows another person;
+    None where that is not known."""
+
+    ignored: int = 0
+    """Files that were left out, see ``warnings``."""
+
+    notes: tuple[str, ...] = ()
+    """How the folder was read, where that may surprise."""
+
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with it."""
+
+    @property
+    def has_patients(self) -> bool:
+        """Whether it is known of every image who it shows; otherwise leakage cannot be excluded."""
+        return None not in self.patients
+
+    @property
+    def has_lesions(self) -> bool:
+        """Whether lesion masks lie beside the images; an image without one has no lesion."""
+        return (self.root / LESION_FOLDER).is_dir()
 
 
 @dataclass(frozen=True)
@@ -47,6 +91,78 @@ class Listing:
     """How the folder was read, where that may surprise."""
 
     warnings: list[str] = field(default_factory=list)
+
+
+def list_data(config: ListingConfig) -> ImageSet:
+    """Lists the data of a command, and says on the terminal how they were read.
+
+    Raises:
+        TrainingError: as ``list_images``.
+    """
+    images = list_images(
+        config.data,
+        label_column=config.label_column,
+        exclude_column=config.exclude_column,
+        patient_pattern=config.patient_pattern,
+        one_image_per_patient=config.one_image_per_patient,
+    )
+    for note in images.notes:
+        print(note, file=sys.stderr)
+    return images
+
+
+def list_images(
+    root: Path,
+    *,
+    label_column: str = ListingConfig.label_column,
+    exclude_column: str | None = None,
+    patient_pattern: str = DEFAULT_PATIENT_PATTERN,
+    one_image_per_patient: bool = False,
+) -> ImageSet:
+    """Lists a folder that has a ``labels.csv``, or one folder of images per class.
+
+    Args:
+        root: the folder.
+        label_column: column of labels.csv with the label.
+        exclude_column: column of labels.csv that marks images to leave out with 1.
+        patient_pattern: finds the patient in a file's name, where labels.csv does not say who it is.
+        one_image_per_patient: states that no two images show the same person.
+
+    Raises:
+        TrainingError: when it is not such a folder, or not of two classes with images.
+    """
+    if not root.is_dir():
+        raise TrainingError(
+            f"{root} is not a folder; --data needs one with a labels.csv or with a folder of images per class"
+        )
+    if (root / LABELS_FILE).exists():
+        listing = read_table(root, label_column, exclude_column)
+    elif exclude_column or label_column != ListingConfig.label_column:
+        raise TrainingError(f"{root} has no {LABELS_FILE}, which --label-column and --exclude-column are about")
+    else:
+        listing = read_class_folders(root)
+    labelled = sorted(listing.files, key=lambda entry: entry.file)
+    labels = sorted({entry.label for entry in labelled})
+    if len(labels) != 2:
+        classes = f"1 class ({labels[0]})" if len(labels) == 1 else f"{len(labels)} classes ({', '.join(labels[:5])})"
+        raise TrainingError(f"{root} has {classes}; the networks tell two apart")
+    files = [entry.file for entry in labelled]
+    if listing.has_patients:
+        patients = [entry.patient for entry in labelled]
+    elif one_image_per_patient:
+        patients = list(files)
+    else:
+        patients = find_patients(files, patient_pattern)
+    return ImageSet(
+        root,
+        labels=tuple(labels),
+        files=tuple(files),
+        targets=np.array([labels.index(entry.label) for entry in labelled], np.int64),
+        patients=tuple(patients),
+        ignored=listing.ignored,
+        notes=tuple(listing.notes),
+        warnings=tuple(listing.warnings),
+    )
 
 
 def read_class_folders(root: Path) -> Listing:

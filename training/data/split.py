@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from training.config import TrainConfig
 from training.data.duplicates import find_near_duplicates
-from training.data.labels import read_rows, require_columns
-from training.data.pixels import ImageSet, PixelStore, write_csv
-from training.errors import TrainingError
-from training.wording import count_nouns
+from training.data.labels import ImageSet, read_rows, require_columns
+from training.data.pixels import PixelStore, write_csv
+from training.errors import TrainingError, count_nouns
 
 SPLITS = ("train", "validation", "test")
 SPLIT_FILE = "split.csv"
@@ -156,6 +155,7 @@ def join_groups(
         digests: [N], SHA-256 of each file.
         pairs: [P, 2], images that belong together, such as near-duplicates.
     """
+    # SciPy's connected components are the same groups under other numbers, and the seeded split depends on the numbers.
     parents = list(range(len(patients)))
 
     def find_root(image: int) -> int:

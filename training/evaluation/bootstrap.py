@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from training.evaluation.figures import Floats
 
@@ -18,9 +20,6 @@ RESAMPLES = 2000
 LEVEL = 0.95
 CHUNK_ELEMENTS = 1_000_000
 """Elements of one weight matrix, 8 MB: bounds the memory of the bootstrap, and stays near the processor's cache."""
-
-NORMAL_QUANTILE = 1.959963984540054
-"""Of the standard normal distribution at 0.975, for two-sided 95 % intervals."""
 
 
 def bootstrap_intervals(
@@ -60,13 +59,10 @@ def bootstrap_intervals(
 
 def find_quantiles(values: Floats) -> Floats:
     """Returns the ends [2, …] of the middle 95 % along the first axis of [R, …], NaN left out."""
-    flat = values.reshape(len(values), -1)
-    ends = np.full((2, flat.shape[1]), np.nan)
-    for column in range(flat.shape[1]):
-        known = flat[:, column][~np.isnan(flat[:, column])]
-        if len(known):
-            ends[:, column] = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return ends.reshape(2, *values.shape[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN, the ends are
+        ends: Floats = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return ends
 
 
 @dataclass(frozen=True)
@@ -107,9 +103,5 @@ def divide(numerator: Floats, denominator: Floats) -> Floats:
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     """Returns Wilson's score interval (95 %) of a proportion; it stays in [0, 1] and is right for small counts."""
-    z2 = NORMAL_QUANTILE**2
-    share = successes / count
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = NORMAL_QUANTILE * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    # Rounding may put an end on the wrong side of a share of 0 or 1.
-    return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
+    interval = binomtest(successes, count).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

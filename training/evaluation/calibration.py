@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from training.evaluation.bootstrap import Statistic, divide, wilson_interval
 from training.evaluation.figures import Bools, Floats, Reliability
-from training.fit.models import apply_temperature
 
 if TYPE_CHECKING:
     import keras
@@ -66,7 +66,7 @@ def bin_reliability(scores: Floats, positive: Bools) -> Reliability:
         for hit, count in zip(hits, counts, strict=True)
     ]
     return Reliability(
-        predicted=divide(np.bincount(bins, scores, minlength=BINS), counts.astype(np.float64)),
+        predicted=divide(np.bincount(bins, scores, minlength=BINS).astype(np.float64), counts.astype(np.float64)),
         observed=divide(hits.astype(np.float64), counts.astype(np.float64)),
         low=np.array([low for low, _ in intervals]),
         high=np.array([high for _, high in intervals]),
@@ -77,8 +77,7 @@ def bin_reliability(scores: Floats, positive: Bools) -> Reliability:
 def soften(probabilities: NDArray[np.floating], temperature: float) -> Floats:
     """Returns softmax(log p / T), [N, C]: what the network answers with its logits divided by T."""
     logits = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY)) / temperature
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softened: Floats = weights / weights.sum(axis=1, keepdims=True)
+    softened: Floats = softmax(logits, axis=1)
     return softened
 
 
@@ -109,10 +108,28 @@ def calibrate(model: keras.Model, probabilities: NDArray[np.floating], targets: 
     The order of the answers stays, and with it the AUC; what changes is how sure they are.
 
     Args:
-        model: network that gave the answers; its last layer is changed (``training.fit.models.apply_temperature``).
+        model: network that gave the answers; its last layer is changed (``apply_temperature``).
         probabilities: [N, C], its answers on the validation images.
         targets: [N], their classes.
     """
     temperature = fit_temperature(probabilities, targets)
     apply_temperature(model, temperature)
     return Calibration(temperature, soften(probabilities, temperature))
+
+
+def apply_temperature(model: keras.Model, temperature: float) -> None:
+    """Divides the logits of a network by a temperature, in place, so that it answers softmax(z / T).
+
+    It is folded into kernel and bias of the last layer: what is saved and exported is calibrated, at no cost.
+
+    Args:
+        model: network whose last layer is Dense with softmax.
+        temperature: positive.
+
+    Raises:
+        ValueError: it ends otherwise, so that nothing can be folded.
+    """
+    last = model.layers[-1]
+    if getattr(getattr(last, "activation", None), "__name__", "") != "softmax" or not hasattr(last, "kernel"):
+        raise ValueError(f"the last layer of {model.name} is not Dense with softmax")
+    last.set_weights([weight / temperature for weight in last.get_weights()])

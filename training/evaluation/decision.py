@@ -13,10 +13,13 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from training.evaluation.bootstrap import Ratio, Statistic, divide
 from training.evaluation.figures import Bools, Confusion, DecisionCurve, Floats
 
+Threshold = float | Floats
+"""Of a decision: one, or one for each score [N]."""
+
 DECISION_THRESHOLDS = np.arange(1, 100) / 100
 
 
-def count_confusion(scores: Floats, positive: Bools, threshold: float) -> Confusion:
+def count_confusion(scores: Floats, positive: Bools, threshold: Threshold) -> Confusion:
     """Counts the four outcomes at a threshold."""
     (true_negatives, false_positives), (false_negatives, true_positives) = confusion_matrix(
         positive, scores > threshold, labels=[False, True]
@@ -24,7 +27,7 @@ def count_confusion(scores: Floats, positive: Bools, threshold: float) -> Confus
     return Confusion(true_positives, false_negatives, false_positives, true_negatives)
 
 
-def measure_decision(scores: Floats, positive: Bools, threshold: float) -> dict[str, float]:
+def measure_decision(scores: Floats, positive: Bools, threshold: Threshold) -> dict[str, float]:
     """Returns sensitivity, specificity, ppv, npv, f1 and accuracy at a threshold; NaN where one is not defined."""
     called = scores > threshold
     undefined = {"zero_division": np.nan}
@@ -38,7 +41,7 @@ def measure_decision(scores: Floats, positive: Bools, threshold: float) -> dict[
     }
 
 
-def weighted_decision(scores: Floats, positive: Bools, threshold: float) -> dict[str, Ratio]:
+def weighted_decision(scores: Floats, positive: Bools, threshold: Threshold) -> dict[str, Ratio]:
     """Returns the figures of ``measure_decision`` as functions of resample weights."""
     called = scores > threshold
     return {

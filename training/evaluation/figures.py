@@ -16,8 +16,22 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A model's answers on labelled images; arrays are [N]."""
+class Epoch:
+    """One line of ``history.csv``."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_auc: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A model's predictions on labelled images; arrays are [N]."""
 
     files: tuple[str, ...]
     """Paths below the data folder, with forward slashes."""

@@ -16,6 +16,7 @@ from training.errors import TrainingError
 from training.evaluation.bootstrap import Ratio, Statistic, bootstrap_intervals, wilson_interval
 from training.evaluation.calibration import bin_reliability, compute_calibration_error, weighted_calibration_error
 from training.evaluation.decision import (
+    Threshold,
     count_confusion,
     measure_decision,
     restate_values,
@@ -30,13 +31,14 @@ from training.evaluation.figures import (
     Evaluation,
     Figure,
     Floats,
-    Judged,
     Level,
     PatientLevel,
+    Predictions,
     Restated,
 )
+from training.evaluation.nearest import MID_GREY, Nearest
 from training.evaluation.operating_point import choose_threshold
-from training.evaluation.patients import choose_top_k, find_positive_patients, score_patients
+from training.evaluation.patient_level import choose_top_k, find_positive_patients, score_patients
 from training.evaluation.ranking import (
     GRID,
     compute_auc,
@@ -49,11 +51,6 @@ from training.evaluation.ranking import (
     weighted_auc,
     weighted_curves,
 )
-
-TRIVIAL_GREY = (60, 169)
-"""Grey values of brain in a brain window; see ``score_trivially``."""
-
-MID_GREY = "share of mid-grey pixels"
 
 NOT_PEOPLE = (
     "People are not known: each image counts as one person, so the intervals are too narrow, and images of one person "
@@ -79,17 +76,6 @@ class Decision:
     when any slice is."""
 
 
-@dataclass(frozen=True)
-class Nearest:
-    """Answers of the nearest neighbour on 32 x 32 pixels, beside a model's on the same images."""
-
-    is_right: Bools
-    """[N], whether the nearest image of other people has the image's own label."""
-
-    random_accuracy: float
-    """Share of right answers where slices are split at random, in [0, 1]."""
-
-
 def choose_decision(rule: str, scores: Floats, positive: Bools, groups: NDArray[np.int64] | None) -> Decision:
     """Chooses threshold, number of slices and threshold of people on validation images.
 
@@ -113,7 +99,7 @@ def choose_decision(rule: str, scores: Floats, positive: Bools, groups: NDArray[
 
 
 def evaluate(
-    judged: Judged,
+    predictions: Predictions,
     decision: Decision,
     *,
     model: str,
@@ -124,10 +110,10 @@ def evaluate(
     trivial_name: str = MID_GREY,
     warnings: Sequence[str] = (),
 ) -> Evaluation:
-    """Measures a model's answers.
+    """Evaluates a model's predictions.
 
     Args:
-        judged: the answers; both classes must occur.
+        predictions: of the model; both classes must occur.
         decision: how they are decided on.
         model: what answered, for people to read.
         data: on what, likewise.
@@ -135,23 +121,23 @@ def evaluate(
         majority_positive: whether the positive class is the more frequent one of the training images; None: as it is
             among these images, which is the most that always answering the same can reach.
         nearest: the nearest neighbour's answers on the same images.
-        trivial_name: what ``judged.trivial`` is.
+        trivial_name: what ``predictions.trivial`` is.
         warnings: what a reader has to know; more are added.
 
     Raises:
         TrainingError: only one class occurs.
     """
-    scores, positive, groups = judged.scores, judged.positive, judged.groups
+    scores, positive, groups = predictions.scores, predictions.positive, predictions.groups
     if not has_both(positive):
         raise TrainingError(
             f"all {len(positive):,} images of {data} are {'positive' if positive.any() else 'negative'}; figures need "
             "both classes: check --positive and --label-column"
         )
     values, statistics = measure_level(scores, positive, decision.threshold)
-    octiles = cut_octiles(judged.trivial)
-    values |= {"matched_auc": compute_matched_auc(scores, positive, judged.trivial)}
+    octiles = cut_octiles(predictions.trivial)
+    values |= {"matched_auc": compute_matched_auc(scores, positive, predictions.trivial)}
     statistics |= {"matched_auc": weighted_auc(scores, positive, octiles)}
-    beside: dict[str, Statistic] = {"trivial": weighted_auc(judged.trivial, positive)}
+    beside: dict[str, Statistic] = {"trivial": weighted_auc(predictions.trivial, positive)}
     if nearest is not None:
         beside["nearest"] = Ratio(nearest.is_right, np.ones(len(scores)))
     if prevalences:
@@ -173,10 +159,10 @@ def evaluate(
             figures={name: make_figure(value, ends[name]) for name, value in values.items()},
             confusion=count_confusion(scores, positive, decision.threshold),
         ),
-        patients=evaluate_patients(judged, decision),
+        patients=evaluate_patients(predictions, decision),
         baselines=Baselines(
             majority_accuracy=float((positive == majority_positive).mean()),
-            trivial_auc=make_figure(compute_auc(judged.trivial, positive), ends["trivial"]),
+            trivial_auc=make_figure(compute_auc(predictions.trivial, positive), ends["trivial"]),
             nearest_accuracy=make_figure(float(nearest.is_right.mean()), ends["nearest"]) if nearest else None,
             nearest_random_accuracy=nearest.random_accuracy if nearest else None,
             trivial_name=trivial_name,
@@ -189,11 +175,13 @@ def evaluate(
         precision_recall=Band(GRID, trace_precision_recall(scores, positive), *precision_ends),
         reliability=bin_reliability(scores, positive),
         decision=trace_decisions(scores, positive),
-        warnings=(*warnings, *(() if judged.has_patients else (NOT_PEOPLE,))),
+        warnings=(*warnings, *(() if predictions.has_patients else (NOT_PEOPLE,))),
     )
 
 
-def measure_level(scores: Floats, positive: Bools, threshold: float) -> tuple[dict[str, float], dict[str, Statistic]]:
+def measure_level(
+    scores: Floats, positive: Bools, threshold: Threshold
+) -> tuple[dict[str, float], dict[str, Statistic]]:
     """Returns the figures of slices or people in the order of a report, and the same as functions of weights.
 
     The interval of the average precision is not among the latter: it comes from ``weighted_curves``.
@@ -214,19 +202,22 @@ def measure_level(scores: Floats, positive: Bools, threshold: float) -> tuple[di
     return values, statistics
 
 
-def evaluate_patients(judged: Judged, decision: Decision) -> PatientLevel | None:
-    """Measures the answers about people; None where people are not known, or each has one image only."""
-    people = int(judged.groups.max()) + 1
-    if not judged.has_patients or people == len(judged.groups):
+def evaluate_patients(predictions: Predictions, decision: Decision) -> PatientLevel | None:
+    """Evaluates the predictions about people; None where people are not known, or each has one image only."""
+    people = int(predictions.groups.max()) + 1
+    if not predictions.has_patients or people == len(predictions.groups):
         return None
-    scores = score_patients(judged.scores, judged.groups, decision.top_k)
-    positive = find_positive_patients(judged.positive, judged.groups)
+    scores = score_patients(predictions.scores, predictions.groups, decision.top_k)
+    positive = find_positive_patients(predictions.positive, predictions.groups)
     threshold = decision.threshold if decision.patient_threshold is None else decision.patient_threshold
     return measure_people(scores, positive, threshold, decision.top_k)
 
 
-def measure_people(scores: Floats, positive: Bools, threshold: float, top_k: int) -> PatientLevel:
-    """Measures the answers about people, of whom ``scores`` and ``positive`` [G] are known."""
+def measure_people(scores: Floats, positive: Bools, threshold: Threshold, top_k: int) -> PatientLevel:
+    """Evaluates the predictions about people, of whom ``scores`` and ``positive`` [G] are known.
+
+    Where people have thresholds of their own, the median is said to be that of the level.
+    """
     values, statistics = measure_level(scores, positive, threshold)
     ends = bootstrap_intervals({**statistics, "curves": weighted_curves(scores, positive)}, np.arange(len(scores)))
     ends["average_precision"] = ends["curves"][:, 0]
@@ -234,7 +225,7 @@ def measure_people(scores: Floats, positive: Bools, threshold: float, top_k: int
     return PatientLevel(
         count=len(scores),
         positives=int(positive.sum()),
-        threshold=threshold,
+        threshold=float(np.median(threshold)),
         figures={name: make_figure(value, ends[name]) for name, value in values.items()},
         confusion=count_confusion(scores, positive, threshold),
         top_k=top_k,
@@ -247,7 +238,7 @@ def widen_certain(
     scores: Floats,
     positive: Bools,
     groups: NDArray[np.int64],
-    threshold: float,
+    threshold: Threshold,
 ) -> None:
     """Replaces the intervals of shares that are 0 or 1 by Wilson's, with people as the count.
 
@@ -288,15 +279,3 @@ def restate(values: Mapping[str, float], ends: Mapping[str, Floats], prevalence:
     if {values["sensitivity"], values["specificity"]} & {0.0, 1.0}:
         drawn = np.stack(restate_values(ends["sensitivity"], ends["specificity"], prevalence), axis=1)
     return Restated(prevalence, make_figure(float(ppv[0]), drawn[:, 0]), make_figure(float(npv[0]), drawn[:, 1]))
-
-
-def score_trivially(images: NDArray[np.uint8]) -> Floats:
-    """Returns the share of mid-grey pixels of each image, uint8 [N, H, W, C]: how much brain is in the slice.
-
-    No learning, yet it ranks real slices at an AUC of 0.7 to 0.8, since bleeds are seen where there is brain: the
-    baseline that every model has to beat.
-    """
-    low, high = TRIVIAL_GREY
-    grey = images[..., 0]
-    share: Floats = ((grey >= low) & (grey <= high)).mean(axis=(1, 2))
-    return share

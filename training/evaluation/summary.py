@@ -40,7 +40,8 @@ def summarise(evaluation: Evaluation) -> Summary:
 
 def to_document(evaluation: Evaluation) -> dict[str, Any]:
     """Returns the numbers of an evaluation as JSON values; what is not defined is null, which JSON has for NaN."""
-    return replace_nan(asdict(summarise(evaluation)))
+    document: dict[str, Any] = replace_nan(asdict(summarise(evaluation)))
+    return document
 
 
 def from_document(document: Mapping[str, Any]) -> Summary:

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Checkpoint:
     variables: Sequence[NDArray[np.generic]]
     """Of network and optimiser, in Keras's order."""
 
-    best_weights: Sequence[NDArray[np.generic]]
+    best_weights: Sequence[NDArray[np.float32]]
     """Of the network at the best epoch."""
 
 
@@ -58,7 +59,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     path, new = folder / CHECKPOINT, folder / "checkpoint.new"
     try:
         with new.open("wb") as file:
-            np.savez(file, history=checkpoint.history, numbers=numbers, **arrays)
+            np.savez(file, allow_pickle=False, history=checkpoint.history, numbers=numbers, **arrays)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -95,7 +96,7 @@ def remove_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def list_arrays(arrays: dict[str, NDArray[np.generic]], prefix: str) -> list[NDArray[np.generic]]:
+def list_arrays(arrays: dict[str, NDArray[np.generic]], prefix: str) -> list[NDArray[Any]]:
     """Returns ``<prefix>0``, ``<prefix>1`` and so on."""
     names = [name for name in arrays if name.rstrip("0123456789") == prefix]
     return [arrays[f"{prefix}{index}"] for index in range(len(names))]

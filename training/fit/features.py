@@ -26,7 +26,7 @@ from training.data.pixels import PixelStore
 from training.errors import TrainingError
 from training.fit.augment import Augmentation, vary_batch
 from training.fit.checkpoint import FEATURES_HEADER
-from training.fit.models import FEATURES
+from training.fit.models import CLASSIFIER, FEATURES
 from training.fit.pipeline import PREFETCHED_BATCHES, expand_grey, read_batch, split_planes
 
 FOLDER = "features"
@@ -82,7 +82,7 @@ def compute_features(
         width=int(network.get_layer(FEATURES).output.shape[-1]),
         identity={
             "weights": digest_arrays(extract.weights),
-            "precision": network.get_layer("head").dtype_policy.name,
+            "precision": network.get_layer(CLASSIFIER).dtype_policy.name,
             "data": data,
             "images": digest_arrays([view.indices for view in views]),
             "views": [view.number for view in views],
@@ -254,5 +254,5 @@ def digest_arrays(arrays: list[NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

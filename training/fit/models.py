@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
-IMAGE_SIZE = 256
-"""Side of the networks' input, in pixels."""
-
 CNN_FILTERS = (32, 64, 64, 64, 64, 64)
 CNN_PARAMETERS = 183_682
 """The paper's Table 1 in one number."""
 
-HEAD_UNITS = 64
+CLASSIFIER = "head"
+"""Name of the first layer behind a backbone; what is saved has it."""
+
+CLASSIFIER_UNITS = 64
 """Width of the dense layer before the probabilities."""
 
 FEATURES = "features"
-"""Name of the layer where a backbone ends and its head begins: global average pooling, float32 [N, channels]."""
+"""Name of the layer where a backbone ends and its classifier begins: global average pooling, float32 [N, channels]."""
 
 
 def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> keras.Model:
@@ -39,37 +39,21 @@ def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> ker
     import keras
     from keras import layers
 
+    from training.data.format import IMAGE_SIZE
+
     convolution = {"activation": "relu", "kernel_initializer": initializer, "dtype": precision}
     network = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3)), layers.Rescaling(1 / 255, dtype="float32")]
     for filters in CNN_FILTERS:
         network += [layers.Conv2D(filters, 3, padding="valid", **convolution), layers.MaxPooling2D(2, dtype=precision)]
     network += [
         layers.Flatten(dtype=precision),
-        layers.Dense(HEAD_UNITS, **convolution),
+        layers.Dense(CLASSIFIER_UNITS, **convolution),
         layers.Dense(2, activation="softmax", dtype="float32", name="probabilities"),
     ]
     model = keras.Sequential(network, name="cnn")
     if model.count_params() != CNN_PARAMETERS:
         raise AssertionError(f"the CNN has {model.count_params():,} parameters, the paper's has {CNN_PARAMETERS:,}")
     return model
-
-
-def apply_temperature(model: keras.Model, temperature: float) -> None:
-    """Divides the logits of a network by a temperature, in place, so that it answers softmax(z / T).
-
-    It is folded into kernel and bias of the last layer: what is saved and exported is calibrated, at no cost.
-
-    Args:
-        model: network whose last layer is Dense with softmax.
-        temperature: positive.
-
-    Raises:
-        ValueError: it ends otherwise, so that nothing can be folded.
-    """
-    last = model.layers[-1]
-    if getattr(getattr(last, "activation", None), "__name__", "") != "softmax" or not hasattr(last, "kernel"):
-        raise ValueError(f"the last layer of {model.name} is not Dense with softmax")
-    last.set_weights([weight / temperature for weight in last.get_weights()])
 
 
 @dataclass(frozen=True)
@@ -121,7 +105,7 @@ BACKBONES = {
 
 
 def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
-    """Builds a dense head on a backbone with random weights: global average pooling, dense ReLU layer, softmax.
+    """Builds a dense classifier on a backbone with random weights: global average pooling, dense ReLU layer, softmax.
 
     The backbone takes R, G, B minus their means. Where its published weights want B, G, R, the first convolution's
     weights are reversed when they are loaded (``training.fit.weights``), so that no layer has to turn the channels.
@@ -133,6 +117,8 @@ def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
     import keras
     from keras import layers
 
+    from training.data.format import IMAGE_SIZE
+
     backbone = BACKBONES[name]
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     pixels = layers.Rescaling(1.0, offset=list(backbone.offset), dtype="float32", name="preprocessing")(images)
@@ -143,15 +129,15 @@ def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
     finally:
         keras.config.set_dtype_policy(before)
     features = layers.GlobalAveragePooling2D(dtype="float32", name=FEATURES)(maps)
-    hidden = layers.Dense(HEAD_UNITS, activation="relu", kernel_initializer="he_normal", dtype=precision, name="head")(
-        features
-    )
+    hidden = layers.Dense(
+        CLASSIFIER_UNITS, activation="relu", kernel_initializer="he_normal", dtype=precision, name=CLASSIFIER
+    )(features)
     probabilities = layers.Dense(2, activation="softmax", dtype="float32", name="probabilities")(hidden)
     return keras.Model(images, probabilities, name=name)
 
 
 def build_resnet50(precision: str = "float32") -> keras.Model:
-    """Builds ResNet-50 with a dense head, all weights random."""
+    """Builds ResNet-50 with a dense classifier, all weights random."""
     return build_on_backbone("resnet50", precision)
 
 

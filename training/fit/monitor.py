@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import keras
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from training.data.pixels import write_csv
 from training.errors import TrainingError
+from training.evaluation.figures import Epoch
 from training.evaluation.ranking import compute_auc
 from training.fit.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from training.progress import Part, Progress
@@ -22,22 +23,8 @@ SMALLEST_PROBABILITY = 1e-7
 """Probabilities are clipped here before the logarithm, as Keras clips them."""
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One line of ``history.csv``."""
-
-    epoch: int
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_auc: float
-    seconds: float
-    images_per_second: float
-
-
-class Monitor(keras.callbacks.Callback):
-    """Judges each epoch on the validation images, keeps the best weights, writes a checkpoint, and stops in time.
+class Monitor(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
+    """Evaluates each epoch on the validation images, keeps the best weights, writes a checkpoint, and stops in time.
 
     One pass over the validation images gives loss, accuracy and AUC; Keras's own validation would add another.
 

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from training.config import TrainConfig
 from training.data.split import Data
 from training.errors import TrainingError
+from training.evaluation.figures import Epoch
 from training.fit.augment import AUGMENTATIONS
 from training.fit.checkpoint import remove_checkpoints
 from training.fit.localisation import add_lesion_heads, has_lesion_cells, lesion_loss
-from training.fit.monitor import Epoch, Monitor
+from training.fit.monitor import Monitor
 from training.fit.optimizer import make_optimizer
 from training.fit.pipeline import make_batches, make_training_batches, weigh_classes
-from training.fit.transfer import HeadTraining, has_frozen_backbone
+from training.fit.transfer import ClassifierTraining, has_frozen_backbone
 from training.fit.weights import list_slow_variables, make_network
 from training.progress import Part
 
@@ -54,15 +55,20 @@ def fit_network(config: TrainConfig, data: Data, folder: Path, progress: Part) -
     network = make_network(config)
     if not has_frozen_backbone(config):
         return fit_model(config, data, folder, progress, network, None)
-    with HeadTraining(config, data, network, folder) as head:
-        fit = fit_model(config, data, folder, progress, head.model, head)
-        return replace(fit, weights=head.assemble(fit.weights))
+    with ClassifierTraining(config, data, network, folder) as classifier:
+        fit = fit_model(config, data, folder, progress, classifier.model, classifier)
+        return replace(fit, weights=classifier.assemble(fit.weights))
 
 
 def fit_model(
-    config: TrainConfig, data: Data, folder: Path, progress: Part, model: keras.Model, head: HeadTraining | None
+    config: TrainConfig,
+    data: Data,
+    folder: Path,
+    progress: Part,
+    model: keras.Model,
+    classifier: ClassifierTraining | None,
 ) -> Fit:
-    """Fits a whole network on images, or the head of one on the features of its backbone; see ``fit_network``."""
+    """Fits a whole network on images, or the classifier of one on the features of its backbone; see ``fit_network``."""
     targets = data.images.targets
     training, validation = data.indices("train"), data.indices("validation")
     steps = math.ceil(len(training) / config.batch_size)
@@ -85,7 +91,7 @@ def fit_model(
     monitor = Monitor(
         model,
         folder,
-        head.predict if head else lambda: predict(model, data, validation),
+        classifier.predict if classifier else lambda: predict(model, data, validation),
         targets[validation],
         positive_index=data.images.labels.index(config.positive),
         patience=config.patience,
@@ -97,9 +103,11 @@ def fit_model(
     monitor.resume(trained)
     done = len(monitor.history)
     epochs, balanced = range(done, config.epochs), config.class_weights == "balanced"
-    if head:
+    if classifier:
         weights = weigh_classes(targets[training], balanced=balanced)
-        batches = head.make_batches(targets[training], weights, config.batch_size, seed=config.seed, epochs=epochs)
+        batches = classifier.make_batches(
+            targets[training], weights, config.batch_size, seed=config.seed, epochs=epochs
+        )
     else:
         batches = make_training_batches(
             data.store,

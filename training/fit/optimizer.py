@@ -10,12 +10,12 @@ import keras
 BACKBONE_RATE = 0.1
 """Share of the learning rate at which unfrozen stages of a backbone are trained.
 
-The length of Adam's steps is the rate, whatever the gradients: at the head's rate, what the backbone knows would be
-gone before the new head gives it gradients that mean anything. A tenth is what fine-tuning usually takes.
+The length of Adam's steps is the rate, whatever the gradients: at the classifier's rate, what the backbone knows would
+be gone before the new classifier gives it gradients that mean anything. A tenth is what fine-tuning usually takes.
 """
 
 
-class StagedAdam(keras.optimizers.Adam):
+class StagedAdam(keras.optimizers.Adam):  # type: ignore[misc] # Keras has no types
     """Adam with a lower rate for some of the variables."""
 
     def __init__(self, learning_rate: Any, slow: Collection[str] = ()) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from training.data.pixels import INPUT_FORMAT, PixelStore
+from training.data.format import INPUT_FORMAT
+from training.data.pixels import PixelStore
 from training.fit.augment import Augmentation, vary_batch
 from training.fit.localisation import make_lesion_targets
 

@@ -1,4 +1,4 @@
-"""Training of a head on the features of a frozen backbone, instead of the whole network on the images."""
+"""Training of a classifier on the features of a frozen backbone, instead of the whole network on the images."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from training.data.pixels import compute_fingerprint
 from training.data.split import Data
 from training.fit.augment import AUGMENTATIONS
 from training.fit.features import FOLDER, View, compute_features
-from training.fit.models import BACKBONES
+from training.fit.models import BACKBONES, CLASSIFIER
 from training.fit.pipeline import PREFETCHED_BATCHES
-from training.fit.weights import head_layers
+from training.fit.weights import classifier_layers
 from training.progress import Progress
 
 
 def has_frozen_backbone(config: TrainConfig) -> bool:
-    """Returns whether a head alone is trained, so that features need to be computed only once."""
+    """Returns whether the classifier alone is trained, so that features need to be computed only once."""
     return config.model in BACKBONES and config.unfreeze == 0
 
 
-class HeadTraining:
-    """The head of a network, and batches of features to train and to judge it on; a context manager.
+class ClassifierTraining:
+    """The classifier of a network, its layers behind the backbone, and batches of features to train and to validate it
+    on; a context manager.
 
     Attributes:
-        model: the head; it shares its layers with the network, so that training it trains the network.
+        model: the classifier; it shares its layers with the network, so that training it trains the network.
     """
 
     def __init__(self, config: TrainConfig, data: Data, network: keras.Model, folder: Path) -> None:
@@ -57,9 +58,9 @@ class HeadTraining:
             folder=folder,
             progress=Progress("features"),
         )
-        self.model = build_head(network)
+        self.model = build_classifier(network)
 
-    def __enter__(self) -> HeadTraining:
+    def __enter__(self) -> ClassifierTraining:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -100,16 +101,16 @@ class HeadTraining:
         batches = tf.data.Dataset.from_generator(list_batches, output_signature=signature)
         return batches.prefetch(PREFETCHED_BATCHES)
 
-    def assemble(self, head_weights: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Returns the weights of the whole network with those of a head in it."""
-        self.model.set_weights(head_weights)
+    def assemble(self, classifier_weights: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Returns the weights of the whole network with those of a classifier in it."""
+        self.model.set_weights(classifier_weights)
         return list(self._network.get_weights())
 
 
-def build_head(network: keras.Model) -> keras.Model:
-    """Returns the head of a network as a model of features float32 [N, F]; its layers are the network's own."""
-    layers = head_layers(network)
-    return keras.Sequential([keras.Input((layers[0].input.shape[-1],)), *layers], name="head")
+def build_classifier(network: keras.Model) -> keras.Model:
+    """Returns the classifier of a network as a model of features float32 [N, F]; its layers are the network's own."""
+    layers = classifier_layers(network)
+    return keras.Sequential([keras.Input((layers[0].input.shape[-1],)), *layers], name=CLASSIFIER)
 
 
 def draw_epoch(seed: int, epoch: int, count: int, views: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

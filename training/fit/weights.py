@@ -129,7 +129,7 @@ def load_published(network: keras.Model, path: Path, backbone: Backbone) -> None
 
 
 def freeze_backbone(network: keras.Model, backbone: Backbone, unfreeze: int) -> None:
-    """Leaves the head and the convolutions of the last stages trainable, and nothing else.
+    """Leaves the classifier and the convolutions of the last stages trainable, and nothing else.
 
     Batch normalisation stays frozen everywhere, which in Keras also means that it runs in inference mode: its
     statistics come from millions of images, and those of a small batch of slices would be worse.
@@ -140,24 +140,24 @@ def freeze_backbone(network: keras.Model, backbone: Backbone, unfreeze: int) -> 
         unfreeze: number of stages, from the last.
     """
     stages = backbone.stages[:unfreeze]
-    head = [layer.name for layer in head_layers(network)]
+    classifier = [layer.name for layer in classifier_layers(network)]
     for layer in network.layers:
         is_unfrozen = layer.name.startswith(stages) and not isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = layer.name in head or is_unfrozen
+        layer.trainable = layer.name in classifier or is_unfrozen
 
 
-def head_layers(network: keras.Model) -> list[keras.layers.Layer]:
+def classifier_layers(network: keras.Model) -> list[keras.layers.Layer]:
     """Returns the layers behind the features, in order."""
     names = [layer.name for layer in network.layers]
     return list(network.layers[names.index(FEATURES) + 1 :])
 
 
 def list_slow_variables(network: keras.Model) -> frozenset[str]:
-    """Returns the paths of the trainable variables that are not of the head: those to be trained at a lower rate."""
+    """Returns the paths of the trainable variables before the classifier: those to be trained at a lower rate."""
     if FEATURES not in (layer.name for layer in network.layers):
         return frozenset()
-    head = {variable.path for layer in head_layers(network) for variable in layer.trainable_variables}
-    return frozenset(variable.path for variable in network.trainable_variables) - head
+    classifier = {variable.path for layer in classifier_layers(network) for variable in layer.trainable_variables}
+    return frozenset(variable.path for variable in network.trainable_variables) - classifier
 
 
 def check_weights_past(config: TrainConfig, data: Data) -> tuple[str, ...]:

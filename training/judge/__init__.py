@@ -1,1 +1,1 @@
-"""A folder of slices, judged by a model or a server."""
+"""The command ``evaluate``: a model or a server predicts a folder of slices, and its predictions are evaluated."""

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from server.machine.processors import count_processors
 from training.config import EvaluateConfig
-from training.data.labels import LABELS_FILE, FileFinder, list_files, read_rows, require_columns
-from training.data.pixels import ImageSet, list_data, read_image, write_csv
+from training.data.duplicates import shrink
+from training.data.labels import LABELS_FILE, FileFinder, ImageSet, list_data, list_files, read_rows, require_columns
+from training.data.pixels import read_image, write_csv
 from training.data.split import join_groups
-from training.data.thumbnails import shrink
 from training.errors import TrainingError
-from training.evaluation.baselines import judge_nearest, judge_nearest_within
-from training.evaluation.figures import Bools, Evaluation, Floats, Judged
-from training.evaluation.measure import MID_GREY, Decision, Nearest, evaluate
-from training.judge.judges import Judge, map_ahead, open_judge
+from training.evaluation.figures import Bools, Evaluation, Floats, Predictions
+from training.evaluation.measure import Decision, evaluate
+from training.evaluation.nearest import MID_GREY, Nearest, cross_validate_nearest, evaluate_nearest
 from training.judge.page import render_document, render_page
-from training.judge.pictures import Answers, ask_judge
+from training.judge.pictures import Answers, ask_predictor
+from training.judge.predictors import Predictor, map_ahead, open_predictor
 from training.progress import Progress
 from training.report.galleries import ReadImages
 from training.report.plots import write_plots
@@ -46,7 +46,7 @@ class Split:
     """SHA-256 of the files that the model has learned from, or was chosen on."""
 
 
-def judge_folder(config: EvaluateConfig) -> str:
+def evaluate_folder(config: EvaluateConfig) -> str:
     """Asks the model about every image, measures the answers, and writes them where the config says so.
 
     Returns:
@@ -61,13 +61,13 @@ def judge_folder(config: EvaluateConfig) -> str:
     positive = find_positive(config, images)
     columns = read_columns(config, images)
     split = read_split(config.split) if config.split else None
-    judge = open_judge(config.model)
+    predictor = open_predictor(config.model)
     asked = choose_images(config, images, split)
-    answers = ask_judge(judge, [images.root / images.files[index] for index in asked], Progress("judging"))
+    answers = ask_predictor(predictor, [images.root / images.files[index] for index in asked], Progress("judging"))
     kept = asked[answers.is_judged]
     if not len(kept):
         raise TrainingError(f"none of the {len(asked):,} images was judged; the first: {answers.refusals[0]}")
-    judged = Judged(
+    predictions = Predictions(
         files=tuple(images.files[index] for index in kept),
         scores=answers.scores[answers.is_judged],
         positive=positive[kept],
@@ -78,22 +78,24 @@ def judge_folder(config: EvaluateConfig) -> str:
         trivial=columns[config.trivial_column][kept] if config.trivial_column else answers.trivial[answers.is_judged],
         has_patients=images.has_patients,
     )
-    warnings = (*images.warnings, *list_warnings(images, judge, answers, split))
-    nearest = find_nearest(images, positive, split, judged, answers)
+    warnings = (*images.warnings, *list_warnings(images, predictor, answers, split))
+    nearest = find_nearest(images, positive, split, predictions, answers)
     evaluations = {
-        name: evaluate_part(config, judge, judged, nearest, chosen[kept], name, warnings)
+        name: evaluate_part(config, predictor, predictions, nearest, chosen[kept], name, warnings)
         for name, chosen in choose_subsets(config, columns, len(positive)).items()
     }
     refused = {images.files[index]: refusal for index, refusal in zip(asked, answers.refusals, strict=True) if refusal}
-    page = render_page(evaluations, refused, judge.positive_label)
+    page = render_page(evaluations, refused, predictor.positive_label)
     document = json.dumps(render_document(evaluations, refused), indent=2, ensure_ascii=False) + "\n"
     if config.out:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "evaluation.md").write_text(page, encoding="utf-8")
         (config.out / "evaluation.json").write_text(document, encoding="utf-8")
-        write_predictions(config.out / "predictions.csv", judged, judge)
-        names = f"not {judge.positive_label}", judge.positive_label
-        write_plots(config.out, next(iter(evaluations.values())), judged, read_judged(images, judged), names)
+        write_predictions(config.out / "predictions.csv", predictions, predictor)
+        names = f"not {predictor.positive_label}", predictor.positive_label
+        write_plots(
+            config.out, next(iter(evaluations.values())), predictions, read_predicted(images, predictions), names
+        )
     return document if config.json else page
 
 
@@ -102,7 +104,8 @@ def find_positive(config: EvaluateConfig, images: ImageSet) -> Bools:
     name = next((name for name in (config.positive, "1") if name in images.labels), None)
     if name is None:
         raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")
-    return images.targets == images.labels.index(name)
+    positive: Bools = images.targets == images.labels.index(name)
+    return positive
 
 
 def read_columns(config: EvaluateConfig, images: ImageSet) -> dict[str, Floats]:
@@ -160,7 +163,7 @@ def read_split(path: Path) -> Split:
 
 
 def choose_images(config: EvaluateConfig, images: ImageSet, split: Split | None) -> NDArray[np.int64]:
-    """Returns the positions of the images to judge."""
+    """Returns the positions of the images to predict."""
     if split is None or config.part == "all":
         return np.arange(len(images.files))
     chosen = np.flatnonzero([split.parts.get(file) == config.part for file in images.files])
@@ -169,7 +172,7 @@ def choose_images(config: EvaluateConfig, images: ImageSet, split: Split | None)
     return chosen.astype(np.int64)
 
 
-def list_warnings(images: ImageSet, judge: Judge, answers: Answers, split: Split | None) -> list[str]:
+def list_warnings(images: ImageSet, predictor: Predictor, answers: Answers, split: Split | None) -> list[str]:
     """Returns what a reader has to know of these answers."""
     warnings = []
     refused = int((~answers.is_judged).sum())
@@ -180,7 +183,7 @@ def list_warnings(images: ImageSet, judge: Judge, answers: Answers, split: Split
     known = sum(digest in split.training_digests for digest in answers.digests) if split else 0
     if known:
         warnings.append(f"WARNING: {known:,} of the images were used in training or validation: leakage.")
-    if images.has_patients and "patient_top_k" not in judge.metrics:
+    if images.has_patients and "patient_top_k" not in predictor.metrics:
         warnings.append(
             "The model has recorded no rule for people: one is called positive when any of the slices is, which grows "
             "likelier with every slice."
@@ -189,14 +192,14 @@ def list_warnings(images: ImageSet, judge: Judge, answers: Answers, split: Split
 
 
 def find_nearest(
-    images: ImageSet, positive: Bools, split: Split | None, judged: Judged, answers: Answers
+    images: ImageSet, positive: Bools, split: Split | None, predictions: Predictions, answers: Answers
 ) -> Nearest | None:
     """Returns the nearest neighbour's answers: from the training images of the split, else within these images.
 
     None where there are too few people for either.
     """
-    small, targets = answers.small[answers.is_judged], judged.positive.astype(np.int64)
-    judged_files = set(judged.files)
+    small, targets = answers.small[answers.is_judged], predictions.positive.astype(np.int64)
+    judged_files = set(predictions.files)
     learned = [
         index
         for index, file in enumerate(images.files)
@@ -206,43 +209,43 @@ def find_nearest(
         with ThreadPoolExecutor(count_processors()) as pool:
             files = [images.root / images.files[index] for index in learned]
             tiny = [shrink(pixels[np.newaxis, ..., 0])[0] for _, pixels in map_ahead(pool, read_image, files)]
-        return judge_nearest(np.stack(tiny), positive[learned].astype(np.int64), small, targets, seed=SEED)
+        return evaluate_nearest(np.stack(tiny), positive[learned].astype(np.int64), small, targets, seed=SEED)
     try:
-        return judge_nearest_within(small, targets, judged.groups, seed=SEED)
+        return cross_validate_nearest(small, targets, predictions.groups, seed=SEED)
     except TrainingError:
         return None
 
 
 def evaluate_part(
     config: EvaluateConfig,
-    judge: Judge,
-    judged: Judged,
+    predictor: Predictor,
+    predictions: Predictions,
     nearest: Nearest | None,
     chosen: Bools,
     name: str,
     warnings: tuple[str, ...],
 ) -> Evaluation:
     """Measures the answers on some of the images."""
-    part = Judged(
-        files=tuple(file for file, used in zip(judged.files, chosen, strict=True) if used),
-        scores=judged.scores[chosen],
-        positive=judged.positive[chosen],
-        groups=np.unique(judged.groups[chosen], return_inverse=True)[1].astype(np.int64),
-        trivial=judged.trivial[chosen],
-        has_patients=judged.has_patients,
+    part = Predictions(
+        files=tuple(file for file, used in zip(predictions.files, chosen, strict=True) if used),
+        scores=predictions.scores[chosen],
+        positive=predictions.positive[chosen],
+        groups=np.unique(predictions.groups[chosen], return_inverse=True)[1].astype(np.int64),
+        trivial=predictions.trivial[chosen],
+        has_patients=predictions.has_patients,
     )
     if not len(part.files):
         raise TrainingError(f"--subset {name} has no images")
     decision = Decision(
-        judge.threshold,
+        predictor.threshold,
         "the model's own, which it brings with it",
-        int(judge.metrics.get("patient_top_k", 1)),
-        judge.metrics.get("patient_threshold"),
+        int(predictor.metrics.get("patient_top_k", 1)),
+        predictor.metrics.get("patient_threshold"),
     )
     return evaluate(
         part,
         decision,
-        model=judge.name,
+        model=predictor.name,
         data=f"{config.data.resolve().name}, {name}",
         prevalences=config.prevalence,
         nearest=replace(nearest, is_right=nearest.is_right[chosen]) if nearest else None,
@@ -251,15 +254,19 @@ def evaluate_part(
     )
 
 
-def write_predictions(path: Path, judged: Judged, judge: Judge) -> None:
+def write_predictions(path: Path, predictions: Predictions, predictor: Predictor) -> None:
     """Writes what was answered about each image."""
     rows = [
-        (file, int(has), f"{score:.6f}", int(score > judge.threshold), f"{trivial:.6f}")
-        for file, has, score, trivial in zip(judged.files, judged.positive, judged.scores, judged.trivial, strict=True)
+        (file, int(has), f"{score:.6f}", int(score > predictor.threshold), f"{trivial:.6f}")
+        for file, has, score, trivial in zip(
+            predictions.files, predictions.positive, predictions.scores, predictions.trivial, strict=True
+        )
     ]
     write_csv(path, ("file", "positive", "probability", "answered_positive", "trivial"), rows)
 
 
-def read_judged(images: ImageSet, judged: Judged) -> ReadImages:
-    """Returns what decodes judged images by position, for the galleries."""
-    return lambda indices: np.stack([read_image(images.root / judged.files[index])[1][..., 0] for index in indices])
+def read_predicted(images: ImageSet, predictions: Predictions) -> ReadImages:
+    """Returns what decodes predicted images by position, for the galleries."""
+    return lambda indices: np.stack(
+        [read_image(images.root / predictions.files[index])[1][..., 0] for index in indices]
+    )

@@ -24,7 +24,7 @@ def render_page(evaluations: Mapping[str, Evaluation], refused: Mapping[str, str
 
     Args:
         evaluations: by what they are of, all images first.
-        refused: why each image that was not judged was refused, by file.
+        refused: why each image without a prediction was refused, by file.
         positive_label: the model's.
     """
     whole = next(iter(evaluations.values()))

@@ -1,4 +1,4 @@
-"""Images as they are judged: decoded ahead of the model, with what needs no model taken from the same pixels."""
+"""Images as they are predicted: decoded ahead of the model, with what needs no model taken from the same pixels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from server.errors import ImageError
 from server.images.preprocess import InputFormat, load_pixels
 from server.machine.processors import count_processors
-from training.data.pixels import INPUT_FORMAT
-from training.data.thumbnails import SIDE, shrink
+from training.data.duplicates import SIDE, shrink
+from training.data.format import INPUT_FORMAT
 from training.evaluation.figures import Bools, Floats
-from training.evaluation.measure import score_trivially
-from training.judge.judges import Answer, Asked, Judge, map_ahead
+from training.evaluation.nearest import score_trivially
+from training.judge.predictors import Answer, Asked, Predictor, map_ahead
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Picture:
 
     digest: str
     pixels: NDArray[np.uint8] | None
-    """As the judge takes them; None where it takes files."""
+    """As the predictor takes them; None where it takes files."""
 
     small: NDArray[np.float32]
     """[1024], see ``training.evaluation.nearest``."""
@@ -54,10 +54,10 @@ class Answers:
     """SHA-256 of each file's bytes."""
 
     refusals: tuple[str, ...]
-    """Why an image was refused; empty where it was judged."""
+    """Why an image was refused; empty where there is a score."""
 
     coloured: int
-    """Number of images that were judged though they have colours."""
+    """Number of images that were predicted though they have colours."""
 
     @property
     def is_judged(self) -> Bools:
@@ -65,11 +65,12 @@ class Answers:
         return ~np.isnan(self.scores)
 
 
-def ask_judge(judge: Judge, files: Sequence[Path], progress: Callable[[int, int], None]) -> Answers:
+def ask_predictor(predictor: Predictor, files: Sequence[Path], progress: Callable[[int, int], None]) -> Answers:
     """Decodes all files and asks about them, a bounded number at a time.
 
     Args:
-        judge: what is asked. One that takes files is asked about all of them, another about those that can be decoded.
+        predictor: what is asked. One that takes files is asked about all of them, another about those that can be
+            decoded.
         files: the images.
         progress: called with the number of answers and of files.
     """
@@ -80,13 +81,13 @@ def ask_judge(judge: Judge, files: Sequence[Path], progress: Callable[[int, int]
     def list_asked(decoded: Iterator[Picture]) -> Iterator[Asked]:
         for index, picture in enumerate(decoded):
             pictures.append(replace(picture, pixels=None))  # so that memory does not grow with them
-            if judge.input_format is None or not picture.refusal:
+            if predictor.input_format is None or not picture.refusal:
                 asked.append(index)
                 yield files[index], picture.pixels
 
     with ThreadPoolExecutor(count_processors()) as pool:
-        decoded = map_ahead(pool, lambda path: read_picture(path, judge.input_format), files)
-        for index, answer in enumerate(judge.ask(list_asked(decoded))):
+        decoded = map_ahead(pool, lambda path: read_picture(path, predictor.input_format), files)
+        for index, answer in enumerate(predictor.ask(list_asked(decoded))):
             answers[asked[index]] = answer
             progress(asked[index] + 1, len(files))
     refusals = [
@@ -106,7 +107,7 @@ def ask_judge(judge: Judge, files: Sequence[Path], progress: Callable[[int, int]
 
 
 def read_picture(path: Path, input_format: InputFormat | None) -> Picture:
-    """Decodes one file for a judge, and as the networks of this package take it for what needs no model."""
+    """Decodes one file for a predictor, and as the networks of this package take it for what needs no model."""
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     try:

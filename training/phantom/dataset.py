@@ -11,6 +11,8 @@ import csv
 import json
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -19,15 +21,15 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.machine.processors import count_processors
 from training.phantom.lesions import HAEMORRHAGES
 from training.phantom.patient import Patient
-from training.phantom.png import encode_png
 from training.phantom.recipe import FINDINGS, Recipe
 from training.phantom.slice import MINIMUM_SIZE, Slice, generate_slice
 
-__all__ = ["LESION_FOLDER", "Slice", "choose_kind", "generate_slice", "write_dataset"]
+__all__ = ["LESION_FOLDER", "Slice", "choose_kind", "encode_png", "generate_slice", "write_dataset"]
 
 LESION_FOLDER = ".lesions"
 """Hidden, so that nobody takes the masks for a class."""
@@ -35,6 +37,7 @@ FACTS_FILE = "dataset.json"
 _CHUNK = 32
 _LABELS = ("normal", "stroke")
 _COLUMNS = ("file", "label", "kind", "level", "seed", "patient", "study", "findings")
+_UP = 2  # filter of PNG: each row as the difference to the one above
 _Rows = list[tuple[str, ...]]
 
 
@@ -191,3 +194,23 @@ def _stage_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 (height, width) as an 8-bit grey PNG (ISO/IEC 15948).
+
+    One filter for all rows and run lengths only: a third of Pillow's time.
+    """
+    height, width = pixels.shape
+    rows = np.empty((height, width + 1), dtype=np.uint8)
+    rows[:, 0] = _UP
+    rows[0, 1:] = pixels[0]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    body = packer.compress(rows.tobytes()) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _make_chunk(b"IHDR", header) + _make_chunk(b"IDAT", body) + _make_chunk(b"IEND", b"")
+
+
+def _make_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

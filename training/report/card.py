@@ -18,7 +18,7 @@ from server.models.contract import ModelSpec
 from training.errors import TrainingError
 from training.evaluation.figures import Figure
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document
-from training.report.record_files import count_split, read_document
+from training.report.records import count_split, read_document
 from training.report.tables import (
     escape,
     explain_threshold,

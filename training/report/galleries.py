@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from training.evaluation.figures import Judged
+from training.evaluation.figures import Predictions
 from training.report.drawing import BLUE, VERMILLION, draw, shorten
 
 ReadImages = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-"""From positions in ``Judged`` [n] to the images that were judged, uint8 [n, H, W]."""
+"""From positions in ``Predictions`` [n] to the images, uint8 [n, H, W]."""
 
 ROWS, COLUMNS = 4, 6
 TILE_INCHES = 1.55
@@ -43,53 +43,55 @@ class Tile:
     correct: bool
 
 
-def choose_gallery(judged: Judged, count: int = ROWS * COLUMNS, seed: int = 7) -> NDArray[np.int64]:
+def choose_gallery(predictions: Predictions, count: int = ROWS * COLUMNS, seed: int = 7) -> NDArray[np.int64]:
     """Returns positions of images drawn at random, half of each class as far as there are enough, in file order.
 
     What the model answered plays no part, so that the gallery flatters nobody.
     """
     rng = np.random.default_rng(seed)
-    positive, negative = (rng.permutation(np.flatnonzero(judged.positive == value)) for value in (True, False))
+    positive, negative = (rng.permutation(np.flatnonzero(predictions.positive == value)) for value in (True, False))
     share = max(count // 2, count - len(negative))
     taken = positive[:share]
     return np.sort(np.concatenate([taken, negative[: count - len(taken)]])).astype(np.int64)
 
 
-def choose_errors(judged: Judged, threshold: float, *, positive: bool, count: int = COLUMNS * 2) -> NDArray[np.int64]:
+def choose_errors(
+    predictions: Predictions, threshold: float, *, positive: bool, count: int = COLUMNS * 2
+) -> NDArray[np.int64]:
     """Returns positions of the errors of one actual class, the most confident first, at most one of a person.
 
     Args:
-        judged: the answers.
+        predictions: of the model.
         threshold: of the decision.
         positive: actual class: True for the false negatives, False for the false positives.
         count: most of them.
     """
-    called = judged.scores > threshold
-    wrong = np.flatnonzero((judged.positive == positive) & (called != judged.positive))
-    order = wrong[np.argsort(judged.scores[wrong] if positive else -judged.scores[wrong], kind="stable")]
-    first = np.sort(np.unique(judged.groups[order], return_index=True)[1])
+    called = predictions.scores > threshold
+    wrong = np.flatnonzero((predictions.positive == positive) & (called != predictions.positive))
+    order = wrong[np.argsort(predictions.scores[wrong] if positive else -predictions.scores[wrong], kind="stable")]
+    first = np.sort(np.unique(predictions.groups[order], return_index=True)[1])
     return order[first[:count]].astype(np.int64)
 
 
-def describe_answer(judged: Judged, index: int, threshold: float, labels: tuple[str, str]) -> str:
+def describe_answer(predictions: Predictions, index: int, threshold: float, labels: tuple[str, str]) -> str:
     """Returns the lines over an image: its actual label, and what was answered with its confidence in percent.
 
     Args:
-        judged: the answers.
+        predictions: of the model.
         index: which of them.
         threshold: of the decision.
         labels: the negative and the positive label.
     """
-    score = float(judged.scores[index])
+    score = float(predictions.scores[index])
     called = score > threshold
     confidence = score if called else 1 - score
-    mark = "✓" if called == judged.positive[index] else "✗"
-    actual, answered = labels[int(judged.positive[index])], labels[int(called)]
+    mark = "✓" if called == predictions.positive[index] else "✗"
+    actual, answered = labels[int(predictions.positive[index])], labels[int(called)]
     return f"actual: {shorten(actual)}\n{mark} predicted: {shorten(answered, 11)}\nconfidence {100 * confidence:.1f} %"
 
 
 def make_tiles(
-    judged: Judged,
+    predictions: Predictions,
     indices: NDArray[np.int64],
     read_images: ReadImages,
     threshold: float,
@@ -102,10 +104,10 @@ def make_tiles(
         return []
     tiles = []
     for index, image in zip(indices, read_images(indices), strict=True):
-        title = describe_answer(judged, int(index), threshold, labels)
+        title = describe_answer(predictions, int(index), threshold, labels)
         if with_files:
-            title += f"\n{shorten(judged.files[index].rsplit('/', 1)[-1], LONGEST_FILE)}"
-        correct = bool((judged.scores[index] > threshold) == judged.positive[index])
+            title += f"\n{shorten(predictions.files[index].rsplit('/', 1)[-1], LONGEST_FILE)}"
+        correct = bool((predictions.scores[index] > threshold) == predictions.positive[index])
         tiles.append(Tile(image, title, correct))
     return tiles
 
@@ -147,9 +149,8 @@ def plot_gallery(path: Path, title: str, sections: Mapping[str, Sequence[Tile]],
 def draw_tile(axes: Axes, tile: Tile, left: float, top: float) -> None:
     """Draws one image with its frame and title; its upper left corner is at ``left``, ``top`` inches."""
     extent = (left, left + TILE_INCHES, top + TILE_INCHES, top)
-    box = {"extent": extent, "aspect": "auto", "interpolation": "antialiased"}
     limits = axes.axis()
-    axes.imshow(tile.image, cmap="gray", vmin=0, vmax=255, **box)
+    axes.imshow(tile.image, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="antialiased")
     axes.axis(limits)
     colour, line, style = (BLUE, 1, "-") if tile.correct else (VERMILLION, 2.5, (0, (3, 1)))
     frame = Rectangle(
@@ -161,11 +162,16 @@ def draw_tile(axes: Axes, tile: Tile, left: float, top: float) -> None:
 
 
 def plot_predictions(
-    path: Path, judged: Judged, read_images: ReadImages, threshold: float, labels: tuple[str, str], seed: int = 7
+    path: Path,
+    predictions: Predictions,
+    read_images: ReadImages,
+    threshold: float,
+    labels: tuple[str, str],
+    seed: int = 7,
 ) -> None:
     """Draws a gallery of test images, half of each class, drawn at random."""
-    indices = choose_gallery(judged, seed=seed)
-    tiles = make_tiles(judged, indices, read_images, threshold, labels)
+    indices = choose_gallery(predictions, seed=seed)
+    tiles = make_tiles(predictions, indices, read_images, threshold, labels)
     wrong = sum(not tile.correct for tile in tiles)
     title = (
         f"{len(tiles)} test images drawn at random, half of each class: {len(tiles) - wrong} correct, {wrong} wrong (✗)"
@@ -173,13 +179,17 @@ def plot_predictions(
     plot_gallery(path, title, {"": tiles})
 
 
-def plot_errors(path: Path, judged: Judged, read_images: ReadImages, threshold: float, labels: tuple[str, str]) -> None:
+def plot_errors(
+    path: Path, predictions: Predictions, read_images: ReadImages, threshold: float, labels: tuple[str, str]
+) -> None:
     """Draws the most confident false positives and false negatives."""
     sections = {}
     for name, positive in (("False positives", False), ("False negatives", True)):
-        indices = choose_errors(judged, threshold, positive=positive)
-        total = int(((judged.positive == positive) & ((judged.scores > threshold) != judged.positive)).sum())
+        indices = choose_errors(predictions, threshold, positive=positive)
+        total = int(
+            ((predictions.positive == positive) & ((predictions.scores > threshold) != predictions.positive)).sum()
+        )
         heading = f"{name}, most confident first: {len(indices)} of {total:,}"
-        sections[heading] = make_tiles(judged, indices, read_images, threshold, labels, with_files=True)
-    kept = ", at most one of each person" if judged.has_patients else ""
+        sections[heading] = make_tiles(predictions, indices, read_images, threshold, labels, with_files=True)
+    kept = ", at most one of each person" if predictions.has_patients else ""
     plot_gallery(path, f"The worst errors{kept}", sections)

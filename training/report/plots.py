@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
-from training.evaluation.figures import Band, Confusion, Evaluation, Judged
+from training.evaluation.figures import Band, Confusion, Epoch, Evaluation, Predictions
 from training.report.drawing import BLUE, GREY, VERMILLION, draw, shorten
 from training.report.galleries import ReadImages, plot_errors, plot_predictions
 from training.report.tables import state
-
-if TYPE_CHECKING:
-    from training.fit.monitor import Epoch
 
 
 def write_plots(
     folder: Path,
     evaluation: Evaluation,
-    judged: Judged,
+    predictions: Predictions,
     read_images: ReadImages,
     labels: tuple[str, str],
     seed: int = 7,
@@ -33,19 +29,19 @@ def write_plots(
     Args:
         folder: an existing folder.
         evaluation: what is drawn.
-        judged: the answers that it is of.
-        read_images: from positions in ``judged`` [n] to the images that were judged, uint8 [n, H, W].
+        predictions: the answers that it is of.
+        read_images: from positions in ``predictions`` [n] to the images, uint8 [n, H, W].
         labels: the negative and the positive label.
         seed: of the choice of images.
     """
     threshold = evaluation.slices.threshold
-    plot_roc(folder / "roc.png", evaluation, judged)
-    plot_precision_recall(folder / "precision_recall.png", evaluation, judged)
+    plot_roc(folder / "roc.png", evaluation, predictions)
+    plot_precision_recall(folder / "precision_recall.png", evaluation, predictions)
     plot_confusion(folder / "confusion.png", evaluation, labels)
     plot_reliability(folder / "reliability.png", evaluation)
     plot_decision(folder / "decision_curve.png", evaluation)
-    plot_predictions(folder / "gallery.png", judged, read_images, threshold, labels, seed)
-    plot_errors(folder / "errors.png", judged, read_images, threshold, labels)
+    plot_predictions(folder / "gallery.png", predictions, read_images, threshold, labels, seed)
+    plot_errors(folder / "errors.png", predictions, read_images, threshold, labels)
 
 
 def plot_curve(path: Path, history: Sequence[Epoch], quantity: str, best_epoch: int) -> None:
@@ -65,16 +61,16 @@ def plot_curve(path: Path, history: Sequence[Epoch], quantity: str, best_epoch: 
         finish(axes)
 
 
-def plot_roc(path: Path, evaluation: Evaluation, judged: Judged | None = None) -> None:
-    """Draws sensitivity over 1 - specificity with its band; the trivial score's curve too where ``judged`` is given."""
+def plot_roc(path: Path, evaluation: Evaluation, predictions: Predictions | None = None) -> None:
+    """Draws sensitivity over 1 - specificity with its band; the trivial score's curve too with ``predictions``."""
     figures = evaluation.slices.figures
     with draw(path, (5.6, 6.6)) as drawing:
         axes = drawing.add_subplot()
         draw_band(axes, evaluation.roc, f"model: AUC {state(figures.get('auc'))}")
-        if judged is not None and separable(judged):
+        if predictions is not None and separable(predictions):
             from sklearn.metrics import roc_curve
 
-            false_share, true_share, _ = roc_curve(judged.positive, judged.trivial)
+            false_share, true_share, _ = roc_curve(predictions.positive, predictions.trivial)
             label = f"{evaluation.baselines.trivial_name}: AUC {state(evaluation.baselines.trivial_auc)}"
             axes.plot(false_share, true_share, color=VERMILLION, linestyle="--", label=label)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance: AUC 0.5")
@@ -83,18 +79,18 @@ def plot_roc(path: Path, evaluation: Evaluation, judged: Judged | None = None) -
         finish_square(drawing, axes)
 
 
-def plot_precision_recall(path: Path, evaluation: Evaluation, judged: Judged | None = None) -> None:
+def plot_precision_recall(path: Path, evaluation: Evaluation, predictions: Predictions | None = None) -> None:
     """Draws PPV over sensitivity with its band; chance is the share of positive images."""
     slices = evaluation.slices
     with draw(path, (5.6, 6.6)) as drawing:
         axes = drawing.add_subplot()
         score = state(slices.figures.get("average_precision"))
         draw_band(axes, evaluation.precision_recall, f"model: average precision {score}")
-        if judged is not None and separable(judged):
+        if predictions is not None and separable(predictions):
             from sklearn.metrics import average_precision_score, precision_recall_curve
 
-            precision, recall, _ = precision_recall_curve(judged.positive, judged.trivial)
-            score = average_precision_score(judged.positive, judged.trivial)
+            precision, recall, _ = precision_recall_curve(predictions.positive, predictions.trivial)
+            score = average_precision_score(predictions.positive, predictions.trivial)
             label = f"{evaluation.baselines.trivial_name}: average precision {score:.3f}"
             # Its last point is (0, 1) by definition, which nothing reaches.
             axes.plot(recall[:-1], precision[:-1], color=VERMILLION, linestyle="--", label=label)
@@ -210,9 +206,9 @@ def value_of(evaluation: Evaluation, name: str) -> float:
     return np.nan if figure is None else figure.value
 
 
-def separable(judged: Judged) -> bool:
+def separable(predictions: Predictions) -> bool:
     """True when both classes occur, without which there are no such curves."""
-    return bool(judged.positive.any() and not judged.positive.all())
+    return bool(predictions.positive.any() and not predictions.positive.all())
 
 
 def finish(axes: Axes) -> None:

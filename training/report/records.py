@@ -1,14 +1,17 @@
-"""What a run records of itself: its flags, the state of the code, figures by name, and reference answers.
+"""What a run records of itself: its flags, the state of the code, figures by name, and reference answers; and what is
+read back for report and model card.
 
 It only writes what it is given; nothing is trained or predicted here.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shlex
 import subprocess
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,9 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.flags import flag_of
 from training.config import TrainConfig
+from training.data.split import SPLITS
+from training.errors import TrainingError
 from training.evaluation.figures import Level
-from training.flags import flag_of
+from training.report.tables import NONE, escape, make_table
 
 PATH_FLAGS = ("data", "out", "split")
 """Flags that say where things are on one machine; they are not recorded."""
@@ -82,3 +88,50 @@ def write_reference(
         for file, digest, row in zip(files, digests, probabilities, strict=True)
     ]
     write_json(path, {"labels": list(labels), "images": images})
+
+
+def count_split(folder: Path) -> str:
+    """Returns a table of images and people by split, or by fold, and label; empty where there is no ``split.csv``."""
+    path = folder / "split.csv"
+    if not path.exists():
+        return ""
+    images: Counter[tuple[str, str]] = Counter()
+    people: defaultdict[str, set[str]] = defaultdict(set)
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            split = row["split"] if "split" in row else f"held out in fold {row['fold']}"
+            images[split, row["label"]] += 1
+            if row.get("patient"):
+                people[split].add(row["patient"])
+    labels = sorted({label for _, label in images})
+    rows = [
+        [
+            escape(split),
+            *(f"{images[split, label]:,}" for label in labels),
+            f"{len(people[split]):,}" if people[split] else NONE,
+        ]
+        for split in sorted({split for split, _ in images}, key=order_split)
+    ]
+    return make_table(["split", *(f"images of {escape(label)}" for label in labels), "people by id"], rows)
+
+
+def order_split(split: str) -> tuple[int, str]:
+    """Sorts splits as they are used, and folds behind them by their number."""
+    return (SPLITS.index(split) if split in SPLITS else len(SPLITS) + len(split), split)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; empty where there is no such file.
+
+    Raises:
+        TrainingError: naming the file, when it holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise TrainingError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise TrainingError(f"{path}: must be a JSON object")
+    return document

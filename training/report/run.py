@@ -14,7 +14,7 @@ from server.models.contract import ModelSpec
 from training.evaluation.figures import Evaluation
 from training.evaluation.summary import Summary, summarise
 from training.report.html import write_page
-from training.report.record_files import count_split
+from training.report.records import count_split
 from training.report.tables import (
     HEADLINES,
     NONE,
@@ -89,7 +89,7 @@ def write_folds_report(
     folder: Path,
     spec: ModelSpec,
     pooled: Evaluation,
-    folds: Sequence[Evaluation],
+    folds: Sequence[Summary],
     *,
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -99,7 +99,7 @@ def write_folds_report(
     Args:
         folder: the run folder; plots are those of the pooled answers.
         spec: of one of the networks, or what they have in common.
-        pooled: figures of all images, each judged by the network that has not seen its person.
+        pooled: figures of all images, each predicted by the network that has not seen its person.
         folds: figures of each fold's own test images.
         warnings: of data and split.
         notes: shown below the warnings.
@@ -115,7 +115,7 @@ def write_folds_report(
     write_page(folder, "report", f"Report on {title}", join(title, sections))
 
 
-def tabulate_folds(folds: Sequence[Evaluation]) -> str:
+def tabulate_folds(folds: Sequence[Summary]) -> str:
     """Returns headline figures, one row a fold, and their means over the folds in which they are defined."""
     names = [name for name in HEADLINES if any(name in fold.slices.figures for fold in folds)]
     rows = [

@@ -84,7 +84,7 @@ def tabulate_headlines(summary: Summary) -> str:
                 [
                     f"{kind}: **{name_of(name)}**",
                     f"**{state(level.figures[name])}**",
-                    f"{judge_majority(summary, level)[name]:.3f}",
+                    f"{evaluate_majority(summary, level)[name]:.3f}",
                     state_optional(nearest),
                     state_optional(trivial),
                     ", ".join(leakage) or NONE,
@@ -94,7 +94,7 @@ def tabulate_headlines(summary: Summary) -> str:
     return make_table(header, rows)
 
 
-def judge_majority(summary: Summary, level: Level) -> dict[str, float]:
+def evaluate_majority(summary: Summary, level: Level) -> dict[str, float]:
     """Returns the headline figures of always answering the class that is more frequent in training."""
     share = summary.slices.positives / summary.slices.count
     majority = summary.baselines.majority_accuracy

@@ -18,10 +18,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from server.flags import flag_of
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.fit.checkpoint import CHECKPOINT, FEATURES_HEADER, PREVIOUS, sync_folder
-from training.flags import flag_of
 
 RECORD = "run.json"
 METRICS = "metrics.json"

@@ -1,4 +1,4 @@
-"""Cross-validation by patient: every fold is held out once, and the answers on all of them are judged as one."""
+"""Cross-validation by patient: every fold is held out once, and the predictions on all of them are evaluated as one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.run.pooling import write_pooled_results
 
 
 def train_folds(config: TrainConfig, data: Data, folder: Path) -> None:
-    """Trains each fold into ``fold-1``, ``fold-2`` and so on, and judges the pooled answers.
+    """Trains each fold into ``fold-1``, ``fold-2`` and so on, and evaluates the pooled predictions.
 
     A fold that is complete is kept as it is. All folds read the same decoded pixels.
 

@@ -1,4 +1,4 @@
-"""One network, trained, and judged on people it has never seen; and what it would seem to be on a random split."""
+"""One network, trained, and evaluated on people it has never seen; and what it would seem to be on a random split."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
         random_split = measure_random_split(config, data, folder, replace(part, index=part.index + 1))
     model = build_fitted(config, fit)
     calibration = calibrate_network(config, data, model)
-    judged = write_results(config, data, fit, model, calibration, folder, random_split)
+    predictions = write_results(config, data, fit, model, calibration, folder, random_split)
     test = data.indices("test")
-    write_predictions(folder / PREDICTIONS, data, test, judged.scores, np.full(len(test), fold or 0))
+    write_predictions(folder / PREDICTIONS, data, test, predictions.scores, np.full(len(test), fold or 0))
     if not config.no_weights:
         for name in MODEL_FILES:
             model.save(folder / name)

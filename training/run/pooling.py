@@ -1,4 +1,4 @@
-"""The answers of all folds of a cross-validation, judged as one: each image by a network that never saw its person."""
+"""The predictions of all folds of a cross-validation, evaluated as one: each by a network that never saw the person."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from server.models.contract import ModelSpec
 from training.config import TrainConfig
 from training.data.split import Data
-from training.evaluation.baselines import judge_nearest, shrink_images
-from training.evaluation.figures import Evaluation, Judged, PatientLevel
-from training.evaluation.measure import Decision, Nearest, evaluate, measure_people
-from training.evaluation.patients import find_positive_patients, score_patients
+from training.evaluation.figures import Evaluation, PatientLevel, Predictions
+from training.evaluation.measure import Decision, evaluate, measure_people
+from training.evaluation.nearest import Nearest, evaluate_nearest, shrink_images
+from training.evaluation.patient_level import find_positive_patients, score_patients
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document, to_document
 from training.report import records as report
 from training.report.plots import write_plots
@@ -62,11 +62,11 @@ def write_pooled_results(
     read = read_pixels(data)
     small, trivial = shrink_images(read, np.arange(len(files)))
     positive = data.images.targets == labels.index(config.positive)
-    judged = Judged(files, scores, positive, data.groups, trivial, data.images.has_patients)
-    pooled = judge_pooled(config, data, folds, finished, judged, small)
+    predictions = Predictions(files, scores, positive, data.groups, trivial, data.images.has_patients)
+    pooled = evaluate_pooled(config, data, folds, finished, predictions, small)
     pooled = replace(pooled, baselines=replace(pooled.baselines, random_split=random_split))
     write_plots(
-        folder, pooled, judged, read, (next(name for name in labels if name != config.positive), config.positive)
+        folder, pooled, predictions, read, (next(name for name in labels if name != config.positive), config.positive)
     )
     summaries = [fold.summary for fold in finished]
     levels = {"test": pooled.slices} | ({"test_patient": pooled.patients} if pooled.patients else {})
@@ -92,12 +92,12 @@ def read_fold(folder: Path) -> Fold:
     return Fold(spec, from_document(metrics[SUMMARY_KEY]), scores)
 
 
-def judge_pooled(
+def evaluate_pooled(
     config: TrainConfig,
     data: Data,
     folds: NDArray[np.int64],
     finished: Sequence[Fold],
-    judged: Judged,
+    predictions: Predictions,
     small: NDArray[np.float32],
 ) -> Evaluation:
     """Measures the pooled answers; each is decided by the threshold of its own fold, which was chosen without it.
@@ -111,21 +111,23 @@ def judge_pooled(
         patient_threshold=float(np.median(thresholds)),
     )
     evaluation = evaluate(
-        judged,
+        predictions,
         decision,
         model=f"{config.name} {config.version}, {len(finished)} folds",
         data=f"{config.data.resolve().name}, each image by the network that has not seen its person",
         prevalences=PREVALENCES,
-        nearest=judge_nearest_of_folds(folds, data.images.targets, small, config.seed),
+        nearest=evaluate_nearest_of_folds(folds, data.images.targets, small, config.seed),
     )
     return replace(
         evaluation,
         slices=replace(evaluation.slices, threshold=float(np.median(thresholds))),
-        patients=judge_people(folds, finished, judged),
+        patients=evaluate_people(folds, finished, predictions),
     )
 
 
-def judge_people(folds: NDArray[np.int64], finished: Sequence[Fold], judged: Judged) -> PatientLevel | None:
+def evaluate_people(
+    folds: NDArray[np.int64], finished: Sequence[Fold], predictions: Predictions
+) -> PatientLevel | None:
     """Measures the answers about people, each by the rule of its own fold; None where people are not known."""
     scores, positive, thresholds, top_k = [], [], [], []
     for index, fold in enumerate(finished):
@@ -133,25 +135,24 @@ def judge_people(folds: NDArray[np.int64], finished: Sequence[Fold], judged: Jud
         if patients is None:
             return None
         mine = folds == index
-        groups = np.unique(judged.groups[mine], return_inverse=True)[1]
-        scores.append(score_patients(judged.scores[mine], groups, patients.top_k))
-        positive.append(find_positive_patients(judged.positive[mine], groups))
+        groups = np.unique(predictions.groups[mine], return_inverse=True)[1]
+        scores.append(score_patients(predictions.scores[mine], groups, patients.top_k))
+        positive.append(find_positive_patients(predictions.positive[mine], groups))
         thresholds.append(np.full(len(scores[-1]), patients.threshold))
         top_k.append(patients.top_k)
-    level = measure_people(
+    return measure_people(
         np.concatenate(scores), np.concatenate(positive), np.concatenate(thresholds), int(np.median(top_k))
     )
-    return replace(level, threshold=float(np.median(np.concatenate(thresholds))))
 
 
-def judge_nearest_of_folds(
+def evaluate_nearest_of_folds(
     folds: NDArray[np.int64], targets: NDArray[np.int64], small: NDArray[np.float32], seed: int
 ) -> Nearest:
-    """Judges the nearest neighbour fold by fold, as the networks were: among the images of all other folds."""
+    """Evaluates the nearest neighbour fold by fold, as the networks were: among the images of all other folds."""
     is_right, random_right = np.zeros(len(folds), bool), 0.0
     for index in range(int(folds.max()) + 1):
         train, test = folds != index, folds == index
-        nearest = judge_nearest(small[train], targets[train], small[test], targets[test], seed=seed)
+        nearest = evaluate_nearest(small[train], targets[train], small[test], targets[test], seed=seed)
         is_right[test] = nearest.is_right
         random_right += nearest.random_accuracy * test.sum()
     return Nearest(is_right, float(random_right / len(folds)))

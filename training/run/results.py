@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from server.models.contract import ModelSpec
 from training.config import TrainConfig
-from training.data.pixels import INPUT_FORMAT, compute_fingerprint
+from training.data.format import INPUT_FORMAT
+from training.data.pixels import compute_fingerprint
 from training.data.split import Data
-from training.evaluation.baselines import judge_nearest, shrink_images
 from training.evaluation.calibration import Calibration, calibrate
-from training.evaluation.figures import Evaluation, Judged
+from training.evaluation.figures import Evaluation, Predictions
 from training.evaluation.measure import Decision, choose_decision, evaluate
+from training.evaluation.nearest import evaluate_nearest, shrink_images
 from training.evaluation.summary import SUMMARY_KEY, to_document
 from training.fit.network import Fit, predict
 from training.report import records as report
@@ -49,8 +50,8 @@ def write_results(
     calibration: Calibration,
     folder: Path,
     random_split: Mapping[str, float] | None = None,
-) -> Judged:
-    """Judges the model on the held-out test images and writes everything that is said about it.
+) -> Predictions:
+    """Evaluates the model on the held-out test images and writes everything that is said about it.
 
     Args:
         config: the settings of the run.
@@ -62,12 +63,12 @@ def write_results(
         random_split: figures of the same network on a random split of slices, where it was trained.
 
     Returns:
-        The answers on the test images.
+        The predictions on the test images.
     """
     test, labels = data.indices("test"), data.images.labels
     decision = decide(config, data, calibration)
     probabilities = predict(model, data, test)
-    judged, evaluation = judge_test(config, data, decision, probabilities)
+    predictions, evaluation = evaluate_test(config, data, decision, probabilities)
     evaluation = replace(evaluation, baselines=replace(evaluation.baselines, random_split=random_split))
     spec = build_spec(config, data, fit, calibration, decision, evaluation)
     (folder / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
@@ -94,12 +95,12 @@ def write_results(
     for quantity in ("accuracy", "loss"):
         plot_curve(folder / f"{quantity}.png", fit.history, quantity, fit.best.epoch)
     names = next(label for label in labels if label != config.positive), config.positive
-    write_plots(folder, evaluation, judged, lambda positions: read_pixels(data)(test[positions]), names)
+    write_plots(folder, evaluation, predictions, lambda positions: read_pixels(data)(test[positions]), names)
     write_report(folder, spec, evaluation, warnings=data.warnings, notes=config.notes)
     write_card(folder)
     auc = evaluation.slices.figures["auc"]
     print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
-    return judged
+    return predictions
 
 
 def decide(config: TrainConfig, data: Data, calibration: Calibration) -> Decision:
@@ -114,15 +115,15 @@ def decide(config: TrainConfig, data: Data, calibration: Calibration) -> Decisio
     )
 
 
-def judge_test(
+def evaluate_test(
     config: TrainConfig, data: Data, decision: Decision, probabilities: NDArray[np.float32]
-) -> tuple[Judged, Evaluation]:
-    """Measures the answers ``probabilities`` [T, C] on the test images, beside what needs no training."""
+) -> tuple[Predictions, Evaluation]:
+    """Evaluates the predictions ``probabilities`` [T, C] on the test images, beside what needs no training."""
     train, test, targets = data.indices("train"), data.indices("test"), data.images.targets
     column = data.images.labels.index(config.positive)
     train_small, _ = shrink_images(read_pixels(data), train)
     test_small, trivial = shrink_images(read_pixels(data), test)
-    judged = Judged(
+    predictions = Predictions(
         files=tuple(data.images.files[index] for index in test),
         scores=probabilities[:, column].astype(np.float64),
         positive=targets[test] == column,
@@ -131,15 +132,15 @@ def judge_test(
         has_patients=data.images.has_patients,
     )
     evaluation = evaluate(
-        judged,
+        predictions,
         decision,
         model=f"{config.name} {config.version}",
         data=f"{config.data.resolve().name}, held-out test images",
         prevalences=PREVALENCES,
         majority_positive=bool((targets[train] == column).mean() > 0.5),
-        nearest=judge_nearest(train_small, targets[train], test_small, targets[test], seed=config.seed),
+        nearest=evaluate_nearest(train_small, targets[train], test_small, targets[test], seed=config.seed),
     )
-    return judged, evaluation
+    return predictions, evaluation
 
 
 def read_pixels(data: Data) -> ReadImages:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.data.pixels import compute_fingerprint, decode_images, list_data
+from training.data.labels import list_data
+from training.data.pixels import compute_fingerprint, decode_images
 from training.data.split import SPLIT_FILE, group_data, split_data
 from training.errors import TrainingError
 from training.fit.weights import find_weights

@@ -5,29 +5,33 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import make_parser, read_counts, read_rates, read_seconds
-from ..connection import Connection, add_connection_flags, read_connection, run_with_client
+from ..connection import Connection, add_connection_flags, make_parser, read_connection, read_seconds, run_with_client
 from ..selection import list_images
 from ..signals import EXIT_INTERRUPTED
-from ..table import terminal_width
-from ..terminal import Terminal, escape
+from ..terminal import StatusLine, Terminal, escape
 
 if TYPE_CHECKING:
     from ..._client import StrokeClient
-    from .load import Load, Recorder
+    from ..._types import Prediction
+    from .load import Load, LoadRun, Times
+
+MOST_RATE = 10_000.0
+"""Images per second that may be asked for: more than one process of Python can send."""
 
 _MOST_BYTES = 256 * 1024 * 1024
 """Encoded images that are held; from more files than fit, the first are taken."""
 
 _EPILOG = """\
 examples:
-  python -m client bench scans/ --clients 1,2,4,8
-  python -m client bench scans/ --rate 10,20 --seconds 60 --json > load.json
-  python -m client bench scans/ --stream --clients 8
+  {program} bench scans/ --clients 1,2,4,8
+  {program} bench scans/ --rate 10,20 --seconds 60 --json > load.json
+  {program} bench scans/ --stream --clients 8
 
 --clients is a closed loop: each sends when it is answered, so a server that
 stops for a moment is asked less and looks better than it is. Use it to learn
@@ -69,6 +73,11 @@ class Step:
 
     rate: float = 0.0
     """Images per second of an open loop; 0 in the others."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.rate:g}/s" if self.rate else str(self.clients)
 
 
 def main(argv: list[str]) -> int:
@@ -128,11 +137,11 @@ class _Bench:
         self._server = connection.server
         self._timeout = connection.timeout
         self._images = images
-        self._terminal = Terminal(sys.stderr)
+        self._line = StatusLine(Terminal(sys.stderr))
 
     def run(self, client: StrokeClient) -> int:
         """Runs the loads, prints what they found and returns the exit status."""
-        from .report import format_report, load_to_json
+        from .load import describe_load
 
         steps = [Step(rate=rate) for rate in self._arguments.rate or ()]
         steps = steps or [Step(clients=clients) for clients in self._arguments.clients or [1]]
@@ -140,17 +149,20 @@ class _Bench:
         interrupted = False
         for step in steps:
             load, interrupted = self._run_step(client, step)
-            if load.latencies.count or load.errors or not interrupted:
+            if load.offered or not interrupted:
                 found.append((step, load))
             if interrupted:
                 break
         settings = self._describe(interrupted=interrupted)
         if self._arguments.json:
-            runs = [load_to_json(load, clients=step.clients, rate=step.rate) for step, load in found]
+            runs = [
+                ({"rate": step.rate} if step.rate else {"clients": step.clients})
+                | describe_load(load, is_open=bool(step.rate))
+                for step, load in found
+            ]
             print(json.dumps({**settings, "runs": runs}))
         else:
-            rows = [(step.clients, step.rate, load) for step, load in found]
-            print(escape_lines(format_report(settings, rows, terminal_width())))
+            print_report(settings, found, Terminal(sys.stdout))
         if interrupted:
             return EXIT_INTERRUPTED
         return 1 if any(load.errors for _, load in found) else 0
@@ -176,53 +188,174 @@ class _Bench:
         from .load import LoadRun, make_timetable
 
         arguments = self._arguments
-        run = LoadRun(
-            client,
-            self._images,
-            model=arguments.model,
-            version=arguments.model_version,
-            warmup=arguments.warmup,
-            seconds=arguments.seconds,
-            patience=self._timeout,
-        )
-        interrupted = False
-        try:
-            if step.rate:
-                kind = arguments.arrivals or "poisson"
-                # Two timetables, so that what is counted has exactly the rate.
-                before = make_timetable(step.rate, arguments.warmup, kind, arguments.seed)
-                counted = make_timetable(step.rate, arguments.seconds, kind, arguments.seed)
-                run.start_open([*before, *(arguments.warmup + due for due in counted)])
-            elif arguments.stream:
-                run.start_stream(step.clients)
-            else:
-                run.start_closed(step.clients)
-            while not run.wait(0.2):
-                self._draw(step, run.recorder)
-        except KeyboardInterrupt:
-            interrupted = True
-        run.stop()
-        if interrupted:
-            client.close()  # ends what is on its way
-            run.wait(5)
-        self._erase()
-        return run.recorder.load, interrupted
+        patience = self._timeout
+        with LoadRun(self._images, warmup=arguments.warmup, seconds=arguments.seconds, patience=patience) as run:
+            interrupted = False
+            try:
+                if step.rate:
+                    timetable = make_timetable(
+                        step.rate,
+                        arguments.seconds,
+                        warmup=arguments.warmup,
+                        arrivals=arguments.arrivals or "poisson",
+                        seed=arguments.seed,
+                    )
+                    run.start_open(lambda: nullcontext(self._make_send(client)), timetable)
+                elif arguments.stream:
+                    run.start_stream(self._make_stream(client, step.clients))
+                else:
+                    run.start_closed(lambda: nullcontext(self._make_send(client)), step.clients)
+                while not run.wait(0.2):
+                    self._draw(step, run)
+            except KeyboardInterrupt:
+                interrupted = True
+            run.stop()
+            if interrupted:
+                client.close()  # ends what is on its way
+                run.wait(5)
+            self._line.erase()
+            return run.load, interrupted
 
-    def _draw(self, step: Step, recorder: Recorder) -> None:
-        if self._terminal.is_capable and self._terminal.stream is not None:
-            what = f"{step.rate:g}/s" if step.rate else f"{step.clients}"
-            left = recorder.end - time.monotonic()
-            line = f"{what}: {recorder.load.latencies.count} answered, {recorder.load.errors.total()} failed; "
-            line += f"{left:.0f} s left" if left > 0 else "waiting for the last answers"
-            self._terminal.stream.write(f"\r\x1b[K{line[: self._terminal.columns - 1]}")
-            self._terminal.stream.flush()
+    def _make_send(self, client: StrokeClient) -> Callable[[bytes], Times]:
+        arguments = self._arguments
+        return lambda image: read_times(client.predict(image, model=arguments.model, version=arguments.model_version))
 
-    def _erase(self) -> None:
-        if self._terminal.is_capable and self._terminal.stream is not None:
-            self._terminal.stream.write("\r\x1b[K")
-            self._terminal.stream.flush()
+    def _make_stream(
+        self, client: StrokeClient, in_flight: int
+    ) -> Callable[[Iterable[bytes]], Iterator[Times | Exception]]:
+        from ..._types import Prediction
+
+        arguments = self._arguments
+
+        def stream(images: Iterable[bytes]) -> Iterator[Times | Exception]:
+            for result in client.predict_many(
+                images, model=arguments.model, version=arguments.model_version, in_flight=in_flight
+            ):
+                yield read_times(result) if isinstance(result, Prediction) else result.error
+
+        return stream
+
+    def _draw(self, step: Step, run: LoadRun) -> None:
+        left = run.seconds_left
+        text = f"{step.name}: {run.load.latencies.count} answered, {run.load.errors.total()} failed; "
+        text += f"{left:.0f} s left" if left > 0 else "waiting for the last answers"
+        self._line.draw(lambda: text)
 
 
-def escape_lines(text: str) -> str:
-    """Returns ``text`` without control characters but for its line ends."""
-    return "\n".join(map(escape, text.split("\n")))
+def print_report(settings: dict[str, Any], rows: Sequence[tuple[Step, Load]], terminal: Terminal) -> None:
+    """Prints the table with what has to be known to read it.
+
+    Args:
+        settings: ``server``, ``loop``, ``seconds`` and so on, as in the JSON object.
+        rows: what was asked for and found in each run.
+        terminal: where it is printed.
+    """
+    from .load import PERCENTILES
+
+    is_open = settings["loop"] == "open"
+    heads = ["rate/s" if is_open else "in flight" if settings["loop"] == "stream" else "clients"]
+    heads += ["images/s", "p50 ms", "p90 ms", "p99 ms", "p99.9", "max ms", "failed"]
+    cells = []
+    for step, load in rows:
+        times = [*load.latencies.find_percentiles(PERCENTILES), load.latencies.maximum]
+        first = f"{step.rate:g}" if is_open else str(step.clients)
+        cells.append([first, f"{load.rate:.1f}", *(_cell(time, load) for time in times), str(load.errors.total())])
+    below = [_detail(step.name, load) for step, load in rows]
+    below += [f"warning: {text}" for text in _list_warnings(rows)]
+    if settings["interrupted"]:
+        below.append("interrupted: the figures are of what was measured so far")
+    _print_folded(_introduce(settings), terminal)
+    terminal.print()
+    terminal.print_table(heads, cells, right=heads)
+    terminal.print()
+    for text in below:
+        _print_folded(text, terminal)
+
+
+def _print_folded(text: str, terminal: Terminal) -> None:
+    for line in textwrap.wrap(escape(text), terminal.columns - 1, break_on_hyphens=False):
+        terminal.print(line)
+
+
+def _introduce(settings: dict[str, Any]) -> str:
+    megabytes = settings["image_bytes"] / 1e6
+    text = f"{settings['server']}: {settings['images']} images ({megabytes:.3g} MB) in turns, "
+    text += f"{settings['seconds']:g} s after {settings['warmup_seconds']:g} s of warm-up. "
+    if settings["loop"] == "open":
+        seed = f" with seed {settings['seed']}" if settings["arrivals"] == "poisson" else ""
+        return text + f"Open loop, {settings['arrivals']} arrivals{seed}: latencies count from when an image was due."
+    if settings["loop"] == "stream":
+        return text + "One stream, closed loop: latencies count from sending and contain the wait for earlier images."
+    return text + (
+        "Closed loop: latencies count from sending, so a stop of the server counts once for each client; "
+        "for what callers see, use --rate."
+    )
+
+
+def _detail(name: str, load: Load) -> str:
+    """Returns what is not in the table: the server's times, bytes, errors by reason."""
+    text = f"{name}: "
+    if load.latencies.count:
+        means = ", ".join(f"{part} {total / load.latencies.count:.3g}" for part, total in load.server_ms.items())
+        text += f"{load.latencies.count} answered, {load.completed_bytes / max(load.seconds, 1e-9) / 1e6:.3g} MB/s; "
+        text += f"server's mean ms: {means}"
+    else:
+        text += "nothing was answered"
+    if load.errors:
+        text += "; failed: " + ", ".join(f"{reason} {number}" for reason, number in load.errors.most_common())
+    return text
+
+
+def _list_warnings(rows: Sequence[tuple[Step, Load]]) -> list[str]:
+    from .load import LATE_SECONDS, MOST_SENDERS
+
+    warnings = []
+    for step, load in rows:
+        own = load.late - load.crowded
+        if own > max(0.02 * load.offered, 2):
+            warnings.append(
+                f"at {step.name} this machine did not keep the timetable: {own} images left more than "
+                f"{1000 * LATE_SECONDS:g} ms late (at most {1000 * load.latest:.3g} ms). Part of their latencies, "
+                "which count from when they were due, is this machine's: load from another one, or at a lower rate."
+            )
+        if load.crowded:
+            warnings.append(
+                f"at {step.name} {load.crowded} images left late because {MOST_SENDERS} others had no answer yet: the "
+                "rate is more than the server can do, and the latencies grow with the length of the run."
+            )
+    return warnings
+
+
+def _cell(seconds: float, load: Load) -> str:
+    if not load.latencies.count:
+        return "-"
+    milliseconds = 1000 * seconds
+    return f"{milliseconds:#.3g}" if milliseconds < 99.95 else f"{milliseconds:.0f}"
+
+
+def read_times(prediction: Prediction) -> Times:
+    """Returns the server's own times, in milliseconds."""
+    timings = prediction.timings
+    return {"decode": timings.decode_ms, "queue": timings.queue_ms, "inference": timings.inference_ms}
+
+
+def read_counts(text: str) -> list[int]:
+    """Returns numbers of at least 1 that commas part, for argparse."""
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, or several with commas")
+    return counts
+
+
+def read_rates(text: str) -> list[float]:
+    """Returns numbers above 0, and of ``MOST_RATE`` at most, that commas part, for argparse."""
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = [0.0]
+    if not all(0 < rate <= MOST_RATE for rate in rates):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number in (0, {MOST_RATE:.0f}], or several with commas")
+    return rates

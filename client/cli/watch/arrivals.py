@@ -11,6 +11,8 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,7 +20,6 @@ from ..._config import DEFAULT_MAX_IMAGE_BYTES
 from ..._errors import ImageReadError, ImageTooLargeError, StrokeClientError
 from ..results import FileStamp
 from ..selection import IMAGE_SUFFIXES
-from .image_end import has_image_end
 
 PATIENCE_SECONDS = 30.0
 """How long a file without an end, or one that cannot be read, must not have changed before it counts as faulty: a
@@ -31,6 +32,15 @@ _LATEST_NS = 253_402_300_799 * 10**9
 """The end of the year 9999, after which Python knows no dates; file systems do."""
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+"""The last chunk: its length, name and CRC (PNG 3rd edition, 11.2.5)."""
+
+_JPEG_START = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+_JPEG_SCAN = 0xDA
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith((".", "~"))
 
 
-class FolderWatch:
+class Arrivals:
     """Finds the images of a folder that are ready to be judged. Memory grows with the files in the folder alone.
 
     Args:
@@ -268,3 +278,65 @@ def _read_whole(path: str, max_bytes: int) -> tuple[bytes, Stamp]:
     if stamp != Stamp(before.st_size, before.st_mtime_ns):
         raise OSError("it is being written to")
     return data, stamp
+
+
+def has_image_end(data: bytes) -> bool | None:
+    """Returns True when the image is there to its end, False when its end is missing, None for what is no image.
+
+    A PNG holds its last chunk; a JPEG holds the marker EOI behind the start of its first scan, because a thumbnail in
+    its header has an EOI of its own. Bytes behind the end do no harm. Nothing, or zeros (space that a writer reserved
+    before it fills it), counts as an image whose end is missing.
+    """
+    if data.startswith(_PNG_START):
+        return data.rfind(_PNG_END) > 0
+    if data.startswith(_JPEG_START):
+        scan = _find_scan(data)
+        return scan is not None and data.rfind(_JPEG_END, scan) > 0
+    head = data[:8]
+    if not head.strip(b"\x00") or _PNG_START.startswith(head) or _JPEG_START.startswith(head):
+        return False
+    return None
+
+
+def _find_scan(data: bytes) -> int | None:
+    """Returns where the first scan of a JPEG begins, walking the segments before it (ITU-T T.81, B.1.1.4)."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:  # no segment: a damaged header, for the server to judge
+            return position
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill bytes may stand before a marker
+            position += 1
+        elif marker == _JPEG_SCAN:
+            return position
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+@contextmanager
+def lock_folder(folder: str) -> Iterator[None]:
+    """Keeps a second watch from the folder for as long as the block lasts, where the system can.
+
+    Raises:
+        OSError: there is no such folder.
+        ValueError: another watch has it.
+    """
+    os.scandir(folder).close()
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(f"another watch of {folder} is running: end it first") from None
+    except OSError:  # a network share without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)

@@ -1,4 +1,12 @@
-"""The work on a hot folder: look, read, send, write down, move, and wait out what is in the way."""
+"""``--watch DIR``: look, read, send, write down, move, and wait out what is in the way, until somebody ends it.
+
+    Ctrl-C                   exit status 130, as for every run that is cut short
+    SIGTERM                  exit status 0: how service managers end what has no end of its own
+    no folder, a full disk   exit status 1
+    wrong usage              exit status 2; so is a folder or file of results that another run works on
+
+Whatever ends it, even ``kill -9``: started again, it goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +21,7 @@ from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, TextIO
 
+from ..._config import RetryConfig
 from ..._errors import (
     AuthenticationError,
     InvalidImageError,
@@ -21,13 +30,21 @@ from ..._errors import (
     StrokeClientError,
 )
 from ..._types import HealthStatus, Prediction
-from ..progress import format_duration
+from ..connection import Connection
 from ..result_file import ResultFile
-from ..results import Record, ResultWriter, record_to_json
-from ..stop import StopSignals
+from ..results import (
+    CsvFormat,
+    JsonLinesFormat,
+    Record,
+    ResultFileError,
+    ResultWriter,
+    StreamWriter,
+    record_to_json,
+)
+from ..signals import StopSignals
 from ..terminal import escape
-from .arrivals import ArrivedImage, FolderWatch
-from .outcomes import KnownResult, WatchFolders
+from .arrivals import Arrivals, ArrivedImage, lock_folder
+from .outcomes import KnownResult, Outcomes
 
 if TYPE_CHECKING:
     from ..._client import StrokeClient
@@ -58,18 +75,65 @@ _REFUSALS = (AuthenticationError, InvalidRequestError, ModelNotFoundError)
 """Errors that are the same for all images: before the first answer the settings are wrong, later the server's are."""
 
 
+_RETRY = RetryConfig(max_attempts=4)
+"""A second or so: the watch itself waits for a server that is away, as long as it takes, says so, and looks at the
+folder again, from which images may have been taken meanwhile."""
+
+
 class WatchError(Exception):
     """The watch cannot go on; the text says why."""
 
 
-class HotFolder:
+def watch(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Watches a folder until a signal comes, and returns the exit status.
+
+    Args:
+        arguments: ``watch`` (the folder), ``settle`` (seconds), ``move``, ``beside``, ``csv``, ``output``, ``model``,
+            ``model_version``, ``in_flight``, ``json`` and ``quiet`` of the command line. Without ``csv`` and
+            ``output``, results go beside the images.
+        connection: how the server is reached.
+    """
+    with StopSignals() as signals:
+        return run_watch(arguments, connection, signals)
+
+
+def run_watch(arguments: argparse.Namespace, connection: Connection, signals: StopSignals) -> int:
+    """Watches a folder until ``signals`` says stop, in any thread; see ``watch``."""
+    folder = arguments.watch
+    beside = not (arguments.csv or arguments.output)
+    if arguments.beside and not beside:
+        # Two places cannot be written to in one step, so a crash could leave a result in one of them alone.
+        print("error: --beside does not go with --csv and --output: choose one place for results", file=sys.stderr)
+        return 2
+    try:
+        with lock_folder(folder), connection.open_client(_RETRY) as client:
+            outcomes = Outcomes(folder, beside=beside, move=arguments.move)
+            journal = _open_journal(arguments.csv, arguments.output)
+            try:
+                return WatchRun(arguments, client, signals, outcomes, journal).run()
+            finally:
+                if journal is not None:
+                    journal.close()
+    except (ResultFileError, ValueError) as error:  # a setting that cannot be used
+        print(escape(f"error: {error}"), file=sys.stderr)
+        return 2
+    except WatchError as error:
+        print(escape(f"error: {error}"), file=sys.stderr)
+    except OSError as error:
+        if error.filename is None:  # of standard output
+            raise
+        print(escape(f"error: {error.filename} cannot be used: {error.strerror}"), file=sys.stderr)
+    return 1
+
+
+class WatchRun:
     """One watch over one folder.
 
     Args:
-        arguments: of the command line, see ``client.cli.watch.command.watch``.
+        arguments: of the command line, see ``watch``.
         client: who judges.
         signals: what ends it.
-        folders: what is left in the folder.
+        outcomes: what is left in the folder.
         journal: takes the results, too, when there is one.
     """
 
@@ -78,7 +142,7 @@ class HotFolder:
         arguments: argparse.Namespace,
         client: StrokeClient,
         signals: StopSignals,
-        folders: WatchFolders,
+        outcomes: Outcomes,
         journal: ResultWriter | None,
     ) -> None:
         self._name: str = arguments.watch
@@ -92,9 +156,9 @@ class HotFolder:
         self._quiet: bool = arguments.quiet
         self._client = client
         self._signals = signals
-        self._folders = folders
+        self._outcomes = outcomes
         self._journal = journal
-        self._folder = FolderWatch(arguments.watch, settle=arguments.settle)
+        self._arrivals = Arrivals(arguments.watch, settle=arguments.settle)
         self._known: dict[str, KnownResult] = {}  # of images that are still to be moved
         self._labels: Counter[str] = Counter()
         self._failed = 0
@@ -126,22 +190,22 @@ class HotFolder:
 
     def _take_up(self) -> None:
         """Finds what earlier runs have judged."""
-        self._folders.prepare()
-        self._folder.poll()
+        self._outcomes.prepare()
+        self._arrivals.poll()
         self._name_oddities()
         records = self._journal.records() if isinstance(self._journal, ResultFile) else iter(())
-        for known in chain(self._folders.find_results(), map(KnownResult.from_fields, records)):
-            kept = not self._folders.moves
-            if self._folder.adopt_result(known.name, known.sha256, known.stamp, finished=kept) and not kept:
+        for known in chain(self._outcomes.find_results(), map(KnownResult.from_fields, records)):
+            kept = not self._outcomes.moves
+            if self._arrivals.adopt_result(known.name, known.sha256, known.stamp, finished=kept) and not kept:
                 self._known[known.name] = known
-        judged, waiting = self._folder.judged, self._folder.waiting
+        judged, waiting = self._arrivals.judged, self._arrivals.waiting
         self._note("", f"watching {self._name}: {judged} images have results, {waiting} wait; Ctrl-C ends")
 
     def _poll(self) -> tuple[list[str], float]:
         """Returns the files to read, and the seconds until the folder is to be looked at again."""
         began = time.monotonic()
         try:
-            names = self._folder.poll()
+            names = self._arrivals.poll()
         except OSError as error:
             return [], self._grow_pause(f"the folder cannot be read: {error.strerror}: waiting for it")
         self._name_oddities()
@@ -150,7 +214,7 @@ class HotFolder:
         return names, max(POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE)
 
     def _name_oddities(self) -> None:
-        for name in self._folder.oddities:
+        for name in self._arrivals.oddities:
             self._note(name, "left alone: a link, a folder or a device, not a file")
 
     def _judge(self, names: list[str]) -> None:
@@ -177,7 +241,7 @@ class HotFolder:
         for name in names:
             if self._signals.stopping:
                 return
-            image = self._folder.read(name)
+            image = self._arrivals.read(name)
             if image is None:
                 continue
             if image.judged:
@@ -196,9 +260,9 @@ class HotFolder:
         try:
             if self._journal is not None:
                 self._journal.write(record)
-                if self._folders.moves and isinstance(self._journal, ResultFile):
+                if self._outcomes.moves and isinstance(self._journal, ResultFile):
                     self._journal.sync()
-            self._folders.store(image, fields)
+            self._outcomes.store(image, fields)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -229,17 +293,17 @@ class HotFolder:
         known = self._known.pop(image.name, None)
         if known is not None:
             try:
-                self._folders.finish(image, known)
+                self._outcomes.finish(image, known)
             except OSError as error:
                 raise WatchError(f"{image.name} cannot be moved: {error.strerror}") from None
         self._let_go(image)
 
     def _let_go(self, image: ArrivedImage) -> None:
         self._tries.pop(image.name, None)
-        if self._folders.moves:
-            self._folder.forget(image.name)
+        if self._outcomes.moves:
+            self._arrivals.forget(image.name)
         else:
-            self._folder.mark_judged(image)
+            self._arrivals.mark_judged(image)
 
     def _handle_trouble(self, error: StrokeClientError, image: ArrivedImage | None) -> bool:
         """Deals with a failure that is not known to be the image's, and returns True when it was waited out."""
@@ -277,8 +341,8 @@ class HotFolder:
         answered = self._labels.total()
         labels = ", ".join(f"{label} {count}" for label, count in sorted(self._labels.items()))
         parts = [f"{answered} answered" + (f" ({labels})" if labels else ""), f"{self._failed} failed"]
-        if self._folder.waiting:
-            parts.append(f"{self._folder.waiting} left for the next run")
+        if self._arrivals.waiting:
+            parts.append(f"{self._arrivals.waiting} left for the next run")
         count = answered + self._failed
         duration = format_duration(time.monotonic() - self._started)
         return f"{count} image{'' if count == 1 else 's'} in {duration}: {', '.join(parts)}"
@@ -299,3 +363,19 @@ class HotFolder:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _open_journal(csv: str | None, output: str | None) -> ResultWriter | None:
+    if csv == "-":
+        return StreamWriter(sys.stdout.buffer, CsvFormat())
+    if csv:
+        return ResultFile(csv, CsvFormat())
+    return ResultFile(output, JsonLinesFormat()) if output else None
+
+
+def format_duration(seconds: float) -> str:
+    """Returns ``8 s``, ``4 min`` (rounded up) or ``2 h 05 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = int(-(-seconds // 60))
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -52,7 +52,7 @@ class KnownResult:
         return cls(name, fields.get("image_sha256") or "", stamp, bool(fields.get("error")), path)
 
 
-class WatchFolders:
+class Outcomes:
     """Puts results and images where they belong.
 
     Args:

@@ -6,37 +6,37 @@ import numpy as np
 import pytest
 
 from training.errors import TrainingError
-from training.evaluation.baselines import judge_nearest
-from training.evaluation.figures import Evaluation, Judged
-from training.evaluation.measure import Decision, Nearest, choose_decision, evaluate, score_trivially
+from training.evaluation.figures import Evaluation, Predictions
+from training.evaluation.measure import Decision, choose_decision, evaluate
+from training.evaluation.nearest import Nearest, evaluate_nearest, score_trivially
 
 SCORES = np.array([0.9, 0.6, 0.3, 0.7, 0.2, 0.1])
 POSITIVE = np.array([True, True, True, False, False, False])
 
 
-def make_judged(
+def make_predictions(
     scores: np.ndarray = SCORES,
     positive: np.ndarray = POSITIVE,
     groups: np.ndarray | None = None,
     *,
     has_patients: bool = True,
-) -> Judged:
+) -> Predictions:
     groups = np.arange(len(scores)) if groups is None else groups
     files = tuple(f"{index}.png" for index in range(len(scores)))
-    return Judged(files, scores, positive, groups, np.linspace(0, 1, len(scores)), has_patients)
+    return Predictions(files, scores, positive, groups, np.linspace(0, 1, len(scores)), has_patients)
 
 
-def measure(judged: Judged, decision: Decision | None = None, **options: object) -> Evaluation:
-    return evaluate(judged, decision or Decision(0.5, "0.5"), model="m", data="d", **options)  # type: ignore[arg-type]
+def measure(predictions: Predictions, decision: Decision | None = None, **options: object) -> Evaluation:
+    return evaluate(predictions, decision or Decision(0.5, "0.5"), model="m", data="d", **options)  # type: ignore[arg-type]
 
 
-def make_people(people: int = 40, slices: int = 10, seed: int = 2) -> Judged:
+def make_people(people: int = 40, slices: int = 10, seed: int = 2) -> Predictions:
     """People whose slices are all alike: what one slice says, all of them say."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(people), slices)
     positive = groups % 2 == 0
     logits = np.repeat(rng.normal(size=people), slices) + positive
-    return make_judged(1 / (1 + np.exp(-logits)), positive, groups)
+    return make_predictions(1 / (1 + np.exp(-logits)), positive, groups)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def make_people(people: int = 40, slices: int = 10, seed: int = 2) -> Judged:
 )
 def test_figure_by_hand(name: str, value: float) -> None:
     """Each figure of six answers, at a threshold of 0.5, is what paper and pencil give."""
-    assert measure(make_judged()).slices.figures[name].value == pytest.approx(value)
+    assert measure(make_predictions()).slices.figures[name].value == pytest.approx(value)
 
 
 def test_headline_stands_beside_what_needs_no_model() -> None:
@@ -74,8 +74,8 @@ def test_headline_stands_beside_what_needs_no_model() -> None:
 @pytest.mark.parametrize(("majority", "accuracy"), [(None, 4 / 6), (True, 2 / 6), (False, 4 / 6)])
 def test_majority_is_that_of_the_training_images(majority: bool | None, accuracy: float) -> None:
     """What is more frequent in training may be rarer here; where that is not known, the images themselves decide."""
-    judged = make_judged(positive=np.array([True, False, True, False, False, False]))
-    assert measure(judged, majority_positive=majority).baselines.majority_accuracy == pytest.approx(accuracy)
+    predictions = make_predictions(positive=np.array([True, False, True, False, False, False]))
+    assert measure(predictions, majority_positive=majority).baselines.majority_accuracy == pytest.approx(accuracy)
 
 
 def test_intervals_hold_the_figures() -> None:
@@ -90,9 +90,9 @@ def test_intervals_hold_the_figures() -> None:
 
 def test_intervals_over_people_are_wider_than_over_slices() -> None:
     """Ten like slices of a person are one person: no interval may pretend that they are ten."""
-    judged = make_people()
-    alone = make_judged(judged.scores, judged.positive)
-    by_person, by_slice = measure(judged).slices.figures, measure(alone).slices.figures
+    predictions = make_people()
+    alone = make_predictions(predictions.scores, predictions.positive)
+    by_person, by_slice = measure(predictions).slices.figures, measure(alone).slices.figures
     for name in ("auc", "average_precision", "sensitivity", "specificity", "accuracy", "brier"):
         widths = [figures[name].high - figures[name].low for figures in (by_person, by_slice)]
         assert widths[0] > 2 * widths[1], name
@@ -101,7 +101,7 @@ def test_intervals_over_people_are_wider_than_over_slices() -> None:
 def test_all_right_is_not_certain() -> None:
     """31 of 31 found leaves a sensitivity of 0.89 possible, and the restated NPV does not claim certainty either."""
     scores = np.concatenate([np.full(31, 0.9), np.linspace(0, 0.8, 51)])
-    evaluation = measure(make_judged(scores, scores == 0.9), prevalences=(0.15,))
+    evaluation = measure(make_predictions(scores, scores == 0.9), prevalences=(0.15,))
     sensitivity, npv = evaluation.slices.figures["sensitivity"], evaluation.restated[0].npv
     assert (sensitivity.low, sensitivity.high) == (pytest.approx(0.890, abs=5e-4), 1.0)
     assert npv.value == 1.0
@@ -110,7 +110,7 @@ def test_all_right_is_not_certain() -> None:
 
 def test_unknown_people_are_said() -> None:
     """Where groups are not people there are no figures of people, and the intervals are said to be too narrow."""
-    evaluation = measure(make_judged(has_patients=False))
+    evaluation = measure(make_predictions(has_patients=False))
     assert evaluation.patients is None
     assert any("too narrow" in warning for warning in evaluation.warnings)
     assert measure(make_people()).warnings == ()
@@ -119,13 +119,13 @@ def test_unknown_people_are_said() -> None:
 def test_one_class_is_an_error() -> None:
     """Images of one class give no figures, but a line that says what to check."""
     with pytest.raises(TrainingError, match="all 6 images of d are positive"):
-        measure(make_judged(positive=np.ones(6, bool)))
+        measure(make_predictions(positive=np.ones(6, bool)))
 
 
 def test_people_of_one_class_have_no_auc() -> None:
     """Where each person has a positive slice, what two classes are needed for is not defined; the rest is there."""
-    judged = make_judged(groups=np.array([0, 1, 2, 0, 1, 2]))
-    patients = measure(judged).patients
+    predictions = make_predictions(groups=np.array([0, 1, 2, 0, 1, 2]))
+    patients = measure(predictions).patients
     assert patients is not None
     assert np.isnan(patients.figures["auc"].value)
     assert np.isnan(patients.figures["specificity"].value)
@@ -134,8 +134,8 @@ def test_people_of_one_class_have_no_auc() -> None:
 
 def test_people_are_decided_on_with_their_own_threshold() -> None:
     """A person's score is the mean of the highest slices, and exceeds the threshold of people, not that of slices."""
-    judged = make_judged(groups=np.array([0, 0, 0, 1, 1, 1]))
-    patients = measure(judged, Decision(0.5, "rule", top_k=2, patient_threshold=0.7)).patients
+    predictions = make_predictions(groups=np.array([0, 0, 0, 1, 1, 1]))
+    patients = measure(predictions, Decision(0.5, "rule", top_k=2, patient_threshold=0.7)).patients
     assert patients is not None
     assert (patients.count, patients.positives, patients.top_k, patients.threshold) == (2, 1, 2, 0.7)
     assert patients.confusion.true_positives == 1  # (0.9 + 0.6) / 2
@@ -146,9 +146,9 @@ def test_choice_is_made_on_validation_only() -> None:
     """Other test labels change the figures, and neither threshold nor slices nor the threshold of people."""
     validation = make_people()
     decision = choose_decision("sensitivity=0.9", validation.scores, validation.positive, validation.groups)
-    judged = make_people(seed=3)
-    turned = make_judged(judged.scores, ~judged.positive, judged.groups)
-    honest, other = measure(judged, decision), measure(turned, decision)
+    predictions = make_people(seed=3)
+    turned = make_predictions(predictions.scores, ~predictions.positive, predictions.groups)
+    honest, other = measure(predictions, decision), measure(turned, decision)
     assert honest.slices.figures["auc"].value == pytest.approx(1 - other.slices.figures["auc"].value)
     for evaluation in (honest, other):
         assert evaluation.patients is not None
@@ -176,7 +176,7 @@ def test_nearest_neighbour_leaks_on_a_random_split() -> None:
     small = np.repeat(rng.normal(size=(60, 8)), 5, axis=0) + rng.normal(0, 0.01, (300, 8))
     targets = np.repeat(rng.integers(0, 2, 60), 5)
     small = small.astype(np.float32)
-    nearest = judge_nearest(small[:200], targets[:200], small[200:], targets[200:], seed=1)
+    nearest = evaluate_nearest(small[:200], targets[:200], small[200:], targets[200:], seed=1)
     assert nearest.is_right.shape == (100,)
     assert nearest.is_right.mean() < 0.8
     assert nearest.random_accuracy > 0.9

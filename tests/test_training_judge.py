@@ -195,7 +195,6 @@ def test_out_has_page_numbers_answers_and_plots(
         ("", ["--positive", "bleed"], "--positive bleed is not among the labels: normal, stroke"),
         ("", ["--subset", "brain"], "--subset 'brain' is not COLUMN>=NUMBER"),
         ("", ["--subset", "brain>=1"], "has no labels.csv"),
-        ("", ["--prevalence", "2"], "--prevalence must be between 0 and 1"),
         ("", ["--split", "none.csv"], "none.csv: No such file"),
     ],
 )

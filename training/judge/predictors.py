@@ -28,10 +28,10 @@ from training.errors import TrainingError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Asked = tuple[Path, NDArray[np.uint8] | None]
-"""A file, and its pixels uint8 [H, W, C] where the judge takes pixels."""
+"""A file, and its pixels uint8 [H, W, C] where the predictor takes pixels."""
 
 BATCH = 32
-"""Images that Keras judges at once."""
+"""Images that Keras predicts at once."""
 
 AHEAD = 64
 """Images that are decoded, or in flight to a server, before their answer is needed; bounds the memory."""
@@ -51,7 +51,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Predictor:
     """Something that answers."""
 
     name: str
@@ -69,7 +69,7 @@ class Judge:
     """From files, and their pixels where ``input_format`` is given, to answers in the same order."""
 
 
-def open_judge(model: str) -> Judge:
+def open_predictor(model: str) -> Predictor:
     """Opens what ``MODEL`` names: a file, a folder, or ``HOST:PORT``.
 
     Raises:
@@ -102,7 +102,7 @@ def find_keras_file(folder: Path) -> Path:
     return found[0]
 
 
-def open_onnx(path: Path) -> Judge:
+def open_onnx(path: Path) -> Predictor:
     """Opens an ONNX file, or a model folder, which is verified as a server would."""
     from server.models.engine import EngineOptions
     from server.models.runtime import OnnxModel, load_model
@@ -113,21 +113,21 @@ def open_onnx(path: Path) -> Judge:
     model = load_model(path, options) if is_folder else OnnxModel(path.read_bytes(), source=str(path), options=options)
     column = model.spec.positive_index
 
-    def judge(item: Asked) -> Answer:
+    def predictor(item: Asked) -> Answer:
         return make_answer(model.run(take_pixels(item)[np.newaxis])[0, column])
 
     def ask(items: Iterable[Asked]) -> Iterator[Answer]:
         with ThreadPoolExecutor(workers) as pool:
-            yield from map_ahead(pool, judge, items)
+            yield from map_ahead(pool, predictor, items)
 
-    return judge_of_spec(model.spec, model.digest, model.input_format, ask)
+    return predictor_of_spec(model.spec, model.digest, model.input_format, ask)
 
 
-def open_keras(path: Path) -> Judge:
+def open_keras(path: Path) -> Predictor:
     """Opens a Keras file that has the ``spec.json`` of its run beside it."""
-    from training.noise import hide_import_noise
+    from server.process.console import silence_tensorflow
 
-    with hide_import_noise():
+    with silence_tensorflow():
         import keras
     spec_file = path.parent / "spec.json"
     if not spec_file.exists():
@@ -152,10 +152,10 @@ def open_keras(path: Path) -> Judge:
             yield from (make_answer(row[column] if len(row) > 1 else row[0]) for row in answers)
 
     input_format = InputFormat(height, width, spec.colour, spec.resample, spec.fit)
-    return judge_of_spec(spec, hashlib.sha256(path.read_bytes()).hexdigest(), input_format, ask)
+    return predictor_of_spec(spec, hashlib.sha256(path.read_bytes()).hexdigest(), input_format, ask)
 
 
-def open_server(target: str) -> Judge:
+def open_server(target: str) -> Predictor:
     """Connects to a running server; its default model is asked."""
     from client import Prediction, StrokeClient, StrokeClientError
 
@@ -181,17 +181,17 @@ def open_server(target: str) -> Judge:
             raise TrainingError(str(error)) from None
 
     name = f"{info.name} {info.version} (sha256 {info.digest[:12]}, {info.precision}) at {target}"
-    return Judge(name, info.positive_label, info.threshold, info.metrics, None, ask)
+    return Predictor(name, info.positive_label, info.threshold, info.metrics, None, ask)
 
 
-def judge_of_spec(
+def predictor_of_spec(
     spec: ModelSpec,
     digest: str,
     input_format: InputFormat,
     ask: Callable[[Iterable[Asked]], Iterator[Answer]],
-) -> Judge:
+) -> Predictor:
     name = f"{spec.name} {spec.version} (sha256 {digest[:12]})"
-    return Judge(name, spec.positive_label, spec.threshold, spec.metrics, input_format, ask)
+    return Predictor(name, spec.positive_label, spec.threshold, spec.metrics, input_format, ask)
 
 
 def make_answer(probability: np.float32) -> Answer:
@@ -202,7 +202,7 @@ def make_answer(probability: np.float32) -> Answer:
 
 
 def take_pixels(item: Asked) -> NDArray[np.uint8]:
-    """Returns the pixels of an item for a judge that takes pixels."""
+    """Returns the pixels of an item for a predictor that takes pixels."""
     path, pixels = item
     if pixels is None:
         raise ValueError(f"{path} comes without pixels")

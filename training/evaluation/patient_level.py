@@ -1,4 +1,4 @@
-"""From slices to people: one score for a person, from the scores of the slices."""
+"""From slices to patients: one score for a person, from the scores of the slices."""
 
 from __future__ import annotations
 

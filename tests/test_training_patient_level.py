@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation.patients import choose_top_k, find_positive_patients, score_patients
+from training.evaluation.patient_level import choose_top_k, find_positive_patients, score_patients
 
 GROUPS = np.array([0, 1, 0, 1, 0, 2])
 SCORES = np.array([0.2, 0.9, 0.8, 0.1, 0.6, 0.5])

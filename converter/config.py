@@ -1,0 +1,88 @@
+"""Settings of the converter, each defined once: flags, ranges, defaults and help are all made of it.
+
+Nothing here imports TensorFlow, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.flags import REQUIRED, setting
+from server.models.contract import COLOURS
+from server.models.manifest import TARGETS
+
+INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
+"""What the model was trained on → what bytes are divided by before they reach it."""
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What to convert into what.
+
+    A command line is checked as it is read; what code gives out of range, the conversion refuses.
+
+    Raises:
+        ValueError: a setting is given without the one that it is for; the text names the flags.
+    """
+
+    model: Path = setting(REQUIRED, ".keras file, .h5 file (Keras 2 or 3) or SavedModel", positional=True)
+    out: Path = setting(REQUIRED, "models/NAME/VERSION, where the result goes", short="-o", metavar="DIR")
+    labels: tuple[str, ...] = setting(
+        (),
+        "classes in the order of the model's output (default: from spec.json beside MODEL)",
+        separator=",",
+        metavar="A,B",
+    )
+    positive: str | None = setting(None, "label to detect (default: from spec.json)", metavar="LABEL")
+    threshold: float | None = setting(
+        None,
+        "the positive label is answered above this probability (default: from spec.json)",
+        least=0,
+        most=1,
+        metavar="P",
+    )
+    input_range: str | None = setting(
+        None,
+        "pixel values that MODEL takes: 0..255 when it scales them itself, 0..1 when they were divided by 255 before "
+        "training (default: read from its layers)",
+        choices=tuple(INPUT_RANGES),
+    )
+    images: Path = setting(Path("samples"), "images for the proof", metavar="DIR")
+    colour: str | None = setting(
+        None,
+        "grey: a model of three channels judges grey slices; it then takes one channel, and is faster (default: from "
+        "spec.json, or as the model)",
+        choices=COLOURS,
+    )
+    int8: bool = setting(False, "make the INT8 variant too, if it passes the accuracy gate (some minutes)")
+    calibrate: Path | None = setting(
+        None,
+        "slices that the INT8 variant is calibrated and judged on, one folder a class (default: synthetic ones)",
+        metavar="DIR",
+    )
+    target: str | None = setting(
+        None, "processor that the INT8 variant is made for (default: this one's kind)", choices=TARGETS
+    )
+    # Older operator sets lack what the networks need; newer ones neither tf2onnx nor the runtime knows.
+    opset: int = setting(17, "ONNX operator set", least=7, most=25, metavar="N")
+    force: bool = setting(False, "replace what is in DIR")
+
+    def __post_init__(self) -> None:
+        if not self.int8 and (self.calibrate or self.target):
+            raise ValueError("--calibrate and --target are for --int8")
+
+
+@dataclass(frozen=True)
+class CommandOptions(ConvertOptions):
+    """What ``python -m converter`` is told: a conversion, and the form of its report."""
+
+    json: bool = setting(False, "print the report as one JSON object")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What ``python -m converter report`` is told."""
+
+    folder: Path = setting(REQUIRED, "models/NAME/VERSION", positional=True, metavar="DIR")
+    json: bool = setting(False, "print the manifest's figures as one JSON object")

@@ -1,0 +1,84 @@
+"""The classic error of dividing by 255 twice, or not at all: the range is read, stated, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from converter.errors import (
+    InputRangeError,
+)
+from server.models.runtime import load_model
+from tests.converting import SIDE, build_network, convert, save_network
+from tests.fakes import make_slice
+
+if TYPE_CHECKING:
+    from converter.convert import ConvertOptions
+
+pytestmark = pytest.mark.tensorflow
+
+
+def test_range_is_read_from_a_rescaling_layer(tmp_path: Path, converter_options: ConvertOptions) -> None:
+    """A model that scales inside needs no flag."""
+    path = save_network(tmp_path, rescaling=True)
+
+    assert convert(replace(converter_options, model=path, input_range=None)).input_range == "0..255"
+
+
+def test_range_is_read_from_a_mean_that_is_subtracted(tmp_path: Path) -> None:
+    """Channel means of bytes, as ImageNet's networks subtract them, say what the model takes; small offsets do not."""
+    import keras
+
+    from converter.source import load_source
+
+    for offset, expected in (([-123.68, -116.779, -103.939], True), ([-0.5, -0.5, -0.5], False)):
+        layers = [keras.layers.Rescaling(1.0, offset=offset), keras.layers.GlobalAveragePooling2D()]
+        keras.Sequential([keras.Input((8, 8, 3)), *layers]).save(tmp_path / "mean.keras")
+        assert load_source(tmp_path / "mean.keras").scales_inside is expected
+
+
+def test_range_that_cannot_be_read_must_be_stated(tmp_path: Path, converter_options: ConvertOptions) -> None:
+    """The converter does not guess; the message explains the two choices."""
+    path = save_network(tmp_path, rescaling=False)
+
+    with pytest.raises(InputRangeError, match=r"--input-range 0\.\.1"):
+        convert(replace(converter_options, model=path, input_range=None))
+
+
+def test_dividing_a_second_time_is_refused(tmp_path: Path, converter_options: ConvertOptions) -> None:
+    """The seed system's error cannot be made: the layer is there to see."""
+    path = save_network(tmp_path, rescaling=True)
+
+    with pytest.raises(InputRangeError, match="divide twice"):
+        convert(replace(converter_options, model=path, input_range="0..1"))
+    assert not converter_options.out.exists()
+
+
+def test_model_trained_on_0_to_1_gets_its_division_in_the_graph(
+    tmp_path: Path, converter_options: ConvertOptions
+) -> None:
+    """The served model takes bytes all the same."""
+    import keras
+
+    path = save_network(tmp_path, rescaling=False)
+    trained = keras.models.load_model(path, compile=False)
+
+    report = convert(replace(converter_options, model=path, input_range="0..1"))
+
+    pixels = np.repeat(make_slice(90, side=SIDE)[np.newaxis, :, :, np.newaxis], 3, axis=3)
+    expected = np.asarray(trained(pixels.astype(np.float32) / 255, training=False))
+    assert np.abs(load_model(report.out).run(pixels) - expected).max() <= 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_near_constant_answers_give_a_wrong_range_away(tmp_path: Path, converter_options: ConvertOptions) -> None:
+    """A SavedModel hides its layers; that it hardly reacts to its images shows that they were divided twice."""
+    model = build_network(rescaling=True)
+    model.export(tmp_path / "saved", verbose=False)
+
+    with pytest.raises(InputRangeError, match="nearly the same answer"):
+        convert(replace(converter_options, model=tmp_path / "saved", input_range="0..1"))
