@@ -95,7 +95,7 @@ def test_bad_files_fail_and_the_rest_is_answered(bundled: ServerProcess, tmp_pat
 def test_command_line_ends_its_stream_in_order(bundled: ServerProcess) -> None:
     """In the server's log a finished run is OK, not cancelled."""
     seen = len(bundled.log)
-    assert ask(bundled, str(SAMPLES[0])).returncode == 0
+    assert ask(bundled, str(SAMPLES[0]), str(SAMPLES[1])).returncode == 0
 
     wait_until(lambda: any("PredictBatches id=" in line for line in bundled.log[seen:]))
     assert all("code=OK" in line for line in bundled.log[seen:])
