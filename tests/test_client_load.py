@@ -32,7 +32,7 @@ def test_timetable_offers_the_rate_that_it_says() -> None:
 
 
 def stall(server: FakeServer, begin: float, seconds: float) -> list[float]:
-    """Has the server stop for a while, from ``begin`` seconds after its next request on; lists how long it held each."""
+    """Has the server stop for a while, from ``begin`` seconds after its next request on: how long each was held."""
     first: list[float] = []
     held: list[float] = []
 
