@@ -14,7 +14,10 @@ from tests.fakes import run_module
 from training.data.pixels import decode_images, list_images
 from training.phantom.dataset import LESION_FOLDER, write_dataset
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.usefixtures("blank_plots"),
+]
 
 
 @pytest.fixture(scope="module")
