@@ -30,6 +30,16 @@ def tiny_server(tiny_models: Path) -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def blank_plots() -> Iterator[None]:
+    """Plots are files without a drawing, for tests of runs that look at none: drawing takes a second a run."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
+        yield
+
+
 @pytest.fixture
 def cli_server(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """A fake server that the client's command line asks when it is told no other."""

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -35,6 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # xdist kills a process that does not end within ten seconds. With TensorFlow it takes three where nothing else
     # runs, and was killed where much did.
     NodeManager.EXIT_TIMEOUT = 120
+    # Shells have what they run in the background ignore Ctrl-C; what tests of Ctrl-C start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[HELD] = set()
     config.stash[WORKERS] = []
 

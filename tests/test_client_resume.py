@@ -266,7 +266,7 @@ def test_server_that_dies_leaves_what_is_done(
     (tmp_path / "scans").mkdir()
     for index in range(40):
         (tmp_path / "scans" / f"{index:02}.png").write_bytes(b"stroke")
-    command = ["scans", "--output", "results.jsonl", "--in-flight", "2"]
+    command = ["scans", "--output", "results.jsonl", "--in-flight", "2", "--timeout", "3"]
 
     def judge(request):
         if len(server.servicer.requests) > 15:

@@ -87,3 +87,15 @@ def test_part_of_the_tests_may_reach_few(project: Path) -> None:
     assert status == 0
     assert "   50.0 %" in output
     assert "too few" not in output
+
+
+def test_crash_costs_one_result_where_lines_are_counted(project: Path) -> None:
+    """The process takes the lines that it had counted with it; the table is of the others."""
+    (project / "checks" / "test_crash.py").write_text("import os\n\ndef test_crash(): os.abort()\n")
+
+    status, output = run_tests(project, "-n", "2", "-p", "tests.processes")
+
+    assert status == 1
+    assert "1 failed, 2 passed" in output
+    assert "crashed while running 'checks/test_crash.py::test_crash'" in output
+    assert "server         2      6" in output

@@ -14,7 +14,10 @@ from tests.test_training_data import write_discs
 from training.cli import main
 from training.config import TrainConfig
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.usefixtures("blank_plots"),
+]
 
 FOLDS = 2
 MODEL_FILES = {"brain_stroke_model.h5", "brain_stroke_model.keras"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from client import StrokeClient
 from server.models.contract import ModelSpec
 from tests.fakes import SIDE, ServerProcess, encode, make_slice, write_model
 from training.cli import main
@@ -209,6 +211,7 @@ def test_unusable_input_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Whatever is wrong with model, data or flags is one line, and exit code 2."""
+    monkeypatch.setattr("client.StrokeClient", partial(StrokeClient, timeout=1))
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", model or str(tiny_models / "tiny" / "1"), "--data", str(scans), *flags]) == 2
     error = capsys.readouterr().err

@@ -15,7 +15,10 @@ from training.data.labels import list_images
 from training.data.pixels import decode_images
 from training.phantom.dataset import LESION_FOLDER, write_dataset
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.usefixtures("blank_plots"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ from training.errors import TrainingError
 from training.fit.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint, read_checkpoint, write_checkpoint
 from training.run.folder import open_run_folder
 
+pytestmark = pytest.mark.usefixtures("blank_plots")
+
 EPOCHS = 4
 FLAGS = ["--epochs", str(EPOCHS), "--batch-size", "8", "--validation", "0.2", "--test", "0.2"]
 DEADLINE = 300.0

@@ -26,6 +26,7 @@ from training.fit.models import BACKBONES
 
 pytestmark = [
     pytest.mark.tensorflow,
+    pytest.mark.usefixtures("blank_plots"),
     # Keras 3.15 hands its variables to h5py, which asks numpy 2 for an array without a copy; harmless, and theirs.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
