@@ -29,7 +29,7 @@ class Address:
     """Hosts (names or literals without brackets) with ports; empty for a Unix socket and gRPC's other forms."""
 
     is_balanced: bool
-    """True where there may be several servers: calls take turns among those that say they are healthy."""
+    """True where there may be several servers: calls go round robin to those that say they are healthy."""
 
     is_local: bool
     """True when nothing leaves this machine: a Unix socket, or loopback addresses alone."""

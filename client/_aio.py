@@ -140,7 +140,7 @@ class AsyncStrokeClient(ClientCore):
     def _open_stream(self, form: MessageForm) -> Any:
         metadata = self._metadata()
         try:
-            return form.open_rpc(self._channel, None, metadata=metadata)
+            return form.open_rpc(self._channel, None, metadata)
         except grpc.aio.UsageError as error:  # how grpc says that the channel is closed
             failure = self._translate(error)
         raise failure

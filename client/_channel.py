@@ -81,7 +81,7 @@ def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
 
 
 def service_config(*, balanced: bool) -> dict[str, Any]:
-    """Returns gRPC's service config: how several servers take turns. What is repeated is decided by ``Retry``;
+    """Returns gRPC's service config: several servers are called round robin. What is repeated is decided by ``Retry``;
     without a policy gRPC repeats only what no server has read."""
     config: dict[str, Any] = {}
     if balanced:

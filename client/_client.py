@@ -178,7 +178,7 @@ class StrokeClient(ClientCore):
     def _open_stream(self, form: MessageForm, messages: Iterator[list[ImageRequest]]) -> Any:
         metadata = self._metadata()
         try:
-            return form.open_rpc(self._channel, messages, metadata=metadata)
+            return form.open_rpc(self._channel, messages, metadata)
         except ValueError as error:  # how grpc says that the channel is closed
             failure = self._translate(error)
         raise failure

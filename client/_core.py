@@ -55,7 +55,7 @@ class ClientCore:
     now, or that a restarting one drops, are repeated within their timeout, because judging an image twice does no harm.
 
     Args:
-        target: ``HOST:PORT``; without a port 50051 is meant. Several servers that take turns, those that are not
+        target: ``HOST:PORT``; without a port 50051 is meant. Several servers, called round robin, those that are not
             healthy left out: ``"a:50051,b:50051"``, or ``"dns:///boxes:50051"`` for all addresses of a name. A socket
             of this machine: ``"unix:/run/stroke.sock"``.
         timeout: seconds that a call may take, repetitions included, unless the call states its own; > 0.

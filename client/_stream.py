@@ -146,10 +146,12 @@ class StreamRun:
     """One run of ``predict_many``. All times are seconds of ``time.monotonic``."""
 
     def __init__(self, settings: StreamSettings, lanes: int, open_call: Callable[[MessageForm], StreamCall]) -> None:
-        """Args:
-        settings: of this run.
-        lanes: calls side by side, one for each server.
-        open_call: starts a call; it does not wait, and its StrokeClientError ends the run.
+        """Begins a run, of which nothing has been sent.
+
+        Args:
+            settings: of this run.
+            lanes: calls side by side, one for each server.
+            open_call: starts a call; it does not wait, and its StrokeClientError ends the run.
         """
         self._settings = settings
         self._open_call = open_call

@@ -74,18 +74,20 @@ class MessageForm:
         google.protobuf.message.DecodeError: it is no such message.
     """
 
-    def open_rpc(self, channel: Any, messages: Iterable[Sequence[ImageRequest]] | None, **options: Any) -> Any:
+    def open_rpc(
+        self, channel: Any, messages: Iterable[Sequence[ImageRequest]] | None, metadata: tuple[tuple[str, str], ...]
+    ) -> Any:
         """Starts a call on a channel of gRPC, whose messages are images and answers.
 
         Args:
             channel: of either kind.
             messages: what to send; None: it is written to the call.
-            options: as gRPC's call takes them.
+            metadata: what goes with the call.
         """
         call = channel.stream_stream(
             f"/{SERVICE}/{self.method}", request_serializer=self.pack, response_deserializer=self.unpack
         )
-        return call(messages, **options)
+        return call(messages, metadata=metadata)
 
     def split(self, images: Iterable[ImageRequest]) -> Iterator[list[ImageRequest]]:
         """Yields the images of one message after the other."""

@@ -166,6 +166,7 @@ def test_version_is_known(environment: Environment) -> None:
     code = "import importlib.metadata as m, strokeserve_client as s; print(s.__version__, m.version(s.__name__))"
 
     assert environment.run_code(code).split() == [client.__version__] * 2
+    assert environment.run("stroke", "--version").stdout.split() == [client.__version__]
 
 
 def test_traceback_names_the_package(environment: Environment) -> None:

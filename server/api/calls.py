@@ -149,9 +149,11 @@ class Inbox:
     """
 
     def __init__(self, total_bytes: int, count_arriving: Callable[[], int | None] = count_small_blocks) -> None:
-        """Args:
-        total_bytes: bound on the messages that are held, and again on those that arrive.
-        count_arriving: bytes of memory that grow with what arrives; None: it cannot be counted here.
+        """Holds nothing yet.
+
+        Args:
+            total_bytes: bound on the messages that are held, and again on those that arrive.
+            count_arriving: bytes of memory that grow with what arrives; None: it cannot be counted here.
         """
         self._total = self._free = total_bytes
         self._count_arriving = count_arriving
@@ -311,7 +313,7 @@ class Inbox:
             self._grant()
 
     def _grant(self) -> None:
-        """Gives room to the connections in turns, as far as it goes: small messages do not wait behind large ones."""
+        """Gives room round robin to the connections: small messages do not wait behind large ones."""
         found = True
         while found:
             found = False

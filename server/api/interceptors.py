@@ -92,9 +92,11 @@ class FairPlaces:
     """
 
     def __init__(self, places: int, refuse: Callable[[], OverloadedError]) -> None:
-        """Args:
-        places: in all, at least 1.
-        refuse: makes the error for those who get none.
+        """Has all places free.
+
+        Args:
+            places: in all, at least 1.
+            refuse: makes the error for those who get none.
         """
         self._free = places
         self._refuse = refuse

@@ -51,13 +51,15 @@ class Stream:
         idle_seconds: float,
         most_bytes: int,
     ) -> None:
-        """Args:
-        call: the call.
-        form: what its messages hold. A message that is not of that form ends the stream after the answers before.
-        judge: starts the work on one request.
-        window: images that may be unanswered before no more messages are taken; the rest waits in the network.
-        idle_seconds: the stream ends when nothing arrives, or no answer is taken, for so long.
-        most_bytes: of a message.
+        """Reads nothing yet.
+
+        Args:
+            call: the call.
+            form: what its messages hold. A message that is not of that form ends the stream after the answers before.
+            judge: starts the work on one request.
+            window: images that may be unanswered before no more messages are taken; the rest waits in the network.
+            idle_seconds: the stream ends when nothing arrives, or no answer is taken, for so long.
+            most_bytes: of a message.
         """
         self._call = call
         self._window = window

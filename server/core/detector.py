@@ -71,11 +71,13 @@ class Detector:
     def __init__(
         self, registry: ModelRegistry, plan: Plan, *, queue: int, limits: ImageLimits = DEFAULT_LIMITS
     ) -> None:
-        """Args:
-        registry: the models.
-        plan: how many images are in work at the same time, and when that is many.
-        queue: images that may wait for a worker, at least 0.
-        limits: what an image may be.
+        """Makes the workers for a plan.
+
+        Args:
+            registry: the models.
+            plan: how many images are in work at the same time, and when that is many.
+            queue: images that may wait for a worker, at least 0.
+            limits: what an image may be.
         """
         self.registry = registry
         self.plan = plan

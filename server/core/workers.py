@@ -4,7 +4,7 @@ Nobody who hands work over waits here: the outcome is called back. A thread take
 through with one, so no processor waits for a thread to wake up.
 
 There is one line of single callers, which is bounded here, and one for each source of many images (a stream), which
-bounds what it hands over itself. Single callers and sources take turns, and so do the sources among themselves: a long
+bounds what it hands over itself. Single callers and sources are served round robin, and so are sources: a long
 line of one kind or of one caller does not hold up the others.
 """
 
@@ -30,9 +30,11 @@ class Job(Generic[Result]):
     """A piece of work that waits in a line, and then its outcome."""
 
     def __init__(self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None]) -> None:
-        """Args:
-        work: takes no arguments.
-        on_done: called once with this job, in the thread that did the work; must neither block nor raise.
+        """Makes a job that waits.
+
+        Args:
+            work: takes no arguments.
+            on_done: called once with this job, in the thread that did the work; must neither block nor raise.
         """
         self._work: Callable[[], Result] | None = work
         self._on_done = on_done
@@ -67,9 +69,11 @@ class WorkerPool:
     """Runs work in its threads, at most ``workers`` pieces at the same time. Safe to call from many threads."""
 
     def __init__(self, workers: int, queue: int) -> None:
-        """Args:
-        workers: pieces of work at the same time, at least 1.
-        queue: single pieces that may wait, at least 0.
+        """Starts the threads, which end with the process.
+
+        Args:
+            workers: pieces of work at the same time, at least 1.
+            queue: single pieces that may wait, at least 0.
         """
         self._lock = threading.Lock()
         self._workers = self._free = workers

@@ -47,10 +47,12 @@ class ScanLedger:
     """
 
     def __init__(self, width: int, height: int, components: Sequence[Component], kind: int) -> None:
-        """Args:
-        width, height: of the image, in pixels.
-        components: of the frame.
-        kind: the frame's marker.
+        """Begins the walk of one frame.
+
+        Args:
+            width, height: of the image, in pixels.
+            components: of the frame.
+            kind: the frame's marker.
         """
         self.scans = 0
         self.makes_sense = True

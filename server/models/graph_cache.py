@@ -64,11 +64,13 @@ class GraphCache:
     """The place of one model's optimised graph below a cache folder."""
 
     def __init__(self, root: Path, runtime: str, digest: str, size: int) -> None:
-        """Args:
-        root: the cache folder; need not exist.
-        runtime: name and version of the runtime.
-        digest: SHA-256 of the model file.
-        size: bytes of the model file.
+        """Names the place; nothing is looked for yet.
+
+        Args:
+            root: the cache folder; need not exist.
+            runtime: name and version of the runtime.
+            digest: SHA-256 of the model file.
+            size: bytes of the model file.
         """
         self._root = root
         self._facts = {

@@ -79,8 +79,10 @@ class Weights:
     """
 
     def __init__(self, graph: CachedGraph) -> None:
-        """Raises:
-        MalformedError: a weight does not lie within the weights' file.
+        """Makes values of the weights that lie in the file.
+
+        Raises:
+            MalformedError: a weight does not lie within the weights' file.
         """
         self.graph = graph.graph
         self.values: dict[str, onnxruntime.OrtValue] = {}
