@@ -25,7 +25,7 @@ SECONDS = {
     "tests/test_training_audit.py": 15,
     "tests/test_bench_client.py": 14,
     "tests/test_bench_report.py": 13,
-    "tests/test_training_judgement.py": 12,
+    "tests/test_training_judge.py": 12,
     "tests/test_client_channel.py": 12,
     "tests/test_end_to_end.py": 12,
     "tests/test_client_overload.py": 11,

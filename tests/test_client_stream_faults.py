@@ -92,7 +92,7 @@ def test_server_that_ends_the_stream_without_answers_is_an_error(server: FakeSer
     server.servicer.judge = judge
 
     with pytest.raises(ServerError) as caught:
-        either.predict_many([b"x"], timeout=0.5)
+        either.predict_many([b"x"], timeout=1.5)
     assert caught.value.reason == "STREAM_ENDED"
 
 
