@@ -79,7 +79,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     if source.channels == 1:
         spec = replace(spec, colour="grey")
     input_format = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
-    images = load_images(options.images, input_format)
+    images = load_images(options.images, input_format, tell)
     input_range = check_input_range(source, images, options.input_range)
     tell(f"exporting ({source.kind}, input {input_range}, opset {options.opset})")
     graph = export_model(source, channels=input_format.channels, input_range=input_range, opset=options.opset)

@@ -6,7 +6,7 @@ this field, dividing by 255 in the server and again in the model: then the answe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from converter.errors import (
 )
 from converter.source import SourceModel
 from server.errors import ImageError, ModelFileError
+from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
 from server.models.manifest import GoldenVector, make_golden_input
 from server.models.runtime import OnnxModel
@@ -66,8 +67,15 @@ class Parity:
     """The same on random pixels."""
 
 
-def load_images(folder: Path, input_format: InputFormat) -> NDArray[np.uint8]:
+def load_images(
+    folder: Path, input_format: InputFormat, tell: Callable[[str], None] = lambda note: None
+) -> NDArray[np.uint8]:
     """Decodes up to ``MAX_IMAGES`` PNG and JPEG files of a folder and what lies below, spread evenly over their names.
+
+    Args:
+        folder: where to look, see ``list_folder``.
+        input_format: what the model takes.
+        tell: called with what was left out, if anything was.
 
     Returns:
         uint8 [N, height, width, channels], N >= 1.
@@ -75,9 +83,16 @@ def load_images(folder: Path, input_format: InputFormat) -> NDArray[np.uint8]:
     Raises:
         ConversionError: there is no readable image.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    try:
+        found = list_folder(folder)
+    except OSError as error:
+        raise ConversionError(f"--images {folder}: {error.strerror}") from None
+    files, left_out = found.images, found.describe_left_out()
     if not files:
-        raise ConversionError(f"{folder}: no PNG or JPEG in it; parity is proven on real images: --images DIR")
+        also = f" ({left_out})" if left_out else ""
+        raise ConversionError(f"{folder}: no PNG or JPEG in it{also}; parity is proven on real images: --images DIR")
+    if left_out:
+        tell(f"{left_out} of {folder}")
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_IMAGES).round().astype(int))]
     images = []
     for path in chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import onnx
 import pytest
 
 from converter.errors import (
+    ConversionError,
     OutputNamesError,
     OutputShapeError,
     OutputValuesError,
@@ -124,3 +126,32 @@ def test_logits_are_refused(tmp_path: Path, converter_options: ConvertOptions) -
 
     with pytest.raises(OutputValuesError, match="softmax"):
         convert(replace(converter_options, model=tmp_path / "logits.keras"))
+
+
+def test_masks_and_hidden_files_are_no_images(tmp_path: Path, converter_images: Path) -> None:
+    """Parity is proven on slices alone, and what was left out of the folder is said."""
+    from converter.verify import load_images
+
+    shutil.copytree(converter_images, tmp_path / "slices")
+    for name in (".lesions/0.png", "__MACOSX/0.png", "._0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no image at all")
+    said: list[str] = []
+
+    images = load_images(tmp_path, InputFormat(SIDE, SIDE), said.append)
+
+    assert len(images) == 12
+    assert said == [f"left out: 3 hidden or system files of {tmp_path}"]
+
+
+def test_folder_without_images_is_one_line(tmp_path: Path) -> None:
+    """Masks alone prove nothing; a folder that is not there is named."""
+    from converter.verify import load_images
+
+    (tmp_path / ".lesions").mkdir()
+    (tmp_path / ".lesions" / "0.png").write_bytes(b"")
+
+    with pytest.raises(ConversionError, match=r"in it \(left out: 1 hidden or system file\); parity"):
+        load_images(tmp_path, InputFormat(SIDE, SIDE))
+    with pytest.raises(ConversionError, match="nowhere: No such file or directory"):
+        load_images(tmp_path / "nowhere", InputFormat(SIDE, SIDE))
