@@ -130,7 +130,7 @@ def make_int8(
 ) -> Quantised:
     """The INT8 variant of an exported graph; ``model`` is the same, loaded."""
     tell(f"loading slices of {options.calibrate}" if options.calibrate else "drawing synthetic slices to calibrate on")
-    sets = load_sets(options.calibrate, model.input_format, model.spec)
+    sets = load_sets(options.calibrate, model.input_format, model.spec, tell)
     return quantise(graph, model, sets, target=options.target or find_target(), tell=tell)
 
 

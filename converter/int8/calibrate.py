@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from onnxruntime.quantization import CalibrationDataReader
 from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
 from converter.errors import ConversionError
+from converter.int8.patients import KnownSlice, describe_parting, part_patients, read_slices
 from server.errors import ImageError
+from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
+from server.images.slice_table import TABLE_NAME
 from server.models.contract import INPUT_NAME, ModelSpec
-from training.phantom.dataset import write_dataset
+from training.phantom.dataset import FACTS_FILE, write_dataset
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_CALIBRATION = 256
 """Slices whose activations are recorded. Ranges hardly change beyond 100, but with fewer than 200 a single changed
 label would already be more than the gate allows."""
@@ -74,73 +76,94 @@ class CalibrationSets:
     source: str
     """Where they come from, for the manifest."""
 
+    parting: str = ""
+    """Whether the held-out slices are other patients', for the manifest."""
 
-def load_sets(folder: Path | None, input_format: InputFormat, spec: ModelSpec) -> CalibrationSets:
+    def describe(self) -> str:
+        """What the manifest says of the slices."""
+        return "; ".join(filter(None, (self.source, self.parting)))
+
+
+def load_sets(
+    folder: Path | None,
+    input_format: InputFormat,
+    spec: ModelSpec,
+    tell: Callable[[str], None] = lambda note: None,
+) -> CalibrationSets:
     """Loads slices from a folder, or draws synthetic ones.
 
     Args:
         folder: one folder a class, named by label (in any other folder the AUC cannot be judged); None draws slices.
         input_format: what the model takes.
         spec: labels of the model.
+        tell: called with what was left out, and whether the two sets are of different patients.
 
     Raises:
         ConversionError: there are too few, or one cannot be decoded.
     """
     if folder is not None:
-        return split_folder(folder, input_format, spec, source=folder.resolve().name)
+        return split_folder(folder, input_format, spec, source=folder.resolve().name, tell=tell)
     with tempfile.TemporaryDirectory() as drawn:
         count = MOST_CALIBRATION + MOST_HELD_OUT
         write_dataset(Path(drawn) / "phantom", count, PHANTOM_SEED)
         source = f"python -m training phantom --count {count} --seed {PHANTOM_SEED}"
-        return split_folder(Path(drawn) / "phantom", input_format, spec, source=source)
+        return split_folder(Path(drawn) / "phantom", input_format, spec, source=source, tell=tell)
 
 
-def split_folder(folder: Path, input_format: InputFormat, spec: ModelSpec, *, source: str) -> CalibrationSets:
-    """A third of each class, by name, calibrates; the rest, which then holds other patients, judges."""
-    if not folder.is_dir():
-        raise ConversionError(f"--calibrate {folder}: there is no such folder")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+def split_folder(
+    folder: Path, input_format: InputFormat, spec: ModelSpec, *, source: str, tell: Callable[[str], None]
+) -> CalibrationSets:
+    """A third of each class calibrates; the rest judges: other patients, where it is known who the slices show."""
+    try:
+        found = list_folder(folder, own=(TABLE_NAME, FACTS_FILE))
+    except OSError as error:
+        why = error.strerror if folder.exists() else "there is no such folder"
+        raise ConversionError(f"--calibrate {folder}: {why}") from None
+    if left_out := found.describe_left_out():
+        tell(f"{left_out} of {folder}")
+    slices = read_slices(folder, found, spec.labels)
+    is_labelled = {item.label for item in slices} >= set(spec.labels)
+    if is_labelled:
+        slices = sorted((item for item in slices if item.label), key=lambda item: spec.labels.index(item.label or ""))
+    parts = part_patients(slices, is_labelled=is_labelled)
+    calibration, held_out = (
+        [item for group in groups for item in spread_evenly(group, most // len(groups))]
+        for groups, most in zip(parts, (MOST_CALIBRATION, MOST_HELD_OUT), strict=True)
     )
-    classes = [[path for path in files if path.parent.name == label] for label in spec.labels]
-    is_labelled = all(classes)
-    groups = classes if is_labelled else [files]
-    calibration, held_out = [], []
-    for group in groups:
-        cut = len(group) // 3
-        calibration += spread_evenly(group[:cut], MOST_CALIBRATION // len(groups))
-        held_out += spread_evenly(group[cut:], MOST_HELD_OUT // len(groups))
     if len(held_out) < LEAST_HELD_OUT or not calibration:
         raise ConversionError(
-            f"--calibrate {folder}: has {len(files)} PNG and JPEG slices, too few to judge the result: at least "
-            f"{LEAST_HELD_OUT * 3 // 2} are needed, in folders named {', '.join(spec.labels)}"
+            f"--calibrate {folder}: has {len(slices)} PNG and JPEG slices, too few to judge the result: at least "
+            f"{LEAST_HELD_OUT * 3 // 2} are needed, in folders named {', '.join(spec.labels)}, of several patients each"
         )
+    parting = describe_parting(slices)
+    tell(f"{len(calibration)} slices calibrate, {len(held_out)} judge; {parting}")
     positive = spec.positive_label if is_labelled else None
     return CalibrationSets(
-        load_slices(calibration, input_format, positive), load_slices(held_out, input_format, positive), source
+        load_slices(calibration, input_format, positive),
+        load_slices(held_out, input_format, positive),
+        source,
+        parting,
     )
 
 
-def spread_evenly(files: list[Path], most: int) -> list[Path]:
-    """At most so many of the files, evenly spread."""
-    if len(files) <= most:
-        return files
-    return [files[index] for index in np.linspace(0, len(files) - 1, most).round().astype(int)]
+def spread_evenly(slices: list[KnownSlice], most: int) -> list[KnownSlice]:
+    """At most so many of the slices, evenly spread."""
+    if len(slices) <= most:
+        return slices
+    return [slices[index] for index in np.linspace(0, len(slices) - 1, most).round().astype(int)]
 
 
-def load_slices(files: list[Path], input_format: InputFormat, positive_label: str | None) -> Slices:
+def load_slices(slices: list[KnownSlice], input_format: InputFormat, positive_label: str | None) -> Slices:
     """Decodes files as the server does."""
-    pixels = np.empty((len(files), input_format.height, input_format.width, input_format.channels), np.uint8)
-    for slot, path in zip(pixels, files, strict=True):
+    pixels = np.empty((len(slices), input_format.height, input_format.width, input_format.channels), np.uint8)
+    for slot, item in zip(pixels, slices, strict=True):
         try:
-            slot[:] = load_pixels(path.read_bytes(), input_format).array
+            slot[:] = load_pixels(item.path.read_bytes(), input_format).array
         except ImageError as error:
-            raise ConversionError(f"{path}: {error.message} [{error.reason}]") from None
+            raise ConversionError(f"{item.path}: {error.message} [{error.reason}]") from None
     if positive_label is None:
         return Slices(pixels, None)
-    return Slices(pixels, np.array([path.parent.name == positive_label for path in files]))
+    return Slices(pixels, np.array([item.label == positive_label for item in slices]))
 
 
 class PixelReader(CalibrationDataReader):  # type: ignore[misc]

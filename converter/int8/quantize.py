@@ -148,7 +148,7 @@ def quantise(
         {candidate.method: candidate.gate.held_out.mean_difference for candidate in candidates},
         best.gate,
         target,
-        sets.source,
+        sets.describe(),
     )
 
 
