@@ -101,6 +101,43 @@ def test_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     assert list_images(write_table(tmp_path, table, "a, left.png", "b.png")).labels == ("0", "1")
 
 
+def test_table_of_a_german_spreadsheet_is_read(tmp_path: Path) -> None:
+    """Byte order mark, semicolons, Windows line ends, empty rows at the end, and yes and no in any case."""
+    table = "\ufefffile;patient;label\r\na.png;P1;Yes\r\nb, c.png;P2;no\r\nd.png;P3;yes\r\n;;\r\n"
+    images = list_images(write_table(tmp_path, table, "a.png", "b, c.png", "d.png"))
+    assert images.labels == ("Yes", "no")
+    assert images.targets.tolist() == [0, 1, 0]
+    assert images.patients == ("P1", "P2", "P3")
+    assert "taken for the same label whatever their case: yes" in images.notes
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("yes", "no"), ("TRUE", "FALSE"), ("x", ""), ("1.0", "0.0")])
+def test_exclusion_is_marked_in_words_too(tmp_path: Path, yes: str, no: str) -> None:
+    """A blank slice that is marked otherwise than with 1 is not trained on."""
+    table = f"file,label,blank\na.png,0,{no}\nb.png,1,{no}\nc.png,1,{yes}\n"
+    images = list_images(write_table(tmp_path, table, "a.png", "b.png", "c.png"), exclude_column="blank")
+    assert images.files == ("a.png", "b.png")
+    assert "left out: 1 image whose blank is 1" in images.notes
+
+
+def test_exclusion_that_is_not_understood_is_refused(tmp_path: Path) -> None:
+    """It is not taken for no."""
+    write_table(tmp_path, "file,label,blank\na.png,0,perhaps\nb.png,1,0\n", "a.png", "b.png")
+    with pytest.raises(TrainingError, match="line 2: blank is 'perhaps', neither 1 nor 0, yes nor no"):
+        list_images(tmp_path, exclude_column="blank")
+
+
+def test_other_files_beside_a_table_are_told(tmp_path: Path) -> None:
+    """With their number, and DICOM as a warning; they do not matter."""
+    write_table(tmp_path, "file,label\na.png,0\nb.png,1\n", "a.png", "b.png", "readme.txt", "c.dcm", ".masks/a.png")
+    images = list_images(tmp_path)
+    assert images.notes[1:] == (
+        "left out: 1 file neither .png nor .jpg",
+        "left out: 1 hidden or system file",
+    )
+    assert [warning.partition(";")[0] for warning in images.warnings] == ["left out: 1 DICOM file"]
+
+
 def test_rows_that_agree_count_once(tmp_path: Path) -> None:
     """The same row twice is one image."""
     table = "file,label\na.png,0\na.png,0\nb.png,1\n"

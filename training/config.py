@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.flags import REQUIRED, check_settings, require, setting
+from server.images.slice_table import PATIENT_PATTERN
 from server.models.contract import is_identifier
 from training.evaluation.operating_point import parse_rule
 from training.fit.augment import AUGMENTATIONS
 from training.fit.models import BACKBONES, MODELS
 from training.phantom.recipe import PARTS
 
+FOLDER_SPLITS = ("keep", "merge")
 NEAR_DUPLICATES = ("join", "report")
 PRECISIONS = ("float32", "mixed_bfloat16")
 CLASS_WEIGHTS = ("balanced", "none")
@@ -24,8 +26,7 @@ MOST_SEED = 2**32 - 1
 
 MOST_PROCESSES = 1024
 MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
-DEFAULT_PATIENT_PATTERN = r"(?P<patient>.+) \(\d+\)\.\w+"
-"""``<patient> (<slice>).jpg``, how the public sets name their slices."""
+DEFAULT_PATIENT_PATTERN = PATIENT_PATTERN
 
 SPLIT_PARTS = ("test", "all")
 """Images of a split that can be judged."""
@@ -42,7 +43,8 @@ class ListingConfig:
     data: Path = setting(
         REQUIRED,
         "Folder with one folder of PNG or JPEG slices per class, whose names are the labels, or with a labels.csv "
-        "(columns file, label, and if known patient and study).",
+        "(columns file, label, and if known patient and study). Around the classes there may be train, val and test, "
+        "and in them a folder per patient.",
     )
     label_column: str = setting("label", "Column of labels.csv with the label.")
     exclude_column: str | None = setting(None, "Column of labels.csv that marks images to leave out with 1.")
@@ -145,6 +147,12 @@ class TrainConfig(DataConfig):
     split: Path | None = setting(
         None,
         "split.csv of an earlier run, whose split is used again; --validation and --test do not matter then.",
+    )
+    folder_split: str = setting(
+        "keep",
+        "Where DATA has train, val and test folders: keep takes them for the split (what has no folder is cut from "
+        "train, by patient), merge takes all images for one set and splits that by patient.",
+        choices=FOLDER_SPLITS,
     )
     near_duplicates: str = setting(
         "join",

@@ -102,8 +102,25 @@ def examine(images: ImageSet, inspection: Inspection, seed: int) -> Audit:
         shortcuts=tuple(find_shortcuts(facts, targets == 1, groups)),
         leakage=run_leakage_test(facts, targets, groups, seed) if images.has_patients else None,
         notes=images.notes,
-        warnings=images.warnings,
+        warnings=(*images.warnings, *find_split_leaks(images, kept, digests)),
     )
+
+
+def find_split_leaks(images: ImageSet, kept: NDArray[np.int64], digests: list[str]) -> list[str]:
+    """Says who and what is in two parts of the split that the folders give."""
+    if not images.parts:
+        return []
+    people: dict[str, set[str]] = {}
+    files: dict[str, set[str]] = {}
+    for index, digest in zip(kept.tolist(), digests, strict=True):
+        files.setdefault(digest, set()).add(images.parts[index])
+        if (patient := images.patients[index]) is not None:
+            people.setdefault(patient, set()).add(images.parts[index])
+    shared = [sum(len(parts) > 1 for parts in found.values()) for found in (people, files)]
+    if not any(shared):
+        return []
+    leaks = f"{count_nouns(shared[0], 'patient')} and {count_nouns(shared[1], 'file')}"
+    return [f"The folders' split leaks: {leaks} are in two parts of it; --folder-split merge makes another."]
 
 
 def count_class(label: str, patients: list[str | None], mask: NDArray[np.bool_], has_patients: bool) -> ClassCount:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.images import slice_table
+from server.images.image_folder import ImageFolder
+from server.images.slice_table import are_patient_folders, find_patients
 from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
+from training.data.layout import (
+    LabelledFile,
+    Listing,
+    find_parts,
+    list_data_folder,
+    read_class_folders,
+    tell_left_out,
+)
 from training.errors import TrainingError, count_nouns
 from training.phantom.dataset import LESION_FOLDER
 
-LABELS_FILE = "labels.csv"
-SUFFIXES = (".png", ".jpg", ".jpeg")
+LABELS_FILE = slice_table.TABLE_NAME
+YES = ("1", "1.0", "yes", "y", "true", "x", "ja", "j")
+NO = ("", "0", "0.0", "no", "n", "false", "nein")
 NAMED = 3
 """Most files that an error names; it counts the rest."""
 
@@ -42,6 +52,9 @@ class ImageSet:
     """Who each image shows: from labels.csv, or else from its name; the image itself where each shows another person;
     None where that is not known."""
 
+    parts: tuple[str, ...] = ()
+    """Which part of a split each image is in, train, validation or test, where folders say it; else nothing."""
+
     ignored: int = 0
     """Files that were left out, see ``warnings``."""
 
@@ -60,37 +73,6 @@ class ImageSet:
     def has_lesions(self) -> bool:
         """Whether lesion masks lie beside the images; an image without one has no lesion."""
         return (self.root / LESION_FOLDER).is_dir()
-
-
-@dataclass(frozen=True)
-class LabelledFile:
-    """One image and what is said about it."""
-
-    file: str
-    """Path below the data folder, with forward slashes."""
-
-    label: str
-
-    patient: str | None = None
-    """None where nothing says who it is."""
-
-
-@dataclass
-class Listing:
-    """What a data folder says."""
-
-    files: list[LabelledFile]
-
-    ignored: int = 0
-    """Visible files that are left out because they are no images by name, or are not in labels.csv."""
-
-    has_patients: bool = False
-    """Whether the patients were read, so that file names need not be searched for them."""
-
-    notes: list[str] = field(default_factory=list)
-    """How the folder was read, where that may surprise."""
-
-    warnings: list[str] = field(default_factory=list)
 
 
 def list_data(config: ListingConfig) -> ImageSet:
@@ -135,12 +117,18 @@ def list_images(
         raise TrainingError(
             f"{root} is not a folder; --data needs one with a labels.csv or with a folder of images per class"
         )
-    if (root / LABELS_FILE).exists():
-        listing = read_table(root, label_column, exclude_column)
+    given = root
+    root, found = list_data_folder(given)
+    has_table = (root / LABELS_FILE).exists()
+    if has_table:
+        listing = read_table(root, found, label_column, exclude_column)
     elif exclude_column or label_column != ListingConfig.label_column:
         raise TrainingError(f"{root} has no {LABELS_FILE}, which --label-column and --exclude-column are about")
     else:
-        listing = read_class_folders(root)
+        listing = read_class_folders(root, found)
+    tell_left_out(listing, found, has_table=has_table)
+    if root != given:
+        listing.notes.insert(0, f"the data are in {root}, all that {given} holds")
     labelled = sorted(listing.files, key=lambda entry: entry.file)
     labels = sorted({entry.label for entry in labelled})
     if len(labels) != 2:
@@ -153,56 +141,33 @@ def list_images(
         patients = list(files)
     else:
         patients = find_patients(files, patient_pattern)
+        folders = [entry.folder for entry in labelled]
+        if patient_pattern == DEFAULT_PATIENT_PATTERN and are_patient_folders(
+            folders, [entry.label for entry in labelled], patients
+        ):
+            patients = folders
+            listing.notes.append(
+                f"patients are the {len(set(folders)):,} folders below the classes; where they are not, say who it is "
+                "by --patient-pattern or a labels.csv"
+            )
+    parts = find_parts(files)
+    if parts:
+        counts = ", ".join(f"{count:,} {part}" for part, count in Counter(parts).items())
+        listing.notes.append(f"folders give a split, which are no classes: {counts}")
     return ImageSet(
         root,
         labels=tuple(labels),
         files=tuple(files),
         targets=np.array([labels.index(entry.label) for entry in labelled], np.int64),
         patients=tuple(patients),
+        parts=parts,
         ignored=listing.ignored,
         notes=tuple(listing.notes),
         warnings=tuple(listing.warnings),
     )
 
 
-def read_class_folders(root: Path) -> Listing:
-    """Reads a folder that has one folder of images per class.
-
-    Raises:
-        TrainingError: when a class folder has no images, or there are none at all.
-    """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {folder.name: list_files(folder) for folder in folders}
-    if not any(images for images, _ in found.values()):
-        raise TrainingError(
-            f"{root} has neither a {LABELS_FILE} nor PNG or JPEG images in folders below it, one folder per class"
-        )
-    empty = [name for name, (images, _) in found.items() if not images]
-    if empty:
-        raise TrainingError(f"{root}: the class folder {', '.join(empty)} has no PNG or JPEG images")
-    files = [
-        LabelledFile(path.relative_to(root).as_posix(), label)
-        for label, (images, _) in found.items()
-        for path in images
-    ]
-    listing = Listing(files, ignored=sum(others for _, others in found.values()))
-    if listing.ignored:
-        listing.warnings.append(f"left out: {count_nouns(listing.ignored, 'file')} neither .png nor .jpg")
-    return listing
-
-
-def list_files(folder: Path) -> tuple[list[Path], int]:
-    """Returns the images at any depth of a folder, and the number of its other visible files."""
-    visible = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    images = [path for path in visible if path.suffix.lower() in SUFFIXES]
-    return images, len(visible) - len(images)
-
-
-def read_table(root: Path, label_column: str, exclude_column: str | None) -> Listing:
+def read_table(root: Path, found: ImageFolder, label_column: str, exclude_column: str | None) -> Listing:
     """Reads ``labels.csv``: columns ``file`` and the label's, and if known ``patient``, or else ``study``.
 
     A file is a path below ``root`` with forward slashes. Where there is none, the one image of that name anywhere below
@@ -215,27 +180,32 @@ def read_table(root: Path, label_column: str, exclude_column: str | None) -> Lis
     path = root / LABELS_FILE
     columns, rows = read_rows(path)
     require_columns(path, columns, "file", label_column, *([exclude_column] if exclude_column else []))
-    person_column = next((name for name in ("patient", "study") if name in columns), None)
-    images, _ = list_files(root)
-    finder = FileFinder(root, images)
+    person_column = next((name for name in slice_table.PERSON_COLUMNS if name in columns), None)
+    finder = FileFinder(root, found.images)
     listed: dict[str, LabelledFile] = {}
+    spellings: dict[str, str] = {}
+    variants: set[str] = set()
     excluded: set[str] = set()
     for line, row in rows:
         file = finder.find(row["file"], f"{path}, line {line}")
-        if exclude_column and row[exclude_column] == "1":
+        if exclude_column and is_marked(row[exclude_column], f"{path}, line {line}: {exclude_column}"):
             excluded.add(file)
             continue
         if not row[label_column]:
             raise TrainingError(f"{path}, line {line}: {row['file'] or 'a row without a file'} has no {label_column}")
-        entry = LabelledFile(file, row[label_column], (row[person_column] or None) if person_column else None)
+        label = spellings.setdefault(row[label_column].casefold(), row[label_column])
+        variants |= {row[label_column]} - {label}
+        entry = LabelledFile(file, label, (row[person_column] or None) if person_column else None)
         if listed.setdefault(file, entry) != entry:
             raise TrainingError(f"{path}, line {line}: {file} is there already, with another label or patient")
     finder.require_all(path)
     if not listed:
         raise TrainingError(f"{path} lists no images" + (f" that {exclude_column} does not exclude" * bool(excluded)))
     named = listed.keys() | excluded
-    ignored = sum(image.relative_to(root).as_posix() not in named for image in images)
+    ignored = sum(image.relative_to(root).as_posix() not in named for image in found.images)
     notes = [f"labels are those of {path}, column {label_column}; the names of folders are not looked at"]
+    if variants:
+        notes.append(f"taken for the same label whatever their case: {', '.join(sorted(variants))}")
     if excluded:
         notes.append(f"left out: {count_nouns(len(excluded), 'image')} whose {exclude_column} is 1")
     if person_column == "study":
@@ -244,18 +214,23 @@ def read_table(root: Path, label_column: str, exclude_column: str | None) -> Lis
     return Listing(list(listed.values()), ignored, person_column is not None, notes, warnings)
 
 
+def is_marked(value: str, where: str) -> bool:
+    """Tells whether a cell says yes.
+
+    Raises:
+        TrainingError: it says neither yes nor no.
+    """
+    if (word := value.casefold()) in YES or word in NO:
+        return word in YES
+    raise TrainingError(f"{where} is {value!r}, neither 1 nor 0, yes nor no")
+
+
 def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Returns the columns of a CSV file, and its rows with their line numbers; values are stripped, never None."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark before the first column
-            reader = csv.DictReader(stream, restval="")
-            rows = [
-                (reader.line_num, {name: (row[name] or "").strip() for name in reader.fieldnames or []})
-                for row in reader
-            ]
-            return list(reader.fieldnames or []), rows
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} is not a CSV file in UTF-8: {error}") from None
+        return slice_table.read_table(path)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
 
 
 def require_columns(path: Path, columns: Sequence[str], *names: str) -> None:
@@ -296,16 +271,3 @@ class FileFinder:
             count = len(self._missing)
             names = ", ".join(self._missing[:NAMED]) + (", …" if count > NAMED else "")
             raise TrainingError(f"{path}: missing below {path.parent}: {count_nouns(count, 'image')}: {names}")
-
-
-def find_patients(files: Sequence[str], pattern: str) -> list[str | None]:
-    """Returns the patient of each file by its name, None where the pattern does not match the whole name.
-
-    Args:
-        files: paths with forward slashes; the folders are not looked at, so one id in two classes is one person.
-        pattern: regular expression whose group ``patient``, or else first group, is the patient.
-    """
-    compiled = re.compile(pattern)
-    group: str | int = "patient" if "patient" in compiled.groupindex else 1
-    matches = (compiled.fullmatch(file.rsplit("/", 1)[-1]) for file in files)
-    return [match.group(group) if match else None for match in matches]

@@ -62,21 +62,23 @@ def group_data(config: TrainConfig, images: ImageSet, store: PixelStore, digests
         warnings.append(f"WARNING: {contradictions:,} images have copies with the other label: one label is wrong")
     groups = join_groups(images.patients, digests)
     pairs = find_near_duplicates(store.small, groups)
-    if config.near_duplicates == "join" and not config.split:
+    if config.near_duplicates == "join" and not config.split and not keeps_folders(config, images):
         groups = join_groups(images.patients, digests, pairs)
     print(f"{len(images.files):,} images of {', '.join(images.labels)}", *warnings, sep="\n", file=sys.stderr)
     return Data(images, store, digests, groups, np.zeros_like(groups), tuple(warnings), pairs)
 
 
 def split_data(config: TrainConfig, data: Data, folder: Path) -> Data:
-    """Splits the images by patient, or as --split does, and writes ``split.csv``.
+    """Splits the images by patient, or as --split or their folders do, and writes ``split.csv``.
 
     Raises:
-        TrainingError: when a split would lack a class, or --split does not fit the images.
+        TrainingError: when a split would lack a class, or --split or the folders do not fit the images.
     """
     images = data.images
     if config.split:
         split = read_split(config.split, images, data.digests)
+    elif keeps_folders(config, images):
+        split = keep_split(data, config.validation, config.test, config.seed)
     else:
         split = split_groups(
             data.groups, images.targets, config.validation, config.test, config.seed, labels=images.labels
@@ -140,6 +142,51 @@ def read_split(path: Path, images: ImageSet, digests: Sequence[str]) -> NDArray[
     except AssertionError as error:
         raise TrainingError(f"--split {path} cannot be used: {error}") from None
     require_classes(split, images.targets, SPLITS, join_groups(images.patients, digests), images.labels, "make another")
+    return split
+
+
+def keeps_folders(config: TrainConfig, images: ImageSet) -> bool:
+    """Whether the images stay in the training, validation and test set that their folders say."""
+    return bool(images.parts) and config.folder_split == "keep"
+
+
+def keep_split(data: Data, validation: float, test: float, seed: int) -> NDArray[np.int64]:
+    """Returns the split [N] of the folders; a set that has no folder is cut from the training images, by patient.
+
+    Args:
+        data: the images.
+        validation: share of the training images, in (0, 1).
+        test: share of the training images, in (0, 1).
+        seed: seed of the order.
+
+    Raises:
+        TrainingError: when there are no training images, a patient or a file is in two sets, or a set lacks a class.
+    """
+    images = data.images
+    split = np.array([SPLITS.index(part) for part in images.parts], np.int64)
+    first: dict[tuple[str, str], int] = {}
+    for index, (patient, digest) in enumerate(zip(images.patients, data.digests, strict=True)):
+        for kind, value in ((f"patient {patient}", patient), ("the same bytes", digest)):
+            other = first.setdefault((kind, value), index) if value is not None else index
+            if split[other] != split[index]:
+                raise TrainingError(
+                    f"the folders of {images.root} cannot be kept as the split: {images.files[other]} and "
+                    f"{images.files[index]} are of {kind}, and figures on such a split mean nothing; --folder-split "
+                    "merge makes another, by patient (where the names say too much, labels.csv says who it is)"
+                )
+    absent = [name for name in SPLITS if name not in images.parts]
+    if "train" in absent:
+        raise TrainingError(f"{images.root} has no folder of training images beside {', '.join(set(images.parts))}")
+    if absent:
+        shares = {"validation": validation, "test": test}
+        rest = np.flatnonzero(split == SPLITS.index("train"))
+        numbers = np.unique(data.groups[rest], return_inverse=True)[1]
+        share = [1 - sum(shares[name] for name in absent), *(shares[name] for name in absent)]
+        places = np.array([SPLITS.index(name) for name in ("train", *absent)])
+        split[rest] = places[share_groups(numbers, images.targets[rest], share, seed)]
+    cut = f"; {' and '.join(absent)} cut from the training images by patient" if absent else ""
+    print(f"the split is that of the folders{cut}", file=sys.stderr)
+    require_classes(split, images.targets, SPLITS, data.groups, images.labels, "or take --folder-split merge")
     return split
 
 

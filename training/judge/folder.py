@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from server.images.image_folder import list_folder
 from server.machine.processors import count_processors
 from training.config import EvaluateConfig
 from training.data.duplicates import shrink
-from training.data.labels import LABELS_FILE, FileFinder, ImageSet, list_data, list_files, read_rows, require_columns
+from training.data.labels import LABELS_FILE, FileFinder, ImageSet, list_data, read_rows, require_columns
 from training.data.pixels import read_image, write_csv
 from training.data.split import join_groups
 from training.errors import TrainingError
@@ -119,7 +120,7 @@ def read_columns(config: EvaluateConfig, images: ImageSet) -> dict[str, Floats]:
         raise TrainingError(f"{images.root} has no {LABELS_FILE}, which --subset and --trivial-column are about")
     header, rows = read_rows(path)
     require_columns(path, header, *names)
-    finder = FileFinder(images.root, list_files(images.root)[0])
+    finder = FileFinder(images.root, list_folder(images.root).images)
     row_of = {finder.find(row["file"], f"{path}, line {line}"): (line, row) for line, row in rows}
     columns = {name: np.empty(len(images.files)) for name in names}
     for index, file in enumerate(images.files):

@@ -45,7 +45,7 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
         part: where progress is shown.
         fold: number of the fold from 1, None where the run has no folds.
     """
-    copy_facts(config.data, folder)
+    copy_facts(data.images.root, folder)
     warnings = check_weights_past(config, data)
     for warning in warnings:
         print(warning, file=sys.stderr)

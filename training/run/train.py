@@ -8,7 +8,7 @@ from pathlib import Path
 from training.config import TrainConfig
 from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint, decode_images
-from training.data.split import SPLIT_FILE, group_data, split_data
+from training.data.split import SPLIT_FILE, group_data, keeps_folders, split_data
 from training.errors import TrainingError
 from training.fit.weights import find_weights
 from training.progress import Part, Progress
@@ -36,6 +36,10 @@ def train(config: TrainConfig) -> Path:
     images = list_data(config)
     if config.positive not in images.labels:
         raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")
+    if config.folds and keeps_folders(config, images):
+        raise TrainingError(
+            "--folds holds every image out once, those of the test folder too; --folder-split merge says so"
+        )
     with open_run_folder(config) as folder:
         config = replace(config, resume=False)  # how often a run was stopped is not part of what it is
         store, digests = decode_images(images, folder, Progress("decoding"))
