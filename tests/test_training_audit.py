@@ -69,6 +69,7 @@ def test_page_counts_images_and_patients(page: str) -> None:
 def test_unreadable_images_are_listed(page: str) -> None:
     """Damaged and 16-bit files are named with their reason and left out; other files are counted."""
     assert "- **2 images cannot be decoded; a training would stop at the first.**" in page
+    assert "- **Of these: 1 x The image file ends too early, 1 x The image has 16 bits a channel.**" in page
     assert "- `normal/6 (90).png`: The image" in page
     assert "- `normal/6 (91).png`: The image has 16 bits" in page
     assert "- **left out: 1 file neither .png nor .jpg**" in page

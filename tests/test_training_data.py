@@ -146,6 +146,16 @@ def test_corrupt_image_names_itself(discs: Path, tmp_path: Path) -> None:
         decode_images(list_images(discs), tmp_path, ignore_progress)
 
 
+def test_all_images_that_cannot_be_decoded_are_counted(discs: Path, tmp_path: Path) -> None:
+    """Once, by what is wrong with them, and not one after another; DICOM under another name is told as such."""
+    for name in ("normal/0 (1).png", "normal/2 (1).png"):
+        Image.fromarray(np.full((64, 64), 4000, np.uint16)).save(discs / name)
+    (discs / "stroke" / "1 (1).png").write_bytes(bytes(128) + b"DICM" + bytes(300))
+    message = r"3 of 4 images cannot be decoded \(2 x The image has 16 bits a channel, 1 x The file is .*DICOM.*\); the"
+    with pytest.raises(TrainingError, match=message + r" first: .*normal/0 \(1\)\.png: The image has 16 bits"):
+        decode_images(list_images(discs), tmp_path, ignore_progress)
+
+
 def test_full_disk_is_noticed_before_decoding(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A set whose pixels will not fit says so at once, with both sizes."""
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))

@@ -19,8 +19,7 @@ from server.images.preprocess import find_format
 from server.machine.processors import count_processors
 from training.data.duplicates import SIDE, shrink
 from training.data.labels import ImageSet
-from training.data.pixels import CHUNK, read_image
-from training.errors import TrainingError
+from training.data.pixels import CHUNK, UndecodableError, read_image
 
 BLACK = 8
 """Highest grey value of a black border: JPEG leaves a few levels of noise in black."""
@@ -87,8 +86,8 @@ def inspect_file(images: ImageSet, file: str) -> FileFacts | str:
     path = images.root / file
     try:
         data, pixels = read_image(path)
-    except TrainingError as error:
-        return str(error).removeprefix(f"{path}: ")
+    except UndecodableError as error:
+        return error.reason
     except OSError as error:
         return error.strerror or "cannot be read"
     grey = pixels[:, :, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from training.audit.facts import Audit, ClassCount, Duplicates
 from training.audit.shortcuts import SUSPICIOUS_AUC
+from training.data.pixels import count_reasons
 from training.errors import count_nouns
 
 LISTED = 20
@@ -25,6 +26,7 @@ def find_findings(audit: Audit) -> list[str]:
     if audit.unreadable:
         unreadable = count_nouns(len(audit.unreadable), "image")
         findings.append(f"{unreadable} cannot be decoded; a training would stop at the first.")
+        findings.append(f"Of these: {count_reasons(reason for _, reason in audit.unreadable)}.")
     if audit.patients_in_both_classes:
         shared = count_nouns(audit.patients_in_both_classes, "patient id")
         findings.append(

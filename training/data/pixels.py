@@ -10,9 +10,11 @@ import csv
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,11 +27,19 @@ from server.machine.processors import count_processors
 from training.data.duplicates import SIDE, shrink
 from training.data.format import INPUT_FORMAT
 from training.data.labels import ImageSet
-from training.errors import TrainingError
+from training.errors import TrainingError, count_nouns
 from training.phantom.dataset import LESION_FOLDER
 
 CHUNK = 256
 """Images between two reports of progress."""
+
+
+class UndecodableError(TrainingError):
+    """An image cannot be decoded; ``reason`` says why, without its name."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
 
 
 class PixelStore:
@@ -92,18 +102,26 @@ def decode_images(
         The store, and the SHA-256 of each file's bytes.
 
     Raises:
-        TrainingError: naming the first file that cannot be decoded.
+        TrainingError: naming the first file that cannot be decoded, and counting all by what is wrong with them.
     """
     store = PixelStore(folder, len(images.files), has_lesions=images.has_lesions)
 
+    refused: dict[int, UndecodableError] = {}
+
     def decode(index: int) -> str:
-        data, pixels = read_image(images.root / images.files[index])
-        if store.has_lesions:
-            mask = images.root / LESION_FOLDER / images.files[index]
-            lesion = read_image(mask)[1] if mask.exists() else np.zeros_like(pixels)
-            pixels = np.concatenate([pixels, lesion], axis=2)
+        path, digest = images.root / images.files[index], ""
+        try:
+            data, pixels = read_image(path)
+            digest = hashlib.sha256(data).hexdigest()
+            if store.has_lesions:
+                path = images.root / LESION_FOLDER / images.files[index]
+                lesion = read_image(path)[1] if path.exists() else np.zeros_like(pixels)
+                pixels = np.concatenate([pixels, lesion], axis=2)
+        except UndecodableError as error:
+            refused[index] = error
+            return digest
         store.write(index, pixels)
-        return hashlib.sha256(data).hexdigest()
+        return digest
 
     count = len(images.files)
     digests: list[str] = []
@@ -112,23 +130,38 @@ def decode_images(
             while len(digests) < count:
                 digests += pool.map(decode, range(len(digests), min(len(digests) + CHUNK, count)))
                 progress(len(digests), count)
+        if len(refused) > 1:
+            reasons = count_reasons(error.reason for error in refused.values())
+            raise TrainingError(
+                f"{len(refused):,} of {count_nouns(count, 'image')} cannot be decoded ({reasons}); the first: "
+                f"{refused[min(refused)]}"
+            )
+        if refused:
+            raise refused.popitem()[1]
     except BaseException:
         store.__exit__()
         raise
     return store, tuple(digests)
 
 
+def count_reasons(reasons: Iterable[str]) -> str:
+    """Returns ``12 x The image has 16 bits a channel, 2 x The image is damaged``, the most frequent first."""
+    # The first clause says what is wrong; what follows is advice.
+    kinds = Counter(re.split(r"[.:;,](?: |$)", reason)[0] for reason in reasons)
+    return ", ".join(f"{count:,} x {kind}" for kind, count in kinds.most_common())
+
+
 def read_image(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
     """Returns a file's bytes and its pixels as the server decodes them, uint8 [H, W, 1].
 
     Raises:
-        TrainingError: naming the file, when it cannot be decoded.
+        UndecodableError: naming the file, when it cannot be decoded.
     """
     data = path.read_bytes()
     try:
         return data, load_pixels(data, INPUT_FORMAT).array
     except ImageError as error:
-        raise TrainingError(f"{path}: {error.message}") from None
+        raise UndecodableError(path, error.message) from None
 
 
 def compute_fingerprint(files: Sequence[str], digests: Sequence[str]) -> str:
