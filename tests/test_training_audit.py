@@ -152,6 +152,26 @@ def test_class_without_a_readable_image_is_one_line(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_names_are_text_on_the_page(tmp_path: Path, is_known: bool) -> None:
+    """Labels, files, patients and the folder are other people's words: no markup, no table of its own, no formula."""
+    label = "<script>alert(1)<b>_x|`$a_$"
+    data = write_slices(tmp_path / "<i>set", suffix={"normal": ".png", "stroke": ".png"})
+    (data / "stroke").rename(data / label)
+    shutil.copy(data / label / "1 (0).png", data / "normal" / "`<img src=x onerror=alert(1)>` (0).png")
+    (data / "normal" / "<script>\n# x (1).png").write_bytes(b"no image")
+    (data / "normal" / "\udcff (1).png").write_bytes(b"no UTF-8")
+    (data / "normal" / "notes.<u>").write_text("")
+    (data / "normal" / "notes.txt").write_text("")
+    pattern = [] if is_known else ["--patient-pattern", "(none)"]
+    assert main(["audit", str(data), "--out", str(tmp_path / "out"), *pattern]) == 0
+    page = (tmp_path / "out" / "audit.md").read_text()
+    assert not [tag for tag in ("<script", "<b>", "<i>", "<img", "<u>") if tag in page]
+    assert r"| &lt;script&gt;alert(1)&lt;b&gt;\_x\|\`\$a\_\$ | 72 |" in page
+    assert r"<code>normal/\`&lt;img src=x onerror=alert(1)&gt;\` (0).png</code>" in page
+    assert "\n# x" not in page
+
+
 def test_border_counts_black_rows_and_columns() -> None:
     """Rows and columns count from the edges up to the first that is not black; JPEG noise in black does not."""
     grey = np.full((100, 100), 5, np.uint8)

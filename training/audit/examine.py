@@ -51,7 +51,7 @@ def audit(config: AuditConfig) -> str:
     result = examine(images, inspection, config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     page, findings = render_page(result, PLOT)
-    (config.out / PAGE).write_text(page, encoding="utf-8")
+    (config.out / PAGE).write_text(page, encoding="utf-8", errors="replace")  # names may be no UTF-8
     plot_audit(config.out / PLOT, result, inspection.facts, images.targets[inspection.kept])
     if config.strict and result.unreadable:
         file, reason = result.unreadable[0]

@@ -6,6 +6,7 @@ from training.audit.facts import Audit, ClassCount, Duplicates
 from training.audit.shortcuts import SUSPICIOUS_AUC
 from training.data.pixels import count_reasons
 from training.errors import count_nouns
+from training.report.tables import escape
 
 LISTED = 20
 """Most lines of a list on the page; it counts the rest."""
@@ -13,6 +14,11 @@ LISTED = 20
 LEAKAGE_GAP = 0.05
 """Difference of the nearest neighbour's accuracies that is called a leak: about twice the standard error of an accuracy
 over 500 slices."""
+
+
+def render_file(name: str) -> str:
+    """Returns a file's name as code; a code span keeps neither backticks nor line breaks, and careless viewers no <."""
+    return f"`{name}`" if name.isprintable() and not set(name) & set("`<>&") else f"<code>{escape(name)}</code>"
 
 
 def find_findings(audit: Audit) -> list[str]:
@@ -62,9 +68,11 @@ def find_findings(audit: Audit) -> list[str]:
 def render_page(audit: Audit, plot: str) -> tuple[str, list[str]]:
     """Returns the page, and its findings."""
     findings = find_findings(audit)
-    lines = [f"# Audit of {audit.data}", ""]
-    lines += [f"- **{finding}**" for finding in findings] or ["Nothing was found that speaks against training on it."]
-    lines += [f"- {note}" for note in audit.notes]
+    lines = [f"# Audit of {escape(audit.data)}", ""]
+    lines += [f"- **{escape(finding)}**" for finding in findings] or [
+        "Nothing was found that speaks against training on it."
+    ]
+    lines += [f"- {escape(note)}" for note in audit.notes]
     lines += ["", f"![Slices per patient, brightness and leakage]({plot})", ""]
     lines += ["## Images", "", "| class | images | patients | slices per patient |", "|---|---|---|---|"]
     lines += [render_class(count) for count in audit.classes]
@@ -86,10 +94,13 @@ def render_page(audit: Audit, plot: str) -> tuple[str, list[str]]:
     lines += ["", "## Duplicates", "", "| | pairs | of different or unknown patients | of different classes |"]
     lines += ["|---|---|---|---|", render_duplicates("byte for byte", audit.exact)]
     lines += [render_duplicates("look the same", audit.near), ""]
-    lines += [f"- `{first}` and `{second}`" for first, second in (*audit.exact.examples, *audit.near.examples)]
+    lines += [
+        f"- {render_file(first)} and {render_file(second)}"
+        for first, second in (*audit.exact.examples, *audit.near.examples)
+    ]
     if audit.unreadable:
         lines += ["", "## Unreadable images", ""]
-        lines += [f"- `{file}`: {reason}" for file, reason in audit.unreadable[:LISTED]]
+        lines += [f"- {render_file(file)}: {escape(reason)}" for file, reason in audit.unreadable[:LISTED]]
         if len(audit.unreadable) > LISTED:
             lines.append(f"- … and {len(audit.unreadable) - LISTED:,} more (--json lists all)")
     return "\n".join(lines).rstrip() + "\n", findings
@@ -97,10 +108,11 @@ def render_page(audit: Audit, plot: str) -> tuple[str, list[str]]:
 
 def render_class(count: ClassCount) -> str:
     if count.patients is None:
-        return f"| {count.label} | {count.images:,} | not known | not known |"
+        return f"| {escape(count.label)} | {count.images:,} | not known | not known |"
     slices = count.slices_per_patient
     median = slices[len(slices) // 2]
-    return f"| {count.label} | {count.images:,} | {count.patients:,} | {median} (median), {slices[0]} to {slices[-1]} |"
+    spread = f"{median} (median), {slices[0]} to {slices[-1]}"
+    return f"| {escape(count.label)} | {count.images:,} | {count.patients:,} | {spread} |"
 
 
 def render_counts(counts: dict[str, int]) -> str:

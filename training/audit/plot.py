@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def plot_audit(path: Path, audit: Audit, facts: Sequence[FileFacts], targets: ND
     for index, count in enumerate(audit.classes):
         chosen = values[targets == index]
         share = np.full(len(chosen), 1 / len(chosen))
-        brightness.hist(chosen, edges, weights=share, alpha=0.6, label=count.label, color=COLOURS[index])
+        brightness.hist(chosen, edges, weights=share, alpha=0.6, label=draw_label(count.label), color=COLOURS[index])
     brightness.set(xlabel="mean grey value of an image", ylabel="share of the class", title="Brightness by class")
     brightness.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     brightness.set_ylim(top=1.3 * brightness.get_ylim()[1])  # room for the legend above the bars
@@ -53,10 +54,21 @@ def plot_audit(path: Path, audit: Audit, facts: Sequence[FileFacts], targets: ND
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
+def draw_label(label: str) -> str:
+    """Returns a label that is drawn as it is: no formula between dollars, and no underscore in front, which hides it
+    from a legend."""
+    plain = "".join(character if character.isprintable() else "?" for character in label)
+    return re.sub("^_", "\N{ZERO WIDTH SPACE}_", plain.replace("$", r"\$"))
+
+
 def plot_slices(axes: Axes, audit: Audit) -> None:
     """Draws how many slices patients have; how many images there are where patients are not known."""
     if not audit.has_patients:
-        axes.bar([count.label for count in audit.classes], [count.images for count in audit.classes], color=COLOURS)
+        axes.bar(
+            [draw_label(count.label) for count in audit.classes],
+            [count.images for count in audit.classes],
+            color=COLOURS,
+        )
         axes.set(ylabel="images", title="Images (patients are not known)")
         return
     fewest = min(count.slices_per_patient[0] for count in audit.classes)
@@ -66,7 +78,7 @@ def plot_slices(axes: Axes, audit: Audit) -> None:
     axes.hist(
         [count.slices_per_patient for count in audit.classes],
         edges.tolist(),
-        label=[f"{count.label}: {count.patients:,} patients" for count in audit.classes],
+        label=[f"{draw_label(count.label)}: {count.patients:,} patients" for count in audit.classes],
         color=COLOURS,
     )
     axes.set(xlabel="slices of a patient", ylabel="patients", title="Slices per patient")
