@@ -87,7 +87,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     tell(f"proving parity on {len(images)} images and random ones")
     model, parity = check_parity(data, source, images, input_range=input_range)
     reference = options.model.parent / REFERENCE_FILE
-    recorded = check_recorded(model, reference, options.images)
+    recorded = check_recorded(model, reference, options.images, allowed=parity.allowed)
     if reference.exists() and not recorded:
         tell(f"note: none of the files in {reference} is in {options.images}; --images DATA compares with them too")
     golden = make_golden_vectors(model)
@@ -107,7 +107,12 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     manifest = Manifest(
         files=records,
         golden=golden,
-        parity={"image_difference": parity.image_difference, "random_difference": parity.random_difference},
+        parity={
+            "image_difference": parity.image_difference,
+            "random_difference": parity.random_difference,
+            "source_variation": parity.source_variation,
+            "allowed": parity.allowed,
+        },
     )
     tell(f"installing into {options.out}")
     install({**files, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)

@@ -40,15 +40,20 @@ class SourceModel:
     kind: str
     """What it was read as, for the report."""
 
-    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[np.float32], *, is_traced: bool = False) -> NDArray[np.float32]:
         """Answers for float32 [N, height, width, channels]; a model of three channels sees grey images as R = G = B.
+
+        Args:
+            images: in the range that the model was trained on.
+            is_traced: computed as a graph, as ``Model.predict`` does, rather than operator by operator.
 
         Raises:
             SourceError: a layer of it fails.
         """
         images = np.repeat(images, self.channels // images.shape[3], axis=3)
+        call = tf.function(self.call) if is_traced else self.call
         try:
-            return np.asarray(self.call(tf.constant(images, tf.float32)), dtype=np.float32)
+            return np.asarray(call(tf.constant(images, tf.float32)), dtype=np.float32)
         except Exception as error:  # layers raise whatever they do
             raise SourceError(f"the {self.kind} model itself fails on images: {describe(error)}") from None
 
