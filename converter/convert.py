@@ -17,6 +17,7 @@ from converter.config import ConvertOptions
 from converter.errors import ConversionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
+from converter.heads import check_head, describe_head
 from converter.int8.calibrate import load_sets
 from converter.int8.quantize import Quantised, quantise
 from converter.int8.recorded import REFERENCE_FILE, check_recorded
@@ -51,6 +52,9 @@ class ConversionReport:
     size: int
     kind: str
     input_range: str
+    head: str
+    """How the model's answer becomes one probability a class."""
+
     parity: Parity
     recorded: int
     """Files whose answers were compared with those that training recorded."""
@@ -71,11 +75,10 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     """
     spec = build_spec(options)
     tell(f"loading {options.model}")
-    source = load_source(options.model)
-    if max(source.outputs, 2) != len(spec.labels):
-        raise SourceError(
-            f"{options.model}: answers {max(source.outputs, 2)} classes, --labels names {len(spec.labels)}"
-        )
+    source = replace(load_source(options.model), activation=options.activation)
+    check_head(source.outputs, source.activation)
+    if source.classes != len(spec.labels):
+        raise SourceError(f"{options.model}: answers {source.classes} classes, --labels names {len(spec.labels)}")
     if source.channels == 1:
         spec = replace(spec, colour="grey")
     input_format = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
@@ -124,6 +127,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         size=len(data),
         kind=source.kind,
         input_range=input_range,
+        head=describe_head(source.outputs, source.activation, spec.labels),
         parity=parity,
         recorded=recorded,
         int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
@@ -207,6 +211,8 @@ def describe_conversion(options: ConvertOptions) -> Mapping[str, str]:
         "opset": str(options.opset),
         "created": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+    if options.activation:
+        facts["activation_added"] = options.activation
     if options.model.is_file():
         facts["source_sha256"] = hashlib.sha256(options.model.read_bytes()).hexdigest()
     return facts

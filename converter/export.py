@@ -16,6 +16,7 @@ from converter.config import INPUT_RANGES
 from converter.errors import SourceError, describe
 from converter.graph.edit import canonicalise
 from converter.graph.fold import fold_input
+from converter.heads import check_activated_once, make_probabilities
 from converter.source import SourceModel
 from server.models.contract import INPUT_NAME, OUTPUT_NAME
 
@@ -40,21 +41,23 @@ def export_model(source: SourceModel, *, channels: int, input_range: str, opset:
         opset: version of the ONNX operator set.
 
     Raises:
-        SourceError: the model cannot be expressed in ONNX; the message names the operator and its layer.
+        SourceError: the model cannot be expressed in ONNX; the message names the operator and its layer; or
+            it has the activation already that was asked for.
     """
     signature = tf.TensorSpec((None, source.height, source.width, channels), tf.uint8, name=INPUT_NAME)
     divisor = INPUT_RANGES[input_range]
 
     @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
-    def answer(image: Any) -> Any:
+    def answer_bytes(image: Any) -> Any:
         pixels = tf.cast(image, tf.float32)
         if channels < source.channels:
             pixels = tf.concat([pixels] * source.channels, axis=3)
-        return to_probabilities(source.call(pixels if divisor == 1 else pixels / divisor), source.outputs)
+        answer = source.call(pixels if divisor == 1 else pixels / divisor)
+        return make_probabilities(answer, source.outputs, source.activation)
 
     try:
         # from_keras fails on a Sequential model of Keras 3 (tf2onnx 1.17); a function with a signature does not.
-        model, _ = tf2onnx.convert.from_function(answer, input_signature=[signature], opset=opset)
+        model, _ = tf2onnx.convert.from_function(answer_bytes, input_signature=[signature], opset=opset)
     except Exception as error:  # tf2onnx raises whatever its handlers do
         raise SourceError(f"tf2onnx cannot express the model at opset {opset}: {describe(error)}; {REMEDY}") from None
     check_operators(model)
@@ -64,6 +67,7 @@ def export_model(source: SourceModel, *, channels: int, input_range: str, opset:
         fold_input(plain)
     except Exception as error:  # ONNX Runtime and ONNX's inference of shapes raise whatever they find
         raise SourceError(f"ONNX Runtime cannot read the exported graph: {describe(error)}; {REMEDY}") from None
+    check_activated_once(plain, source.activation)
     return plain
 
 
@@ -107,11 +111,6 @@ def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield node
         for attribute in node.attribute:
             yield from walk_nodes(attribute.g)
-
-
-def to_probabilities(answer: Any, outputs: int) -> Any:
-    """One sigmoid becomes two probabilities: it is that of the second class, as Keras counts them."""
-    return tf.concat([1.0 - answer, answer], axis=1) if outputs == 1 else answer
 
 
 def rename_output(graph: Any, name: str) -> None:

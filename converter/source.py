@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, describe
+from converter.heads import expect_probabilities
 from converter.precision import call_in_float32, widen_signature
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -40,8 +41,18 @@ class SourceModel:
     kind: str
     """What it was read as, for the report."""
 
+    activation: str | None = None
+    """What its answers lack to be probabilities, a key of ``converter.heads.ACTIVATIONS``; None: nothing."""
+
+    @property
+    def classes(self) -> int:
+        """How many probabilities it has: a single output stands for two."""
+        return max(self.outputs, 2)
+
     def predict(self, images: NDArray[np.float32], *, is_traced: bool = False) -> NDArray[np.float32]:
-        """Answers for float32 [N, height, width, channels]; a model of three channels sees grey images as R = G = B.
+        """Probabilities [N, classes] for float32 [N, height, width, channels].
+
+        A model of three channels sees grey images as R = G = B. What its answers lack to be probabilities is done here.
 
         Args:
             images: in the range that the model was trained on.
@@ -53,9 +64,10 @@ class SourceModel:
         images = np.repeat(images, self.channels // images.shape[3], axis=3)
         call = tf.function(self.call) if is_traced else self.call
         try:
-            return np.asarray(call(tf.constant(images, tf.float32)), dtype=np.float32)
+            answer = np.asarray(call(tf.constant(images, tf.float32)), dtype=np.float32)
         except Exception as error:  # layers raise whatever they do
             raise SourceError(f"the {self.kind} model itself fails on images: {describe(error)}") from None
+        return expect_probabilities(answer, self.activation)
 
 
 def load_source(path: Path) -> SourceModel:

@@ -246,8 +246,6 @@ def measure_difference(
     """
     allowed = find_tolerance(variation)
     expected = source.predict(scale(images, input_range))
-    if source.outputs == 1:
-        expected = np.concatenate([1 - expected, expected], axis=1)
     batched = model.run(images)
     single = np.concatenate([model.run(image[np.newaxis]) for image in images])
     for name, answer in (("one batch", batched), ("one by one", single)):
@@ -273,9 +271,21 @@ def measure_difference(
     if batched.min() < 0 or not np.allclose(sums, 1, atol=1e-4):
         raise OutputValuesError(
             f"on {what} the answers are not probabilities: from {batched.min():.3g} to {batched.max():.3g}, "
-            f"sums from {sums.min():.3g} to {sums.max():.3g}; end the model with a softmax or one sigmoid"
+            f"sums from {sums.min():.3g} to {sums.max():.3g}; {advise_activation(source)}"
         )
     return difference
+
+
+def advise_activation(source: SourceModel) -> str:
+    """What to do about answers that are no probabilities."""
+    if source.activation is not None:
+        return "the model answers no numbers that can be logits"
+    if source.outputs == 1:
+        return "if they are logits of one class, --activation sigmoid"
+    return (
+        "if they are logits, --activation softmax; independent sigmoids are no probabilities of classes that exclude "
+        "each other: train the model with a softmax or one sigmoid"
+    )
 
 
 def make_golden_vectors(model: OnnxModel) -> tuple[GoldenVector, ...]:
