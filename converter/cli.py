@@ -68,8 +68,10 @@ def run_command(argv: Sequence[str]) -> int:
         f"{report.out}: {spec.name} {spec.version}, {report.size:,} bytes, sha256 {report.digest[:12]}…\n"
         f"  source       {report.kind}, input range {report.input_range}\n"
         f"  labels       {', '.join(spec.labels)}; {spec.positive_label} when above {spec.threshold:g}\n"
+        f"  head         {report.head}\n"
         f"  parity       {parity.image_difference:.2g} on {parity.images} images, "
-        f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: 1e-05)"
+        f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: {parity.allowed:.2g}; "
+        f"the source itself varies by {parity.source_variation:.2g})"
     )
     if report.recorded:
         say(f"  recorded     {report.recorded} files answer as training wrote down")

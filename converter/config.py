@@ -48,6 +48,12 @@ class ConvertOptions:
         "training (default: read from its layers)",
         choices=tuple(INPUT_RANGES),
     )
+    activation: str | None = setting(
+        None,
+        "what MODEL lacks, when it answers logits: softmax of several, sigmoid of one (default: it answers "
+        "probabilities)",
+        choices=("softmax", "sigmoid"),
+    )
     images: Path = setting(Path("samples"), "images for the proof", metavar="DIR")
     colour: str | None = setting(
         None,

@@ -17,6 +17,7 @@ from converter.config import ConvertOptions
 from converter.errors import ConversionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
+from converter.heads import check_head, describe_head
 from converter.int8.calibrate import load_sets
 from converter.int8.quantize import Quantised, quantise
 from converter.int8.recorded import REFERENCE_FILE, check_recorded
@@ -51,6 +52,9 @@ class ConversionReport:
     size: int
     kind: str
     input_range: str
+    head: str
+    """How the model's answer becomes one probability a class."""
+
     parity: Parity
     recorded: int
     """Files whose answers were compared with those that training recorded."""
@@ -71,11 +75,10 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     """
     spec = build_spec(options)
     tell(f"loading {options.model}")
-    source = load_source(options.model)
-    if max(source.outputs, 2) != len(spec.labels):
-        raise SourceError(
-            f"{options.model}: answers {max(source.outputs, 2)} classes, --labels names {len(spec.labels)}"
-        )
+    source = replace(load_source(options.model), activation=options.activation)
+    check_head(source.outputs, source.activation)
+    if source.classes != len(spec.labels):
+        raise SourceError(f"{options.model}: answers {source.classes} classes, --labels names {len(spec.labels)}")
     if source.channels == 1:
         spec = replace(spec, colour="grey")
     input_format = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
@@ -87,7 +90,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     tell(f"proving parity on {len(images)} images and random ones")
     model, parity = check_parity(data, source, images, input_range=input_range)
     reference = options.model.parent / REFERENCE_FILE
-    recorded = check_recorded(model, reference, options.images)
+    recorded = check_recorded(model, reference, options.images, allowed=parity.allowed)
     if reference.exists() and not recorded:
         tell(f"note: none of the files in {reference} is in {options.images}; --images DATA compares with them too")
     golden = make_golden_vectors(model)
@@ -107,7 +110,12 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     manifest = Manifest(
         files=records,
         golden=golden,
-        parity={"image_difference": parity.image_difference, "random_difference": parity.random_difference},
+        parity={
+            "image_difference": parity.image_difference,
+            "random_difference": parity.random_difference,
+            "source_variation": parity.source_variation,
+            "allowed": parity.allowed,
+        },
     )
     tell(f"installing into {options.out}")
     install({**files, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
@@ -119,6 +127,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         size=len(data),
         kind=source.kind,
         input_range=input_range,
+        head=describe_head(source.outputs, source.activation, spec.labels),
         parity=parity,
         recorded=recorded,
         int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
@@ -202,6 +211,8 @@ def describe_conversion(options: ConvertOptions) -> Mapping[str, str]:
         "opset": str(options.opset),
         "created": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+    if options.activation:
+        facts["activation_added"] = options.activation
     if options.model.is_file():
         facts["source_sha256"] = hashlib.sha256(options.model.read_bytes()).hexdigest()
     return facts

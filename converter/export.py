@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
+from tf2onnx.handler import tf_op
 
 from converter.config import INPUT_RANGES
 from converter.errors import SourceError, describe
 from converter.graph.edit import canonicalise
 from converter.graph.fold import fold_input
+from converter.heads import check_activated_once, make_probabilities
 from converter.source import SourceModel
 from server.models.contract import INPUT_NAME, OUTPUT_NAME
 
-logging.getLogger("tf2onnx").setLevel(logging.WARNING)
+logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it says is told in our words
+
+REMEDY = (
+    "try another --opset (18 to 21), or build the model with layers of Keras in place of the one that makes it, "
+    "load the same weights, and convert that"
+)
 
 
 def export_model(source: SourceModel, *, channels: int, input_range: str, opset: int) -> onnx.ModelProto:
@@ -32,32 +41,76 @@ def export_model(source: SourceModel, *, channels: int, input_range: str, opset:
         opset: version of the ONNX operator set.
 
     Raises:
-        SourceError: tf2onnx cannot express the model.
+        SourceError: the model cannot be expressed in ONNX; the message names the operator and its layer; or
+            it has the activation already that was asked for.
     """
     signature = tf.TensorSpec((None, source.height, source.width, channels), tf.uint8, name=INPUT_NAME)
     divisor = INPUT_RANGES[input_range]
 
     @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
-    def answer(image: Any) -> Any:
+    def answer_bytes(image: Any) -> Any:
         pixels = tf.cast(image, tf.float32)
         if channels < source.channels:
             pixels = tf.concat([pixels] * source.channels, axis=3)
-        return to_probabilities(source.call(pixels if divisor == 1 else pixels / divisor), source.outputs)
+        answer = source.call(pixels if divisor == 1 else pixels / divisor)
+        return make_probabilities(answer, source.outputs, source.activation)
 
     try:
         # from_keras fails on a Sequential model of Keras 3 (tf2onnx 1.17); a function with a signature does not.
-        model, _ = tf2onnx.convert.from_function(answer, input_signature=[signature], opset=opset)
+        model, _ = tf2onnx.convert.from_function(answer_bytes, input_signature=[signature], opset=opset)
     except Exception as error:  # tf2onnx raises whatever its handlers do
-        raise SourceError(f"tf2onnx cannot express the model at opset {opset}: {describe(error)}") from None
+        raise SourceError(f"tf2onnx cannot express the model at opset {opset}: {describe(error)}; {REMEDY}") from None
+    check_operators(model)
     rename_output(model.graph, OUTPUT_NAME)
-    plain = canonicalise(model)
-    fold_input(plain)
+    try:
+        plain = canonicalise(model)
+        fold_input(plain)
+    except Exception as error:  # ONNX Runtime and ONNX's inference of shapes raise whatever they find
+        raise SourceError(f"ONNX Runtime cannot read the exported graph: {describe(error)}; {REMEDY}") from None
+    check_activated_once(plain, source.activation)
     return plain
 
 
-def to_probabilities(answer: Any, outputs: int) -> Any:
-    """One sigmoid becomes two probabilities: it is that of the second class, as Keras counts them."""
-    return tf.concat([1.0 - answer, answer], axis=1) if outputs == 1 else answer
+@tf_op("Erfc")
+class ComplementaryError:
+    """What GELU is made of, as 1 - erf: tf2onnx knows only Erf."""
+
+    @classmethod
+    def version_9(cls, context: Any, node: Any, **_: Any) -> None:
+        """From the operator set on that has Erf."""
+        kind = tf2onnx.utils.map_onnx_to_numpy_type(context.get_dtype(node.output[0]))
+        shape, name = context.get_shape(node.output[0]), node.name
+        error = context.make_node("Erf", node.input, shapes=[shape], dtypes=[context.get_dtype(node.output[0])])
+        one = context.make_const(tf2onnx.utils.make_name(f"{name}_one"), np.array(1, kind))
+        outputs, dtypes = node.output, [context.get_dtype(node.output[0])]
+        context.remove_node(name)
+        context.make_node("Sub", [one.output[0], error.output[0]], outputs=outputs, shapes=[shape], dtypes=dtypes)
+
+
+def check_operators(model: onnx.ModelProto) -> None:
+    """Refuses what tf2onnx has left as it was in TensorFlow.
+
+    Raises:
+        SourceError: naming each operator, and the layer that it is of.
+    """
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    unknown: dict[str, str] = {}
+    for node in walk_nodes(model.graph):
+        if not onnx.defs.has(node.op_type, versions.get(node.domain, 0), node.domain):
+            # Named by scope, such as StatefulPartitionedCall/functional_1/dense_1/Gelu/Erfc.
+            scopes = node.name.split("/")
+            unknown.setdefault(node.op_type, "/".join(scopes[-3:-1]) or node.name)
+    if unknown:
+        named = ", ".join(f"{kind} (in {layer})" for kind, layer in unknown.items())
+        raise SourceError(f"ONNX has no operator for {named}; {REMEDY}")
+
+
+def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of loops and branches included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from walk_nodes(attribute.g)
 
 
 def rename_output(graph: Any, name: str) -> None:

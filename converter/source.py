@@ -14,6 +14,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, describe
+from converter.heads import expect_probabilities
+from converter.precision import call_in_float32, widen_signature
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -39,10 +41,33 @@ class SourceModel:
     kind: str
     """What it was read as, for the report."""
 
-    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Answers for float32 [N, height, width, channels]; a model of three channels sees grey images as R = G = B."""
+    activation: str | None = None
+    """What its answers lack to be probabilities, a key of ``converter.heads.ACTIVATIONS``; None: nothing."""
+
+    @property
+    def classes(self) -> int:
+        """How many probabilities it has: a single output stands for two."""
+        return max(self.outputs, 2)
+
+    def predict(self, images: NDArray[np.float32], *, is_traced: bool = False) -> NDArray[np.float32]:
+        """Probabilities [N, classes] for float32 [N, height, width, channels].
+
+        A model of three channels sees grey images as R = G = B. What its answers lack to be probabilities is done here.
+
+        Args:
+            images: in the range that the model was trained on.
+            is_traced: computed as a graph, as ``Model.predict`` does, rather than operator by operator.
+
+        Raises:
+            SourceError: a layer of it fails.
+        """
         images = np.repeat(images, self.channels // images.shape[3], axis=3)
-        return np.asarray(self.call(tf.constant(images, tf.float32)), dtype=np.float32)
+        call = tf.function(self.call) if is_traced else self.call
+        try:
+            answer = np.asarray(call(tf.constant(images, tf.float32)), dtype=np.float32)
+        except Exception as error:  # layers raise whatever they do
+            raise SourceError(f"the {self.kind} model itself fails on images: {describe(error)}") from None
+        return expect_probabilities(answer, self.activation)
 
 
 def load_source(path: Path) -> SourceModel:
@@ -74,7 +99,7 @@ def load_source(path: Path) -> SourceModel:
         raise SourceError(f"{path}: has {len(inputs)} inputs and {len(answers)} outputs; one of each is needed")
     height, width, channels, outputs = check_shapes(path, tuple(model.input_shape), tuple(model.output_shape))
     return SourceModel(
-        call=lambda images: model(images, training=False),
+        call=call_in_float32(model),
         height=height,
         width=width,
         channels=channels,
@@ -100,7 +125,11 @@ def load_saved_model(path: Path) -> SourceModel:
     ((output_name, output_spec),) = outputs.items()
     height, width, channels, classes = check_shapes(path, tuple(input_spec.shape), tuple(output_spec.shape))
 
+    wide = widen_signature(signature)
+
     def call(images: Any) -> Any:
+        if wide is not None:
+            return wide(tf.cast(images, tf.float32))[0]
         # `loaded` is named here to keep it alive: the signature holds its variables only weakly.
         return loaded.signatures["serving_default"](**{input_name: tf.cast(images, input_spec.dtype)})[output_name]
 

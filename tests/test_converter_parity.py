@@ -124,7 +124,7 @@ def test_logits_are_refused(tmp_path: Path, converter_options: ConvertOptions) -
     """A model without softmax gives no probabilities, and the message says so."""
     build_network(activation="linear").save(tmp_path / "logits.keras")
 
-    with pytest.raises(OutputValuesError, match="softmax"):
+    with pytest.raises(OutputValuesError, match="--activation softmax"):
         convert(replace(converter_options, model=tmp_path / "logits.keras"))
 
 

@@ -1,0 +1,167 @@
+"""The bound of parity: as wide as the model in hand varies by itself, and orders below any real fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from converter.errors import OutputValuesError
+from server.images.preprocess import InputFormat
+from tests.converting import LABELS, SIDE, convert
+
+if TYPE_CHECKING:
+    from converter.convert import ConvertOptions
+    from converter.source import SourceModel
+
+pytestmark = pytest.mark.tensorflow
+
+
+def build_trained(gain: float) -> Any:
+    """Batch statistics that have seen images, and a head whose confidence, and rounding, grow with ``gain``."""
+    import keras
+
+    from converter.verify import make_random_images
+
+    keras.utils.set_random_seed(5)
+    pixels = keras.Input((SIDE, SIDE, 3))
+    values = keras.layers.Rescaling(1 / 255)(pixels)
+    for filters in (8, 8, 16, 16):
+        values = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(values)
+        values = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.0)(values))
+    features = keras.layers.GlobalAveragePooling2D()(values)
+    model = keras.Model(pixels, keras.layers.Dense(2, activation="softmax", name="head")(features))
+    shown = np.random.RandomState(1).randint(0, 256, (16, 1, 1, 3)) * np.ones((16, SIDE, SIDE, 3), np.float32)
+    model(shown, training=True)
+    # One of the images of the proof gets an answer in the middle, where its rounding shows most.
+    middle = make_random_images(InputFormat(SIDE, SIDE))[-1:].astype(np.float32)
+    centre = np.asarray(keras.Model(pixels, features)(middle))
+    # Differences of features are small beside the features themselves: their rounding grows with them.
+    direction = np.random.RandomState(2).normal(size=16).astype(np.float32) * gain
+    weights = np.stack([-direction, direction], axis=1)
+    model.get_layer("head").set_weights([weights, -(centre @ weights)[0]])
+    return model
+
+
+def test_model_that_varies_by_itself_is_allowed_as_much(tmp_path: Path, converter_options: ConvertOptions) -> None:
+    """Rounding that a confident head makes large in the source is no fault of the conversion; the manifest says it."""
+    build_trained(gain=10).save(tmp_path / "confident.keras")
+
+    report = convert(replace(converter_options, model=tmp_path / "confident.keras"))
+
+    parity = json.loads((report.out / "manifest.json").read_text())["parity"]
+    assert max(parity["image_difference"], parity["random_difference"]) <= parity["allowed"]
+    assert 1e-5 < parity["allowed"] == pytest.approx(min(16 * parity["source_variation"], 1e-4))
+
+
+def change_export(monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]) -> None:
+    """Makes the export wrong, as a bug of the exporter would."""
+    import converter.convert
+
+    export = converter.convert.export_model
+
+    def export_wrongly(*args: Any, **options: Any) -> onnx.ModelProto:
+        model = export(*args, **options)
+        change(model)
+        return model
+
+    monkeypatch.setattr(converter.convert, "export_model", export_wrongly)
+
+
+def change_first_weights(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[onnx.ModelProto], None]:
+    """A change of the weights of the convolution that takes pixels."""
+
+    def apply(model: onnx.ModelProto) -> None:
+        name = next(node.input[1] for node in model.graph.node if node.op_type == "Conv")
+        tensor = next(item for item in model.graph.initializer if item.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(change(numpy_helper.to_array(tensor))), name))
+
+    return apply
+
+
+FAULTS = {
+    "second division by 255": change_first_weights(lambda weights: weights / np.float32(255)),
+    "swapped channels": change_first_weights(lambda weights: weights[:, ::-1]),
+    "rows for columns": change_first_weights(lambda weights: weights.swapaxes(2, 3)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("gain", [1, 10])
+def test_real_fault_stays_orders_above_the_widest_bound(
+    tmp_path: Path, converter_options: ConvertOptions, monkeypatch: pytest.MonkeyPatch, fault: str, gain: float
+) -> None:
+    """Of a hesitant and of a confident model, at the ceiling of the bound."""
+    import converter.verify
+
+    build_trained(gain).save(tmp_path / "model.keras")
+    change_export(monkeypatch, FAULTS[fault])
+    found: list[float] = []
+    find = converter.verify.find_tolerance
+    monkeypatch.setattr(converter.verify, "find_tolerance", lambda variation: found.append(find(variation)) or found[0])
+
+    with pytest.raises(OutputValuesError, match=r"differ by") as refused:
+        convert(replace(converter_options, model=tmp_path / "model.keras"))
+
+    difference = float(str(refused.value).split("differ by ")[1].split(" ")[0])
+    assert difference > 100 * max(found)
+
+
+@pytest.mark.parametrize(
+    ("variation", "allowed"), [(0.0, 1e-5), (5e-7, 1e-5), (5e-6, 8e-5), (1.0, 1e-4), (float("nan"), 1e-5)]
+)
+def test_bound_follows_the_source_between_two_ends(variation: float, allowed: float) -> None:
+    """Whatever the source does, no less than 1e-5 and no more than 1e-4 is allowed."""
+    from converter.verify import find_tolerance
+
+    assert find_tolerance(variation) == pytest.approx(allowed)
+
+
+class Answers:
+    """A converted model that gives prepared probabilities of the positive class."""
+
+    def __init__(self, positive: list[float], threshold: float) -> None:
+        from server.models.contract import ModelSpec
+
+        self._rows = np.array([[1 - p, p] for p in positive], np.float32)
+        self.spec = ModelSpec("small", "1", LABELS, "stroke", threshold)
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One row an image, which is told by its first pixel."""
+        return self._rows[images[:, 0, 0, 0]]
+
+
+def make_source(positive: list[float]) -> SourceModel:
+    """The same for the trained model."""
+    import tensorflow as tf
+
+    from converter.source import SourceModel
+
+    rows = np.array([[1 - p, p] for p in positive], np.float32)
+    return SourceModel(lambda images: tf.gather(rows, tf.cast(images[:, 0, 0, 0], tf.int32)), 1, 1, 3, 2, True, "fake")
+
+
+@pytest.mark.parametrize(("wanted", "refused"), [(0.50003, True), (0.500004, False)])
+def test_label_may_change_only_at_the_threshold(wanted: float, refused: bool) -> None:
+    """Within the bound of the probabilities, but farther from the threshold than the source varies: refused."""
+    from converter.verify import measure_difference
+
+    images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
+    model: Any = Answers([0.1, 0.49999], threshold=0.5)
+
+    def compare() -> float:
+        return measure_difference(model, make_source([0.1, wanted]), images, "0..255", "images", 1e-5)
+
+    if refused:
+        with pytest.raises(OutputValuesError, match=r"1 of 2 get another label .* threshold 0\.5 "):
+            compare()
+    else:
+        assert compare() < 2e-5
