@@ -98,6 +98,44 @@ def test_hidden_temporary_and_other_files_are_left_alone(server: FakeServer, hot
         assert watch.log.count(f"{hot}/{name}: left alone: a link, a folder or a device, not a file") == 1
 
 
+def test_what_is_no_image_is_counted_and_named(server: FakeServer, hot: Path) -> None:
+    """At the start, when the first of a kind arrives, and in the end: nobody waits for results of DICOM files."""
+    for name in ("a.dcm", "b.dcm", "c.tif", "1.2.840"):
+        (hot / name).write_bytes(bytes(128) + b"DICM")
+    (hot / "patient").mkdir()
+    with watching_here(hot, server.target, "--move") as watch:
+        (hot / "scan.png").write_bytes(make_png())
+        (hot / "d.tif").touch()
+        (hot / "e.nii").touch()
+        (hot / "f.nii").touch()
+        wait_for_files(hot / "done" / "scan.png")
+        wait_for(lambda: ".nii file" in watch.log)
+        (hot / "c.tif").unlink()
+        watch.let_pass()
+        assert watch.stop() == 0
+
+    start, end = watch.log.splitlines()[0], watch.log.splitlines()[-1]
+    dicoms = f"3 DICOM files ({hot}/1.2.840, {hot}/a.dcm, {hot}/b.dcm)"
+    others = f"1 folder ({hot}/patient)"
+    assert f"0 wait; left out: {dicoms}, 1 TIFF file ({hot}/c.tif), {others}; Ctrl-C ends" in start
+    assert watch.log.count("left out, as all like it: ") == 1
+    nii = f"2 .nii files ({hot}/e.nii, {hot}/f.nii)"
+    assert f"0 failed, left out: {nii}, {dicoms}, 1 TIFF file ({hot}/d.tif), {others}" in end
+
+
+def test_own_files_of_a_watch_are_not_counted(server: FakeServer, hot: Path) -> None:
+    """Results, their folders and journals, and uploads under way are nothing that somebody misses a result of."""
+    for name in (".upload", "~scan.png", "scan.png.filepart", "a.png.part"):
+        (hot / name).touch()
+    for flags in ((), ("--move",), ("--output", str(hot / "r.jsonl"))):
+        (hot / "scan.png").write_bytes(make_png())
+        with watching_here(hot, server.target, *flags) as watch:
+            wait_for(lambda watch=watch: "scan.png: normal" in watch.log or "1 images have results" in watch.log)
+            watch.let_pass()
+            assert watch.stop() == 0
+        assert "left out" not in watch.log
+
+
 def test_image_at_fault_fails_at_once(server: FakeServer, hot: Path) -> None:
     """It goes to failed/ with the reason beside it, and the watch goes on."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import os
 import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -20,6 +22,7 @@ from .._errors import (
 from .._types import Prediction, PredictionFailure
 from .report import LineWriter, Report, TableWriter
 from .results import (
+    LEFT_OUT,
     CsvFormat,
     FileStamp,
     JsonLinesFormat,
@@ -33,6 +36,7 @@ from .signals import EXIT_INTERRUPTED, Interruption
 from .terminal import Terminal
 
 if TYPE_CHECKING:
+    from .image_folder import LeftOut
     from .result_file import ResultFile
 
 EXIT_ANSWERED = 0
@@ -54,6 +58,7 @@ class Batch:
     def __init__(self, arguments: argparse.Namespace, client: StrokeClient) -> None:
         self._arguments = arguments
         self._client = client
+        self._left_out: LeftOut | None = None
         self._described: dict[str, tuple[str, Sequence[str]]] = {}
 
     def run(self) -> int:
@@ -64,26 +69,59 @@ class Batch:
             StrokeClientError: the server cannot be asked whether its model is that of the results so far.
             OSError: the results cannot be written.
         """
-        listed = list_images(self._arguments.images, recursive=self._arguments.recursive)
+        self._left_out = self._make_left_out()
+        listed = list_images(self._arguments.images, recursive=self._arguments.recursive, left_out=self._left_out)
         file = self._open_file()
         if file is None:
             printer = self._make_printer(listed)
             keeps_warnings = isinstance(printer, StreamWriter)
             report = self._make_report(len(listed), printer, is_printing=True, keeps_warnings=keeps_warnings)
             with closing(printer):
-                return self._judge(listed, report, None)
+                status = self._judge(listed, report, None)
+                if status != EXIT_INTERRUPTED and keeps_warnings:
+                    self._write_left_out(printer, known=set())
+            return status or self._mind_left_out()
         with closing(file):
-            if not self._arguments.resume:
-                return self._judge(listed, self._make_report(len(listed), file), file)
-            plan = plan_resume(file, listed, retry_failed=self._arguments.retry_failed)
-            if plan.remaining:
-                self._check_model(plan, file.path)
-            if plan.outdated:
-                file.keep_only(plan.wants)
-            report = self._make_report(len(listed), file, done=plan.done)
-            _announce(plan, report, file.path)
-            status = self._judge(plan.remaining, report, file) if plan.remaining else EXIT_ANSWERED
-            return status or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
+            status = self._fill(file, listed)
+            if status != EXIT_INTERRUPTED and self._left_out is not None and self._left_out.files:
+                names = (fields["file"] for fields in file.records() if fields.get("reason") == LEFT_OUT)
+                self._write_left_out(file, known=set(names) if self._arguments.resume else set())
+        return status or self._mind_left_out()
+
+    def _fill(self, file: ResultFile, listed: list[ListedImage]) -> int:
+        """Judges what has no result in a file, and returns the exit status."""
+        if not self._arguments.resume:
+            return self._judge(listed, self._make_report(len(listed), file), file)
+        plan = plan_resume(file, listed, retry_failed=self._arguments.retry_failed)
+        if plan.remaining:
+            self._check_model(plan, file.path)
+        if plan.outdated:
+            file.keep_only(plan.wants)
+        report = self._make_report(len(listed), file, done=plan.done)
+        _announce(plan, report, file.path)
+        status = self._judge(plan.remaining, report, file) if plan.remaining else EXIT_ANSWERED
+        return status or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
+
+    def _make_left_out(self) -> LeftOut | None:
+        """Returns what takes the rest of folders; None where no argument can name one."""
+        arguments = self._arguments
+        if not any(os.path.isdir(word) or glob.has_magic(word) for word in arguments.images):
+            return None
+        from .image_folder import LeftOut
+
+        path = arguments.output or arguments.csv
+        return LeftOut([path, f"{path}.part"] if path else ())
+
+    def _write_left_out(self, writer: ResultWriter, known: set[str]) -> None:
+        """Writes a record for each file that folders hold beside images, but for those of an earlier run."""
+        for path, kind in self._left_out.files.items() if self._left_out is not None else ():
+            if path not in known:
+                writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
+
+    def _mind_left_out(self) -> int:
+        """Returns the exit status of a run that answered all images."""
+        is_whole = self._left_out is None or not self._left_out.files
+        return EXIT_ANSWERED if is_whole or not self._arguments.strict else EXIT_FAILED
 
     def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
         """Returns the positive label, empty where the server does not say, and all labels of the model that judged."""
@@ -108,6 +146,7 @@ class Batch:
             is_printing=is_printing,
             keeps_warnings=keeps_warnings,
             is_quiet=self._arguments.quiet,
+            left_out=self._left_out.describe() if self._left_out is not None else "",
         )
 
     def _open_file(self) -> ResultFile | None:

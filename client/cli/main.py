@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
     results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
     results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
+    results.add_argument("--strict", action="store_true", help="exit with 1, too, when folders hold other files")
     results.add_argument("--quiet", action="store_true", help="no progress, warnings or summary")
     results.add_argument("-h", "--help", action="help", help="show this help")
     results.add_argument("--version", action=_PrintVersion, help="show the version")
@@ -148,8 +149,8 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
             parser.error("name an image, a folder of them, or - for standard input")
         if arguments.move or arguments.beside:
             parser.error("--move and --beside go with --watch")
-    elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast:
-        parser.error("--watch goes without images, --recursive, --resume and --fail-fast")
+    elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast or arguments.strict:
+        parser.error("--watch goes without images, --recursive, --resume, --fail-fast and --strict")
     if arguments.resume and not has_file:
         parser.error("--resume needs the file to go on with: --output FILE or --csv FILE")
     if arguments.resume and "-" in arguments.images:

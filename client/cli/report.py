@@ -106,6 +106,7 @@ class Report:
         is_printing: the writer prints, perhaps on the terminal that has the progress bar.
         keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
         is_quiet: print failures, and nothing else on standard error.
+        left_out: what folders hold beside the images, as a sentence; empty where there is nothing.
     """
 
     def __init__(
@@ -118,8 +119,10 @@ class Report:
         is_printing: bool = False,
         keeps_warnings: bool = False,
         is_quiet: bool = False,
+        left_out: str = "",
     ) -> None:
         self._total = total
+        self._left_out = left_out
         self._writer = writer
         self._describe_model = describe_model
         self._done_before = done
@@ -189,6 +192,8 @@ class Report:
     def close(self) -> None:
         """Erases the progress bar and, when there was more than one image, prints the summary."""
         self._progress.erase()
+        if self._total < 2 and self._left_out:
+            self.print_note("note", self._left_out)
         if self._total < 2 or self._is_quiet:
             return
         self._terminal.print(escape("; ".join(self._summarise())), is_folded=True)
@@ -206,6 +211,8 @@ class Report:
             median, slow = map(format_ms, self._server_ms.find_percentiles((50, 99)))
             sentences.append(f"time in the server p50 {median}, p99 {slow}")
             sentences.append("by " + ", ".join(self._models.values()))
+        if self._left_out:
+            sentences.append(self._left_out)
         return sentences
 
     def _print(self, start: str, kind: str, style: str, end: str) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _DIGITS = 6
 """Decimals of probabilities: float32 has no more to say."""
 
+LEFT_OUT = "LEFT_OUT"
+"""Reason of the records of what folders hold beside images."""
+
 Fields = dict[str, Any]
 """A record as JSON has it."""
 

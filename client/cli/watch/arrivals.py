@@ -11,15 +11,15 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 from ..._config import DEFAULT_MAX_IMAGE_BYTES
 from ..._errors import ImageReadError, ImageTooLargeError, StrokeClientError
+from ..image_folder import FOLDER, IMAGE_SUFFIXES, SPECIAL, LeftOut, name_kind
 from ..results import FileStamp
-from ..selection import IMAGE_SUFFIXES
 
 PATIENCE_SECONDS = 30.0
 """How long a file without an end, or one that cannot be read, must not have changed before it counts as faulty: a
@@ -100,9 +100,17 @@ class _Judged:
     """True while the file is not looked at in each poll."""
 
 
+_TEMPORARY_SUFFIXES = (".part", ".partial", ".filepart", ".tmp", ".crdownload")
+
+
 def is_image_name(name: str) -> bool:
     """True for names of PNG and JPEG files that are neither hidden nor temporary."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith((".", "~"))
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_temporary_name(name)
+
+
+def is_temporary_name(name: str) -> bool:
+    """True for names of files on their way."""
+    return name.startswith((".", "~")) or name.lower().endswith(_TEMPORARY_SUFFIXES)
 
 
 class Arrivals:
@@ -112,10 +120,16 @@ class Arrivals:
         folder: the folder; nothing below it is looked at.
         settle: seconds for which a file must not have changed.
         patience: seconds for which a file that is no complete image must not have changed.
+        own: paths in the folder that belong to the watch itself.
     """
 
-    def __init__(self, folder: str, *, settle: float, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, folder: str, *, settle: float, patience: float = PATIENCE_SECONDS, own: Iterable[str] = ()
+    ) -> None:
         self.folder = folder
+        self.left_out = LeftOut(own)
+        """What the last poll found beside images."""
+
         self.oddities: list[str] = []
         """Names found by the last poll that look like images and are links, folders or devices: left alone."""
 
@@ -147,10 +161,14 @@ class Arrivals:
         names: set[str] = set()
         odd: set[str] = set()
         settled: list[tuple[int, str]] = []
+        strangers: set[str] = set()
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 name = entry.name
                 if not is_image_name(name):
+                    if not is_temporary_name(name):
+                        strangers.add(entry.path)
+                        self._look_at_stranger(entry)
                     continue
                 names.add(name)
                 if (judged := self._judged.get(name)) is not None and judged.skipped:
@@ -165,6 +183,7 @@ class Arrivals:
                     settled.append((status.st_mtime_ns, name))
         self.oddities = sorted(odd - self._odd)
         self._odd = odd
+        self.left_out.discard([path for path in self.left_out.files if path not in strangers])
         self._forget_missing(names)
         self._recheck_judged()
         return [name for _, name in sorted(settled)]
@@ -237,6 +256,17 @@ class Arrivals:
         if same and finished:
             self._waiting.pop(name, None)
         return True
+
+    def _look_at_stranger(self, entry: os.DirEntry[str]) -> None:
+        if entry.path in self.left_out.files:
+            return
+        try:
+            # A pipe would block whoever looks into it.
+            kind = FOLDER if entry.is_dir() else name_kind(entry.path) if entry.is_file() else SPECIAL
+        except OSError:  # gone again, or not for us to see
+            return
+        if kind != SPECIAL:
+            self.left_out.add(kind, entry.path)
 
     def _has_settled(self, name: str, stamp: Stamp, now: float) -> bool:
         waiting = self._waiting.get(name)

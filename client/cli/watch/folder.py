@@ -161,7 +161,9 @@ class WatchRun:
         self._signals = signals
         self._outcomes = outcomes
         self._journal = journal
-        self._arrivals = Arrivals(arguments.watch, settle=arguments.settle)
+        journals = [path for path in (arguments.csv, arguments.output) if path]
+        self._arrivals = Arrivals(arguments.watch, settle=arguments.settle, own=[*outcomes.list_targets(), *journals])
+        self._left_out: set[str] = set()  # kinds that were named
         self._known: dict[str, KnownResult] = {}  # of images that are still to be moved
         self._labels: Counter[str] = Counter()
         self._failed = 0
@@ -202,7 +204,10 @@ class WatchRun:
             if self._arrivals.adopt_result(known.name, known.sha256, known.stamp, finished=kept) and not kept:
                 self._known[known.name] = known
         judged, waiting = self._arrivals.judged, self._arrivals.waiting
-        self._log.note("", f"watching {self._name}: {judged} images have results, {waiting} wait; Ctrl-C ends")
+        left_out = self._arrivals.left_out
+        self._left_out.update(left_out.files.values())
+        others = f"; {left_out.describe()}" if left_out.files else ""
+        self._log.note("", f"watching {self._name}: {judged} images have results, {waiting} wait{others}; Ctrl-C ends")
 
     def _poll(self) -> tuple[list[str], float]:
         """Returns the files to read, and the seconds until the folder is to be looked at again."""
@@ -212,6 +217,7 @@ class WatchRun:
         except OSError as error:
             return [], self._grow_pause(f"the folder cannot be read: {error.strerror}: waiting for it")
         self._name_oddities()
+        self._name_left_out()
         if self._trouble.startswith("the folder"):
             self._recover("the folder is back")
         return names, max(POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE)
@@ -219,6 +225,13 @@ class WatchRun:
     def _name_oddities(self) -> None:
         for name in self._arrivals.oddities:
             self._log.note(name, "left alone: a link, a folder or a device, not a file")
+
+    def _name_left_out(self) -> None:
+        """Names the first of each kind that is no image."""
+        for path, kind in self._arrivals.left_out.files.items():
+            if kind not in self._left_out:
+                self._left_out.add(kind)
+                self._log.note(os.path.basename(path), f"left out, as all like it: {kind}; PNG and JPEG are judged")
 
     def _judge(self, names: list[str]) -> None:
         """Sends the files that are complete and deals with what comes back."""
@@ -369,6 +382,8 @@ class WatchRun:
         parts = [f"{answered} answered" + (f" ({labels})" if labels else ""), f"{self._failed} failed"]
         if self._arrivals.waiting:
             parts.append(f"{self._arrivals.waiting} left for the next run")
+        if self._arrivals.left_out.files:
+            parts.append(self._arrivals.left_out.describe())
         count = answered + self._failed
         duration = format_duration(time.monotonic() - self._started)
         return f"{count} image{'' if count == 1 else 's'} in {duration}: {', '.join(parts)}"

@@ -164,10 +164,14 @@ class Outcomes:
             target = os.path.join(self._folder, FAILED if known.failed else DONE)
             self._move_image(image.name, known.path or self._claim(target, image.name))
 
+    def list_targets(self) -> list[str]:
+        """Returns the folders that images are moved to, by this watch or another one."""
+        return [os.path.join(self._folder, DONE), os.path.join(self._folder, FAILED)]
+
     def _targets(self) -> Iterable[str]:
         """The folders that results or images are put into."""
         if self._move:
-            return [os.path.join(self._folder, DONE), os.path.join(self._folder, FAILED)]
+            return self.list_targets()
         return [self._folder] if self._beside else []
 
     def _claim(self, target: str, name: str) -> str:
