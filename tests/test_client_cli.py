@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -254,7 +255,13 @@ def test_file_with_the_name_of_a_command(
     ("arguments", "message"),
     [
         ([], "name an image"),
-        (["--timeout", "1", "health"], "a command comes first, its options after it: python -m client health"),
+        (["x.png", "health"], "a command comes first, its options after it: python -m client health"),
+        (["healht"], "there is no file healht: did you mean python -m client health?"),
+        (["--json", "Model", "--card"], "there is no file Model: did you mean python -m client models?"),
+        (["help"], "did you mean python -m client --help?"),
+        (["x.png", "--sever", "box"], "unrecognized arguments: --sever box; did you mean --server?"),
+        (["health", "--wiat=3"], "unrecognized arguments: --wiat=3; did you mean --wait?"),
+        (["x.png", "--server", "http://box:1"], "address stands without http://: box:1"),
         (["x.png", "--resume"], "--resume needs the file to go on with"),
         (["x.png", "--csv", "-", "--resume"], "--resume needs the file to go on with"),
         (["-", "--output", "f", "--resume"], "--resume does not go with standard input"),
@@ -284,10 +291,47 @@ def test_arguments_that_do_not_go_together(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version prints it and nothing else; exit 0."""
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["--server", "box", "models", "a"], ["--server", "box", "a"]),
+        (["--server=box", "--json", "models"], ["--server=box", "--json"]),
+        (["--card", "models"], ["--card"]),
+        (["--wait", "models", "models"], ["--wait", "models"]),
+        (["--help", "models"], ["--help"]),
+    ],
+)
+def test_flags_may_stand_before_a_command(words: list[str], given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the connection and the command's own; the value of one is no command."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr("client.cli.models.main", lambda argv: seen.append(argv) or 5)
+
+    assert main(words) == 5
+
+    assert seen == [given]
+
+
+def test_value_of_a_flag_is_no_command(cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model may be called models, and a file of results health."""
+    assert main(["--model", "models", "--csv", "health", "scans/b.png"]) == 0
+
+    assert cli_server.servicer.requests[0].model_name == "models"
+    assert Path("health").read_bytes().startswith(b"file,")
+
+
+def test_help_states_defaults() -> None:
+    """Of the flags that have one, in every command's help."""
+    for module in ("main", "health", "models", "bench.command"):
+        text = " ".join(import_module(f"client.cli.{module}").build_parser().format_help().split())
+        assert "(default: 127.0.0.1:50051)" in text
+        assert "seconds that one image may take (default: 10)" in text
+
+
+@pytest.mark.parametrize("words", [(), ("health",), ("models",), ("bench",), ("completion",)], ids=" ".join)
+def test_version_is_that_of_the_package(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """--version of every command prints it and nothing else; exit 0."""
     with pytest.raises(SystemExit) as caught:
-        main(["--version"])
+        main([*words, "--version"])
 
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"{client.__version__}\n"
