@@ -20,7 +20,7 @@ from client import StrokeClient
 from client.cli.connection import read_connection
 from client.cli.main import SUBCOMMANDS, build_parser, main
 from client.cli.signals import Interruption
-from tests.client_fakes import FakeServer, RefusalError, wait_for
+from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
 from tests.command_lines import INTERRUPTIBLE, POSITIVE, run_client
 from tests.fakes import ROOT
 
@@ -219,6 +219,41 @@ def test_fault_of_a_single_image_is_told_from_that_of_the_run(
     out, err = capsys.readouterr()
     assert err == error
     assert out.count("\n") == ("scans" in error)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RefusalError(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "There is no model 'typo'."),
+        RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NAME_INVALID", "There is no model 'typo'."),
+    ],
+    ids=["unknown", "invalid"],
+)
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--output", "results.jsonl")], ids=["text", "json", "file"])
+def test_model_that_is_not_served_is_said_once(
+    cli_server: FakeServer,
+    scans: Path,
+    refusal: RefusalError,
+    flags: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is no fault of the images, so that --resume with the right name judges them all."""
+
+    def judge(request):
+        if request.model_name == "typo":
+            raise refusal
+        return make_response(request)
+
+    cli_server.servicer.judge = judge
+
+    assert main(["--model", "typo", "scans", "no.png", *flags]) == 1
+
+    out, err = capsys.readouterr()
+    assert err.count("There is no model 'typo'.") == err.count("error: ") == 1
+    assert "typo" not in out
+    assert "0 failed, 5 not judged; " in err
+    if "--output" in flags:
+        assert main(["scans", *flags, "--resume"]) == 0
 
 
 def test_one_image_loads_few_modules(cli_server: FakeServer, scans: Path) -> None:

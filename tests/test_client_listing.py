@@ -15,6 +15,7 @@ from client.cli.main import main
 from client.cli.selection import list_images
 from tests.client_fakes import FakeServer
 from tests.command_lines import POSITIVE
+from tests.fakes import encode, make_slice
 
 
 def test_folder_is_walked_in_sorted_order(
@@ -43,6 +44,8 @@ def test_folder_without_images_is_a_failure(
     assert [first["file"], second["file"], third["file"]] == ["scans/b.png", "empty", "scans/c.jpeg"]
     assert second["reason"] == "IMAGE_UNREADABLE"
     assert "empty: error: no PNG or JPEG file in this folder (--recursive looks into the folders below)" in err
+    assert "2 images: 2 positive (stroke), 0 failed; " in err
+    assert "; 1 folder or pattern without images\n" in err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
@@ -83,6 +86,53 @@ def test_dash_reads_standard_input(
 
     assert capsys.readouterr().out.startswith("-: stroke 0.973")
     assert cli_server.servicer.images == [POSITIVE]
+
+
+def read_standard_input(data: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return main(["-"])
+
+
+PNG, JPEG = encode(make_slice(side=16)), encode(make_slice(side=16), "JPEG")
+
+
+@pytest.mark.parametrize("first", [PNG, JPEG, encode(make_slice(side=16), "JPEG", progressive=True)])
+@pytest.mark.parametrize("between", [b"", b"\n", b"\0\0"])
+@pytest.mark.parametrize("second", [PNG, JPEG])
+def test_several_images_on_standard_input_are_told(
+    cli_server: FakeServer,
+    first: bytes,
+    between: bytes,
+    second: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`cat a.png b.png | ... -` would have one result and hide the other image."""
+    assert read_standard_input(first + between + second, monkeypatch) == 1
+
+    assert "-: error: the image cannot be read: standard input holds several images" in capsys.readouterr().err
+    assert cli_server.servicer.images == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG + b"trailing",
+        JPEG + bytes(1000),
+        encode(make_slice(side=16), "JPEG", comment=JPEG),
+        encode(make_slice(side=16), "JPEG", comment=b"MPF\0") + JPEG,
+        b"text",
+        b"",
+    ],
+    ids=["png", "jpeg", "thumbnail", "preview", "text", "nothing"],
+)
+def test_one_image_on_standard_input_is_sent_as_it_is(
+    cli_server: FakeServer, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever follows it, and what cameras put into one file, belongs to it; other kinds are for the server."""
+    read_standard_input(data, monkeypatch)
+
+    assert cli_server.servicer.images == [data][: len(data)]
 
 
 def list_names(*arguments: str, recursive: bool = False) -> list[str]:

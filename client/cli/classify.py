@@ -7,8 +7,9 @@ import glob
 import os
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
 
 from .._client import StrokeClient
@@ -16,6 +17,8 @@ from .._errors import (
     AuthenticationError,
     ClientClosedError,
     ImageReadError,
+    InvalidRequestError,
+    ModelNotFoundError,
     ServerUnavailableError,
     StrokeClientError,
 )
@@ -47,6 +50,10 @@ _SERVER_REASONS = ("ANSWER_MISPLACED", "CALL_UNKNOWN")
 """With these a run cannot go on, whatever the image."""
 
 
+_REFUSALS = (InvalidRequestError, ModelNotFoundError)
+"""The same for all images of a run: they are said once."""
+
+
 class Batch:
     """Judges the images that the command line names.
 
@@ -75,7 +82,7 @@ class Batch:
         if file is None:
             printer = self._make_printer(listed)
             keeps_warnings = isinstance(printer, StreamWriter)
-            report = self._make_report(len(listed), printer, is_printing=True, keeps_warnings=keeps_warnings)
+            report = self._make_report(listed, printer, is_printing=True, keeps_warnings=keeps_warnings)
             with closing(printer):
                 status = self._judge(listed, report, None)
                 if status != EXIT_INTERRUPTED and keeps_warnings:
@@ -91,16 +98,18 @@ class Batch:
     def _fill(self, file: ResultFile, listed: list[ListedImage]) -> int:
         """Judges what has no result in a file, and returns the exit status."""
         if not self._arguments.resume:
-            return self._judge(listed, self._make_report(len(listed), file), file)
+            return self._judge(listed, self._make_report(listed, file), file)
         plan = plan_resume(file, listed, retry_failed=self._arguments.retry_failed)
         if plan.remaining:
             self._check_model(plan, file.path)
         if plan.outdated:
             file.keep_only(plan.wants)
-        report = self._make_report(len(listed), file, done=plan.done)
+        report = self._make_report(listed, file, done=plan.done, done_labels=plan.labels)
         _announce(plan, report, file.path)
+        if not plan.remaining:
+            report.close()
         status = self._judge(plan.remaining, report, file) if plan.remaining else EXIT_ANSWERED
-        return status or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
+        return status or (EXIT_FAILED if plan.failed or plan.without_images else EXIT_ANSWERED)
 
     def _make_left_out(self) -> LeftOut | None:
         """Returns what takes the rest of folders; None where no argument can name one."""
@@ -136,13 +145,23 @@ class Batch:
         return self._described[prediction.digest]
 
     def _make_report(
-        self, total: int, writer: ResultWriter, *, done: int = 0, is_printing: bool = False, keeps_warnings: bool = True
+        self,
+        listed: Sequence[ListedImage],
+        writer: ResultWriter,
+        *,
+        done: int = 0,
+        done_labels: Mapping[str, int] = MappingProxyType({}),
+        is_printing: bool = False,
+        keeps_warnings: bool = True,
     ) -> Report:
+        total = sum(entry.image is not None for entry in listed)
         return Report(
             total,
             writer,
             self.describe_model,
             done=done,
+            done_labels=done_labels,
+            without_images=len(listed) - total,
             is_printing=is_printing,
             keeps_warnings=keeps_warnings,
             is_quiet=self._arguments.quiet,
@@ -188,7 +207,7 @@ class Batch:
                     for record in records:
                         with interruption.shielded():
                             report.add(record)
-                        if self._arguments.fail_fast and report.failed:
+                        if self._arguments.fail_fast and report.has_failures:
                             break
             except StrokeClientError as error:  # the run cannot go on; one line, however many images are left
                 fault = error
@@ -200,17 +219,17 @@ class Batch:
                 report.print_note("error", str(fault))
             elif status == EXIT_INTERRUPTED:
                 report.print_note("error", "interrupted")
-            elif self._arguments.fail_fast and report.failed:
+            elif self._arguments.fail_fast and report.has_failures:
                 report.print_note("error", "stopped at the first failure (--fail-fast)")
             if report.missing and file is not None:
                 report.print_note("note", f"what is done is in {file.path}; {_describe_next(self._arguments)}")
-        return status or (EXIT_FAILED if fault is not None or report.failed else EXIT_ANSWERED)
+        return status or (EXIT_FAILED if fault is not None or report.has_failures else EXIT_ANSWERED)
 
     def _judge_one(self, entry: ListedImage) -> Generator[Record, None, None]:
         """Yields the record of the only image. A stream, with all that it takes, is for several."""
         outcome: Prediction | StrokeClientError
         if entry.image is None:
-            yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"))
+            yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"), is_image=False)
             return
         stamp = take_stamp(entry.image) if isinstance(entry.image, str) else None
         try:
@@ -244,10 +263,12 @@ class Batch:
         ) as results:
             for entry in listed:
                 if entry.image is None:
-                    yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"))
+                    yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"), is_image=False)
                     continue
                 result = next(results)
                 outcome = result.error if isinstance(result, PredictionFailure) else result
+                if isinstance(outcome, _REFUSALS):
+                    raise outcome
                 yield Record(entry.name, outcome, stamps.popleft())
             next(results, None)  # so that the stream ends in order rather than by a cancellation
 

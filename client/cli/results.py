@@ -55,6 +55,9 @@ class Record:
     stamp: FileStamp | None = None
     """The file as it was when it was read; None for what is no file."""
 
+    is_image: bool = True
+    """False for a folder or pattern without images."""
+
 
 class ResultFileError(Exception):
     """The file cannot take the results of this run; the message says why and what to do."""

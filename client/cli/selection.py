@@ -6,9 +6,10 @@ import glob
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .results import LEFT_OUT, Fields, FileStamp
 
@@ -62,14 +63,21 @@ def list_images(arguments: list[str], *, recursive: bool, left_out: LeftOut | No
 def _list_all(arguments: Iterable[str], *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
     for argument in arguments:
         if argument == "-":
-            stdin = sys.stdin.buffer if sys.stdin is not None else None
-            yield ListedImage("-", stdin, "" if stdin else "standard input is closed")
+            yield _take_standard_input()
         elif os.path.isdir(argument):
             yield from _list_folder(argument, recursive=recursive, left_out=left_out)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             yield from _list_matches(argument, recursive=recursive, left_out=left_out)
         else:
             yield ListedImage(argument, argument)
+
+
+def _take_standard_input() -> ListedImage:
+    if sys.stdin is None:
+        return ListedImage("-", fault="standard input is closed")
+    from .image_ends import SingleImage
+
+    return ListedImage("-", cast("BinaryIO", SingleImage(sys.stdin.buffer)))
 
 
 def _list_matches(pattern: str, *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
@@ -118,8 +126,14 @@ class ResumePlan:
     done: int
     """Number of images whose results are kept."""
 
+    labels: Counter[str]
+    """How many of those have which label."""
+
     failed: int
     """Number of those that could not be judged."""
+
+    without_images: int
+    """Number of folders and patterns that had no image before, and have none now."""
 
     changed: list[str]
     """Names of the files that are not any more what was judged."""
@@ -142,10 +156,16 @@ class ResumePlan:
 class _Known:
     """What the file says of one image."""
 
-    failed: bool
+    label: str
+    """Empty when the image was not judged."""
+
     stamp: FileStamp | None
     sha256: str | None
     digest: str
+
+    @property
+    def failed(self) -> bool:
+        return not self.label
 
 
 def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed: bool) -> ResumePlan:
@@ -171,7 +191,8 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
         if "digest" in fields:
             names[fields["digest"]] = f"{fields.get('model')} {fields.get('version')}"
     remaining, changed, outdated = [], [], set()
-    done = failed = 0
+    done = failed = without_images = 0
+    labels: Counter[str] = Counter()
     models: dict[str, str] = {}
     for entry in listed:
         key = entry.key
@@ -179,8 +200,14 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
         if record is not None:
             is_changed = _is_changed(entry, record)
             if not is_changed and not (retry_failed and record.failed):
+                if entry.image is None:
+                    without_images += 1
+                    continue
                 done += 1
-                failed += record.failed
+                if record.failed:
+                    failed += 1
+                else:
+                    labels[record.label] += 1
                 if record.digest:
                     models[record.digest] = names[record.digest]
                 continue
@@ -188,8 +215,8 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
             if is_changed:
                 changed.append(entry.name)
         remaining.append(entry)
-    is_foreign = bool(known) and not done and not outdated
-    return ResumePlan(remaining, done, failed, changed, outdated, models, is_foreign)
+    is_foreign = bool(known) and not done and not without_images and not outdated
+    return ResumePlan(remaining, done, labels, failed, without_images, changed, outdated, models, is_foreign)
 
 
 def take_stamp(path: str) -> FileStamp | None:
@@ -204,7 +231,7 @@ def take_stamp(path: str) -> FileStamp | None:
 def _read_known(fields: Fields) -> _Known:
     size, modified = fields.get("file_bytes"), fields.get("file_modified")
     stamp = FileStamp(size, modified) if isinstance(size, int) and isinstance(modified, str) else None
-    return _Known("label" not in fields, stamp, fields.get("image_sha256"), fields.get("digest", ""))
+    return _Known(fields.get("label", ""), stamp, fields.get("image_sha256"), fields.get("digest", ""))
 
 
 def _is_changed(entry: ListedImage, known: _Known) -> bool:
