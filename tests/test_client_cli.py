@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -106,6 +107,56 @@ def test_full_disk_is_one_line(cli_server: FakeServer, tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert done.stderr == b"error: the results cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "scans/b.png"), "scans/b.png: Too many open files"),
+        (PermissionError(errno.EACCES, "Permission denied", "/etc/token"), "/etc/token: Permission denied"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+        (OSError("no such thing\n"), "no such thing\\n"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+@pytest.mark.parametrize("step", ["classify.list_images", "connection.Connection.open_client"])
+def test_fault_of_the_system_is_named_as_what_it_is(
+    cli_server: FakeServer,
+    scans: Path,
+    step: str,
+    fault: OSError,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is no fault of writing results wherever it does not come from there; one line, exit 1."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(f"client.cli.{step}", fail)
+
+    assert main(["scans"]) == 1
+
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_working_directory_that_has_gone_is_no_fault_of_results(cli_server: FakeServer, tmp_path: Path) -> None:
+    """Images with whole paths are judged all the same."""
+    (tmp_path / "a.png").write_bytes(POSITIVE)
+    (tmp_path / "gone").mkdir()
+    code = "import os, sys; os.rmdir(os.getcwd()); from client.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.png"), "b.png"],
+        cwd=tmp_path / "gone",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.stdout.startswith(f"{tmp_path}/a.png: stroke")
+    assert done.stderr.startswith("b.png: error: the image cannot be read: No such file")
 
 
 def test_interrupt_exits_with_130(cli_server: FakeServer, tmp_path: Path) -> None:

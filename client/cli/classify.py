@@ -33,6 +33,7 @@ from .results import (
     ResultFileError,
     ResultWriter,
     StreamWriter,
+    writing_results,
 )
 from .selection import ListedImage, ResumePlan, list_images, plan_resume, take_stamp
 from .signals import EXIT_INTERRUPTED, Interruption
@@ -103,7 +104,8 @@ class Batch:
         if plan.remaining:
             self._check_model(plan, file.path)
         if plan.outdated:
-            file.keep_only(plan.wants)
+            with writing_results():
+                file.keep_only(plan.wants)
         report = self._make_report(listed, file, done=plan.done, done_labels=plan.labels)
         _announce(plan, report, file.path)
         if not plan.remaining:
@@ -125,7 +127,8 @@ class Batch:
         """Writes a record for each file that folders hold beside images, but for those of an earlier run."""
         for path, kind in self._left_out.files.items() if self._left_out is not None else ():
             if path not in known:
-                writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
+                with writing_results():
+                    writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
 
     def _mind_left_out(self) -> int:
         """Returns the exit status of a run that answered all images."""
@@ -177,7 +180,8 @@ class Batch:
         from .result_file import ResultFile
 
         result_format = JsonLinesFormat() if arguments.output else CsvFormat()
-        return ResultFile(path, result_format, resume=arguments.resume)
+        with writing_results():
+            return ResultFile(path, result_format, resume=arguments.resume)
 
     def _make_printer(self, listed: Sequence[ListedImage]) -> ResultWriter:
         if self._arguments.csv or self._arguments.json:

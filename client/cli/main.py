@@ -125,12 +125,34 @@ def main(argv: list[str] | None = None) -> int:
         )
         return EXIT_FAILED
     except OSError as error:
+        is_of_output = isinstance(error, BrokenPipeError) or not _takes_output()
         if not isinstance(error, BrokenPipeError):  # a reader such as `head` that has seen enough is no fault
-            where = f" to {error.filename}" if error.filename else ""
-            print(f"error: the results cannot be written{where}: {error.strerror}", file=sys.stderr)
-        # Python writes what is still buffered when it exits, and would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(f"error: {_describe_fault(error, is_of_output=is_of_output)}", file=sys.stderr)
+        if is_of_output:
+            # Python writes what is still buffered when it exits, and would complain once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+
+
+def _takes_output() -> bool:
+    """False when standard output cannot be written to, as what it could not take is still waiting."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _describe_fault(error: OSError, *, is_of_output: bool) -> str:
+    from .results import ResultWriteError
+    from .terminal import escape
+
+    why = error.strerror or str(error) or type(error).__name__
+    if is_of_output or isinstance(error, ResultWriteError):
+        where = f" to {error.filename}" if error.filename and not is_of_output else ""
+        return escape(f"the results cannot be written{where}: {why}")
+    return escape(f"{error.filename}: {why}" if error.filename else why)
 
 
 def find_operand(words: Sequence[str]) -> int | None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from .._errors import StrokeClientError
-from .results import Record, ResultWriter
+from .results import Record, ResultWriter, writing_results
 from .terminal import FAILED, FAINT, POSITIVE, WARNING, ProgressBar, Terminal, escape
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ class Report:
         """
         if self._is_printing:
             self._progress.erase()
-        self._writer.write(record)
+        with writing_results():
+            self._writer.write(record)
         if isinstance(record.outcome, StrokeClientError):
             self.has_failures = True
             self.failed += record.is_image

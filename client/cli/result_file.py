@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from .results import Fields, Record, ResultFileError, ResultFormat
+from .results import Fields, Record, ResultFileError, ResultFormat, ResultWriteError
 
 if sys.platform != "win32":
     import fcntl
@@ -103,7 +103,7 @@ class ResultFile:
             while data:  # a nearly full disk takes less than it is given, then raises
                 data = data[self._file.write(data) :]
         except OSError as error:
-            raise OSError(error.errno, error.strerror, self.path) from None
+            raise ResultWriteError(error.errno, error.strerror, self.path) from None
         if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
             self.sync()
 
@@ -122,7 +122,7 @@ class ResultFile:
         try:
             sync_file(self._file.fileno())
         except OSError as error:
-            raise OSError(error.errno, error.strerror, self.path) from None
+            raise ResultWriteError(error.errno, error.strerror, self.path) from None
         self._synced_at = time.monotonic()
 
     def _decode(self) -> Iterator[tuple[Fields, bytes]]:

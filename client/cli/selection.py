@@ -34,7 +34,10 @@ class ListedImage:
     @property
     def key(self) -> str:
         """The same for all spellings of one path; links are not followed."""
-        return self.name if self.name == "-" else os.path.abspath(self.name)
+        try:
+            return self.name if self.name == "-" else os.path.abspath(self.name)
+        except OSError:  # the working directory has gone
+            return self.name
 
 
 def list_images(arguments: list[str], *, recursive: bool, left_out: LeftOut | None = None) -> list[ListedImage]:
