@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,40 @@ def test_two_runs_do_not_write_one_file(result_format: ResultFormat, tmp_path: P
     first.close()
 
     ResultFile(path, result_format).close()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
+@BOTH_FORMATS
+def test_share_without_fsync_takes_results(
+    result_format: ResultFormat, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written while the run goes on, at its end, and where records are taken out again."""
+    fail_to_sync(number, monkeypatch)
+    file = ResultFile(str(tmp_path / "results"), result_format)
+    for name in ("a.png", "b.png"):
+        file.write(Record(name, ImageReadError("bad", "IMAGE_UNREADABLE")))
+    file.keep_only(lambda fields: fields["file"] == "b.png")
+    file.sync()
+    file.close()
+
+    assert [fields["file"] for fields in file.records()] == ["b.png"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_disk_that_fails_at_fsync_is_named(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written may not be there after a power cut: that is said, with the file's name."""
+    path = str(tmp_path / "results.jsonl")
+    file = ResultFile(path, JsonLinesFormat())
+    fail_to_sync(number, monkeypatch)
+
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        file.close()
+
+    assert (caught.value.errno, caught.value.filename) == (number, path)
+
+
+def fail_to_sync(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", fail)
