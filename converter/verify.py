@@ -25,8 +25,10 @@ from converter.source import SourceModel
 from server.errors import ImageError, ModelFileError
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
+from server.images.slice_table import TABLE_NAME
 from server.models.manifest import GoldenVector, make_golden_input
 from server.models.runtime import OnnxModel
+from training.phantom.dataset import FACTS_FILE
 
 LEAST_TOLERANCE = 1e-5
 """Absolute difference of a probability between source and ONNX Runtime in fp32 that every model may have."""
@@ -105,7 +107,7 @@ def load_images(
         ConversionError: there is no readable image.
     """
     try:
-        found = list_folder(folder)
+        found = list_folder(folder, own=(TABLE_NAME, FACTS_FILE))
     except OSError as error:
         raise ConversionError(f"--images {folder}: {error.strerror}") from None
     files, left_out = found.images, found.describe_left_out()

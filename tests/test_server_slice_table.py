@@ -28,6 +28,13 @@ def test_table_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str) -> No
     assert read_table(tmp_path / "labels.csv") == (["file", "label"], ROWS)
 
 
+def test_columns_with_a_meaning_may_be_in_capitals(tmp_path: Path) -> None:
+    """Where the table has none in lower case; others stay as they are."""
+    (tmp_path / "labels.csv").write_text("File,LABEL,Patient,study,Study,Age\n")
+
+    assert read_table(tmp_path / "labels.csv")[0] == ["file", "label", "patient", "study", "Study", "Age"]
+
+
 def test_unicode_text_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     """UTF-16 with tabs."""
     text = "file\tlabel\r\na.png\tHämorrhagie\r\nb, c.png\t\r\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,16 @@ def test_figures_follow_the_table(tiny_models: Path, table: Path, capsys: pytest
     assert whole["baselines"]["trivial_auc"]["value"] == 0.5  # the same numbers in both classes
     assert whole["baselines"]["trivial_name"] == "column brain_fraction"
     assert [line["prevalence"] for line in whole["restated"]] == [0.1]
+
+
+def test_training_images_among_the_judged_are_said(
+    tiny_models: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where folders give a split and no split.csv chooses from it, nobody takes the figures for those of a test set."""
+    for part in ("train", "test"):
+        (tmp_path / part).symlink_to(scans if part == "train" else shutil.copytree(scans, tmp_path / ".other"))
+    assert main(["evaluate", str(tiny_models / "tiny" / "1"), "--data", str(tmp_path)]) == 0
+    assert "The images of all folders are judged, those of train too" in capsys.readouterr().out
 
 
 def test_decision_is_the_servers(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -286,6 +287,23 @@ def test_folds_do_not_mix_test_images_into_training(tmp_path: Path, capsys: pyte
         write_discs(data / part, patients=4, slices=1, size=64)
     assert main(["--data", str(data), "--out", str(tmp_path / "run"), "--folds", "2"]) == 2
     assert "--folds holds every image out once, those of the test folder too" in capsys.readouterr().err
+
+
+@pytest.mark.tensorflow
+def test_nothing_of_the_test_folder_is_trained_on(tmp_path: Path) -> None:
+    """A run's split.csv says what its folders said, whatever is around them."""
+    data = write_discs(tmp_path / "data" / "archive" / "train", patients=12, slices=1, size=64).parent
+    write_discs(data / "all", patients=20, slices=1, size=64)
+    for number in range(12, 20):
+        name = f"{('normal', 'stroke')[number % 2]}/{number} (1).png"
+        (data / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / "all" / name).rename(data / "test" / name)
+    shutil.rmtree(data / "all")
+    assert main(["--data", str(data.parent), "--out", str(tmp_path / "run"), "--epochs", "1"]) == 0
+    with (tmp_path / "run" / "split.csv").open() as stream:
+        parts = {row["file"]: row["split"] for row in csv.DictReader(stream)}
+    assert set(parts.values()) == set(SPLITS)
+    assert all((part == "test") == file.startswith("test/") for file, part in parts.items())
 
 
 def test_audit_does_not_take_train_and_test_for_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,14 +41,20 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
         else:
             separator = max(SEPARATORS, key=lambda each: len(next(csv.reader([first], delimiter=each), [])))
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator)
-        columns = list(reader.fieldnames or [])
+        columns = name_columns([name.strip() for name in reader.fieldnames or []])
+        reader.fieldnames = columns
         rows = [
-            (reader.line_num + bool(named), {name.strip(): (row[name] or "").strip() for name in columns})
-            for row in reader
+            (reader.line_num + bool(named), {name: (row[name] or "").strip() for name in columns}) for row in reader
         ]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}; save it as 'CSV UTF-8'") from None
-    return [name.strip() for name in columns], [(line, row) for line, row in rows if any(row.values())]
+    return columns, [(line, row) for line, row in rows if any(row.values())]
+
+
+def name_columns(columns: list[str]) -> list[str]:
+    """Returns the columns' names, those that have a meaning here in lower case: ``File`` is ``file`` where none is."""
+    known = {name for name in ("file", "label", *PERSON_COLUMNS) if name not in columns}
+    return [name.lower() if name.lower() in known else name for name in columns]
 
 
 def find_patients(files: Sequence[str], pattern: str) -> list[str | None]:

@@ -181,6 +181,10 @@ def list_warnings(images: ImageSet, predictor: Predictor, answers: Answers, spli
         warnings.append(f"{refused:,} images were refused and are not in the figures; they are listed below.")
     if answers.coloured:
         warnings.append(f"{answers.coloured:,} images have colours; they were judged as grey.")
+    if images.parts and split is None:
+        warnings.append(
+            "The images of all folders are judged, those of train too; --split RUN/split.csv judges test images alone."
+        )
     known = sum(digest in split.training_digests for digest in answers.digests) if split else 0
     if known:
         warnings.append(f"WARNING: {known:,} of the images were used in training or validation: leakage.")
