@@ -29,6 +29,7 @@ from ..._errors import (
     StrokeClientError,
 )
 from ..._types import HealthStatus, Prediction
+from ..classify import Batch
 from ..connection import Connection
 from ..result_file import ResultFile
 from ..results import (
@@ -153,6 +154,7 @@ class WatchRun:
         }
         self._log = WatchLog(
             arguments.watch,
+            Batch(arguments, client).describe_model,
             as_json=arguments.json,
             as_text=not arguments.json and arguments.csv != "-",
             is_quiet=arguments.quiet,
@@ -307,7 +309,7 @@ class WatchRun:
             self._recover("the server answers again")
         if isinstance(outcome, Prediction):
             self._labels[outcome.label] += 1
-            self._log.show_prediction(image.name, outcome)
+            self._log.show_prediction(record, outcome)
         else:
             self._failed += 1
             self._log.say(image.name, f"error: {outcome}")
