@@ -91,7 +91,7 @@ class Batch:
             return status or self._mind_left_out()
         with closing(file):
             status = self._fill(file, listed)
-            if status != EXIT_INTERRUPTED and self._left_out is not None and self._left_out.files:
+            if status != EXIT_INTERRUPTED and self._left_out is not None and self._left_out.unjudged:
                 names = (fields["file"] for fields in file.records() if fields.get("reason") == LEFT_OUT)
                 self._write_left_out(file, known=set(names) if self._arguments.resume else set())
         return status or self._mind_left_out()
@@ -125,14 +125,14 @@ class Batch:
 
     def _write_left_out(self, writer: ResultWriter, known: set[str]) -> None:
         """Writes a record for each file that folders hold beside images, but for those of an earlier run."""
-        for path, kind in self._left_out.files.items() if self._left_out is not None else ():
+        for path, kind in self._left_out.unjudged.items() if self._left_out is not None else ():
             if path not in known:
                 with writing_results():
                     writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
 
     def _mind_left_out(self) -> int:
         """Returns the exit status of a run that answered all images."""
-        is_whole = self._left_out is None or not self._left_out.files
+        is_whole = self._left_out is None or not self._left_out.unjudged
         return EXIT_ANSWERED if is_whole or not self._arguments.strict else EXIT_FAILED
 
     def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
