@@ -26,11 +26,11 @@ from .._types import Prediction, PredictionFailure
 from .report import LineWriter, Report, TableWriter
 from .results import (
     LEFT_OUT,
-    CsvFormat,
     FileStamp,
     JsonLinesFormat,
     Record,
     ResultFileError,
+    ResultFormat,
     ResultWriter,
     StreamWriter,
     writing_results,
@@ -179,17 +179,22 @@ class Batch:
             return None
         from .result_file import ResultFile
 
-        result_format = JsonLinesFormat() if arguments.output else CsvFormat()
+        result_format = JsonLinesFormat() if arguments.output else self._choose_table(path)
         with writing_results():
             return ResultFile(path, result_format, resume=arguments.resume)
 
     def _make_printer(self, listed: Sequence[ListedImage]) -> ResultWriter:
         if self._arguments.csv or self._arguments.json:
-            return StreamWriter(sys.stdout.buffer, CsvFormat() if self._arguments.csv else JsonLinesFormat())
+            return StreamWriter(sys.stdout.buffer, self._choose_table() if self._arguments.csv else JsonLinesFormat())
         terminal = Terminal(sys.stdout, is_quiet=self._arguments.quiet)
         if terminal.console is not None:
             return TableWriter(terminal, (entry.name for entry in listed), self.describe_model)
         return LineWriter(sys.stdout)
+
+    def _choose_table(self, path: str = "") -> ResultFormat:
+        from .excel import choose_table
+
+        return choose_table(self._arguments.excel, path)
 
     def _check_model(self, plan: ResumePlan, path: str) -> None:
         """Raises ResultFileError when other models judged the results so far than the one that would go on."""

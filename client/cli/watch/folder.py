@@ -31,9 +31,9 @@ from ..._errors import (
 from ..._types import HealthStatus, Prediction
 from ..classify import Batch
 from ..connection import Connection
+from ..excel import choose_table
 from ..result_file import ResultFile
 from ..results import (
-    CsvFormat,
     JsonLinesFormat,
     Record,
     ResultFileError,
@@ -109,7 +109,7 @@ def run_watch(arguments: argparse.Namespace, connection: Connection, signals: St
     try:
         with lock_folder(folder), connection.open_client(_RETRY) as client:
             outcomes = Outcomes(folder, beside=beside, move=arguments.move)
-            journal = _open_journal(arguments.csv, arguments.output)
+            journal = _open_journal(arguments.csv, arguments.output, arguments.excel)
             try:
                 return WatchRun(arguments, client, signals, outcomes, journal).run()
             finally:
@@ -391,9 +391,9 @@ class WatchRun:
         return f"{count} image{'' if count == 1 else 's'} in {duration}: {', '.join(parts)}"
 
 
-def _open_journal(csv: str | None, output: str | None) -> ResultWriter | None:
+def _open_journal(csv: str | None, output: str | None, excel: str | None) -> ResultWriter | None:
     if csv == "-":
-        return StreamWriter(sys.stdout.buffer, CsvFormat())
+        return StreamWriter(sys.stdout.buffer, choose_table(excel))
     if csv:
-        return ResultFile(csv, CsvFormat())
+        return ResultFile(csv, choose_table(excel, csv))
     return ResultFile(output, JsonLinesFormat()) if output else None
