@@ -354,6 +354,8 @@ def test_file_with_the_name_of_a_command(
         (["x.png", "--output", "f", "--retry-failed"], "--retry-failed goes with --resume"),
         (["x.png", "--output", "f", "--csv", "g"], "not allowed with argument"),
         (["x.png", "--json", "--output", "f"], "not allowed with argument"),
+        (["x.png", "--excel", "comma"], "--excel goes with --csv"),
+        (["x.png", "--csv", "f", "--excel", "tab"], "invalid choice: 'tab'"),
         (["x.png", "--move"], "--move and --beside go with --watch"),
         (["x.png", "--watch", "in"], "--watch goes without images"),
         (["x.png", "--in-flight", "0"], "'0' is not a number of at least 1"),

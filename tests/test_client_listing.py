@@ -254,9 +254,37 @@ def test_folders_below_are_counted_where_they_are_not_asked_for(
     others = "1 .txt file (scans/notes.txt), 1 folder that only --recursive looks into (scans/sub)"
     assert f"left out: {others}, 2 hidden or system files" in capsys.readouterr().err
 
-    (scans / "notes.txt").unlink()
     assert main(["scans", "--strict", "--recursive"]) == 0
-    assert capsys.readouterr().err.endswith("; left out: 2 hidden or system files\n")
+    left_out = "; left out: 1 .txt file (scans/notes.txt), 2 hidden or system files\n"
+    assert capsys.readouterr().err.endswith(left_out)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "is_minded"),
+    [
+        ("IM0001", bytes(128) + b"DICM", True),
+        ("1.2.840.5", b"\x89PNG\r\n\x1a\n", True),
+        ("scan", b"\xff\xd8\xff\xe0", True),
+        ("scan", b"II*\0", True),
+        ("a.BMP", b"", True),
+        ("head.nii.gz", b"", True),
+        ("study.zip", b"", True),
+        ("README", b"Text.", False),
+        ("labels.csv", b"", False),
+        ("run.py", b"", False),
+    ],
+)
+def test_strict_run_minds_what_may_be_images(
+    cli_server: FakeServer, scans: Path, name: str, data: bytes, is_minded: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name, or by the first bytes where the name says nothing; other files are counted, without a record."""
+    (scans / name).write_bytes(data)
+
+    assert main(["--recursive", "scans", "--strict", "--json"]) == int(is_minded)
+
+    out, err = capsys.readouterr()
+    assert f"scans/{name}" in err
+    assert out.count("LEFT_OUT") == int(is_minded)
 
 
 def test_links_are_followed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,11 +26,11 @@ from .._types import Prediction, PredictionFailure
 from .report import LineWriter, Report, TableWriter
 from .results import (
     LEFT_OUT,
-    CsvFormat,
     FileStamp,
     JsonLinesFormat,
     Record,
     ResultFileError,
+    ResultFormat,
     ResultWriter,
     StreamWriter,
     writing_results,
@@ -91,7 +91,7 @@ class Batch:
             return status or self._mind_left_out()
         with closing(file):
             status = self._fill(file, listed)
-            if status != EXIT_INTERRUPTED and self._left_out is not None and self._left_out.files:
+            if status != EXIT_INTERRUPTED and self._left_out is not None and self._left_out.unjudged:
                 names = (fields["file"] for fields in file.records() if fields.get("reason") == LEFT_OUT)
                 self._write_left_out(file, known=set(names) if self._arguments.resume else set())
         return status or self._mind_left_out()
@@ -125,14 +125,14 @@ class Batch:
 
     def _write_left_out(self, writer: ResultWriter, known: set[str]) -> None:
         """Writes a record for each file that folders hold beside images, but for those of an earlier run."""
-        for path, kind in self._left_out.files.items() if self._left_out is not None else ():
+        for path, kind in self._left_out.unjudged.items() if self._left_out is not None else ():
             if path not in known:
                 with writing_results():
                     writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
 
     def _mind_left_out(self) -> int:
         """Returns the exit status of a run that answered all images."""
-        is_whole = self._left_out is None or not self._left_out.files
+        is_whole = self._left_out is None or not self._left_out.unjudged
         return EXIT_ANSWERED if is_whole or not self._arguments.strict else EXIT_FAILED
 
     def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
@@ -179,17 +179,22 @@ class Batch:
             return None
         from .result_file import ResultFile
 
-        result_format = JsonLinesFormat() if arguments.output else CsvFormat()
+        result_format = JsonLinesFormat() if arguments.output else self._choose_table(path)
         with writing_results():
             return ResultFile(path, result_format, resume=arguments.resume)
 
     def _make_printer(self, listed: Sequence[ListedImage]) -> ResultWriter:
         if self._arguments.csv or self._arguments.json:
-            return StreamWriter(sys.stdout.buffer, CsvFormat() if self._arguments.csv else JsonLinesFormat())
+            return StreamWriter(sys.stdout.buffer, self._choose_table() if self._arguments.csv else JsonLinesFormat())
         terminal = Terminal(sys.stdout, is_quiet=self._arguments.quiet)
         if terminal.console is not None:
             return TableWriter(terminal, (entry.name for entry in listed), self.describe_model)
         return LineWriter(sys.stdout)
+
+    def _choose_table(self, path: str = "") -> ResultFormat:
+        from .excel import choose_table
+
+        return choose_table(self._arguments.excel, path)
 
     def _check_model(self, plan: ResumePlan, path: str) -> None:
         """Raises ResultFileError when other models judged the results so far than the one that would go on."""

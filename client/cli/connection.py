@@ -130,7 +130,7 @@ class Connection:
     Secrets are in files: what stands on a command line or in the environment can be read by others on the machine.
     """
 
-    server: str = setting(DEFAULT_TARGET, "server, or a,b or dns:///boxes", "HOST:PORT")
+    server: str = setting(DEFAULT_TARGET, "server, a,b or dns:///boxes", "HOST:PORT")
     timeout: float = setting(DEFAULT_TIMEOUT, "seconds that one image may take", "S")
     tls_ca: str = setting("", "authority of the server's certificate; turns TLS on", "FILE")
     tls_cert: str = setting("", "this client's certificate", "FILE")

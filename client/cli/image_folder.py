@@ -25,6 +25,8 @@ _SYSTEM_NAMES = frozenset(
 HIDDEN = "hidden or system file"
 REPEATED = "link to what is listed already"
 _DICOM = "DICOM file"
+_TIFF = "TIFF file"
+_NAMELESS_IMAGE = "image without a suffix"
 _NAMELESS = "file without a suffix"
 SPECIAL = "pipe, socket or device"
 FOLDER = "folder"
@@ -32,13 +34,21 @@ _BELOW = "folder that only --recursive looks into"
 _PLURALS = {
     REPEATED: "links to what is listed already",
     _NAMELESS: "files without a suffix",
+    _NAMELESS_IMAGE: "images without a suffix",
     SPECIAL: "pipes, sockets or devices",
     _BELOW: "folders that only --recursive looks into",
 }
 _UNNAMED = (HIDDEN, REPEATED, SPECIAL)
 """Nobody misses a result of these."""
 
-_KINDS = {".dcm": _DICOM, ".dicom": _DICOM, ".ima": _DICOM, ".tif": "TIFF file", ".tiff": "TIFF file"}
+_KINDS = {".dcm": _DICOM, ".dicom": _DICOM, ".ima": _DICOM, ".tif": _TIFF, ".tiff": _TIFF}
+_OTHER_IMAGES = (
+    *(".bmp", ".gif", ".webp", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".j2k", ".jpx", ".jls", ".apng", ".jpe"),
+    *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".img", ".hdr", ".npy", ".npz", ".zip", ".7z", ".tar"),
+)
+_UNJUDGED = {_DICOM, _TIFF, _NAMELESS_IMAGE, FOLDER, _BELOW, *(f"{suffix} file" for suffix in _OTHER_IMAGES)}
+"""What is, or may hold, images that have no result."""
+
 _DICOM_PREAMBLE = 128
 """Bytes before the letters DICM (PS3.10)."""
 
@@ -57,7 +67,12 @@ class LeftOut:
         self._own = {os.path.abspath(path) for path in own}
         self._counts: dict[str, int] = {}
         self.files: dict[str, str] = {}
-        """Kinds by path, of what somebody may miss a result of."""
+        """Kinds by path, of what is named."""
+
+    @property
+    def unjudged(self) -> dict[str, str]:
+        """Those of ``files`` of which somebody may miss a result: no texts, tables or programs."""
+        return {path: kind for path, kind in self.files.items() if kind in _UNJUDGED}
 
     def add(self, kind: str, path: str, count: int = 1) -> None:
         """Takes something of a kind, which stands for ``count`` files."""
@@ -167,7 +182,11 @@ def name_kind(path: str) -> str:
             start = file.read(_DICOM_PREAMBLE + 4)
     except OSError:
         return _NAMELESS
-    return _DICOM if start[_DICOM_PREAMBLE:] == b"DICM" else _NAMELESS
+    if start[_DICOM_PREAMBLE:] == b"DICM":
+        return _DICOM
+    if start.startswith((b"II*\x00", b"MM\x00*")):
+        return _TIFF
+    return _NAMELESS_IMAGE if start.startswith((b"\x89PNG", b"\xff\xd8\xff")) else _NAMELESS
 
 
 def _is_readable_kind(file: str) -> bool:

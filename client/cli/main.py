@@ -71,10 +71,16 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--json", action="store_true", help="print one JSON object a line")
     where.add_argument("--csv", metavar="FILE", help="write a table to FILE, - for standard output")
     where.add_argument("--output", metavar="FILE", help="write one JSON object a line to FILE")
+    results.add_argument(
+        "--excel",
+        choices=("comma", "semicolon"),
+        metavar="SEP",
+        help="with --csv: for Excel, parted by comma or semicolon",
+    )
     results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
     results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
     results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
-    results.add_argument("--strict", action="store_true", help="exit with 1, too, when folders hold other files")
+    results.add_argument("--strict", action="store_true", help="exit with 1, too, when folders hold other images")
     results.add_argument("--quiet", action="store_true", help="no progress, warnings or summary")
     results.add_argument("-h", "--help", action="help", help="show this help")
     results.add_argument("--version", action=PrintVersion, help="show the version")
@@ -211,6 +217,8 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
         parser.error("--resume needs the file to go on with: --output FILE or --csv FILE")
     if arguments.resume and "-" in arguments.images:
         parser.error("--resume does not go with standard input, which may be another image each time")
+    if arguments.excel and not arguments.csv:
+        parser.error("--excel goes with --csv")
     if arguments.retry_failed and not arguments.resume:
         parser.error("--retry-failed goes with --resume")
     for word in arguments.images:

@@ -100,8 +100,9 @@ class ResultWriter(Protocol):
 class ResultFormat(Protocol):
     """How records become bytes and the other way round."""
 
-    header: bytes
-    """What a file begins with; may be empty."""
+    @property
+    def header(self) -> bytes:
+        """What a file begins with; may be empty."""
 
     def encode(self, record: Record) -> bytes:
         """Returns the bytes of one record, its line's end included."""

@@ -29,10 +29,11 @@ from ..._errors import (
     StrokeClientError,
 )
 from ..._types import HealthStatus, Prediction
+from ..classify import Batch
 from ..connection import Connection
+from ..excel import choose_table
 from ..result_file import ResultFile
 from ..results import (
-    CsvFormat,
     JsonLinesFormat,
     Record,
     ResultFileError,
@@ -108,7 +109,7 @@ def run_watch(arguments: argparse.Namespace, connection: Connection, signals: St
     try:
         with lock_folder(folder), connection.open_client(_RETRY) as client:
             outcomes = Outcomes(folder, beside=beside, move=arguments.move)
-            journal = _open_journal(arguments.csv, arguments.output)
+            journal = _open_journal(arguments.csv, arguments.output, arguments.excel)
             try:
                 return WatchRun(arguments, client, signals, outcomes, journal).run()
             finally:
@@ -153,6 +154,7 @@ class WatchRun:
         }
         self._log = WatchLog(
             arguments.watch,
+            Batch(arguments, client).describe_model,
             as_json=arguments.json,
             as_text=not arguments.json and arguments.csv != "-",
             is_quiet=arguments.quiet,
@@ -307,7 +309,7 @@ class WatchRun:
             self._recover("the server answers again")
         if isinstance(outcome, Prediction):
             self._labels[outcome.label] += 1
-            self._log.show_prediction(image.name, outcome)
+            self._log.show_prediction(record, outcome)
         else:
             self._failed += 1
             self._log.say(image.name, f"error: {outcome}")
@@ -389,9 +391,9 @@ class WatchRun:
         return f"{count} image{'' if count == 1 else 's'} in {duration}: {', '.join(parts)}"
 
 
-def _open_journal(csv: str | None, output: str | None) -> ResultWriter | None:
+def _open_journal(csv: str | None, output: str | None, excel: str | None) -> ResultWriter | None:
     if csv == "-":
-        return StreamWriter(sys.stdout.buffer, CsvFormat())
+        return StreamWriter(sys.stdout.buffer, choose_table(excel))
     if csv:
-        return ResultFile(csv, CsvFormat())
+        return ResultFile(csv, choose_table(excel, csv))
     return ResultFile(output, JsonLinesFormat()) if output else None

@@ -6,40 +6,52 @@ import json
 import os
 import sys
 import time
-from typing import TextIO
 
 from ..._types import Prediction
-from ..results import Fields
-from ..terminal import escape
+from ..report import DescribeModel, TableWriter
+from ..results import Fields, Record
+from ..terminal import FAILED, FAINT, WARNING, Terminal, escape
+
+_STYLES = {"error": FAILED, "warning": WARNING}
 
 
 class WatchLog:
-    """Prints what happens to the files of a folder.
+    """Prints what happens to the files of a folder: on a terminal in the columns and colours of other runs.
 
     Args:
         folder: the folder as the user calls it.
+        describe_model: tells which label is the positive one.
         as_json: print records instead of text.
         as_text: print judgements as text.
         is_quiet: leave out notes.
     """
 
-    def __init__(self, folder: str, *, as_json: bool, as_text: bool, is_quiet: bool) -> None:
+    def __init__(
+        self, folder: str, describe_model: DescribeModel, *, as_json: bool, as_text: bool, is_quiet: bool
+    ) -> None:
         self._folder = folder
         self._as_json = as_json
         self._as_text = as_text
         self._is_quiet = is_quiet
+        self._output = _TimedTerminal(sys.stdout, is_quiet=is_quiet)
+        self._notes = _TimedTerminal(sys.stderr, is_quiet=is_quiet)
+        self._table: _WatchTable | None = None
+        if as_text and self._output.console is not None:
+            self._table = _WatchTable(self._output, (), describe_model)
 
     def show_record(self, fields: Fields) -> None:
         """Prints a record where records are asked for."""
         if self._as_json:
-            self._print(json.dumps(fields), sys.stdout)
+            print(json.dumps(fields), flush=True)
 
-    def show_prediction(self, name: str, prediction: Prediction) -> None:
+    def show_prediction(self, record: Record, prediction: Prediction) -> None:
         """Prints a judgement where text is asked for, and the warnings that came with it."""
-        if self._as_text:
-            self._print(f"{_now()}  {os.path.join(self._folder, name)}: {prediction}", sys.stdout)
+        if self._table is not None:
+            self._table.write(record)
+        elif self._as_text:
+            self._output.print(escape(f"{record.file}: {prediction}"))
         for warning in prediction.warnings:
-            self.note(name, f"warning: {warning.message}")
+            self.note(os.path.basename(record.file), f"warning: {warning.message}")
 
     def note(self, name: str, text: str) -> None:
         """Says what --quiet leaves out."""
@@ -47,12 +59,35 @@ class WatchLog:
             self.say(name, text)
 
     def say(self, name: str, text: str) -> None:
-        """Prints a line about a file, or about the watch as a whole (no name), on standard error."""
-        path = os.path.join(self._folder, name) + ": " if name else ""
-        self._print(f"{_now()}  {path}{text}", sys.stderr)
+        """Prints a line about a file, or about the watch as a whole (no name), on standard error. What follows
+        ``error:`` or ``warning:`` is one."""
+        path = escape(os.path.join(self._folder, name)) + ": " if name else ""
+        kind, colon, rest = text.partition(":")
+        if kind in _STYLES:
+            self._notes.print(path, (kind, _STYLES[kind]), escape(colon + rest))
+        else:
+            self._notes.print(path, escape(text))
 
-    def _print(self, line: str, stream: TextIO) -> None:
-        print(escape(line), file=stream, flush=True)
+
+class _TimedTerminal(Terminal):
+    """Lines begin with the time."""
+
+    @property
+    def columns(self) -> int:
+        return max(super().columns - len(_now() + "  "), 1)
+
+    def print(self, *parts: str | tuple[str, str], is_folded: bool = False) -> None:
+        super().print((_now(), FAINT), "  ", *parts, is_folded=is_folded)
+
+
+class _WatchTable(TableWriter):
+    """The column of names becomes as wide as the longest one so far: nobody knows those to come."""
+
+    def write(self, record: Record) -> None:
+        from rich.cells import cell_len
+
+        self._longest_name = max(self._longest_name, cell_len(escape(record.file)))
+        super().write(record)
 
 
 def _now() -> str:
