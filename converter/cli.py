@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from converter.config import CommandOptions
 from converter.report import render_variant, report_model
@@ -13,7 +14,11 @@ from server.flags import LineParser, parse_settings
 from server.process.console import complain, guard_streams, say, silence_tensorflow
 from server.process.program import run_guarded
 
+if TYPE_CHECKING:
+    from converter.convert import ConversionReport
+
 EXIT_FAILED = 1
+EXIT_NO_VARIANT = 3
 
 
 def build_parser() -> LineParser:
@@ -30,14 +35,18 @@ def build_parser() -> LineParser:
             "      --threshold 0.5 --input-range 0..1\n"
             "  python -m converter runs/x/brain_stroke_model.keras -o models/stroke-cnn/2 --int8 --calibrate data/\n"
             "  python -m converter report models/stroke-cnn/2\n\n"
-            "Exit codes: 0 installed, 1 not converted (one line says why; nothing was written), 2 usage.\n"
+            "Exit codes: 0 installed, 1 not converted (one line says why; nothing was written), 2 usage,\n"
+            "3 installed in fp32 alone: the INT8 variant failed (one line says why).\n"
             "Research software. Not a medical device."
         ),
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Converts, or reports. Returns 0 when that is done, 1 when it is not; usage errors exit with 2."""
+    """Converts, or reports. Returns 0 when that is done, 1 when it is not, 3 without the INT8 variant.
+
+    Usage errors exit with 2.
+    """
     guard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     return run_guarded("converter", lambda: run_command(arguments))
@@ -61,7 +70,7 @@ def run_command(argv: Sequence[str]) -> int:
     if options.json:
         document = {**asdict(report), "out": str(report.out), "spec": json.loads(report.spec.to_json())}
         say(json.dumps(document))
-        return 0
+        return tell_failure(report)
     spec, parity = report.spec, report.parity
     # The model is installed by now, whether or not anybody reads this.
     say(
@@ -77,7 +86,15 @@ def run_command(argv: Sequence[str]) -> int:
         say(f"  recorded     {report.recorded} files answer as training wrote down")
     if report.int8:
         say(render_variant(report.int8))
-    return 0
+    return tell_failure(report)
+
+
+def tell_failure(report: ConversionReport) -> int:
+    """Says why there is no INT8 variant, if one was asked for. Returns the exit code."""
+    if not report.int8_failure:
+        return 0
+    complain(f"converter: error: installed in fp32 alone, which serves as it is: {report.int8_failure}")
+    return EXIT_NO_VARIANT
 
 
 def tell_step(step: str) -> None:

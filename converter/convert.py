@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 
 from converter.config import ConvertOptions
-from converter.errors import ConversionError, SourceError, TargetError
+from converter.errors import AccuracyError, ConversionError, FusionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
 from converter.heads import check_head, describe_head
@@ -62,6 +62,9 @@ class ConversionReport:
     int8: Mapping[str, object] | None
     """What the manifest records of the INT8 variant, size included; None without one."""
 
+    int8_failure: str = ""
+    """Why the INT8 variant that was asked for is not there; empty: it is there, or was not asked for."""
+
 
 def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: None) -> ConversionReport:
     """Converts, proves and installs one model.
@@ -71,7 +74,8 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         tell: called with the name of each step as it starts.
 
     Raises:
-        ConversionError: nothing was written.
+        ConversionError: nothing was written. An INT8 variant that fails is no such error: the fp32 model is installed,
+            and the report says why it is alone.
     """
     spec = build_spec(options)
     tell(f"loading {options.model}")
@@ -96,8 +100,8 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     golden = make_golden_vectors(model)
     files = {MODEL_FILE: data}
     records = {MODEL_FILE: FileRecord(hashlib.sha256(data).hexdigest(), len(data), GOLDEN_TOLERANCE)}
-    if options.int8:
-        quantised = make_int8(options, graph, model, tell)
+    quantised, failure = make_int8(options, graph, model, tell) if options.int8 else (None, "")
+    if quantised is not None:
         files[INT8_FILE] = quantised.data
         records[INT8_FILE] = FileRecord(
             quantised.model.digest,
@@ -131,16 +135,20 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         parity=parity,
         recorded=recorded,
         int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
+        int8_failure=failure,
     )
 
 
 def make_int8(
     options: ConvertOptions, graph: onnx.ModelProto, model: OnnxModel, tell: Callable[[str], None]
-) -> Quantised:
-    """The INT8 variant of an exported graph; ``model`` is the same, loaded."""
+) -> tuple[Quantised | None, str]:
+    """The INT8 variant of an exported graph, or None and why there is none; ``model`` is the same graph, loaded."""
     tell(f"loading slices of {options.calibrate}" if options.calibrate else "drawing synthetic slices to calibrate on")
     sets = load_sets(options.calibrate, model.input_format, model.spec, tell)
-    return quantise(graph, model, sets, target=options.target or find_target(), tell=tell)
+    try:
+        return quantise(graph, model, sets, target=options.target or find_target(), tell=tell), ""
+    except (AccuracyError, FusionError) as error:
+        return None, str(error)
 
 
 def build_spec(options: ConvertOptions) -> ModelSpec:

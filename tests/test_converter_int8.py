@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converter.cli import main
-from converter.errors import (
-    AccuracyError,
-)
 from server.machine.processors import find_target
-from server.models.manifest import INT8_FILE, MANIFEST_FILE, Manifest
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest
+from server.models.runtime import load_model
 from tests.converting import LABELS, convert
 from tests.fakes import sha256_hex
 
@@ -61,17 +59,39 @@ def test_int8_variant_is_written_beside_its_source_with_its_figures(converted: C
     assert report.int8 == {"size": record.size, "target": record.target, **record.gate}
 
 
-def test_variant_that_fails_the_gate_leaves_nothing_behind(
+def test_variant_that_fails_the_gate_leaves_the_model_alone(
     keras_file: Path, converter_options: ConvertOptions, calibration_slices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the variant nor the model it was made from is written."""
+    """The fp32 model, which is proven, is installed and loads; the report has the figures of the failure."""
     monkeypatch.setattr("converter.int8.gate.MOST_MEAN_DIFFERENCE", -1.0)
 
-    with pytest.raises(AccuracyError):
-        convert(replace(converter_options, model=keras_file, int8=True, calibrate=calibration_slices))
+    report = convert(replace(converter_options, model=keras_file, int8=True, calibrate=calibration_slices))
 
-    assert not converter_options.out.exists()
-    assert not converter_options.out.parent.exists()
+    assert report.int8 is None
+    assert "mean |Δp|" in report.int8_failure
+    assert sorted(path.name for path in report.out.iterdir()) == [MANIFEST_FILE, MODEL_FILE]
+    assert load_model(report.out)
+
+
+def test_command_without_its_variant_says_why_and_exits_with_3(
+    keras_file: Path,
+    converter_options: ConvertOptions,
+    calibration_slices: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line on the error output, behind the report of what is installed."""
+    monkeypatch.setattr("converter.int8.gate.MOST_MEAN_DIFFERENCE", -1.0)
+    options = converter_options
+
+    flags = ["--labels", "normal,stroke", "--positive", "stroke", "--threshold", "0.05", "--images", options.images]
+    code = main([*map(str, [keras_file, "-o", options.out, *flags, "--int8", "--calibrate", calibration_slices])])
+
+    printed = capsys.readouterr()
+    assert code == 3
+    assert printed.out.startswith(f"{options.out}: ")
+    assert "installed in fp32 alone" in printed.err.splitlines()[-1]
+    assert options.out.exists()
 
 
 def test_report_tells_what_was_measured(

@@ -208,6 +208,13 @@ def test_gate_fails_beyond_each_bound(change: dict[str, float]) -> None:
     assert len(make_comparison(**change).list_failures()) == 1
 
 
+@pytest.mark.parametrize(("changed", "passes"), [(1, True), (2, False)])
+def test_one_changed_label_of_few_slices_is_no_failure(changed: int, passes: bool) -> None:
+    """Of 99 slices one is more than 0.5 %."""
+    comparison = make_comparison(slices=99, agreement_at_threshold=1 - changed / 99)  # type: ignore[arg-type]
+    assert (comparison.list_failures() == []) is passes
+
+
 def test_gate_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Agreement at both thresholds, differences and the drop of the AUC, on four slices counted by hand."""
     model = OnnxModel(embed_spec(build_network(), SPEC), source="fp32")

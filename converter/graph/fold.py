@@ -56,6 +56,8 @@ def find_image_input(graph: Graph) -> ImageInput | None:
                 copies = len(node.input)
             case "Transpose" if tuple(read_attributes(node)["perm"]) == NHWC_TO_NCHW and not is_channels_first:
                 is_channels_first = True
+            case "Reshape" if not is_channels_first and copies == 1 and moves_one_channel(graph, node):
+                is_channels_first = True
             case "Mul" | "Div" | "Add" | "Sub" if constant is not None and not is_channels_first:
                 if constants[0] is not None and node.op_type in ("Div", "Sub"):
                     return None
@@ -76,6 +78,13 @@ def find_image_input(graph: Graph) -> ImageInput | None:
         path.append(node)
         tensor = node.output[0]
     return None
+
+
+def moves_one_channel(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a Reshape brings [N, H, W, 1] into [N, 1, H, W], which for one channel is what Transpose does."""
+    shape = graph.read_constant(node.input[1])
+    _, height, width, channels = (dim.dim_value for dim in graph.model.graph.input[0].type.tensor_type.shape.dim)
+    return channels == 1 and shape is not None and tuple(shape[1:]) == (1, height, width)
 
 
 def fold_input(model: onnx.ModelProto) -> bool:

@@ -48,12 +48,12 @@ METHODS = {
 least information (Migacz, 8-bit inference with TensorRT, 2017). As ONNX Runtime implements them."""
 
 
-RANGED_OPERATORS = ("Conv", "Relu", "Add", "Concat")
+RANGED_OPERATORS = ("Conv", "Relu", "Clip", "Add", "Concat")
 """Operators whose inputs and outputs need ranges; the others of ``QUANTISED_OPERATORS`` keep those of their inputs."""
 
-QUANTISED_OPERATORS = ("Conv", "Relu", "MaxPool", "Add", "Concat", "Pad", "Transpose", "Reshape")
-"""Dense layers and softmax stay fp32: they cost less than a hundredth of the time, and 256 levels for a logit or a
-probability would be most of the error."""
+QUANTISED_OPERATORS = ("Conv", "Relu", "Clip", "MaxPool", "Add", "Concat", "Pad", "Transpose", "Reshape")
+"""What is quantised of the part between pixels and the last convolution. Dense layers and softmax stay fp32: they cost
+less than a hundredth of the time, and 256 levels for a logit or a probability would be most of the error."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from converter.int8.calibrate import CalibrationSets, Slices
 from server.models.runtime import OnnxModel
 
 LEAST_AGREEMENT = 0.995
+ONE_LABEL = 1
+"""Changed labels that are allowed in any case: of fewer than 200 slices one alone would be more than the share."""
+
 MOST_MEAN_DIFFERENCE = 0.01
 MOST_AUC_DROP = 0.005
 
@@ -41,7 +44,7 @@ class Comparison:
         """What fails the gate, in words; empty when it passes. So written that NaN fails."""
         failures = []
         for name, share in (("threshold", self.agreement_at_threshold), ("0.5", self.agreement_at_half)):
-            if not share >= LEAST_AGREEMENT:
+            if not (share >= LEAST_AGREEMENT or round((1 - share) * self.slices, 6) <= ONE_LABEL):
                 failures.append(f"label agreement at {name} {share:.2%} (at least {LEAST_AGREEMENT:.1%})")
         if not self.mean_difference <= MOST_MEAN_DIFFERENCE:
             failures.append(f"mean |Δp| {self.mean_difference:.4f} (at most {MOST_MEAN_DIFFERENCE})")

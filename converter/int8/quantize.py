@@ -19,7 +19,7 @@ import onnx
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from converter.errors import AccuracyError
+from converter.errors import AccuracyError, FusionError, describe
 from converter.graph.edit import Graph, embed_spec
 from converter.graph.fusion import check_fused, count_left, find_moves, take_bytes_as_they_are
 from converter.graph.rewrite import merge_pool_padding, pad_channels, split_phases
@@ -110,7 +110,7 @@ def quantise(
 
     Raises:
         AccuracyError: no variant passed the gate; the message has the figures of the best.
-        FusionError: ONNX Runtime does not fuse the graph.
+        FusionError: ONNX Runtime cannot quantise the graph, or does not fuse it.
     """
     prepared = copy.deepcopy(model)
     merge_pool_padding(prepared)
@@ -170,6 +170,24 @@ def list_layers(convolutions: Sequence[str], taken: Sequence[str]) -> list[tuple
     return [more for more in [*((name,) for name in convolutions), *pairs] if not set(more) & set(taken)]
 
 
+def list_outside(graph: Graph) -> list[str]:
+    """Nodes that no convolution reaches in integers alone: before the first one, behind an average or a dense layer.
+
+    There are operators among them that would be quantised elsewhere, such as the Concat of one sigmoid's two
+    probabilities, or the Reshape of pixels that were resized; nobody has measured their ranges.
+    """
+    constants = {item.name for item in graph.model.graph.initializer} | {""}
+    inside: set[str] = set()
+    outside = []
+    for node in graph.nodes:  # in the order of computation
+        is_reached = node.op_type in QUANTISED_OPERATORS and set(node.input) <= inside | constants
+        if node.op_type == "Conv" or is_reached:
+            inside |= set(node.output)
+        else:
+            outside.append(node.name)
+    return outside
+
+
 def rank(candidate: Candidate) -> tuple[int, float]:
     """Sort key: what passes the gate first, then the smaller difference on held-out slices."""
     return len(candidate.gate.list_failures()), candidate.gate.held_out.mean_difference
@@ -183,6 +201,7 @@ class Workshop:
         self._moves = find_moves(Graph(prepared))
         taker = Graph(prepared).follow(self._moves[-1].output[0]) if self._moves else None
         self._pixel_layer = "" if taker is None else taker.name
+        self._outside = list_outside(Graph(prepared))
         self.convolutions = [node.name for node in prepared.graph.node if node.op_type == "Conv"]
 
     def make(self, method: str, ranges: Any, fp32_layers: Sequence[str]) -> Candidate:
@@ -199,11 +218,14 @@ class Workshop:
             tensors_range=ranges,
             nodes_to_quantize=[],
             # What only moves pixels will move bytes, once `take_bytes_as_they_are` is through.
-            nodes_to_exclude=[*self._list_fp32_nodes(fp32_layers), *(moved.name for moved in self._moves)],
+            nodes_to_exclude=[*self._list_fp32_nodes(fp32_layers), *self._outside],
             op_types_to_quantize=QUANTISED_OPERATORS,
             extra_options={"TensorQuantOverrides": self._override_pixels()},
         )
-        quantizer.quantize_model()
+        try:
+            quantizer.quantize_model()
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise FusionError(f"ONNX Runtime's quantizer does not know what to do with it: {describe(error)}") from None
         quantizer.model.topological_sort()
         quantised = quantizer.model.model
         if self._override_pixels():
@@ -231,7 +253,7 @@ class Workshop:
         for convolution in [node for node in graph.nodes if node.name in layers]:
             behind: list[str] = []
             node = graph.follow(convolution.output[0])
-            is_activated = node is not None and node.op_type == "Relu"
+            is_activated = node is not None and node.op_type in ("Relu", "Clip")
             while node is not None and node.op_type != "Conv":
                 behind.append(node.name)
                 node = graph.follow(node.output[0])
