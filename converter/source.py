@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, describe
+from converter.scaling import read_input_range
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -33,8 +34,8 @@ class SourceModel:
     outputs: int
     """Width of the last axis of the answer: 1 for a single sigmoid, otherwise the number of classes."""
 
-    scales_inside: bool | None
-    """True: a layer divides by about 255 or subtracts a mean of bytes; False: none does; None: unseen (SavedModel)."""
+    input_range: str | None
+    """``0..255`` or ``0..1`` where what the model does to its pixels shows what it takes (``converter.scaling``)."""
 
     kind: str
     """What it was read as, for the report."""
@@ -73,13 +74,17 @@ def load_source(path: Path) -> SourceModel:
     if len(inputs) != 1 or len(answers) != 1:
         raise SourceError(f"{path}: has {len(inputs)} inputs and {len(answers)} outputs; one of each is needed")
     height, width, channels, outputs = check_shapes(path, tuple(model.input_shape), tuple(model.output_shape))
+
+    def call(images: Any) -> Any:
+        return model(images, training=False)
+
     return SourceModel(
-        call=lambda images: model(images, training=False),
+        call=call,
         height=height,
         width=width,
         channels=channels,
         outputs=outputs,
-        scales_inside=any(takes_bytes(layer) for layer in walk_layers(model)),
+        input_range=read_input_range(call, height, width, channels),
         kind=f"Keras {'.h5' if is_hdf5 else '.keras'}",
     )
 
@@ -104,7 +109,9 @@ def load_saved_model(path: Path) -> SourceModel:
         # `loaded` is named here to keep it alive: the signature holds its variables only weakly.
         return loaded.signatures["serving_default"](**{input_name: tf.cast(images, input_spec.dtype)})[output_name]
 
-    return SourceModel(call, height, width, channels, classes, scales_inside=None, kind="SavedModel")
+    takes_integers = input_spec.dtype.is_integer
+    input_range = "0..255" if takes_integers else read_input_range(call, height, width, channels)
+    return SourceModel(call, height, width, channels, classes, input_range, kind="SavedModel")
 
 
 def check_shapes(path: Path, taken: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[int, int, int, int]:
@@ -114,19 +121,3 @@ def check_shapes(path: Path, taken: tuple[Any, ...], given: tuple[Any, ...]) -> 
     if len(given) != 2 or not isinstance(given[1], int):
         raise SourceError(f"{path}: its output is {given}; (None, classes) is needed")
     return taken[1], taken[2], taken[3], given[1]
-
-
-def walk_layers(model: Any) -> Iterator[Any]:
-    """All layers, those of nested models included."""
-    for layer in model.layers:
-        yield layer
-        if hasattr(layer, "layers"):
-            yield from walk_layers(layer)
-
-
-def takes_bytes(layer: Any) -> bool:
-    """True for a Rescaling layer of values of 0..255: to 0..1 or -1..1 (1/255, 1/127.5), or minus a mean of bytes."""
-    if not isinstance(layer, keras.layers.Rescaling):
-        return False
-    scale, offset = np.asarray(layer.scale, dtype=float), np.asarray(layer.offset, dtype=float)
-    return bool(np.all(scale <= 1 / 100) or np.all((scale == 1) & (offset <= -50)))
