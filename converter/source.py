@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import zipfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, describe
+from converter.keras_file import KerasFile, find_inline_code, read_keras_file
 from converter.scaling import read_input_range
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+from training.fit.models import MODELS
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,12 @@ class SourceModel:
         return np.asarray(self.call(tf.constant(images, tf.float32)), dtype=np.float32)
 
 
-def load_source(path: Path) -> SourceModel:
+def load_source(path: Path, *, architecture: str | None = None) -> SourceModel:
     """Loads a trained model.
+
+    Args:
+        path: ``.keras`` or ``.h5`` file, or folder of a SavedModel.
+        architecture: the network that a file of weights alone is for, a key of ``training.fit.models.MODELS``.
 
     Raises:
         SourceError: there is no such file, it is not a model, or not one with one image in and one answer out.
@@ -58,19 +63,82 @@ def load_source(path: Path) -> SourceModel:
         if not (path / "saved_model.pb").exists():
             raise SourceError(f"{path}: not a SavedModel: there is no saved_model.pb in it")
         return load_saved_model(path)
-    with path.open("rb") as file:
-        is_hdf5 = file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-    if not is_hdf5 and not zipfile.is_zipfile(path):
-        raise SourceError(f"{path}: neither a .keras nor an .h5 file; is it complete?")
-    if is_hdf5 and path.suffix not in (".h5", ".hdf5"):
-        raise SourceError(f"{path}: holds HDF5; Keras reads that only from a file named .h5, rename it")
-    if not is_hdf5 and path.suffix != ".keras":
-        raise SourceError(f"{path}: holds a .keras archive; Keras reads that only from a file named so, rename it")
+    file = read_keras_file(path)
+    if file.config is None:
+        return wrap_keras(load_weights(file, architecture), file)
+    if architecture is not None:
+        raise SourceError(f"{path}: has its own network, not weights alone; leave --architecture out")
+    return wrap_keras(load_network(file), file)
+
+
+def load_network(file: KerasFile) -> Any:
+    """Loads a whole model with the Keras that wrote it.
+
+    Raises:
+        SourceError: that Keras cannot, or is not here.
+    """
+    if (layer := find_inline_code(file.config)) is not None:
+        raise SourceError(
+            f"{file.path}: its Lambda layer {layer} keeps Python code in the file, which is not run. Convert a "
+            "SavedModel instead, made where the model was trained: model.export('folder')"
+        )
     try:
-        model = keras.models.load_model(path, compile=False)
-        inputs, answers = list(model.inputs), list(model.outputs)
-    except Exception as error:  # Keras raises whatever its layers do; a model that was never built has no inputs
-        raise SourceError(f"{path}: Keras cannot load it: {describe(error)}") from None
+        if file.is_keras2:
+            import tf_keras
+
+            return tf_keras.models.load_model(file.path, compile=False)
+        return keras.models.load_model(file.path, compile=False)
+    except ModuleNotFoundError as error:
+        if error.name != "tf_keras":
+            raise SourceError(f"{file.path}: Keras cannot load it: {describe(error)}") from None
+        raise SourceError(
+            f"{file.path}: written by Keras {file.keras_version}; tf-keras reads it: install that"
+        ) from None
+    except Exception as error:  # Keras raises whatever its layers do
+        raise SourceError(f"{file.path}: Keras cannot load it: {describe(error)}") from None
+
+
+def load_weights(file: KerasFile, architecture: str | None) -> Any:
+    """Loads weights alone into a network of the training package.
+
+    Raises:
+        SourceError: it is not said which, or they are another network's.
+    """
+    if architecture is None:
+        raise SourceError(
+            f"{file.path}: has weights alone, without the network ({file.parameters:,} numbers): say --architecture "
+            f"{' or '.join(MODELS)} where it is one of these, or save the whole model where it was trained: "
+            "model.save('model.keras')"
+        )
+    network = MODELS[architecture]("float32")
+    if file.parameters != network.count_params():
+        raise SourceError(
+            f"{file.path}: has weights of another network: {file.parameters:,} numbers, {architecture} has "
+            f"{network.count_params():,}"
+        )
+    with h5py.File(file.path) as content:
+        # Keras goes by the name: one format lists its layers in front, the other has folders as in an archive.
+        name = "by_order.h5" if "layer_names" in content.attrs else "by_name.weights.h5"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / name
+            link.symlink_to(file.path.absolute())
+            network.load_weights(link)
+    except Exception as error:  # as above
+        raise SourceError(f"{file.path}: does not fit {architecture}: {describe(error)}") from None
+    return network
+
+
+def wrap_keras(model: Any, file: KerasFile) -> SourceModel:
+    """A loaded network as a function of pixels.
+
+    Raises:
+        SourceError: it does not have one image in and one answer out, or weights that are no numbers.
+    """
+    path = file.path
+    inputs, answers = (list(getattr(model, name, None) or ()) for name in ("inputs", "outputs"))
+    if not inputs:
+        raise SourceError(f"{path}: the size of its images is not known: call the model on one, then save it again")
     if len(inputs) != 1 or len(answers) != 1:
         raise SourceError(f"{path}: has {len(inputs)} inputs and {len(answers)} outputs; one of each is needed")
     height, width, channels, outputs = check_shapes(path, tuple(model.input_shape), tuple(model.output_shape))
@@ -85,7 +153,7 @@ def load_source(path: Path) -> SourceModel:
         channels=channels,
         outputs=outputs,
         input_range=read_input_range(call, height, width, channels),
-        kind=f"Keras {'.h5' if is_hdf5 else '.keras'}",
+        kind=file.kind,
     )
 
 

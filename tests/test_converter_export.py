@@ -52,7 +52,7 @@ def build_behind(prepare: Callable[[Any, Any], Any], k: Any) -> Any:
     return k.Model(images, k.layers.Dense(2, activation="softmax")(k.layers.GlobalAveragePooling2D()(maps)))
 
 
-@pytest.mark.parametrize("form", ["network.keras", "exported"])
+@pytest.mark.parametrize("form", ["network.keras", "exported", "keras2.h5"])
 @pytest.mark.parametrize(
     "prepare", [normalise, normalise_twice, subtract_caffe_means, subtract_torch_means, scale_by_hand]
 )
@@ -62,8 +62,9 @@ def test_constants_of_preparing_layers_are_in_the_graph(
 ) -> None:
     """The conversion itself proves that answers agree; the range is read from what they do."""
     import keras
+    import tf_keras
 
-    network = build_behind(prepare, keras)
+    network = build_behind(prepare, tf_keras if form == "keras2.h5" else keras)
     if form == "exported":
         network.export(tmp_path / form, verbose=False)
     else:
