@@ -54,6 +54,9 @@ class ConvertOptions:
         "network of the training package that MODEL has weights for, where it has weights alone",
         choices=tuple(MODELS),
     )
+    custom: Path | None = setting(
+        None, "Python file with layers and functions of MODEL's own; it is run", metavar="FILE.py"
+    )
     images: Path = setting(Path("samples"), "images for the proof", metavar="DIR")
     colour: str | None = setting(
         None,

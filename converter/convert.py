@@ -71,7 +71,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     """
     spec = build_spec(options)
     tell(f"loading {options.model}")
-    source = load_source(options.model, architecture=options.architecture)
+    source = load_source(options.model, architecture=options.architecture, custom=options.custom)
     if max(source.outputs, 2) != len(spec.labels):
         raise SourceError(
             f"{options.model}: answers {max(source.outputs, 2)} classes, --labels names {len(spec.labels)}"

@@ -28,6 +28,12 @@ NOT_MODELS = {
 """What stands in a model's place when it was fetched the wrong way, by what it begins with."""
 
 
+CHECKPOINT = (
+    "is a checkpoint, which has weights without a network: load it where the network is defined, and save the whole "
+    "model: model.save('model.keras')"
+)
+
+
 @dataclass(frozen=True)
 class KerasFile:
     """A file that Keras wrote."""
@@ -74,10 +80,7 @@ def read_keras_file(path: Path) -> KerasFile:
     if path.name == "saved_model.pb":
         raise SourceError(f"{path}: is one file of a SavedModel; give its folder: {path.parent}")
     if path.suffix == ".index" or ".data-" in path.suffix:
-        raise SourceError(
-            f"{path}: belongs to a checkpoint, which has weights without a network: load it where the network is "
-            "defined, and save the whole model: model.save('model.keras')"
-        )
+        raise SourceError(f"{path}: {CHECKPOINT}")
     raise SourceError(f"{path}: neither a .keras nor an .h5 file, nor the folder of a SavedModel; is it complete?")
 
 
@@ -97,6 +100,27 @@ def check_is_model(path: Path) -> None:
     for wrong, message in NOT_MODELS.items():
         if begin.lstrip().startswith(wrong):
             raise SourceError(f"{path}: {message}")
+
+
+def check_folder(path: Path) -> None:
+    """Refuses a folder that is no SavedModel, or one of whose files was fetched the wrong way.
+
+    Raises:
+        SourceError: the message says what to do.
+    """
+    names = sorted(entry.name for entry in path.iterdir())
+    if "saved_model.pb" in names:
+        for part in (path / "saved_model.pb", *sorted(path.glob("variables/variables.*"))):
+            check_is_model(part)
+        return
+    models = [name for name in names if name.endswith((".keras", ".h5", ".hdf5")) and name != "model.weights.h5"]
+    if models:
+        raise SourceError(f"{path}: not a SavedModel; say which file in it: {path / models[0]}")
+    if {"config.json", "metadata.json"} <= set(names):
+        raise SourceError(f"{path}: is an unpacked .keras archive: pack it, (cd {path} && zip -0 -r ../model.keras .)")
+    if any(name.endswith(".index") for name in names):
+        raise SourceError(f"{path}: {CHECKPOINT}")
+    raise SourceError(f"{path}: not a SavedModel: there is no saved_model.pb in it")
 
 
 def read_hdf5(path: Path) -> KerasFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from converter.custom import explain_unknown, load_custom
 from converter.errors import SourceError, describe
-from converter.keras_file import KerasFile, find_inline_code, read_keras_file
+from converter.keras_file import KerasFile, check_folder, find_inline_code, read_keras_file
 from converter.scaling import read_input_range
 from training.fit.models import MODELS
 
@@ -47,12 +48,13 @@ class SourceModel:
         return np.asarray(self.call(tf.constant(images, tf.float32)), dtype=np.float32)
 
 
-def load_source(path: Path, *, architecture: str | None = None) -> SourceModel:
+def load_source(path: Path, *, architecture: str | None = None, custom: Path | None = None) -> SourceModel:
     """Loads a trained model.
 
     Args:
         path: ``.keras`` or ``.h5`` file, or folder of a SavedModel.
         architecture: the network that a file of weights alone is for, a key of ``training.fit.models.MODELS``.
+        custom: Python file with layers and functions of the model's own; it is run.
 
     Raises:
         SourceError: there is no such file, it is not a model, or not one with one image in and one answer out.
@@ -60,18 +62,19 @@ def load_source(path: Path, *, architecture: str | None = None) -> SourceModel:
     if not path.exists():
         raise SourceError(f"{path}: there is no such file or folder")
     if path.is_dir():
-        if not (path / "saved_model.pb").exists():
-            raise SourceError(f"{path}: not a SavedModel: there is no saved_model.pb in it")
+        check_folder(path)
+        if architecture is not None or custom is not None:
+            raise SourceError(f"{path}: a SavedModel has all of its network; leave --architecture and --custom out")
         return load_saved_model(path)
     file = read_keras_file(path)
     if file.config is None:
         return wrap_keras(load_weights(file, architecture), file)
     if architecture is not None:
         raise SourceError(f"{path}: has its own network, not weights alone; leave --architecture out")
-    return wrap_keras(load_network(file), file)
+    return wrap_keras(load_network(file, custom), file)
 
 
-def load_network(file: KerasFile) -> Any:
+def load_network(file: KerasFile, custom: Path | None) -> Any:
     """Loads a whole model with the Keras that wrote it.
 
     Raises:
@@ -82,12 +85,13 @@ def load_network(file: KerasFile) -> Any:
             f"{file.path}: its Lambda layer {layer} keeps Python code in the file, which is not run. Convert a "
             "SavedModel instead, made where the model was trained: model.export('folder')"
         )
+    objects = load_custom(custom, file) if custom is not None else {}
     try:
         if file.is_keras2:
             import tf_keras
 
-            return tf_keras.models.load_model(file.path, compile=False)
-        return keras.models.load_model(file.path, compile=False)
+            return tf_keras.models.load_model(file.path, objects, compile=False)
+        return keras.models.load_model(file.path, objects, compile=False)
     except ModuleNotFoundError as error:
         if error.name != "tf_keras":
             raise SourceError(f"{file.path}: Keras cannot load it: {describe(error)}") from None
@@ -95,7 +99,8 @@ def load_network(file: KerasFile) -> Any:
             f"{file.path}: written by Keras {file.keras_version}; tf-keras reads it: install that"
         ) from None
     except Exception as error:  # Keras raises whatever its layers do
-        raise SourceError(f"{file.path}: Keras cannot load it: {describe(error)}") from None
+        reason = explain_unknown(file, error, objects) or f"Keras cannot load it: {describe(error)}"
+        raise SourceError(f"{file.path}: {reason}") from None
 
 
 def load_weights(file: KerasFile, architecture: str | None) -> Any:
@@ -139,8 +144,8 @@ def wrap_keras(model: Any, file: KerasFile) -> SourceModel:
     inputs, answers = (list(getattr(model, name, None) or ()) for name in ("inputs", "outputs"))
     if not inputs:
         raise SourceError(f"{path}: the size of its images is not known: call the model on one, then save it again")
-    if len(inputs) != 1 or len(answers) != 1:
-        raise SourceError(f"{path}: has {len(inputs)} inputs and {len(answers)} outputs; one of each is needed")
+    check_one_of_each(path, [tensor.name for tensor in inputs], [tensor.name for tensor in answers])
+    check_finite(path, model.weights)
     height, width, channels, outputs = check_shapes(path, tuple(model.input_shape), tuple(model.output_shape))
 
     def call(images: Any) -> Any:
@@ -161,14 +166,22 @@ def load_saved_model(path: Path) -> SourceModel:
     """Loads the default signature of a SavedModel."""
     try:
         loaded = tf.saved_model.load(str(path))
-        signature = loaded.signatures["serving_default"]
     except Exception as error:
-        raise SourceError(f"{path}: TensorFlow cannot load its signature serving_default: {describe(error)}") from None
+        if not list(path.glob("variables/variables.index")) or not list(path.glob("variables/variables.data-*")):
+            reason = "has a network, but not its weights (variables/variables.index and .data-…)"
+        elif isinstance(error, OSError | IndexError | tf.errors.OpError) and "not registered" not in str(error):
+            reason = f"is damaged or cut short ({describe(error)})"
+        else:  # operations that are not TensorFlow's own, for one
+            raise SourceError(f"{path}: TensorFlow cannot load it: {describe(error)}") from None
+        raise SourceError(f"{path}: {reason}; copy or download the whole folder again") from None
+    if "serving_default" not in loaded.signatures:
+        raise SourceError(f"{path}: has no signature serving_default; save it with model.export('folder')")
+    signature = loaded.signatures["serving_default"]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     if any(spec.shape.rank is None for spec in (*inputs.values(), *outputs.values())):
         raise SourceError(f"{path}: its shapes are not fixed; export it with an input of known size")
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise SourceError(f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one of each is needed")
+    check_one_of_each(path, list(inputs), list(outputs))
+    check_finite(path, signature.variables)
     ((input_name, input_spec),) = inputs.items()
     ((output_name, output_spec),) = outputs.items()
     height, width, channels, classes = check_shapes(path, tuple(input_spec.shape), tuple(output_spec.shape))
@@ -180,6 +193,25 @@ def load_saved_model(path: Path) -> SourceModel:
     takes_integers = input_spec.dtype.is_integer
     input_range = "0..255" if takes_integers else read_input_range(call, height, width, channels)
     return SourceModel(call, height, width, channels, classes, input_range, kind="SavedModel")
+
+
+def check_one_of_each(path: Path, inputs: list[str], outputs: list[str]) -> None:
+    """Refuses a model with anything but one input and one output."""
+    if len(inputs) != 1 or len(outputs) != 1:
+        counts = f"{len(inputs)} inputs ({', '.join(inputs)}) and {len(outputs)} outputs ({', '.join(outputs)})"
+        remedy = "" if len(inputs) > 1 else "; choose one: keras.Model(model.input, model.outputs[0])"
+        raise SourceError(f"{path}: has {counts}; one of each is needed: an image in, its scores out{remedy}")
+
+
+def check_finite(path: Path, variables: Iterable[Any]) -> None:
+    """Refuses weights that are no numbers: no comparison of answers would mean anything."""
+    for variable in variables:
+        value = variable.numpy()
+        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
+            name = getattr(variable, "path", variable.name)
+            raise SourceError(
+                f"{path}: its weights {name} are not numbers: the file is damaged, or training came to NaN or infinity"
+            )
 
 
 def check_shapes(path: Path, taken: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[int, int, int, int]:
