@@ -11,6 +11,7 @@ from pathlib import Path
 from server.flags import REQUIRED, setting
 from server.models.contract import COLOURS
 from server.models.manifest import TARGETS
+from training.fit.models import MODELS
 
 INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
 """What the model was trained on → what bytes are divided by before they reach it."""
@@ -26,7 +27,7 @@ class ConvertOptions:
         ValueError: a setting is given without the one that it is for; the text names the flags.
     """
 
-    model: Path = setting(REQUIRED, ".keras file, .h5 file (Keras 2 or 3) or SavedModel", positional=True)
+    model: Path = setting(REQUIRED, ".keras or .h5 file (Keras 2 or 3), or folder of a SavedModel", positional=True)
     out: Path = setting(REQUIRED, "models/NAME/VERSION, where the result goes", short="-o", metavar="DIR")
     labels: tuple[str, ...] = setting(
         (),
@@ -53,6 +54,14 @@ class ConvertOptions:
         "what MODEL lacks, when it answers logits: softmax of several, sigmoid of one (default: it answers "
         "probabilities)",
         choices=("softmax", "sigmoid"),
+    )
+    architecture: str | None = setting(
+        None,
+        "network of the training package that MODEL has weights for, where it has weights alone",
+        choices=tuple(MODELS),
+    )
+    custom: Path | None = setting(
+        None, "Python file with layers and functions of MODEL's own; it is run", metavar="FILE.py"
     )
     images: Path = setting(Path("samples"), "images for the proof", metavar="DIR")
     colour: str | None = setting(

@@ -79,7 +79,10 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     """
     spec = build_spec(options)
     tell(f"loading {options.model}")
-    source = replace(load_source(options.model), activation=options.activation)
+    source = replace(
+        load_source(options.model, architecture=options.architecture, custom=options.custom),
+        activation=options.activation,
+    )
     check_head(source.outputs, source.activation)
     if source.classes != len(spec.labels):
         raise SourceError(f"{options.model}: answers {source.classes} classes, --labels names {len(spec.labels)}")

@@ -13,6 +13,13 @@ ConversionError
 
 from __future__ import annotations
 
+import re
+
+TERMINAL_CODES = re.compile(r"\x1b\[[\d;]*m")
+CALLED = re.compile(r"Exception encountered when calling ([^\n]*?)\.?\n\s*")
+DESCRIPTION = re.compile(r"\s*(?:Full object config:|using config=|config=\{)")
+"""What a network's description begins with."""
+
 
 class ConversionError(Exception):
     """Base of all errors of the converter."""
@@ -51,6 +58,11 @@ class FusionError(ConversionError):
 
 
 def describe(error: Exception) -> str:
-    """The first line of an exception's text."""
-    lines = str(error).strip().splitlines()
+    """The line of an exception's text that has the reason, without the descriptions of networks around it.
+
+    Keras puts the outer failure first, with the whole network's description, and the reason last.
+    """
+    text = TERMINAL_CODES.sub("", str(error))
+    text = CALLED.sub(r"\1: ", text.rpartition("Exception encountered: ")[2])
+    lines = DESCRIPTION.split(text)[0].strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

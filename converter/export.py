@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tf2onnx.handler import tf_op
 
 from converter.config import INPUT_RANGES
@@ -56,8 +57,18 @@ def export_model(source: SourceModel, *, channels: int, input_range: str, opset:
         return make_probabilities(answer, source.outputs, source.activation)
 
     try:
-        # from_keras fails on a Sequential model of Keras 3 (tf2onnx 1.17); a function with a signature does not.
-        model, _ = tf2onnx.convert.from_function(answer_bytes, input_signature=[signature], opset=opset)
+        # from_keras fails on a Sequential model of Keras 3 (tf2onnx 1.17), and from_function makes an input of each
+        # tensor that layers hold beside their weights (the mean of a Normalization, of preprocess_input).
+        frozen = convert_variables_to_constants_v2(
+            answer_bytes.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
+        )
+        model, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(add_shapes=True),
+            input_names=[f"{INPUT_NAME}:0"],
+            output_names=[tensor.name for tensor in frozen.outputs],
+            tensors_to_rename={f"{INPUT_NAME}:0": INPUT_NAME},
+            opset=opset,
+        )
     except Exception as error:  # tf2onnx raises whatever its handlers do
         raise SourceError(f"tf2onnx cannot express the model at opset {opset}: {describe(error)}; {REMEDY}") from None
     check_operators(model)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from converter.custom import explain_unknown, load_custom
 from converter.errors import SourceError, describe
 from converter.heads import expect_probabilities
+from converter.keras_file import KerasFile, check_folder, find_inline_code, read_keras_file
 from converter.precision import call_in_float32, widen_signature
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+from converter.scaling import read_input_range
+from training.fit.models import MODELS
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class SourceModel:
     outputs: int
     """Width of the last axis of the answer: 1 for a single sigmoid, otherwise the number of classes."""
 
-    scales_inside: bool | None
-    """True: a layer divides by about 255 or subtracts a mean of bytes; False: none does; None: unseen (SavedModel)."""
+    input_range: str | None
+    """``0..255`` or ``0..1`` where what the model does to its pixels shows what it takes (``converter.scaling``)."""
 
     kind: str
     """What it was read as, for the report."""
@@ -70,8 +73,13 @@ class SourceModel:
         return expect_probabilities(answer, self.activation)
 
 
-def load_source(path: Path) -> SourceModel:
+def load_source(path: Path, *, architecture: str | None = None, custom: Path | None = None) -> SourceModel:
     """Loads a trained model.
+
+    Args:
+        path: ``.keras`` or ``.h5`` file, or folder of a SavedModel.
+        architecture: the network that a file of weights alone is for, a key of ``training.fit.models.MODELS``.
+        custom: Python file with layers and functions of the model's own; it is run.
 
     Raises:
         SourceError: there is no such file, it is not a model, or not one with one image in and one answer out.
@@ -79,33 +87,103 @@ def load_source(path: Path) -> SourceModel:
     if not path.exists():
         raise SourceError(f"{path}: there is no such file or folder")
     if path.is_dir():
-        if not (path / "saved_model.pb").exists():
-            raise SourceError(f"{path}: not a SavedModel: there is no saved_model.pb in it")
+        check_folder(path)
+        if architecture is not None or custom is not None:
+            raise SourceError(f"{path}: a SavedModel has all of its network; leave --architecture and --custom out")
         return load_saved_model(path)
-    with path.open("rb") as file:
-        is_hdf5 = file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-    if not is_hdf5 and not zipfile.is_zipfile(path):
-        raise SourceError(f"{path}: neither a .keras nor an .h5 file; is it complete?")
-    if is_hdf5 and path.suffix not in (".h5", ".hdf5"):
-        raise SourceError(f"{path}: holds HDF5; Keras reads that only from a file named .h5, rename it")
-    if not is_hdf5 and path.suffix != ".keras":
-        raise SourceError(f"{path}: holds a .keras archive; Keras reads that only from a file named so, rename it")
+    file = read_keras_file(path)
+    if file.config is None:
+        return wrap_keras(load_weights(file, architecture), file)
+    if architecture is not None:
+        raise SourceError(f"{path}: has its own network, not weights alone; leave --architecture out")
+    return wrap_keras(load_network(file, custom), file)
+
+
+def load_network(file: KerasFile, custom: Path | None) -> Any:
+    """Loads a whole model with the Keras that wrote it.
+
+    Raises:
+        SourceError: that Keras cannot, or is not here.
+    """
+    if (layer := find_inline_code(file.config)) is not None:
+        raise SourceError(
+            f"{file.path}: its Lambda layer {layer} keeps Python code in the file, which is not run. Convert a "
+            "SavedModel instead, made where the model was trained: model.export('folder')"
+        )
+    objects = load_custom(custom, file) if custom is not None else {}
     try:
-        model = keras.models.load_model(path, compile=False)
-        inputs, answers = list(model.inputs), list(model.outputs)
-    except Exception as error:  # Keras raises whatever its layers do; a model that was never built has no inputs
-        raise SourceError(f"{path}: Keras cannot load it: {describe(error)}") from None
-    if len(inputs) != 1 or len(answers) != 1:
-        raise SourceError(f"{path}: has {len(inputs)} inputs and {len(answers)} outputs; one of each is needed")
+        if file.is_keras2:
+            import tf_keras
+
+            return tf_keras.models.load_model(file.path, objects, compile=False)
+        return keras.models.load_model(file.path, objects, compile=False)
+    except ModuleNotFoundError as error:
+        if error.name != "tf_keras":
+            raise SourceError(f"{file.path}: Keras cannot load it: {describe(error)}") from None
+        raise SourceError(
+            f"{file.path}: written by Keras {file.keras_version}; tf-keras reads it: install that"
+        ) from None
+    except Exception as error:  # Keras raises whatever its layers do
+        reason = explain_unknown(file, error, objects) or f"Keras cannot load it: {describe(error)}"
+        raise SourceError(f"{file.path}: {reason}") from None
+
+
+def load_weights(file: KerasFile, architecture: str | None) -> Any:
+    """Loads weights alone into a network of the training package.
+
+    Raises:
+        SourceError: it is not said which, or they are another network's.
+    """
+    if architecture is None:
+        raise SourceError(
+            f"{file.path}: has weights alone, without the network ({file.parameters:,} numbers): say --architecture "
+            f"{' or '.join(MODELS)} where it is one of these, or save the whole model where it was trained: "
+            "model.save('model.keras')"
+        )
+    network = MODELS[architecture]("float32")
+    if file.parameters != network.count_params():
+        raise SourceError(
+            f"{file.path}: has weights of another network: {file.parameters:,} numbers, {architecture} has "
+            f"{network.count_params():,}"
+        )
+    with h5py.File(file.path) as content:
+        # Keras goes by the name: one format lists its layers in front, the other has folders as in an archive.
+        name = "by_order.h5" if "layer_names" in content.attrs else "by_name.weights.h5"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / name
+            link.symlink_to(file.path.absolute())
+            network.load_weights(link)
+    except Exception as error:  # as above
+        raise SourceError(f"{file.path}: does not fit {architecture}: {describe(error)}") from None
+    return network
+
+
+def wrap_keras(model: Any, file: KerasFile) -> SourceModel:
+    """A loaded network as a function of pixels.
+
+    Raises:
+        SourceError: it does not have one image in and one answer out, or weights that are no numbers.
+    """
+    path = file.path
+    inputs, answers = (list(getattr(model, name, None) or ()) for name in ("inputs", "outputs"))
+    if not inputs:
+        raise SourceError(f"{path}: the size of its images is not known: call the model on one, then save it again")
+    check_one_of_each(path, [tensor.name for tensor in inputs], [tensor.name for tensor in answers])
+    check_finite(path, model.weights)
     height, width, channels, outputs = check_shapes(path, tuple(model.input_shape), tuple(model.output_shape))
+
+    def call(images: Any) -> Any:
+        return model(images, training=False)
+
     return SourceModel(
         call=call_in_float32(model),
         height=height,
         width=width,
         channels=channels,
         outputs=outputs,
-        scales_inside=any(takes_bytes(layer) for layer in walk_layers(model)),
-        kind=f"Keras {'.h5' if is_hdf5 else '.keras'}",
+        input_range=read_input_range(call, height, width, channels),
+        kind=file.kind,
     )
 
 
@@ -113,14 +191,22 @@ def load_saved_model(path: Path) -> SourceModel:
     """Loads the default signature of a SavedModel."""
     try:
         loaded = tf.saved_model.load(str(path))
-        signature = loaded.signatures["serving_default"]
     except Exception as error:
-        raise SourceError(f"{path}: TensorFlow cannot load its signature serving_default: {describe(error)}") from None
+        if not list(path.glob("variables/variables.index")) or not list(path.glob("variables/variables.data-*")):
+            reason = "has a network, but not its weights (variables/variables.index and .data-…)"
+        elif isinstance(error, OSError | IndexError | tf.errors.OpError) and "not registered" not in str(error):
+            reason = f"is damaged or cut short ({describe(error)})"
+        else:  # operations that are not TensorFlow's own, for one
+            raise SourceError(f"{path}: TensorFlow cannot load it: {describe(error)}") from None
+        raise SourceError(f"{path}: {reason}; copy or download the whole folder again") from None
+    if "serving_default" not in loaded.signatures:
+        raise SourceError(f"{path}: has no signature serving_default; save it with model.export('folder')")
+    signature = loaded.signatures["serving_default"]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     if any(spec.shape.rank is None for spec in (*inputs.values(), *outputs.values())):
         raise SourceError(f"{path}: its shapes are not fixed; export it with an input of known size")
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise SourceError(f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one of each is needed")
+    check_one_of_each(path, list(inputs), list(outputs))
+    check_finite(path, signature.variables)
     ((input_name, input_spec),) = inputs.items()
     ((output_name, output_spec),) = outputs.items()
     height, width, channels, classes = check_shapes(path, tuple(input_spec.shape), tuple(output_spec.shape))
@@ -133,7 +219,28 @@ def load_saved_model(path: Path) -> SourceModel:
         # `loaded` is named here to keep it alive: the signature holds its variables only weakly.
         return loaded.signatures["serving_default"](**{input_name: tf.cast(images, input_spec.dtype)})[output_name]
 
-    return SourceModel(call, height, width, channels, classes, scales_inside=None, kind="SavedModel")
+    takes_integers = input_spec.dtype.is_integer
+    input_range = "0..255" if takes_integers else read_input_range(call, height, width, channels)
+    return SourceModel(call, height, width, channels, classes, input_range, kind="SavedModel")
+
+
+def check_one_of_each(path: Path, inputs: list[str], outputs: list[str]) -> None:
+    """Refuses a model with anything but one input and one output."""
+    if len(inputs) != 1 or len(outputs) != 1:
+        counts = f"{len(inputs)} inputs ({', '.join(inputs)}) and {len(outputs)} outputs ({', '.join(outputs)})"
+        remedy = "" if len(inputs) > 1 else "; choose one: keras.Model(model.input, model.outputs[0])"
+        raise SourceError(f"{path}: has {counts}; one of each is needed: an image in, its scores out{remedy}")
+
+
+def check_finite(path: Path, variables: Iterable[Any]) -> None:
+    """Refuses weights that are no numbers: no comparison of answers would mean anything."""
+    for variable in variables:
+        value = variable.numpy()
+        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
+            name = getattr(variable, "path", variable.name)
+            raise SourceError(
+                f"{path}: its weights {name} are not numbers: the file is damaged, or training came to NaN or infinity"
+            )
 
 
 def check_shapes(path: Path, taken: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[int, int, int, int]:
@@ -143,19 +250,3 @@ def check_shapes(path: Path, taken: tuple[Any, ...], given: tuple[Any, ...]) -> 
     if len(given) != 2 or not isinstance(given[1], int):
         raise SourceError(f"{path}: its output is {given}; (None, classes) is needed")
     return taken[1], taken[2], taken[3], given[1]
-
-
-def walk_layers(model: Any) -> Iterator[Any]:
-    """All layers, those of nested models included."""
-    for layer in model.layers:
-        yield layer
-        if hasattr(layer, "layers"):
-            yield from walk_layers(layer)
-
-
-def takes_bytes(layer: Any) -> bool:
-    """True for a Rescaling layer of values of 0..255: to 0..1 or -1..1 (1/255, 1/127.5), or minus a mean of bytes."""
-    if not isinstance(layer, keras.layers.Rescaling):
-        return False
-    scale, offset = np.asarray(layer.scale, dtype=float), np.asarray(layer.offset, dtype=float)
-    return bool(np.all(scale <= 1 / 100) or np.all((scale == 1) & (offset <= -50)))

@@ -156,17 +156,22 @@ def check_input_range(source: SourceModel, images: NDArray[np.uint8], wanted: st
             model's may be.
     """
     if wanted is None:
-        if not source.scales_inside:
+        if source.input_range is None:
             raise InputRangeError(
                 "whether the model takes 0..255 or 0..1 cannot be read from its layers: say --input-range 0..255 when "
                 "it was trained on raw bytes or scales them itself, --input-range 0..1 when they were divided by 255 "
                 "before training"
             )
-        wanted = "0..255"
-    if wanted == "0..1" and source.scales_inside:
+        wanted = source.input_range
+    if wanted == "0..1" and source.input_range == "0..255":
         raise InputRangeError(
             "the model already takes bytes, as one of its layers shows, so --input-range 0..1 would divide twice; "
             "say --input-range 0..255"
+        )
+    if wanted == "0..255" and source.input_range == "0..1":
+        raise InputRangeError(
+            "the model takes 0..1, as its first layers show: they bring 0..1, not bytes, to what its weights take; "
+            "say --input-range 0..1"
         )
     answers = {name: source.predict(scale(images, name)) for name in INPUT_RANGES}
     spreads = {name: spread(answer) for name, answer in answers.items()}

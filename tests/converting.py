@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fakes import encode, make_slice
+from tests.fakes import ROOT, encode, make_slice
 
 if TYPE_CHECKING:
     from converter.convert import ConversionReport, ConvertOptions
+
+CASES = ROOT.parent / "shared" / "cases"
+"""Small files that were once got wrong; not everywhere."""
 
 SIDE = 48
 LABELS = ("normal", "stroke")

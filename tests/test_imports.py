@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "client": ("proto",),
     "client.cli": ("client",),
     "server": ("proto",),
-    "converter": (*SERVER_PARTS, "training.phantom"),
+    "converter": (*SERVER_PARTS, "training.fit.models", "training.phantom"),
     "training": SERVER_PARTS,
     "training.judge": (*SERVER_PARTS, "client"),
     "bench": ("client", "converter", "proto", "server", "training"),
