@@ -201,7 +201,7 @@ def take_stamp(path: str) -> FileStamp | None:
 def _read_known(fields: Fields) -> _Known:
     size, modified = fields.get("file_bytes"), fields.get("file_modified")
     stamp = FileStamp(size, modified) if isinstance(size, int) and isinstance(modified, str) else None
-    return _Known("label" not in fields, stamp, fields.get("image_sha256"), fields.get("digest", ""))
+    return _Known("error" in fields, stamp, fields.get("image_sha256"), fields.get("digest", ""))
 
 
 def _is_changed(entry: ListedImage, known: _Known) -> bool:

@@ -33,6 +33,7 @@ from ..._types import HealthStatus, Prediction
 from ..connection import Connection
 from ..result_file import ResultFile
 from ..results import (
+    NOT_ANALYSED,
     CsvFormat,
     JsonLinesFormat,
     Record,
@@ -279,10 +280,13 @@ class WatchRun:
         if self._trouble and (isinstance(outcome, Prediction) or outcome.code is not None):
             self._recover("the server answers again")
         if isinstance(outcome, Prediction):
-            self._labels[outcome.label] += 1
+            self._labels[outcome.label or NOT_ANALYSED] += 1
             if self._as_text:
                 self._print(f"{_now()}  {path}: {outcome}", sys.stdout)
+            reasons = {reason.reason for reason in outcome.reasons}
             for warning in outcome.warnings:
+                if warning.reason in reasons:  # said already
+                    continue
                 self._note(image.name, f"warning: {warning.message}")
         else:
             self._failed += 1
