@@ -17,6 +17,11 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:/\[\],@?#]+)(?
 _SCHEME = re.compile(r"(unix|unix-abstract|vsock|ipv4|ipv6|dns|xds|passthrough):(?!\d+$)(.+)")
 """gRPC's own forms. Digits alone behind the colon are a port: a host may be called ``dns``."""
 
+_URL = re.compile(r"([A-Za-z][\w+.-]*)://([^/]*)")
+"""What people copy from a browser or another program's settings."""
+
+_ENCRYPTED = ("https", "grpcs", "wss", "tls", "ssl")
+
 
 @dataclass(frozen=True)
 class Address:
@@ -100,6 +105,8 @@ def parse_address(text: str) -> Address:
         if scheme not in ("ipv4", "ipv6"):
             return Address(text, (), is_balanced="," in text, is_local=scheme.startswith("unix"))
         text = rest  # the form of a list says the same
+    if (url := _URL.match(text)) is not None:
+        raise _not_a_url(text, url.group(1))
     hosts = tuple(_parse_host(part, text) for part in text.split(","))
     return _from_hosts("", hosts, is_balanced=len(hosts) > 1)
 
@@ -128,6 +135,12 @@ def _not_an_address(text: str) -> ValueError:
         f"the server's address must have the form HOST:PORT, HOST:PORT,HOST:PORT, dns:///NAME:PORT or unix:/PATH, not "
         f"{text!r}; an IPv6 address stands in brackets"
     )
+
+
+def _not_a_url(text: str, scheme: str) -> ValueError:
+    address = ",".join(_URL.sub(r"\2", part).split("/")[0] for part in text.split(","))
+    encryption = "; TLS has settings of its own: tls=TLSConfig(...), --tls-ca" if scheme.lower() in _ENCRYPTED else ""
+    return ValueError(f"the server's address stands without {scheme}://: {address or 'HOST:PORT'}{encryption}")
 
 
 def _join(host: str, port: int) -> str:

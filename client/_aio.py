@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from ._channel import SERVICE
+from ._channel import SERVICE, UnaryCalls, find_target, open_channel
 from ._config import DEFAULT_IN_FLIGHT
 from ._core import ClientCore, Readiness, model_from_proto
 from ._errors import StrokeClientError, error_from_closed
@@ -32,14 +32,16 @@ class AsyncStrokeClient(ClientCore):
             prediction = await client.predict("scan.png")
             print(prediction.label, prediction.confidence)
 
-    It belongs to the event loop in which it is made. Files are read in threads, so they do not hold up the loop. A
-    cancelled call ends at the server, too.
+    It belongs to the event loop in which it is made. Files are read in threads, names of a list of servers are looked
+    up in one at the first call, and a function that returns the token is called in one, so none of them holds up the
+    loop. A cancelled call ends at the server, too.
 
     Raises:
-        RuntimeError: it is made outside of a coroutine, where there is no event loop.
+        RuntimeError: it is made outside of a coroutine, where there is no event loop, or used in another loop.
     """
 
     _grpc = grpc.aio
+    _is_connected = True  # with a channel that somebody else made
 
     async def __aenter__(self) -> AsyncStrokeClient:
         return self
@@ -71,7 +73,9 @@ class AsyncStrokeClient(ClientCore):
         request = await load_hashed(
             image, lambda: load_request(image, limit, model=model, version=version, request_id=request_id)
         )
-        return read_answer(await self._call(self._calls.predict, request.to_proto(), timeout, request.id), request)
+        return read_answer(
+            await self._call(lambda calls: calls.predict, request.to_proto(), timeout, request.id), request
+        )
 
     def predict_many(
         self,
@@ -102,18 +106,18 @@ class AsyncStrokeClient(ClientCore):
         timeout = self._settle_timeout(timeout)
         check_text(name, version)
         request = stroke_pb2.GetModelRequest(model_name=name, model_version=version)
-        return model_from_proto(await self._call(self._calls.get_model, request, timeout))
+        return model_from_proto(await self._call(lambda calls: calls.get_model, request, timeout))
 
     async def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """Describes all served models, ordered by name, then version; see ``StrokeClient.list_models``."""
         timeout = self._settle_timeout(timeout)
-        response = await self._call(self._calls.list_models, stroke_pb2.ListModelsRequest(), timeout)
+        response = await self._call(lambda calls: calls.list_models, stroke_pb2.ListModelsRequest(), timeout)
         return [model_from_proto(model) for model in response.models]
 
     async def check_health(self, *, timeout: float | None = None) -> HealthStatus:
         """Asks the server whether it serves; see ``StrokeClient.check_health``."""
         status: HealthStatus = await self._call(
-            self._calls.check_health, SERVICE, self._settle_timeout(timeout), repeats=False
+            lambda calls: calls.check_health, SERVICE, self._settle_timeout(timeout), repeats=False
         )
         return status
 
@@ -132,13 +136,53 @@ class AsyncStrokeClient(ClientCore):
             await asyncio.sleep(pause)
 
     def _check_context(self) -> None:
-        asyncio.get_running_loop()  # grpc would take any loop, and fail at the first call
+        try:
+            self._loop = asyncio.get_running_loop()  # grpc would take any loop, and fail at the first call
+        except RuntimeError:
+            raise RuntimeError(
+                "there is no running event loop, to which an AsyncStrokeClient belongs: make it inside a coroutine "
+                "(async with AsyncStrokeClient(...) as client), or take StrokeClient"
+            ) from None
+
+    def _settle_timeout(self, timeout: float | None) -> float:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # of `predict_many`, whose results a loop is yet to take
+            loop = self._loop
+        if loop is not self._loop:
+            raise RuntimeError("this AsyncStrokeClient was made in another event loop: make one for each loop")
+        return super()._settle_timeout(timeout)
+
+    def _connect(self) -> None:
+        self._connecting = asyncio.Lock()
+        self._is_connected = False
+        if not self._config.address.is_looked_up_once:
+            super()._connect()
+            self._is_connected = True
+
+    async def _finish_connecting(self) -> None:
+        """Looks up the names of a list, once."""
+        if self._is_connected:
+            return
+        async with self._connecting:
+            if not self._is_connected:
+                target = await asyncio.to_thread(find_target, self._config)
+                if self._closed:
+                    raise error_from_closed(self._target)
+                self._owned_channel = open_channel(self._config, target, self._grpc)
+                self._use_channel(self._owned_channel)
+                self._is_connected = True
+
+    async def _find_metadata(self) -> tuple[tuple[str, str], ...]:
+        token = self._config.token
+        return await asyncio.to_thread(self._metadata) if callable(token) else self._metadata()
 
     async def _count_servers(self) -> int:
         return await asyncio.to_thread(self._count_lanes) if self._config.address.is_balanced else 1
 
-    def _open_stream(self, form: MessageForm) -> Any:
-        metadata = self._metadata()
+    async def _open_stream(self, form: MessageForm) -> Any:
+        await self._finish_connecting()
+        metadata = await self._find_metadata()
         try:
             return form.open_rpc(self._channel, None, metadata)
         except grpc.aio.UsageError as error:  # how grpc says that the channel is closed
@@ -150,7 +194,7 @@ class AsyncStrokeClient(ClientCore):
 
     async def _call(
         self,
-        method: Callable[..., Awaitable[_Response]],
+        choose_method: Callable[[UnaryCalls], Callable[..., Awaitable[_Response]]],
         request: object,
         timeout: float,
         request_id: str | None = None,
@@ -163,9 +207,10 @@ class AsyncStrokeClient(ClientCore):
         left = timeout
         task = asyncio.current_task()
         while True:
-            metadata = self._metadata()
+            await self._finish_connecting()
+            metadata = await self._find_metadata()
             try:
-                response = await method(request, timeout=left, metadata=metadata)
+                response = await choose_method(self._calls)(request, timeout=left, metadata=metadata)
             except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
                 failure = self._translate_at_once(error, request_id)
                 if self._needs_look(error):

@@ -33,10 +33,24 @@ def make_channel(config: ClientConfig, module: Any = grpc) -> Any:
         ServerUnavailableError: none of the names of a list is known (HOST_UNKNOWN).
         ValueError: a list has hosts of different kinds.
     """
+    return open_channel(config, find_target(config), module)
+
+
+def find_target(config: ClientConfig) -> str:
+    """Returns what gRPC is to connect to. It looks up the names of a list, which may take seconds.
+
+    Raises:
+        ServerUnavailableError: none of the names is known (HOST_UNKNOWN).
+        ValueError: a list has hosts of different kinds.
+    """
     try:
-        target = config.address.resolve()
+        return config.address.resolve()
     except OSError:
         raise error_from_unknown_host(config.address.text) from None
+
+
+def open_channel(config: ClientConfig, target: str, module: Any = grpc) -> Any:
+    """Does what ``make_channel`` does, with what ``find_target`` returned."""
     options = channel_options(config)
     if config.tls is None:
         return module.insecure_channel(target, options=options)

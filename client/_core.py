@@ -108,15 +108,26 @@ class ClientCore:
             max_image_bytes=max_image_bytes,
         )
         self._target = self._config.address.text
-        self._owned_channel = make_channel(self._config, self._grpc) if channel is None else None
-        self._channel = self._owned_channel if channel is None else channel
-        self._calls = UnaryCalls(self._channel)
         self._closed = False
+        self._owned_channel: Any = None
+        if channel is not None:
+            self._use_channel(channel)
+        else:
+            self._connect()
         tokens = self._config.retry.throttle_tokens
         self._throttle = None if tokens is None else Throttle(tokens)
 
     def _check_context(self) -> None:
         """Raises RuntimeError where a client of this kind cannot be made."""
+
+    def _connect(self) -> None:
+        """Makes the channel; a kind of client that must not wait for names to be looked up does it later."""
+        self._owned_channel = make_channel(self._config, self._grpc)
+        self._use_channel(self._owned_channel)
+
+    def _use_channel(self, channel: Any) -> None:
+        self._channel = channel
+        self._calls = UnaryCalls(channel)
 
     def _make_bell(self) -> None:
         """Makes what ends the pauses between two tries when the client is closed."""

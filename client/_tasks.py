@@ -32,18 +32,18 @@ async def stream_results(
     settings: StreamSettings,
     images: Iterator[ImageInput] | AsyncIterator[ImageInput],
     count_lanes: Callable[[], Awaitable[int]],
-    open_rpc: Callable[[MessageForm], Any],
+    open_rpc: Callable[[MessageForm], Coroutine[Any, Any, Any]],
     translate: Callable[[BaseException], StrokeClientError],
 ) -> AsyncGenerator[Prediction | PredictionFailure, None]:
     """Yields the results, and cleans up however the caller leaves. The arguments are those of the blocking one, but
-    that ``open_rpc`` takes no messages."""
+    that ``open_rpc`` is a coroutine function, as the token may be asked for in a thread, and takes no messages."""
     inbox = _Inbox(settings.in_flight)
     reader = _ImageReader(settings, images, inbox.wake)
     calls: list[_TaskCall] = []
 
     def open_call(form: MessageForm) -> _TaskCall:
         calls[:] = [call for call in calls if call.is_open]
-        calls.append(_TaskCall(form, open_rpc(form), translate, inbox))
+        calls.append(_TaskCall(form, open_rpc, translate, inbox))
         return calls[-1]
 
     run = StreamRun(settings, await count_lanes(), open_call)
@@ -184,48 +184,68 @@ class _TaskCall(StreamCall):
     """One call; see ``StreamCall``."""
 
     def __init__(
-        self, form: MessageForm, rpc: Any, translate: Callable[[BaseException], StrokeClientError], inbox: _Inbox
+        self,
+        form: MessageForm,
+        open_rpc: Callable[[MessageForm], Coroutine[Any, Any, Any]],
+        translate: Callable[[BaseException], StrokeClientError],
+        inbox: _Inbox,
     ) -> None:
         super().__init__(form, inbox)
         self._translate = translate
-        self._rpc = rpc
         self._outbox: asyncio.Queue[list[ImageRequest] | None] = asyncio.Queue()
         self._status: Any = None
         self._has_status = asyncio.Event()
-        rpc.add_done_callback(self._keep_status)
+        self._opening = asyncio.create_task(open_rpc(form))
         self._sender = asyncio.create_task(self._send())
         self._receiver = asyncio.create_task(self._receive())
-        self.tasks = (self._sender, self._receiver)
+        self.tasks = (self._opening, self._sender, self._receiver)
 
     @property
     def is_open(self) -> bool:
         return not all(task.done() for task in self.tasks)
 
     def cancel(self) -> None:
-        self._rpc.cancel()
+        opening = self._opening
+        if not opening.cancel() and not opening.cancelled() and opening.exception() is None:
+            opening.result().cancel()
         self._sender.cancel()
 
     def _put(self, images: list[ImageRequest] | None) -> None:
         self._outbox.put_nowait(images)
 
+    async def _find_rpc(self) -> Any:
+        """Returns gRPC's call; who waits for it may be cancelled without it.
+
+        Raises:
+            StrokeClientError: there is none.
+        """
+        await asyncio.wait([self._opening])
+        return self._opening.result()
+
     async def _send(self) -> None:
-        # A call that is over says so to the receiver, too.
-        with suppress(grpc.RpcError, asyncio.InvalidStateError):
+        # A call that is over says so to the receiver, too, and so does one that was never opened.
+        with suppress(grpc.RpcError, asyncio.InvalidStateError, StrokeClientError):
+            rpc = await self._find_rpc()
             while (images := await self._outbox.get()) is not None:
-                await self._rpc.write(images)
-            await self._rpc.done_writing()
+                await rpc.write(images)
+            await rpc.done_writing()
 
     async def _receive(self) -> None:
         error = None
+        rpc: Any = None
         try:
-            async for answers in self._rpc:
+            rpc = await self._find_rpc()
+            rpc.add_done_callback(self._keep_status)
+            async for answers in rpc:
                 if not self._take_answers(answers):
-                    self._rpc.cancel()
+                    rpc.cancel()
                     break
+        except StrokeClientError as failure:
+            error = failure
         except grpc.RpcError as rpc_error:
             error = await self._find_error(rpc_error)
         except asyncio.CancelledError:  # of the call, by `cancel` or a closed channel
-            if not self._rpc.cancelled():
+            if not (self._opening.cancelled() if rpc is None else rpc.cancelled()):
                 raise
         self._sender.cancel()
         self._take_end(error)

@@ -52,6 +52,29 @@ def test_unusable_address_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("http://box:50051", "the server's address stands without http://: box:50051"),
+        ("grpc://box", "the server's address stands without grpc://: box"),
+        ("HTTP://box:1/stroke", "the server's address stands without HTTP://: box:1"),
+        ("http://a:1,http://b:2/", "the server's address stands without http://: a:1,b:2"),
+        ("tcp://[::1]:5", "the server's address stands without tcp://: [::1]:5"),
+        ("http://", "the server's address stands without http://: HOST:PORT"),
+        (
+            "https://box:1",
+            "the server's address stands without https://: box:1; "
+            "TLS has settings of its own: tls=TLSConfig(...), --tls-ca",
+        ),
+    ],
+)  # fmt: skip
+def test_url_is_told_from_an_address(text: str, message: str) -> None:
+    """The sentence has what to write instead, rather than that the port is wrong."""
+    with pytest.raises(ValueError, match="without") as caught:
+        parse_address(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
     ("text", "is_balanced"),
     [("box", False), ("a,b", True), ("dns:///boxes", True), ("unix:/s", False), ("ipv4:1.2.3.4:5,1.2.3.5:5", True)],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +21,7 @@ from client import StrokeClient
 from client.cli.connection import read_connection
 from client.cli.main import SUBCOMMANDS, build_parser, main
 from client.cli.signals import Interruption
-from tests.client_fakes import FakeServer, RefusalError, wait_for
+from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
 from tests.command_lines import INTERRUPTIBLE, POSITIVE, run_client
 from tests.fakes import ROOT
 
@@ -105,6 +107,56 @@ def test_full_disk_is_one_line(cli_server: FakeServer, tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert done.stderr == b"error: the results cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "scans/b.png"), "scans/b.png: Too many open files"),
+        (PermissionError(errno.EACCES, "Permission denied", "/etc/token"), "/etc/token: Permission denied"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+        (OSError("no such thing\n"), "no such thing\\n"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+@pytest.mark.parametrize("step", ["classify.list_images", "connection.Connection.open_client"])
+def test_fault_of_the_system_is_named_as_what_it_is(
+    cli_server: FakeServer,
+    scans: Path,
+    step: str,
+    fault: OSError,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is no fault of writing results wherever it does not come from there; one line, exit 1."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(f"client.cli.{step}", fail)
+
+    assert main(["scans"]) == 1
+
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_working_directory_that_has_gone_is_no_fault_of_results(cli_server: FakeServer, tmp_path: Path) -> None:
+    """Images with whole paths are judged all the same."""
+    (tmp_path / "a.png").write_bytes(POSITIVE)
+    (tmp_path / "gone").mkdir()
+    code = "import os, sys; os.rmdir(os.getcwd()); from client.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.png"), "b.png"],
+        cwd=tmp_path / "gone",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.stdout.startswith(f"{tmp_path}/a.png: stroke")
+    assert done.stderr.startswith("b.png: error: the image cannot be read: No such file")
 
 
 def test_interrupt_exits_with_130(cli_server: FakeServer, tmp_path: Path) -> None:
@@ -220,6 +272,41 @@ def test_fault_of_a_single_image_is_told_from_that_of_the_run(
     assert out.count("\n") == ("scans" in error)
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RefusalError(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "There is no model 'typo'."),
+        RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NAME_INVALID", "There is no model 'typo'."),
+    ],
+    ids=["unknown", "invalid"],
+)
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--output", "results.jsonl")], ids=["text", "json", "file"])
+def test_model_that_is_not_served_is_said_once(
+    cli_server: FakeServer,
+    scans: Path,
+    refusal: RefusalError,
+    flags: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is no fault of the images, so that --resume with the right name judges them all."""
+
+    def judge(request):
+        if request.model_name == "typo":
+            raise refusal
+        return make_response(request)
+
+    cli_server.servicer.judge = judge
+
+    assert main(["--model", "typo", "scans", "no.png", *flags]) == 1
+
+    out, err = capsys.readouterr()
+    assert err.count("There is no model 'typo'.") == err.count("error: ") == 1
+    assert "typo" not in out
+    assert "0 failed, 5 not judged; " in err
+    if "--output" in flags:
+        assert main(["scans", *flags, "--resume"]) == 0
+
+
 def test_one_image_loads_few_modules(cli_server: FakeServer, scans: Path) -> None:
     """At most 20 modules of the client: no stream, no result file, no watch, none of the other commands."""
     code = (
@@ -254,13 +341,21 @@ def test_file_with_the_name_of_a_command(
     ("arguments", "message"),
     [
         ([], "name an image"),
-        (["--timeout", "1", "health"], "a command comes first, its options after it: python -m client health"),
+        (["x.png", "health"], "a command comes first, its options after it: python -m client health"),
+        (["healht"], "there is no file healht: did you mean python -m client health?"),
+        (["--json", "Model", "--card"], "there is no file Model: did you mean python -m client models?"),
+        (["help"], "did you mean python -m client --help?"),
+        (["x.png", "--sever", "box"], "unrecognized arguments: --sever box; did you mean --server?"),
+        (["health", "--wiat=3"], "unrecognized arguments: --wiat=3; did you mean --wait?"),
+        (["x.png", "--server", "http://box:1"], "address stands without http://: box:1"),
         (["x.png", "--resume"], "--resume needs the file to go on with"),
         (["x.png", "--csv", "-", "--resume"], "--resume needs the file to go on with"),
         (["-", "--output", "f", "--resume"], "--resume does not go with standard input"),
         (["x.png", "--output", "f", "--retry-failed"], "--retry-failed goes with --resume"),
         (["x.png", "--output", "f", "--csv", "g"], "not allowed with argument"),
         (["x.png", "--json", "--output", "f"], "not allowed with argument"),
+        (["x.png", "--excel", "comma"], "--excel goes with --csv"),
+        (["x.png", "--csv", "f", "--excel", "tab"], "invalid choice: 'tab'"),
         (["x.png", "--move"], "--move and --beside go with --watch"),
         (["x.png", "--watch", "in"], "--watch goes without images"),
         (["x.png", "--in-flight", "0"], "'0' is not a number of at least 1"),
@@ -284,10 +379,47 @@ def test_arguments_that_do_not_go_together(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version prints it and nothing else; exit 0."""
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["--server", "box", "models", "a"], ["--server", "box", "a"]),
+        (["--server=box", "--json", "models"], ["--server=box", "--json"]),
+        (["--card", "models"], ["--card"]),
+        (["--wait", "models", "models"], ["--wait", "models"]),
+        (["--help", "models"], ["--help"]),
+    ],
+)
+def test_flags_may_stand_before_a_command(words: list[str], given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the connection and the command's own; the value of one is no command."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr("client.cli.models.main", lambda argv: seen.append(argv) or 5)
+
+    assert main(words) == 5
+
+    assert seen == [given]
+
+
+def test_value_of_a_flag_is_no_command(cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model may be called models, and a file of results health."""
+    assert main(["--model", "models", "--csv", "health", "scans/b.png"]) == 0
+
+    assert cli_server.servicer.requests[0].model_name == "models"
+    assert Path("health").read_bytes().startswith(b"file,")
+
+
+def test_help_states_defaults() -> None:
+    """Of the flags that have one, in every command's help."""
+    for module in ("main", "health", "models", "bench.command"):
+        text = " ".join(import_module(f"client.cli.{module}").build_parser().format_help().split())
+        assert "(default: 127.0.0.1:50051)" in text
+        assert "seconds that one image may take (default: 10)" in text
+
+
+@pytest.mark.parametrize("words", [(), ("health",), ("models",), ("bench",), ("completion",)], ids=" ".join)
+def test_version_is_that_of_the_package(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """--version of every command prints it and nothing else; exit 0."""
     with pytest.raises(SystemExit) as caught:
-        main(["--version"])
+        main([*words, "--version"])
 
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"{client.__version__}\n"

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from client.cli.image_folder import LeftOut
 from client.cli.main import main
 from client.cli.selection import list_images
 from tests.client_fakes import FakeServer
 from tests.command_lines import POSITIVE
+from tests.fakes import encode, make_slice
 
 
 def test_folder_is_walked_in_sorted_order(
@@ -42,6 +44,8 @@ def test_folder_without_images_is_a_failure(
     assert [first["file"], second["file"], third["file"]] == ["scans/b.png", "empty", "scans/c.jpeg"]
     assert second["reason"] == "IMAGE_UNREADABLE"
     assert "empty: error: no PNG or JPEG file in this folder (--recursive looks into the folders below)" in err
+    assert "2 images: 2 positive (stroke), 0 failed; " in err
+    assert "; 1 folder or pattern without images\n" in err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
@@ -82,6 +86,53 @@ def test_dash_reads_standard_input(
 
     assert capsys.readouterr().out.startswith("-: stroke 0.973")
     assert cli_server.servicer.images == [POSITIVE]
+
+
+def read_standard_input(data: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return main(["-"])
+
+
+PNG, JPEG = encode(make_slice(side=16)), encode(make_slice(side=16), "JPEG")
+
+
+@pytest.mark.parametrize("first", [PNG, JPEG, encode(make_slice(side=16), "JPEG", progressive=True)])
+@pytest.mark.parametrize("between", [b"", b"\n", b"\0\0"])
+@pytest.mark.parametrize("second", [PNG, JPEG])
+def test_several_images_on_standard_input_are_told(
+    cli_server: FakeServer,
+    first: bytes,
+    between: bytes,
+    second: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`cat a.png b.png | ... -` would have one result and hide the other image."""
+    assert read_standard_input(first + between + second, monkeypatch) == 1
+
+    assert "-: error: the image cannot be read: standard input holds several images" in capsys.readouterr().err
+    assert cli_server.servicer.images == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG + b"trailing",
+        JPEG + bytes(1000),
+        encode(make_slice(side=16), "JPEG", comment=JPEG),
+        encode(make_slice(side=16), "JPEG", comment=b"MPF\0") + JPEG,
+        b"text",
+        b"",
+    ],
+    ids=["png", "jpeg", "thumbnail", "preview", "text", "nothing"],
+)
+def test_one_image_on_standard_input_is_sent_as_it_is(
+    cli_server: FakeServer, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever follows it, and what cameras put into one file, belongs to it; other kinds are for the server."""
+    read_standard_input(data, monkeypatch)
+
+    assert cli_server.servicer.images == [data][: len(data)]
 
 
 def list_names(*arguments: str, recursive: bool = False) -> list[str]:
@@ -129,6 +180,131 @@ def test_file_named_twice_is_judged_once(scans: Path) -> None:
     names = list_names("scans/b.png", "./scans/b.png", "scans/*.png", str(scans / "b.png"), "-", "-")
 
     assert names == ["scans/b.png", "-"]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an image, what other programs export, and what systems put there."""
+    folder = tmp_path / "study"
+    for name in ("a.png", "b.dcm", "c.DCM", "d.tif", "._a.png", "__MACOSX/._a.png", "Thumbs.db", ".lesions/a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(POSITIVE)
+    (folder / "1.2.840.1").write_bytes(bytes(128) + b"DICM")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+LEFT_OUT = (
+    "left out: 3 DICOM files (study/1.2.840.1, study/b.dcm, study/c.DCM), 1 TIFF file (study/d.tif), "
+    "4 hidden or system files"
+)
+
+
+def test_what_folders_hold_beside_images_is_said(
+    cli_server: FakeServer, mixed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many of each kind and the first names: in a line for one image, in the summary for several; exit 0."""
+    assert main(["study"]) == 0
+    assert capsys.readouterr().err == f"note: {LEFT_OUT}\n"
+
+    (mixed / "e.png").write_bytes(POSITIVE)
+    assert main(["study"]) == 0
+    assert capsys.readouterr().err.endswith(f"; by stroke-cnn 1; {LEFT_OUT}\n")
+    assert main(["study", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_strict_run_minds_what_was_left_out(cli_server: FakeServer, mixed: Path) -> None:
+    """Exit 1 with --strict, but not for hidden and system files, nor for the run's own results."""
+    assert main(["study", "--strict"]) == 1
+    for name in ("b.dcm", "c.DCM", "d.tif", "1.2.840.1"):
+        (mixed / name).unlink()
+    assert main(["study", "--strict", "--output", "study/results.jsonl"]) == 0
+    assert main(["study", "--strict", "--output", "study/results.jsonl", "--resume"]) == 0
+
+
+def test_json_names_what_was_left_out(cli_server: FakeServer, mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After the results a record with the reason for each; a resumed run does not repeat them, nor count them."""
+    assert main(["study", "--json"]) == 0
+    first, *others = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["file"], first["label"]) == ("study/a.png", "stroke")
+    assert [(record["file"], record["reason"], record["error"]) for record in others] == [
+        ("study/1.2.840.1", "LEFT_OUT", "left out of its folder: DICOM file"),
+        ("study/b.dcm", "LEFT_OUT", "left out of its folder: DICOM file"),
+        ("study/c.DCM", "LEFT_OUT", "left out of its folder: DICOM file"),
+        ("study/d.tif", "LEFT_OUT", "left out of its folder: TIFF file"),
+    ]
+
+    for flag, name in (("--output", "r.jsonl"), ("--csv", "r.csv")):
+        assert main(["study", flag, name]) == 0
+        before = Path(name).read_bytes()
+        assert main(["study", flag, name, "--resume"]) == 0
+        assert Path(name).read_bytes() == before
+        assert before.count(b"LEFT_OUT") == 4
+        assert main(["study", "study/d.tif", flag, name, "--resume"]) == 0
+        assert Path(name).read_bytes().startswith(before)
+        assert Path(name).read_bytes().count(b"study/d.tif") == 2
+
+
+def test_folders_below_are_counted_where_they_are_not_asked_for(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --recursive they would hide images in silence."""
+    assert main(["scans", "--strict"]) == 1
+    others = "1 .txt file (scans/notes.txt), 1 folder that only --recursive looks into (scans/sub)"
+    assert f"left out: {others}, 2 hidden or system files" in capsys.readouterr().err
+
+    assert main(["scans", "--strict", "--recursive"]) == 0
+    left_out = "; left out: 1 .txt file (scans/notes.txt), 2 hidden or system files\n"
+    assert capsys.readouterr().err.endswith(left_out)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "is_minded"),
+    [
+        ("IM0001", bytes(128) + b"DICM", True),
+        ("1.2.840.5", b"\x89PNG\r\n\x1a\n", True),
+        ("scan", b"\xff\xd8\xff\xe0", True),
+        ("scan", b"II*\0", True),
+        ("a.BMP", b"", True),
+        ("head.nii.gz", b"", True),
+        ("study.zip", b"", True),
+        ("README", b"Text.", False),
+        ("labels.csv", b"", False),
+        ("run.py", b"", False),
+    ],
+)
+def test_strict_run_minds_what_may_be_images(
+    cli_server: FakeServer, scans: Path, name: str, data: bytes, is_minded: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name, or by the first bytes where the name says nothing; other files are counted, without a record."""
+    (scans / name).write_bytes(data)
+
+    assert main(["--recursive", "scans", "--strict", "--json"]) == int(is_minded)
+
+    out, err = capsys.readouterr()
+    assert f"scans/{name}" in err
+    assert out.count("LEFT_OUT") == int(is_minded)
+
+
+def test_links_are_followed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linked folders and files are taken, each under one name; loops and what is listed already are counted."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("scans/a.png", "scans/z/b.png", "elsewhere/c.png", "elsewhere/d.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(POSITIVE)
+    links = {"linked": "elsewhere", "again": "elsewhere", "a-z": "z", "loop": "scans", "up": "."}
+    for name, target in links.items():
+        Path("scans", name).symlink_to(tmp_path / ("scans/z" if target == "z" else target))
+    Path("scans/e.png").symlink_to("a.png")
+    Path("scans/f.png").symlink_to(tmp_path / "elsewhere" / "c.png")
+    left_out = LeftOut()
+
+    listed = [entry.name for entry in list_images(["scans"], recursive=True, left_out=left_out)]
+
+    assert listed == ["scans/a.png", "scans/again/c.png", "scans/again/d.png", "scans/z/b.png"]
+    assert left_out.describe() == "left out: 6 links to what is listed already"
+    assert left_out.files == {}
 
 
 def test_listing_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from pathlib import Path
 
 import pytest
 
 from client import Prediction, Timings
 from client._errors import ImageReadError
+from client.cli.excel import choose_table
 from client.cli.result_file import ResultFile
 from client.cli.results import (
     CSV_COLUMNS,
@@ -140,6 +143,21 @@ def test_columns_of_classes_come_with_the_first_judgement(tmp_path: Path) -> Non
     assert list(rows[0])[-2:] == ["p_normal", "p_stroke"]
 
 
+def test_tables_for_excel_have_the_columns_of_classes_too(tmp_path: Path) -> None:
+    """Mark and separator stay when the header becomes longer, and when another run goes on."""
+    path = tmp_path / "results.csv"
+    for outcomes in ((FAILURE, make_prediction()), (FAILURE, make_prediction())):
+        file = ResultFile(str(path), choose_table("semicolon", str(path)))
+        for outcome in outcomes:
+            file.write(Record("b;1.png", outcome))
+        file.close()
+
+    with path.open(newline="", encoding="utf-8-sig") as table:
+        rows = list(csv.DictReader(table, delimiter=";"))
+    assert [(row["file"], row["p_stroke"]) for row in rows] == [("b;1.png", ""), ("b;1.png", "0.5")] * 2
+    assert path.read_bytes().startswith(b"\xef\xbb\xbffile;")
+
+
 def test_tables_of_earlier_versions_are_gone_on_with(tmp_path: Path) -> None:
     """They keep the columns that they have."""
     path = tmp_path / "results.csv"
@@ -189,3 +207,40 @@ def test_printed_table_has_the_columns_of_classes_too() -> None:
         assert stream.getvalue().startswith(b"file,label,confidence,")
         assert [row["file"] for row in rows] == [f"{number}.png" for number in range(len(outcomes))]
         assert [row.get("p_stroke", "") for row in rows] == ["", "0.5"][: len(outcomes)]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
+@BOTH_FORMATS
+def test_share_without_fsync_takes_results(
+    result_format: ResultFormat, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written while the run goes on, at its end, and where records are taken out again."""
+    fail_to_sync(number, monkeypatch)
+    file = ResultFile(str(tmp_path / "results"), result_format)
+    for name in ("a.png", "b.png"):
+        file.write(Record(name, ImageReadError("bad", "IMAGE_UNREADABLE")))
+    file.keep_only(lambda fields: fields["file"] == "b.png")
+    file.sync()
+    file.close()
+
+    assert [fields["file"] for fields in file.records()] == ["b.png"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_disk_that_fails_at_fsync_is_named(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written may not be there after a power cut: that is said, with the file's name."""
+    path = str(tmp_path / "results.jsonl")
+    file = ResultFile(path, JsonLinesFormat())
+    fail_to_sync(number, monkeypatch)
+
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        file.close()
+
+    assert (caught.value.errno, caught.value.filename) == (number, path)
+
+
+def fail_to_sync(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", fail)

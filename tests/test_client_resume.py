@@ -112,7 +112,8 @@ def test_resume_judges_only_what_is_left(
     assert out == ""
     assert "results of 3 images; 5 are left" in err
     assert "1 of them had failed: --retry-failed judges those again" in err
-    assert "8 images: 3 done before, 5 positive (stroke), 0 failed; " in err
+    assert "8 images: 3 done before, 5 positive (stroke), 0 failed; in all 7 positive (stroke), 1 failed; " in err
+    assert "8 images: 8 done before, 0 failed; in all 7 stroke, 1 failed\n" in err
     assert "results of 8 images; none is left to judge" in err
 
 
@@ -337,3 +338,20 @@ def test_full_disk_ends_the_run_and_can_be_resumed(scans: Path) -> None:
     assert Path(command[2]).stat().st_size == 1500
     assert main([*command, "--resume"]) == 1
     assert read_names(Path(command[2])) == [str(scans / f"{i}.png") for i in range(8)]
+
+
+@BOTH_FLAGS
+def test_folder_without_images_is_none_of_the_images_done(
+    flag: str, server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said again by the exit status, and counted apart."""
+    (scans.parent / "empty").mkdir()
+    command = ["empty", "scans/0.png", "scans/1.png", flag, "results"]
+    assert main(command) == 1
+    capsys.readouterr()
+
+    assert main([*command, "--resume"]) == 1
+
+    err = capsys.readouterr().err
+    assert "results has the results of 2 images; none is left to judge" in err
+    assert "2 images: 2 done before, 0 failed; in all 2 stroke, 0 failed; 1 folder or pattern without images\n" in err

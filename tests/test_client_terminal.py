@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -435,3 +436,28 @@ def test_escape_keeps_what_is_printable() -> None:
     """Letters of all scripts pass; line separators, direction marks and undecodable bytes do not."""
     assert escape("Größe 頭 x.png") == "Größe 頭 x.png"
     assert escape("a\u2028b\u202ec\udcff\td") == "a\\u2028b\\u202ec\\udcff\\td"
+
+
+def test_watch_has_the_columns_and_colours_of_other_runs(study: Path) -> None:
+    """Behind the time; names are shortened to what the terminal has; a pipe gets the same lines as ever."""
+    (study / "hot").mkdir()
+    hot = {"a.png": b"healthy", "bad.png": b"bad", "b.png": POSITIVE, f"{'long' * 20}.png": POSITIVE}
+    with open_session("--watch", "hot", "--settle", "0", columns=100, cwd=study) as session:
+        for name, data in hot.items():
+            (study / "hot" / ".new").write_bytes(data)
+            (study / "hot" / ".new").rename(study / "hot" / name)
+            wait_for((study / "hot" / f"{name}.json").exists)
+        session.process.send_signal(signal.SIGTERM)
+
+    lines = render_screen(session.raw)
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in lines if "images" not in line)
+    rows = [line[21:].rstrip() for line in lines]
+    (healthy,) = [row for row in rows if row.startswith("  hot/a.png ")]
+    (positive,) = [row for row in rows if row.startswith("* hot/b.png ")]
+    (long,) = [row for row in rows if row.startswith("* hot/l")]
+    assert healthy.split()[1] == "normal"
+    assert positive.index("stroke") == healthy.index("normal")
+    assert "…" in long
+    assert max(map(cell_len, lines)) < 100
+    assert b"\x1b[1;31mstroke" in session.raw
+    assert b": \x1b[31merror\x1b[0m: The file is no image." in session.raw

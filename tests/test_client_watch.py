@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 
 from client.cli.main import main
+from client.cli.watch.outcomes import Outcomes
 from tests.client_fakes import FakeServer, RefusalError, make_refusal_to_judge, make_response, serve, wait_for
 from tests.fakes import ServerProcess, encode, make_slice
 from tests.watching import make_png, read_result, wait_for_files, watching, watching_here
@@ -107,6 +110,44 @@ def test_hidden_temporary_and_other_files_are_left_alone(server: FakeServer, hot
     assert len(server.servicer.images) == 1
     for name in ("folder.png", "link.png", "pipe.png"):
         assert watch.log.count(f"{hot}/{name}: left alone: a link, a folder or a device, not a file") == 1
+
+
+def test_what_is_no_image_is_counted_and_named(server: FakeServer, hot: Path) -> None:
+    """At the start, when the first of a kind arrives, and in the end: nobody waits for results of DICOM files."""
+    for name in ("a.dcm", "b.dcm", "c.tif", "1.2.840"):
+        (hot / name).write_bytes(bytes(128) + b"DICM")
+    (hot / "patient").mkdir()
+    with watching_here(hot, server.target, "--move") as watch:
+        (hot / "scan.png").write_bytes(make_png())
+        (hot / "d.tif").touch()
+        (hot / "e.nii").touch()
+        (hot / "f.nii").touch()
+        wait_for_files(hot / "done" / "scan.png")
+        wait_for(lambda: ".nii file" in watch.log)
+        (hot / "c.tif").unlink()
+        watch.let_pass()
+        assert watch.stop() == 0
+
+    start, end = watch.log.splitlines()[0], watch.log.splitlines()[-1]
+    dicoms = f"3 DICOM files ({hot}/1.2.840, {hot}/a.dcm, {hot}/b.dcm)"
+    others = f"1 folder ({hot}/patient)"
+    assert f"0 wait; left out: {dicoms}, 1 TIFF file ({hot}/c.tif), {others}; Ctrl-C ends" in start
+    assert watch.log.count("left out, as all like it: ") == 1
+    nii = f"2 .nii files ({hot}/e.nii, {hot}/f.nii)"
+    assert f"0 failed, left out: {nii}, {dicoms}, 1 TIFF file ({hot}/d.tif), {others}" in end
+
+
+def test_own_files_of_a_watch_are_not_counted(server: FakeServer, hot: Path) -> None:
+    """Results, their folders and journals, and uploads under way are nothing that somebody misses a result of."""
+    for name in (".upload", "~scan.png", "scan.png.filepart", "a.png.part"):
+        (hot / name).touch()
+    for flags in ((), ("--move",), ("--output", str(hot / "r.jsonl"))):
+        (hot / "scan.png").write_bytes(make_png())
+        with watching_here(hot, server.target, *flags) as watch:
+            wait_for(lambda watch=watch: "scan.png: normal" in watch.log or "1 images have results" in watch.log)
+            watch.let_pass()
+            assert watch.stop() == 0
+        assert "left out" not in watch.log
 
 
 def test_image_at_fault_fails_at_once(server: FakeServer, hot: Path) -> None:
@@ -310,17 +351,165 @@ def test_read_only_folder_is_said_at_once(server: FakeServer, hot: Path, capsys:
     assert "cannot be used: Permission denied" in capsys.readouterr().err
 
 
-def test_foreign_file_of_the_results_name_is_not_overwritten(
-    server: FakeServer, hot: Path, capsys: pytest.CaptureFixture[str]
+def block_foreign_file(hot: Path, name: str) -> None:
+    """Somebody else's file has the result's name."""
+    (hot / f"{name}.json").write_text('{"patient": "none"}')
+
+
+def block_nested_file(hot: Path, name: str) -> None:
+    """Somebody else's file, at which a parser gives up."""
+    (hot / f"{name}.json").write_text("[" * 100_000)
+
+
+def block_folder(hot: Path, name: str) -> None:
+    """A folder has the result's name."""
+    (hot / f"{name}.json").mkdir()
+
+
+def block_pipe(hot: Path, name: str) -> None:
+    """A pipe has the result's name; opening it would block for ever."""
+    os.mkfifo(hot / f"{name}.json")
+
+
+def block_dangling_link(hot: Path, name: str) -> None:
+    """A link to nowhere has the result's name."""
+    (hot / f"{name}.json").symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    "block", [block_foreign_file, block_nested_file, block_folder, block_pipe, block_dangling_link]
+)
+def test_what_has_the_results_name_holds_up_its_image_alone(
+    server: FakeServer, hot: Path, block: Callable[[Path, str], None]
 ) -> None:
-    """scan.png.json of somebody else ends the watch with what is in the way."""
+    """It is left as it is and named once, the others are judged, now and after a restart."""
+    (hot / "a.png").write_bytes(make_png(1))
+    block(hot, "a.png")
+    for round_ in range(2):
+        (hot / f"b{round_}.png").write_bytes(make_png(2 + round_))
+        with watching_here(hot, server.target) as watch:
+            wait_for_files(hot / f"b{round_}.png.json")
+            wait_for(lambda: "a.png: error: " in watch.log)
+            watch.let_pass()
+            assert watch.stop() == 0
+
+        assert watch.log.count("a.png: error: the result cannot be written: ") == 1
+        assert ": 1 answered (normal 1), 1 failed\n" in watch.log
+    assert not (hot / "a.png.json").is_file() or b"sha256" not in (hot / "a.png.json").read_bytes()
+
+
+@pytest.mark.parametrize("flags", [(), ("--move",)], ids=["beside", "move"])
+def test_name_without_room_for_a_results_name_holds_up_nobody(
+    server: FakeServer, hot: Path, flags: tuple[str, ...]
+) -> None:
+    """255 bytes are the most that a name has; the image stays in its place, with its judgement in the log."""
+    long = "a" * 247 + ".png"
+    (hot / long).write_bytes(make_png(1))
+    (hot / "b.png").write_bytes(make_png(2))
+    with watching_here(hot, server.target, *flags) as watch:
+        wait_for_files(hot / "done" / "b.png.json" if flags else hot / "b.png.json")
+        wait_for(lambda: f"{long}: error: " in watch.log)
+        watch.let_pass()
+        assert watch.stop() == 0
+
+    assert len(server.servicer.images) == 2
+    assert "File name too long (normal 0.990" in watch.log
+    assert (hot / long).exists()
+    assert not list(hot.rglob(".strokeserve*"))
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("flags", [("--move",), ("--move", "--output", "r.jsonl")], ids=["beside", "journal"])
+def test_name_that_a_share_does_not_take_holds_up_nobody(
+    server: FakeServer, hot: Path, number: int, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever way the share says so: the image stays, the others move, and a restart tries it again."""
+    monkeypatch.chdir(hot.parent)
+
+    def refuse(step: Callable[..., None]) -> Callable[..., None]:
+        def run(source: str, target: str) -> None:
+            if "a:b" in target:
+                raise OSError(number, os.strerror(number), source, None, target)
+            step(source, target)
+
+        return run
+
+    (hot / "a:b.png").write_bytes(make_png(1))
+    with monkeypatch.context() as patch:
+        for step in ("link", "rename", "replace"):
+            patch.setattr(os, step, refuse(getattr(os, step)))
+        for round_ in range(2):
+            (hot / f"c{round_}.png").write_bytes(make_png(2 + round_))
+            with watching_here(hot, server.target, *flags) as watch:
+                wait_for_files(hot / "done" / f"c{round_}.png")
+                wait_for(lambda: "a:b.png: error: " in watch.log)
+                watch.let_pass()
+                assert watch.stop() == 0
+            assert watch.log.count("a:b.png: error: ") == 1
+            assert (hot / "a:b.png").exists()
+    with watching_here(hot, server.target, *flags) as watch:
+        wait_for_files(hot / "done" / "a:b.png")
+        assert watch.stop() == 0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_disk_that_fails_ends_it(
+    server: FakeServer, hot: Path, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No other image would fare better."""
+
+    def fail(source: str, target: str) -> None:
+        raise OSError(number, os.strerror(number), source, None, target)
+
     (hot / "scan.png").write_bytes(make_png())
-    (hot / "scan.png.json").write_text('{"patient": "none"}')
+    monkeypatch.setattr(os, "replace", fail)
 
     assert main(["--watch", str(hot), "--server", server.target, "--settle", "0"]) == 1
 
-    assert "scan.png.json: a file of this name is there and is no result" in capsys.readouterr().err
-    assert (hot / "scan.png.json").read_text() == '{"patient": "none"}'
+    error = f"error: the result cannot be written: {hot}/scan.png.json: {os.strerror(number)}"
+    assert error in capsys.readouterr().err.splitlines()
+
+
+def test_folder_that_takes_nothing_any_more_ends_it(
+    server: FakeServer, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error that could be a file's is the folder's where it takes no other file either."""
+    prepared = Outcomes.prepare
+    calls: list[Outcomes] = []
+
+    def prepare(outcomes: Outcomes) -> None:
+        calls.append(outcomes)
+        if len(calls) > 1:
+            raise PermissionError(errno.EACCES, "Permission denied", str(hot))
+        prepared(outcomes)
+
+    (hot / "scan.png").write_bytes(make_png())
+    (hot / "scan.png.json").mkdir()
+    monkeypatch.setattr(Outcomes, "prepare", prepare)
+
+    assert main(["--watch", str(hot), "--server", server.target, "--settle", "0"]) == 1
+
+    assert "error: the result cannot be written: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
+@pytest.mark.parametrize("flags", [(), ("--move",), ("--output", "r.jsonl", "--move")], ids=" ".join)
+def test_share_without_fsync_is_no_fault(
+    server: FakeServer, hot: Path, number: int, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results are written as they are elsewhere."""
+    monkeypatch.chdir(hot.parent)
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with watching_here(hot, server.target, *flags) as watch:
+        (hot / "scan.png").write_bytes(make_png())
+        wait_for(lambda: "scan.png: normal" in watch.log)
+        assert watch.stop() == 0
+
+    assert "error" not in watch.log
 
 
 def test_json_on_standard_output(server: FakeServer, hot: Path) -> None:

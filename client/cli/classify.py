@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import os
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
 
 from .._client import StrokeClient
@@ -14,25 +17,30 @@ from .._errors import (
     AuthenticationError,
     ClientClosedError,
     ImageReadError,
+    InvalidRequestError,
+    ModelNotFoundError,
     ServerUnavailableError,
     StrokeClientError,
 )
 from .._types import Prediction, PredictionFailure
 from .report import LineWriter, Report, TableWriter
 from .results import (
-    CsvFormat,
+    LEFT_OUT,
     FileStamp,
     JsonLinesFormat,
     Record,
     ResultFileError,
+    ResultFormat,
     ResultWriter,
     StreamWriter,
+    writing_results,
 )
 from .selection import ListedImage, ResumePlan, list_images, plan_resume, take_stamp
 from .signals import EXIT_INTERRUPTED, Interruption
 from .terminal import Terminal
 
 if TYPE_CHECKING:
+    from .image_folder import LeftOut
     from .result_file import ResultFile
 
 EXIT_ANSWERED = 0
@@ -41,6 +49,10 @@ EXIT_FAILED = 1
 _SERVER_FAULTS = (AuthenticationError, ClientClosedError, ServerUnavailableError)
 _SERVER_REASONS = ("ANSWER_MISPLACED", "CALL_UNKNOWN")
 """With these a run cannot go on, whatever the image."""
+
+
+_REFUSALS = (InvalidRequestError, ModelNotFoundError)
+"""The same for all images of a run: they are said once."""
 
 
 class Batch:
@@ -54,6 +66,7 @@ class Batch:
     def __init__(self, arguments: argparse.Namespace, client: StrokeClient) -> None:
         self._arguments = arguments
         self._client = client
+        self._left_out: LeftOut | None = None
         self._described: dict[str, tuple[str, Sequence[str]]] = {}
 
     def run(self) -> int:
@@ -64,26 +77,63 @@ class Batch:
             StrokeClientError: the server cannot be asked whether its model is that of the results so far.
             OSError: the results cannot be written.
         """
-        listed = list_images(self._arguments.images, recursive=self._arguments.recursive)
+        self._left_out = self._make_left_out()
+        listed = list_images(self._arguments.images, recursive=self._arguments.recursive, left_out=self._left_out)
         file = self._open_file()
         if file is None:
             printer = self._make_printer(listed)
             keeps_warnings = isinstance(printer, StreamWriter)
-            report = self._make_report(len(listed), printer, is_printing=True, keeps_warnings=keeps_warnings)
+            report = self._make_report(listed, printer, is_printing=True, keeps_warnings=keeps_warnings)
             with closing(printer):
-                return self._judge(listed, report, None)
+                status = self._judge(listed, report, None)
+                if status != EXIT_INTERRUPTED and keeps_warnings:
+                    self._write_left_out(printer, known=set())
+            return status or self._mind_left_out()
         with closing(file):
-            if not self._arguments.resume:
-                return self._judge(listed, self._make_report(len(listed), file), file)
-            plan = plan_resume(file, listed, retry_failed=self._arguments.retry_failed)
-            if plan.remaining:
-                self._check_model(plan, file.path)
-            if plan.outdated:
+            status = self._fill(file, listed)
+            if status != EXIT_INTERRUPTED and self._left_out is not None and self._left_out.unjudged:
+                names = (fields["file"] for fields in file.records() if fields.get("reason") == LEFT_OUT)
+                self._write_left_out(file, known=set(names) if self._arguments.resume else set())
+        return status or self._mind_left_out()
+
+    def _fill(self, file: ResultFile, listed: list[ListedImage]) -> int:
+        """Judges what has no result in a file, and returns the exit status."""
+        if not self._arguments.resume:
+            return self._judge(listed, self._make_report(listed, file), file)
+        plan = plan_resume(file, listed, retry_failed=self._arguments.retry_failed)
+        if plan.remaining:
+            self._check_model(plan, file.path)
+        if plan.outdated:
+            with writing_results():
                 file.keep_only(plan.wants)
-            report = self._make_report(len(listed), file, done=plan.done)
-            _announce(plan, report, file.path)
-            status = self._judge(plan.remaining, report, file) if plan.remaining else EXIT_ANSWERED
-            return status or (EXIT_FAILED if plan.failed else EXIT_ANSWERED)
+        report = self._make_report(listed, file, done=plan.done, done_labels=plan.labels)
+        _announce(plan, report, file.path)
+        if not plan.remaining:
+            report.close()
+        status = self._judge(plan.remaining, report, file) if plan.remaining else EXIT_ANSWERED
+        return status or (EXIT_FAILED if plan.failed or plan.without_images else EXIT_ANSWERED)
+
+    def _make_left_out(self) -> LeftOut | None:
+        """Returns what takes the rest of folders; None where no argument can name one."""
+        arguments = self._arguments
+        if not any(os.path.isdir(word) or glob.has_magic(word) for word in arguments.images):
+            return None
+        from .image_folder import LeftOut
+
+        path = arguments.output or arguments.csv
+        return LeftOut([path, f"{path}.part"] if path else ())
+
+    def _write_left_out(self, writer: ResultWriter, known: set[str]) -> None:
+        """Writes a record for each file that folders hold beside images, but for those of an earlier run."""
+        for path, kind in self._left_out.unjudged.items() if self._left_out is not None else ():
+            if path not in known:
+                with writing_results():
+                    writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
+
+    def _mind_left_out(self) -> int:
+        """Returns the exit status of a run that answered all images."""
+        is_whole = self._left_out is None or not self._left_out.unjudged
+        return EXIT_ANSWERED if is_whole or not self._arguments.strict else EXIT_FAILED
 
     def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
         """Returns the positive label, empty where the server does not say, and all labels of the model that judged."""
@@ -98,16 +148,27 @@ class Batch:
         return self._described[prediction.digest]
 
     def _make_report(
-        self, total: int, writer: ResultWriter, *, done: int = 0, is_printing: bool = False, keeps_warnings: bool = True
+        self,
+        listed: Sequence[ListedImage],
+        writer: ResultWriter,
+        *,
+        done: int = 0,
+        done_labels: Mapping[str, int] = MappingProxyType({}),
+        is_printing: bool = False,
+        keeps_warnings: bool = True,
     ) -> Report:
+        total = sum(entry.image is not None for entry in listed)
         return Report(
             total,
             writer,
             self.describe_model,
             done=done,
+            done_labels=done_labels,
+            without_images=len(listed) - total,
             is_printing=is_printing,
             keeps_warnings=keeps_warnings,
             is_quiet=self._arguments.quiet,
+            left_out=self._left_out.describe() if self._left_out is not None else "",
         )
 
     def _open_file(self) -> ResultFile | None:
@@ -118,16 +179,22 @@ class Batch:
             return None
         from .result_file import ResultFile
 
-        result_format = JsonLinesFormat() if arguments.output else CsvFormat()
-        return ResultFile(path, result_format, resume=arguments.resume)
+        result_format = JsonLinesFormat() if arguments.output else self._choose_table(path)
+        with writing_results():
+            return ResultFile(path, result_format, resume=arguments.resume)
 
     def _make_printer(self, listed: Sequence[ListedImage]) -> ResultWriter:
         if self._arguments.csv or self._arguments.json:
-            return StreamWriter(sys.stdout.buffer, CsvFormat() if self._arguments.csv else JsonLinesFormat())
+            return StreamWriter(sys.stdout.buffer, self._choose_table() if self._arguments.csv else JsonLinesFormat())
         terminal = Terminal(sys.stdout, is_quiet=self._arguments.quiet)
         if terminal.console is not None:
             return TableWriter(terminal, (entry.name for entry in listed), self.describe_model)
         return LineWriter(sys.stdout)
+
+    def _choose_table(self, path: str = "") -> ResultFormat:
+        from .excel import choose_table
+
+        return choose_table(self._arguments.excel, path)
 
     def _check_model(self, plan: ResumePlan, path: str) -> None:
         """Raises ResultFileError when other models judged the results so far than the one that would go on."""
@@ -149,7 +216,7 @@ class Batch:
                     for record in records:
                         with interruption.shielded():
                             report.add(record)
-                        if self._arguments.fail_fast and report.failed:
+                        if self._arguments.fail_fast and report.has_failures:
                             break
             except StrokeClientError as error:  # the run cannot go on; one line, however many images are left
                 fault = error
@@ -161,17 +228,17 @@ class Batch:
                 report.print_note("error", str(fault))
             elif status == EXIT_INTERRUPTED:
                 report.print_note("error", "interrupted")
-            elif self._arguments.fail_fast and report.failed:
+            elif self._arguments.fail_fast and report.has_failures:
                 report.print_note("error", "stopped at the first failure (--fail-fast)")
             if report.missing and file is not None:
                 report.print_note("note", f"what is done is in {file.path}; {_describe_next(self._arguments)}")
-        return status or (EXIT_FAILED if fault is not None or report.failed else EXIT_ANSWERED)
+        return status or (EXIT_FAILED if fault is not None or report.has_failures else EXIT_ANSWERED)
 
     def _judge_one(self, entry: ListedImage) -> Generator[Record, None, None]:
         """Yields the record of the only image. A stream, with all that it takes, is for several."""
         outcome: Prediction | StrokeClientError
         if entry.image is None:
-            yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"))
+            yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"), is_image=False)
             return
         stamp = take_stamp(entry.image) if isinstance(entry.image, str) else None
         try:
@@ -205,10 +272,12 @@ class Batch:
         ) as results:
             for entry in listed:
                 if entry.image is None:
-                    yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"))
+                    yield Record(entry.name, ImageReadError(entry.fault, "IMAGE_UNREADABLE"), is_image=False)
                     continue
                 result = next(results)
                 outcome = result.error if isinstance(result, PredictionFailure) else result
+                if isinstance(outcome, _REFUSALS):
+                    raise outcome
                 yield Record(entry.name, outcome, stamps.popleft())
             next(results, None)  # so that the stream ends in order rather than by a cancellation
 

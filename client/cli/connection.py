@@ -7,10 +7,10 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._address import parse_address
 from .._config import (
@@ -42,6 +42,38 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return super().format_help().replace("\n\n", "\n").replace("\nexamples", "\n\nexamples")
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Names the flag that a mistyped one may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        _, _, unknown = message.partition("unrecognized arguments: ")
+        for word in unknown.split():
+            flag = word.partition("=")[0]
+            if flag.startswith("-") and (meant := find_similar(flag, self._option_string_actions)):
+                message += f"; did you mean {meant}?"
+        super().error(message)
+
+
+class PrintVersion(argparse.Action):
+    """Prints the version, which nothing else needs, and ends the process with status 0."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from .. import __version__
+
+        print(__version__)
+        parser.exit()
+
+
+def find_similar(word: str, known: Iterable[str]) -> str:
+    """Returns which of the known words was meant by a mistyped one; empty where none is near."""
+    from difflib import get_close_matches  # for mistakes alone
+
+    return next(iter(get_close_matches(word.lower(), list(known), 1, 0.7)), "")
+
+
 def name_program() -> str:
     """Returns what people type: ``stroke`` where it was installed under that name, otherwise ``python -m PACKAGE``."""
     if PurePath(sys.argv[0]).stem == SCRIPT:
@@ -59,9 +91,9 @@ def make_parser(
         usage: what follows its name.
         description: a sentence.
         epilog: examples and exit status, with ``{program}`` for its name.
-        add_help: let argparse add --help, before all other options.
+        add_help: add --help and --version before all other options.
     """
-    return argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"{name_program()} {command}".rstrip(),
         usage=f"%(prog)s {usage}",
         description=description,
@@ -70,6 +102,9 @@ def make_parser(
         allow_abbrev=False,
         add_help=add_help,
     )
+    if add_help:
+        parser.add_argument("--version", action=PrintVersion, help="show the version")
+    return parser
 
 
 def read_seconds(text: str) -> float:
@@ -95,7 +130,7 @@ class Connection:
     Secrets are in files: what stands on a command line or in the environment can be read by others on the machine.
     """
 
-    server: str = setting(DEFAULT_TARGET, "server, or several: a:50051,b:50051 or dns:///boxes", "HOST:PORT")
+    server: str = setting(DEFAULT_TARGET, "server, a,b or dns:///boxes", "HOST:PORT")
     timeout: float = setting(DEFAULT_TIMEOUT, "seconds that one image may take", "S")
     tls_ca: str = setting("", "authority of the server's certificate; turns TLS on", "FILE")
     tls_cert: str = setting("", "this client's certificate", "FILE")
@@ -156,12 +191,13 @@ class Connection:
 def add_connection_flags(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
     """Adds the flags of ``Connection`` to a command line."""
     for setting_field in fields(Connection):
+        default = f"{setting_field.default:g}" if setting_field.name == "timeout" else setting_field.default
         parser.add_argument(
             "--" + setting_field.name.replace("_", "-"),
             type=_READERS.get(setting_field.name, str),
             default=None,  # so that a flag that was not given leaves the word to the environment
             metavar=setting_field.metadata["metavar"],
-            help=setting_field.metadata["help"],
+            help=setting_field.metadata["help"] + (f" (default: {default})" if default else ""),
         )
 
 

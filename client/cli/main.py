@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from .._config import DEFAULT_IN_FLIGHT
 from .connection import (
     Connection,
+    PrintVersion,
     add_connection_flags,
+    find_similar,
     make_parser,
     name_program,
     read_connection,
@@ -30,8 +32,8 @@ EXIT_USAGE = 2
 """argparse's own."""
 
 SUBCOMMANDS = {"health": ".health", "models": ".models", "bench": ".bench.command", "completion": ".completion"}
-"""First arguments that are no images, and the modules of this package whose ``main`` gets what follows. A file of such
-a name is ``./health``."""
+"""First words that are no flags and no images either, and the modules of this package whose ``main`` gets all others. A
+file of such a name is ``./health``."""
 
 DEFAULT_SETTLE = 0.5
 """Seconds for which a file under watch must not have changed before it is read."""
@@ -69,12 +71,19 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--json", action="store_true", help="print one JSON object a line")
     where.add_argument("--csv", metavar="FILE", help="write a table to FILE, - for standard output")
     where.add_argument("--output", metavar="FILE", help="write one JSON object a line to FILE")
+    results.add_argument(
+        "--excel",
+        choices=("comma", "semicolon"),
+        metavar="SEP",
+        help="with --csv: for Excel, parted by comma or semicolon",
+    )
     results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
     results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
     results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
+    results.add_argument("--strict", action="store_true", help="exit with 1, too, when folders hold other images")
     results.add_argument("--quiet", action="store_true", help="no progress, warnings or summary")
     results.add_argument("-h", "--help", action="help", help="show this help")
-    results.add_argument("--version", action=_PrintVersion, help="show the version")
+    results.add_argument("--version", action=PrintVersion, help="show the version")
     server = parser.add_argument_group("server (or STROKE_SERVER, STROKE_TOKEN_FILE and so on in the environment)")
     server.add_argument("--model", default="", metavar="NAME", help="model that judges (default: the server's)")
     server.add_argument("--model-version", default="", metavar="V", help="its version (default: the server's)")
@@ -103,9 +112,12 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     words = sys.argv[1:] if argv is None else argv
     try:
-        if words and words[0] in SUBCOMMANDS:
-            command: Callable[[list[str]], int] = import_module(SUBCOMMANDS[words[0]], __package__).main
-            return command(words[1:])
+        place = find_operand(words)
+        if place is not None and words[place] in SUBCOMMANDS:
+            command: Callable[[list[str]], int] = import_module(SUBCOMMANDS[words[place]], __package__).main
+            return command([*words[:place], *words[place + 1 :]])
+        if place is not None:
+            check_command(words[place])
         return _classify(words)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -119,12 +131,63 @@ def main(argv: list[str] | None = None) -> int:
         )
         return EXIT_FAILED
     except OSError as error:
+        is_of_output = isinstance(error, BrokenPipeError) or not _takes_output()
         if not isinstance(error, BrokenPipeError):  # a reader such as `head` that has seen enough is no fault
-            where = f" to {error.filename}" if error.filename else ""
-            print(f"error: the results cannot be written{where}: {error.strerror}", file=sys.stderr)
-        # Python writes what is still buffered when it exits, and would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(f"error: {_describe_fault(error, is_of_output=is_of_output)}", file=sys.stderr)
+        if is_of_output:
+            # Python writes what is still buffered when it exits, and would complain once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+
+
+def _takes_output() -> bool:
+    """False when standard output cannot be written to, as what it could not take is still waiting."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _describe_fault(error: OSError, *, is_of_output: bool) -> str:
+    from .results import ResultWriteError
+    from .terminal import escape
+
+    why = error.strerror or str(error) or type(error).__name__
+    if is_of_output or isinstance(error, ResultWriteError):
+        where = f" to {error.filename}" if error.filename and not is_of_output else ""
+        return escape(f"the results cannot be written{where}: {why}")
+    return escape(f"{error.filename}: {why}" if error.filename else why)
+
+
+def find_operand(words: Sequence[str]) -> int | None:
+    """Returns where the first word stands that is neither an option nor its value; None where there is none."""
+    options: dict[str, argparse.Action] = {}
+    is_value = False
+    for place, word in enumerate(words):
+        if is_value:
+            is_value = False
+        elif not word.startswith("-") or word == "-":
+            return place
+        elif word == "--":
+            return None
+        elif "=" not in word:
+            options = options or dict(build_parser()._option_string_actions)
+            if word not in options:  # of a command that follows
+                for module in SUBCOMMANDS.values():
+                    options |= import_module(module, __package__).build_parser()._option_string_actions
+            is_value = word in options and options[word].nargs != 0
+    return None
+
+
+def check_command(word: str) -> None:
+    """Ends the process with status 2 when a word that is no file looks like a mistyped command."""
+    if os.path.lexists(word) or not word.isalpha():
+        return
+    meant = "--" + word.lower() if word.lower() in ("help", "version") else find_similar(word, SUBCOMMANDS)
+    if meant:
+        build_parser().error(f"there is no file {word}: did you mean {name_program()} {meant}?")
 
 
 def _classify(words: list[str]) -> int:
@@ -148,12 +211,14 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
             parser.error("name an image, a folder of them, or - for standard input")
         if arguments.move or arguments.beside:
             parser.error("--move and --beside go with --watch")
-    elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast:
-        parser.error("--watch goes without images, --recursive, --resume and --fail-fast")
+    elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast or arguments.strict:
+        parser.error("--watch goes without images, --recursive, --resume, --fail-fast and --strict")
     if arguments.resume and not has_file:
         parser.error("--resume needs the file to go on with: --output FILE or --csv FILE")
     if arguments.resume and "-" in arguments.images:
         parser.error("--resume does not go with standard input, which may be another image each time")
+    if arguments.excel and not arguments.csv:
+        parser.error("--excel goes with --csv")
     if arguments.retry_failed and not arguments.resume:
         parser.error("--retry-failed goes with --resume")
     for word in arguments.images:
@@ -177,19 +242,6 @@ def run(arguments: argparse.Namespace, connection: Connection) -> int:
     except ResultFileError as error:
         print(escape(f"error: {error}"), file=sys.stderr)
         return EXIT_USAGE
-
-
-class _PrintVersion(argparse.Action):
-    """Prints the version, which nothing else needs, and ends the process with status 0."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from .. import __version__
-
-        print(__version__)
-        parser.exit()
 
 
 def _read_count(text: str) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from .._errors import StrokeClientError
-from .results import NOT_ANALYSED, Record, ResultWriter
+from .results import NOT_ANALYSED, Record, ResultWriter, writing_results
 from .terminal import FAILED, FAINT, HEADING, POSITIVE, WARNING, ProgressBar, Terminal, escape
 
 if TYPE_CHECKING:
@@ -133,10 +134,13 @@ class Report:
         total: number of images that the run is about.
         writer: takes all records.
         describe_model: tells which label is the positive one; asked for runs of several images.
-        done: number of images that an earlier run answered.
+        done: number of images of which an earlier run has left results.
+        done_labels: how many of those have which label; the others failed.
+        without_images: number of folders and patterns that name no image, of earlier runs included.
         is_printing: the writer prints, perhaps on the terminal that has the progress bar.
         keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
         is_quiet: print failures, and nothing else on standard error.
+        left_out: what folders hold beside the images, as a sentence; empty where there is nothing.
     """
 
     def __init__(
@@ -146,14 +150,21 @@ class Report:
         describe_model: DescribeModel,
         *,
         done: int = 0,
+        done_labels: Mapping[str, int] = MappingProxyType({}),
+        without_images: int = 0,
         is_printing: bool = False,
         keeps_warnings: bool = False,
         is_quiet: bool = False,
+        left_out: str = "",
     ) -> None:
         self._total = total
+        self._left_out = left_out
         self._writer = writer
         self._describe_model = describe_model
         self._done_before = done
+        self._done_labels = done_labels
+        self._without_images = without_images
+        self._has_summary = total + without_images > 1  # a single image has none
         self._is_printing = is_printing
         self._keeps_warnings = keeps_warnings
         self._is_quiet = is_quiet
@@ -172,6 +183,9 @@ class Report:
         self.failed = 0
         """Number of images so far that were not judged."""
 
+        self.has_failures = False
+        """Something that was named has not been judged, be it an image or not."""
+
     @property
     def missing(self) -> int:
         """Number of images that have no result yet."""
@@ -185,9 +199,11 @@ class Report:
         """
         if self._is_printing:
             self._progress.erase()
-        self._writer.write(record)
+        with writing_results():
+            self._writer.write(record)
         if isinstance(record.outcome, StrokeClientError):
-            self.failed += 1
+            self.has_failures = True
+            self.failed += record.is_image
             self._print(f"{record.file}: ", "error", FAILED, f": {record.outcome}")
         else:
             self._add_prediction(record.file, record.outcome)
@@ -228,28 +244,45 @@ class Report:
     def close(self) -> None:
         """Erases the progress bar and, when there was more than one image, prints the summary."""
         self._progress.erase()
-        if self._total < 2 or self._is_quiet:
+        if not self._has_summary and self._left_out:
+            self.print_note("note", self._left_out)
+        if not self._has_summary or self._is_quiet:
             return
         self._terminal.print(escape("; ".join(self._summarise())), is_folded=True)
 
     def _summarise(self) -> list[str]:
         parts = [f"{self._done_before} done before"] if self._done_before else []
-        for label, count in sorted(self._labels.items(), key=self._order):
-            parts.append(f"{count} positive ({label})" if label in self._positive_labels else f"{count} {label}")
-        parts.append(f"{self.failed} failed")
+        parts += self._count(self._labels, self.failed)
         if self.missing:
             parts.append(f"{self.missing} not judged")
-        rate = (self._labels.total() + self.failed) / max(time.monotonic() - self._started, 1e-3)
-        sentences = [f"{self._total} images: {', '.join(parts)}", f"{rate:.1f} images/s"]
+        sentences = [f"{self._total} image{'' if self._total == 1 else 's'}: {', '.join(parts)}"]
+        if self._total != self._done_before:
+            rate = (self._labels.total() + self.failed) / max(time.monotonic() - self._started, 1e-3)
+            sentences.append(f"{rate:.1f} images/s")
+        if self._done_before:
+            failed = self._done_before - sum(self._done_labels.values())
+            in_all = self._count(self._labels + Counter(self._done_labels), self.failed + failed)
+            sentences.insert(1, f"in all {', '.join(in_all)}")
         if self._server_ms is not None and self._server_ms.count:
             median, slow = map(format_ms, self._server_ms.find_percentiles((50, 99)))
             sentences.append(f"time in the server p50 {median}, p99 {slow}")
             sentences.append("by " + ", ".join(self._models.values()))
+        if self._without_images:
+            what = "folder or pattern" if self._without_images == 1 else "folders or patterns"
+            sentences.append(f"{self._without_images} {what} without images")
+        if self._left_out:
+            sentences.append(self._left_out)
         return sentences
 
     def _order(self, item: tuple[str, int]) -> tuple[bool, bool, str]:
         """Positive classes, then the others, then what is none."""
         return item[0] not in self._positive_labels, item[0] == NOT_ANALYSED, item[0]
+
+    def _count(self, labels: Counter[str], failed: int) -> list[str]:
+        parts = []
+        for label, count in sorted(labels.items(), key=self._order):
+            parts.append(f"{count} positive ({label})" if label in self._positive_labels else f"{count} {label}")
+        return [*parts, f"{failed} failed"]
 
     def _print(self, start: str, kind: str, style: str, end: str) -> None:
         self._progress.erase()

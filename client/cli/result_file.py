@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -10,13 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from .results import Fields, Record, ResultFileError, ResultFormat
+from .results import Fields, Record, ResultFileError, ResultFormat, ResultWriteError
 
 if sys.platform != "win32":
     import fcntl
 
 _SYNC_SECONDS = 1.0
 """Results that a power cut may take: those of the last second. A killed process loses none that were written."""
+
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""How network shares and the like say that they know no fsync; a disk that fails or is full says something else."""
 
 
 class ResultFile:
@@ -77,7 +81,7 @@ class ResultFile:
                 for fields, line in self._decode():
                     if wanted(fields):
                         buffered.write(self._format.fit(line))
-            os.fsync(fresh.fileno())
+            sync_file(fresh.fileno())
             os.replace(part, self.path)
         except BaseException:
             fresh.close()
@@ -100,10 +104,10 @@ class ResultFile:
             data = memoryview(self._format.encode(record))
             while data:  # a nearly full disk takes less than it is given, then raises
                 data = data[self._file.write(data) :]
-            if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
-                self.sync()
         except OSError as error:
-            raise OSError(error.errno, error.strerror, self.path) from None
+            raise ResultWriteError(error.errno, error.strerror, self.path) from None
+        if time.monotonic() - self._synced_at >= _SYNC_SECONDS:
+            self.sync()
 
     def close(self) -> None:
         """Brings what was written to the disk and unlocks the file. May be called twice."""
@@ -112,8 +116,15 @@ class ResultFile:
                 self.sync()
 
     def sync(self) -> None:
-        """Brings what was written to the disk, for a caller that goes on to do what cannot be undone."""
-        os.fsync(self._file.fileno())
+        """Brings what was written to the disk, for a caller that goes on to do what cannot be undone.
+
+        Raises:
+            OSError: the disk fails, or has no room; it has the file's name.
+        """
+        try:
+            sync_file(self._file.fileno())
+        except OSError as error:
+            raise ResultWriteError(error.errno, error.strerror, self.path) from None
         self._synced_at = time.monotonic()
 
     def _decode(self) -> Iterator[tuple[Fields, bytes]]:
@@ -131,6 +142,19 @@ class ResultFile:
             end = end + len(self._format.header) if is_whole else 0
         self._file.truncate(end)
         self._file.seek(end)
+
+
+def sync_file(descriptor: int) -> None:
+    """Brings an open file to the disk, where the file system can.
+
+    Raises:
+        OSError: the disk fails, or has no room.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def _open_locked(path: str) -> BinaryIO:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -20,6 +21,9 @@ NOT_ANALYSED = "not analysed"
 
 _DIGITS = 6
 """Decimals of probabilities: float32 has no more to say."""
+
+LEFT_OUT = "LEFT_OUT"
+"""Reason of the records of what folders hold beside images."""
 
 Fields = dict[str, Any]
 """A record as JSON has it."""
@@ -55,9 +59,31 @@ class Record:
     stamp: FileStamp | None = None
     """The file as it was when it was read; None for what is no file."""
 
+    is_image: bool = True
+    """False for a folder or pattern without images."""
+
 
 class ResultFileError(Exception):
     """The file cannot take the results of this run; the message says why and what to do."""
+
+
+class ResultWriteError(OSError):
+    """Results cannot be written; ``filename`` is None where that is standard output."""
+
+
+@contextmanager
+def writing_results() -> Iterator[None]:
+    """Inside, an OSError is one of writing results, unless the reader of a pipe has left.
+
+    Raises:
+        ResultWriteError: in place of other OSErrors.
+    """
+    try:
+        yield
+    except (BrokenPipeError, ResultWriteError):
+        raise
+    except OSError as error:
+        raise ResultWriteError(error.errno, error.strerror, error.filename) from error
 
 
 class ResultWriter(Protocol):

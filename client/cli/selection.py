@@ -6,16 +6,16 @@ import glob
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from .results import Fields, FileStamp
+from .results import LEFT_OUT, NOT_ANALYSED, Fields, FileStamp
 
 if TYPE_CHECKING:
+    from .image_folder import LeftOut
     from .result_file import ResultFile
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,44 +34,63 @@ class ListedImage:
     @property
     def key(self) -> str:
         """The same for all spellings of one path; links are not followed."""
-        return self.name if self.name == "-" else os.path.abspath(self.name)
+        try:
+            return self.name if self.name == "-" else os.path.abspath(self.name)
+        except OSError:  # the working directory has gone
+            return self.name
 
 
-def list_images(arguments: list[str], *, recursive: bool) -> list[ListedImage]:
+def list_images(arguments: list[str], *, recursive: bool, left_out: LeftOut | None = None) -> list[ListedImage]:
     """Returns the images that ``arguments`` name, in the order of the arguments, each once however often it is named.
 
-    A file is taken whatever its name; in folders the PNG and JPEG files that are not hidden, in sorted order. An
-    argument with ``*``, ``?`` or ``[`` that is no file stands for the files and folders that it matches, sorted, as if
-    the shell had expanded it; with ``recursive``, ``**`` matches any number of folders.
+    A file is taken whatever its name; in folders the PNG and JPEG files that are not hidden, in sorted order
+    (``image_folder``). An argument with ``*``, ``?`` or ``[`` that is no file stands for the files and folders that it
+    matches, sorted, as if the shell had expanded it; with ``recursive``, ``**`` matches any number of folders.
+
+    Args:
+        arguments: paths, patterns, ``-`` for standard input.
+        recursive: also take what lies below the folders.
+        left_out: takes what the folders hold beside that.
     """
     seen: set[str] = set()
     images = []
-    for entry in _list_all(arguments, recursive=recursive):
+    for entry in _list_all(arguments, recursive=recursive, left_out=left_out):
         if (key := entry.key) not in seen:
             seen.add(key)
             images.append(entry)
+    if left_out is not None and left_out.files:
+        left_out.discard([path for path in left_out.files if ListedImage(path).key in seen])
     return images
 
 
-def _list_all(arguments: Iterable[str], *, recursive: bool) -> Iterator[ListedImage]:
+def _list_all(arguments: Iterable[str], *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
     for argument in arguments:
         if argument == "-":
-            stdin = sys.stdin.buffer if sys.stdin is not None else None
-            yield ListedImage("-", stdin, "" if stdin else "standard input is closed")
+            yield _take_standard_input()
         elif os.path.isdir(argument):
-            yield from _list_folder(argument, recursive=recursive)
+            yield from _list_folder(argument, recursive=recursive, left_out=left_out)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
-            yield from _list_matches(argument, recursive=recursive)
+            yield from _list_matches(argument, recursive=recursive, left_out=left_out)
         else:
             yield ListedImage(argument, argument)
 
 
-def _list_matches(pattern: str, *, recursive: bool) -> Iterator[ListedImage]:
+def _take_standard_input() -> ListedImage:
+    if sys.stdin is None:
+        return ListedImage("-", fault="standard input is closed")
+    from .image_ends import SingleImage
+
+    return ListedImage("-", cast("BinaryIO", SingleImage(sys.stdin.buffer)))
+
+
+def _list_matches(pattern: str, *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
     found = False
     # A NUL character is no part of any path, and glob would raise.
     for match in sorted(glob.glob(pattern, recursive=recursive)) if "\0" not in pattern else ():
         # `scans/*` matches folders beside files; that one of them has no image is no fault of the user's.
-        for entry in _walk_folder(match, recursive=recursive) if os.path.isdir(match) else [ListedImage(match, match)]:
+        is_folder = os.path.isdir(match)
+        entries = _walk_folder(match, recursive=recursive, left_out=left_out) if is_folder else ()
+        for entry in entries if is_folder else [ListedImage(match, match)]:
             found = True
             yield entry
     if not found:
@@ -79,9 +98,9 @@ def _list_matches(pattern: str, *, recursive: bool) -> Iterator[ListedImage]:
         yield ListedImage(pattern, fault=f"no image matches this pattern{advice}")
 
 
-def _list_folder(folder: str, *, recursive: bool) -> Iterator[ListedImage]:
+def _list_folder(folder: str, *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
     found = False
-    for entry in _walk_folder(folder, recursive=recursive):
+    for entry in _walk_folder(folder, recursive=recursive, left_out=left_out):
         found = True
         yield entry
     if not found:
@@ -89,22 +108,15 @@ def _list_folder(folder: str, *, recursive: bool) -> Iterator[ListedImage]:
         yield ListedImage(folder, fault=f"no PNG or JPEG file in this folder{advice}")
 
 
-def _walk_folder(folder: str, *, recursive: bool) -> Iterator[ListedImage]:
+def _walk_folder(folder: str, *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
+    from .image_folder import LeftOut, walk_folder  # files by name do without
+
     faults: list[OSError] = []
-    # os.walk hides folders that cannot be read unless it is given somewhere to tell.
-    for path, below, files in os.walk(folder, onerror=faults.append):
-        below[:] = sorted(name for name in below if recursive and not name.startswith("."))
-        for name in sorted(files):
-            file = os.path.join(path, name)
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES) and _is_readable_kind(file):
-                yield ListedImage(file, file)
+    nobody = LeftOut()
+    for file in walk_folder(folder, nobody if left_out is None else left_out, recursive=recursive, faults=faults):
+        yield ListedImage(file, file)
     for fault in faults:
         yield ListedImage(str(fault.filename), fault=f"the folder cannot be read: {fault.strerror}")
-
-
-def _is_readable_kind(file: str) -> bool:
-    # A pipe or socket would block for ever; a dangling link is listed, so that reading it fails with its name.
-    return os.path.isfile(file) or not os.path.exists(file)
 
 
 @dataclass(frozen=True)
@@ -117,8 +129,14 @@ class ResumePlan:
     done: int
     """Number of images whose results are kept."""
 
+    labels: Counter[str]
+    """How many of those have which label."""
+
     failed: int
     """Number of those that could not be judged."""
+
+    without_images: int
+    """Number of folders and patterns that had no image before, and have none now."""
 
     changed: list[str]
     """Names of the files that are not any more what was judged."""
@@ -141,10 +159,16 @@ class ResumePlan:
 class _Known:
     """What the file says of one image."""
 
-    failed: bool
+    label: str
+    """Empty when the image was not judged."""
+
     stamp: FileStamp | None
     sha256: str | None
     digest: str
+
+    @property
+    def failed(self) -> bool:
+        return not self.label
 
 
 def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed: bool) -> ResumePlan:
@@ -164,11 +188,14 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
     known: dict[str, _Known] = {}
     names: dict[str, str] = {}
     for fields in file.records():
+        if fields.get("reason") == LEFT_OUT:  # which says nothing about an image
+            continue
         known[ListedImage(fields["file"]).key] = _read_known(fields)
         if "digest" in fields:
             names[fields["digest"]] = f"{fields.get('model')} {fields.get('version')}"
     remaining, changed, outdated = [], [], set()
-    done = failed = 0
+    done = failed = without_images = 0
+    labels: Counter[str] = Counter()
     models: dict[str, str] = {}
     for entry in listed:
         key = entry.key
@@ -176,8 +203,14 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
         if record is not None:
             is_changed = _is_changed(entry, record)
             if not is_changed and not (retry_failed and record.failed):
+                if entry.image is None:
+                    without_images += 1
+                    continue
                 done += 1
-                failed += record.failed
+                if record.failed:
+                    failed += 1
+                else:
+                    labels[record.label] += 1
                 if record.digest:
                     models[record.digest] = names[record.digest]
                 continue
@@ -185,8 +218,8 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
             if is_changed:
                 changed.append(entry.name)
         remaining.append(entry)
-    is_foreign = bool(known) and not done and not outdated
-    return ResumePlan(remaining, done, failed, changed, outdated, models, is_foreign)
+    is_foreign = bool(known) and not done and not without_images and not outdated
+    return ResumePlan(remaining, done, labels, failed, without_images, changed, outdated, models, is_foreign)
 
 
 def take_stamp(path: str) -> FileStamp | None:
@@ -201,7 +234,8 @@ def take_stamp(path: str) -> FileStamp | None:
 def _read_known(fields: Fields) -> _Known:
     size, modified = fields.get("file_bytes"), fields.get("file_modified")
     stamp = FileStamp(size, modified) if isinstance(size, int) and isinstance(modified, str) else None
-    return _Known("error" in fields, stamp, fields.get("image_sha256"), fields.get("digest", ""))
+    label = fields.get("label") or ("" if "error" in fields else NOT_ANALYSED)
+    return _Known(label, stamp, fields.get("image_sha256"), fields.get("digest", ""))
 
 
 def _is_changed(entry: ListedImage, known: _Known) -> bool:

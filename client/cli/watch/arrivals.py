@@ -11,15 +11,16 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 from ..._config import DEFAULT_MAX_IMAGE_BYTES
 from ..._errors import ImageReadError, ImageTooLargeError, StrokeClientError
+from ..image_ends import has_image_end
+from ..image_folder import FOLDER, IMAGE_SUFFIXES, SPECIAL, LeftOut, name_kind
 from ..results import FileStamp
-from ..selection import IMAGE_SUFFIXES
 
 PATIENCE_SECONDS = 30.0
 """How long a file without an end, or one that cannot be read, must not have changed before it counts as faulty: a
@@ -32,15 +33,6 @@ _LATEST_NS = 253_402_300_799 * 10**9
 """The end of the year 9999, after which Python knows no dates; file systems do."""
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-
-
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-"""The last chunk: its length, name and CRC (PNG 3rd edition, 11.2.5)."""
-
-_JPEG_START = b"\xff\xd8"
-_JPEG_END = b"\xff\xd9"
-_JPEG_SCAN = 0xDA
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +92,17 @@ class _Judged:
     """True while the file is not looked at in each poll."""
 
 
+_TEMPORARY_SUFFIXES = (".part", ".partial", ".filepart", ".tmp", ".crdownload")
+
+
 def is_image_name(name: str) -> bool:
     """True for names of PNG and JPEG files that are neither hidden nor temporary."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith((".", "~"))
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_temporary_name(name)
+
+
+def is_temporary_name(name: str) -> bool:
+    """True for names of files on their way."""
+    return name.startswith((".", "~")) or name.lower().endswith(_TEMPORARY_SUFFIXES)
 
 
 class Arrivals:
@@ -112,10 +112,16 @@ class Arrivals:
         folder: the folder; nothing below it is looked at.
         settle: seconds for which a file must not have changed.
         patience: seconds for which a file that is no complete image must not have changed.
+        own: paths in the folder that belong to the watch itself.
     """
 
-    def __init__(self, folder: str, *, settle: float, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, folder: str, *, settle: float, patience: float = PATIENCE_SECONDS, own: Iterable[str] = ()
+    ) -> None:
         self.folder = folder
+        self.left_out = LeftOut(own)
+        """What the last poll found beside images."""
+
         self.oddities: list[str] = []
         """Names found by the last poll that look like images and are links, folders or devices: left alone."""
 
@@ -147,10 +153,14 @@ class Arrivals:
         names: set[str] = set()
         odd: set[str] = set()
         settled: list[tuple[int, str]] = []
+        strangers: set[str] = set()
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 name = entry.name
                 if not is_image_name(name):
+                    if not is_temporary_name(name):
+                        strangers.add(entry.path)
+                        self._look_at_stranger(entry)
                     continue
                 names.add(name)
                 if (judged := self._judged.get(name)) is not None and judged.skipped:
@@ -165,6 +175,7 @@ class Arrivals:
                     settled.append((status.st_mtime_ns, name))
         self.oddities = sorted(odd - self._odd)
         self._odd = odd
+        self.left_out.discard([path for path in self.left_out.files if path not in strangers])
         self._forget_missing(names)
         self._recheck_judged()
         return [name for _, name in sorted(settled)]
@@ -238,6 +249,17 @@ class Arrivals:
             self._waiting.pop(name, None)
         return True
 
+    def _look_at_stranger(self, entry: os.DirEntry[str]) -> None:
+        if entry.path in self.left_out.files:
+            return
+        try:
+            # A pipe would block whoever looks into it.
+            kind = FOLDER if entry.is_dir() else name_kind(entry.path) if entry.is_file() else SPECIAL
+        except OSError:  # gone again, or not for us to see
+            return
+        if kind != SPECIAL:
+            self.left_out.add(kind, entry.path)
+
     def _has_settled(self, name: str, stamp: Stamp, now: float) -> bool:
         waiting = self._waiting.get(name)
         if waiting is None or waiting.stamp != stamp:
@@ -278,40 +300,6 @@ def _read_whole(path: str, max_bytes: int) -> tuple[bytes, Stamp]:
     if stamp != Stamp(before.st_size, before.st_mtime_ns):
         raise OSError("it is being written to")
     return data, stamp
-
-
-def has_image_end(data: bytes) -> bool | None:
-    """Returns True when the image is there to its end, False when its end is missing, None for what is no image.
-
-    A PNG holds its last chunk; a JPEG holds the marker EOI behind the start of its first scan, because a thumbnail in
-    its header has an EOI of its own. Bytes behind the end do no harm. Nothing, or zeros (space that a writer reserved
-    before it fills it), counts as an image whose end is missing.
-    """
-    if data.startswith(_PNG_START):
-        return data.rfind(_PNG_END) > 0
-    if data.startswith(_JPEG_START):
-        scan = _find_scan(data)
-        return scan is not None and data.rfind(_JPEG_END, scan) > 0
-    head = data[:8]
-    if not head.strip(b"\x00") or _PNG_START.startswith(head) or _JPEG_START.startswith(head):
-        return False
-    return None
-
-
-def _find_scan(data: bytes) -> int | None:
-    """Returns where the first scan of a JPEG begins, walking the segments before it (ITU-T T.81, B.1.1.4)."""
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:  # no segment: a damaged header, for the server to judge
-            return position
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill bytes may stand before a marker
-            position += 1
-        elif marker == _JPEG_SCAN:
-            return position
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
 
 
 @contextmanager

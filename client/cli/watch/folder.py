@@ -11,7 +11,6 @@ Whatever ends it, even ``kill -9``: started again, it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -19,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import chain
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from ..._config import RetryConfig
 from ..._errors import (
@@ -30,11 +29,12 @@ from ..._errors import (
     StrokeClientError,
 )
 from ..._types import HealthStatus, Prediction
+from ..classify import Batch
 from ..connection import Connection
+from ..excel import choose_table
 from ..result_file import ResultFile
 from ..results import (
     NOT_ANALYSED,
-    CsvFormat,
     JsonLinesFormat,
     Record,
     ResultFileError,
@@ -45,6 +45,7 @@ from ..results import (
 from ..signals import StopSignals
 from ..terminal import escape
 from .arrivals import Arrivals, ArrivedImage, lock_folder
+from .log import WatchLog, format_duration
 from .outcomes import KnownResult, Outcomes
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def run_watch(arguments: argparse.Namespace, connection: Connection, signals: St
     try:
         with lock_folder(folder), connection.open_client(_RETRY) as client:
             outcomes = Outcomes(folder, beside=beside, move=arguments.move)
-            journal = _open_journal(arguments.csv, arguments.output)
+            journal = _open_journal(arguments.csv, arguments.output, arguments.excel)
             try:
                 return WatchRun(arguments, client, signals, outcomes, journal).run()
             finally:
@@ -152,14 +153,20 @@ class WatchRun:
             "version": arguments.model_version,
             "in_flight": arguments.in_flight,
         }
-        self._as_json: bool = arguments.json
-        self._as_text = not arguments.json and arguments.csv != "-"
-        self._quiet: bool = arguments.quiet
+        self._log = WatchLog(
+            arguments.watch,
+            Batch(arguments, client).describe_model,
+            as_json=arguments.json,
+            as_text=not arguments.json and arguments.csv != "-",
+            is_quiet=arguments.quiet,
+        )
         self._client = client
         self._signals = signals
         self._outcomes = outcomes
         self._journal = journal
-        self._arrivals = Arrivals(arguments.watch, settle=arguments.settle)
+        journals = [path for path in (arguments.csv, arguments.output) if path]
+        self._arrivals = Arrivals(arguments.watch, settle=arguments.settle, own=[*outcomes.list_targets(), *journals])
+        self._left_out: set[str] = set()  # kinds that were named
         self._known: dict[str, KnownResult] = {}  # of images that are still to be moved
         self._labels: Counter[str] = Counter()
         self._failed = 0
@@ -186,7 +193,7 @@ class WatchRun:
         except KeyboardInterrupt:
             pass
         finally:
-            self._note("", self._summary())
+            self._log.note("", self._summary())
         return self._signals.exit_status
 
     def _take_up(self) -> None:
@@ -200,7 +207,10 @@ class WatchRun:
             if self._arrivals.adopt_result(known.name, known.sha256, known.stamp, finished=kept) and not kept:
                 self._known[known.name] = known
         judged, waiting = self._arrivals.judged, self._arrivals.waiting
-        self._note("", f"watching {self._name}: {judged} images have results, {waiting} wait; Ctrl-C ends")
+        left_out = self._arrivals.left_out
+        self._left_out.update(left_out.files.values())
+        others = f"; {left_out.describe()}" if left_out.files else ""
+        self._log.note("", f"watching {self._name}: {judged} images have results, {waiting} wait{others}; Ctrl-C ends")
 
     def _poll(self) -> tuple[list[str], float]:
         """Returns the files to read, and the seconds until the folder is to be looked at again."""
@@ -210,13 +220,21 @@ class WatchRun:
         except OSError as error:
             return [], self._grow_pause(f"the folder cannot be read: {error.strerror}: waiting for it")
         self._name_oddities()
+        self._name_left_out()
         if self._trouble.startswith("the folder"):
             self._recover("the folder is back")
         return names, max(POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE)
 
     def _name_oddities(self) -> None:
         for name in self._arrivals.oddities:
-            self._note(name, "left alone: a link, a folder or a device, not a file")
+            self._log.note(name, "left alone: a link, a folder or a device, not a file")
+
+    def _name_left_out(self) -> None:
+        """Names the first of each kind that is no image."""
+        for path, kind in self._arrivals.left_out.files.items():
+            if kind not in self._left_out:
+                self._left_out.add(kind)
+                self._log.note(os.path.basename(path), f"left out, as all like it: {kind}; PNG and JPEG are judged")
 
     def _judge(self, names: list[str]) -> None:
         """Sends the files that are complete and deals with what comes back."""
@@ -258,39 +276,44 @@ class WatchRun:
         path = os.path.join(self._name, image.name)
         record = Record(path, outcome, image.stamp.to_file_stamp())
         fields = record_to_json(record)
+        fault = ""
         try:
             if self._journal is not None:
                 self._journal.write(record)
                 if self._outcomes.moves and isinstance(self._journal, ResultFile):
                     self._journal.sync()
-            self._outcomes.store(image, fields)
         except BrokenPipeError:
             raise
+        except OSError as error:
+            where = error.filename or "the file of results"
+            raise WatchError(f"the result cannot be written: {where}: {error.strerror}") from None
+        try:
+            self._outcomes.store(image, fields)
         except OSError as error:
             if not os.path.isdir(self._name):  # the next look at it says so
                 return
             if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
-                self._say(image.name, "was taken away before it could be moved")
+                self._log.say(image.name, "was taken away before it could be moved")
             else:
-                where = error.filename2 or error.filename or "the file of results"
-                raise WatchError(f"the result cannot be written: {where}: {error.strerror}") from None
-        self._let_go(image)
-        if self._as_json:
-            self._print(json.dumps(fields), sys.stdout)
-        if self._trouble and (isinstance(outcome, Prediction) or outcome.code is not None):
+                fault = self._blame(error, "the result cannot be written")
+        if fault:
+            self._arrivals.mark_judged(image)  # left alone from here on, unless it changes
+            if self._journal is not None:
+                self._log.say(image.name, f"error: {fault}")
+            else:
+                outcome = StrokeClientError(f"{fault} ({outcome})", "RESULT_UNWRITABLE", request_id=outcome.request_id)
+                fields = record_to_json(Record(path, outcome, record.stamp))
+        else:
+            self._let_go(image)
+        self._log.show_record(fields)
+        if self._trouble and (isinstance(record.outcome, Prediction) or record.outcome.code is not None):
             self._recover("the server answers again")
         if isinstance(outcome, Prediction):
             self._labels[outcome.label or NOT_ANALYSED] += 1
-            if self._as_text:
-                self._print(f"{_now()}  {path}: {outcome}", sys.stdout)
-            reasons = {reason.reason for reason in outcome.reasons}
-            for warning in outcome.warnings:
-                if warning.reason in reasons:  # said already
-                    continue
-                self._note(image.name, f"warning: {warning.message}")
+            self._log.show_prediction(record, outcome)
         else:
             self._failed += 1
-            self._say(image.name, f"error: {outcome}")
+            self._log.say(image.name, f"error: {outcome}")
 
     def _finish(self, image: ArrivedImage) -> None:
         """Does what an earlier run had left to do for an image that it has judged."""
@@ -299,8 +322,23 @@ class WatchRun:
             try:
                 self._outcomes.finish(image, known)
             except OSError as error:
-                raise WatchError(f"{image.name} cannot be moved: {error.strerror}") from None
+                self._log.say(image.name, f"error: {self._blame(error, 'it cannot be moved')}")
+                self._failed += 1
+                self._arrivals.mark_judged(image)
+                return
         self._let_go(image)
+
+    def _blame(self, error: OSError, what: str) -> str:
+        """Returns what an image alone is to blame for.
+
+        Raises:
+            WatchError: no other image would fare better.
+        """
+        where = error.filename2 or error.filename
+        text = f"{what}: {where}: {error.strerror}" if where else f"{what}: {error.strerror}"
+        if self._outcomes.is_at_fault(error):
+            raise WatchError(text) from None
+        return text
 
     def _let_go(self, image: ArrivedImage) -> None:
         self._tries.pop(image.name, None)
@@ -332,14 +370,14 @@ class WatchRun:
         """Says what is in the way, once, and returns how long to wait for it, in seconds."""
         if not self._trouble:
             self._trouble, self._pause = trouble, _FIRST_PAUSE
-            self._say("", trouble)
+            self._log.say("", trouble)
         else:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return self._pause
 
     def _recover(self, text: str) -> None:
         self._trouble = ""
-        self._say("", text)
+        self._log.say("", text)
 
     def _summary(self) -> str:
         answered = self._labels.total()
@@ -347,39 +385,16 @@ class WatchRun:
         parts = [f"{answered} answered" + (f" ({labels})" if labels else ""), f"{self._failed} failed"]
         if self._arrivals.waiting:
             parts.append(f"{self._arrivals.waiting} left for the next run")
+        if self._arrivals.left_out.files:
+            parts.append(self._arrivals.left_out.describe())
         count = answered + self._failed
         duration = format_duration(time.monotonic() - self._started)
         return f"{count} image{'' if count == 1 else 's'} in {duration}: {', '.join(parts)}"
 
-    def _note(self, name: str, text: str) -> None:
-        """Says what --quiet leaves out."""
-        if not self._quiet:
-            self._say(name, text)
 
-    def _say(self, name: str, text: str) -> None:
-        """Prints a line about a file, or about the watch as a whole, on standard error."""
-        path = os.path.join(self._name, name) + ": " if name else ""
-        self._print(f"{_now()}  {path}{text}", sys.stderr)
-
-    def _print(self, line: str, stream: TextIO) -> None:
-        print(escape(line), file=stream, flush=True)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _open_journal(csv: str | None, output: str | None) -> ResultWriter | None:
+def _open_journal(csv: str | None, output: str | None, excel: str | None) -> ResultWriter | None:
     if csv == "-":
-        return StreamWriter(sys.stdout.buffer, CsvFormat())
+        return StreamWriter(sys.stdout.buffer, choose_table(excel))
     if csv:
-        return ResultFile(csv, CsvFormat())
+        return ResultFile(csv, choose_table(excel, csv))
     return ResultFile(output, JsonLinesFormat()) if output else None
-
-
-def format_duration(seconds: float) -> str:
-    """Returns ``8 s``, ``4 min`` (rounded up) or ``2 h 05 min``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = int(-(-seconds // 60))
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -10,17 +10,24 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ..result_file import sync_file
 from ..results import Fields, FileStamp
 from .arrivals import ArrivedImage
 
 DONE, FAILED = "done", "failed"
 RESULT_SUFFIX = ".json"
-_TEMPORARY = ".strokeserve.tmp"
+TEMPORARY = ".strokeserve.tmp"
 """One at a time in a folder, because one watch at a time runs on it; what a killed one left is written over."""
+
+_OF_THE_DISK = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
+"""What no file is to blame for, whatever its name and content."""
+
+_PROBE = b"{}\n"
 
 
 @dataclass(frozen=True)
@@ -80,12 +87,23 @@ class Outcomes:
         """
         for folder in self._targets():
             os.makedirs(folder, exist_ok=True)
-            path = os.path.join(folder, _TEMPORARY)
-            with open(path, "wb"):
-                pass
+            path = os.path.join(folder, TEMPORARY)
+            with open(path, "wb") as file:
+                file.write(_PROBE)
             os.unlink(path)
         if self._move and not os.access(self._folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._folder)
+
+    def is_at_fault(self, error: OSError) -> bool:
+        """True when an error of ``store`` or ``finish`` says that disk or folder take no results any more; False when
+        they take others, so that it is the one image's: its name, its rights, or what stands in its place."""
+        if error.errno in _OF_THE_DISK:
+            return True
+        try:
+            self.prepare()
+        except OSError:
+            return True
+        return False
 
     def find_results(self) -> Iterator[KnownResult]:
         """Yields the results that earlier runs left for images that are still in the folder.
@@ -146,10 +164,14 @@ class Outcomes:
             target = os.path.join(self._folder, FAILED if known.failed else DONE)
             self._move_image(image.name, known.path or self._claim(target, image.name))
 
+    def list_targets(self) -> list[str]:
+        """Returns the folders that images are moved to, by this watch or another one."""
+        return [os.path.join(self._folder, DONE), os.path.join(self._folder, FAILED)]
+
     def _targets(self) -> Iterable[str]:
         """The folders that results or images are put into."""
         if self._move:
-            return [os.path.join(self._folder, DONE), os.path.join(self._folder, FAILED)]
+            return self.list_targets()
         return [self._folder] if self._beside else []
 
     def _claim(self, target: str, name: str) -> str:
@@ -180,14 +202,19 @@ class Outcomes:
 
     def _write_beside(self, path: str, record: Fields) -> None:
         final = path + RESULT_SUFFIX
-        if os.path.lexists(final) and os.path.getsize(final) and _read_result(final) is None:
+        if os.path.lexists(final) and not _is_empty_file(final) and _read_result(final) is None:
             raise FileExistsError(errno.EEXIST, "a file of this name is there and is no result", final)
-        temporary = os.path.join(os.path.dirname(path), _TEMPORARY)
+        temporary = os.path.join(os.path.dirname(path), TEMPORARY)
         with open(temporary, "w", encoding="ascii") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, final)
+            sync_file(file.fileno())
+        try:
+            os.replace(temporary, final)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise OSError(error.errno, error.strerror, final) from None
 
     def _move_image(self, name: str, path: str) -> None:
         source = os.path.join(self._folder, name)
@@ -199,12 +226,13 @@ class Outcomes:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            temporary = os.path.join(os.path.dirname(path), _TEMPORARY)
+            temporary = os.path.join(os.path.dirname(path), TEMPORARY)
             with open(source, "rb") as original, open(temporary, "wb") as copy:
                 shutil.copyfileobj(original, copy)
                 copy.flush()
-                os.fsync(copy.fileno())
-            shutil.copystat(source, temporary)
+                sync_file(copy.fileno())
+            with suppress(OSError):  # a share may have no such rights and times
+                shutil.copystat(source, temporary)
             _rename_new(temporary, path)
             os.unlink(source)
 
@@ -233,12 +261,22 @@ def _is_same_file(one: str, other: str) -> bool:
         return False
 
 
+def _is_empty_file(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and not found.st_size
+
+
 def _read_result(path: str) -> Fields | None:
     """Returns a result that this module wrote; None for anything else."""
     try:
+        if not os.path.isfile(path):  # a pipe would block for ever
+            return None
         with open(path, encoding="ascii") as file:
             record = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if isinstance(record, dict) and isinstance(record.get("file"), str) and ("label" in record or "error" in record):
         return record
