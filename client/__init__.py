@@ -42,9 +42,19 @@ if TYPE_CHECKING:
         StrokeClientError,
     )
     from ._proto import __version__ as __version__
-    from ._types import HealthStatus, ImageWarning, ModelInfo, Prediction, PredictionFailure, Timings
+    from ._types import (
+        AnalysisStatus,
+        HealthStatus,
+        ImageWarning,
+        ModelInfo,
+        Prediction,
+        PredictionFailure,
+        Reason,
+        Timings,
+    )
 
 __all__ = [
+    "AnalysisStatus",
     "AsyncStrokeClient",
     "AuthenticationError",
     "ClientClosedError",
@@ -62,6 +72,7 @@ __all__ = [
     "OverloadedError",
     "Prediction",
     "PredictionFailure",
+    "Reason",
     "RetryConfig",
     "ServerError",
     "ServerUnavailableError",
@@ -74,7 +85,17 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(__all__, "_errors"),
     **dict.fromkeys(
-        ("HealthStatus", "ImageWarning", "ModelInfo", "Prediction", "PredictionFailure", "Timings"), "_types"
+        (
+            "AnalysisStatus",
+            "HealthStatus",
+            "ImageWarning",
+            "ModelInfo",
+            "Prediction",
+            "PredictionFailure",
+            "Reason",
+            "Timings",
+        ),
+        "_types",
     ),
     **dict.fromkeys(("KeepAliveConfig", "RetryConfig", "TLSConfig"), "_config"),
     "AsyncStrokeClient": "_aio",

@@ -39,7 +39,7 @@ from ._errors import (
     StrokeClientError,
 )
 from ._proto import stroke_pb2
-from ._types import ImageInput, ImageWarning, Prediction, Source, Timings
+from ._types import AnalysisStatus, ImageInput, ImageWarning, Prediction, Reason, Source, Timings
 
 _PIECE_BYTES = 1 << 16
 
@@ -196,7 +196,8 @@ def read_answer(response: stroke_pb2.PredictResponse, request: ImageRequest) -> 
 
     Raises:
         IntegrityError: it answers another request (ANSWER_MISPLACED) or judged other bytes (IMAGE_ALTERED).
-        ServerError: its figures are no probabilities, or its label has none (ANSWER_INVALID).
+        ServerError: its figures are no probabilities, its label has none, or it has a label of an image that was not
+            analysed (ANSWER_INVALID).
     """
     check_id(response.id, request)
     if response.image_sha256 != request.sha256:
@@ -204,9 +205,16 @@ def read_answer(response: stroke_pb2.PredictResponse, request: ImageRequest) -> 
             "the server judged other bytes than were sent: send the image again", "IMAGE_ALTERED", None, request.id
         )
     prediction = _read_prediction(response, request)
-    figures = (prediction.confidence, prediction.threshold, *prediction.scores.values())
+    figures = (
+        prediction.confidence,
+        prediction.threshold,
+        prediction.positive_probability,
+        *prediction.scores.values(),
+    )
+    labels = prediction.scores.keys() if prediction.is_analysed else {""}
+    is_known = prediction.label in labels and prediction.positive_label in prediction.scores
     # Written so that NaN fails, too; a softmax in float32 may exceed 1 by its rounding.
-    if prediction.label not in prediction.scores or not all(0 <= figure <= 1 + 1e-6 for figure in figures):
+    if not is_known or not all(0 <= figure <= 1 + 1e-6 for figure in figures):
         raise ServerError("the server's answer is not usable: report this", "ANSWER_INVALID", None, request.id)
     return prediction
 
@@ -220,10 +228,13 @@ def check_id(answered_id: str, request: ImageRequest) -> None:
 
 
 def _read_prediction(response: stroke_pb2.PredictResponse, request: ImageRequest) -> Prediction:
+    scores = {score.label: score.probability for score in response.scores}
+    positive = response.positive_label or _guess_positive(response.label, scores, response.threshold)
+    is_analysed = response.status != stroke_pb2.PredictResponse.NOT_ANALYSED
     return Prediction(
         label=response.label,
         confidence=response.confidence,
-        scores={score.label: score.probability for score in response.scores},
+        scores=scores,
         threshold=response.threshold,
         model=response.model_name,
         version=response.model_version,
@@ -234,7 +245,18 @@ def _read_prediction(response: stroke_pb2.PredictResponse, request: ImageRequest
         request_id=response.id,
         source=request.source,
         index=request.index,
+        positive_label=positive,
+        positive_probability=response.positive_probability if response.positive_label else scores.get(positive, 0.0),
+        status=AnalysisStatus.ANALYSED if is_analysed else AnalysisStatus.NOT_ANALYSED,
+        reasons=tuple(Reason(reason.reason, reason.message) for reason in response.reasons),
     )
+
+
+def _guess_positive(label: str, scores: dict[str, float], threshold: float) -> str:
+    """Returns the positive label where the server does not say: an answer is it when its probability is above the
+    threshold, and none of the others."""
+    fitting = [other for other, score in scores.items() if (other == label) == (score > threshold)]
+    return (fitting or list(scores) or [""])[-1]
 
 
 def is_repeatable(error: StrokeClientError) -> bool:

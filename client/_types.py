@@ -31,6 +31,25 @@ class HealthStatus(StrEnum):
     """It is no StrokeServe server."""
 
 
+class AnalysisStatus(StrEnum):
+    """Whether there was something to judge. Compares equal to its name."""
+
+    ANALYSED = "ANALYSED"
+    NOT_ANALYSED = "NOT_ANALYSED"
+    """The image is blank, inverted or no head: it has no label."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an image was not analysed."""
+
+    reason: str
+    """Machine-readable, UPPER_SNAKE: IMAGE_BLANK, IMAGE_INVERTED, NO_HEAD; more may come."""
+
+    message: str
+    """A sentence for people."""
+
+
 @dataclass(frozen=True)
 class ImageWarning:
     """Something about an image that did not keep it from being judged."""
@@ -58,16 +77,19 @@ class Timings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The judgement of one image. ``str()`` gives label, confidence, model and threshold on one line."""
+    """The judgement of one image. ``str()`` gives label, confidence, model and threshold on one line; of an image that
+    was not analysed that and why."""
 
     label: str
-    """The class answered: the positive one when its probability is above ``threshold``. A key of ``scores``."""
+    """The class answered: the positive one when its probability is above ``threshold``. A key of ``scores``, or empty
+    when the image was not analysed."""
 
     confidence: float
-    """Probability of ``label``, in [0, 1]. With a low threshold a positive answer can have a low confidence."""
+    """Probability of ``label``, in [0, 1]; 0 without a label. With a low threshold a positive answer can have a low
+    confidence: what compares images of both classes is ``positive_probability``."""
 
     scores: Mapping[str, float]
-    """Probability of every class, in [0, 1], in the model's order."""
+    """Probability of every class, in [0, 1], in the model's order. Meaningless where the image was not analysed."""
 
     threshold: float
     """The threshold that was applied to the probability of the positive class, in [0, 1]."""
@@ -99,7 +121,28 @@ class Prediction:
     index: int = 0
     """Position among the images of ``predict_many``, from 0; with ``ordered=False`` it tells whose result this is."""
 
+    positive_label: str = ""
+    """The class whose probability is compared with ``threshold``. A server from before this field does not say: then it
+    is the one that fits label and scores, of several the last in the model's order."""
+
+    positive_probability: float = 0.0
+    """Probability of ``positive_label``, in [0, 1], whatever ``label`` is."""
+
+    status: AnalysisStatus = AnalysisStatus.ANALYSED
+    """Whether the image was judged; servers from before this field judge every image."""
+
+    reasons: tuple[Reason, ...] = ()
+    """Why the image was not analysed; empty when it was."""
+
+    @property
+    def is_analysed(self) -> bool:
+        """False when the image has no label."""
+        return self.status == AnalysisStatus.ANALYSED
+
     def __str__(self) -> str:
+        if not self.is_analysed:
+            why = " ".join(f"[{reason.reason}] {reason.message}" for reason in self.reasons)
+            return f"not analysed {why}  ({self.model} {self.version})"
         return f"{self.label} {self.confidence:.3f}  ({self.model} {self.version}, threshold {self.threshold:.3g})"
 
 
@@ -191,5 +234,5 @@ class ModelInfo:
     """What to know before relying on it, in Markdown; empty when there is none, and always from ``list_models()``."""
 
 
-for _result in (HealthStatus, ImageWarning, Timings, Prediction, PredictionFailure, ModelInfo):
+for _result in (AnalysisStatus, HealthStatus, Reason, ImageWarning, Timings, Prediction, PredictionFailure, ModelInfo):
     _result.__module__ = __package__  # where users import it from

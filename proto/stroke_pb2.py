@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/stroke.proto\x12\tstroke.v1\"l\n\x0ePredictRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x14\n\x0cimage_sha256\x18\x04 \x01(\t\x12\n\n\x02id\x18\x05 \x01(\t\"\x9c\x02\n\x0fPredictResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12%\n\x06scores\x18\x04 \x03(\x0b\x32\x15.stroke.v1.ClassScore\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\x12\n\nmodel_name\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12\x14\n\x0cimage_sha256\x18\t \x01(\t\x12#\n\x07timings\x18\n \x01(\x0b\x32\x12.stroke.v1.Timings\x12$\n\x08warnings\x18\x0b \x03(\x0b\x32\x12.stroke.v1.Warning\"0\n\nClassScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"D\n\x07Timings\x12\x11\n\tdecode_ms\x18\x01 \x01(\x01\x12\x10\n\x08queue_ms\x18\x02 \x01(\x01\x12\x14\n\x0cinference_ms\x18\x03 \x01(\x01\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\x15PredictStreamResponse\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.stroke.v1.PredictResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.stroke.v1.PredictErrorH\x00\x42\x08\n\x06result\"D\n\x15PredictBatchesRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.stroke.v1.PredictRequest\"M\n\x16PredictBatchesResponse\x12\x33\n\tresponses\x18\x01 \x03(\x0b\x32 .stroke.v1.PredictStreamResponse\"a\n\x0cPredictError\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\"<\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.stroke.v1.Model\"\xe7\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x14\n\x0cintended_use\x18\x06 \x01(\t\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x16\n\x0epositive_label\x18\x08 \x01(\t\x12\x11\n\tthreshold\x18\t \x01(\x01\x12\x14\n\x0cinput_height\x18\n \x01(\x05\x12\x13\n\x0binput_width\x18\x0b \x01(\x05\x12\x16\n\x0einput_channels\x18\x0c \x01(\x05\x12.\n\x07metrics\x18\r \x03(\x0b\x32\x1d.stroke.v1.Model.MetricsEntry\x12\x34\n\nprovenance\x18\x0e \x03(\x0b\x32 .stroke.v1.Model.ProvenanceEntry\x12\x11\n\tprecision\x18\x0f \x01(\t\x12\x0f\n\x07runtime\x18\x10 \x01(\t\x12\x17\n\x0fruntime_version\x18\x11 \x01(\t\x12\x0f\n\x07threads\x18\x12 \x01(\x05\x12\x14\n\x0c\x62usy_threads\x18\x13 \x01(\x05\x12\x0f\n\x07workers\x18\x14 \x01(\x05\x12\x0f\n\x07profile\x18\x15 \x01(\t\x12\x12\n\nmodel_card\x18\x16 \x01(\t\x12\x16\n\x0eserver_version\x18\x17 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x83\x03\n\rStrokeService\x12@\n\x07Predict\x12\x19.stroke.v1.PredictRequest\x1a\x1a.stroke.v1.PredictResponse\x12P\n\rPredictStream\x12\x19.stroke.v1.PredictRequest\x1a .stroke.v1.PredictStreamResponse(\x01\x30\x01\x12Y\n\x0ePredictBatches\x12 .stroke.v1.PredictBatchesRequest\x1a!.stroke.v1.PredictBatchesResponse(\x01\x30\x01\x12\x38\n\x08GetModel\x12\x1a.stroke.v1.GetModelRequest\x1a\x10.stroke.v1.Model\x12I\n\nListModels\x12\x1c.stroke.v1.ListModelsRequest\x1a\x1d.stroke.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12proto/stroke.proto\x12\tstroke.v1\"l\n\x0ePredictRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x14\n\x0cimage_sha256\x18\x04 \x01(\t\x12\n\n\x02id\x18\x05 \x01(\t\"\xeb\x03\n\x0fPredictResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12%\n\x06scores\x18\x04 \x03(\x0b\x32\x15.stroke.v1.ClassScore\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\x12\n\nmodel_name\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12\x14\n\x0cimage_sha256\x18\t \x01(\t\x12#\n\x07timings\x18\n \x01(\x0b\x32\x12.stroke.v1.Timings\x12$\n\x08warnings\x18\x0b \x03(\x0b\x32\x12.stroke.v1.Warning\x12\x16\n\x0epositive_label\x18\x0c \x01(\t\x12\x1c\n\x14positive_probability\x18\r \x01(\x02\x12\x31\n\x06status\x18\x0e \x01(\x0e\x32!.stroke.v1.PredictResponse.Status\x12\"\n\x07reasons\x18\x0f \x03(\x0b\x32\x11.stroke.v1.Reason\"@\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41NALYSED\x10\x01\x12\x10\n\x0cNOT_ANALYSED\x10\x02\")\n\x06Reason\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"0\n\nClassScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"D\n\x07Timings\x12\x11\n\tdecode_ms\x18\x01 \x01(\x01\x12\x10\n\x08queue_ms\x18\x02 \x01(\x01\x12\x14\n\x0cinference_ms\x18\x03 \x01(\x01\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"{\n\x15PredictStreamResponse\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.stroke.v1.PredictResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.stroke.v1.PredictErrorH\x00\x42\x08\n\x06result\"D\n\x15PredictBatchesRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.stroke.v1.PredictRequest\"M\n\x16PredictBatchesResponse\x12\x33\n\tresponses\x18\x01 \x03(\x0b\x32 .stroke.v1.PredictStreamResponse\"a\n\x0cPredictError\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\"<\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.stroke.v1.Model\"\xe7\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x14\n\x0cintended_use\x18\x06 \x01(\t\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\x16\n\x0epositive_label\x18\x08 \x01(\t\x12\x11\n\tthreshold\x18\t \x01(\x01\x12\x14\n\x0cinput_height\x18\n \x01(\x05\x12\x13\n\x0binput_width\x18\x0b \x01(\x05\x12\x16\n\x0einput_channels\x18\x0c \x01(\x05\x12.\n\x07metrics\x18\r \x03(\x0b\x32\x1d.stroke.v1.Model.MetricsEntry\x12\x34\n\nprovenance\x18\x0e \x03(\x0b\x32 .stroke.v1.Model.ProvenanceEntry\x12\x11\n\tprecision\x18\x0f \x01(\t\x12\x0f\n\x07runtime\x18\x10 \x01(\t\x12\x17\n\x0fruntime_version\x18\x11 \x01(\t\x12\x0f\n\x07threads\x18\x12 \x01(\x05\x12\x14\n\x0c\x62usy_threads\x18\x13 \x01(\x05\x12\x0f\n\x07workers\x18\x14 \x01(\x05\x12\x0f\n\x07profile\x18\x15 \x01(\t\x12\x12\n\nmodel_card\x18\x16 \x01(\t\x12\x16\n\x0eserver_version\x18\x17 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x83\x03\n\rStrokeService\x12@\n\x07Predict\x12\x19.stroke.v1.PredictRequest\x1a\x1a.stroke.v1.PredictResponse\x12P\n\rPredictStream\x12\x19.stroke.v1.PredictRequest\x1a .stroke.v1.PredictStreamResponse(\x01\x30\x01\x12Y\n\x0ePredictBatches\x12 .stroke.v1.PredictBatchesRequest\x1a!.stroke.v1.PredictBatchesResponse(\x01\x30\x01\x12\x38\n\x08GetModel\x12\x1a.stroke.v1.GetModelRequest\x1a\x10.stroke.v1.Model\x12I\n\nListModels\x12\x1c.stroke.v1.ListModelsRequest\x1a\x1d.stroke.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST']._serialized_start=33
   _globals['_PREDICTREQUEST']._serialized_end=141
   _globals['_PREDICTRESPONSE']._serialized_start=144
-  _globals['_PREDICTRESPONSE']._serialized_end=428
-  _globals['_CLASSSCORE']._serialized_start=430
-  _globals['_CLASSSCORE']._serialized_end=478
-  _globals['_TIMINGS']._serialized_start=480
-  _globals['_TIMINGS']._serialized_end=548
-  _globals['_WARNING']._serialized_start=550
-  _globals['_WARNING']._serialized_end=592
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=594
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=717
-  _globals['_PREDICTBATCHESREQUEST']._serialized_start=719
-  _globals['_PREDICTBATCHESREQUEST']._serialized_end=787
-  _globals['_PREDICTBATCHESRESPONSE']._serialized_start=789
-  _globals['_PREDICTBATCHESRESPONSE']._serialized_end=866
-  _globals['_PREDICTERROR']._serialized_start=868
-  _globals['_PREDICTERROR']._serialized_end=965
-  _globals['_GETMODELREQUEST']._serialized_start=967
-  _globals['_GETMODELREQUEST']._serialized_end=1027
-  _globals['_LISTMODELSREQUEST']._serialized_start=1029
-  _globals['_LISTMODELSREQUEST']._serialized_end=1048
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1050
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1104
-  _globals['_MODEL']._serialized_start=1107
-  _globals['_MODEL']._serialized_end=1722
-  _globals['_MODEL_METRICSENTRY']._serialized_start=1625
-  _globals['_MODEL_METRICSENTRY']._serialized_end=1671
-  _globals['_MODEL_PROVENANCEENTRY']._serialized_start=1673
-  _globals['_MODEL_PROVENANCEENTRY']._serialized_end=1722
-  _globals['_STROKESERVICE']._serialized_start=1725
-  _globals['_STROKESERVICE']._serialized_end=2112
+  _globals['_PREDICTRESPONSE']._serialized_end=635
+  _globals['_PREDICTRESPONSE_STATUS']._serialized_start=571
+  _globals['_PREDICTRESPONSE_STATUS']._serialized_end=635
+  _globals['_REASON']._serialized_start=637
+  _globals['_REASON']._serialized_end=678
+  _globals['_CLASSSCORE']._serialized_start=680
+  _globals['_CLASSSCORE']._serialized_end=728
+  _globals['_TIMINGS']._serialized_start=730
+  _globals['_TIMINGS']._serialized_end=798
+  _globals['_WARNING']._serialized_start=800
+  _globals['_WARNING']._serialized_end=842
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=844
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=967
+  _globals['_PREDICTBATCHESREQUEST']._serialized_start=969
+  _globals['_PREDICTBATCHESREQUEST']._serialized_end=1037
+  _globals['_PREDICTBATCHESRESPONSE']._serialized_start=1039
+  _globals['_PREDICTBATCHESRESPONSE']._serialized_end=1116
+  _globals['_PREDICTERROR']._serialized_start=1118
+  _globals['_PREDICTERROR']._serialized_end=1215
+  _globals['_GETMODELREQUEST']._serialized_start=1217
+  _globals['_GETMODELREQUEST']._serialized_end=1277
+  _globals['_LISTMODELSREQUEST']._serialized_start=1279
+  _globals['_LISTMODELSREQUEST']._serialized_end=1298
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1300
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1354
+  _globals['_MODEL']._serialized_start=1357
+  _globals['_MODEL']._serialized_end=1972
+  _globals['_MODEL_METRICSENTRY']._serialized_start=1875
+  _globals['_MODEL_METRICSENTRY']._serialized_end=1921
+  _globals['_MODEL_PROVENANCEENTRY']._serialized_start=1923
+  _globals['_MODEL_PROVENANCEENTRY']._serialized_end=1972
+  _globals['_STROKESERVICE']._serialized_start=1975
+  _globals['_STROKESERVICE']._serialized_end=2362
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -21,7 +22,15 @@ class PredictRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., image_sha256: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("id", "label", "confidence", "scores", "threshold", "model_name", "model_version", "model_digest", "image_sha256", "timings", "warnings")
+    __slots__ = ("id", "label", "confidence", "scores", "threshold", "model_name", "model_version", "model_digest", "image_sha256", "timings", "warnings", "positive_label", "positive_probability", "status", "reasons")
+    class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATUS_UNSPECIFIED: _ClassVar[PredictResponse.Status]
+        ANALYSED: _ClassVar[PredictResponse.Status]
+        NOT_ANALYSED: _ClassVar[PredictResponse.Status]
+    STATUS_UNSPECIFIED: PredictResponse.Status
+    ANALYSED: PredictResponse.Status
+    NOT_ANALYSED: PredictResponse.Status
     ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +42,10 @@ class PredictResponse(_message.Message):
     IMAGE_SHA256_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
     id: str
     label: str
     confidence: float
@@ -44,7 +57,19 @@ class PredictResponse(_message.Message):
     image_sha256: str
     timings: Timings
     warnings: _containers.RepeatedCompositeFieldContainer[Warning]
-    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., threshold: _Optional[float] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ...) -> None: ...
+    positive_label: str
+    positive_probability: float
+    status: PredictResponse.Status
+    reasons: _containers.RepeatedCompositeFieldContainer[Reason]
+    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., threshold: _Optional[float] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., positive_label: _Optional[str] = ..., positive_probability: _Optional[float] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ...) -> None: ...
+
+class Reason(_message.Message):
+    __slots__ = ("reason", "message")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ClassScore(_message.Message):
     __slots__ = ("label", "probability")

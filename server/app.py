@@ -134,7 +134,9 @@ class Application:
         config, plan = self._config, self._plan
         self._inbox = Inbox(self._message_bytes)
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls))
-        detector = Detector(self._registry, plan, queue=config.queue, limits=config.image_limits)
+        detector = Detector(
+            self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
+        )
         self._servicer = StrokeServicer(detector, config)
         self._health = Health(SERVICE_NAME, self._inbox)
         self._server = grpc.aio.server(

@@ -125,6 +125,12 @@ class ServerConfig:
     max_image_pixels: int = setting(
         DEFAULT_LIMITS.max_pixels, "largest width x height of an image, in pixels", least=1, most=MOST_PIXELS
     )
+    checks: str = setting(
+        "on",
+        "whether a label is withheld from an image that is blank, inverted or no head (status NOT_ANALYSED): on, where "
+        "the model is one for head CTs, or off",
+        choices=("on", "off"),
+    )
     log_level: str = setting(
         "info", "least level of the log on standard error: debug, info, warning or error", choices=LOG_LEVELS
     )

@@ -60,6 +60,16 @@ def make_response(request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictRespo
     )
 
 
+def make_refusal_to_judge(request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictResponse:
+    """The answer of a sound server to an image that shows no head."""
+    response = make_response(request)
+    response.label, response.confidence = "", 0.0
+    response.positive_label, response.positive_probability = "stroke", response.scores[1].probability
+    response.status = stroke_pb2.PredictResponse.NOT_ANALYSED
+    response.reasons.add(reason="NO_HEAD", message="There is no head.")
+    return response
+
+
 MODEL = stroke_pb2.Model(
     name="stroke-cnn",
     version="1",

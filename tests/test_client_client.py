@@ -27,7 +27,14 @@ from client import (
     StrokeClient,
 )
 from proto import stroke_pb2
-from tests.client_fakes import FakeServer, RecordingServicer, RefusalError, make_response, wait_for
+from tests.client_fakes import (
+    FakeServer,
+    RecordingServicer,
+    RefusalError,
+    make_refusal_to_judge,
+    make_response,
+    wait_for,
+)
 
 IMAGE = b"stroke image"
 
@@ -114,6 +121,69 @@ def test_hanging_server_ends_in_deadline_exceeded(server: FakeServer, client: St
     assert caught.value.request_id == "r-2"
 
 
+def test_image_that_was_not_analysed_has_no_label(server: FakeServer, client: StrokeClient) -> None:
+    """It is an answer, with scores and reasons, alone and among others, and its line has no label in it."""
+    server.servicer.judge = make_refusal_to_judge
+
+    for prediction in (client.predict(IMAGE), *client.predict_many([IMAGE])):
+        assert isinstance(prediction, client_package.Prediction)
+        assert (prediction.label, prediction.confidence) == ("", 0)
+        assert prediction.status == client_package.AnalysisStatus.NOT_ANALYSED == "NOT_ANALYSED"
+        assert not prediction.is_analysed
+        assert prediction.reasons == (client_package.Reason("NO_HEAD", "There is no head."),)
+        assert prediction.positive_probability == prediction.scores["stroke"] == pytest.approx(0.973)
+        assert str(prediction) == "not analysed [NO_HEAD] There is no head.  (stroke-cnn 1)"
+
+
+def test_positive_probability_is_what_the_server_says(server: FakeServer, client: StrokeClient) -> None:
+    """Of the positive label, also where another one is the answer."""
+
+    def judge(request):
+        response = make_response(request)
+        response.MergeFrom(
+            stroke_pb2.PredictResponse(
+                positive_label="normal", positive_probability=0.027, status=stroke_pb2.PredictResponse.ANALYSED
+            )
+        )
+        return response
+
+    server.servicer.judge = judge
+
+    prediction = client.predict(IMAGE)
+
+    assert (prediction.positive_label, prediction.positive_probability) == ("normal", pytest.approx(0.027))
+    assert (prediction.status, prediction.reasons) == ("ANALYSED", ())
+
+
+@pytest.mark.parametrize(
+    ("label", "normal", "threshold", "positive"),
+    [
+        ("stroke", 0.027, 0.05, "stroke"),
+        ("stroke", 0.885, 0.11, "stroke"),  # only its own threshold can have made it the answer
+        ("normal", 0.99, 0.05, "stroke"),
+        ("stroke", 0.8, 0.9, "normal"),
+    ],
+)
+def test_older_servers_leave_the_positive_label_to_the_scores(
+    label: str, normal: float, threshold: float, positive: str, server: FakeServer, client: StrokeClient
+) -> None:
+    """The one that fits the answer, of several the last; every image is analysed there."""
+
+    def judge(request):
+        response = make_response(request)
+        response.label, response.threshold = label, threshold
+        response.scores[0].probability, response.scores[1].probability = normal, 1 - normal
+        return response
+
+    server.servicer.judge = judge
+
+    prediction = client.predict(IMAGE)
+
+    assert prediction.positive_label == positive
+    assert prediction.positive_probability == prediction.scores[positive]
+    assert prediction.is_analysed
+
+
 @pytest.mark.parametrize(
     ("field", "value", "error", "reason"),
     [
@@ -123,6 +193,9 @@ def test_hanging_server_ends_in_deadline_exceeded(server: FakeServer, client: St
         ("confidence", float("nan"), ServerError, "ANSWER_INVALID"),
         ("confidence", 1.5, ServerError, "ANSWER_INVALID"),
         ("label", "unheard of", ServerError, "ANSWER_INVALID"),
+        ("label", "", ServerError, "ANSWER_INVALID"),
+        ("positive_label", "unheard of", ServerError, "ANSWER_INVALID"),
+        ("status", stroke_pb2.PredictResponse.NOT_ANALYSED, ServerError, "ANSWER_INVALID"),
     ],
 )
 def test_unsound_answer_is_never_returned(

@@ -22,9 +22,10 @@ COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SNAKE = re.compile(r"[A-Z]+(?:_[A-Z]+)+|UNAUTHENTICATED")
 NOT_REASONS = re.compile(
-    r"GRPC_|STROKE_|NO_COLOR|O_[A-Z]+$|CERTIFICATE_|UNKNOWN_CA|WRONG_VERSION|DECRYPT_|ACCESS_DENIED|NOT_SERVING|SERVICE_UNK"
+    r"GRPC_|STROKE_|NO_COLOR|O_[A-Z]+$|CERTIFICATE_|UNKNOWN_CA|WRONG_VERSION|DECRYPT_|ACCESS_DENIED|NOT_SERVING|NOT_ANALYSED"
+    r"|SERVICE_UNK"
 )
-"""Names of the environment, of flags of the system, of OpenSSL's alerts, and of states of health."""
+"""Names of the environment, of flags of the system, of OpenSSL's alerts, and of states of health and of answers."""
 
 GRPC_CODES = {name for name, *_ in _errors._CODES.values()}
 

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from client.cli.main import main
-from tests.client_fakes import FakeServer, RefusalError, make_response
+from tests.client_fakes import FakeServer, RefusalError, make_refusal_to_judge, make_response
 from tests.command_lines import POSITIVE, run_client
 from tests.fakes import ROOT
 
@@ -59,7 +59,74 @@ def test_json_has_the_documented_shape(cli_server: FakeServer, scans: Path, caps
         "request_id": request.id,
         "file_bytes": len(request.image),
         "file_modified": modified.isoformat(timespec="microseconds"),
+        "status": "ANALYSED",
+        "reasons": [],
+        "positive_label": "stroke",
+        "p_normal": 0.027,
+        "p_stroke": 0.973,
     }
+
+
+def test_not_analysed_is_a_class_of_its_own(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line, a record and a row without a label, a count in the summary, and exit status 0: it is an answer."""
+    cli_server.servicer.judge = lambda request: (
+        make_refusal_to_judge(request) if request.image.endswith((b"a.JPG", b"c.jpeg")) else make_response(request)
+    )
+
+    assert main(["scans"]) == 0
+    out, err = capsys.readouterr()
+    assert "scans/a.JPG: not analysed [NO_HEAD] There is no head.  (stroke-cnn 1)\n" in out
+    assert out.count(": stroke 0.973  (stroke-cnn 1, threshold 0.05)\n") == 2
+    assert err.startswith("4 images: 2 positive (stroke), 2 not analysed, 0 failed; ")
+
+    assert main(["scans/a.JPG", "scans/b.png", "--json"]) == 0
+    none, good = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (none["label"], none["confidence"], none["status"]) == (None, None, "NOT_ANALYSED")
+    assert none["reasons"] == [{"reason": "NO_HEAD", "message": "There is no head."}]
+    assert none["scores"] == good["scores"]
+    assert (good["status"], good["p_stroke"]) == ("ANALYSED", 0.973)
+
+    assert main(["scans", "--csv", "results.csv"]) == 0
+    with open("results.csv", newline="") as table:
+        rows = {row["file"]: row for row in csv.DictReader(table)}
+    none, good = rows["scans/a.JPG"], rows["scans/b.png"]
+    assert (none["label"], none["confidence"], none["status"], none["reason"]) == ("", "", "NOT_ANALYSED", "NO_HEAD")
+    assert (none["error"], none["positive_label"], none["p_stroke"]) == ("", "stroke", "0.973")
+    assert (good["status"], good["p_stroke"], good["p_normal"]) == ("ANALYSED", "0.973", "0.027")
+    out, err = capsys.readouterr()
+    assert err.count("not analysed: There is no head. (others like it: see the results)\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--output", "--csv"])
+def test_not_analysed_is_not_judged_again(flag: str, cli_server: FakeServer, scans: Path) -> None:
+    """--resume, with --retry-failed too, takes it for what it is: an answer."""
+    cli_server.servicer.judge = make_refusal_to_judge
+    assert main(["scans", flag, "results"]) == 0
+    assert main(["scans", flag, "results", "--resume", "--retry-failed"]) == 0
+
+    assert len(cli_server.servicer.requests) == 4
+
+
+def test_warning_of_the_reason_is_not_said_twice(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A blank image is not analysed, and is warned of as well; the sentence that matters is the first."""
+
+    def judge(request):
+        response = make_refusal_to_judge(request)
+        response.warnings.add(reason="NO_HEAD", message="No head.")
+        response.warnings.add(reason="IMAGE_UPSCALED", message="Small.")
+        return response
+
+    cli_server.servicer.judge = judge
+
+    assert main(["scans/b.png"]) == 0
+
+    out, err = capsys.readouterr()
+    assert out == "scans/b.png: not analysed [NO_HEAD] There is no head.  (stroke-cnn 1)\n"
+    assert err == "scans/b.png: warning: Small.\n"
 
 
 def test_bad_file_in_the_middle(cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,6 +244,10 @@ def test_csv_is_a_table_that_spreadsheets_open(
         "reason": "",
         "request_id": request.id,
         "file_bytes": str(len(POSITIVE)),
+        "status": "ANALYSED",
+        "positive_label": "stroke",
+        "p_normal": "0.027",
+        "p_stroke": "0.973",
     }
     expected = ("no.png", "", "the image cannot be read: No such file or directory", "IMAGE_UNREADABLE")
     assert (bad["file"], bad["label"], bad["error"], bad["reason"]) == expected

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 from pathlib import Path
 
 import pytest
 
+from client import Prediction, Timings
 from client._errors import ImageReadError
+from client.cli.excel import choose_table
 from client.cli.result_file import ResultFile
-from client.cli.results import CsvFormat, FileStamp, JsonLinesFormat, Record, ResultFileError, ResultFormat
+from client.cli.results import (
+    CSV_COLUMNS,
+    CsvFormat,
+    FileStamp,
+    JsonLinesFormat,
+    Record,
+    ResultFileError,
+    ResultFormat,
+    StreamWriter,
+)
 
 BOTH_FORMATS = pytest.mark.parametrize("result_format", [JsonLinesFormat(), CsvFormat()], ids=["jsonl", "csv"])
 
@@ -84,6 +97,116 @@ def test_two_runs_do_not_write_one_file(result_format: ResultFormat, tmp_path: P
     first.close()
 
     ResultFile(path, result_format).close()
+
+
+def make_prediction(labels: tuple[str, ...] = ("normal", "stroke")) -> Prediction:
+    """A judgement with equal scores."""
+    return Prediction(
+        labels[-1],
+        1 / len(labels),
+        dict.fromkeys(labels, 1 / len(labels)),
+        0.05,
+        "stroke-cnn",
+        "1",
+        "ab" * 32,
+        "cd" * 32,
+        Timings(1, 2, 3),
+        (),
+        "r-1",
+        "a.png",
+        positive_label=labels[-1],
+        positive_probability=1 / len(labels),
+    )
+
+
+FAILURE = ImageReadError("no such file", "IMAGE_UNREADABLE")
+
+
+def test_columns_of_classes_come_with_the_first_judgement(tmp_path: Path) -> None:
+    """Failures before it are on the disk at once, and in the same table afterwards; so is what a resumed run adds."""
+    path = tmp_path / "results.csv"
+    file = ResultFile(str(path), CsvFormat())
+    file.write(Record("b,1.png", FAILURE))
+    assert b"b,1.png" in path.read_bytes()
+    file.write(Record("c.png", make_prediction()))
+    file.close()
+    for outcome in (FAILURE, make_prediction()):
+        file = ResultFile(str(path), CsvFormat())
+        file.write(Record("d.png", outcome))
+        file.close()
+
+    with path.open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["file"] for row in rows] == ["b,1.png", "c.png", "d.png", "d.png"]
+    assert [row["p_stroke"] for row in rows] == ["", "0.5", "", "0.5"]
+    assert all(None not in row and None not in row.values() for row in rows)  # as many cells as columns
+    assert list(rows[0])[-2:] == ["p_normal", "p_stroke"]
+
+
+def test_tables_for_excel_have_the_columns_of_classes_too(tmp_path: Path) -> None:
+    """Mark and separator stay when the header becomes longer, and when another run goes on."""
+    path = tmp_path / "results.csv"
+    for outcomes in ((FAILURE, make_prediction()), (FAILURE, make_prediction())):
+        file = ResultFile(str(path), choose_table("semicolon", str(path)))
+        for outcome in outcomes:
+            file.write(Record("b;1.png", outcome))
+        file.close()
+
+    with path.open(newline="", encoding="utf-8-sig") as table:
+        rows = list(csv.DictReader(table, delimiter=";"))
+    assert [(row["file"], row["p_stroke"]) for row in rows] == [("b;1.png", ""), ("b;1.png", "0.5")] * 2
+    assert path.read_bytes().startswith(b"\xef\xbb\xbffile;")
+
+
+def test_tables_of_earlier_versions_are_gone_on_with(tmp_path: Path) -> None:
+    """They keep the columns that they have."""
+    path = tmp_path / "results.csv"
+    old = ",".join(CSV_COLUMNS) + "\n" + "a.png,normal" + "," * (len(CSV_COLUMNS) - 2) + "\n"
+    path.write_text(old)
+
+    file = ResultFile(str(path), CsvFormat())
+    file.write(Record("b.png", make_prediction()))
+    file.close()
+
+    assert path.read_text().startswith(old + "b.png,stroke,0.5,")
+    with path.open(newline="") as table:
+        assert [len(row) for row in csv.reader(table)] == [len(CSV_COLUMNS)] * 3
+
+
+def test_classes_may_have_any_name(tmp_path: Path) -> None:
+    """Commas, quotes and line ends in a label do not break the table, wherever a crash cuts it."""
+    path = tmp_path / "results.csv"
+    labels = ("a,b", 'say "x"', "two\nlines")
+    file = ResultFile(str(path), CsvFormat())
+    file.write(Record("a.png", make_prediction(labels)))
+    file.close()
+    whole = path.read_bytes()
+
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        file = ResultFile(str(path), CsvFormat())
+        file.write(Record("b.png", make_prediction(labels)))
+        file.close()
+        assert [fields["file"] for fields in file.records()] == ["b.png"]
+    with path.open(newline="") as table:
+        (row,) = csv.DictReader(table)
+    assert [row[f"p_{label}"] for label in labels] == ["0.333333"] * 3
+
+
+def test_printed_table_has_the_columns_of_classes_too() -> None:
+    """Failures before the first judgement wait for them; without one there is a header all the same."""
+    for outcomes in ([FAILURE, make_prediction()], [FAILURE], []):
+        stream = io.BytesIO()
+        writer = StreamWriter(stream, CsvFormat())
+        for number, outcome in enumerate(outcomes):
+            writer.write(Record(f"{number}.png", outcome))
+        writer.close()
+        writer.close()
+
+        rows = list(csv.DictReader(io.StringIO(stream.getvalue().decode(), newline="")))
+        assert stream.getvalue().startswith(b"file,label,confidence,")
+        assert [row["file"] for row in rows] == [f"{number}.png" for number in range(len(outcomes))]
+        assert [row.get("p_stroke", "") for row in rows] == ["", "0.5"][: len(outcomes)]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])

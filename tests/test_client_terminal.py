@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from client.cli.report import TableWriter
 from client.cli.terminal import ProgressBar, Terminal, escape
 from client.cli.watch.folder import format_duration
-from tests.client_fakes import FakeServer, RefusalError, make_response, wait_for
+from tests.client_fakes import FakeServer, RefusalError, make_refusal_to_judge, make_response, wait_for
 from tests.command_lines import POSITIVE, ROOT, list_drawn, open_session, render_screen, run_client
 
 BOTH_WIDTHS = pytest.mark.parametrize("columns", [80, 40])
@@ -42,7 +42,7 @@ def study(cli_server: FakeServer, tmp_path: Path) -> Path:
 
 
 def test_columns_at_80(study: Path) -> None:
-    """Aligned; positives have a star; long names lose their middle; the model is beside each result."""
+    """Aligned under headings; positives have a star; long names lose their middle; the threshold is said once."""
     with open_session("-m", "scans", columns=80, cwd=study) as usage:
         pass
     with open_session("--recursive", "scans", columns=80, cwd=study) as session:
@@ -51,13 +51,15 @@ def test_columns_at_80(study: Path) -> None:
     assert usage.process.returncode == 2
     assert session.process.returncode == 1
     lines = render_screen(session.raw)
-    assert lines[:4] == [
-        "  scans/a.png                       normal  0.990  stroke-cnn 1, threshold 0.05",
+    assert lines[:6] == [
+        "stroke-cnn 1, threshold 0.05",
+        "  file                                                        answer  P(stroke)",
+        "  scans/a.png                                                 normal      0.010",
         "scans/bad.png: error: The file is no image.",
-        "* scans/頭部.png                    stroke  0.973  stroke-cnn 1, threshold 0.05",
-        "* scans/patie…es-03-axial-0042.png  stroke  0.973  stroke-cnn 1, threshold 0.05",
+        "* scans/頭部.png                                              stroke      0.973",
+        "* scans/patient-0017-…llow-up-study/series-03-axial-0042.png  stroke      0.973",
     ]
-    summary = " ".join(line.strip() for line in lines[4:])
+    summary = " ".join(line.strip() for line in lines[6:])
     assert re.fullmatch(
         r"4 images: 2 positive \(stroke\), 1 normal, 1 failed; [\d.]+ images/s; "
         r"time in the server p50 21\.9 ms, p99 21\.9 ms; by stroke-cnn 1",
@@ -66,19 +68,69 @@ def test_columns_at_80(study: Path) -> None:
 
 
 def test_columns_at_40(study: Path) -> None:
-    """Too narrow for the model, which the summary names; nothing is wider than the terminal but errors."""
+    """The same with shorter names; nothing is wider than the terminal but errors."""
     with open_session("--recursive", "scans", columns=40, cwd=study) as session:
         pass
 
     lines = render_screen(session.raw)
-    assert lines[:4] == [
-        "  scans/a.png             normal  0.990",
+    assert lines[:6] == [
+        "stroke-cnn 1, threshold 0.05",
+        "  file                answer  P(stroke)",
+        "  scans/a.png         normal      0.010",
         "scans/bad.png: error: The file is no image.",
-        "* scans/頭部.png          stroke  0.973",
-        "* scans/p…axial-0042.png  stroke  0.973",
+        "* scans/頭部.png      stroke      0.973",
+        "* scans/…al-0042.png  stroke      0.973",
     ]
-    assert " ".join(line.strip() for line in lines[4:]).endswith("; by stroke-cnn 1")
-    assert max(map(cell_len, (*lines[:1], *lines[2:]))) <= 39
+    assert " ".join(line.strip() for line in lines[6:]).endswith("; by stroke-cnn 1")
+    assert max(map(cell_len, (*lines[:3], *lines[4:]))) <= 39
+
+
+def test_not_analysed_has_its_own_look(cli_server: FakeServer, tmp_path: Path) -> None:
+    """Another colour, no figure, the reason beside it where there is room, its sentence once."""
+    cli_server.servicer.judge = lambda request: (
+        make_response(request) if request.image == POSITIVE else make_refusal_to_judge(request)
+    )
+    for name, data in {"a.png": b"none", "b.png": POSITIVE, "c.png": b"none"}.items():
+        (tmp_path / name).write_bytes(data)
+
+    with open_session(".", columns=80, cwd=tmp_path) as session:
+        pass
+    with open_session("a.png", columns=30, cwd=tmp_path) as narrow:
+        pass
+
+    lines = render_screen(session.raw)
+    assert lines[:6] == [
+        "stroke-cnn 1, threshold 0.05",
+        "  file     answer  P(stroke)",
+        "? ./a.png  not analysed       NO_HEAD",
+        "  NO_HEAD: There is no head.",
+        "* ./b.png  stroke      0.973",
+        "? ./c.png  not analysed       NO_HEAD",
+    ]
+    assert lines[6].startswith("3 images: 1 positive (stroke), 2 not analysed, 0 failed; ")
+    assert b"\x1b[33mnot analysed" in session.raw
+    assert render_screen(narrow.raw)[2:] == ["? a.png  not analysed", "  NO_HEAD: There is no head."]
+    assert session.process.returncode == narrow.process.returncode == 0
+
+
+def test_headings_come_again_when_another_model_judges(cli_server: FakeServer, tmp_path: Path) -> None:
+    """A threshold counts for what stands below it."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(POSITIVE + name.encode())
+
+    def judge(request):
+        response = make_response(request)
+        if request.image.endswith(b"b.png"):
+            response.model_digest, response.model_version, response.threshold = "cd" * 32, "2", 0.5
+        return response
+
+    cli_server.servicer.judge = judge
+    with open_session(".", columns=80, cwd=tmp_path) as session:
+        pass
+
+    lines = [line for line in render_screen(session.raw) if "warning" not in line]
+    assert [line.split(",")[0] for line in lines[:6:3]] == ["stroke-cnn 1", "stroke-cnn 2"]
+    assert lines[3] == "stroke-cnn 2, threshold 0.5"
 
 
 @BOTH_WIDTHS
@@ -138,8 +190,8 @@ def test_results_stay_whole_beside_the_progress(columns: int, cli_server: FakeSe
 
     lines = render_screen(session.raw)
     assert any(re.search(r"/20 .* left$", line) for line in list_drawn(session.raw))
-    assert [line.split()[:4] for line in lines[:20]] == [["*", f"./{i:02}.png", "stroke", "0.973"] for i in range(20)]
-    assert lines[20].startswith("20 images: 20 positive (stroke)")
+    assert [line.split() for line in lines[2:22]] == [["*", f"./{i:02}.png", "stroke", "0.973"] for i in range(20)]
+    assert lines[22].startswith("20 images: 20 positive (stroke)")
 
 
 def test_colour_on_a_terminal(study: Path) -> None:
@@ -147,9 +199,10 @@ def test_colour_on_a_terminal(study: Path) -> None:
     with open_session("--recursive", "scans", columns=80, cwd=study) as session:
         pass
 
-    assert b"\x1b[1;31mstroke  0.973\x1b[0m" in session.raw
+    assert b"\x1b[1;31mstroke      0.973\x1b[0m" in session.raw
     assert b"scans/bad.png: \x1b[31merror\x1b[0m: The file" in session.raw
-    assert b"normal  0.990  \x1b[2m" in session.raw
+    assert b"\x1b[2mstroke-cnn 1, threshold 0.05\x1b[0m" in session.raw
+    assert b"normal      0.010\r\n" in session.raw
 
 
 @pytest.mark.parametrize(
@@ -162,7 +215,7 @@ def test_no_colour_where_it_is_not_wanted(environment: dict[str, str], has_progr
 
     assert re.search(rb"\x1b\[([0-9]+;)*[349][0-9]", session.raw) is None  # bold is no colour
     assert (b"\x1b" in session.raw) == has_progress == any(" left" in line for line in list_drawn(session.raw))
-    assert "* scans/頭部.png                    stroke  0.973" in "\n".join(render_screen(session.raw))
+    assert f"* scans/頭部.png{' ' * 46}stroke      0.973" in "\n".join(render_screen(session.raw))
 
 
 def test_ctrl_c_ends_with_what_was_done(cli_server: FakeServer, tmp_path: Path) -> None:
@@ -184,8 +237,8 @@ def test_ctrl_c_ends_with_what_was_done(cli_server: FakeServer, tmp_path: Path) 
 
     lines = render_screen(session.raw)
     assert session.process.returncode == 130
-    assert [line[:9] for line in lines[:5]] == [f"* ./{i}.png" for i in range(5)]
-    assert lines[5].startswith("8 images: 5 positive (stroke), 0 failed, 3 not judged;")
+    assert [line[:9] for line in lines[2:7]] == [f"* ./{i}.png" for i in range(5)]
+    assert lines[7].startswith("8 images: 5 positive (stroke), 0 failed, 3 not judged;")
     assert lines[-1] == "error: interrupted"
 
 
@@ -196,7 +249,7 @@ def test_names_that_the_terminal_cannot_show(cli_server: FakeServer, tmp_path: P
     with open_session(".", columns=40, cwd=tmp_path, PYTHONIOENCODING="ascii") as session:
         pass
 
-    assert render_screen(session.raw) == ["* ./\\xe9xxxx...xxxxxxxx.png  stroke  0.973"]
+    assert render_screen(session.raw)[2:] == ["* ./\\xe9xx...xxxxxx.png  stroke      0.973"]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from client.cli.main import main
 from client.cli.watch.outcomes import Outcomes
-from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
+from tests.client_fakes import FakeServer, RefusalError, make_refusal_to_judge, make_response, serve, wait_for
 from tests.fakes import ServerProcess, encode, make_slice
 from tests.watching import make_png, read_result, wait_for_files, watching, watching_here
 
@@ -36,6 +36,20 @@ def test_arrival_is_judged_and_its_result_written_beside(server: FakeServer, hot
     assert f"{hot}/scan.png: normal 0.990  (stroke-cnn 1, threshold 0.05)\n" in watch.log
     assert " s: 1 answered (normal 1), 0 failed\n" in watch.log
     assert sorted(path.name for path in hot.iterdir()) == ["scan.png", "scan.png.json"]
+
+
+def test_not_analysed_is_done(server: FakeServer, hot: Path) -> None:
+    """It is an answer: the image goes to done/, is counted by itself, and is not judged again after a restart."""
+    server.servicer.judge = make_refusal_to_judge
+    with watching(hot, server.target, "--move") as watch:
+        (hot / "scan.png").write_bytes(make_png())
+        wait_for_files(hot / "done" / "scan.png", hot / "done" / "scan.png.json")
+        assert watch.stop() == 0
+
+    result = read_result(hot / "done" / "scan.png.json")
+    assert (result["label"], result["status"]) == (None, "NOT_ANALYSED")
+    assert f"{hot}/scan.png: not analysed [NO_HEAD] There is no head.  (stroke-cnn 1)\n" in watch.log
+    assert " s: 1 answered (not analysed 1), 0 failed\n" in watch.log
 
 
 def test_slow_writer_is_never_judged_half(server: FakeServer, hot: Path) -> None:

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from proto import stroke_pb2
+from server.images.checks import BLANK, INVERTED, NO_HEAD
 from tests.client_fakes import FakeServer, RefusalError, make_response
 from tests.fakes import ROOT, ServerProcess, run_server
 
@@ -81,11 +82,12 @@ def test_javascript_asks_for_health_alone(predict: Run, bundled: ServerProcess) 
 
 
 def test_javascript_reports_warnings(predict: Run, bundled: ServerProcess) -> None:
-    """The golden image is blank and small, and the answer says so."""
+    """The golden image is blank and small: the answer says so, and has no label."""
     result = predict(bundled.address, "proto/golden/image.png")
 
     assert result.returncode == 0, result.stderr
-    assert re.findall(r": (IMAGE_\w+): ", result.stdout) == ["IMAGE_UPSCALED", "IMAGE_BLANK"]
+    assert re.search(r"^proto/golden/image\.png: not analysed \(stroke-cnn ", result.stdout, re.MULTILINE)
+    assert re.findall(r": (IMAGE_\w+): ", result.stdout) == ["IMAGE_BLANK", "IMAGE_UPSCALED", "IMAGE_BLANK"]
 
 
 def test_javascript_reports_a_refusal(predict: Run, bundled: ServerProcess, tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_javascript_tests_itself_without_a_server(npm: Run) -> None:
     result = npm("npm", "test", "--prefix", "docs/javascript")
 
     assert result.returncode == 0, result.stdout
-    assert re.search(r"^# pass 6$", result.stdout, re.MULTILINE)
+    assert re.search(r"^# pass 8$", result.stdout, re.MULTILINE)
 
 
 def test_javascript_lock_has_hashes_and_names_no_host() -> None:
@@ -214,6 +216,7 @@ def test_page_explains_every_reason_that_the_server_can_send() -> None:
         for kind, reason in re.findall(r'\b([A-Z]\w+Error)\(\s*"([A-Z0-9_]+)"', module.read_text("utf-8")):
             if kind != "ModelFileError":  # shown on the console of the box, never sent
                 sent.add(reason)
+    sent |= {reason.reason for reason in (BLANK, INVERTED, NO_HEAD)}  # with an answer
 
     rows = re.findall(r"^\| (`[A-Z].*?) \|", PAGE, re.MULTILINE)
     explained = {reason for row in rows for reason in re.findall(r"`([A-Z0-9_]+)`", row)}

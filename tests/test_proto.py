@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 
 from proto import stroke_pb2
+from server.images.checks import BLANK, INVERTED, NO_HEAD
 from tests.fakes import ROOT
 
 PROTO = ROOT / "proto" / "stroke.proto"
@@ -86,6 +87,12 @@ def test_field_numbers_never_change() -> None:
         "Model.profile": 21,
         "Model.model_card": 22,
         "Model.server_version": 23,
+        "PredictResponse.positive_label": 12,
+        "PredictResponse.positive_probability": 13,
+        "PredictResponse.status": 14,
+        "PredictResponse.reasons": 15,
+        "Reason.reason": 1,
+        "Reason.message": 2,
     }
 
     assert released.items() <= fields.items()
@@ -98,3 +105,11 @@ def test_warning_reasons_in_the_comment_are_those_of_the_gate() -> None:
     produced = set(re.findall(r'ImageWarning\(\s*"([A-Z_]+)"', gate.read_text()))
 
     assert stated == produced
+
+
+def test_reasons_in_the_comment_are_those_of_the_checks() -> None:
+    """The same of the reasons for which an image is not analysed."""
+    stated = re.search(r"UPPER_SNAKE, one of ([A-Z_, ]+) ", PROTO.read_text())
+    assert stated is not None
+
+    assert set(stated[1].split(", ")) == {reason.reason for reason in (BLANK, INVERTED, NO_HEAD)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from proto.golden.messages import FOLDER, IMAGE_FILE, build_messages, write_file
 from server.models.contract import ModelSpec
 from tests.fakes import ServerProcess, build_tiny_model, run_server, write_model
 
-SPEC = ModelSpec("example", "1", ("normal", "stroke"), "stroke", 0.125)
+SPEC = ModelSpec("example", "1", ("normal", "stroke"), "stroke", 0.125, checks="none")
+CHECKED = replace(SPEC, version="2", checks="head-ct")
 GAIN = math.log(3) / 32
 """sigmoid(GAIN * (160 - 128)) = 3/4: the tiny model answers the golden image as the golden response says."""
 
@@ -28,8 +30,9 @@ MESSAGES = build_messages()
 def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server whose model is the one that the golden messages speak of."""
     models = tmp_path_factory.mktemp("models")
-    write_model(models, SPEC, build_tiny_model(SPEC, gain=GAIN))
-    with run_server(models) as server:
+    for spec in (SPEC, CHECKED):
+        write_model(models, spec, build_tiny_model(spec, gain=GAIN))
+    with run_server(models, "--model", "example/1,example/2") as server:
         yield server
 
 
@@ -65,14 +68,21 @@ def test_golden_image_is_what_it_is_said_to_be() -> None:
     assert len(data) < 200
 
 
-def test_server_answers_the_golden_request_with_the_golden_response(example: ServerProcess) -> None:
+@pytest.mark.parametrize(("name", "version"), [("predict_response", "1"), ("not_analysed", "2")])
+def test_server_answers_the_golden_request_with_the_golden_response(
+    name: str, version: str, example: ServerProcess
+) -> None:
     """Apart from times, the digest of the model's file, and sentences for people."""
-    golden = read("predict_response", stroke_pb2.PredictResponse())
+    golden = read(name, stroke_pb2.PredictResponse())
+    golden.model_version = version
+    request = read("predict_request", stroke_pb2.PredictRequest())
+    request.model_version = version
 
     with example.stub() as stub:
-        answer = stub.Predict(read("predict_request", stroke_pb2.PredictRequest()), timeout=10)
+        answer = stub.Predict(request, timeout=10)
 
     assert all(warning.message for warning in answer.warnings)
+    assert answer.positive_probability == answer.scores[1].probability
     assert answer.confidence == pytest.approx(golden.confidence, abs=1e-6)
     for score, expected in zip(answer.scores, golden.scores, strict=True):
         assert score.probability == pytest.approx(expected.probability, abs=1e-6)
@@ -83,12 +93,12 @@ def strip(response: stroke_pb2.PredictResponse) -> stroke_pb2.PredictResponse:
     """The response without what differs between two runs or two processors."""
     kept = stroke_pb2.PredictResponse()
     kept.CopyFrom(response)
-    for name in ("timings", "model_digest", "confidence"):
+    for name in ("timings", "model_digest", "confidence", "positive_probability"):
         kept.ClearField(name)
     for score in kept.scores:
         score.ClearField("probability")
-    for warning in kept.warnings:
-        warning.ClearField("message")
+    for said in (*kept.warnings, *kept.reasons):
+        said.ClearField("message")
     return kept
 
 

@@ -10,6 +10,7 @@ from typing import assert_type
 import grpc
 
 from client import (
+    AnalysisStatus,
     AsyncStrokeClient,
     HealthStatus,
     ImageWarning,
@@ -18,6 +19,7 @@ from client import (
     ModelInfo,
     Prediction,
     PredictionFailure,
+    Reason,
     RetryConfig,
     ServerUnavailableError,
     StrokeClient,
@@ -36,6 +38,9 @@ def judge_one_image() -> None:
     assert_type(prediction.timings, Timings)
     assert_type(prediction.warnings, tuple[ImageWarning, ...])
     assert_type(prediction.index, int)
+    assert_type(prediction.status, AnalysisStatus)
+    assert_type(prediction.reasons, tuple[Reason, ...])
+    assert_type(prediction.positive_probability, float)
     print(prediction, prediction.scores["stroke"], prediction.image_sha256)
 
 

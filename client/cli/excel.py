@@ -42,6 +42,12 @@ class ExcelFormat:
     def encode(self, record: Record) -> bytes:
         return self._spell(self._table.encode(record))
 
+    def widen(self, record: Record) -> bool:
+        return self._table.widen(record)
+
+    def fit(self, line: bytes) -> bytes:
+        return self._spell(self._table.fit(self._unspell(line)))
+
     def decode(self, lines: Iterable[bytes]) -> Iterator[tuple[Fields, bytes]]:
         taken = [b""]  # the record that the table has taken last, in the bytes of the file
 

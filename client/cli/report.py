@@ -10,22 +10,24 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from .._errors import StrokeClientError
-from .results import Record, ResultWriter, writing_results
-from .terminal import FAILED, FAINT, POSITIVE, WARNING, ProgressBar, Terminal, escape
+from .results import NOT_ANALYSED, Record, ResultWriter, writing_results
+from .terminal import FAILED, FAINT, HEADING, POSITIVE, WARNING, ProgressBar, Terminal, escape
 
 if TYPE_CHECKING:
     from .._types import Prediction
     from .latencies import Latencies
 
-_LEAST_NAME = 20
-"""Columns that a file's name should have before the model is shown beside it."""
+_MOST_HEAD = 14
+"""Columns that the heading of the probability may take: a class may have a long name."""
 
+_GAP = "  "
 DescribeModel = Callable[["Prediction"], "tuple[str, Sequence[str]]"]
 """From a judgement to its model's positive label, empty where it is not known, and all labels."""
 
 
 class LineWriter:
-    """Prints judgements as plain lines, the same wherever they go: ``FILE: stroke 0.973  (MODEL, threshold T)``."""
+    """Prints judgements as plain lines, the same wherever they go: ``FILE: stroke 0.973  (MODEL, threshold T)``, and of
+    an image that has none ``FILE: not analysed [REASON] Sentence.  (MODEL)``."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -39,7 +41,9 @@ class LineWriter:
 
 
 class TableWriter:
-    """Prints judgements in columns as wide as the terminal: positive ones with a star and in colour.
+    """Prints judgements in columns as wide as the terminal, under headings: positive ones with a star and in colour,
+    images that were not analysed in another colour and without a figure. The probability of the positive class, which
+    is compared with the threshold, is in one column for all.
 
     Args:
         terminal: where they are printed; it has a console.
@@ -53,32 +57,59 @@ class TableWriter:
         self._terminal = terminal
         self._longest_name = max((cell_len(escape(name)) for name in names), default=0)
         self._describe_model = describe_model
+        self._headed: tuple[str, float] | None = None
+        self._explained: set[str] = set()
 
     def write(self, record: Record) -> None:
-        if not isinstance(record.outcome, StrokeClientError):
-            self._terminal.print(*self._arrange(escape(record.file), record.outcome))
+        prediction = record.outcome
+        if isinstance(prediction, StrokeClientError):
+            return
+        if self._headed != (prediction.digest, prediction.threshold):
+            self._headed = (prediction.digest, prediction.threshold)
+            origin = f"{prediction.model} {prediction.version}, threshold {prediction.threshold:.3g}"
+            self._terminal.print((escape(origin), FAINT), is_folded=True)
+            self._terminal.print(("".join(self._list_cells("file", "answer", None, prediction)).rstrip(), HEADING))
+        self._terminal.print(*self._arrange(escape(record.file), prediction))
+        for reason in prediction.reasons:
+            if reason.reason not in self._explained:
+                self._explained.add(reason.reason)
+                self._terminal.print((escape(f"  {reason.reason}: {reason.message}"), FAINT), is_folded=True)
 
     def close(self) -> None:
         """Leaves the terminal open: it is not this class's."""
 
     def _arrange(self, name: str, prediction: Prediction) -> Iterator[str | tuple[str, str]]:
+        from rich.cells import cell_len
+
+        positive_label = self._describe_model(prediction)[0] or prediction.positive_label
+        score = prediction.scores.get(positive_label, prediction.positive_probability)
+        mark, name, gap, label, probability = self._list_cells(name, escape(prediction.label), score, prediction)
+        verdict = label + probability
+        if not prediction.is_analysed:
+            yield "? " + name + gap
+            yield NOT_ANALYSED, WARNING
+            room = self._terminal.columns - cell_len(mark + name + gap) - max(cell_len(verdict), len(NOT_ANALYSED))
+            codes = " ".join(reason.reason for reason in prediction.reasons)
+            if len(_GAP + codes) < room:
+                yield " " * (cell_len(verdict) - len(NOT_ANALYSED)) + _GAP + escape(codes), FAINT
+            return
+        is_positive = prediction.label == positive_label
+        yield ("* " if is_positive else mark) + name + gap
+        yield (verdict, POSITIVE) if is_positive else verdict
+
+    def _list_cells(self, name: str, label: str, score: float | None, prediction: Prediction) -> tuple[str, ...]:
+        """Returns mark, name, gap, label and probability, each as wide as its column; without a score the headings."""
         from rich.cells import cell_len, set_cell_size
 
         positive_label, labels = self._describe_model(prediction)
-        label = set_cell_size(escape(prediction.label), max(cell_len(escape(text)) for text in labels))
-        verdict = f"{label}  {prediction.confidence:.3f}"
-        origin = escape(f"{prediction.model} {prediction.version}, threshold {prediction.threshold:.3g}")
-        room = self._terminal.columns - 1 - len("* ") - len("  ") - cell_len(verdict)
-        with_origin = room - len("  ") - cell_len(origin)
-        if has_origin := with_origin >= min(self._longest_name, _LEAST_NAME):
-            room = with_origin
-        is_positive = prediction.label == positive_label
-        yield "* " if is_positive else "  "
-        yield self._shorten(name, max(min(self._longest_name, room), 1)) + "  "
-        yield (verdict, POSITIVE) if is_positive else verdict
-        if has_origin:
-            yield "  "
-            yield origin, FAINT
+        head = f"P({escape(positive_label or prediction.positive_label)})"
+        head = self._shorten(head, min(cell_len(head), _MOST_HEAD))
+        width = max(cell_len(text) for text in ("answer", *map(escape, labels)))
+        label = set_cell_size(label, width)
+        probability = _GAP + (head if score is None else f"{score:.3f}".rjust(cell_len(head)))
+        room = self._terminal.columns - 1 - 2 * len(_GAP) - width - cell_len(probability)
+        name = self._shorten(name, max(min(max(self._longest_name, len("file")), room), 1))
+        return "  ", name, _GAP, label, probability
 
     def _shorten(self, name: str, width: int) -> str:
         """Returns a name in exactly ``width`` columns: filled up with spaces, or its middle left out.
@@ -179,7 +210,7 @@ class Report:
         self._progress.draw(self._total - self.missing)
 
     def _add_prediction(self, name: str, prediction: Prediction) -> None:
-        self._labels[prediction.label] += 1
+        self._labels[prediction.label or NOT_ANALYSED] += 1
         if self._server_ms is not None:
             timings = prediction.timings
             self._server_ms.add(timings.decode_ms + timings.queue_ms + timings.inference_ms)
@@ -191,7 +222,15 @@ class Report:
             if before:
                 why = f": from here on {model} (sha256 {prediction.digest[:12]}) judges, too; before it {before[-1]}"
                 self._print(f"{name}: ", "warning", WARNING, why)
+        reasons = {reason.reason for reason in prediction.reasons}
+        for reason in prediction.reasons if self._keeps_warnings and not self._is_quiet else ():
+            if reason.reason not in self._warned:
+                self._warned.add(reason.reason)
+                advice = " (others like it: see the results)" if self._total > 1 else ""
+                self._print(f"{name}: ", NOT_ANALYSED, WARNING, f": {reason.message}{advice}")
         for warning in prediction.warnings if not self._is_quiet else ():
+            if warning.reason in reasons:
+                continue
             if warning.reason not in self._warned or not self._keeps_warnings:
                 self._warned.add(warning.reason)
                 advice = " (others like it: see the results)" if self._keeps_warnings and self._total > 1 else ""
@@ -235,9 +274,13 @@ class Report:
             sentences.append(self._left_out)
         return sentences
 
+    def _order(self, item: tuple[str, int]) -> tuple[bool, bool, str]:
+        """Positive classes, then the others, then what is none."""
+        return item[0] not in self._positive_labels, item[0] == NOT_ANALYSED, item[0]
+
     def _count(self, labels: Counter[str], failed: int) -> list[str]:
         parts = []
-        for label, count in sorted(labels.items(), key=lambda item: (item[0] not in self._positive_labels, item)):
+        for label, count in sorted(labels.items(), key=self._order):
             parts.append(f"{count} positive ({label})" if label in self._positive_labels else f"{count} {label}")
         return [*parts, f"{failed} failed"]
 

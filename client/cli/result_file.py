@@ -80,7 +80,7 @@ class ResultFile:
                 buffered.write(self._format.header)
                 for fields, line in self._decode():
                     if wanted(fields):
-                        buffered.write(line)
+                        buffered.write(self._format.fit(line))
             sync_file(fresh.fileno())
             os.replace(part, self.path)
         except BaseException:
@@ -98,8 +98,10 @@ class ResultFile:
         Raises:
             OSError: it cannot be written; it has the file's name.
         """
-        data = memoryview(self._format.encode(record))
         try:
+            if self._format.widen(record):
+                self.keep_only(lambda fields: True)
+            data = memoryview(self._format.encode(record))
             while data:  # a nearly full disk takes less than it is given, then raises
                 data = data[self._file.write(data) :]
         except OSError as error:
@@ -134,10 +136,10 @@ class ResultFile:
 
     def _cut_torn_end(self) -> None:
         """Leaves the position at the end of the last whole record."""
-        end = len(self._format.header) + sum(len(line) for _, line in self._decode())
-        size = self._file.seek(0, os.SEEK_END)
-        if end > size:  # not even the header is whole
-            end = 0
+        end = sum(len(line) for _, line in self._decode())
+        if self._format.header:
+            is_whole = self._file.readline().endswith(b"\n")
+            end = end + len(self._format.header) if is_whole else 0
         self._file.truncate(end)
         self._file.seek(end)
 

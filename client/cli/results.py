@@ -16,6 +16,9 @@ from .._errors import StrokeClientError
 if TYPE_CHECKING:
     from .._types import Prediction
 
+NOT_ANALYSED = "not analysed"
+"""What an image is called that has no label: a class of its own, for people."""
+
 _DIGITS = 6
 """Decimals of probabilities: float32 has no more to say."""
 
@@ -107,6 +110,12 @@ class ResultFormat(Protocol):
     def encode(self, record: Record) -> bytes:
         """Returns the bytes of one record, its line's end included."""
 
+    def widen(self, record: Record) -> bool:
+        """Returns True when the header is another one from this record on."""
+
+    def fit(self, line: bytes) -> bytes:
+        """Returns a record that was written under an earlier header under that of now."""
+
     def decode(self, lines: Iterable[bytes]) -> Iterator[tuple[Fields, bytes]]:
         """Yields the complete records of a file's ``lines``, each with its bytes; the header is skipped, a torn end
         left out.
@@ -129,11 +138,12 @@ def record_to_json(record: Record) -> Fields:
 
 
 def prediction_to_json(name: str, prediction: Prediction) -> Fields:
+    scores = {label: round(score, _DIGITS) for label, score in prediction.scores.items()}
     return {
         "file": name,
-        "label": prediction.label,
-        "confidence": round(prediction.confidence, _DIGITS),
-        "scores": {label: round(score, _DIGITS) for label, score in prediction.scores.items()},
+        "label": prediction.label or None,
+        "confidence": round(prediction.confidence, _DIGITS) if prediction.is_analysed else None,
+        "scores": scores,
         "threshold": prediction.threshold,
         "model": prediction.model,
         "version": prediction.version,
@@ -146,6 +156,10 @@ def prediction_to_json(name: str, prediction: Prediction) -> Fields:
         },
         "warnings": [{"reason": warning.reason, "message": warning.message} for warning in prediction.warnings],
         "request_id": prediction.request_id,
+        "status": str(prediction.status),
+        "reasons": [{"reason": reason.reason, "message": reason.message} for reason in prediction.reasons],
+        "positive_label": prediction.positive_label,
+        **{_CLASS_COLUMN + label: score for label, score in scores.items()},
     }
 
 
@@ -163,6 +177,12 @@ class JsonLinesFormat:
 
     def encode(self, record: Record) -> bytes:
         return json.dumps(record_to_json(record)).encode("ascii") + b"\n"
+
+    def widen(self, record: Record) -> bool:
+        return False
+
+    def fit(self, line: bytes) -> bytes:
+        return line
 
     def decode(self, lines: Iterable[bytes]) -> Iterator[tuple[Fields, bytes]]:
         for number, line in enumerate(lines, 1):
@@ -201,16 +221,32 @@ CSV_COLUMNS = (
     "file_bytes",
     "file_modified",
 )
-"""``scores`` is ``normal=0.027 stroke=0.973``; ``server_ms`` the time in the server; ``reason`` that of the error."""
+"""``scores`` is ``normal=0.027 stroke=0.973``; ``server_ms`` the time in the server; ``reason`` that of the error, or
+why an image was not analysed. A table that an earlier version began has these alone."""
+
+STATUS_COLUMNS = ("status", "positive_label")
+"""Behind those; and then, once a model has judged, a column ``p_LABEL`` with the probability of each of its classes."""
+
+_CLASS_COLUMN = "p_"
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 """A spreadsheet would run a file name that begins so; an apostrophe keeps it text. Taken away again when read."""
 
 
 class CsvFormat:
-    """A table with a header line, in UTF-8 (undecodable file names byte by byte), for spreadsheets and pandas."""
+    """A table with a header line, in UTF-8 (undecodable file names byte by byte), for spreadsheets and pandas.
 
-    header = (",".join(CSV_COLUMNS) + "\n").encode("ascii")
+    One for each table: it knows the columns, those for classes from the first judgement on.
+    """
+
+    def __init__(self) -> None:
+        self._columns: tuple[str, ...] = CSV_COLUMNS + STATUS_COLUMNS
+        self._is_widened = False
+
+    @property
+    def header(self) -> bytes:
+        """The first line."""
+        return _encode_row(self._columns)
 
     def encode(self, record: Record) -> bytes:
         fields = record_to_json(record)
@@ -218,58 +254,101 @@ class CsvFormat:
             fields["scores"] = " ".join(f"{label}={score}" for label, score in fields["scores"].items())
             fields["server_ms"] = round(sum(fields["timings_ms"].values()), 3)
             fields["warnings"] = " ".join(warning["reason"] for warning in fields["warnings"])
-        cells = [fields.get(column) for column in CSV_COLUMNS]
-        text = io.StringIO()
-        # The line's end is what makes the writer quote a name with either of its characters.
-        csv.writer(text, lineterminator="\r\n").writerow([_guard_cell(cell) for cell in cells])
-        return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "surrogateescape")
+            fields["reason"] = " ".join(reason["reason"] for reason in fields["reasons"])
+        return _encode_row([_guard_cell(fields.get(column)) for column in self._columns])
+
+    def widen(self, record: Record) -> bool:
+        if self._columns != CSV_COLUMNS + STATUS_COLUMNS or isinstance(record.outcome, StrokeClientError):
+            return False
+        self._columns += tuple(_CLASS_COLUMN + label for label in record.outcome.scores)
+        self._is_widened = True
+        return True
+
+    def fit(self, line: bytes) -> bytes:
+        missing = len(self._columns) - len(_decode_row(line))
+        return line.removesuffix(b"\n") + b"," * missing + b"\n"
 
     def decode(self, lines: Iterable[bytes]) -> Iterator[tuple[Fields, bytes]]:
         record = b""
-        number = 0
+        columns: tuple[str, ...] = ()
         for number, line in enumerate(lines, 1):
             record += line
             # Inside quotes a file's name may hold line ends; quotes within quotes are doubled.
             if not line.endswith(b"\n") or record.count(b'"') % 2:
                 continue
-            if number == 1:
-                if record != self.header:
+            cells = _decode_row(record)
+            if not columns:
+                if _encode_row(cells) != record:
                     raise ValueError("line 1 is not the header of this program's tables")
+                columns = self._read_header(cells)
+            elif len(cells) != len(columns):
+                raise ValueError(f"line {number} is no result of this program")
             else:
-                text = io.StringIO(record.decode("utf-8", "surrogateescape"), newline="")
-                cells = next(csv.reader(text), [])
-                if len(cells) != len(CSV_COLUMNS):
-                    raise ValueError(f"line {number} is no result of this program")
-                yield _read_cells(cells), record
+                yield _read_cells(columns, cells), record
             record = b""
-        if record and number == 1 and not self.header.startswith(record):
+        if record and not columns and not _agree(_encode_row(CSV_COLUMNS).removesuffix(b"\n"), record):
             raise ValueError("line 1 is not the header of this program's tables")
+
+    def _read_header(self, cells: list[str]) -> tuple[str, ...]:
+        """Returns the columns of a table, and goes on with them."""
+        columns, base = tuple(cells), CSV_COLUMNS + STATUS_COLUMNS
+        is_ours = columns == CSV_COLUMNS or columns[: len(base)] == base
+        if not is_ours or not all(column.startswith(_CLASS_COLUMN) for column in columns[len(base) :]):
+            raise ValueError("line 1 is not the header of this program's tables")
+        if not self._is_widened:  # otherwise the table is still to be written anew
+            self._columns = columns
+        return columns
+
+
+def _encode_row(cells: Iterable[Any]) -> bytes:
+    text = io.StringIO()
+    # The line's end is what makes the writer quote a name with either of its characters.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "surrogateescape")
+
+
+def _decode_row(line: bytes) -> list[str]:
+    return next(csv.reader(io.StringIO(line.decode("utf-8", "surrogateescape"), newline="")), [])
 
 
 def _guard_cell(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
 
-def _read_cells(cells: list[str]) -> Fields:
+def _read_cells(columns: Iterable[str], cells: list[str]) -> Fields:
     """Returns what the program needs to know again, as JSON would have it."""
-    fields: Fields = {column: cell.removeprefix("'") for column, cell in zip(CSV_COLUMNS, cells, strict=True) if cell}
+    fields: Fields = {column: cell.removeprefix("'") for column, cell in zip(columns, cells, strict=True) if cell}
     if "file_bytes" in fields:
         fields["file_bytes"] = int(fields["file_bytes"])
     return fields
 
 
 class StreamWriter:
-    """Writes records to standard output."""
+    """Writes records to standard output. A table has no header before the first judgement, which brings its columns:
+    failures before that are held back until then, or to the end."""
 
     def __init__(self, stream: BinaryIO, result_format: ResultFormat) -> None:
         self._stream = stream
         self._format = result_format
-        stream.write(result_format.header)
+        self._held: list[bytes] | None = []
 
     def write(self, record: Record) -> None:
-        self._stream.write(self._format.encode(record))
-        self._stream.flush()
+        has_columns = self._format.widen(record) or not self._format.header
+        line = self._format.encode(record)
+        if self._held is None:
+            self._put(line)
+        elif has_columns:
+            self._put(self._format.header, *map(self._format.fit, self._held), line)
+            self._held = None
+        else:  # the columns are not known yet
+            self._held.append(line)
 
     def close(self) -> None:
         """Leaves the stream open: it is not this class's."""
+        if self._held is not None:
+            self._put(self._format.header, *self._held)
+            self._held = None
+
+    def _put(self, *lines: bytes) -> None:
+        self._stream.write(b"".join(lines))
         self._stream.flush()

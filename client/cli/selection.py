@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from .results import LEFT_OUT, Fields, FileStamp
+from .results import LEFT_OUT, NOT_ANALYSED, Fields, FileStamp
 
 if TYPE_CHECKING:
     from .image_folder import LeftOut
@@ -234,7 +234,8 @@ def take_stamp(path: str) -> FileStamp | None:
 def _read_known(fields: Fields) -> _Known:
     size, modified = fields.get("file_bytes"), fields.get("file_modified")
     stamp = FileStamp(size, modified) if isinstance(size, int) and isinstance(modified, str) else None
-    return _Known(fields.get("label", ""), stamp, fields.get("image_sha256"), fields.get("digest", ""))
+    label = fields.get("label") or ("" if "error" in fields else NOT_ANALYSED)
+    return _Known(label, stamp, fields.get("image_sha256"), fields.get("digest", ""))
 
 
 def _is_changed(entry: ListedImage, known: _Known) -> bool:

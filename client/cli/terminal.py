@@ -23,6 +23,7 @@ POSITIVE = "bold red"
 FAILED = "red"
 WARNING = "yellow"
 FAINT = "dim"
+HEADING = "bold"
 """Styles of rich."""
 
 _DEFAULT_COLUMNS = 80

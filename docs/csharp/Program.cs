@@ -78,9 +78,16 @@ internal static class Program
         {
             throw new IOException("the answer is about another image");
         }
+        var verdict = answer.Status == PredictResponse.Types.Status.NotAnalysed // then there is no label
+            ? "not analysed"
+            : string.Format(CultureInfo.InvariantCulture, "{0} {1:F3}", answer.Label, answer.Confidence);
         Console.WriteLine(string.Format(
-            CultureInfo.InvariantCulture, "{0}: {1} {2:F3} ({3} {4}, threshold {5:F3}, id {6})", file, answer.Label,
-            answer.Confidence, answer.ModelName, answer.ModelVersion, answer.Threshold, answer.Id));
+            CultureInfo.InvariantCulture, "{0}: {1} ({2} {3}, threshold {4:F3}, id {5})", file, verdict,
+            answer.ModelName, answer.ModelVersion, answer.Threshold, answer.Id));
+        foreach (var reason in answer.Reasons)
+        {
+            Console.WriteLine($"{file}: {reason.Reason_}: {reason.Message}");
+        }
         foreach (var warning in answer.Warnings)
         {
             Console.WriteLine($"{file}: {warning.Reason}: {warning.Message}");

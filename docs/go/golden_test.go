@@ -16,6 +16,7 @@ func TestGolden(t *testing.T) {
 	for name, fresh := range map[string]func() proto.Message{
 		"predict_request":  func() proto.Message { return new(pb.PredictRequest) },
 		"predict_response": func() proto.Message { return new(pb.PredictResponse) },
+		"not_analysed":     func() proto.Message { return new(pb.PredictResponse) },
 		"stream_error":     func() proto.Message { return new(pb.PredictStreamResponse) },
 	} {
 		wire, fields := fresh(), fresh()

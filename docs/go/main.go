@@ -88,8 +88,15 @@ func predict(connection *grpc.ClientConn, file string) (reason string, err error
 	if answer.ImageSha256 != digest {
 		return "", errors.New("the answer is about another image")
 	}
-	fmt.Printf("%s: %s %.3f (%s %s, threshold %.3f, id %s)\n", file, answer.Label, answer.Confidence,
+	verdict := fmt.Sprintf("%s %.3f", answer.Label, answer.Confidence)
+	if answer.Status == pb.PredictResponse_NOT_ANALYSED { // then there is no label
+		verdict = "not analysed"
+	}
+	fmt.Printf("%s: %s (%s %s, threshold %.3f, id %s)\n", file, verdict,
 		answer.ModelName, answer.ModelVersion, answer.Threshold, answer.Id)
+	for _, reason := range answer.Reasons {
+		fmt.Printf("%s: %s: %s\n", file, reason.Reason, reason.Message)
+	}
 	for _, warning := range answer.Warnings {
 		fmt.Printf("%s: %s: %s\n", file, warning.Reason, warning.Message)
 	}

@@ -11,6 +11,7 @@ grpcurl -plaintext -max-time 2 -import-path "$here/../javascript" -proto health.
 [ $# -eq 2 ] || exit 0
 image=$(base64 < "$2" | tr -d '\n')
 digest=$(sha256sum < "$2" | cut -d ' ' -f 1)
+# An answer with "status": "NOT_ANALYSED" has no label: its "reasons" say why.
 # -v shows the trailing metadata, where a refusal has its stroke-reason.
 printf '{"image": "%s", "image_sha256": "%s", "id": "%s"}' "$image" "$digest" "shell-$(date +%s)-$$" |
   grpcurl -plaintext -v -max-time 10 -import-path "$here/../../proto" -proto stroke.proto -d @ \

@@ -16,6 +16,7 @@ const withBytes = ({ image, ...rest }) => (image ? { ...rest, image: Buffer.from
 for (const [name, encode, decode] of [
   ["predict_request", service.Predict.requestSerialize, service.Predict.requestDeserialize],
   ["predict_response", service.Predict.responseSerialize, service.Predict.responseDeserialize],
+  ["not_analysed", service.Predict.responseSerialize, service.Predict.responseDeserialize],
   ["stream_error", service.PredictStream.responseSerialize, service.PredictStream.responseDeserialize],
 ]) {
   const bytes = read(`${name}.bin`);

@@ -67,7 +67,10 @@ async function predict(address, file) {
     const answer = await call(client, "Predict", request, 10);
     if (answer.image_sha256 !== digest) throw new Error("the answer is about another image");
     const model = `${answer.model_name} ${answer.model_version}, threshold ${answer.threshold.toFixed(3)}`;
-    console.log(`${file}: ${answer.label} ${answer.confidence.toFixed(3)} (${model}, id ${answer.id})`);
+    const isAnalysed = answer.status !== "NOT_ANALYSED"; // otherwise there is no label
+    const verdict = isAnalysed ? `${answer.label} ${answer.confidence.toFixed(3)}` : "not analysed";
+    console.log(`${file}: ${verdict} (${model}, id ${answer.id})`);
+    for (const reason of answer.reasons) console.log(`${file}: ${reason.reason}: ${reason.message}`);
     for (const warning of answer.warnings) console.log(`${file}: ${warning.reason}: ${warning.message}`);
   } finally {
     client.close();

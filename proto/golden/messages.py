@@ -28,6 +28,13 @@ def build_messages() -> dict[str, Message]:
     """File name without its ending → message."""
     image = (FOLDER / IMAGE_FILE).read_bytes()
     digest = hashlib.sha256(image).hexdigest()
+    warnings = [
+        stroke_pb2.Warning(
+            reason="IMAGE_UPSCALED",
+            message="The image is 32 x 32 pixels and was enlarged for the model, which adds no detail.",
+        ),
+        stroke_pb2.Warning(reason="IMAGE_BLANK", message="The image is blank: every pixel has the same value."),
+    ]
     return {
         "predict_request": stroke_pb2.PredictRequest(
             image=image, model_name="example", model_version="1", image_sha256=digest, id=REQUEST_ID
@@ -46,12 +53,31 @@ def build_messages() -> dict[str, Message]:
             model_digest=MODEL_DIGEST,
             image_sha256=digest,
             timings=stroke_pb2.Timings(decode_ms=1.5, queue_ms=0.25, inference_ms=12.0),
-            warnings=[
-                stroke_pb2.Warning(
-                    reason="IMAGE_UPSCALED",
-                    message="The image is 32 x 32 pixels and was enlarged for the model, which adds no detail.",
-                ),
-                stroke_pb2.Warning(reason="IMAGE_BLANK", message="The image is blank: every pixel has the same value."),
+            warnings=warnings,
+            positive_label="stroke",
+            positive_probability=0.75,
+            status=stroke_pb2.PredictResponse.ANALYSED,
+        ),
+        "not_analysed": stroke_pb2.PredictResponse(
+            id=REQUEST_ID,
+            scores=[
+                stroke_pb2.ClassScore(label="normal", probability=0.25),
+                stroke_pb2.ClassScore(label="stroke", probability=0.75),
+            ],
+            threshold=0.125,
+            model_name="example",
+            model_version="1",
+            model_digest=MODEL_DIGEST,
+            image_sha256=digest,
+            timings=stroke_pb2.Timings(decode_ms=1.5, queue_ms=0.25, inference_ms=12.0),
+            warnings=warnings,
+            positive_label="stroke",
+            positive_probability=0.75,
+            status=stroke_pb2.PredictResponse.NOT_ANALYSED,
+            reasons=[
+                stroke_pb2.Reason(
+                    reason="IMAGE_BLANK", message="The image is blank: it shows nothing that could be judged."
+                )
             ],
         ),
         "stream_error": stroke_pb2.PredictStreamResponse(

@@ -145,7 +145,7 @@ BATCHES = StreamForm(
 
 def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResponse:
     """Domain to proto."""
-    spec = detection.model.spec
+    spec, status = detection.model.spec, stroke_pb2.PredictResponse
     return stroke_pb2.PredictResponse(
         id=request_id,
         label=detection.label,
@@ -163,6 +163,10 @@ def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResp
             decode_ms=detection.decode_ms, queue_ms=detection.queue_ms, inference_ms=detection.inference_ms
         ),
         warnings=[stroke_pb2.Warning(reason=w.reason, message=w.message) for w in detection.warnings],
+        positive_label=spec.positive_label,
+        positive_probability=detection.probabilities[spec.positive_index],
+        status=status.NOT_ANALYSED if detection.reasons else status.ANALYSED,
+        reasons=[stroke_pb2.Reason(reason=r.reason, message=r.message) for r in detection.reasons],
     )
 
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from server.core.plan import Plan
 from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, IntegrityError, RequestError
+from server.images.checks import Reason, find_reasons
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.images.preprocess import ImageWarning, check_size, load_pixels
-from server.models.contract import ModelSpec
+from server.models.contract import HEAD_CT, ModelSpec
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
 
@@ -52,8 +53,10 @@ class Detection:
 
     model: OnnxModel
     label: str
+    """Empty when the image was not analysed."""
+
     confidence: float
-    """Probability of ``label``, in [0, 1]."""
+    """Probability of ``label``, in [0, 1]; 0 without one."""
 
     probabilities: tuple[float, ...]
     """In the order of ``model.spec.labels``."""
@@ -63,13 +66,21 @@ class Detection:
     queue_ms: float
     inference_ms: float
     warnings: tuple[ImageWarning, ...]
+    reasons: tuple[Reason, ...]
+    """Why the image was not analysed; empty when it was."""
 
 
 class Detector:
     """Judges images with the models of a registry. Safe to call from many threads."""
 
     def __init__(
-        self, registry: ModelRegistry, plan: Plan, *, queue: int, limits: ImageLimits = DEFAULT_LIMITS
+        self,
+        registry: ModelRegistry,
+        plan: Plan,
+        *,
+        queue: int,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        checks: bool = True,
     ) -> None:
         """Makes the workers for a plan.
 
@@ -78,10 +89,12 @@ class Detector:
             plan: how many images are in work at the same time, and when that is many.
             queue: images that may wait for a worker, at least 0.
             limits: what an image may be.
+            checks: answer no label where the model's own checks find nothing to judge.
         """
         self.registry = registry
         self.plan = plan
         self.limits = limits
+        self._checks = checks
         self._workers = WorkerPool(plan.workers, queue)
 
     def detect(
@@ -152,16 +165,19 @@ class Detector:
         self._workers.note_duration(answered - dequeued)
         index = decide(probabilities, model.spec)
         scores = tuple(probabilities.tolist())
+        # The model runs in any case: whoever wonders about a refusal sees what it would have said.
+        reasons = find_reasons(pixels) if self._checks and model.spec.checks == HEAD_CT else ()
         return Detection(
             model=model,
-            label=model.spec.labels[index],
-            confidence=scores[index],
+            label="" if reasons else model.spec.labels[index],
+            confidence=0.0 if reasons else scores[index],
             probabilities=scores,
             image_sha256=digest,
             decode_ms=1000 * (decoded - dequeued),
             queue_ms=1000 * (dequeued - budget.started),
             inference_ms=1000 * (answered - decoded),
             warnings=pixels.warnings,
+            reasons=reasons,
         )
 
 

@@ -111,6 +111,15 @@ class Pixels:
 
     array: NDArray[np.uint8]
     warnings: tuple[ImageWarning, ...]
+    margins: tuple[int, int] = (0, 0)
+    """Rows above and below, and columns left and right, that are no part of the image but of ``pad``."""
+
+    @property
+    def content(self) -> NDArray[np.uint8]:
+        """The image without the margins."""
+        rows, columns = self.margins
+        height, width, _ = self.array.shape
+        return self.array[rows : height - rows, columns : width - columns]
 
 
 def decode_image(data: bytes, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
@@ -232,6 +241,8 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
         )
     if input_format.colour == "grey" and image.mode != "L":
         image = image.convert("L")
+    inner = fit_inside(image.size, input_format)
+    margins = ((input_format.height - inner[1]) // 2, (input_format.width - inner[0]) // 2)
     # Grey stays one channel until after the resize: the result is the same as for R = G = B, at a third of the work.
     image = resize(image, input_format)
     if input_format.colour == "rgb" and image.mode == "L":
@@ -239,7 +250,7 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
     array = np.asarray(image).reshape(input_format.height, input_format.width, input_format.channels)
     if array.max() == array.min():
         warnings.append(ImageWarning("IMAGE_BLANK", "The image is blank: every pixel has the same value."))
-    return Pixels(np.ascontiguousarray(array), tuple(warnings))
+    return Pixels(np.ascontiguousarray(array), tuple(warnings), margins)
 
 
 def resize(image: Image.Image, input_format: InputFormat) -> Image.Image:
@@ -248,13 +259,19 @@ def resize(image: Image.Image, input_format: InputFormat) -> Image.Image:
     What is at least twice too large is first reduced by a whole number (Pillow's ``reducing_gap``), which is several
     times faster than one step and differs from it by about one grey level.
     """
-    size = inner = (input_format.width, input_format.height)
-    if input_format.fit == "pad":
-        scale = min(size[0] / image.width, size[1] / image.height)
-        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    size, inner = (input_format.width, input_format.height), fit_inside(image.size, input_format)
     if image.size != inner:
         image = image.resize(inner, RESAMPLE[input_format.resample], reducing_gap=1.0)
     return image if inner == size else ImageOps.pad(image, size, color=0)
+
+
+def fit_inside(size: tuple[int, int], input_format: InputFormat) -> tuple[int, int]:
+    """Returns width and height that an image of ``size`` takes of the input: all of it unless it is padded."""
+    width, height = input_format.width, input_format.height
+    if input_format.fit != "pad":
+        return width, height
+    scale = min(width / size[0], height / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def channel_spread(image: Image.Image) -> int:

@@ -31,6 +31,8 @@ OUTPUT_NAME = "probabilities"
 RESAMPLE_FILTERS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
 FITS = ("stretch", "pad")
 COLOURS = ("grey", "rgb")
+HEAD_CT, NO_CHECKS = "head-ct", "none"
+CHECKS = (HEAD_CT, NO_CHECKS)
 
 SPEC_CHARACTERS = 512 * 1024
 """Longest spec: all of it is an answer of GetModel, which must stay below the 4 MiB of gRPC's default."""
@@ -75,6 +77,9 @@ class ModelSpec:
     fit: str = "stretch"
     """``stretch`` fills the input; ``pad`` keeps the aspect ratio on a black ground."""
 
+    checks: str = HEAD_CT
+    """What an image must look like to be judged, one of ``CHECKS``: a slice of a head CT, or anything."""
+
     temperature: float = 1.0
     """Calibration temperature that is already in the graph; > 0; 1 means uncalibrated."""
 
@@ -109,7 +114,12 @@ class ModelSpec:
             raise invalid_spec(f"'threshold' {self.threshold} is not in [0, 1]")
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise invalid_spec(f"'temperature' {self.temperature} is not a positive number")
-        for name, choices in (("colour", COLOURS), ("resample", RESAMPLE_FILTERS), ("fit", FITS)):
+        for name, choices in (
+            ("colour", COLOURS),
+            ("resample", RESAMPLE_FILTERS),
+            ("fit", FITS),
+            ("checks", CHECKS),
+        ):
             if getattr(self, name) not in choices:
                 raise invalid_spec(f"'{name}' {getattr(self, name)!r} is not one of {', '.join(choices)}")
 

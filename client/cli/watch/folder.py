@@ -34,6 +34,7 @@ from ..connection import Connection
 from ..excel import choose_table
 from ..result_file import ResultFile
 from ..results import (
+    NOT_ANALYSED,
     JsonLinesFormat,
     Record,
     ResultFileError,
@@ -308,7 +309,7 @@ class WatchRun:
         if self._trouble and (isinstance(record.outcome, Prediction) or record.outcome.code is not None):
             self._recover("the server answers again")
         if isinstance(outcome, Prediction):
-            self._labels[outcome.label] += 1
+            self._labels[outcome.label or NOT_ANALYSED] += 1
             self._log.show_prediction(record, outcome)
         else:
             self._failed += 1

@@ -50,7 +50,10 @@ class WatchLog:
             self._table.write(record)
         elif self._as_text:
             self._output.print(escape(f"{record.file}: {prediction}"))
+        reasons = {reason.reason for reason in prediction.reasons}
         for warning in prediction.warnings:
+            if warning.reason in reasons:  # said already
+                continue
             self.note(os.path.basename(record.file), f"warning: {warning.message}")
 
     def note(self, name: str, text: str) -> None:

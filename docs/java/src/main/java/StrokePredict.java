@@ -22,6 +22,7 @@ import java.util.concurrent.TimeUnit;
 import stroke.v1.StrokeServiceGrpc;
 import stroke.v1.Stroke.PredictRequest;
 import stroke.v1.Stroke.PredictResponse;
+import stroke.v1.Stroke.Reason;
 import stroke.v1.Stroke.Warning;
 
 /**
@@ -88,16 +89,20 @@ public final class StrokePredict {
     if (!answer.getImageSha256().equals(digest)) {
       throw new IOException("the answer is about another image");
     }
+    boolean isAnalysed = answer.getStatus() != PredictResponse.Status.NOT_ANALYSED; // otherwise there is no label
+    String verdict = String.format(Locale.ROOT, "%s %.3f", answer.getLabel(), answer.getConfidence());
     System.out.printf(
         Locale.ROOT,
-        "%s: %s %.3f (%s %s, threshold %.3f, id %s)%n",
+        "%s: %s (%s %s, threshold %.3f, id %s)%n",
         file,
-        answer.getLabel(),
-        answer.getConfidence(),
+        isAnalysed ? verdict : "not analysed",
         answer.getModelName(),
         answer.getModelVersion(),
         answer.getThreshold(),
         answer.getId());
+    for (Reason reason : answer.getReasonsList()) {
+      System.out.println(file + ": " + reason.getReason() + ": " + reason.getMessage());
+    }
     for (Warning warning : answer.getWarningsList()) {
       System.out.println(file + ": " + warning.getReason() + ": " + warning.getMessage());
     }

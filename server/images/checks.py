@@ -1,0 +1,210 @@
+"""Is there a head to judge? Cheap checks in front of the model, on the pixels that it sees.
+
+A classifier of brain slices answers whatever it is shown: an all-black slice, an inverted export and a photo get a
+label like any other image. These checks find what cannot be judged. They look at a grid of at most 64 x 64 pixels and
+cost 0.05 ms an image.
+
+A slice shows bright tissue in one piece or few pieces on black ground, around the middle. What is bright and what is
+dark is told by the image's own range. Each limit stands beside what 1,200 synthetic slices show (``training.phantom``,
+``tests/test_server_checks.py`` holds the limits to it): far outside for
+an image to be refused, close by to be called inverted. docs/limits.md has the figures, those on real slices too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.images.preprocess import Pixels
+
+GRID = 64
+"""Most pixels a side that are looked at."""
+
+FRAME = 2
+"""Width of the frame, in pixels of the grid."""
+
+LEAST_RANGE = 24
+"""Grey levels between the darkest and the brightest pixel, less is blank. Synthetic slices: at least 244."""
+
+BRIGHT = 0.15
+"""Share of the range above which a pixel is bright: with a brain window below all brain and above air and its noise."""
+
+WHITE = 0.6
+"""Share of the range above which a pixel is as bright as bone."""
+
+STEP = 0.2
+"""Share of the range that is a step between two pixels of the grid: at skin and bone there is one."""
+
+FIELD_OF_VIEW = 0.97
+"""Radius of a round one, as a share of half the side."""
+
+BLOCKS = 8
+"""Blocks a side, among which the one with most bright pixels is looked for."""
+
+SPARSE = 0.05
+"""With a smaller share of bright pixels an image may be a few letters: then strokes and solid areas are told apart."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an image was not analysed: machine-readable, and as a sentence for people."""
+
+    reason: str
+    message: str
+
+
+BLANK = Reason("IMAGE_BLANK", "The image is blank: it shows nothing that could be judged.")
+INVERTED = Reason(
+    "IMAGE_INVERTED", "The image is inverted: it is white where a CT slice is black. Export it with bone in white."
+)
+NO_HEAD = Reason(
+    "NO_HEAD", "Nothing in the image could be a head: send one slice of a head CT in a brain window, on black ground."
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a slice of a head must show. Behind each: the least or most that synthetic slices show."""
+
+    dark_frame: float
+    """Least share of the frame that is dark. 0.877."""
+
+    area: float
+    """Least share of all pixels that is bright. 0.026, at the vertex."""
+
+    white: float
+    """Most of all pixels that lies above ``WHITE`` of the range: bone and bleeding. 0.28."""
+
+    steps: float
+    """Least number of steps from pixel to pixel that a row has, on average. 0.7; a smooth gradient has none."""
+
+    pieces: float
+    """Most bright stretches that a line has, rows or columns, on average. 5.5, at the skull base; text has 6 to 20."""
+
+    block: float
+    """Least share of the brightest block that is bright. 0.70."""
+
+    offset: float
+    """Most that the middle of the bright pixels lies aside, as a share of the side. 0.11."""
+
+    top: float
+    """Least distance of that middle from the upper edge, as a share of the side. 0.42: a head lies on a rest."""
+
+    solid: float
+    """Of few bright pixels, the least share in the midst of 3 x 3 bright ones. 0.66; letters have 0.00 to 0.04."""
+
+
+COULD_BE = Limits(
+    dark_frame=0.75, area=0.001, white=0.42, steps=0.12, pieces=8.0, block=0.0, offset=0.25, top=0.2, solid=0.066
+)
+IS_SURELY = Limits(
+    dark_frame=0.85, area=0.02, white=0.35, steps=0.6, pieces=6.0, block=0.5, offset=0.13, top=0.38, solid=0.5
+)
+
+
+def find_reasons(pixels: Pixels) -> tuple[Reason, ...]:
+    """Returns why an image cannot be judged; nothing for one that could be a slice of a head."""
+    image = pixels.content
+    grey = image[:, :, image.shape[2] // 2]  # of three channels green, which is most of the brightness
+    step = -(-max(grey.shape) // GRID)
+    grid = grey[step // 2 :: step, step // 2 :: step]
+    low, high = int(grid.min()), int(grid.max())
+    if high - low < LEAST_RANGE:
+        return (BLANK,)
+    if min(grid.shape) <= 2 * FRAME:  # a strip
+        return (NO_HEAD,)
+    level = low + BRIGHT * (high - low)
+    if shows_head(grid, grid >= level, COULD_BE, lambda: measure_solid(grey >= level)):
+        return ()
+    grid = invert(grid, level)
+    if shows_head(grid, grid >= level - low, IS_SURELY, lambda: measure_solid(grey <= high - level + low)):
+        return (INVERTED,)
+    return (NO_HEAD,)
+
+
+def shows_head(
+    grid: NDArray[np.uint8], bright: NDArray[np.bool_], limits: Limits, measure: Callable[[], float]
+) -> bool:
+    """Returns whether an image keeps to ``limits``.
+
+    Args:
+        grid: its pixels, inverted or not, at least ``2 * FRAME + 1`` a side.
+        bright: which of them are bright.
+        limits: what to keep to.
+        measure: returns what ``measure_solid`` says of the whole image.
+    """
+    height, width = bright.shape
+    area = np.count_nonzero(bright)
+    inside = bright[FRAME:-FRAME, FRAME:-FRAME]
+    in_frame = area - np.count_nonzero(inside)
+    if area < limits.area * bright.size or in_frame > (1 - limits.dark_frame) * (bright.size - inside.size):
+        return False
+    low, high = int(grid.min()), int(grid.max())
+    if np.count_nonzero(grid >= low + WHITE * (high - low)) > limits.white * bright.size:
+        return False
+    counts = bright.view(np.uint8)
+    columns, rows = counts.sum(axis=0, dtype=np.uint16), counts.sum(axis=1, dtype=np.uint16)
+    middle = columns.dot(np.arange(width)) / area / width
+    if abs(middle - 0.5) > limits.offset or rows.dot(np.arange(height)) / area / height < limits.top:
+        return False
+    across = np.count_nonzero(bright[:, 1:] > bright[:, :-1]) / np.count_nonzero(rows)
+    down = np.count_nonzero(bright[1:] > bright[:-1]) / np.count_nonzero(columns)
+    if max(across, down) > limits.pieces or count_steps(grid) < limits.steps:
+        return False
+    if limits.block and find_densest(bright) < limits.block:
+        return False
+    return bool(area >= SPARSE * bright.size) or measure() >= limits.solid
+
+
+def count_steps(grid: NDArray[np.uint8]) -> float:
+    """Returns how often in a row two pixels beside each other differ by more than ``STEP`` of the range."""
+    levels = grid.astype(np.int16)
+    large = np.abs(levels[:, 1:] - levels[:, :-1]) > STEP * int(grid.max() - grid.min())
+    return int(np.count_nonzero(large)) / len(grid)
+
+
+def find_densest(bright: NDArray[np.bool_]) -> float:
+    """Returns the share of bright pixels in the block that has most of them."""
+    height, width = (side // BLOCKS for side in bright.shape)
+    if not height or not width:
+        return 0.0
+    blocks = bright[: height * BLOCKS, : width * BLOCKS].reshape(BLOCKS, height, BLOCKS, width)
+    return float(blocks.mean(axis=(1, 3)).max())
+
+
+def measure_solid(bright: NDArray[np.bool_]) -> float:
+    """Returns the share of the bright pixels around which all 3 x 3 are bright."""
+    flat = bright[1:-1] & bright[:-2] & bright[2:]
+    core = int(np.count_nonzero(flat[:, 1:-1] & flat[:, :-2] & flat[:, 2:]))
+    return core / max(int(np.count_nonzero(bright)), 1)
+
+
+def invert(grid: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
+    """Returns the grid as it was if the image has been inverted. Black bars, and the black outside a round field of
+    view, came later: bars are cut off, the outside stays black."""
+    bright = grid >= level
+    rows, columns = (find_stretch(np.logical_or.reduce(bright, axis)) for axis in (1, 0))
+    part = grid[rows, columns]
+    if min(part.shape) <= 2 * FRAME:
+        part = grid
+    high = np.uint8(grid.max())
+    upright: NDArray[np.uint8] = high - np.where(find_outside(*part.shape) & (part < level), high, part)
+    return upright
+
+
+def find_stretch(lines: NDArray[np.bool_]) -> slice:
+    """Returns the stretch between dark ends, without the lines beside these, which are part of both."""
+    first, last = np.flatnonzero(lines)[[0, -1]]
+    end = len(lines) - 1
+    return slice(int(first) + (first > 0), int(last) + (last == end))
+
+
+@lru_cache(maxsize=16)
+def find_outside(height: int, width: int) -> NDArray[np.bool_]:
+    """Returns what lies outside the largest ellipse."""
+    rows, columns = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
+    return np.hypot(rows[:, np.newaxis], columns) > FIELD_OF_VIEW
