@@ -118,21 +118,22 @@ def build_paper_cnn(k: Any) -> Any:
 @pytest.mark.parametrize(
     ("keras_module", "name"), [("tf_keras", "w.h5"), ("tf_keras", "w.weights.h5"), ("keras", "w.weights.h5")]
 )
-def test_weights_alone_convert_with_their_architecture(
+def test_weights_alone_load_with_their_architecture(
     keras_module: str, name: str, tmp_path: Path, converter_options: ConvertOptions
 ) -> None:
     """Three formats in which public work leaves weights; without the flag, the message names it."""
     network = build_paper_cnn(__import__(keras_module))
     network.save_weights(tmp_path / name)
-    options = replace(converter_options, model=tmp_path / name, input_range=None)
     with pytest.raises(SourceError, match=r"weights alone.* say --architecture cnn or resnet50"):
-        convert(options)
+        convert(replace(converter_options, model=tmp_path / name, input_range=None))
 
-    report = convert(replace(options, architecture="cnn"))
+    from converter.source import load_source
 
-    pixels = np.random.RandomState(0).randint(0, 256, (2, 256, 256, 3)).astype(np.uint8)
-    expected = np.asarray(network(pixels.astype(np.float32), training=False))
-    assert np.abs(load_model(report.out).run(pixels) - expected).max() <= 1e-5
+    source = load_source(tmp_path / name, architecture="cnn")
+
+    pixels = np.random.RandomState(0).randint(0, 256, (2, 256, 256, 3)).astype(np.float32)
+    assert source.input_range == "0..255"
+    assert np.abs(source.predict(pixels) - np.asarray(network(pixels, training=False))).max() <= 1e-6
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path, converter_options: ConvertOptions) -> None:
