@@ -36,7 +36,7 @@ _TOKEN = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|.", re.DOTALL)
 
 def run_client(*arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
     """Runs ``python -m client`` to its end."""
-    options.setdefault("env", {**os.environ, **traced(), "PYTHONPATH": str(ROOT)})
+    options.setdefault("env", {**os.environ, "PYTHONPATH": str(ROOT)})
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-m", "client", *arguments], capture_output=True, timeout=60, **options
     )
