@@ -35,51 +35,37 @@ def build_messages() -> dict[str, Message]:
         ),
         stroke_pb2.Warning(reason="IMAGE_BLANK", message="The image is blank: every pixel has the same value."),
     ]
+    analysed = stroke_pb2.PredictResponse(
+        id=REQUEST_ID,
+        label="stroke",
+        confidence=0.75,
+        scores=[
+            stroke_pb2.ClassScore(label="normal", probability=0.25),
+            stroke_pb2.ClassScore(label="stroke", probability=0.75),
+        ],
+        threshold=0.125,
+        model_name="example",
+        model_version="1",
+        model_digest=MODEL_DIGEST,
+        image_sha256=digest,
+        timings=stroke_pb2.Timings(decode_ms=1.5, queue_ms=0.25, inference_ms=12.0),
+        warnings=warnings,
+        positive_label="stroke",
+        positive_probability=0.75,
+        status=stroke_pb2.PredictResponse.ANALYSED,
+    )
+    not_analysed = stroke_pb2.PredictResponse()
+    not_analysed.CopyFrom(analysed)
+    for name in ("label", "confidence"):
+        not_analysed.ClearField(name)
+    not_analysed.status = stroke_pb2.PredictResponse.NOT_ANALYSED
+    not_analysed.reasons.add(reason="IMAGE_BLANK", message="The image is blank: it shows nothing that could be judged.")
     return {
         "predict_request": stroke_pb2.PredictRequest(
             image=image, model_name="example", model_version="1", image_sha256=digest, id=REQUEST_ID
         ),
-        "predict_response": stroke_pb2.PredictResponse(
-            id=REQUEST_ID,
-            label="stroke",
-            confidence=0.75,
-            scores=[
-                stroke_pb2.ClassScore(label="normal", probability=0.25),
-                stroke_pb2.ClassScore(label="stroke", probability=0.75),
-            ],
-            threshold=0.125,
-            model_name="example",
-            model_version="1",
-            model_digest=MODEL_DIGEST,
-            image_sha256=digest,
-            timings=stroke_pb2.Timings(decode_ms=1.5, queue_ms=0.25, inference_ms=12.0),
-            warnings=warnings,
-            positive_label="stroke",
-            positive_probability=0.75,
-            status=stroke_pb2.PredictResponse.ANALYSED,
-        ),
-        "not_analysed": stroke_pb2.PredictResponse(
-            id=REQUEST_ID,
-            scores=[
-                stroke_pb2.ClassScore(label="normal", probability=0.25),
-                stroke_pb2.ClassScore(label="stroke", probability=0.75),
-            ],
-            threshold=0.125,
-            model_name="example",
-            model_version="1",
-            model_digest=MODEL_DIGEST,
-            image_sha256=digest,
-            timings=stroke_pb2.Timings(decode_ms=1.5, queue_ms=0.25, inference_ms=12.0),
-            warnings=warnings,
-            positive_label="stroke",
-            positive_probability=0.75,
-            status=stroke_pb2.PredictResponse.NOT_ANALYSED,
-            reasons=[
-                stroke_pb2.Reason(
-                    reason="IMAGE_BLANK", message="The image is blank: it shows nothing that could be judged."
-                )
-            ],
-        ),
+        "predict_response": analysed,
+        "not_analysed": not_analysed,
         "stream_error": stroke_pb2.PredictStreamResponse(
             error=stroke_pb2.PredictError(
                 id="golden-2",
