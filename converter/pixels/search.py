@@ -174,6 +174,8 @@ def list_values(
     if all(is_grey(pixels) for pixels in reference.load(replace(usual, colour=colours[0]))):
         colours, orders = colours[:1], orders[:1]  # which then make no difference
     for value, order, colour in itertools.product(values or list_possible(source.channels), orders, colours):
+        if colour == "grey" and order != orders[0]:
+            continue
         form = replace(usual, colour=colour, resample=options.resample or usual.resample, fit=options.fit or usual.fit)
         yield Combination(Preprocess(str(value), order), form)
 
