@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,29 @@ def test_table_may_be_as_people_have_it(source: SourceModel, pictures: Path, tmp
         assert [path.relative_to(pictures).as_posix() for path in read.files] == files
         assert np.allclose(read.answers, answers)
         assert read.missing == 0
+
+
+def test_lines_for_a_notebook_write_such_a_table(
+    source: SourceModel, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of docs/convert.md, as they stand there."""
+    from converter.pixels.reference import read_reference
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test").symlink_to(pictures)
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "convert.md").read_text("utf-8"), re.DOTALL)
+
+    class Model:
+        def predict(self, images: Any, verbose: int) -> Any:
+            return source.predict(images)
+
+    way = InputFormat(SIDE, SIDE)
+    exec(lines, {"model": Model(), "prepare": lambda path: load_pixels(path.read_bytes(), way).array})
+
+    read = read_reference(tmp_path / "predictions.csv", pictures, SPEC, outputs=2, activation=None)
+    assert list(read.files) == list_pictures(pictures)
+    assert np.allclose(read.answers, answer_as_author(source, pictures, way, "0..255", "rgb"), atol=1e-6)
 
 
 @pytest.mark.parametrize(
