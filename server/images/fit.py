@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 FITS = ("stretch", "pad", "crop")
 """``stretch`` fills the input, ``pad`` keeps the aspect ratio on a black ground, ``crop`` cuts the longer side at both
 ends to keep it."""
@@ -38,20 +40,24 @@ def place(size: tuple[int, int], room: tuple[int, int], fit: str, like_tf: bool 
     if fit == "stretch":
         return Placement(whole, room)
     if like_tf:
-        ratio = max(side / space for side, space in zip(size, room, strict=True))
-        exact = [side / ratio for side in size]
-        inner = [max(1, int(side)) for side in exact]
-        corner = [max(0, int((space - side) / 2)) for side, space in zip(exact, room, strict=True)]
-    else:
-        scale = min(space / side for side, space in zip(size, room, strict=True))
-        inner = [max(1, round(side * scale)) for side in size]
-        corner = [round((space - side) / 2) for side, space in zip(inner, room, strict=True)]
-    return Placement(whole, (inner[0], inner[1]), (corner[0], corner[1]))
+        return pad_like_tf(size, room)
+    scale = min(space / side for side, space in zip(size, room, strict=True))
+    width, height = (max(1, round(side * scale)) for side in size)
+    return Placement(whole, (width, height), (round((room[0] - width) / 2), round((room[1] - height) / 2)))
+
+
+def pad_like_tf(size: tuple[int, int], room: tuple[int, int]) -> Placement:
+    """``tf.image.resize_with_pad``: it rounds down, in a precision of which a side of 200 may become 199."""
+    sides, spaces = np.array(size, np.float32), np.array(room, np.float32)
+    exact = sides / (sides / spaces).max()
+    width, height = (max(1, int(side)) for side in exact)
+    left, top = (max(0, int(margin)) for margin in (spaces - exact) / 2)
+    return Placement((0, 0, *size), (width, height), (left, top))
 
 
 def find_middle(size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int, int, int]:
     """Returns the largest box in the middle that has the aspect ratio of ``room``, as Keras' ``smart_resize`` does."""
-    width = max(1, min(size[0], int(size[1] * room[0] / room[1])))
-    height = max(1, min(size[1], int(size[0] * room[1] / room[0])))
+    width = max(1, min(size[0], size[1] * room[0] // room[1]))
+    height = max(1, min(size[1], size[0] * room[1] // room[0]))
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return left, top, left + width, top + height

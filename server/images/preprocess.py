@@ -226,7 +226,9 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
         ``Pixels`` with an array uint8 [height, width, channels], C-contiguous, 0 to 255, and all warnings so far.
     """
     image, warnings = decoded.image, list(decoded.warnings)
-    if image.width < input_format.width and image.height < input_format.height:
+    placement = find_placement(image.size, input_format)
+    left, top, right, bottom = placement.source
+    if right - left < input_format.width and bottom - top < input_format.height:
         warnings.append(
             ImageWarning(
                 "IMAGE_UPSCALED",
@@ -236,7 +238,6 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
         )
     if input_format.colour == "grey" and image.mode != "L":
         image = image.convert("L")
-    placement = find_placement(image.size, input_format)
     # Grey stays one channel until after the resize: the result is the same as for R = G = B, at a third of the work.
     image = resize(image, input_format, placement)
     if input_format.colour == "rgb" and image.mode == "L":
