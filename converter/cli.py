@@ -32,7 +32,7 @@ def build_parser() -> LineParser:
             "  python -m converter brain_stroke_model.h5 -o models/stroke-cnn/1 \\\n"
             "      --labels normal,stroke --positive stroke --threshold 0.05 --images data/test\n"
             "  python -m converter saved_model/ -o models/other/1 --labels normal,stroke --positive stroke \\\n"
-            "      --threshold 0.5 --input-range 0..1\n"
+            "      --threshold 0.5 --preprocess 0..1\n"
             "  python -m converter other.h5 -o models/other/1 --labels normal,stroke --positive stroke \\\n"
             "      --threshold 0.5 --reference predictions.csv --images data/test\n"
             "  python -m converter runs/x/brain_stroke_model.keras -o models/stroke-cnn/2 --int8 --calibrate data/\n"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from converter.pixels.preprocess import CHANNEL_ORDERS, PREPROCESS
 from server.flags import REQUIRED, setting
-from server.models.contract import COLOURS, FITS, RESAMPLE_FILTERS
+from server.images.fit import FITS
+from server.images.resample import RESAMPLE_FILTERS
+from server.models.contract import COLOURS
 from server.models.manifest import TARGETS
 from training.fit.models import MODELS
 
@@ -57,8 +59,8 @@ class ConvertOptions:
     )
     resample: str | None = setting(
         None,
-        "how images were brought to MODEL's size: Pillow's filters by their names, tf.image.resize and cv2 by theirs "
-        "(default: from spec.json, found by --reference, or bilinear)",
+        "how images were brought to MODEL's size: pillow-, tf- and cv2- are what these libraries do, the others Pillow's "
+        "filters in two steps, which are faster (default: from spec.json, found by --reference, or bilinear)",
         choices=RESAMPLE_FILTERS,
     )
     fit: str | None = setting(

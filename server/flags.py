@@ -326,7 +326,8 @@ def add_settings(parser: LineParser, config: type[Settings], names: Sequence[str
         else:
             options |= {"required": one.default is REQUIRED, "metavar": one.metavar}
             options["nargs"] = "+" if one.is_many and not one.details.separator else None
-        parser.add_argument(*filter(None, (one.details.short, one.flag)), dest=one.name, **options)
+        flags = sorted(filter(None, (one.flag, one.details.short)), key=lambda flag: flag.startswith("--"))
+        parser.add_argument(*flags, dest=one.name, **options)
 
 
 def read_settings(

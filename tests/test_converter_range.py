@@ -45,7 +45,7 @@ def test_range_that_cannot_be_read_must_be_stated(tmp_path: Path, converter_opti
     """The converter does not guess; the message explains the two choices."""
     path = save_network(tmp_path, rescaling=False)
 
-    with pytest.raises(InputRangeError, match=r"--input-range 0\.\.1"):
+    with pytest.raises(InputRangeError, match=r"--preprocess 0\.\.1"):
         convert(replace(converter_options, model=path, preprocess=None))
 
 
@@ -134,7 +134,7 @@ def test_bytes_for_a_model_of_0_to_1_are_refused(tmp_path: Path, converter_optio
         tmp_path / "model.keras"
     )
 
-    with pytest.raises(InputRangeError, match=r"say --input-range 0\.\.1"):
+    with pytest.raises(InputRangeError, match=r"say --preprocess 0\.\.1"):
         convert(replace(converter_options, model=tmp_path / "model.keras", preprocess="0..255"))
 
 

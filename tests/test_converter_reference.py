@@ -326,7 +326,7 @@ def test_flag_that_the_model_contradicts_is_refused(shown: str, said: str, sourc
     """By the values that it shows."""
     from converter.pixels.evidence import check_flag
 
-    with pytest.raises(InputRangeError, match=f"--input-range {shown}"):
+    with pytest.raises(InputRangeError, match=f"--preprocess {shown}"):
         check_flag(replace(source, input_range=shown), said)
 
 

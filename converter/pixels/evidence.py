@@ -65,8 +65,8 @@ def choose_preprocess(
     tell(render_choices(answers, spec, values))
     if values is None:
         raise InputRangeError(
-            "which pixel values the model takes cannot be read from its layers: say --input-range 0..255 when it was "
-            "trained on raw bytes or scales them itself, --input-range 0..1 when they were divided by 255 before "
+            "which pixel values the model takes cannot be read from its layers: say --preprocess 0..255 when it was "
+            "trained on raw bytes or scales them itself, --preprocess 0..1 when they were divided by 255 before "
             "training, --preprocess -1..1, caffe or torch when preprocess_input of such a mode was called; or give the "
             "author's own answers for some files: --reference"
         )
@@ -86,11 +86,11 @@ def check_flag(source: SourceModel, values: str | None) -> None:
     if shown == "0..255":
         raise InputRangeError(
             f"the model already takes bytes, as one of its layers shows, so --preprocess {values} would divide twice, "
-            "or subtract twice; say --input-range 0..255"
+            "or subtract twice; say --preprocess 0..255"
         )
     raise InputRangeError(
         f"the model takes {shown}, as its first layers show: they bring {shown}, not {values}, to what its weights "
-        f"take; say --input-range {shown}"
+        f"take; say --preprocess {shown}"
     )
 
 

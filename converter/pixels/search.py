@@ -22,8 +22,10 @@ from converter.errors import OutputValuesError
 from converter.pixels.preprocess import CHANNEL_ORDERS, Preprocess, list_possible
 from converter.pixels.reference import BOUND, Closeness, Reference, spread_evenly
 from converter.source import SourceModel
+from server.images.fit import FITS
 from server.images.preprocess import InputFormat
-from server.models.contract import COLOURS, FITS, RESAMPLE_FILTERS, ModelSpec
+from server.images.resample import RESAMPLE_FILTERS
+from server.models.contract import COLOURS, ModelSpec
 
 FIRST_FILES = 8
 """Files on which every combination is tried."""
