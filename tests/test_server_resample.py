@@ -1,7 +1,7 @@
 """Names of resizes mean what the libraries do that they are named after.
 
-TensorFlow is asked itself. What OpenCV answers is recorded in ``opencv_pixels.npz``, made with 5.0.0 (4.6 and 4.11 give
-the same) by these lines::
+TensorFlow and Pillow are asked themselves. What OpenCV answers is recorded in ``opencv_pixels.npz``, made with 5.0.0
+(4.6.0 and 4.11.0 give the same) by these lines::
 
     image = np.random.RandomState(13).randint(0, 256, (14, 18)).astype(np.uint8)
     kinds = dict(nearest=cv2.INTER_NEAREST, bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC, area=cv2.INTER_AREA,
@@ -15,6 +15,7 @@ the same) by these lines::
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def test_names_stay() -> None:
         *("nearest", "bilinear", "bicubic", "box", "lanczos"),
         *("tf-nearest", "tf-bilinear", "tf-bicubic", "tf-area"),
         *("cv2-nearest", "cv2-bilinear", "cv2-bicubic", "cv2-area", "cv2-lanczos"),
+        *("pillow-bilinear", "pillow-bicubic", "pillow-box", "pillow-hamming", "pillow-lanczos"),
     ) == RESAMPLE_FILTERS
 
 
@@ -72,6 +74,18 @@ def test_tensorflow(method: str) -> None:
         pixels = resize(NOISE, width, height, f"tf-{method}")
 
         assert np.abs(pixels - np.clip(theirs.astype(float), 0, 255)).max() <= 0.51
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["BILINEAR", "BICUBIC", "BOX", "HAMMING", "LANCZOS"])
+def test_pillow(kind: str, image_format: str) -> None:
+    """What most people write, to the pixel; the bare names differ from it where an image is twice too large."""
+    data = encode(np.tile(NOISE, (2, 2)), image_format)
+    theirs = Image.open(io.BytesIO(data)).convert("RGB").resize((56, 64), Image.Resampling[kind])
+
+    pixels = load_pixels(data, InputFormat(64, 56, "rgb", f"pillow-{kind.lower()}")).array
+
+    assert np.array_equal(pixels, np.asarray(theirs))
 
 
 @pytest.mark.parametrize("name", LIBRARY_FILTERS)

@@ -2,8 +2,9 @@
 
 Pillow's filters average over all pixels that an output pixel covers. Most public code resizes otherwise: OpenCV and
 TensorFlow look at the nearest 1, 4 or 16 pixels however much an image shrinks, and each places and weights them in its
-own way. A model that learned from such pixels is served such pixels: the names ``tf-...`` mean ``tf.image.resize``
-(antialias=False), rounded to whole grey levels, ``cv2-...`` mean ``cv2.resize`` of uint8.
+own way. A model that learned from such pixels is served such pixels: ``tf-...`` is ``tf.image.resize`` (antialias=False),
+rounded to whole grey levels, ``cv2-...`` is ``cv2.resize`` of uint8, and ``pillow-...`` is ``Image.resize``, while the
+bare names of Pillow's filters stand for a faster way, which differs from that at edges.
 
 All of these are separable: along a line each output pixel is a weighted sum of few input pixels, its taps. A filter
 here is a rule for taps and a way to round. ``tests/test_server_resample.py`` compares them with both libraries.
@@ -181,11 +182,11 @@ PILLOW_FILTERS = {
     "box": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
 }
-"""Filters that average where an image shrinks, ``nearest`` excepted: what ``Image.resize`` does."""
+"""Pillow's, the fast way: what is large shrinks by whole numbers first (see ``server.images.preprocess.resize``)."""
 
 CV2_BILINEAR = Filter(lambda old, new: round_weights(find_cv2(old, new, 1, measure_triangle)), whole_numbers=True)
 CV2_ENLARGING_AREA = Filter(lambda old, new: round_weights(find_cv2_enlarging_area(old, new)), whole_numbers=True)
-LIBRARY_FILTERS = {
+LIBRARY_FILTERS: dict[str, Filter | Image.Resampling] = {
     "tf-nearest": Filter(lambda old, new: pick(locate_tf(old, new), old)),
     "tf-bilinear": Filter(find_tf_bilinear),
     "tf-bicubic": Filter(find_tf_bicubic),
@@ -195,14 +196,19 @@ LIBRARY_FILTERS = {
     "cv2-bicubic": Filter(lambda old, new: find_cv2(old, new, 2, lambda away: measure_cubic(away, -0.75))),
     "cv2-area": Filter(lambda old, new: find_coverage(old, new, scale_cv2(old, new))),
     "cv2-lanczos": Filter(lambda old, new: round_weights(find_cv2(old, new, 4, measure_lanczos))),
+    "pillow-bilinear": Image.Resampling.BILINEAR,
+    "pillow-bicubic": Image.Resampling.BICUBIC,
+    "pillow-box": Image.Resampling.BOX,
+    "pillow-hamming": Image.Resampling.HAMMING,
+    "pillow-lanczos": Image.Resampling.LANCZOS,
 }
-"""What ``tf.image.resize`` and ``cv2.resize`` do."""
+"""What ``tf.image.resize``, ``cv2.resize`` and ``Image.resize`` do, in one step from the image as it was decoded."""
 
 RESAMPLE_FILTERS = (*PILLOW_FILTERS, *LIBRARY_FILTERS)
 """The names that a model's spec may state."""
 
 
-def find_filter(name: str, old: tuple[int, int], new: tuple[int, int]) -> Filter:
+def find_filter(name: str, old: tuple[int, int], new: tuple[int, int]) -> Filter | Image.Resampling:
     """Returns the filter of a name of ``LIBRARY_FILTERS`` for an image of size ``old`` that becomes ``new``."""
     if name == "cv2-area":
         if new[0] > old[0] or new[1] > old[1]:
@@ -224,6 +230,8 @@ def resample(image: Image.Image, size: tuple[int, int], name: str) -> Image.Imag
         name: one of ``LIBRARY_FILTERS``.
     """
     chosen = find_filter(name, image.size, size)
+    if isinstance(chosen, Image.Resampling):
+        return image.resize(size, chosen)
     across, down = chosen.find_taps(image.width, size[0]), chosen.find_taps(image.height, size[1])
     blend = blend_whole_numbers if chosen.whole_numbers else blend_fractions
     planes = []
