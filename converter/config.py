@@ -59,8 +59,8 @@ class ConvertOptions:
     )
     resample: str | None = setting(
         None,
-        "how images were brought to MODEL's size: pillow-, tf- and cv2- are what these libraries do, the others Pillow's "
-        "filters in two steps, which are faster (default: from spec.json, found by --reference, or bilinear)",
+        "how images were brought to MODEL's size: pillow-, tf- and cv2- are what these libraries do, the others "
+        "Pillow's filters in two steps, which are faster (default: from spec.json, found by --reference, or bilinear)",
         choices=RESAMPLE_FILTERS,
     )
     fit: str | None = setting(
