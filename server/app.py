@@ -21,6 +21,7 @@ from server.api.listen import ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
 from server.core.detector import Detector
+from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.errors import ModelFileError, OverloadedError
 from server.machine.memory import read_resident_bytes, trim_memory
@@ -133,11 +134,12 @@ class Application:
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
         self._inbox = Inbox(self._message_bytes)
-        self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls))
+        journal = Journal([LogLines()])
+        self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal)
         detector = Detector(
             self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
         )
-        self._servicer = StrokeServicer(detector, config)
+        self._servicer = StrokeServicer(detector, config, journal)
         self._health = Health(SERVICE_NAME, self._inbox)
         self._server = grpc.aio.server(
             options=[

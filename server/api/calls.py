@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import grpc
 
+from server.core.detector import Detection
+from server.core.outcomes import Caller
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 from server.machine.memory import count_small_blocks
 
@@ -47,15 +49,23 @@ class Call:
         context: of gRPC.
         peer: its connection.
         started: its arrival, in seconds of ``time.monotonic``.
+        method: its name.
+        caller: who calls.
         request_id: printable; what the caller calls it, otherwise one that was made here.
+        detection: what came of its image, where it is a call of one image that was judged.
+        image_sha256: of that image; empty where it was not looked at.
         is_wanted: False once the caller has gone: then no work is started for it.
     """
 
-    def __init__(self, context: Any, inbox: Inbox) -> None:
+    def __init__(self, context: Any, inbox: Inbox, method: str = "") -> None:
         self.context = context
+        self.method = method
         self.peer: str = context.peer()
+        self.caller = Caller(self.peer)
         self.started = time.monotonic()
         self.request_id = ""
+        self.detection: Detection | None = None
+        self.image_sha256 = ""
         self.is_wanted = True
         self._inbox = inbox
         self._reading: asyncio.Task[Any] | None = None

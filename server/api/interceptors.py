@@ -1,4 +1,4 @@
-"""Where calls begin and end: they get a place, errors become gRPC status codes, requests become log lines. Nobody else
+"""Where calls begin and end: they get a place, errors become gRPC status codes, outcomes are told. Nobody else
 calls ``context.abort`` but health checks, and ``Call.let_go``.
 
     ImageError, RequestError  INVALID_ARGUMENT
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from server.api.calls import Call, Inbox, short_of_memory
+from server.core.outcomes import Journal, finish
 from server.errors import (
     BudgetExceededError,
     ImageError,
@@ -41,6 +41,9 @@ from server.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+SINGLE_IMAGE = "Predict"
+"""The method whose calls are of one image."""
 
 REASON_KEY = "stroke-reason"
 RETRY_KEY = "grpc-retry-pushback-ms"
@@ -128,16 +131,17 @@ Behaviour: TypeAlias = Callable[[Call], Awaitable[bytes | Status | None]]
 
 
 class CallBoundary:
-    """Wraps every method: a place for the call, errors to codes, and a log line.
+    """Wraps every method: a place for the call, errors to codes, and the outcome told.
 
     Attributes:
         last_arrival: when the last call arrived, in seconds of ``time.monotonic``.
         in_flight: calls that have not ended.
     """
 
-    def __init__(self, inbox: Inbox, places: FairPlaces) -> None:
+    def __init__(self, inbox: Inbox, places: FairPlaces, journal: Journal) -> None:
         self._inbox = inbox
         self._places = places
+        self._journal = journal
         self.last_arrival = 0.0
         self.in_flight = 0
 
@@ -145,7 +149,7 @@ class CallBoundary:
         """The handler that gRPC calls for a method of the given name."""
 
         async def handle(messages: object, context: Any) -> bytes | None:
-            call = Call(context, self._inbox)
+            call = Call(context, self._inbox, name)
             self.last_arrival = call.started
             self.in_flight += 1
             status = None
@@ -162,8 +166,19 @@ class CallBoundary:
                 status = to_status(error, call.request_id or call.name_itself(""))
             finally:
                 self.in_flight -= 1
-                log_outcome(
-                    name, call.request_id or call.name_itself(""), status, call.started, is_wanted=call.is_wanted
+                self._journal.note(
+                    finish(
+                        method=name,
+                        request_id=call.request_id or call.name_itself(""),
+                        caller=call.caller,
+                        code=name_code(status, call),
+                        reason=status.reason if status else "",
+                        started=call.started,
+                        is_call=True,
+                        is_image=name == SINGLE_IMAGE,
+                        detection=call.detection,
+                        image_sha256=call.image_sha256,
+                    )
                 )
                 call.is_wanted = False
             metadata = [(REASON_KEY, status.reason)]
@@ -175,16 +190,6 @@ class CallBoundary:
         return handle
 
 
-def log_outcome(name: str, request_id: str, status: Status | None, started: float, *, is_wanted: bool) -> None:
-    """Writes the one line of a request.
-
-    Args:
-        name: method, or part of one.
-        request_id: printable.
-        status: None for success.
-        started: in seconds of ``time.monotonic``.
-        is_wanted: False when the caller has gone and nobody reads the answer.
-    """
-    code = status.code.name if status else "OK" if is_wanted else "CANCELLED"
-    reason = f" reason={status.reason}" if status else ""
-    logger.info("%s id=%s code=%s%s ms=%.1f", name, request_id, code, reason, 1000 * (time.monotonic() - started))
+def name_code(status: Status | None, call: Call) -> str:
+    """gRPC's name of how a call, or an image of it, ended; ``status`` is None for success."""
+    return status.code.name if status else "OK" if call.is_wanted else "CANCELLED"

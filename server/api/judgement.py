@@ -11,10 +11,11 @@ from typing import TypeVar
 
 from proto import stroke_pb2
 from server.api.calls import Call, new_id, printable_id
-from server.api.interceptors import Status, log_outcome, to_status
+from server.api.interceptors import Status, name_code, to_status
 from server.api.messages import Answer, inflate, parse, to_response
 from server.config import ServerConfig
-from server.core.detector import Budget, Detector
+from server.core.detector import Budget, Detection, Detector
+from server.core.outcomes import Journal, finish
 from server.core.workers import Job, waited_too_long
 from server.errors import RequestError
 
@@ -24,8 +25,9 @@ Result = TypeVar("Result")
 class Judge:
     """Lets the workers of a detector judge what callers send. For one event loop."""
 
-    def __init__(self, detector: Detector, config: ServerConfig) -> None:
+    def __init__(self, detector: Detector, config: ServerConfig, journal: Journal) -> None:
         self._detector = detector
+        self._journal = journal
         self._max_wait_seconds = config.max_wait_seconds
         self._most_bytes = config.most_message_bytes
 
@@ -60,7 +62,9 @@ class Judge:
         # Errors end here: one that travelled on would take this frame along, and with it the image.
         try:
             request = parse(stroke_pb2.PredictRequest, inflate(message, self._most_bytes))
-            answer: bytes = self._predict(request, budget, call.name_itself(request.id)).SerializeToString()
+            call.name_itself(request.id)
+            call.detection = self._detect(request, budget)
+            answer: bytes = to_response(call.detection, call.request_id).SerializeToString()
         except Exception as error:
             return to_status(error, call.request_id or call.name_itself(""))
         return answer
@@ -70,12 +74,13 @@ class Judge:
         # No time limit of its own: a stream that is slow is slowed down, its images are not refused for that.
         budget = Budget(float("inf"), lambda: call.is_wanted, arrived)
         request_id = printable_id(request.id) or new_id()
+        status, detection = None, None
         try:
-            response = self._predict(request, budget, request_id)
+            detection = self._detect(request, budget)
+            answer = Answer(response=to_response(detection, request_id))
         except Exception as error:
             status = to_status(error, request_id)
-            log_outcome("stream image", request_id, status, arrived, is_wanted=call.is_wanted)
-            return Answer(
+            answer = Answer(
                 error=stroke_pb2.PredictError(
                     id=request_id,
                     code=status.code.value[0],
@@ -84,22 +89,30 @@ class Judge:
                     retry_after_ms=status.retry_after_ms,
                 )
             )
-        log_outcome("stream image", request_id, None, arrived, is_wanted=call.is_wanted)
-        return Answer(response=response)
+        self._journal.note(
+            finish(
+                method=call.method,
+                request_id=request_id,
+                caller=call.caller,
+                code=name_code(status, call),
+                reason=status.reason if status else "",
+                started=arrived,
+                is_image=True,
+                detection=detection,
+            )
+        )
+        return answer
 
-    def _predict(
-        self, request: stroke_pb2.PredictRequest, budget: Budget, request_id: str
-    ) -> stroke_pb2.PredictResponse:
+    def _detect(self, request: stroke_pb2.PredictRequest, budget: Budget) -> Detection:
         if request.id and not printable_id(request.id):
             raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
-        detection = self._detector.detect_here(
+        return self._detector.detect_here(
             request.image,
             budget,
             model_name=request.model_name,
             model_version=request.model_version,
             image_sha256=request.image_sha256,
         )
-        return to_response(detection, request_id)
 
     def _start(
         self, work: Callable[[], Result], *, source: Call | None = None

@@ -14,6 +14,7 @@ from server.api.messages import BATCHES, SINGLES, StreamForm, inflate, parse, to
 from server.api.stream import Stream, StreamPlaces
 from server.config import ServerConfig
 from server.core.detector import Detector
+from server.core.outcomes import Journal
 from server.errors import UnavailableError
 
 SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
@@ -24,9 +25,9 @@ RETRY_SECONDS = 1.0
 class StrokeServicer:
     """See ``proto/stroke.proto``."""
 
-    def __init__(self, detector: Detector, config: ServerConfig) -> None:
+    def __init__(self, detector: Detector, config: ServerConfig, journal: Journal) -> None:
         self._registry, self._plan = detector.registry, detector.plan
-        self._judge = Judge(detector, config)
+        self._judge = Judge(detector, config, journal)
         self._streams = StreamPlaces(config.streams)
         self._config = config
 

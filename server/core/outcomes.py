@@ -1,0 +1,135 @@
+"""What has come of calls and images: told once, to all that keep something of it (log, metrics, audit).
+
+Every transport tells it in the same words, so that all count alike. No pixel, no file name and no text of a caller's
+own but its id is in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.core.detector import Detection
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls."""
+
+    peer: str
+    """The connection, as the transport names it, such as ``ipv4:127.0.0.1:40000``."""
+
+    name: str = ""
+    """The client, by its certificate or token; empty: nobody has said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a call, of an image, or of both: a call of one image ends with it."""
+
+    method: str
+    """As callers name it, such as ``Predict``."""
+
+    request_id: str
+    """Printable; also in the answer."""
+
+    caller: Caller
+    code: str
+    """gRPC's name of the status; another transport uses the same."""
+
+    reason: str
+    """Why it is not OK; empty when it is."""
+
+    started: float
+    """Arrival, in seconds of ``time.monotonic``."""
+
+    ended: float
+    is_call: bool
+    is_image: bool
+    detection: Detection | None = None
+    """The judgement of the image; None: there is none."""
+
+    image_sha256: str = ""
+    """Of the image, also of one that was refused; empty where it was not looked at."""
+
+    trace: str = ""
+    """The caller's ``traceparent`` (W3C Trace Context), where it has the form of one."""
+
+    @property
+    def milliseconds(self) -> float:
+        """From arrival to end."""
+        return 1000 * (self.ended - self.started)
+
+
+class Recorder(Protocol):
+    """Keeps something of outcomes."""
+
+    def note(self, outcome: Outcome) -> None:
+        """Takes an outcome, from any thread, without waiting. Never raises."""
+
+
+class LogLines:
+    """Writes a line for each outcome into the log."""
+
+    def note(self, outcome: Outcome) -> None:
+        """See ``Recorder``."""
+        fields = {"id": outcome.request_id, "code": outcome.code}
+        if outcome.reason:
+            fields["reason"] = outcome.reason
+        if outcome.caller.name:
+            fields["client"] = outcome.caller.name
+        if outcome.detection is not None:
+            spec = outcome.detection.model.spec
+            fields |= {"model": f"{spec.name}/{spec.version}", "label": outcome.detection.label}
+        what = outcome.method if outcome.is_call else "stream image"
+        # As arguments, which cannot begin a field of their own (``server.process.log``).
+        named = "".join(f" {name}=%s" for name in fields)
+        logger.info(f"%s{named} ms=%.1f", what, *fields.values(), outcome.milliseconds)
+
+
+class Journal:
+    """Tells outcomes to all recorders."""
+
+    def __init__(self, recorders: Sequence[Recorder]) -> None:
+        self._recorders = tuple(recorders)
+
+    def note(self, outcome: Outcome) -> None:
+        """See ``Recorder.note``."""
+        for recorder in self._recorders:
+            recorder.note(outcome)
+
+
+def finish(
+    *,
+    method: str,
+    request_id: str,
+    caller: Caller,
+    code: str = "OK",
+    reason: str = "",
+    started: float,
+    is_call: bool = False,
+    is_image: bool = False,
+    detection: Detection | None = None,
+    image_sha256: str = "",
+    trace: str = "",
+) -> Outcome:
+    """An outcome that ends now."""
+    return Outcome(
+        method,
+        request_id,
+        caller,
+        code,
+        reason,
+        started,
+        time.monotonic(),
+        is_call,
+        is_image,
+        detection,
+        image_sha256 or (detection.image_sha256 if detection else ""),
+        trace,
+    )
