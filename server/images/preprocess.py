@@ -14,7 +14,8 @@ request's image_sha256.
 
 Large images shrink on load, by whole numbers: a JPEG in its own decoder, by scaling its DCT blocks (ITU-T T.81 leaves
 room for it, libjpeg does it), any other by averaging blocks of pixels. One resize brings the rest to the model's size.
-Grey stays one channel all the way into a grey model.
+Where a spec asks for the resize of a library (``server.images.resample``), that one step is all. Grey stays one channel
+all the way into a grey model.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 Pillow's filters average over all pixels that an output pixel covers. Most public code resizes otherwise: OpenCV and
 TensorFlow look at the nearest 1, 4 or 16 pixels however much an image shrinks, and each places and weights them in its
-own way. A model that learned from such pixels is served such pixels: ``tf-...`` is ``tf.image.resize``
-(antialias=False), rounded to whole grey levels, ``cv2-...`` is ``cv2.resize`` of uint8, and ``pillow-...`` is
+own way. A model that learned from such pixels is served such pixels: ``tf-...`` is ``tf.image.resize`` without
+antialiasing, rounded to whole grey levels, ``cv2-...`` is ``cv2.resize`` of uint8, and ``pillow-...`` is
 ``Image.resize``, while the bare names of Pillow's filters stand for a faster way, which differs from that at edges.
 
-All of these are separable: along a line each output pixel is a weighted sum of few input pixels, its taps. A filter
-here is a rule for taps and a way to round. ``tests/test_server_resample.py`` compares them with both libraries.
+OpenCV's and TensorFlow's are separable: along a line each output pixel is a weighted sum of few input pixels, its taps.
+A filter here is a rule for taps and a way to round. ``tests/test_server_resample.py`` compares all with the libraries.
 """
 
 from __future__ import annotations
