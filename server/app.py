@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import threading
 import time
@@ -60,7 +61,7 @@ LEAVE_SECONDS = 0.4
 TRIM_SECONDS = 2.0
 """How often memory that is free is given back, if there has been work meanwhile."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_CANNOT_SERVE = 1
 
 
@@ -74,12 +75,15 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()
+        self._reloads: list[Callable[[], None]] = []
+        """What SIGHUP does; none of these raises."""
 
     def run(self, *, handle_signals: bool = False) -> int:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0.
 
         Args:
-            handle_signals: SIGTERM, SIGINT and SIGHUP stop the server; only in the main thread.
+            handle_signals: SIGTERM and SIGINT stop the server, SIGHUP lets it read its files again, or stops it when
+                its terminal was closed; only in the main thread.
         """
         return asyncio.run(self._run(handle_signals))
 
@@ -92,14 +96,26 @@ class Application:
         self._stops += 1
         self._stop_asked.set()
 
+    def _reload_or_stop(self, had_terminal: bool) -> None:
+        """Reads files again that may have changed, each in a thread, so that no call waits for a disk. But the same
+        signal comes when the terminal is closed in which a server was started."""
+        assert self._loop is not None
+        if had_terminal and not has_terminal():
+            self._ask_to_stop()
+            return
+        logger.info("reading files again")
+        for reload in self._reloads:
+            self._loop.run_in_executor(None, reload)
+
     async def _run(self, handle_signals: bool) -> int:
         self._loop = asyncio.get_running_loop()
         # gRPC reports calls that ended before they were answered with a traceback each: a log that callers can grow.
         self._loop.set_exception_handler(lambda loop, context: logger.debug("event loop: %s", context["message"]))
         logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)
         if handle_signals:
-            for number in SIGNALS:
+            for number in STOP_SIGNALS:
                 self._loop.add_signal_handler(number, self._ask_to_stop)
+            self._loop.add_signal_handler(signal.SIGHUP, self._reload_or_stop, has_terminal())
         self._build_server()
         try:
             self._listener = bind(self._server, self._config.host, self._config.port, self._config.socket_permissions)
@@ -266,6 +282,15 @@ class Application:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is open."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
 def too_many_calls() -> OverloadedError:
     return OverloadedError("TOO_MANY_CALLS", "As many calls are open as the server accepts.", retry_after=PLACE_SECONDS)
 
@@ -277,7 +302,7 @@ def fail(message: str) -> int:
 
 
 def serve(config: ServerConfig) -> int:
-    """Runs a server in this process until SIGTERM, SIGINT or SIGHUP. Returns its exit code."""
+    """Runs a server in this process until SIGTERM or SIGINT. Returns its exit code."""
     try:
         application = Application(config)
     except ModelFileError as error:

@@ -12,6 +12,8 @@ the person who sent the image, say what happened and what to do, and never hold 
     ├── OverloadedError      the queue is full
     ├── BudgetExceededError  the caller's time is up, or the caller has gone
     ├── UnavailableError     the server is stopping
+    ├── UnauthenticatedError nobody knows who calls
+    ├── ForbiddenError       the caller may not do that
     └── ModelFileError       a model on disk cannot be served
 """
 
@@ -60,6 +62,14 @@ class BudgetExceededError(StrokeError):
 
 class UnavailableError(StrokeError):
     """The server is not ready, or is stopping."""
+
+
+class UnauthenticatedError(StrokeError):
+    """The caller has not said who it is, or not in a way that is believed."""
+
+
+class ForbiddenError(StrokeError):
+    """The caller is known, and may not do that."""
 
 
 class ModelFileError(StrokeError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
 import select
 import signal
@@ -9,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +68,7 @@ def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"it ended without {text!r}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_while_the_model_loads_is_obeyed_at_once(tiny_models: Path, number: int) -> None:
     """Without a line that says that it serves."""
     with run_slow_server("load", tiny_models) as process:
@@ -96,14 +100,39 @@ def test_worker_that_does_not_end_does_not_hold_up_the_exit(tiny_models: Path) -
             }
 
 
-def test_hangup_drains(tiny_models: Path) -> None:
-    """A terminal that is closed does not cut off calls."""
+def test_hangup_without_a_terminal_reads_files_again(tiny_models: Path) -> None:
+    """And cuts off nothing."""
     with run_server(tiny_models) as server, server.stub() as stub:
         stub.Predict(pb.PredictRequest(image=IMAGE), timeout=TIMEOUT)
 
-        assert server.stop(signal.SIGHUP) == 0
+        server.process.send_signal(signal.SIGHUP)
 
-        wait_until(lambda: any("stopped" in line for line in server.log))
+        wait_until(lambda: any("reading files again" in line for line in server.log))
+        stub.Predict(pb.PredictRequest(image=IMAGE), timeout=TIMEOUT)
+
+
+def test_closed_terminal_drains(tiny_models: Path) -> None:
+    """It sends the same signal."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", "--models", str(tiny_models), "--port", "0"],
+        cwd=ROOT,
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+    )
+    os.close(terminal)
+    with process:
+        assert process.stdout is not None
+        assert "serving" in process.stdout.readline()
+
+        os.close(controller)
+
+        assert process.wait(TIMEOUT) == 0
+        assert process.stderr is not None
+        assert "stopped" in process.stderr.read()
 
 
 def make_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

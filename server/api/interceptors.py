@@ -7,6 +7,8 @@ calls ``context.abort`` but health checks, and ``Call.let_go``.
     OverloadedError           RESOURCE_EXHAUSTED
     BudgetExceededError       DEADLINE_EXCEEDED
     UnavailableError          UNAVAILABLE
+    UnauthenticatedError      UNAUTHENTICATED
+    ForbiddenError            PERMISSION_DENIED
     MemoryError               RESOURCE_EXHAUSTED, reason MEMORY_SHORT: the machine's fault, and gone in a moment
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
@@ -31,12 +33,14 @@ from server.api.calls import Call, Inbox, short_of_memory
 from server.core.outcomes import Journal, finish
 from server.errors import (
     BudgetExceededError,
+    ForbiddenError,
     ImageError,
     IntegrityError,
     ModelNotFoundError,
     OverloadedError,
     RequestError,
     StrokeError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -61,6 +65,8 @@ STATUS_CODES: dict[type[StrokeError], grpc.StatusCode] = {
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     BudgetExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 
