@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -29,6 +29,10 @@ from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
+from server.security.files import AccessFileError
+
+if TYPE_CHECKING:
+    from server.security.gate import Gate
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +81,8 @@ class Application:
         self._stop_asked = asyncio.Event()
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
+
+        self._gate = make_gate(config)
 
     def run(self, *, handle_signals: bool = False) -> int:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0.
@@ -151,12 +157,16 @@ class Application:
         config, plan = self._config, self._plan
         self._inbox = Inbox(self._message_bytes)
         journal = Journal([LogLines()])
-        self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal)
+        self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal, self._gate)
         detector = Detector(
             self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
         )
         self._servicer = StrokeServicer(detector, config, journal)
-        self._health = Health(SERVICE_NAME, self._inbox)
+        self._health = Health(SERVICE_NAME, self._inbox, self._gate if config.health == "token" else None)
+        if self._gate is not None:
+            assert self._loop is not None
+            self._gate.watch(self._loop.call_soon_threadsafe)
+            self._reloads.append(self._gate.reload)
         self._server = grpc.aio.server(
             options=[
                 # On by default, and then a second server on the same port silently takes half of the calls.
@@ -282,6 +292,15 @@ class Application:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
+def make_gate(config: ServerConfig) -> Gate | None:
+    """The gate that the settings ask for, if any. Raises AccessFileError."""
+    if config.tokens is None and config.allow_clients is None:
+        return None
+    from server.security.gate import Gate
+
+    return Gate(config.tokens, config.allow_clients)
+
+
 def has_terminal() -> bool:
     """Whether this process belongs to a terminal that is open."""
     try:
@@ -307,4 +326,6 @@ def serve(config: ServerConfig) -> int:
         application = Application(config)
     except ModelFileError as error:
         return fail(f"{error.message} [{error.reason}]")
+    except AccessFileError as error:
+        return fail(str(error))
     return application.run(handle_signals=True)

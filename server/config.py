@@ -61,6 +61,18 @@ class ServerConfig:
         "who may call through a socket, as its file mode in octal digits: 600 the server's user alone, 660 its group "
         "too, 666 everybody on the machine",
     )
+    tokens: Path | None = setting(
+        None,
+        "file of clients with the digests of their tokens, roles and limits (python -m server token --help): each call "
+        "then needs a token; read again when it changes",
+    )
+    allow_clients: Path | None = setting(
+        None,
+        "file of names, one a line: only those may call whose certificate has one of them; read again when it changes",
+    )
+    health: str = setting(
+        "open", "who may ask for health: open (everybody), or token (those who may call)", choices=("open", "token")
+    )
     precision: str = setting(
         "auto",
         "numbers that models compute with: fp32, int8, or auto (int8 where the model has it for this processor)",
@@ -150,6 +162,12 @@ class ServerConfig:
             "reads and writes",
         )
 
+        require(
+            self.health == "open" or self.tokens is not None or self.allow_clients is not None,
+            "health",
+            "token needs --tokens or --allow-clients",
+        )
+
     @property
     def image_limits(self) -> ImageLimits:
         """The limits of the image gate."""
@@ -189,6 +207,7 @@ def build_parser() -> LineParser:
             "  python -m server --precision fp32 --profile latency\n"
             "  python -m server --host unix:/run/stroke/server.sock --socket-mode 660\n"
             "  python -m server tune --help\n"
+            "  python -m server token --help\n"
             "  STROKE_HOST=0.0.0.0 python -m server --workers 4\n\n"
             "Every flag can be given as an environment variable: --max-image-bytes is STROKE_MAX_IMAGE_BYTES; an empty "
             "one\nis as none.\n"

@@ -38,6 +38,7 @@ FLOORS = {
         ("cli",),
         ("tune", "app"),
         ("api",),
+        ("security",),
         ("core",),
         ("config",),
         ("flags", "models"),

@@ -7,15 +7,19 @@ its threads between the servers of a process.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from server.api.calls import Call, Inbox
+from server.api.entrance import identify
 from server.api.interceptors import PLACE_SECONDS, REASON_KEY, STATUS_CODES, FairPlaces
 from server.api.messages import inflate, malformed_request, parse
 from server.errors import OverloadedError, StrokeError
+
+if TYPE_CHECKING:
+    from server.security.gate import Gate
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 STATUS = health_pb2.HealthCheckResponse
@@ -32,7 +36,15 @@ PLACES = 512
 class Health:
     """Health of the server ("") and of one service. Neither checks nor watches wait for anything but their message."""
 
-    def __init__(self, service: str, inbox: Inbox) -> None:
+    def __init__(self, service: str, inbox: Inbox, gate: Gate | None = None) -> None:
+        """Says NOT_SERVING until told otherwise.
+
+        Args:
+            service: its name.
+            inbox: takes the messages.
+            gate: whom it knows may ask; None: everybody.
+        """
+        self._gate = gate
         self._names = ("", service)
         self._inbox = inbox
         self._places = FairPlaces(PLACES, too_many_checks)
@@ -65,10 +77,16 @@ class Health:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def _begin(self, context: Any) -> Call:
+        call = Call(context, self._inbox)
+        if self._gate is not None:
+            identify(self._gate, call)
+        return call
+
     async def _check(self, messages: object, context: Any) -> bytes:
         try:
-            call = Call(context, self._inbox)
-            with self._places.take(call.peer):
+            call = self._begin(context)
+            with self._places.take(call.source):
                 name = await read_name(call)
         except StrokeError as error:
             await abort(context, error)
@@ -79,8 +97,8 @@ class Health:
 
     async def _watch(self, messages: object, context: Any) -> None:
         try:
-            call = Call(context, self._inbox)
-            with self._places.take(call.peer):
+            call = self._begin(context)
+            with self._places.take(call.source):
                 is_known = await read_name(call) in self._names
                 while True:
                     changed, is_final = self._changed, self._is_final  # of now: they may change during the write
