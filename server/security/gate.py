@@ -166,8 +166,8 @@ class Gate:
             return Client(name, BY_CERTIFICATE, NO_LIMITS, "", names)
         if token is None:
             raise UnauthenticatedError("TOKEN_MISSING", f"This server wants a token with each call. {ASK}")
-        # The digest is looked up, not the token. How long that takes tells at most something of digests, which nobody can
-        # choose: no guess at a token is made better by it. That is why constant-time comparisons hash first, too.
+        # The digest is looked up, not the token. How long that takes tells at most something of digests, which nobody
+        # can choose: no guess at a token gets better by it. That is why constant-time comparisons hash first, too.
         digest = digest_token(token)
         entry = self._tokens.content.get(digest)
         if entry is None:

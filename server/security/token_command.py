@@ -44,8 +44,8 @@ HELP = """usage: python -m server token add NAME --file FILE [--roles ROLES] [--
        python -m server token revoke NAME --file FILE [--digest DIGITS]
 
 add prints a new token on standard output, once, and appends a line with its SHA-256 to FILE, which is made when there
-is none (mode 600). A name may have two tokens while a client changes from one to the other. revoke removes all tokens of a
-name, or the one whose SHA-256 begins with DIGITS. A server that runs takes note within a second."""
+is none (mode 600). A name may have two tokens while a client changes from one to the other. revoke removes all tokens
+of a name, or the one whose SHA-256 begins with DIGITS. A server that runs takes note within a second."""
 
 
 @dataclass(frozen=True)
