@@ -80,7 +80,7 @@ class WatchedFile(Generic[Content]):
             return None
 
     def _read(self) -> Content:
-        self._seen = None
+        self._seen = self._stamp()
         try:
             descriptor = open_regular(self.path)
             try:

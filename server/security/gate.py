@@ -68,10 +68,9 @@ class Permit:
         Raises:
             OverloadedError: reason LIMIT_BYTES.
         """
-        limits = self.client.limits
-        if limits.bytes and self._account.bytes + size > limits.bytes:
-            raise too_many_bytes(limits, size)
-        return Share(self._account, limits, size)
+        if not self._account.has_room(self.client.limits, size):
+            raise too_many_bytes(self.client.limits)
+        return Share(self._account, self.client.limits, size)
 
     async def wait_for_turn(self) -> None:
         """Waits until a stream may take its next message: streams are slowed down, and not refused."""
@@ -82,13 +81,10 @@ class Permit:
         """Counts a message of a stream, as soon as it is within the limit of bytes.
 
         Raises:
-            OverloadedError: reason LIMIT_BYTES: it never will be.
             UnauthenticatedError, ForbiddenError: the client is let in no longer.
         """
         self.check()
-        while (most := self.client.limits.bytes) and self._account.bytes + size > most:
-            if size > most:
-                raise too_many_bytes(self.client.limits, size)
+        while not self._account.has_room(self.client.limits, size):
             await self._account.wait(NO_LIMITS)
         return Share(self._account, self.client.limits, size)
 

@@ -106,9 +106,7 @@ def parse_line(line: str) -> Entry:
     if not NAME.fullmatch(name):
         raise ValueError(f"a name has {NAME_RULE}")
     if not words or not DIGEST.fullmatch(words[0]):
-        raise ValueError(
-            f"after the name {name!r} comes the SHA-256 of the token, 64 of 0-9 and a-f, and never the token itself"
-        )
+        raise ValueError("after the name comes the SHA-256 of the token, 64 of 0-9 and a-f, and never the token itself")
     options: dict[str, str] = {}
     for word in words[1:]:
         key, equals, value = word.partition("=")

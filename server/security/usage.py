@@ -75,6 +75,11 @@ class Account:
                 retry_after=max(seconds, 0.001),
             )
 
+    def has_room(self, limits: Limits, size: int) -> bool:
+        """Whether a message of ``size`` bytes is within the limit. One that is alone always is: it has a bound anyway,
+        and would otherwise never come through."""
+        return not limits.bytes or not self.bytes or self.bytes + size <= limits.bytes
+
     def has_turn(self, limits: Limits) -> bool:
         """Whether a stream may take its next message."""
         return (
@@ -119,16 +124,9 @@ class Share:
             self._account.give_back(images, size)
 
 
-def too_many_bytes(limits: Limits, size: int = 0) -> OverloadedError:
-    """Passes, unless a message of ``size`` bytes is more than is ever allowed."""
-    never = size > limits.bytes
+def too_many_bytes(limits: Limits) -> OverloadedError:
     return OverloadedError(
         "LIMIT_BYTES",
-        f"You may have {limits.bytes} bytes in flight"
-        + (
-            f", and this message alone has {size}."
-            if never
-            else " at the same time, and have: fewer at a time, please."
-        ),
-        retry_after=None if never else PASSING_SECONDS,
+        f"You may have {limits.bytes} bytes in flight at the same time, and have: fewer at a time, please.",
+        retry_after=PASSING_SECONDS,
     )
