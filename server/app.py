@@ -29,6 +29,7 @@ from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
+from server.process.notify import find_watchdog_seconds, notify
 
 logger = logging.getLogger(__name__)
 
@@ -133,13 +134,15 @@ class Application:
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through: 1 ms a collection instead of 10
         self._health.set_serving()
+        notify(f"READY=1\nSTATUS=serving {self._describe_models()}")
         # Whoever started it may have no use for this, so nothing waits for its reader.
         banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}\n"
         banner += self._describe_memory()
         threading.Thread(target=say, args=(banner, PATIENCE_SECONDS), daemon=True).start()
-        trimming = asyncio.create_task(self._trim())
+        upkeep = [asyncio.create_task(self._trim()), asyncio.create_task(show_life())]
         await self._stop_asked.wait()
-        trimming.cancel()
+        for task in upkeep:
+            task.cancel()
         return await self._drain()
 
     @property
@@ -253,6 +256,7 @@ class Application:
         config, calls = self._config, self._boundary
         logger.info("stopping: finishing the calls in flight, for at most %g s", config.drain_seconds)
         self._health.end()
+        notify("STOPPING=1")
         started = time.monotonic()
         accept_seconds = min(DRAIN_ACCEPT_SECONDS, config.drain_seconds)
         await self._poll(
@@ -280,6 +284,14 @@ class Application:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""
         while self._stops < 2 and not is_over(time.monotonic()):
             await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+
+async def show_life() -> None:
+    """Tells a service manager that watches that the loop which takes calls still turns."""
+    seconds = find_watchdog_seconds()
+    while seconds is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 2)
 
 
 def has_terminal() -> bool:
