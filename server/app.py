@@ -18,7 +18,7 @@ import grpc
 from server.api.calls import Inbox
 from server.api.health import Health
 from server.api.interceptors import PLACE_SECONDS, CallBoundary, FairPlaces
-from server.api.listen import ListenError, bind
+from server.api.listen import UNIX, ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
 from server.core.detector import Detector
@@ -124,6 +124,11 @@ class Application:
             return fail(str(error))
         await self._server.start()
         try:
+            await self._answer_probes()
+        except ListenError as error:
+            await self._leave()
+            return fail(str(error))
+        try:
             code = await self._load()
         except BaseException:
             await self._leave()
@@ -180,6 +185,19 @@ class Application:
             ],
         )
         self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), self._health.handlers))
+
+    async def _answer_probes(self) -> None:
+        """Opens the port for health checks alone, where there is to be one; it closes with the process.
+
+        Raises:
+            ListenError: it cannot be listened on.
+        """
+        if self._config.probe_port:
+            self._probe_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+            self._probe_server.add_generic_rpc_handlers((self._health.handlers,))
+            host = "127.0.0.1" if self._config.host.startswith(UNIX) else self._config.host
+            bind(self._probe_server, host, self._config.probe_port)
+            await self._probe_server.start()
 
     async def _load(self) -> int | None:
         """Loads the models in a thread of their own, so that a stop is obeyed meanwhile. Returns the exit code of a
