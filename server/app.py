@@ -21,6 +21,7 @@ from server.api.interceptors import PLACE_SECONDS, CallBoundary, FairPlaces
 from server.api.listen import UNIX, ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
+from server.core.capacity import find_message_bytes, find_most_image_memory, find_most_message_memory
 from server.core.detector import Detector
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
@@ -32,9 +33,6 @@ from server.process.console import PATIENCE_SECONDS, complain, say
 from server.process.notify import find_watchdog_seconds, notify
 
 logger = logging.getLogger(__name__)
-
-MESSAGE_BYTES = 32 * 1024 * 1024
-"""Bound on the messages that are held, and again on those that arrive, unless a single one may be as large."""
 
 CALLS = 1024
 """Calls that are open at the same time, those included whose message has not come: each costs 20 kB."""
@@ -52,9 +50,6 @@ DRAIN_QUIET_SECONDS = 0.5
 DRAIN_ACCEPT_SECONDS = 2.0
 """A stop of gRPC cancels calls that are still on their way. So calls and streams are served until no call has arrived
 for the quiet time, at the latest until the accept time is over, while health already sends callers elsewhere."""
-
-DECODE_BYTES = 13
-"""Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
 
 LEAVE_SECONDS = 0.4
 """For gRPC to close what is open, after the drain."""
@@ -150,14 +145,9 @@ class Application:
             task.cancel()
         return await self._drain()
 
-    @property
-    def _message_bytes(self) -> int:
-        """Bound on the messages that are held, and again on those that arrive."""
-        return max(MESSAGE_BYTES, self._config.most_message_bytes * 5 // 4)
-
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
-        self._inbox = Inbox(self._message_bytes)
+        self._inbox = Inbox(find_message_bytes(config))
         journal = Journal([LogLines()])
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal)
         detector = Detector(
@@ -248,9 +238,8 @@ class Application:
         """A line about how much the process may come to need, measured at its worst (``docs/limits.md``)."""
         workers, pixels = self._plan.workers, self._config.max_image_pixels
         now = read_resident_bytes()
-        # What is held, what arrives, what arrives before that is noticed; and each worker's copy and gRPC's two.
-        messages = 3 * self._message_bytes + (workers + 2) * self._config.most_message_bytes
-        images = workers * pixels * DECODE_BYTES
+        messages = find_most_message_memory(self._config, workers)
+        images = find_most_image_memory(self._config, workers)
         return (
             f"  memory: {now / 1e6:.0f} MB now; at most {(now + messages) / 1e6:.0f} MB with what callers send, and "
             f"{images / 1e6:.0f} MB more while {workers} images of {pixels / 1e6:g} megapixels are decoded"

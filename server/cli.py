@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["tune"]:
         return run_guarded("server tune", lambda: run_tune(arguments[1:]))
+    if arguments[:1] == ["doctor"]:
+        return run_guarded("server doctor", lambda: run_doctor(arguments[1:]))
     return run_guarded("server", lambda: run_server(arguments))
 
 
@@ -65,3 +67,10 @@ def run_tune(arguments: Sequence[str]) -> int:
     from server.tune import main as tune
 
     return tune(arguments)
+
+
+def run_doctor(arguments: Sequence[str]) -> int:
+    """See ``server.doctor``."""
+    from server.doctor import main as examine
+
+    return examine(arguments)
