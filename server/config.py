@@ -56,6 +56,13 @@ class ServerConfig:
         "address to listen on; 0.0.0.0 for all (there is no encryption: trusted networks); unix:/PATH for a socket",
     )
     port: int = setting(50051, "TCP port; 0 takes a free one", least=0, most=65535)
+    probe_port: int = setting(
+        0,
+        "TCP port that answers health checks and nothing else, always in plain text, for probes that speak no TLS "
+        "(those of Kubernetes); 0: none",
+        least=0,
+        most=65535,
+    )
     socket_mode: str = setting(
         "600",
         "who may call through a socket, as its file mode in octal digits: 600 the server's user alone, 660 its group "
