@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -29,6 +29,9 @@ from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
+
+if TYPE_CHECKING:
+    from server.security.certificates import Certificates
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,8 @@ class Application:
         self._stop_asked = asyncio.Event()
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
+        self._certificates: Certificates | None = None
+        """None: without TLS."""
 
     def run(self, *, handle_signals: bool = False) -> int:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0.
@@ -117,10 +122,8 @@ class Application:
                 self._loop.add_signal_handler(number, self._ask_to_stop)
             self._loop.add_signal_handler(signal.SIGHUP, self._reload_or_stop, has_terminal())
         self._build_server()
-        try:
-            self._listener = bind(self._server, self._config.host, self._config.port, self._config.socket_permissions)
-        except ListenError as error:
-            return fail(str(error))
+        if (code := self._listen()) is not None:
+            return code
         await self._server.start()
         try:
             code = await self._load()
@@ -135,7 +138,7 @@ class Application:
         self._health.set_serving()
         # Whoever started it may have no use for this, so nothing waits for its reader.
         banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}\n"
-        banner += self._describe_memory()
+        banner += self._describe_memory() + self._describe_tls()
         threading.Thread(target=say, args=(banner, PATIENCE_SECONDS), daemon=True).start()
         trimming = asyncio.create_task(self._trim())
         await self._stop_asked.wait()
@@ -146,6 +149,34 @@ class Application:
     def _message_bytes(self) -> int:
         """Bound on the messages that are held, and again on those that arrive."""
         return max(MESSAGE_BYTES, self._config.most_message_bytes * 5 // 4)
+
+    def _listen(self) -> int | None:
+        """Takes the address, with TLS where there are certificates. Returns the exit code of a server that cannot."""
+        config = self._config
+        credentials = None
+        if config.tls_cert is not None and config.tls_key is not None:
+            from server.security.certificates import CertificateError, Certificates, TLSFiles
+
+            try:
+                self._certificates = Certificates(TLSFiles(config.tls_cert, config.tls_key, config.tls_client_ca))
+            except CertificateError as error:
+                return fail(str(error))
+            credentials = self._certificates.make_credentials()
+        try:
+            self._listener = bind(
+                self._server,
+                config.host,
+                config.port,
+                config.socket_permissions,
+                credentials=credentials,
+                is_insecure=config.insecure,
+            )
+        except ListenError as error:
+            return fail(str(error))
+        if self._certificates is not None:
+            self._certificates.watch()
+            self._reloads.append(self._certificates.reload)
+        return None
 
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
@@ -222,6 +253,10 @@ class Application:
             "when busy)"
             for m in self._registry
         )
+
+    def _describe_tls(self) -> str:
+        """A line about what clients need; empty without TLS."""
+        return f"\n  {self._certificates.summary}" if self._certificates is not None else ""
 
     def _describe_memory(self) -> str:
         """A line about how much the process may come to need, measured at its worst (``docs/limits.md``)."""
