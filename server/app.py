@@ -155,7 +155,8 @@ class Application:
         config = self._config
         credentials = None
         if config.tls_cert is not None and config.tls_key is not None:
-            from server.security.certificates import CertificateError, Certificates, TLSFiles
+            from server.security.bundle import CertificateError, TLSFiles
+            from server.security.certificates import Certificates
 
             try:
                 self._certificates = Certificates(TLSFiles(config.tls_cert, config.tls_key, config.tls_client_ca))

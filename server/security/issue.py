@@ -38,9 +38,12 @@ EARLIER = timedelta(hours=1)
 """Certificates hold since then: clocks differ."""
 
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
-"""Name of a client, also of its files; 64 characters are the most that X.509 has for one."""
+"""Name of a client, also of its files."""
 
-HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,250}[A-Za-z0-9])?")
+MOST_NAME_CHARACTERS = 64
+"""Of a common name, says X.509."""
+
 EXIT_FAILED = 1
 
 
@@ -224,9 +227,10 @@ def make_pair(
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     key = ec.generate_private_key(ec.SECP256R1())
-    purpose = x509.ExtendedKeyUsageOID.SERVER_AUTH if is_server else x509.ExtendedKeyUsageOID.CLIENT_AUTH
+    purpose = ExtendedKeyUsageOID.SERVER_AUTH if is_server else ExtendedKeyUsageOID.CLIENT_AUTH
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     alternatives: list[x509.GeneralName] = [
         x509.IPAddress(ipaddress.ip_address(one))
@@ -255,7 +259,7 @@ def make_pair(
 def make_name(common_name: str) -> x509.Name:
     from cryptography import x509
 
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name[:MOST_NAME_CHARACTERS])])
 
 
 def make_usage(*, signs_certificates: bool) -> x509.KeyUsage:
@@ -310,8 +314,8 @@ def describe(folder: Path, hosts: Sequence[str], clients: Sequence[str], end: da
         listen = "" if set(hosts) <= {*HOSTS, "::1"} else " --host 0.0.0.0"
         lines += [
             "start the server:",
-            f"  python -m server{listen} --tls-cert {path('server.pem')} --tls-key {path('server.key')} --tls-client-ca "
-            f"{path('ca.pem')}",
+            f"  python -m server{listen} --tls-cert {path('server.pem')} --tls-key {path('server.key')} "
+            f"--tls-client-ca {path('ca.pem')}",
         ]
     if clients:
         where = hosts[0] if hosts else "HOST"
