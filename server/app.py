@@ -90,7 +90,11 @@ class Application:
             handle_signals: SIGTERM and SIGINT stop the server, SIGHUP lets it read its files again, or stops it when
                 its terminal was closed; only in the main thread.
         """
-        return asyncio.run(self._run(handle_signals))
+        try:
+            return asyncio.run(self._run(handle_signals))
+        finally:
+            if self._certificates is not None:
+                self._certificates.close()
 
     def stop(self) -> None:
         """Starts to drain; called again, stops at once. For other threads than that of ``run``."""

@@ -7,6 +7,7 @@ for servers, and whoever has shaken hands is told what the certificate says.
 
 from __future__ import annotations
 
+import binascii
 import os
 import re
 import ssl
@@ -28,7 +29,10 @@ ROUNDS = 6
 """Turns that each side of a handshake gets; TLS 1.3 needs two, and one more for its tickets."""
 
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----([^-]*)")
+
+UNUSABLE_KEYS = {"Ed25519": "06032b6570", "Ed448": "06032b6571", "P-521": "06052b81040023"}
+"""Kinds of keys that gRPC loads and no gRPC client then accepts (seen with 1.85), by their identifiers in DER."""
 
 
 class CertificateError(Exception):
@@ -153,6 +157,10 @@ def describe_own(files: TLSFiles, certificate: bytes, key: bytes) -> Validity:
             f"--tls-cert {files.certificate} and --tls-key {files.key} cannot be used: they must be PEM, whole, a "
             "certificate (its own first) and its key without a passphrase"
         ) from None
+    if kind := find_unusable_kind(key):
+        raise CertificateError(
+            f"--tls-key {files.key} is of a kind that gRPC's clients do not take ({kind}): use P-256 or RSA"
+        )
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     theirs.check_hostname = False
     theirs.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(NO_CHECK_TIME)
@@ -163,6 +171,13 @@ def describe_own(files: TLSFiles, certificate: bytes, key: bytes) -> Validity:
         reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or "it cannot be read"
         raise CertificateError(f"--tls-cert {files.certificate} is not one for a server: {reason}") from None
     return describe("server", found)
+
+
+def find_unusable_kind(key: bytes) -> str:
+    """Names the kind of a private key in PEM form if nobody could connect with it; otherwise empty."""
+    match = PRIVATE_KEY.search(key)
+    der = binascii.a2b_base64(match.group(1)) if match else b""
+    return next((kind for kind, identifier in UNUSABLE_KEYS.items() if bytes.fromhex(identifier) in der), "")
 
 
 def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
