@@ -194,14 +194,22 @@ def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
         context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=b"")
 
 
-def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
+def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str | None = None) -> dict[str, Any]:
     """Makes a handshake in memory, and returns what the client learns of the server's certificate.
+
+    Args:
+        server: its settings, with a certificate.
+        client: its settings.
+        name: by which the client calls the server, where it checks that.
 
     Raises:
         ssl.SSLError: it fails.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = (client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True))
+    ends = (
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
     for _ in range(ROUNDS):
         for end in ends:
             try:
