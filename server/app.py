@@ -49,6 +49,10 @@ allows them one in 5 min and ends the connection of those who do it more often (
 HANDSHAKE_MS = 10_000
 """How long a connection may take to become one of HTTP/2."""
 
+CONNECTION_MS = 3_600_000
+"""About how long a connection lives where clients show certificates, which are looked at when it is made; calls and
+streams that are open go on."""
+
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_QUIET_SECONDS = 0.5
 DRAIN_ACCEPT_SECONDS = 2.0
@@ -210,6 +214,7 @@ class Application:
                 ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
+                *([("grpc.max_connection_age_ms", CONNECTION_MS)] if config.tls_client_ca is not None else []),
             ],
         )
         self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), self._health.handlers))

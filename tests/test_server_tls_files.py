@@ -28,7 +28,6 @@ from server.security.bundle import (
     read_bundle,
 )
 from server.security.certificates import Certificates, describe
-from server.security.identity import read_names
 from tests.certificates import CA, FUTURE, HOSPITAL, NOW, PAST, chain, issue_client, issue_server, key
 
 
@@ -288,27 +287,6 @@ def test_who_may_read_a_key(mode: int, owner: int, user: int, is_open: bool) -> 
     status = os.stat_result((0o100000 | mode, 1, 1, 1, owner, 0, 1, 0, 0, 0))
 
     assert is_open_to_others(status, user) == is_open
-
-
-def test_names_of_a_client_are_told_by_kind() -> None:
-    """Those that no list and no log line could hold are left out."""
-    context = {
-        "x509_common_name": [b"Station 3"],
-        "peer_dns": [b"station-3", b"bad\nname", b"\xff"],
-        "peer_email": [b"station-3@hospital.example"],
-        "peer_uri": [b"spiffe://hospital/station-3"],
-        "peer_ip": [b"10.0.0.3"],
-        "transport_security_type": [b"ssl"],
-    }
-
-    assert read_names(context) == (
-        "uri:spiffe://hospital/station-3",
-        "dns:station-3",
-        "email:station-3@hospital.example",
-        "ip:10.0.0.3",
-        "cn:Station 3",
-    )
-    assert read_names({}) == ()
 
 
 def test_links_to_files_are_followed(files: TLSFiles, tmp_path: Path) -> None:
