@@ -18,9 +18,10 @@ import grpc
 from server.api.calls import Inbox
 from server.api.health import Health
 from server.api.interceptors import PLACE_SECONDS, CallBoundary, FairPlaces
-from server.api.listen import ListenError, bind
+from server.api.listen import UNIX, ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
+from server.core.capacity import find_message_bytes, find_most_image_memory, find_most_message_memory
 from server.core.detector import Detector
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
@@ -29,14 +30,12 @@ from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
+from server.process.notify import find_watchdog_seconds, notify
 
 if TYPE_CHECKING:
     from server.security.certificates import Certificates
 
 logger = logging.getLogger(__name__)
-
-MESSAGE_BYTES = 32 * 1024 * 1024
-"""Bound on the messages that are held, and again on those that arrive, unless a single one may be as large."""
 
 CALLS = 1024
 """Calls that are open at the same time, those included whose message has not come: each costs 20 kB."""
@@ -58,9 +57,6 @@ DRAIN_QUIET_SECONDS = 0.5
 DRAIN_ACCEPT_SECONDS = 2.0
 """A stop of gRPC cancels calls that are still on their way. So calls and streams are served until no call has arrived
 for the quiet time, at the latest until the accept time is over, while health already sends callers elsewhere."""
-
-DECODE_BYTES = 13
-"""Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
 
 LEAVE_SECONDS = 0.4
 """For gRPC to close what is open, after the drain."""
@@ -134,6 +130,11 @@ class Application:
             return code
         await self._server.start()
         try:
+            await self._answer_probes()
+        except ListenError as error:
+            await self._leave()
+            return fail(str(error))
+        try:
             code = await self._load()
         except BaseException:
             await self._leave()
@@ -144,19 +145,16 @@ class Application:
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through: 1 ms a collection instead of 10
         self._health.set_serving()
+        notify(f"READY=1\nSTATUS=serving {self._describe_models()}")
         # Whoever started it may have no use for this, so nothing waits for its reader.
         banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}\n"
         banner += self._describe_memory() + self._describe_tls()
         threading.Thread(target=say, args=(banner, PATIENCE_SECONDS), daemon=True).start()
-        trimming = asyncio.create_task(self._trim())
+        upkeep = [asyncio.create_task(self._trim()), asyncio.create_task(show_life())]
         await self._stop_asked.wait()
-        trimming.cancel()
+        for task in upkeep:
+            task.cancel()
         return await self._drain()
-
-    @property
-    def _message_bytes(self) -> int:
-        """Bound on the messages that are held, and again on those that arrive."""
-        return max(MESSAGE_BYTES, self._config.most_message_bytes * 5 // 4)
 
     def _listen(self) -> int | None:
         """Takes the address, with TLS where there are certificates. Returns the exit code of a server that cannot."""
@@ -189,7 +187,7 @@ class Application:
 
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
-        self._inbox = Inbox(self._message_bytes)
+        self._inbox = Inbox(find_message_bytes(config))
         journal = Journal([LogLines()])
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal)
         detector = Detector(
@@ -218,6 +216,20 @@ class Application:
             ],
         )
         self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), self._health.handlers))
+
+    async def _answer_probes(self) -> None:
+        """Opens the port for health checks alone, where there is to be one; it closes with the process.
+
+        Raises:
+            ListenError: it cannot be listened on.
+        """
+        if self._config.probe_port:
+            self._probe_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+            self._probe_server.add_generic_rpc_handlers((self._health.handlers,))
+            host = "127.0.0.1" if self._config.host.startswith(UNIX) else self._config.host
+            # Plain text: probes of Kubernetes speak no TLS, and no image passes here.
+            bind(self._probe_server, host, self._config.probe_port, is_insecure=True)
+            await self._probe_server.start()
 
     async def _load(self) -> int | None:
         """Loads the models in a thread of their own, so that a stop is obeyed meanwhile. Returns the exit code of a
@@ -272,9 +284,8 @@ class Application:
         """A line about how much the process may come to need, measured at its worst (``docs/limits.md``)."""
         workers, pixels = self._plan.workers, self._config.max_image_pixels
         now = read_resident_bytes()
-        # What is held, what arrives, what arrives before that is noticed; and each worker's copy and gRPC's two.
-        messages = 3 * self._message_bytes + (workers + 2) * self._config.most_message_bytes
-        images = workers * pixels * DECODE_BYTES
+        messages = find_most_message_memory(self._config, workers)
+        images = find_most_image_memory(self._config, workers)
         return (
             f"  memory: {now / 1e6:.0f} MB now; at most {(now + messages) / 1e6:.0f} MB with what callers send, and "
             f"{images / 1e6:.0f} MB more while {workers} images of {pixels / 1e6:g} megapixels are decoded"
@@ -298,6 +309,7 @@ class Application:
         config, calls = self._config, self._boundary
         logger.info("stopping: finishing the calls in flight, for at most %g s", config.drain_seconds)
         self._health.end()
+        notify("STOPPING=1")
         started = time.monotonic()
         accept_seconds = min(DRAIN_ACCEPT_SECONDS, config.drain_seconds)
         await self._poll(
@@ -325,6 +337,14 @@ class Application:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""
         while self._stops < 2 and not is_over(time.monotonic()):
             await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+
+async def show_life() -> None:
+    """Tells a service manager that watches that the loop which takes calls still turns."""
+    seconds = find_watchdog_seconds()
+    while seconds is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 2)
 
 
 def has_terminal() -> bool:

@@ -56,6 +56,13 @@ class ServerConfig:
         "address to listen on; 0.0.0.0 for all, with --tls-cert or --insecure; unix:/PATH for a socket",
     )
     port: int = setting(50051, "TCP port; 0 takes a free one", least=0, most=65535)
+    probe_port: int = setting(
+        0,
+        "TCP port that answers health checks and nothing else, always in plain text, for probes that speak no TLS "
+        "(those of Kubernetes); 0: none",
+        least=0,
+        most=65535,
+    )
     socket_mode: str = setting(
         "600",
         "who may call through a socket, as its file mode in octal digits: 600 the server's user alone, 660 its group "
@@ -72,7 +79,7 @@ class ServerConfig:
     )
     insecure: bool = setting(
         False,
-        "listen beyond this machine without encryption: anybody on the way can read and change images and answers",
+        "listen beyond this machine without --tls-cert, too: anybody on the way can read and change images and answers",
     )
     precision: str = setting(
         "auto",
@@ -160,7 +167,6 @@ class ServerConfig:
         for name in ("tls_key", "tls_client_ca"):
             is_alone = getattr(self, name) is not None and self.tls_cert is None
             require(not is_alone, "tls_cert", f"is missing: without it {flag_of(name)} means nothing")
-        require(not (self.insecure and self.tls_cert), "insecure", "contradicts --tls-cert: leave one of them out")
         require(
             re.fullmatch(r"(0o?)?[67][0-7]{2}", self.socket_mode) is not None,
             "socket_mode",

@@ -69,7 +69,6 @@ def test_flag_beats_environment_beats_default() -> None:
         (["--tls-cert", "a.pem"], {}, "--tls-key"),
         (["--tls-key", "a.key"], {}, "--tls-cert"),
         (["--tls-client-ca", "ca.pem"], {}, "--tls-cert"),
-        (["--insecure", "--tls-cert", "a.pem", "--tls-key", "a.key"], {}, "--insecure"),
         ([], {"STROKE_INSECURE": "yes"}, "STROKE_INSECURE"),
         ([], {"STROKE_WORKERS": "100000"}, "STROKE_WORKERS"),
         ([], {"STROKE_MAX_IMAGE_SIDE": "20"}, "STROKE_MAX_IMAGE_SIDE"),

@@ -116,7 +116,7 @@ class Certificates:
                 if fault:
                     logger.error("certificates: %s", fault)
                 else:
-                    logger.warning("certificates: %s holds until %s", name(one), show_time(one.not_after))
+                    logger.warning("certificates: %s holds until %s", title(one), show_time(one.not_after))
             self._said[one] = level
 
     def _watch(self) -> None:
@@ -151,7 +151,7 @@ class Certificates:
             self._said.clear()
         elif not (is_asked or is_mended):
             return  # the files were only touched
-        logger.info("certificates: in use is %s until %s", name(bundle.server), show_time(bundle.server.not_after))
+        logger.info("certificates: in use is %s until %s", title(bundle.server), show_time(bundle.server.not_after))
 
 
 Signature = tuple[tuple[int, ...] | None, ...]
@@ -207,13 +207,13 @@ def find_fault(one: Validity) -> str:
     """Why a certificate does not hold now, in a sentence; empty when it does."""
     now = time.time()
     if now > one.not_after:
-        return f"{name(one)} ended on {show_time(one.not_after)}: renew it (this clock says {show_time(now)})"
+        return f"{title(one)} ended on {show_time(one.not_after)}: renew it (this clock says {show_time(now)})"
     if now < one.not_before:
-        return f"{name(one)} holds only from {show_time(one.not_before)} on (this clock says {show_time(now)})"
+        return f"{title(one)} holds only from {show_time(one.not_before)} on (this clock says {show_time(now)})"
     return ""
 
 
-def name(one: Validity) -> str:
+def title(one: Validity) -> str:
     """A certificate in words."""
     kind = "the certificate of the server" if one.role == "server" else "that of the clients' authority"
     return f"{kind} ({one.subject})" if one.subject else kind
