@@ -34,6 +34,7 @@ from server.process.notify import find_watchdog_seconds, notify
 from server.security.files import AccessFileError
 
 if TYPE_CHECKING:
+    from server.security.certificates import Certificates
     from server.security.gate import Gate
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,10 @@ allows them one in 5 min and ends the connection of those who do it more often (
 
 HANDSHAKE_MS = 10_000
 """How long a connection may take to become one of HTTP/2."""
+
+CONNECTION_MS = 3_600_000
+"""About how long a connection lives where clients show certificates, which are looked at when it is made; calls and
+streams that are open go on."""
 
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_QUIET_SECONDS = 0.5
@@ -77,6 +82,8 @@ class Application:
         self._stop_asked = asyncio.Event()
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
+        self._certificates: Certificates | None = None
+        """None: without TLS."""
 
         self._gate = make_gate(config)
 
@@ -87,7 +94,11 @@ class Application:
             handle_signals: SIGTERM and SIGINT stop the server, SIGHUP lets it read its files again, or stops it when
                 its terminal was closed; only in the main thread.
         """
-        return asyncio.run(self._run(handle_signals))
+        try:
+            return asyncio.run(self._run(handle_signals))
+        finally:
+            if self._certificates is not None:
+                self._certificates.close()
 
     def stop(self) -> None:
         """Starts to drain; called again, stops at once. For other threads than that of ``run``."""
@@ -119,10 +130,8 @@ class Application:
                 self._loop.add_signal_handler(number, self._ask_to_stop)
             self._loop.add_signal_handler(signal.SIGHUP, self._reload_or_stop, has_terminal())
         self._build_server()
-        try:
-            self._listener = bind(self._server, self._config.host, self._config.port, self._config.socket_permissions)
-        except ListenError as error:
-            return fail(str(error))
+        if (code := self._listen()) is not None:
+            return code
         await self._server.start()
         try:
             await self._answer_probes()
@@ -143,13 +152,42 @@ class Application:
         notify(f"READY=1\nSTATUS=serving {self._describe_models()}")
         # Whoever started it may have no use for this, so nothing waits for its reader.
         banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}\n"
-        banner += self._describe_memory()
+        banner += self._describe_memory() + self._describe_tls()
         threading.Thread(target=say, args=(banner, PATIENCE_SECONDS), daemon=True).start()
         upkeep = [asyncio.create_task(self._trim()), asyncio.create_task(show_life())]
         await self._stop_asked.wait()
         for task in upkeep:
             task.cancel()
         return await self._drain()
+
+    def _listen(self) -> int | None:
+        """Takes the address, with TLS where there are certificates. Returns the exit code of a server that cannot."""
+        config = self._config
+        credentials = None
+        if config.tls_cert is not None and config.tls_key is not None:
+            from server.security.bundle import CertificateError, TLSFiles
+            from server.security.certificates import Certificates
+
+            try:
+                self._certificates = Certificates(TLSFiles(config.tls_cert, config.tls_key, config.tls_client_ca))
+            except CertificateError as error:
+                return fail(str(error))
+            credentials = self._certificates.make_credentials()
+        try:
+            self._listener = bind(
+                self._server,
+                config.host,
+                config.port,
+                config.socket_permissions,
+                credentials=credentials,
+                is_insecure=config.insecure,
+            )
+        except ListenError as error:
+            return fail(str(error))
+        if self._certificates is not None:
+            self._certificates.watch()
+            self._reloads.append(self._certificates.reload)
+        return None
 
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
@@ -160,7 +198,7 @@ class Application:
             self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
         )
         self._servicer = StrokeServicer(detector, config, journal)
-        self._health = Health(SERVICE_NAME, self._inbox, self._gate if config.health == "token" else None)
+        self._health = Health(SERVICE_NAME, self._inbox)
         if self._gate is not None:
             assert self._loop is not None
             self._gate.watch(self._loop.call_soon_threadsafe)
@@ -182,9 +220,11 @@ class Application:
                 ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
+                *([("grpc.max_connection_age_ms", CONNECTION_MS)] if config.tls_client_ca is not None else []),
             ],
         )
-        self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), self._health.handlers))
+        health = self._health.make_handlers(self._gate if config.health == "token" else None)
+        self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), health))
 
     async def _answer_probes(self) -> None:
         """Opens the port for health checks alone, where there is to be one; it closes with the process.
@@ -194,9 +234,10 @@ class Application:
         """
         if self._config.probe_port:
             self._probe_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-            self._probe_server.add_generic_rpc_handlers((self._health.handlers,))
+            self._probe_server.add_generic_rpc_handlers((self._health.make_handlers(),))
             host = "127.0.0.1" if self._config.host.startswith(UNIX) else self._config.host
-            bind(self._probe_server, host, self._config.probe_port)
+            # Plain text: probes of Kubernetes speak no TLS, and no image passes here.
+            bind(self._probe_server, host, self._config.probe_port, is_insecure=True)
             await self._probe_server.start()
 
     async def _load(self) -> int | None:
@@ -243,6 +284,10 @@ class Application:
             "when busy)"
             for m in self._registry
         )
+
+    def _describe_tls(self) -> str:
+        """A line about what clients need; empty without TLS."""
+        return f"\n  {self._certificates.summary}" if self._certificates is not None else ""
 
     def _describe_memory(self) -> str:
         """A line about how much the process may come to need, measured at its worst (``docs/limits.md``)."""
@@ -305,8 +350,8 @@ class Application:
 
 def make_gate(config: ServerConfig) -> Gate | None:
     """The gate that the settings ask for, if any. Raises AccessFileError."""
-    if config.tokens is None and config.allow_clients is None:
-        return None
+    if config.tokens is None and config.tls_client_ca is None:
+        return None  # nobody says who they are
     from server.security.gate import Gate
 
     return Gate(config.tokens, config.allow_clients)

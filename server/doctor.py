@@ -96,6 +96,7 @@ def examine(config: ServerConfig) -> Iterator[Finding]:
         look_at_clock,
         look_at_disk,
         look_at_permissions,
+        look_at_certificates,
         look_at_models,
         look_at_memory,
         look_at_port,
@@ -190,6 +191,25 @@ def is_loose(path: Path) -> bool:
     """Whether group or others may write to it."""
     mode = path.lstat().st_mode
     return not stat.S_ISLNK(mode) and bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def look_at_certificates(config: ServerConfig) -> Iterator[Finding]:
+    """Whether those of TLS can be used, and for how long. Nothing where there is no TLS."""
+    if config.tls_cert is None or config.tls_key is None:
+        return
+    from server.security.bundle import CertificateError, TLSFiles, show_time
+    from server.security.certificates import DAY_SECONDS, WARN_DAYS, describe, find_fault, title
+
+    try:
+        found = describe(TLSFiles(config.tls_cert, config.tls_key, config.tls_client_ca))
+    except CertificateError as error:
+        yield Finding("certificate", PROBLEM, str(error))
+        return
+    for one in found:
+        fault = find_fault(one)
+        is_near = one.not_after - time.time() < max(WARN_DAYS) * DAY_SECONDS
+        text = fault or f"{title(one)} holds until {show_time(one.not_after)}"
+        yield Finding("certificate", PROBLEM if fault else WARNING if is_near else GOOD, text)
 
 
 def look_at_models(config: ServerConfig) -> Iterator[Finding]:

@@ -263,7 +263,7 @@ def test_certificate_is_looked_up_on_every_call(tmp_path: Path) -> None:
         return answers
 
     assert asyncio.run(asyncio.wait_for(steps(), 30)) == ["OK", "PERMISSION_DENIED CLIENT_NOT_ALLOWED"]
-    assert served == ["client station-3"]
+    assert served == ["client email:station-3@hospital.example"]
     assert [(outcome.caller.name, outcome.reason) for outcome in notes.outcomes] == [
         ("station-3", ""),
         ("", "CLIENT_NOT_ALLOWED"),

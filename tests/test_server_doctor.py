@@ -13,6 +13,7 @@ import pytest
 from server import doctor
 from server.config import ServerConfig
 from server.doctor import Finding, examine, main
+from tests.certificates import DAY, NOW, chain, issue_server, key
 
 
 @pytest.fixture
@@ -120,3 +121,20 @@ def test_socket_needs_a_folder(config: ServerConfig, tmp_path: Path) -> None:
     assert find(replace(config, host=f"unix:{tmp_path}/server.sock"), "port").state == "ok"
     assert find(replace(config, host="unix:/nowhere/server.sock"), "port").state == "problem"
     assert os.listdir(tmp_path) == []
+
+
+def test_certificates_are_looked_at(config: ServerConfig, tmp_path: Path) -> None:
+    """Whether they can be used, and until when."""
+    own = replace(config, tls_cert=tmp_path / "cert", tls_key=tmp_path / "key")
+
+    def find_with(days: int) -> Finding:
+        pair = issue_server(not_before=NOW - 9 * DAY, not_after=NOW + days * DAY)
+        own.tls_cert.write_bytes(chain(pair))  # type: ignore[union-attr]
+        own.tls_key.write_bytes(key(pair))  # type: ignore[union-attr]
+        own.tls_key.chmod(0o600)  # type: ignore[union-attr]
+        return find(own, "certificate")
+
+    assert [find_with(days).state for days in (100, 20, -1)] == ["ok", "warning", "problem"]
+    assert "the certificate of the server (localhost) ended on" in find_with(-1).text
+    (tmp_path / "key").chmod(0o644)
+    assert "chmod 600" in find(own, "certificate").text

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from server.errors import OverloadedError, StrokeError
+from server.security.clients import find_allowed, read_token
 from server.security.gate import Client, Gate
-from server.security.identity import read_names, read_token
 from server.security.tokens import PREDICT, READ, parse_date
 from tests.access import token_of, write_private, write_tokens
 
@@ -69,7 +69,7 @@ def test_token_names_its_client(tmp_path: Path) -> None:
     gate = Place(tmp_path, ward="", archive="").gate
 
     assert gate.identify((), token_of("ward")).name == "ward"
-    assert gate.identify(("station-3",), token_of("archive")).name == "archive"
+    assert gate.identify(("cn:station-3",), token_of("archive")).name == "archive"
     assert refusal(gate.identify, (), None) == "UnauthenticatedError TOKEN_MISSING"
     for wrong in ("token-of-nobody", "", "x" * 8000, "\udce9", token_of("ward") + " "):
         assert refusal(gate.identify, (), wrong) == "UnauthenticatedError TOKEN_WRONG"
@@ -89,24 +89,44 @@ def test_token_is_good_until_the_end_of_its_day(tmp_path: Path) -> None:
 
 
 def test_certificate_names_its_client_where_there_are_no_tokens(tmp_path: Path) -> None:
-    """By the name that is on the list; any other certificate, and none, is refused."""
-    gate = Place(tmp_path, allowed=["station-3", "ct-1"]).gate
+    """By its first name; where there is a list, by the one that is on it. Others, and those without, are refused."""
+    assert Gate().identify(("dns:ct-1", "cn:station-3"), None).name == "dns:ct-1"
+    gate = Place(tmp_path, allowed=["station-3", "dns:ct-1"]).gate
 
-    client = gate.identify(("somebody@hospital.example", "station-3"), None)
-    assert (client.name, client.roles) == ("station-3", {PREDICT, READ})
-    assert refusal(gate.identify, ("station-4",), None) == "ForbiddenError CLIENT_NOT_ALLOWED"
-    assert refusal(gate.identify, ("station",), None) == "ForbiddenError CLIENT_NOT_ALLOWED"
+    client = gate.identify(("email:somebody@hospital.example", "cn:station-3"), None)
+    assert (client.name, client.roles) == ("cn:station-3", {PREDICT, READ})
+    for other in ("cn:station-4", "cn:station", "cn:ct-1", "cn:dns:ct-1"):
+        assert refusal(gate.identify, (other,), None) == "ForbiddenError CLIENT_NOT_ALLOWED"
     assert refusal(gate.identify, (), None) == "UnauthenticatedError CERTIFICATE_MISSING"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("dns:ct-1", "dns:ct-1"),
+        ("ct-1", "dns:ct-1"),
+        ("spiffe://hospital/ct", "uri:spiffe://hospital/ct"),
+        ("uri:spiffe://hospital/ct", "uri:spiffe://hospital/ct"),
+        ("Radiology CT", "cn:Radiology CT"),
+        ("cn:ct-1", ""),
+        ("CT-1", ""),
+    ],
+)
+def test_line_of_the_list_means_a_name_of_its_kind_or_of_any(line: str, found: str) -> None:
+    """Letter by letter. Nobody passes for another kind by a colon in a common name."""
+    names = ("uri:spiffe://hospital/ct", "dns:ct-1", "cn:Radiology CT")
+
+    assert find_allowed(names, frozenset({line})) == found
 
 
 def test_where_both_are_asked_for_both_must_be_good(tmp_path: Path) -> None:
     """The token then names the caller."""
     gate = Place(tmp_path, allowed=["station-3"], ward="roles=read").gate
 
-    client = gate.identify(("station-3",), token_of("ward"))
+    client = gate.identify(("cn:station-3",), token_of("ward"))
     assert (client.name, client.roles) == ("ward", {READ})
-    assert refusal(gate.identify, ("station-4",), token_of("ward")) == "ForbiddenError CLIENT_NOT_ALLOWED"
-    assert refusal(gate.identify, ("station-3",), None) == "UnauthenticatedError TOKEN_MISSING"
+    assert refusal(gate.identify, ("cn:station-4",), token_of("ward")) == "ForbiddenError CLIENT_NOT_ALLOWED"
+    assert refusal(gate.identify, ("cn:station-3",), None) == "UnauthenticatedError TOKEN_MISSING"
 
 
 @pytest.mark.parametrize(
@@ -218,10 +238,10 @@ def test_stream_ends_when_its_client_is_let_in_no_longer(tmp_path: Path) -> None
     place = Place(tmp_path, allowed=["a", "b"], revoked="", expiring=later, reader="", removed="", stays="images=5")
     ended: dict[str, str] = {}
     for name in ("revoked", "expiring", "reader", "removed", "stays"):
-        client = place.gate.identify(("b" if name == "removed" else "a",), token_of(name))
+        client = place.gate.identify(("cn:b" if name == "removed" else "cn:a",), token_of(name))
         permit = place.gate.admit(client, PREDICT)
         permit.on_end = lambda error, name=name: ended.setdefault(name, error.reason)  # type: ignore[misc]
-    single = place.gate.admit(place.gate.identify(("a",), token_of("revoked")), PREDICT, 1)
+    single = place.gate.admit(place.gate.identify(("cn:a",), token_of("revoked")), PREDICT, 1)
 
     place.gate.reload()
     assert ended == {}
@@ -303,15 +323,3 @@ def test_token_is_read_from_the_metadata(values: list[str | bytes], token: str |
     """Where it is not a bearer token it is a wrong one, and none only where there is nothing."""
     assert read_token([("stroke-x", "y"), *(("authorization", value) for value in values)]) == token
     assert read_token(None) is None
-
-
-def test_names_are_read_from_the_certificate() -> None:
-    """Alternative names first, each once; a connection without a certificate has none."""
-    context = {
-        "x509_common_name": [b"station-3"],
-        "x509_subject_alternative_name": [b"ct-1.hospital.example", b"station-3"],
-        "transport_security_type": [b"ssl"],
-    }
-
-    assert read_names(context) == ("ct-1.hospital.example", "station-3")
-    assert read_names({"transport_security_type": [b"insecure"]}) == ()

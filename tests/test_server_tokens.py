@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from server.security.clients import parse_allowed
 from server.security.files import AccessFileError, WatchedFile
-from server.security.identity import parse_allowed
 from server.security.tokens import Entry, Limits, digest_token, format_line, parse_date, parse_tokens
 from tests.access import write_private
 

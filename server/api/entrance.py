@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from server.api.calls import Call
 from server.core.outcomes import Caller
-from server.security.identity import read_names, read_token
+from server.security.clients import read_token
+from server.security.identity import read_names
 
 if TYPE_CHECKING:  # loaded by those who have one
     from server.security.gate import Client, Gate

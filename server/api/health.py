@@ -7,6 +7,7 @@ its threads between the servers of a process.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -36,15 +37,7 @@ PLACES = 512
 class Health:
     """Health of the server ("") and of one service. Neither checks nor watches wait for anything but their message."""
 
-    def __init__(self, service: str, inbox: Inbox, gate: Gate | None = None) -> None:
-        """Says NOT_SERVING until told otherwise.
-
-        Args:
-            service: its name.
-            inbox: takes the messages.
-            gate: whom it knows may ask; None: everybody.
-        """
-        self._gate = gate
+    def __init__(self, service: str, inbox: Inbox) -> None:
         self._names = ("", service)
         self._inbox = inbox
         self._places = FairPlaces(PLACES, too_many_checks)
@@ -52,14 +45,13 @@ class Health:
         self._is_final = False
         self._changed = asyncio.Event()
 
-    @property
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """What gRPC needs to know."""
+    def make_handlers(self, gate: Gate | None = None) -> grpc.GenericRpcHandler:
+        """What gRPC needs to know. Those may ask whom ``gate`` knows; None: everybody."""
         return grpc.method_handlers_generic_handler(
             HEALTH_SERVICE,
             {
-                "Check": grpc.stream_unary_rpc_method_handler(self._check),
-                "Watch": grpc.stream_stream_rpc_method_handler(self._watch),
+                "Check": grpc.stream_unary_rpc_method_handler(partial(self._check, gate=gate)),
+                "Watch": grpc.stream_stream_rpc_method_handler(partial(self._watch, gate=gate)),
             },
         )
 
@@ -77,15 +69,15 @@ class Health:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _begin(self, context: Any) -> Call:
+    def _begin(self, context: Any, gate: Gate | None) -> Call:
         call = Call(context, self._inbox)
-        if self._gate is not None:
-            identify(self._gate, call)
+        if gate is not None:
+            identify(gate, call)
         return call
 
-    async def _check(self, messages: object, context: Any) -> bytes:
+    async def _check(self, messages: object, context: Any, gate: Gate | None = None) -> bytes:
         try:
-            call = self._begin(context)
+            call = self._begin(context, gate)
             with self._places.take(call.source):
                 name = await read_name(call)
         except StrokeError as error:
@@ -95,9 +87,9 @@ class Health:
         answer: bytes = STATUS(status=self._status).SerializeToString()
         return answer
 
-    async def _watch(self, messages: object, context: Any) -> None:
+    async def _watch(self, messages: object, context: Any, gate: Gate | None = None) -> None:
         try:
-            call = self._begin(context)
+            call = self._begin(context, gate)
             with self._places.take(call.source):
                 is_known = await read_name(call) in self._names
                 while True:

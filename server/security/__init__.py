@@ -1,1 +1,1 @@
-"""Who may call, and how much: tokens, certificates' names, roles and limits. No transport here."""
+"""Who may talk to the server, and how nobody else listens: TLS, certificates, tokens, roles and limits."""

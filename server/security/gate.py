@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ForbiddenError, StrokeError, UnauthenticatedError
+from server.security.clients import find_allowed, parse_allowed
 from server.security.files import WatchedFile
-from server.security.identity import parse_allowed
 from server.security.tokens import NO_LIMITS, PREDICT, READ, Entry, Limits, digest_token, parse_tokens
 from server.security.usage import Account, Share, too_many_bytes
 
@@ -149,16 +149,14 @@ class Gate:
         """Who calls.
 
         Args:
-            names: of the client's verified certificate; empty without one.
+            names: of the client's verified certificate, with their kinds; empty without one.
             token: None without one.
 
         Raises:
             UnauthenticatedError, ForbiddenError: nobody who is let in.
         """
-        self._check_allowed(names)
+        name = self._check_allowed(names)
         if self._tokens is None:
-            listed = self._allowed.content.intersection(names) if self._allowed else names
-            name = next((name for name in names if name in listed), "")
             return Client(name, BY_CERTIFICATE, NO_LIMITS, "", names)
         if token is None:
             raise UnauthenticatedError("TOKEN_MISSING", f"This server wants a token with each call. {ASK}")
@@ -248,9 +246,12 @@ class Gate:
             return False
         return True
 
-    def _check_allowed(self, names: tuple[str, ...]) -> None:
-        if self._allowed is None or not self._allowed.content.isdisjoint(names):
-            return
+    def _check_allowed(self, names: tuple[str, ...]) -> str:
+        """The name of the certificate by which the client is let in; empty where it has none and needs none."""
+        if self._allowed is None:
+            return names[0] if names else ""
+        if name := find_allowed(names, self._allowed.content):
+            return name
         if not names:
             raise UnauthenticatedError("CERTIFICATE_MISSING", f"This server wants a client's certificate. {ASK}")
         raise ForbiddenError("CLIENT_NOT_ALLOWED", f"The client of this certificate is not on the server's list. {ASK}")

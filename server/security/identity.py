@@ -1,35 +1,38 @@
-"""What a call brings along that says who makes it: the names in its certificate, and its token."""
+"""Who a client is by its certificate, which gRPC has verified."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from server.security.files import list_lines
+KINDS = {
+    "uri": "peer_uri",
+    "dns": "peer_dns",
+    "email": "peer_email",
+    "ip": "peer_ip",
+    "cn": "x509_common_name",
+}
+"""Kinds of names, from the one that says most to the one that says least, and what gRPC calls each."""
 
-NAME_KEYS = ("x509_subject_alternative_name", "x509_common_name")
-"""Where gRPC puts the names of a certificate that it has verified; alternative names are the better ones (RFC 9525)."""
-
-AUTHORIZATION = "authorization"
-BEARER = "bearer "
+MOST_CHARACTERS = 256
+"""Of a name; a longer one is none."""
 
 
 def read_names(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
-    """The names of a client's verified certificate, each once, alternative names first; none without a certificate."""
-    names = [name.decode("utf-8", "replace") for key in NAME_KEYS for name in auth_context.get(key, ())]
-    return tuple(dict.fromkeys(name for name in names if name))
+    """Returns all names in a client's certificate, such as ``dns:station-3`` or ``cn:Station 3``; those in its
+    alternative names come first. None without TLS, or where clients are asked for no certificate.
+
+    Args:
+        auth_context: of a call, by ``context.auth_context()``.
+    """
+    return tuple(
+        f"{kind}:{text}"
+        for kind, key in KINDS.items()
+        for value in auth_context.get(key, ())
+        if (text := decode(value))
+    )
 
 
-def read_token(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
-    """The bearer token (RFC 6750) of a call; empty where what is there is none; None: nothing is there."""
-    found = [value for key, value in metadata or () if key == AUTHORIZATION]
-    if not found:
-        return None
-    value = found[0]
-    if len(found) > 1 or not isinstance(value, str) or not value.lower().startswith(BEARER):
-        return ""
-    return value[len(BEARER) :].strip()
-
-
-def parse_allowed(text: str) -> frozenset[str]:
-    """Reads the list of those who may call: a name of a certificate in each line."""
-    return frozenset(line for _, line in list_lines(text))
+def decode(value: bytes) -> str:
+    """A name as text, for logs and lists; empty where it is none that could stand there."""
+    text = value.decode("utf-8", errors="replace")
+    return text if len(text) <= MOST_CHARACTERS and text.isprintable() and "\ufffd" not in text else ""
