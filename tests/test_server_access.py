@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
-from client import (
-    AuthenticationError,
-    InvalidImageError,
-    OverloadedError,
-    RetryConfig,
-    StrokeClient,
-    StrokeClientError,
-)
+from client import AuthenticationError, OverloadedError, RetryConfig, StrokeClient, StrokeClientError
 from client.cli.main import main
 from proto import stroke_pb2
-from server.api.calls import Call, Inbox
-from server.api.interceptors import REASON_KEY, CallBoundary, FairPlaces
-from server.app import Application, serve, too_many_calls
+from server.app import Application, serve
 from server.config import ServerConfig
-from server.core.outcomes import Journal, Outcome
-from server.security.gate import Gate
 from tests.access import token_of, write_private, write_tokens
-from tests.certificates import CA, chain, credentials, issue_client, issue_server, key
+from tests.certificates import CA, HOSPITAL, chain, issue_server, key, settings
 from tests.fakes import ServerProcess, encode, make_slice, run_server, wait_until
 
 IMAGE = encode(make_slice())
@@ -41,6 +28,7 @@ CLIENTS = {
     "slow": "requests=1",
     "few": "images=1",
 }
+ONCE = RetryConfig(max_attempts=1)
 ASK = "Ask the operator of the server."
 
 
@@ -59,7 +47,7 @@ def guarded(tiny_models: Path, tokens: Path) -> Iterator[ServerProcess]:
 
 def connect(server: ServerProcess, name: str) -> StrokeClient:
     """A client that does not come again by itself, so that refusals show."""
-    return StrokeClient(server.address, token=token_of(name), retry=RetryConfig(max_attempts=1))
+    return StrokeClient(server.address, token=token_of(name), retry=ONCE)
 
 
 @pytest.mark.parametrize(
@@ -140,42 +128,57 @@ def test_images_in_flight_are_limited_whatever_the_connections(guarded: ServerPr
             assert len(list(second.predict_many([IMAGE] * 40))) == 40
 
 
-def test_token_that_is_revoked_under_load_is_refused(guarded: ServerProcess, tokens: Path) -> None:
-    """From the next call on, on the same connection; its open stream ends with the reason, and nobody else notices."""
+def revoke_under_load(
+    client: StrokeClient, neighbour: StrokeClient, change: Callable[[], object]
+) -> tuple[StrokeClientError, StrokeClientError]:
+    """Changes a file while one client has a stream and another one calls; returns how the first's stream and its next
+    call end. The other one must notice nothing."""
     failures: list[StrokeClientError] = []
     done = threading.Event()
 
     def go_on_calling() -> None:
-        with connect(guarded, "other") as other:
-            while not done.is_set():
-                try:
-                    other.predict(IMAGE)
-                except StrokeClientError as error:
-                    failures.append(error)
+        while not done.is_set():
+            try:
+                neighbour.predict(IMAGE)
+            except StrokeClientError as error:
+                failures.append(error)
 
     def send() -> Iterator[bytes]:
         while not done.wait(0.01):
             yield IMAGE
 
-    neighbour = threading.Thread(target=go_on_calling)
-    neighbour.start()
-    try:
-        with connect(guarded, "ward") as client:
-            with pytest.raises(AuthenticationError) as ended:  # noqa: PT012
-                for index, result in enumerate(client.predict_many(send())):
-                    assert not isinstance(result, InvalidImageError)
-                    if index == 5:
-                        write_tokens(tokens, **{name: words for name, words in CLIENTS.items() if name != "ward"})
-            with pytest.raises(AuthenticationError) as refused:
-                client.predict(IMAGE)
-    finally:
-        done.set()
-        neighbour.join()
-        write_tokens(tokens, **CLIENTS)
+    def read() -> None:
+        for index, _ in enumerate(client.predict_many(send())):
+            if index == 5:
+                change()
 
-    assert (ended.value.reason, str(ended.value)) == ("TOKEN_REVOKED", f"The token is good no longer. {ASK}")
-    assert refused.value.reason == "TOKEN_WRONG"
+    thread = threading.Thread(target=go_on_calling)
+    with client, neighbour:
+        thread.start()
+        try:
+            with pytest.raises(StrokeClientError) as ended:
+                read()
+            with pytest.raises(StrokeClientError) as after:
+                client.predict(IMAGE)
+        finally:
+            done.set()
+            thread.join()
     assert failures == []
+    return ended.value, after.value
+
+
+def test_token_that_is_revoked_under_load_is_refused(guarded: ServerProcess, tokens: Path) -> None:
+    """From the next call on, on the same connection; its open stream ends with the reason, and nobody else notices."""
+    rest = {name: words for name, words in CLIENTS.items() if name != "ward"}
+
+    ended, after = revoke_under_load(
+        connect(guarded, "ward"), connect(guarded, "other"), lambda: write_tokens(tokens, **rest)
+    )
+
+    write_tokens(tokens, **CLIENTS)
+    assert (type(ended), ended.reason) == (AuthenticationError, "TOKEN_REVOKED")
+    assert str(ended) == f"The token is good no longer. {ASK}"
+    assert (type(after), after.reason) == (AuthenticationError, "TOKEN_WRONG")
 
 
 def test_bad_file_is_reported_and_the_old_one_holds(guarded: ServerProcess, tokens: Path) -> None:
@@ -218,53 +221,29 @@ def test_server_does_not_start_with_a_bad_file(tmp_path: Path, capsys: pytest.Ca
     )
 
 
-class Notes:
-    """A recorder."""
+def test_certificate_that_is_taken_off_the_list_under_load_is_refused(tiny_models: Path, tmp_path: Path) -> None:
+    """The list says who of the authority's clients may call: from then on, on the connections that there are."""
+    own = {name: HOSPITAL.issue_cert(f"{name}.hospital.example", common_name=name) for name in ("ct-1", "ct-2", "ct-3")}
+    allowed = write_private(tmp_path / "allowed", ["# stations", "ct-1", "dns:ct-2.hospital.example"])
+    server_pair = issue_server()
+    (tmp_path / "ca.pem").write_bytes(CA)
+    (tmp_path / "server.pem").write_bytes(chain(server_pair))
+    (tmp_path / "server.key").touch(0o600)
+    (tmp_path / "server.key").write_bytes(key(server_pair))
+    files = {"tls-cert": "server.pem", "tls-key": "server.key", "tls-client-ca": "ca.pem", "allow-clients": "allowed"}
+    words = [word for flag, name in files.items() for word in (f"--{flag}", str(tmp_path / name))]
 
-    def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
+    with run_server(tiny_models, *words) as server:
 
-    def note(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
+        def connect_as(name: str) -> StrokeClient:
+            return StrokeClient(server.address, tls=settings(own[name]), retry=ONCE)
 
+        with connect_as("ct-3") as stranger, pytest.raises(AuthenticationError) as refused:
+            stranger.predict(IMAGE)
+        ended, after = revoke_under_load(
+            connect_as("ct-1"), connect_as("ct-2"), lambda: write_private(allowed, ["dns:ct-2.hospital.example"])
+        )
 
-def test_certificate_is_looked_up_on_every_call(tmp_path: Path) -> None:
-    """Its name is that of the caller; taken off the list, the client is refused on the connection that it has."""
-    allowed = write_private(tmp_path / "allowed", ["station-3"])
-    gate, notes = Gate(allowed=allowed), Notes()
-    served: list[str] = []
-
-    async def behave(call: Call) -> bytes:
-        served.append(call.source)
-        return b""
-
-    async def ask(channel: grpc.aio.Channel) -> str:
-        try:
-            await channel.unary_unary("/s/GetModel")(b"", wait_for_ready=True)
-        except grpc.aio.AioRpcError as error:
-            return f"{error.code().name} {dict(error.trailing_metadata() or ()).get(REASON_KEY)}"
-        return "OK"
-
-    async def steps() -> list[str]:
-        boundary = CallBoundary(Inbox(1 << 20), FairPlaces(8, too_many_calls), Journal([notes]), gate)
-        handler: Any = grpc.stream_unary_rpc_method_handler(boundary.wrap("GetModel", behave))
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("s", {"GetModel": handler}),))
-        port = server.add_secure_port("127.0.0.1:0", credentials(issue_server(), asks=True))
-        await server.start()
-        own = issue_client()
-        secrets = grpc.ssl_channel_credentials(CA, key(own), chain(own))
-        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", secrets) as channel:
-            answers = [await ask(channel)]
-            write_private(allowed, ["station-4"])
-            await asyncio.to_thread(gate.reload)
-            answers.append(await ask(channel))
-        await server.stop(None)
-        return answers
-
-    assert asyncio.run(asyncio.wait_for(steps(), 30)) == ["OK", "PERMISSION_DENIED CLIENT_NOT_ALLOWED"]
-    assert served == ["client email:station-3@hospital.example"]
-    assert [(outcome.caller.name, outcome.reason) for outcome in notes.outcomes] == [
-        ("station-3", ""),
-        ("", "CLIENT_NOT_ALLOWED"),
-    ]
+    assert refused.value.reason == ended.reason == after.reason == "CLIENT_NOT_ALLOWED"
+    assert str(ended) == f"The client of this certificate is not on the server's list. {ASK}"
+    assert any("client=cn:ct-1" in line for line in server.log)
