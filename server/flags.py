@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
+from proto import __version__
 from server.process.console import complain, say
 from server.process.environment import PREFIX, find_settings, find_warnings
 
@@ -280,8 +281,20 @@ def read_number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+class ShowVersion(argparse.Action):
+    """Prints the project's version and ends the process with status 0; a value, where there may be one, is kept."""
+
+    def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, *_: object) -> None:
+        if value:
+            setattr(options, self.dest, value)
+            return
+        say(__version__)
+        parser.exit()
+
+
 class LineParser(argparse.ArgumentParser):
-    """A command line whose errors are one line, and whose help comes out whatever standard output is.
+    """A command line with ``--version``, whose errors are one line, and whose help comes out whatever standard output
+    is.
 
     argparse prints the whole usage before the error, which is lost below eleven lines of brackets.
     """
@@ -293,6 +306,14 @@ class LineParser(argparse.ArgumentParser):
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        self._show_version = self.add_argument(
+            "--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version"
+        )
+
+    def take_version(self, metavar: str, text: str) -> None:
+        """Has ``--version`` take a value, for a program that has such a setting: alone it shows the version."""
+        self._show_version.nargs, self._show_version.default = "?", None
+        self._show_version.metavar, self._show_version.help = metavar, f"{text}; alone: show this program's version"
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with exit code 2."""
@@ -318,6 +339,9 @@ def add_settings(parser: LineParser, config: type[Settings], names: Sequence[str
         options: dict[str, Any] = {"default": None, "help": one.help.replace("%", "%%")}
         if one.details.is_positional:
             parser.add_argument(one.name, metavar=one.metavar, **options)
+            continue
+        if one.name == "version":
+            parser.take_version(one.metavar, options["help"])
             continue
         if one.kind is bool:
             options["action"] = "store_true"
