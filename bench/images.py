@@ -1,5 +1,4 @@
-"""The images that all sides of a benchmark judge. Standard library only, in what is imported, too: load generators run in
-peers' environments."""
+"""The images that all sides of a benchmark judge. Standard library only: load generators run in peers' environments."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ from .results import (
     ResultFormat,
     ResultWriter,
     StreamWriter,
+    open_output,
     writing_results,
 )
 from .selection import ListedImage, ResumePlan, list_images, plan_resume, take_stamp
@@ -185,7 +186,7 @@ class Batch:
 
     def _make_printer(self, listed: Sequence[ListedImage]) -> ResultWriter:
         if self._arguments.csv or self._arguments.json:
-            return StreamWriter(sys.stdout.buffer, self._choose_table() if self._arguments.csv else JsonLinesFormat())
+            return StreamWriter(open_output(), self._choose_table() if self._arguments.csv else JsonLinesFormat())
         terminal = Terminal(sys.stdout, is_quiet=self._arguments.quiet)
         if terminal.console is not None:
             return TableWriter(terminal, (entry.name for entry in listed), self.describe_model)

@@ -40,6 +40,7 @@ from ..results import (
     ResultFileError,
     ResultWriter,
     StreamWriter,
+    open_output,
     record_to_json,
 )
 from ..signals import StopSignals
@@ -394,7 +395,7 @@ class WatchRun:
 
 def _open_journal(csv: str | None, output: str | None, excel: str | None) -> ResultWriter | None:
     if csv == "-":
-        return StreamWriter(sys.stdout.buffer, choose_table(excel))
+        return StreamWriter(open_output(), choose_table(excel))
     if csv:
         return ResultFile(csv, choose_table(excel, csv))
     return ResultFile(output, JsonLinesFormat()) if output else None
