@@ -7,7 +7,7 @@ import glob
 import os
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
@@ -107,7 +107,7 @@ class Batch:
         if plan.outdated:
             with writing_results():
                 file.keep_only(plan.wants)
-        report = self._make_report(listed, file, done=plan.done, done_labels=plan.labels)
+        report = self._make_report(listed, file, done=plan.done, done_labels=plan.labels, positive=plan.positive_labels)
         _announce(plan, report, file.path)
         if not plan.remaining:
             report.close()
@@ -155,6 +155,7 @@ class Batch:
         *,
         done: int = 0,
         done_labels: Mapping[str, int] = MappingProxyType({}),
+        positive: Collection[str] = (),
         is_printing: bool = False,
         keeps_warnings: bool = True,
     ) -> Report:
@@ -165,6 +166,7 @@ class Batch:
             self.describe_model,
             done=done,
             done_labels=done_labels,
+            positive=positive,
             without_images=len(listed) - total,
             is_printing=is_printing,
             keeps_warnings=keeps_warnings,
@@ -286,7 +288,8 @@ class Batch:
 def _announce(plan: ResumePlan, report: Report, path: str) -> None:
     """Says what is taken from the earlier run, and what is not."""
     if plan.done:
-        left = f"{len(plan.remaining)} are left" if plan.remaining else "none is left to judge"
+        count = len(plan.remaining)
+        left = f"{count} {'is' if count == 1 else 'are'} left" if count else "none is left to judge"
         report.print_note("note", f"{path} has the results of {plan.done} images; {left}")
     if plan.failed:
         report.print_note("note", f"{plan.failed} of them had failed: --retry-failed judges those again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
@@ -136,6 +136,7 @@ class Report:
         describe_model: tells which label is the positive one; asked for runs of several images.
         done: number of images of which an earlier run has left results.
         done_labels: how many of those have which label; the others failed.
+        positive: those of the labels that the earlier run calls positive.
         without_images: number of folders and patterns that name no image, of earlier runs included.
         is_printing: the writer prints, perhaps on the terminal that has the progress bar.
         keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
@@ -151,6 +152,7 @@ class Report:
         *,
         done: int = 0,
         done_labels: Mapping[str, int] = MappingProxyType({}),
+        positive: Collection[str] = (),
         without_images: int = 0,
         is_printing: bool = False,
         keeps_warnings: bool = False,
@@ -171,7 +173,7 @@ class Report:
         self._terminal = Terminal(sys.stderr, is_quiet=is_quiet)
         self._progress = ProgressBar(total, self._terminal, done=done, is_wanted=not is_quiet)
         self._labels: Counter[str] = Counter()
-        self._positive_labels: set[str] = set()
+        self._positive_labels = set(positive)
         self._models: dict[str, str] = {}  # by digest, in the order in which they judged
         self._warned: set[str] = set()
         self._server_ms: Latencies | None = None

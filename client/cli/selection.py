@@ -132,6 +132,9 @@ class ResumePlan:
     labels: Counter[str]
     """How many of those have which label."""
 
+    positive_labels: set[str]
+    """Those of ``labels`` that are positive, as far as the results say it."""
+
     failed: int
     """Number of those that could not be judged."""
 
@@ -165,6 +168,7 @@ class _Known:
     stamp: FileStamp | None
     sha256: str | None
     digest: str
+    is_positive: bool
 
     @property
     def failed(self) -> bool:
@@ -196,6 +200,7 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
     remaining, changed, outdated = [], [], set()
     done = failed = without_images = 0
     labels: Counter[str] = Counter()
+    positive_labels: set[str] = set()
     models: dict[str, str] = {}
     for entry in listed:
         key = entry.key
@@ -211,6 +216,7 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
                     failed += 1
                 else:
                     labels[record.label] += 1
+                    positive_labels.update([record.label] * record.is_positive)
                 if record.digest:
                     models[record.digest] = names[record.digest]
                 continue
@@ -219,7 +225,9 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
                 changed.append(entry.name)
         remaining.append(entry)
     is_foreign = bool(known) and not done and not without_images and not outdated
-    return ResumePlan(remaining, done, labels, failed, without_images, changed, outdated, models, is_foreign)
+    return ResumePlan(
+        remaining, done, labels, positive_labels, failed, without_images, changed, outdated, models, is_foreign
+    )
 
 
 def take_stamp(path: str) -> FileStamp | None:
@@ -235,7 +243,8 @@ def _read_known(fields: Fields) -> _Known:
     size, modified = fields.get("file_bytes"), fields.get("file_modified")
     stamp = FileStamp(size, modified) if isinstance(size, int) and isinstance(modified, str) else None
     label = fields.get("label") or ("" if "error" in fields else NOT_ANALYSED)
-    return _Known(label, stamp, fields.get("image_sha256"), fields.get("digest", ""))
+    is_positive = label == fields.get("positive_label")
+    return _Known(label, stamp, fields.get("image_sha256"), fields.get("digest", ""), is_positive)
 
 
 def _is_changed(entry: ListedImage, known: _Known) -> bool:
