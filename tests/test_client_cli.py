@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -324,6 +325,20 @@ def test_value_of_a_flag_is_no_command(cli_server: FakeServer, scans: Path, caps
 
     assert cli_server.servicer.requests[0].model_name == "models"
     assert Path("health").read_bytes().startswith(b"file,")
+
+
+@pytest.mark.parametrize(
+    "words", ["b.png --json c.jpeg", "--json b.png --quiet c.jpeg", "--json b.png -- c.jpeg", "b.png c.jpeg --json"]
+)
+def test_images_may_stand_anywhere(
+    words: str, cli_server: FakeServer, scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between flags and behind them, in the order in which they are named."""
+    monkeypatch.chdir(scans)
+
+    assert main(words.split()) == 0
+
+    assert [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()] == ["b.png", "c.jpeg"]
 
 
 def test_help_states_defaults() -> None:

@@ -199,7 +199,7 @@ def check_command(word: str) -> None:
 def _classify(words: list[str]) -> int:
     """Judges images, or what arrives in a folder, as ``words`` say; returns the exit status."""
     parser = build_parser()
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_intermixed_args(words)  # images may stand behind flags, too
     check_arguments(parser, arguments)
     connection = read_connection(parser, arguments)
     if arguments.watch is not None:
