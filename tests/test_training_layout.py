@@ -120,7 +120,7 @@ def test_folders_around_the_classes_are_told_where_they_are_more_than_two(tmp_pa
     """With the error that they are not two."""
     write_names(tmp_path, *(f"fold{fold}/{label}/1.png" for fold in range(3) for label in ("normal", "stroke")))
 
-    with pytest.raises(TrainingError, match="has 3 classes .fold0.*; in each of them are normal and stroke: where"):
+    with pytest.raises(TrainingError, match=r"has 3 classes .fold0.*; in each of them are normal and stroke: where"):
         list_images(tmp_path)
 
 
