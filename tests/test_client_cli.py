@@ -131,7 +131,7 @@ def test_fail_fast_stops_at_the_first_failure(
     assert main(["--fail-fast", "scans/b.png", "no.png", "scans/c.jpeg", "scans/a.JPG"]) == 1
 
     out, err = capsys.readouterr()
-    assert out.splitlines() == ["scans/b.png: stroke P(stroke) 0.973  (stroke-cnn 1, threshold 0.05)"]
+    assert out.splitlines() == ["scans/b.png: stroke 0.973  P(stroke) 0.973  (stroke-cnn 1, threshold 0.05)"]
     failure, summary, error = err.splitlines()
     assert failure.startswith("no.png: error: ")
     assert summary.startswith("4 images: 1 positive (stroke), 1 failed, 2 not judged; ")
@@ -240,7 +240,7 @@ def test_one_image_loads_few_modules(cli_server: FakeServer, scans: Path) -> Non
 
     answer, modules = done.stdout.splitlines()
     names = {*modules.split(), "client.__main__"}  # which runs under another name
-    assert answer.startswith("scans/b.png: stroke P(stroke) 0.973")
+    assert answer.startswith("scans/b.png: stroke 0.973  P(stroke) 0.973")
     assert {name.removeprefix("client.cli.") for name in names if name.startswith("client.cli.")} == CLI_MODULES
     assert len(names) <= MOST_MODULES, sorted(names)
 

@@ -84,7 +84,7 @@ def test_dash_reads_standard_input(
 
     assert main(["-"]) == 0
 
-    assert capsys.readouterr().out.startswith("-: stroke P(stroke) 0.973")
+    assert capsys.readouterr().out.startswith("-: stroke 0.973  P(stroke) 0.973")
     assert cli_server.servicer.images == [POSITIVE]
 
 

@@ -26,8 +26,8 @@ DescribeModel = Callable[["Prediction"], "tuple[str, Sequence[str]]"]
 
 
 class LineWriter:
-    """Prints judgements as plain lines, the same wherever they go: ``FILE: LABEL P(POSITIVE) 0.973  (MODEL, threshold
-    T)``, and of an image that has none ``FILE: not analysed [REASON] Sentence.  (MODEL)``."""
+    """Prints judgements as plain lines, the same wherever they go: ``FILE: normal 0.990  P(stroke) 0.010  (MODEL,
+    threshold T)``, and of an image that has none ``FILE: not analysed [REASON] Sentence.  (MODEL)``."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
