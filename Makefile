@@ -20,7 +20,7 @@ wheel: .venv/.installed ## build the client as a wheel that other projects insta
 	$(ALL) -m build --wheel --no-isolation
 
 demo: .venv-serve/.installed ## start the server, classify the samples, stop it (no TensorFlow)
-	@$(SERVE) samples/demo.py
+	@$(SERVE) -m bench.demo
 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,6 +72,8 @@ def _list_all(arguments: Iterable[str], *, recursive: bool, left_out: LeftOut | 
             yield from _list_folder(argument, recursive=recursive, left_out=left_out)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             yield from _list_matches(argument, recursive=recursive, left_out=left_out)
+        elif _is_pipe(argument):
+            yield _take_pipe(argument)
         else:
             yield ListedImage(argument, argument)
 
@@ -81,6 +84,19 @@ def _take_standard_input() -> ListedImage:
     from .image_ends import SingleImage
 
     return ListedImage("-", cast("BinaryIO", SingleImage(sys.stdin.buffer)))
+
+
+def _take_pipe(path: str) -> ListedImage:
+    from .image_ends import SingleImage
+
+    return ListedImage(path, cast("BinaryIO", SingleImage(path)))
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _list_matches(pattern: str, *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
