@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -133,6 +134,22 @@ def test_one_image_on_standard_input_is_sent_as_it_is(
     read_standard_input(data, monkeypatch)
 
     assert cli_server.servicer.images == [data][: len(data)]
+
+
+@pytest.mark.parametrize(("data", "sent"), [(PNG, [PNG]), (PNG + JPEG, [])])
+def test_pipe_is_a_file_of_one_image(
+    cli_server: FakeServer, tmp_path: Path, data: bytes, sent: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a shell makes one of `<(command)`; joined images are told as on standard input."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(data,))
+    writer.start()
+    status = main([str(path)])
+    writer.join()
+
+    assert (status, cli_server.servicer.images) == (0 if sent else 1, sent)
+    assert sent or f"{path}: error: the image cannot be read: {path} holds several images" in capsys.readouterr().err
 
 
 def list_names(*arguments: str, recursive: bool = False) -> list[str]:
