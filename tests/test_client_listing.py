@@ -63,6 +63,19 @@ def test_unreadable_folder_is_a_failure(
     assert "scans/sub: error: the folder cannot be read: Permission denied" in capsys.readouterr().err
 
 
+def test_one_image_beside_a_folder_without_any_is_summed_up(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As several would be: positive classes are called so."""
+    (scans / "empty").mkdir()
+
+    assert main(["scans/empty", "scans/b.png"]) == 1
+
+    (_, summary) = capsys.readouterr().err.splitlines()
+    assert summary.startswith("1 image: 1 positive (stroke), 0 failed; ")
+    assert summary.endswith("by stroke-cnn 1; 1 folder or pattern without images")
+
+
 def test_pipes_in_folders_are_left_alone(
     cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -177,7 +177,7 @@ class Report:
         self._models: dict[str, str] = {}  # by digest, in the order in which they judged
         self._warned: set[str] = set()
         self._server_ms: Latencies | None = None
-        if total > 1:  # a single image has no summary
+        if self._has_summary:
             from .latencies import Latencies
 
             self._server_ms = Latencies()
@@ -219,7 +219,7 @@ class Report:
         if prediction.digest not in self._models:
             before = list(self._models.values())
             self._models[prediction.digest] = model = f"{prediction.model} {prediction.version}"
-            if self._total > 1:
+            if self._has_summary:
                 self._positive_labels.add(self._describe_model(prediction)[0])
             if before:
                 why = f": from here on {model} (sha256 {prediction.digest[:12]}) judges, too; before it {before[-1]}"
