@@ -7,7 +7,6 @@ checkpoint of the training that was under way.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
