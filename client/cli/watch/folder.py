@@ -77,7 +77,6 @@ _AWAY = {"UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"}
 _REFUSALS = (AuthenticationError, InvalidRequestError, ModelNotFoundError)
 """Errors that are the same for all images: before the first answer the settings are wrong, later the server's are."""
 
-
 _RETRY = RetryConfig(max_attempts=4)
 """A second or so: the watch itself waits for a server that is away, as long as it takes, says so, and looks at the
 folder again, from which images may have been taken meanwhile."""
