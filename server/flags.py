@@ -285,27 +285,20 @@ class ShowVersion(argparse.Action):
     """Prints the project's version and ends the process with status 0; a value, where there may be one, is kept."""
 
     def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, *_: object) -> None:
-        if value:
-            setattr(options, self.dest, value)
-            return
-        say(__version__)
-        parser.exit()
+        if not value:
+            say(__version__)
+            parser.exit()
+        setattr(options, self.dest, value)
 
 
 class LineParser(argparse.ArgumentParser):
-    """A command line with ``--version``, whose errors are one line, and whose help comes out whatever standard output
-    is.
+    """A command line with ``--version``, errors in one line, and help that comes out whatever standard output is.
 
     argparse prints the whole usage before the error, which is lost below eleven lines of brackets.
     """
 
     def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        super().__init__(prog, None, description, epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
         self._show_version = self.add_argument(
             "--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version"
         )
