@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from client.cli.image_folder import LeftOut, walk_folder
 from server.images.image_folder import list_folder
 
 
@@ -139,3 +141,42 @@ def test_names_that_the_caller_reads_are_not_counted(tmp_path: Path) -> None:
     write_files(tmp_path, ".lesions/1.png", "labels.csv", "a/labels.csv", "a/1.png")
 
     assert list_folder(tmp_path, own=(".lesions", "labels.csv")).left_out == {".csv file": 1}
+
+
+def test_client_lists_what_training_lists(tmp_path: Path) -> None:
+    """Each has its own lister, as a client is installed without the rest: images and counts are the same."""
+    names = (
+        "b.png",
+        "B.JPG",
+        "sub/c.jpeg",
+        "sub/deep/d.png",
+        "z.dcm/e.png",
+        "\u00fc.png",
+        "1.2.840",
+        "f.tif",
+        "notes.txt",
+    )
+    write_files(
+        tmp_path, *names, "._b.png", "THUMBS.DB", ".masks/b.png", "__MACOSX/sub/._c.jpeg", "sub/lost+found/x.png"
+    )
+    write_files(tmp_path, "IM0001", data=bytes(128) + b"DICM")
+    for link, target in (
+        ("link.png", "b.png"),
+        ("folder", "sub"),
+        ("up", ".."),
+        ("loop", "."),
+        ("x.png", "folder/deep"),
+    ):
+        (tmp_path / link).symlink_to(target)
+    os.mkfifo(tmp_path / "pipe.png")
+    left_out, faults = LeftOut(), list[OSError]()
+
+    images = sorted(walk_folder(str(tmp_path), left_out, recursive=True, faults=faults))
+
+    found = list_folder(tmp_path)
+    assert images == sorted(map(str, found.images))
+    assert not faults
+    theirs = found.describe_left_out().replace(".tif file", "TIFF file").removeprefix("left out: ").split(", ")
+    assert sorted(re.sub(r" \([^)]*\)", "", left_out.describe()).removeprefix("left out: ").split(", ")) == sorted(
+        theirs
+    )
