@@ -13,7 +13,6 @@ import tf2onnx
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tf2onnx.handler import tf_op
 
-from converter.config import INPUT_RANGES
 from converter.errors import SourceError, describe
 from converter.graph.edit import canonicalise
 from converter.graph.fold import fold_input
@@ -22,6 +21,7 @@ from converter.source import SourceModel
 from server.models.contract import INPUT_NAME, OUTPUT_NAME
 
 logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it says is told in our words
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # how tf2onnx calls it is no news for users
 
 REMEDY = (
     "try another --opset (18 to 21), or build the model with layers of Keras in place of the one that makes it, "
@@ -29,7 +29,7 @@ REMEDY = (
 )
 
 
-def export_model(source: SourceModel, *, channels: int, input_range: str, opset: int) -> onnx.ModelProto:
+def export_model(source: SourceModel, *, channels: int, opset: int) -> onnx.ModelProto:
     """Exports a model that takes uint8 [N, height, width, channels] and gives float32 [N, classes].
 
     The graph is canonical (``converter.graph.edit``), with scaling folded into the first convolution where that is
@@ -38,7 +38,6 @@ def export_model(source: SourceModel, *, channels: int, input_range: str, opset:
     Args:
         source: the trained model.
         channels: of the exported graph: the source's own, or 1 for a model of three that judges grey slices.
-        input_range: pixel values that the source takes, a key of ``INPUT_RANGES``.
         opset: version of the ONNX operator set.
 
     Raises:
@@ -46,14 +45,13 @@ def export_model(source: SourceModel, *, channels: int, input_range: str, opset:
             it has the activation already that was asked for.
     """
     signature = tf.TensorSpec((None, source.height, source.width, channels), tf.uint8, name=INPUT_NAME)
-    divisor = INPUT_RANGES[input_range]
 
     @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
     def answer_bytes(image: Any) -> Any:
         pixels = tf.cast(image, tf.float32)
         if channels < source.channels:
             pixels = tf.concat([pixels] * source.channels, axis=3)
-        answer = source.call(pixels if divisor == 1 else pixels / divisor)
+        answer = source.call(source.preprocess.add_to_graph(pixels, is_grey=channels < source.channels))
         return make_probabilities(answer, source.outputs, source.activation)
 
     try:

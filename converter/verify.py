@@ -1,7 +1,6 @@
 """Proof that the converted model is the trained one: through the very class that serves, on real and random images.
 
-In this order, each with its own error: names and types, shapes, values. And the check against the classic error of
-this field, dividing by 255 in the server and again in the model: then the answers hardly depend on the image any more.
+In this order, each with its own error: names and types, shapes, values.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.config import INPUT_RANGES
 from converter.errors import (
     ConversionError,
-    InputRangeError,
     OutputNamesError,
     OutputShapeError,
     OutputValuesError,
@@ -59,14 +56,8 @@ PATCHES = 2
 
 GOLDEN_CANDIDATES = 64
 GOLDEN_VECTORS = 4
-CONSTANT_SPREAD = 0.05
-"""Answers to different images that differ by less are nearly constant: a trained model that was divided twice was
-measured at 0.005."""
-
-CERTAIN = 0.95
-
-SUSPICIOUS_RATIO = 10
-"""How much more the answers must differ with the other range before that is taken as the right one."""
+SATURATED = 1e-3
+"""An answer nearer than this to 0 and 1 is saturated: with quite other weights it would hardly be another one."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +79,9 @@ class Parity:
 
     allowed: float
     """Bound of the differences that follows from it."""
+
+    telling: int
+    """Images, random ones included, whose answers are not saturated: the others prove little."""
 
 
 def load_images(
@@ -142,74 +136,13 @@ def make_random_images(input_format: InputFormat) -> NDArray[np.uint8]:
     return np.concatenate([plain, noise, patches[:, rows[:, np.newaxis], columns]])
 
 
-def check_input_range(source: SourceModel, images: NDArray[np.uint8], wanted: str | None) -> str:
-    """Returns the range that the model takes, ``0..255`` or ``0..1``.
-
-    Args:
-        source: the trained model.
-        images: real images, uint8.
-        wanted: what the user says, or None to read it from the model's layers.
-
-    Raises:
-        InputRangeError: the layers or the answers contradict ``wanted``, or it is None and cannot be read. That raw
-            bytes go into a model trained on 0..1 cannot be seen in its answers: they are certain then, as a good
-            model's may be.
-    """
-    if wanted is None:
-        if source.input_range is None:
-            raise InputRangeError(
-                "whether the model takes 0..255 or 0..1 cannot be read from its layers: say --input-range 0..255 when "
-                "it was trained on raw bytes or scales them itself, --input-range 0..1 when they were divided by 255 "
-                "before training"
-            )
-        wanted = source.input_range
-    if wanted == "0..1" and source.input_range == "0..255":
-        raise InputRangeError(
-            "the model already takes bytes, as one of its layers shows, so --input-range 0..1 would divide twice; "
-            "say --input-range 0..255"
-        )
-    if wanted == "0..255" and source.input_range == "0..1":
-        raise InputRangeError(
-            "the model takes 0..1, as its first layers show: they bring 0..1, not bytes, to what its weights take; "
-            "say --input-range 0..1"
-        )
-    answers = {name: source.predict(scale(images, name)) for name in INPUT_RANGES}
-    spreads = {name: spread(answer) for name, answer in answers.items()}
-    other = next(name for name in INPUT_RANGES if name != wanted)
-    if (
-        spreads[wanted] < CONSTANT_SPREAD
-        and spreads[other] > SUSPICIOUS_RATIO * spreads[wanted]
-        # A model may well be certain of the same answer on all images; one that was divided twice is never certain.
-        and answers[wanted].max() < CERTAIN
-    ):
-        raise InputRangeError(
-            f"with --input-range {wanted} the model gives nearly the same answer to all {len(images)} images (they "
-            f"differ by {spreads[wanted]:.2g}), with {other} it does not ({spreads[other]:.2g}): "
-            f"it was most likely trained on {other}"
-        )
-    return wanted
-
-
-def scale(images: NDArray[np.uint8], input_range: str) -> NDArray[np.float32]:
-    """What the source model was trained on: float32 in ``input_range``."""
-    return images.astype(np.float32) / np.float32(INPUT_RANGES[input_range])
-
-
-def spread(answers: NDArray[np.float32]) -> float:
-    """Largest difference, over images, of one output."""
-    return float((answers.max(axis=0) - answers.min(axis=0)).max())
-
-
-def check_parity(
-    data: bytes, source: SourceModel, images: NDArray[np.uint8], *, input_range: str
-) -> tuple[OnnxModel, Parity]:
+def check_parity(data: bytes, source: SourceModel, images: NDArray[np.uint8]) -> tuple[OnnxModel, Parity]:
     """Compares the ONNX bytes, run by the class that serves, with the trained model.
 
     Args:
         data: the ONNX file.
         source: the trained model.
         images: real images, uint8 [N, height, width, channels].
-        input_range: ``0..255`` or ``0..1``.
 
     Returns:
         The loaded model, and what was measured.
@@ -222,24 +155,27 @@ def check_parity(
     except ModelFileError as error:
         raise OutputNamesError(error.message) from None
     random_images = make_random_images(model.input_format)
-    variation = max(measure_variation(source, some, input_range) for some in (random_images, images[:VARIATION_IMAGES]))
+    variation = max(measure_variation(source, some) for some in (random_images, images[:VARIATION_IMAGES]))
+    image_difference, telling = measure_difference(model, source, images, "image files", variation)
+    random_difference, random_telling = measure_difference(model, source, random_images, "random images", variation)
     parity = Parity(
         images=len(images),
         random_images=len(random_images),
-        image_difference=measure_difference(model, source, images, input_range, "image files", variation),
-        random_difference=measure_difference(model, source, random_images, input_range, "random images", variation),
+        image_difference=image_difference,
+        random_difference=random_difference,
         source_variation=variation,
         allowed=find_tolerance(variation),
+        telling=telling + random_telling,
     )
     return model, parity
 
 
-def measure_variation(source: SourceModel, images: NDArray[np.uint8], input_range: str) -> float:
+def measure_variation(source: SourceModel, images: NDArray[np.uint8]) -> float:
     """Largest absolute difference of the source from itself: as a graph, one by one, and with pixels off by a rounding.
 
     All of these are the same model to whoever trained it, so no conversion can be asked to be closer.
     """
-    pixels = scale(images, input_range)
+    pixels = images.astype(np.float32)
     answers = source.predict(pixels)
     others = [
         source.predict(pixels, is_traced=True),
@@ -260,14 +196,15 @@ def find_tolerance(variation: float) -> float:
 
 
 def measure_difference(
-    model: OnnxModel, source: SourceModel, images: NDArray[np.uint8], input_range: str, what: str, variation: float
-) -> float:
-    """Largest absolute difference of a probability, checked against the bound; one batch and one by one.
+    model: OnnxModel, source: SourceModel, images: NDArray[np.uint8], what: str, variation: float
+) -> tuple[float, int]:
+    """Largest absolute difference of a probability, one batch and one by one, and how many answers are not saturated.
 
-    Labels must be the same on all images but those that lie at the threshold, nearer than the source's own variation.
+    The difference is checked against the bound. Labels must be the same on all images but those that lie at the
+    threshold, nearer than the source's own variation.
     """
     allowed = find_tolerance(variation)
-    expected = source.predict(scale(images, input_range))
+    expected = source.predict(images)
     batched = model.run(images)
     single = np.concatenate([model.run(image[np.newaxis]) for image in images])
     for name, answer in (("one batch", batched), ("one by one", single)):
@@ -295,7 +232,7 @@ def measure_difference(
             f"on {what} the answers are not probabilities: from {batched.min():.3g} to {batched.max():.3g}, "
             f"sums from {sums.min():.3g} to {sums.max():.3g}; {advise_activation(source)}"
         )
-    return difference
+    return difference, int((batched.max(axis=1) < 1 - SATURATED).sum())
 
 
 def advise_activation(source: SourceModel) -> str:

@@ -87,7 +87,7 @@ def setting(
         most: largest number.
         choices: words that it may be; text with a range is a number or one of them.
         metavar: what stands for the value in the help; the choices, or the last word of the name, unless given.
-        short: a second flag, such as ``-o``.
+        short: a second flag, such as ``-o``, or the name that it had before.
         separator: what is between several values; each is a word of its own unless given.
         positional: it is an argument without a flag.
     """
@@ -302,6 +302,8 @@ class LineParser(argparse.ArgumentParser):
         self._show_version = self.add_argument(
             "--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version"
         )
+        # argparse takes words such as -1..1 for flags, but has its own reading of what is a negative number.
+        self._negative_number_matcher = re.compile(r"-\d")
 
     def take_version(self, metavar: str, text: str) -> None:
         """Has ``--version`` take a value, for a program that has such a setting: alone it shows the version."""
@@ -341,7 +343,8 @@ def add_settings(parser: LineParser, config: type[Settings], names: Sequence[str
         else:
             options |= {"required": one.default is REQUIRED, "metavar": one.metavar}
             options["nargs"] = "+" if one.is_many and not one.details.separator else None
-        parser.add_argument(*filter(None, (one.details.short, one.flag)), **options)
+        flags = sorted(filter(None, (one.flag, one.details.short)), key=lambda flag: flag.startswith("--"))
+        parser.add_argument(*flags, dest=one.name, **options)
 
 
 def read_settings(
