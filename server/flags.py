@@ -6,7 +6,6 @@ Precedence: flag, then environment, then default. What cannot be used ends the p
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import types
 import typing
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 from proto import __version__
 from server.process.console import complain, say
 from server.process.environment import PREFIX, find_settings, find_warnings
+from server.process.numbers import format_number, read_number, read_whole
 
 REQUIRED: Any = MISSING
 """Default of a setting that has none."""
@@ -236,11 +236,6 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def format_number(number: float) -> str:
-    """Without a needless point."""
-    return str(int(number)) if float(number).is_integer() else f"{number:g}"
-
-
 def quote(value: object) -> str:
     """A wrong value as an error shows it."""
     text = str(value)
@@ -266,19 +261,6 @@ def check_settings(config: Settings) -> None:
     """
     for one in list_settings(type(config)):
         one.check(getattr(config, one.name), one.label)
-
-
-def read_whole(text: str) -> int | None:
-    """A whole number in plain digits, few enough for any use; None otherwise."""
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()) else None
-
-
-def read_number(text: str) -> float | None:
-    """A finite number in plain digits; None otherwise."""
-    if not re.fullmatch(r"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?", text.strip()):
-        return None
-    number = float(text)
-    return number if math.isfinite(number) else None
 
 
 class ShowVersion(argparse.Action):
