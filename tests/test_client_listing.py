@@ -165,6 +165,19 @@ def test_pipe_is_a_file_of_one_image(
     assert sent or f"{path}: error: the image cannot be read: {path} holds several images" in capsys.readouterr().err
 
 
+def test_list_with_line_ends_of_windows_names_files(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `xargs python -m client < list.txt` gives them; a file that is called so is that file."""
+    (scans / "odd.png\r").write_bytes(POSITIVE)
+
+    assert main(["scans/b.png\r", "scans/c.jpeg\r", "scans/odd.png\r", "no.png\r"]) == 1
+
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in out.splitlines()] == ["scans/b.png", "scans/c.jpeg", "scans/odd.png\\r"]
+    assert err.startswith("no.png: error: the image cannot be read: No such file or directory\n")
+
+
 def list_names(*arguments: str, recursive: bool = False) -> list[str]:
     return [entry.name for entry in list_images(list(arguments), recursive=recursive)]
 

@@ -66,6 +66,8 @@ def list_images(arguments: list[str], *, recursive: bool, left_out: LeftOut | No
 
 def _list_all(arguments: Iterable[str], *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
     for argument in arguments:
+        if argument.endswith("\r") and not os.path.lexists(argument):
+            argument = argument.removesuffix("\r")  # `xargs` with a list that Windows has written
         if argument == "-":
             yield _take_standard_input()
         elif os.path.isdir(argument):
