@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import keras
@@ -21,6 +22,9 @@ from converter.keras_file import KerasFile, check_folder, find_inline_code, read
 from converter.precision import call_in_float32, widen_signature
 from converter.scaling import read_input_range
 from training.fit.models import MODELS
+
+BATCH_SIZE = 4
+"""Images that are computed at a time: of more, a large network is no faster and takes more memory."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +56,42 @@ class SourceModel:
         """How many probabilities it has: a single output stands for two."""
         return max(self.outputs, 2)
 
-    def predict(self, images: NDArray[np.float32], *, is_traced: bool = False) -> NDArray[np.float32]:
+    @cached_property
+    def traced(self) -> Callable[[Any], Any]:
+        """``call`` as a graph, traced once."""
+        signature = tf.TensorSpec((None, self.height, self.width, self.channels), tf.float32)
+        return cast("Callable[[Any], Any]", tf.function(self.call, input_signature=[signature]))
+
+    def predict(
+        self, images: NDArray[np.float32], *, batch_size: int = BATCH_SIZE, is_eager: bool = False
+    ) -> NDArray[np.float32]:
         """Probabilities [N, classes] for float32 [N, height, width, channels].
 
         A model of three channels sees grey images as R = G = B. What its answers lack to be probabilities is done here.
 
         Args:
-            images: in the range that the model was trained on.
-            is_traced: computed as a graph, as ``Model.predict`` does, rather than operator by operator.
+            images: in the range that the model was trained on; N >= 1.
+            batch_size: images computed at a time.
+            is_eager: operator by operator, which takes twice the time, and memory for all layers at once; otherwise as
+                a graph, as ``Model.predict`` does.
 
         Raises:
             SourceError: a layer of it fails.
         """
-        images = np.repeat(images, self.channels // images.shape[3], axis=3)
-        call = tf.function(self.call) if is_traced else self.call
+        call, repeats = self.call if is_eager else self.traced, self.channels // images.shape[3]
         try:
-            answer = np.asarray(call(tf.constant(images, tf.float32)), dtype=np.float32)
+            answers = [
+                np.asarray(call(tf.constant(np.repeat(batch, repeats, axis=3), tf.float32)), dtype=np.float32)
+                for batch in split_batches(images, batch_size)
+            ]
         except Exception as error:  # layers raise whatever they do
             raise SourceError(f"the {self.kind} model itself fails on images: {describe(error)}") from None
-        return expect_probabilities(answer, self.activation)
+        return expect_probabilities(np.concatenate(answers), self.activation)
+
+
+def split_batches(images: NDArray[Any], size: int = BATCH_SIZE) -> list[NDArray[Any]]:
+    """Views of ``size`` images each, fewer in the last."""
+    return [images[first : first + size] for first in range(0, len(images), size)]
 
 
 def load_source(path: Path, *, architecture: str | None = None, custom: Path | None = None) -> SourceModel:

@@ -6,7 +6,7 @@ this field, dividing by 255 in the server and again in the model: then the answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from converter.errors import (
     OutputShapeError,
     OutputValuesError,
 )
-from converter.source import SourceModel
+from converter.source import BATCH_SIZE, SourceModel, split_batches
 from server.errors import ImageError, ModelFileError
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
@@ -222,36 +222,49 @@ def check_parity(
     except ModelFileError as error:
         raise OutputNamesError(error.message) from None
     random_images = make_random_images(model.input_format)
-    variation = max(measure_variation(source, some, input_range) for some in (random_images, images[:VARIATION_IMAGES]))
+    expected, random_expected = (source.predict(scale(some, input_range)) for some in (images, random_images))
+    few = slice(VARIATION_IMAGES)
+    variation = max(
+        measure_variation(source, random_images, random_expected, input_range),
+        measure_variation(source, images[few], expected[few], input_range),
+    )
     parity = Parity(
         images=len(images),
         random_images=len(random_images),
-        image_difference=measure_difference(model, source, images, input_range, "image files", variation),
-        random_difference=measure_difference(model, source, random_images, input_range, "random images", variation),
+        image_difference=measure_difference(model, source, images, expected, "image files", variation),
+        random_difference=measure_difference(model, source, random_images, random_expected, "random images", variation),
         source_variation=variation,
         allowed=find_tolerance(variation),
     )
     return model, parity
 
 
-def measure_variation(source: SourceModel, images: NDArray[np.uint8], input_range: str) -> float:
-    """Largest absolute difference of the source from itself: as a graph, one by one, and with pixels off by a rounding.
+def measure_variation(
+    source: SourceModel, images: NDArray[np.uint8], answers: NDArray[np.float32], input_range: str
+) -> float:
+    """Largest absolute difference of the source from itself: eager, one by one, and with pixels off by a rounding.
 
     All of these are the same model to whoever trained it, so no conversion can be asked to be closer.
+
+    Args:
+        source: the trained model.
+        images: uint8 [N, height, width, channels].
+        answers: the source's, as a graph and in batches.
+        input_range: ``0..255`` or ``0..1``.
     """
     pixels = scale(images, input_range)
-    answers = source.predict(pixels)
-    others = [
-        source.predict(pixels, is_traced=True),
-        np.concatenate([source.predict(image[np.newaxis]) for image in pixels]),
-    ]
     random = np.random.RandomState(0)
     eps = np.finfo(np.float32).eps
-    # At each pixel for itself, and all pixels of a channel alike, which no average over the image takes out again.
-    signs = random.choice([-1, 1], pixels.shape[3:])
-    for rounding in (random.choice([-1, 1], pixels.shape), signs, -signs):
-        others.append(source.predict(pixels * (1 + rounding * eps).astype(np.float32)))
-    return float(max(np.abs(other - answers).max() for other in others))
+
+    def answer_otherwise() -> Iterator[NDArray[np.float32]]:
+        yield source.predict(pixels, is_eager=True)
+        yield source.predict(pixels, batch_size=1)
+        # At each pixel for itself, and all pixels of a channel alike, which no average over the image takes out again.
+        signs = random.choice([-1, 1], pixels.shape[3:])
+        for rounding in (random.choice([-1, 1], pixels.shape), signs, -signs):
+            yield source.predict(pixels * (1 + rounding * eps).astype(np.float32))
+
+    return float(np.max([np.abs(other - answers).max() for other in answer_otherwise()]))
 
 
 def find_tolerance(variation: float) -> float:
@@ -260,17 +273,21 @@ def find_tolerance(variation: float) -> float:
 
 
 def measure_difference(
-    model: OnnxModel, source: SourceModel, images: NDArray[np.uint8], input_range: str, what: str, variation: float
+    model: OnnxModel,
+    source: SourceModel,
+    images: NDArray[np.uint8],
+    expected: NDArray[np.float32],
+    what: str,
+    variation: float,
 ) -> float:
-    """Largest absolute difference of a probability, checked against the bound; one batch and one by one.
+    """Largest absolute difference of a probability from what the source answers, checked against the bound.
 
-    Labels must be the same on all images but those that lie at the threshold, nearer than the source's own variation.
+    In batches and one by one. Labels must be the same on all images but those that lie at the threshold, nearer than
+    the source's own variation.
     """
     allowed = find_tolerance(variation)
-    expected = source.predict(scale(images, input_range))
-    batched = model.run(images)
-    single = np.concatenate([model.run(image[np.newaxis]) for image in images])
-    for name, answer in (("one batch", batched), ("one by one", single)):
+    batched, single = (np.concatenate([model.run(some) for some in split_batches(images, n)]) for n in (BATCH_SIZE, 1))
+    for name, answer in (("batches", batched), ("one by one", single)):
         if answer.shape != expected.shape:
             raise OutputShapeError(f"on {what} in {name} the shape is {answer.shape}, the source's is {expected.shape}")
     difference = float(max(np.abs(batched - expected).max(), np.abs(single - expected).max()))
