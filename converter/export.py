@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from converter.graph.fold import fold_input
 from converter.graph.translate import translate
 from converter.heads import check_activated_once, make_probabilities
 from converter.source import SourceModel
+from server.machine.memory import trim_memory
 from server.models.contract import INPUT_NAME, OUTPUT_NAME
 
 logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it says is told in our words
@@ -67,6 +69,9 @@ def export_model(source: SourceModel, *, channels: int, input_range: str, opset:
     except Exception as error:  # ONNX Runtime and ONNX's inference of shapes raise whatever they find
         raise SourceError(f"ONNX Runtime cannot read the exported graph: {describe(error)}; {REMEDY}") from None
     check_activated_once(plain, source.activation)
+    del model
+    gc.collect()  # TensorFlow's and tf2onnx's graphs have circles, and hold the weights several times
+    trim_memory()
     return plain
 
 

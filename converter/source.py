@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from converter.heads import expect_probabilities
 from converter.keras_file import KerasFile, check_folder, find_inline_code, read_keras_file
 from converter.precision import call_in_float32, widen_signature
 from converter.scaling import read_input_range
+from server.machine.processors import count_processors
 from training.fit.models import MODELS
 
 BATCH_SIZE = 4
@@ -87,6 +89,15 @@ class SourceModel:
         except Exception as error:  # layers raise whatever they do
             raise SourceError(f"the {self.kind} model itself fails on images: {describe(error)}") from None
         return expect_probabilities(np.concatenate(answers), self.activation)
+
+
+def use_all_processors() -> None:
+    """Gives TensorFlow a thread for each processor: left alone it leaves out half of them, where two are of one core.
+
+    Once it has computed anything, it stays as it is.
+    """
+    with suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(count_processors())
 
 
 def split_batches(images: NDArray[Any], size: int = BATCH_SIZE) -> list[NDArray[Any]]:

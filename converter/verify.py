@@ -7,6 +7,7 @@ this field, dividing by 255 in the server and again in the model: then the answe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from server.errors import ImageError, ModelFileError
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
 from server.images.slice_table import TABLE_NAME
+from server.machine.processors import count_processors
 from server.models.manifest import GoldenVector, make_golden_input
 from server.models.runtime import OnnxModel
 from training.phantom.dataset import FACTS_FILE
@@ -173,20 +175,17 @@ def check_input_range(source: SourceModel, images: NDArray[np.uint8], wanted: st
             "the model takes 0..1, as its first layers show: they bring 0..1, not bytes, to what its weights take; "
             "say --input-range 0..1"
         )
-    answers = {name: source.predict(scale(images, name)) for name in INPUT_RANGES}
-    spreads = {name: spread(answer) for name, answer in answers.items()}
-    other = next(name for name in INPUT_RANGES if name != wanted)
-    if (
-        spreads[wanted] < CONSTANT_SPREAD
-        and spreads[other] > SUSPICIOUS_RATIO * spreads[wanted]
-        # A model may well be certain of the same answer on all images; one that was divided twice is never certain.
-        and answers[wanted].max() < CERTAIN
-    ):
-        raise InputRangeError(
-            f"with --input-range {wanted} the model gives nearly the same answer to all {len(images)} images (they "
-            f"differ by {spreads[wanted]:.2g}), with {other} it does not ({spreads[other]:.2g}): "
-            f"it was most likely trained on {other}"
-        )
+    answers = source.predict(scale(images, wanted))
+    # A model may well be certain of the same answer on all images; one that was divided twice is never certain.
+    if spread(answers) < CONSTANT_SPREAD and answers.max() < CERTAIN:
+        other = next(name for name in INPUT_RANGES if name != wanted)
+        wider = spread(source.predict(scale(images, other)))
+        if wider > SUSPICIOUS_RATIO * spread(answers):
+            raise InputRangeError(
+                f"with --input-range {wanted} the model gives nearly the same answer to all {len(images)} images (they "
+                f"differ by {spread(answers):.2g}), with {other} it does not ({wider:.2g}): "
+                f"it was most likely trained on {other}"
+            )
     return wanted
 
 
@@ -286,7 +285,7 @@ def measure_difference(
     the source's own variation.
     """
     allowed = find_tolerance(variation)
-    batched, single = (np.concatenate([model.run(some) for some in split_batches(images, n)]) for n in (BATCH_SIZE, 1))
+    batched, single = (run_batches(model, split_batches(images, size)) for size in (BATCH_SIZE, 1))
     for name, answer in (("batches", batched), ("one by one", single)):
         if answer.shape != expected.shape:
             raise OutputShapeError(f"on {what} in {name} the shape is {answer.shape}, the source's is {expected.shape}")
@@ -315,6 +314,12 @@ def measure_difference(
     return difference
 
 
+def run_batches(model: OnnxModel, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """The answers to all batches, in their order; each is computed by one thread, as many at a time as processors."""
+    with ThreadPoolExecutor(count_processors()) as pool:
+        return np.concatenate(list(pool.map(model.run, batches)))
+
+
 def advise_activation(source: SourceModel) -> str:
     """What to do about answers that are no probabilities."""
     if source.activation is not None:
@@ -336,7 +341,6 @@ def make_golden_vectors(model: OnnxModel) -> tuple[GoldenVector, ...]:
 def answer_golden(model: OnnxModel, seeds: Iterable[int]) -> list[GoldenVector]:
     """The model's answers to golden inputs."""
     shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
-    return [
-        GoldenVector(seed, tuple(float(p) for p in model.run(make_golden_input(seed, *shape)[np.newaxis])[0]))
-        for seed in seeds
-    ]
+    seeds = list(seeds)
+    answers = run_batches(model, (make_golden_input(seed, *shape)[np.newaxis] for seed in seeds))
+    return [GoldenVector(seed, tuple(map(float, answer))) for seed, answer in zip(seeds, answers, strict=True)]

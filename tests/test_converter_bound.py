@@ -156,9 +156,10 @@ def test_label_may_change_only_at_the_threshold(wanted: float, refused: bool) ->
 
     images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
     model: Any = Answers([0.1, 0.49999], threshold=0.5)
+    expected = np.array([[1 - p, p] for p in (0.1, wanted)], np.float32)
 
     def compare() -> float:
-        return measure_difference(model, make_source([0.1, wanted]), images, "0..255", "images", 1e-5)
+        return measure_difference(model, make_source([0.1, wanted]), images, expected, "images", 1e-5)
 
     if refused:
         with pytest.raises(OutputValuesError, match=r"1 of 2 get another label .* threshold 0\.5 "):

@@ -1,6 +1,6 @@
 """From a TensorFlow function to an ONNX graph, by tf2onnx, with no more copies of the weights than it takes.
 
-The steps of ``tf2onnx.convert.from_graph_def``, which keeps a copy of all weights for each of its some twenty-four passes
+The steps of ``tf2onnx.convert.from_graph_def``, which keeps two copies of all weights for each of its two dozen passes
 over the graph (measured: 6 GB for the 94 MB of ResNet-50).
 """
 
