@@ -25,6 +25,7 @@ from converter.cli import EXIT_NO_VARIANT
 from server.flags import LineParser, parse_settings, setting
 
 NETWORKS = tuple(list_builders())
+CONVERTER = (sys.executable, "-m", "converter")
 PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
 
@@ -45,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = ""
     for name in options.only:
         say(f"{name}: making it, unless it is there")
-        command = [sys.executable, "-m", "bench.conversion.networks", name]
-        made = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        model = Path(made.stdout.splitlines()[-1])
+        model = make_apart(name)
         figures = {"fp32": measure_conversion(model, slices)}
         if options.int8:
             figures["int8"] = measure_conversion(model, slices, "--int8")
@@ -58,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.out is not None:
         print(text)
     return 0
+
+
+def make_apart(name: str) -> Path:
+    """Returns the file of a network, made in another process unless it is there."""
+    command = [sys.executable, "-m", "bench.conversion.networks", name]
+    made = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return Path(made.stdout.splitlines()[-1])
 
 
 def measure_conversion(model: Path, slices: Path, *flags: str) -> dict[str, Any]:
@@ -75,7 +81,7 @@ def measure_conversion(model: Path, slices: Path, *flags: str) -> dict[str, Any]
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         command = [
-            *(sys.executable, "-m", "converter", str(model), "-o", str(Path(folder) / "network" / "1"), "--json"),
+            *(*CONVERTER, str(model), "-o", str(Path(folder) / "network" / "1"), "--json"),
             *("--labels", ",".join(CLASSES), "--positive", CLASSES[1], "--threshold", "0.5", "--images", str(slices)),
             *flags,
         ]

@@ -60,7 +60,7 @@ def list_builders() -> dict[str, Callable[[], keras.Model]]:
     def defer(name: str) -> Callable[[], keras.Model]:
         return lambda: build_application(name)
 
-    return {"CNN of the paper": build_cnn, **{name: defer(name) for name in APPLICATIONS}}
+    return {"CNN": build_cnn, **{name: defer(name) for name in APPLICATIONS}}
 
 
 def find_network(name: str) -> Path:
@@ -70,7 +70,7 @@ def find_network(name: str) -> Path:
         folder.mkdir()
         make_network(list_builders()[name], find_plain(SLICES)).save(folder / "model.keras")
 
-    return make_once(f"network-{name.replace(' ', '-')}", make) / "model.keras"
+    return make_once(f"network-{name}", make) / "model.keras"
 
 
 def make_network(build: Callable[[], keras.Model], slices: Path) -> keras.Model:
@@ -127,5 +127,5 @@ def fit_head(features: NDArray[np.float32], targets: NDArray[np.bool_]) -> list[
 if __name__ == "__main__":
     # A process of its own, so that TensorFlow's memory and threads do not stay beside what is measured.
     with silence_tensorflow():
-        import keras  # noqa: F401
+        import keras
     print(find_network(sys.argv[1]))
