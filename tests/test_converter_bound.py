@@ -132,10 +132,12 @@ class Answers:
         from server.models.contract import ModelSpec
 
         self._rows = np.array([[1 - p, p] for p in positive], np.float32)
+        self.batches: list[int] = []
         self.spec = ModelSpec("small", "1", LABELS, "stroke", threshold)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One row an image, which is told by its first pixel."""
+        self.batches.append(len(images))
         return self._rows[images[:, 0, 0, 0]]
 
 
@@ -166,3 +168,40 @@ def test_label_may_change_only_at_the_threshold(wanted: float, refused: bool) ->
             compare()
     else:
         assert compare() < 2e-5
+
+
+def test_model_answers_in_batches_and_one_by_one() -> None:
+    """Few at a time, which a large network has memory for, and the proof still sees what a batch may change."""
+    from converter.source import BATCH_SIZE
+    from converter.verify import measure_difference
+
+    positive = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7]
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1).repeat(3, axis=3)
+    model: Any = Answers(positive, threshold=0.5)
+    expected = np.array([[1 - p, p] for p in positive], np.float32)
+
+    assert measure_difference(model, make_source(positive), images, expected, "images", 1e-5) == 0
+    assert sorted(model.batches) == [1] * 6 + [6 - BATCH_SIZE, BATCH_SIZE]
+
+
+def test_variation_is_the_largest_between_graph_eager_batch_and_roundings() -> None:
+    """A source that answers each of these otherwise varies by all of them."""
+    import tensorflow as tf
+
+    from converter.source import SourceModel
+    from converter.verify import measure_variation
+
+    images = np.full((2, 1, 1, 3), 100, np.uint8)
+
+    def vary(change: Callable[[Any], Any]) -> float:
+        """The variation of a source whose probability is 0.5 and something more."""
+        source = SourceModel(
+            lambda pixels: tf.fill((tf.shape(pixels)[0], 1), 0.5) + change(pixels), 1, 1, 3, 1, "0..255", "fake"
+        )
+        answers = source.predict(images.astype(np.float32))
+        return measure_variation(source, images, answers, "0..255")
+
+    assert vary(lambda pixels: 0.0) == 0
+    assert vary(lambda pixels: 0.125 if tf.executing_eagerly() else 0.0) == 0.125
+    assert vary(lambda pixels: tf.where(tf.shape(pixels)[0] == 1, 0.125, 0.0)) == 0.125
+    assert vary(lambda pixels: tf.where(tf.reduce_min(pixels) < 100, 0.125, 0.0)) == 0.125
