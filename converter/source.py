@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,6 +65,11 @@ class SourceModel:
         signature = tf.TensorSpec((None, self.height, self.width, self.channels), tf.float32)
         return cast("Callable[[Any], Any]", tf.function(self.call, input_signature=[signature]))
 
+    @cached_property
+    def answered(self) -> dict[Hashable, NDArray[np.float32]]:
+        """What ``predict`` has answered: several steps ask for the same images, which costs a large network seconds."""
+        return {}
+
     def predict(
         self, images: NDArray[np.float32], *, batch_size: int = BATCH_SIZE, is_eager: bool = False
     ) -> NDArray[np.float32]:
@@ -80,7 +86,14 @@ class SourceModel:
         Raises:
             SourceError: a layer of it fails.
         """
-        call, repeats = self.call if is_eager else self.traced, self.channels // images.shape[3]
+        key = (hashlib.sha256(images.tobytes()).digest(), images.shape, batch_size, is_eager)
+        if key not in self.answered:
+            self.answered[key] = self._compute(images, batch_size, self.call if is_eager else self.traced)
+        return self.answered[key]
+
+    def _compute(self, images: NDArray[np.float32], batch_size: int, call: Callable[[Any], Any]) -> NDArray[np.float32]:
+        """See ``predict``."""
+        repeats = self.channels // images.shape[3]
         try:
             answers = [
                 np.asarray(call(tf.constant(np.repeat(batch, repeats, axis=3), tf.float32)), dtype=np.float32)

@@ -205,3 +205,23 @@ def test_variation_is_the_largest_between_graph_eager_batch_and_roundings() -> N
     assert vary(lambda pixels: 0.125 if tf.executing_eagerly() else 0.0) == 0.125
     assert vary(lambda pixels: tf.where(tf.shape(pixels)[0] == 1, 0.125, 0.0)) == 0.125
     assert vary(lambda pixels: tf.where(tf.reduce_min(pixels) < 100, 0.125, 0.0)) == 0.125
+
+
+@pytest.mark.parametrize(("certainty", "asked"), [(0.55, 16), (0.7, 64)])
+def test_golden_vectors_are_looked_for_until_the_model_hesitates(certainty: float, asked: int) -> None:
+    """A saturated answer would hide a changed weight; where there is no other, the best of all candidates."""
+    from converter.verify import make_golden_vectors
+
+    asked_for: list[int] = []
+
+    class Model:
+        input_format = InputFormat(1, 1)
+
+        def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            asked_for.append(len(images))
+            return np.array([[1 - certainty, certainty]], np.float32)
+
+    model: Any = Model()
+
+    assert len(make_golden_vectors(model)) == 4
+    assert asked_for == [1] * asked
