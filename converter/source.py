@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Hashable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,15 +80,16 @@ class SourceModel:
         Args:
             images: in the range that the model was trained on; N >= 1.
             batch_size: images computed at a time.
-            is_eager: operator by operator, which takes twice the time, and memory for all layers at once; otherwise as
-                a graph, as ``Model.predict`` does.
+            is_eager: operator by operator, and averages over an image row by row, which takes twice the time, and
+                memory for all layers at once; otherwise as a graph, as ``Model.predict`` does.
 
         Raises:
             SourceError: a layer of it fails.
         """
         key = (hashlib.sha256(images.tobytes()).digest(), images.shape, batch_size, is_eager)
         if key not in self.answered:
-            self.answered[key] = self._compute(images, batch_size, self.call if is_eager else self.traced)
+            with average_by_rows() if is_eager else nullcontext():
+                self.answered[key] = self._compute(images, batch_size, self.call if is_eager else self.traced)
         return self.answered[key]
 
     def _compute(self, images: NDArray[np.float32], batch_size: int, call: Callable[[Any], Any]) -> NDArray[np.float32]:
@@ -111,6 +112,27 @@ def use_all_processors() -> None:
     """
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(count_processors())
+
+
+@contextmanager
+def average_by_rows() -> Iterator[None]:
+    """Has averages over an image that are computed meanwhile, operator by operator, taken row by row.
+
+    It is the same to whoever trained the model, and less is rounded: the sum of thousands of equal values, as of a
+    white image, is off by the same little bit at each (measured: an average by 1.3e-5, a probability by 1e-4).
+    """
+    average = tf.reduce_mean
+
+    def reduce_mean(values: Any, axis: Any = None, keepdims: bool = False, **rest: Any) -> Any:
+        if isinstance(axis, list | tuple) and sorted(axis) == [1, 2]:
+            values = average(values, axis=2, keepdims=True)
+        return average(values, axis=axis, keepdims=keepdims, **rest)
+
+    tf.reduce_mean = reduce_mean
+    try:
+        yield
+    finally:
+        tf.reduce_mean = average
 
 
 def split_batches(images: NDArray[Any], size: int = BATCH_SIZE) -> list[NDArray[Any]]:
