@@ -207,6 +207,25 @@ def test_variation_is_the_largest_between_graph_eager_batch_and_roundings() -> N
     assert vary(lambda pixels: tf.where(tf.reduce_min(pixels) < 100, 0.125, 0.0)) == 0.125
 
 
+def test_average_over_thousands_of_equal_values_varies_by_what_it_is_off() -> None:
+    """As of a white image behind convolutions: another order of adding is the same model, and less is rounded."""
+    import tensorflow as tf
+
+    from converter.source import SourceModel
+    from converter.verify import measure_variation
+
+    images = np.full((1, 64, 64, 3), 188, np.uint8)
+    source = SourceModel(lambda pixels: tf.reduce_mean(pixels, axis=[1, 2]), 64, 64, 3, 3, "0..1", "fake")
+    average = tf.reduce_mean
+
+    answers = source.predict(images.astype(np.float32) / np.float32(255))
+    error = float(np.abs(answers - np.float32(188 / 255)).max())
+
+    assert error > 1e-6
+    assert measure_variation(source, images, answers, "0..1") >= 0.8 * error
+    assert tf.reduce_mean is average
+
+
 @pytest.mark.parametrize(("certainty", "asked"), [(0.55, 16), (0.7, 64)])
 def test_golden_vectors_are_looked_for_until_the_model_hesitates(certainty: float, asked: int) -> None:
     """A saturated answer would hide a changed weight; where there is no other, the best of all candidates."""
