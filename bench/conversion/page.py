@@ -31,8 +31,9 @@ Networks of `keras.applications` at 224 x 224 and the paper's CNN, each with its
 pooling and one dense layer: weights random, batch statistics that have seen slices, a head fitted to synthetic slices
 whose scores lie all over 0..1. One `python -m converter` each: seconds of wall clock and CPU from start to exit, the
 largest resident memory (2^20 bytes), the largest difference of a probability and what is allowed, the size of the
-file (10^6 bytes). INT8: how many of the held-out slices get the same label, or why there is no variant. Written by
-`python -m bench.conversion --out docs`, with [its figures](convert.json)."""
+file (10^6 bytes). INT8: how many of the held-out slices get the same label, or why there is no variant. The machine
+is shared with others: where the seconds are far above the CPU seconds, it had other work. Written by `python -m
+bench.conversion --out docs`, with [its figures](convert.json)."""
 
 NETWORK_OF_TARGETS = "ResNet50"
 MOST_SECONDS = 30.0
