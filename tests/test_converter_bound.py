@@ -244,3 +244,27 @@ def test_golden_vectors_are_looked_for_until_the_model_hesitates(certainty: floa
 
     assert len(make_golden_vectors(model)) == 4
     assert asked_for == [1] * asked
+
+
+def test_variation_is_measured_where_the_model_is_least_certain(
+    keras_file: Path, converter_options: ConvertOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a rounding shows most; on other images the bound would be found tighter than the source deserves."""
+    import converter.verify
+    from converter.source import load_source
+
+    certain: list[NDArray[np.float32]] = []
+
+    def measure(
+        source: SourceModel, images: NDArray[np.uint8], answers: NDArray[np.float32], input_range: str
+    ) -> float:
+        certain.append(answers.max(axis=1))
+        return 0.0
+
+    monkeypatch.setattr(converter.verify, "measure_variation", measure)
+    report = convert(replace(converter_options, model=keras_file))
+    images = converter.verify.load_images(converter_options.images, InputFormat(SIDE, SIDE))
+    expected = load_source(keras_file).predict(images.astype(np.float32))
+
+    assert report.parity.allowed == converter.verify.LEAST_TOLERANCE
+    np.testing.assert_allclose(np.sort(certain[-1]), np.sort(expected.max(axis=1))[:4])
