@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from server.api.calls import Inbox
+from server.api.entrance import make_gate
 from server.api.health import Health
 from server.api.interceptors import PLACE_SECONDS, CallBoundary, FairPlaces
 from server.api.listen import UNIX, ListenError, bind
@@ -35,7 +36,6 @@ from server.security.files import AccessFileError
 
 if TYPE_CHECKING:
     from server.security.certificates import Certificates
-    from server.security.gate import Gate
 
 logger = logging.getLogger(__name__)
 
@@ -346,15 +346,6 @@ class Application:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""
         while self._stops < 2 and not is_over(time.monotonic()):
             await asyncio.sleep(DRAIN_POLL_SECONDS)
-
-
-def make_gate(config: ServerConfig) -> Gate | None:
-    """The gate that the settings ask for, if any. Raises AccessFileError."""
-    if config.tokens is None and config.tls_client_ca is None:
-        return None  # nobody says who they are
-    from server.security.gate import Gate
-
-    return Gate(config.tokens, config.allow_clients)
 
 
 async def show_life() -> None:

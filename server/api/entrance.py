@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from server.api.calls import Call
+from server.config import ServerConfig
 from server.core.outcomes import Caller
 from server.security.clients import read_token
 from server.security.identity import read_names
@@ -18,6 +19,19 @@ ROLES = {"GetModel": READ, "ListModels": READ}
 
 IMAGES = {"Predict": 1}
 """Images that a method's message holds, where that is known before it has come."""
+
+
+def make_gate(config: ServerConfig) -> Gate | None:
+    """The gate that the settings ask for; None where nobody is asked who they are.
+
+    Raises:
+        AccessFileError: a file that says who may call cannot be used.
+    """
+    if config.tokens is None and config.tls_client_ca is None:
+        return None
+    from server.security.gate import Gate
+
+    return Gate(config.tokens, config.allow_clients)
 
 
 def identify(gate: Gate, call: Call) -> Client:

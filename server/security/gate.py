@@ -28,6 +28,9 @@ from server.security.usage import Account, Share, too_many_bytes
 CHECK_SECONDS = 1.0
 """How often files and open streams are looked at."""
 
+EXPIRY_WARN_SECONDS = 30 * 86_400
+"""How long before its end a token is worth a word."""
+
 BY_CERTIFICATE = frozenset({PREDICT, READ})
 """What those may who have no token to say it."""
 
