@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 
 from server.security.clients import parse_allowed
 from server.security.files import AccessFileError, WatchedFile
-from server.security.tokens import Entry, Limits, digest_token, format_line, parse_date, parse_tokens
+from server.security.tokens import BOUNDS, Entry, Limits, digest_token, format_line, parse_date, parse_tokens
 from tests.access import write_private
+from tests.fakes import ROOT
 
+PAGE = (ROOT / "docs" / "access.md").read_text("utf-8")
 DIGEST = digest_token("open sesame")
 LINE = f"ward-3 {DIGEST}"
 
@@ -38,6 +41,15 @@ def test_line_says_whose_the_token_is_and_what_it_may() -> None:
         ),
     ]
     assert [parse_tokens(format_line(entry))[entry.digest] for entry in entries.values()] == list(entries.values())
+
+
+def test_page_shows_files_as_they_are_read() -> None:
+    """Its examples are good ones, and its table has the words that there are."""
+    tokens, allowed = re.findall(r"^```text\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+    assert [entry.name for entry in parse_tokens(tokens).values()] == ["ward-3", "archive"]
+    assert parse_allowed(allowed) == {"dns:station-3.hospital.example", "Radiology CT 1"}
+    assert re.findall(r"^\| `(\w+)=` \|", PAGE, re.MULTILINE) == ["roles", *BOUNDS, "expires"]
 
 
 def test_last_day_is_a_whole_one() -> None:
