@@ -2,20 +2,21 @@
 
 Weights are symmetric per output channel and rounded together (``converter.int8.rounding``); activations have one scale
 a tensor, after their channels were brought to similar ranges (``converter.int8.equalise``). Three ways to find these
-ranges are tried, and the best by the accuracy gate is taken. If none passes, the convolutions that cost most accuracy
-go back to fp32, as measured.
+ranges are tried, and the best on the calibration slices is taken. If it does not pass the accuracy gate, the layers
+that cost most go back to fp32, as measured (``converter.int8.sensitivity``, ``converter.int8.search``).
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
@@ -23,15 +24,27 @@ from converter.errors import AccuracyError, FusionError, describe
 from converter.graph.edit import Graph, embed_spec
 from converter.graph.fusion import check_fused, count_left, find_moves, take_bytes_as_they_are
 from converter.graph.rewrite import merge_pool_padding, pad_channels, split_phases
-from converter.int8.calibrate import METHODS, QUANTISED_OPERATORS, CalibrationSets, measure_ranges
+from converter.int8.calibrate import CalibrationSets
 from converter.int8.equalise import equalise_channels
-from converter.int8.gate import Gate, Judge
+from converter.int8.gate import Comparison, Gate, Judge
+from converter.int8.ranges import METHODS, Ranges, spread_evenly
+from converter.int8.region import QUANTISED_OPERATORS, Region
 from converter.int8.rounding import round_weights
+from converter.int8.search import find_first, list_choices
+from converter.int8.sensitivity import measure_sensitivity
+from converter.int8.speed import compare_speed
+from converter.int8.watch import TimeIsUp, Watch, describe_time
+from server.machine.processors import is_suited
 from server.models.contract import ModelSpec
 from server.models.runtime import OnnxModel
 
-MOST_FP32_LAYERS = 4
-"""Convolutions that may go back to fp32, and never more than half of them: beyond that little speed is left."""
+RANGE_SLICES = 96
+"""Of the calibration set: those that ranges are recorded on, which hardly change beyond."""
+
+SENSITIVITY_SLICES = 8
+
+METHODS_SHARE = 0.5
+"""Of the time: once it is used up, no other method is tried."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +80,19 @@ class Quantised:
     """One of ``METHODS``."""
 
     fp32_layers: tuple[str, ...]
-    """Names of the convolutions that stayed fp32."""
+    """Names of the convolutions, sums and concatenations that stayed fp32."""
 
     left: Mapping[str, int]
     """Nodes of each kind in ``MOST_LEFT`` that are left after ONNX Runtime's optimisation."""
 
     tried: Mapping[str, float]
-    """Mean absolute difference of the probability on the held-out set, by method."""
+    """Mean absolute difference of the probability on the calibration set, by method."""
+
+    looks: int
+    """Variants that the held-out set has judged: the more, the less it is held out."""
+
+    speed: float | None
+    """fp32's time over that of the variant; None where it is made for another processor."""
 
     gate: Gate
     target: str
@@ -86,111 +105,227 @@ class Quantised:
             "fp32_layers": list(self.fp32_layers),
             "nodes_left": dict(self.left),
             "mean_difference_by_method": dict(self.tried),
+            "variants_judged": self.looks,
+            "speed": self.speed,
             "slices": self.calibration_source,
             **self.gate.to_document(),
         }
 
 
 def quantise(
-    model: onnx.ModelProto,
-    reference: OnnxModel,
-    sets: CalibrationSets,
-    *,
-    target: str,
-    tell: Callable[[str], None] = lambda step: None,
+    model: onnx.ModelProto, reference: OnnxModel, sets: CalibrationSets, *, target: str, watch: Watch | None = None
 ) -> Quantised:
     """Makes the INT8 variant of a model.
 
     Args:
         model: the fp32 graph, canonical (``converter.graph.edit``), input folded (``converter.graph.fold``).
-        reference: the same, as it is served.
+        reference: the same, as it is served, with one thread.
         sets: slices to calibrate and to judge on.
         target: one of ``TARGETS``.
-        tell: called with each step as it starts.
+        watch: is told each step, and says how long all may take; None: as long as it takes.
 
     Raises:
-        AccuracyError: no variant passed the gate; the message has the figures of the best.
-        FusionError: ONNX Runtime cannot quantise the graph, or does not fuse it.
+        AccuracyError: no variant passed the gate, or none in time; the message has the figures of the best.
+        FusionError: ONNX Runtime cannot quantise the graph, or does not fuse it, or the variant is slower than fp32.
     """
-    prepared = copy.deepcopy(model)
-    merge_pool_padding(prepared)
-    equalise_channels(prepared, sets.calibration.pixels)
-    split_phases(prepared)
-    pad_channels(prepared)
-    prepared = onnx.shape_inference.infer_shapes(prepared)
-    judge = Judge(reference, sets)
-    workshop = Workshop(prepared, reference.spec, TARGETS[target], judge)
-    candidates = []
-    for method in METHODS:
-        tell(f"calibrating by {method} on {len(sets.calibration.pixels)} slices")
-        ranges = measure_ranges(prepared, sets.calibration.pixels, method)
-        candidates.append(workshop.make(method, ranges, ()))
-    best = min(candidates, key=rank)
-    if best.gate.list_failures():
-        tell(f"{best.gate.list_failures()[0]}: looking for the layers that cost most")
-        relaxed = [workshop.relax(candidate) for candidate in candidates]
-        best = min(relaxed, key=rank)
-    failures = best.gate.list_failures()
-    if failures:
-        raise AccuracyError(
-            f"the INT8 variant does not pass the accuracy gate, and is not written: {'; '.join(failures)} "
-            f"(best of {', '.join(METHODS)}: {best.method}; in fp32: {', '.join(best.fp32_layers) or 'none'}). "
-            "Calibrate on slices like those it will see (--calibrate DIR), or serve fp32"
-        )
-    left = count_left(best.data)
-    check_fused(left, fp32_layers=len(best.fp32_layers))
-    return Quantised(
-        best.data,
-        best.model,
-        best.method,
-        best.fp32_layers,
-        left,
-        {candidate.method: candidate.gate.held_out.mean_difference for candidate in candidates},
-        best.gate,
-        target,
-        sets.describe(),
-    )
+    search = Search(model, reference, sets, target, watch or Watch())
+    try:
+        search.run()
+    except TimeIsUp:
+        if search.passed is None:
+            raise AccuracyError(search.describe_time_up()) from None
+    if search.passed is None:
+        raise AccuracyError(search.describe_failure())
+    return search.finish(search.passed)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One variant, judged."""
+    """One variant, compared with fp32 on the calibration set."""
 
     method: str
     ranges: Any
     fp32_layers: tuple[str, ...]
     data: bytes
     model: OnnxModel
-    gate: Gate
+    calibration: Comparison
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Sort key: what fails least first, then the smaller difference."""
+        return len(self.calibration.list_failures()), self.calibration.mean_difference
 
 
-def list_layers(convolutions: Sequence[str], taken: Sequence[str]) -> list[tuple[str, ...]]:
-    """Convolutions to try in fp32: each alone, and each with the next, since what lies between two is then fp32 too."""
-    pairs = itertools.pairwise(convolutions)
-    return [more for more in [*((name,) for name in convolutions), *pairs] if not set(more) & set(taken)]
+class Search:
+    """The search for a variant that passes. What it has found is kept as it goes on, should the time end it.
 
-
-def list_outside(graph: Graph) -> list[str]:
-    """Nodes that no convolution reaches in integers alone: before the first one, behind an average or a dense layer.
-
-    There are operators among them that would be quantised elsewhere, such as the Concat of one sigmoid's two
-    probabilities, or the Reshape of pixels that were resized; nobody has measured their ranges.
+    Attributes:
+        passed: the last variant that passed the gate, with the fewest layers in fp32 so far.
     """
-    constants = {item.name for item in graph.model.graph.initializer} | {""}
-    inside: set[str] = set()
-    outside = []
-    for node in graph.nodes:  # in the order of computation
-        is_reached = node.op_type in QUANTISED_OPERATORS and set(node.input) <= inside | constants
-        if node.op_type == "Conv" or is_reached:
-            inside |= set(node.output)
-        else:
-            outside.append(node.name)
-    return outside
+
+    def __init__(
+        self, model: onnx.ModelProto, reference: OnnxModel, sets: CalibrationSets, target: str, watch: Watch
+    ) -> None:
+        self._model, self._reference, self._sets, self._target, self._watch = model, reference, sets, target, watch
+        self._tried: dict[str, float] = {}
+        self._looks = 0
+        self._speed: float | None = None
+        self._nearest: tuple[Candidate, Comparison | None] | None = None
+        self.passed: tuple[Candidate, Gate] | None = None
+
+    def run(self) -> None:
+        """Looks for the variant.
+
+        Raises:
+            TimeIsUp: before it was through.
+            FusionError: as of ``quantise``.
+        """
+        pixels, watch = self._sets.calibration.pixels, self._watch
+        self._judge = Judge(self._reference, self._sets, watch)
+        prepared = prepare(self._model, spread_evenly(pixels, RANGE_SLICES), watch)
+        self._workshop = Workshop(prepared, self._reference.spec, TARGETS[self._target], self._judge)
+        watch.tell(f"recording the ranges of activations on {min(RANGE_SLICES, len(pixels))} slices")
+        ranges = Ranges(prepared, spread_evenly(pixels, RANGE_SLICES), watch)
+        best = self._choose_method(ranges)
+        self._check_speed(best)
+        if not self._judge_held_out(best):
+            self._relax(best, prepared)
+
+    def _choose_method(self, ranges: Ranges) -> Candidate:
+        """The best variant without a layer in fp32, by method."""
+        best: Candidate | None = None
+        for method in METHODS:
+            if best is not None and self._watch.left < (1 - METHODS_SHARE) * 60 * self._watch.minutes:
+                self._watch.tell(f"no time to calibrate by {method}")
+                continue
+            self._watch.tell(f"quantising with ranges by {method}")
+            candidate = self._workshop.make(method, ranges.find(method), ())
+            self._tried[method] = candidate.calibration.mean_difference
+            best = candidate if best is None else min(best, candidate, key=lambda one: one.rank)
+            self._nearest = (best, None)
+        assert best is not None  # there are methods, and the first is always tried
+        return best
+
+    def _check_speed(self, candidate: Candidate) -> None:
+        """Refuses what is slower than fp32: layers that go back to fp32 make it slower still."""
+        if not is_suited(self._target):
+            return
+        self._speed = compare_speed(candidate.model, self._reference, self._sets.calibration.pixels[0])
+        if self._speed < 1:
+            raise FusionError(
+                f"INT8 is {1 / self._speed:.2f} times slower than fp32 on this machine: serve fp32 "
+                f"(mean |Δp| {candidate.calibration.mean_difference:.4f} on the calibration slices)"
+            )
+
+    def _judge_held_out(self, candidate: Candidate) -> bool:
+        """Whether a variant passes on both sets; the held-out one is not asked where the other says no."""
+        self._nearest = (candidate, None)
+        if candidate.calibration.list_failures():
+            return False
+        self._looks += 1
+        held_out = self._judge.compare_held_out(candidate.model)
+        self._nearest = (candidate, held_out)
+        if held_out.list_failures():
+            return False
+        self.passed = (candidate, Gate(candidate.calibration, held_out))
+        return True
+
+    def _relax(self, best: Candidate, prepared: onnx.ModelProto) -> None:
+        """Gives the layers that cost most back to fp32: as few as pass."""
+        watch, workshop = self._watch, self._workshop
+        watch.tell(f"{'; '.join(self._list_failures())}: measuring what each layer costs in accuracy")
+        sensitivity = measure_sensitivity(
+            prepared,
+            workshop.round(()),
+            workshop.region,
+            best.ranges,
+            spread_evenly(self._sets.calibration.pixels, SENSITIVITY_SLICES),
+            watch,
+        )
+        choices = list_choices(workshop.region, sensitivity)
+        watch.tell(f"{len(choices)} choices of layers to keep in fp32, of which some {len(choices).bit_length() + 2} are tried")
+
+        @functools.cache
+        def make(fp32_layers: tuple[str, ...]) -> Candidate:
+            watch.check()
+            watch.tell(
+                f"trying {len(fp32_layers)} of {len(workshop.region.members)} layers in fp32, "
+                f"at most {describe_time(watch.left)} left"
+            )
+            return workshop.make(best.method, best.ranges, fp32_layers)
+
+        if not choices or not self._judge_held_out(make(choices[-1])):
+            return
+        first = find_first(choices, lambda layers: not make(layers).calibration.list_failures())
+        # Half of the way from there to what has passed: fewer looks at held-out slices than all of it would be.
+        start = choices.index(first) if first is not None else len(choices) - 1
+        for place in sorted({start, (start + len(choices) - 1) // 2} - {len(choices) - 1}):
+            if self._judge_held_out(make(choices[place])):
+                return
+
+    def _list_failures(self) -> list[str]:
+        """What the variant that came nearest fails on, in words."""
+        if self._nearest is None:
+            return []
+        candidate, held_out = self._nearest
+        if held_out is not None and held_out.list_failures():
+            return [f"{failure} on the held-out set" for failure in held_out.list_failures()]
+        return [f"{failure} on the calibration set" for failure in candidate.calibration.list_failures()]
+
+    def _describe_nearest(self) -> str:
+        if self._nearest is None:
+            return "no variant was made"
+        candidate, _ = self._nearest
+        return (
+            f"{'; '.join(self._list_failures()) or 'not judged to the end'} (ranges by {candidate.method}, best of "
+            f"{', '.join(self._tried)}; in fp32: {', '.join(candidate.fp32_layers) or 'none'})"
+        )
+
+    def describe_failure(self) -> str:
+        """Why no variant is there, with the figures."""
+        return (
+            f"the INT8 variant does not pass the accuracy gate, and is not written: {self._describe_nearest()}. "
+            "Calibrate on slices like those it will see (--calibrate DIR), or serve fp32"
+        )
+
+    def describe_time_up(self) -> str:
+        """Why no variant is there in time, with the figures so far and the remedy."""
+        return (
+            f"no INT8 variant passed the accuracy gate in {self._watch.minutes:g} minutes: {self._describe_nearest()}. "
+            f"Give it more time (--int8-minutes {2 * self._watch.minutes:g}), or serve fp32"
+        )
+
+    def finish(self, passed: tuple[Candidate, Gate]) -> Quantised:
+        """What passed, after a look at its speed and at what is left of conversions in it."""
+        best, gate = passed
+        if best.fp32_layers:
+            self._check_speed(best)
+        left = count_left(best.data)
+        if self._speed is None:  # nothing but the graph says whether it is fast
+            check_fused(left, self._workshop.region.count_crossings(best.fp32_layers))
+        return Quantised(
+            best.data,
+            best.model,
+            best.method,
+            best.fp32_layers,
+            left,
+            dict(self._tried),
+            self._looks,
+            None if self._speed is None else round(self._speed, 2),
+            gate,
+            self._target,
+            self._sets.describe(),
+        )
 
 
-def rank(candidate: Candidate) -> tuple[int, float]:
-    """Sort key: what passes the gate first, then the smaller difference on held-out slices."""
-    return len(candidate.gate.list_failures()), candidate.gate.held_out.mean_difference
+def prepare(model: onnx.ModelProto, pixels: NDArray[np.uint8], watch: Watch) -> onnx.ModelProto:
+    """The graph that is quantised: the same answers, in the form that integers are fast and exact on."""
+    prepared = copy.deepcopy(model)
+    merge_pool_padding(prepared)
+    equalise_channels(prepared, watch.track(pixels, len(pixels), "equalising channels"))
+    split_phases(prepared)
+    pad_channels(prepared)
+    return onnx.shape_inference.infer_shapes(prepared)
 
 
 class Workshop:
@@ -201,16 +336,19 @@ class Workshop:
         self._moves = find_moves(Graph(prepared))
         taker = Graph(prepared).follow(self._moves[-1].output[0]) if self._moves else None
         self._pixel_layer = "" if taker is None else taker.name
-        self._outside = list_outside(Graph(prepared))
-        self.convolutions = [node.name for node in prepared.graph.node if node.op_type == "Conv"]
+        self.region = Region(prepared)
+
+    def round(self, fp32_layers: Sequence[str]) -> onnx.ModelProto:
+        """The graph with rounded weights in all convolutions but those that stay fp32."""
+        rounded = copy.deepcopy(self._prepared)
+        layers = [name for name in self.region.convolutions if name not in fp32_layers]
+        round_weights(rounded, layers, steps=self._target.steps, pixel_layer=self._pixel_layer)
+        return rounded
 
     def make(self, method: str, ranges: Any, fp32_layers: Sequence[str]) -> Candidate:
-        """Quantises all but the named layers, and judges the result."""
-        rounded = copy.deepcopy(self._prepared)
-        layers = [name for name in self.convolutions if name not in fp32_layers]
-        round_weights(rounded, layers, steps=self._target.steps, pixel_layer=self._pixel_layer)
+        """Quantises all but the named members of the region, and compares the result."""
         quantizer = QDQQuantizer(
-            rounded,
+            self.round(fp32_layers),
             per_channel=True,
             reduce_range=self._target.reduce_range,
             weight_qType=QuantType.QInt8,
@@ -218,7 +356,7 @@ class Workshop:
             tensors_range=ranges,
             nodes_to_quantize=[],
             # What only moves pixels will move bytes, once `take_bytes_as_they_are` is through.
-            nodes_to_exclude=[*self._list_fp32_nodes(fp32_layers), *self._outside],
+            nodes_to_exclude=[*self.region.list_fp32(fp32_layers), *self.region.outside],
             op_types_to_quantize=QUANTISED_OPERATORS,
             extra_options={"TensorQuantOverrides": self._override_pixels()},
         )
@@ -232,34 +370,9 @@ class Workshop:
             take_bytes_as_they_are(quantised, self._moves)
         data = embed_spec(quantised, self._spec)
         model = OnnxModel(data, source="the INT8 variant")
-        return Candidate(method, ranges, tuple(fp32_layers), data, model, self._judge.compare(model))
-
-    def relax(self, candidate: Candidate) -> Candidate:
-        """Gives the layers that cost most back to fp32, until the gate is passed or too little speed is left."""
-        most = min(MOST_FP32_LAYERS, len(self.convolutions) // 2)
-        while candidate.gate.list_failures():
-            more = list_layers(self.convolutions, candidate.fp32_layers)
-            choices = [(*candidate.fp32_layers, *layers) for layers in more]
-            tries = [self.make(candidate.method, candidate.ranges, layers) for layers in choices if len(layers) <= most]
-            if not tries:
-                break
-            candidate = min(tries, key=rank)
-        return candidate
-
-    def _list_fp32_nodes(self, layers: Sequence[str]) -> list[str]:
-        """The named convolutions with their ReLU, and what lies between two of them."""
-        graph = Graph(self._prepared)
-        names: list[str] = []
-        for convolution in [node for node in graph.nodes if node.name in layers]:
-            behind: list[str] = []
-            node = graph.follow(convolution.output[0])
-            is_activated = node is not None and node.op_type in ("Relu", "Clip")
-            while node is not None and node.op_type != "Conv":
-                behind.append(node.name)
-                node = graph.follow(node.output[0])
-            leads_to_another = node is not None and node.name in layers
-            names += [convolution.name, *(behind if leads_to_another else behind[:is_activated])]
-        return names
+        return Candidate(
+            method, ranges, tuple(fp32_layers), data, model, self._judge.compare_calibration(model)
+        )
 
     def _override_pixels(self) -> dict[str, list[dict[str, Any]]]:
         """Pixels are bytes already: their own values are their quantised form."""
