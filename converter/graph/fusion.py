@@ -19,6 +19,7 @@ MOST_LEFT = {"QuantizeLinear": 1, "DequantizeLinear": 1, "Transpose": 2}
 """Nodes that may be left after ONNX Runtime's own optimisation where everything is fused: into the integer part and
 out of it once, and the pixels' way from blocks to channels."""
 
+
 def find_moves(graph: Graph) -> list[onnx.NodeProto]:
     """The cast of the graph's input and what moves its values to the first convolution; none where they change."""
     moves: list[onnx.NodeProto] = []

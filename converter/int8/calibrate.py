@@ -30,6 +30,7 @@ LEAST_HELD_OUT = 64
 PHANTOM_SEED = 1789
 """Of the synthetic slices that are drawn where no folder is given: another one than the bundled model learned from."""
 
+
 @dataclass(frozen=True)
 class Slices:
     """Decoded slices and what they show."""

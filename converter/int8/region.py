@@ -29,7 +29,7 @@ class Region:
         outside: names of the nodes that no convolution reaches in integers alone: before the first one, behind an
             average, an activation with a curve, or a dense layer; and convolutions of a single place, such as those of
             squeeze and excitation, which cost as little as dense layers. There are operators among them that would be
-            quantised elsewhere, such as the Concat of one sigmoid's two probabilities; nobody has measured their ranges.
+            quantised elsewhere, such as the Concat of one sigmoid's probabilities; nobody has measured their ranges.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -42,7 +42,9 @@ class Region:
             for name in dict.fromkeys(node.input):
                 self._takers.setdefault(name, []).append(node)
         self._constants = {item.name for item in model.graph.initializer} | {""}
-        sizes = {info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in model.graph.value_info}
+        sizes = {
+            info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in model.graph.value_info
+        }
         graph = Graph(model)
         inside: set[str] = set()
         self.outside: list[str] = []
@@ -72,15 +74,15 @@ class Region:
         node = self._makers.get(tensor)
         while node is not None and node.name not in self.outside:
             if node.op_type in MEMBERS:
-                return node.name
+                return str(node.name)
             node = self._makers.get(node.input[0])
         return None
 
     def find_result(self, member: str) -> str:
         """What a member gives on: its output, or that of the activation that is one with it."""
-        output = self._nodes[member].output[0]
+        output = str(self._nodes[member].output[0])
         takers = self._takers.get(output, [])
-        return takers[0].output[0] if len(takers) == 1 and takers[0].op_type in ACTIVATIONS else output
+        return str(takers[0].output[0]) if len(takers) == 1 and takers[0].op_type in ACTIVATIONS else output
 
     def find_users(self, tensor: str) -> list[str]:
         """The members that take a tensor, straight or behind activations and moves."""

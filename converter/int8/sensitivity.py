@@ -39,8 +39,9 @@ def measure_sensitivity(
     pixels: NDArray[np.uint8],
     watch: Watch,
 ) -> dict[str, float]:
-    """Returns the mean squared change of the answer's log-odds that each tensor of a region brings, when it is quantised
-    together with the weights that it is multiplied by.
+    """Returns the mean squared change of the answer's logarithms that each tensor brings, when it is quantised.
+
+    The weights that it is multiplied by are quantised with it.
 
     Args:
         model: the float graph.
@@ -63,7 +64,8 @@ def measure_sensitivity(
     def answer(image: NDArray[np.uint8], switched: str | None) -> NDArray[np.float64]:
         feeds = {switch: np.array(tensor == switched) for tensor, switch in switches.items()}
         (probabilities,) = session.run([OUTPUT_NAME], {INPUT_NAME: image[np.newaxis], **feeds})
-        return np.log(np.maximum(probabilities[0].astype(np.float64), SMALLEST))
+        logarithms: NDArray[np.float64] = np.log(np.maximum(probabilities[0].astype(np.float64), SMALLEST))
+        return logarithms
 
     until = watch.left * (1 - SHARE_OF_TIME)
     errors: dict[str, list[float]] = {tensor: [] for tensor in tensors}
@@ -85,7 +87,7 @@ def add_switches(
 ) -> tuple[onnx.ModelProto, Mapping[str, str]]:
     """Returns the graph with switches, and the name of each tensor's switch."""
     switchable = copy.deepcopy(model)
-    graph, exact, stepped = Graph(switchable), Graph(model), Graph(rounded)
+    graph, stepped = Graph(switchable), Graph(rounded)
     weights = {node.name: node.input[1] for node in stepped.nodes if node.op_type == "Conv"}
     switches = {tensor: f"switch_{number}" for number, tensor in enumerate(tensors)}
     nodes = {tensor: make_switch(graph, tensor, switch, ranges) for tensor, switch in switches.items()}
@@ -93,7 +95,7 @@ def add_switches(
     for node in graph.nodes:
         if node.op_type == "Conv" and node.input[0] in switches and weights[node.name] != node.input[1]:
             value = stepped.read_constant(weights[node.name])
-            assert value is not None and exact.read_constant(node.input[1]) is not None  # only constants are rounded
+            assert value is not None  # only constants are rounded
             other = graph.add_constant(f"{node.name}_other_weights", value)
             chosen = f"{node.name}_chosen_weights"
             ordered.append(helper.make_node("Where", [switches[node.input[0]], other, node.input[1]], [chosen]))

@@ -13,7 +13,7 @@ TELL_EVERY = 5.0
 """Seconds between two lines about one step."""
 
 
-class TimeIsUp(Exception):
+class TimeIsUp(Exception):  # noqa: N818 - no error: what was found by then may do
     """The variant has taken as long as it may."""
 
 
