@@ -14,7 +14,7 @@ from tests.converting import SIDE, convert
 if TYPE_CHECKING:
     from converter.convert import ConvertOptions
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("steady_speed")]
 
 
 def build_form(form: str) -> Any:
@@ -63,6 +63,7 @@ def test_common_form_gets_its_int8_variant(
     assert report.int8 is not None
     assert (report.out / INT8_FILE).exists()
     assert report.int8["nodes_left"]["DequantizeLinear"] <= 1 + 2 * len(report.int8["fp32_layers"])
+    assert report.int8["speed"] == 2
 
 
 def test_what_the_quantizer_refuses_is_one_line(

@@ -24,7 +24,7 @@ ONE_LABEL = 1
 MOST_MEAN_DIFFERENCE = 0.01
 MOST_AUC_DROP = 0.005
 
-SHARES_OF_TIME = (0.1, 0.2)
+SHARES_OF_TIME = (0.08, 0.16)
 """Of all that is allowed: what the fp32 model's answers on the calibration and the held-out set may take. Of a slow
 model fewer slices judge, never fewer than ``LEAST_HELD_OUT``."""
 
@@ -98,14 +98,17 @@ class Judge:
             TimeIsUp: between two slices.
         """
         self._spec, self._watch = reference.spec, watch
-        seconds = measure_seconds(reference, sets.calibration.pixels[0])
+        self._seconds = measure_seconds(reference, sets.calibration.pixels[0]) if math.isfinite(watch.minutes) else 0.0
         self._sets = [
-            take_evenly(slices, max(LEAST_HELD_OUT, int(share * 60 * watch.minutes / seconds)))
-            if math.isfinite(watch.minutes)
-            else slices
+            take_evenly(slices, self.count_affordable(share, least=LEAST_HELD_OUT, most=len(slices.pixels)))
             for slices, share in zip((sets.calibration, sets.held_out), SHARES_OF_TIME, strict=True)
         ]
         self._answers = [self._answer(reference, slices, "asking the fp32 model") for slices in self._sets]
+
+    def count_affordable(self, share: float, *, least: int, most: int) -> int:
+        """How many slices the fp32 model answers in a share of all the time."""
+        affordable = share * 60 * self._watch.minutes / self._seconds if self._seconds else math.inf
+        return most if affordable >= most else max(min(least, most), int(affordable))
 
     def compare(self, variant: OnnxModel) -> Gate:
         """The gate's figures of a variant."""

@@ -26,8 +26,12 @@ from converter.int8.workshop import TARGETS, Candidate, Workshop, prepare
 from server.machine.processors import is_suited
 from server.models.runtime import OnnxModel
 
-RANGE_SLICES = 96
+LEAST_RANGE_SLICES = 32
+MOST_RANGE_SLICES = 96
 """Of the calibration set: those that ranges are recorded on, which hardly change beyond."""
+
+RANGE_SHARE = 0.06
+"""Of all the time: what the fp32 model would take for these slices. They are gone through some four times."""
 
 SENSITIVITY_SLICES = 4
 
@@ -130,12 +134,14 @@ class Search:
             TimeIsUp: before it was through.
             FusionError: as of ``quantise``.
         """
-        pixels, watch = self._sets.calibration.pixels, self._watch
+        watch = self._watch
         self._judge = Judge(self._reference, self._sets, watch)
-        prepared = prepare(self._model, spread_evenly(pixels, RANGE_SLICES), watch)
+        count = self._judge.count_affordable(RANGE_SHARE, least=LEAST_RANGE_SLICES, most=MOST_RANGE_SLICES)
+        pixels = spread_evenly(self._sets.calibration.pixels, count)
+        prepared = prepare(self._model, pixels, watch)
         self._workshop = Workshop(prepared, self._reference.spec, TARGETS[self._target], self._judge)
-        watch.tell(f"recording the ranges of activations on {min(RANGE_SLICES, len(pixels))} slices")
-        ranges = Ranges(prepared, spread_evenly(pixels, RANGE_SLICES), watch)
+        watch.tell(f"recording the ranges of activations on {len(pixels)} slices")
+        ranges = Ranges(prepared, pixels, watch)
         best = self._choose_method(ranges)
         self._check_speed(best)
         if not self._judge_held_out(best):
