@@ -1,8 +1,8 @@
 """Static INT8 quantisation: the search for a variant that passes the accuracy gate, in the time that it may take.
 
-Two ways to find the ranges of activations are tried, and the best on the calibration slices is taken. If it does not
-pass, the layers that cost most accuracy go back to fp32, as measured (``converter.int8.sensitivity``,
-``converter.int8.search``). Held-out slices judge what was chosen, and choose nothing.
+Some ways to find the ranges of activations are tried, and the first that passes is taken, in the order of their
+differences on the calibration slices. If none does, the layers that cost most accuracy go back to fp32, as measured
+(``converter.int8.sensitivity``, ``converter.int8.search``). Held-out slices judge what was chosen, and choose nothing.
 """
 
 from __future__ import annotations
@@ -142,25 +142,28 @@ class Search:
         self._workshop = Workshop(prepared, self._reference.spec, TARGETS[self._target], self._judge)
         watch.tell(f"recording the ranges of activations on {len(pixels)} slices")
         ranges = Ranges(prepared, pixels, watch)
-        best = self._choose_method(ranges)
-        self._check_speed(best)
-        if not self._judge_held_out(best):
-            self._relax(best, prepared)
+        candidates = sorted(self._try_methods(ranges), key=lambda candidate: candidate.rank)
+        self._check_speed(candidates[0])
+        if not any(self._judge_held_out(candidate) for candidate in candidates):
+            self._relax(candidates[0], prepared)
 
-    def _choose_method(self, ranges: Ranges) -> Candidate:
-        """The best variant without a layer in fp32, by method."""
-        best: Candidate | None = None
+    def _try_methods(self, ranges: Ranges) -> list[Candidate]:
+        """Variants without a layer in fp32, by method."""
+        candidates: list[Candidate] = []
         for method in METHODS:
-            if best is not None and self._watch.left < (1 - METHODS_SHARE) * 60 * self._watch.minutes:
-                self._watch.tell(f"no time to calibrate by {method}")
+            if candidates and self._watch.left < (1 - METHODS_SHARE) * 60 * self._watch.minutes:
+                self._watch.tell(f"no time for ranges by {method}")
                 continue
             self._watch.tell(f"quantising with ranges by {method}")
-            candidate = self._workshop.make(method, ranges.find(method), ())
-            self._tried[method] = candidate.calibration.mean_difference
-            best = candidate if best is None else min(best, candidate, key=lambda one: one.rank)
-            self._nearest = (best, None)
-        assert best is not None  # there are methods, and the first is always tried
-        return best
+            candidates.append(self._workshop.make(method, ranges.find(method), ()))
+            self._tried[method] = candidates[-1].calibration.mean_difference
+            self._note(candidates[-1], None)
+        return candidates
+
+    def _note(self, candidate: Candidate, held_out: Comparison | None) -> None:
+        """Keeps what came nearest, for the message."""
+        if self._nearest is None or candidate.rank <= self._nearest[0].rank:
+            self._nearest = (candidate, held_out)
 
     def _check_speed(self, candidate: Candidate) -> None:
         """Refuses what is slower than fp32: layers that go back to fp32 make it slower still."""
@@ -175,12 +178,12 @@ class Search:
 
     def _judge_held_out(self, candidate: Candidate) -> bool:
         """Whether a variant passes on both sets; the held-out one is not asked where the other says no."""
-        self._nearest = (candidate, None)
+        self._note(candidate, None)
         if candidate.calibration.list_failures():
             return False
         self._looks += 1
         held_out = self._judge.compare_held_out(candidate.model)
-        self._nearest = (candidate, held_out)
+        self._note(candidate, held_out)
         if held_out.list_failures():
             return False
         self.passed = (candidate, Gate(candidate.calibration, held_out))

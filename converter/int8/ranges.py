@@ -27,6 +27,7 @@ at the ends, and counting them all would take longer than computing them."""
 
 BINS = 2048
 LEVELS = 255
+ROOM = 0.25
 CUT = 1e-5
 """Share of the values that ``percentile`` leaves out, half of it at each end."""
 
@@ -50,6 +51,12 @@ def keep_all(seen: Recorded) -> tuple[float, float]:
     return min(seen.low, 0.0), max(seen.high, 0.0)
 
 
+def leave_room(seen: Recorded) -> tuple[float, float]:
+    """All values that were seen, and ``ROOM`` beyond: other slices may be brighter."""
+    low, high = keep_all(seen)
+    return low * (1 + ROOM), high * (1 + ROOM)
+
+
 def cut_ends(seen: Recorded) -> tuple[float, float]:
     """All values but the ``CUT`` at the ends."""
     share = np.cumsum(seen.counts) / max(seen.counts.sum(), 1)
@@ -61,6 +68,7 @@ def cut_ends(seen: Recorded) -> tuple[float, float]:
 METHODS: dict[str, Callable[[Recorded], tuple[float, float]]] = {
     "min-max": keep_all,
     "percentile": cut_ends,
+    "min-max with room": leave_room,
 }
 """How the range of an activation is found. Others were measured and left out: ranges of least
 information loss (entropy) or least squared error cut off what answers depend on; on the bundled CNN the former makes
