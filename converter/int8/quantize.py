@@ -2,7 +2,8 @@
 
 Some ways to find the ranges of activations are tried, and the first that passes is taken, in the order of their
 differences on the calibration slices. If none does, the layers that cost most accuracy go back to fp32, as measured
-(``converter.int8.sensitivity``, ``converter.int8.search``). Held-out slices judge what was chosen, and choose nothing.
+(``converter.int8.sensitivity``, ``converter.int8.search``). Held-out slices say only whether what was chosen passes;
+how many variants they were asked about is recorded.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ class Search:
             f"{len(choices)} choices of layers to keep in fp32, of which some {len(choices).bit_length() + 2} are tried"
         )
 
-        @functools.cache
+        @functools.lru_cache(maxsize=2)  # each holds a loaded model
         def make(fp32_layers: tuple[str, ...]) -> Candidate:
             watch.check()
             watch.tell(
