@@ -6,10 +6,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
 from converter.cli import main
+from converter.int8.watch import Watch
 from server.machine.processors import find_target
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest
 from server.models.runtime import load_model
@@ -75,6 +77,23 @@ def test_variant_that_fails_the_gate_leaves_the_model_alone(
     assert "mean |Δp|" in report.int8_failure
     assert sorted(path.name for path in report.out.iterdir()) == [MANIFEST_FILE, MODEL_FILE]
     assert load_model(report.out)
+
+
+@pytest.mark.parametrize(("given", "minutes"), [(None, 10), (2.5, 2.5)])
+def test_variant_takes_the_minutes_that_are_given(
+    converter_options: ConvertOptions, monkeypatch: pytest.MonkeyPatch, given: float | None, minutes: float
+) -> None:
+    """Ten where nothing is said; loading of slices is part of them."""
+    from converter.convert import make_int8
+
+    watches: list[Watch] = []
+    monkeypatch.setattr("converter.convert.load_sets", lambda *_: None)
+    monkeypatch.setattr("converter.convert.quantise", lambda *_, watch, target: watches.append(watch))
+    options = replace(converter_options, int8=True, int8_minutes=given)
+
+    make_int8(options, Mock(), Mock(), lambda step: None)
+
+    assert [watch.minutes for watch in watches] == [minutes]
 
 
 def test_command_without_its_variant_says_why_and_exits_with_3(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from converter.int8.ranges import Ranges
 from converter.int8.region import Region
 from converter.int8.search import find_first, is_too_much, list_choices
 from converter.int8.sensitivity import measure_sensitivity
+from converter.int8.speed import compare_speed
 from converter.int8.watch import TimeIsUp, Watch
 from converter.int8.workshop import TARGETS, Workshop, prepare
 from server.models.runtime import OnnxModel
@@ -253,3 +255,17 @@ def test_time_left_is_told_now_and_then() -> None:
     assert all(line.startswith("step: ") and line.endswith(" left") for line in told)
     with pytest.raises(TimeIsUp):
         list(Watch(0.1, clock=Clock(1)).track(range(12), 12, "step"))
+
+
+def test_speed_is_the_shortest_time_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor's own time, in turn; what disturbs one run does not count."""
+    clock = Clock()
+    monkeypatch.setattr("converter.int8.speed.time.thread_time", clock)
+    durations = {"int8": iter([9.0, 2.0] + [3.0] * 20), "fp32": iter([9.0, 8.0, 6.0] + [7.0] * 20)}
+
+    def make_model(name: str) -> Any:
+        model = Mock()
+        model.run = lambda image: setattr(clock, "now", clock.now + next(durations[name]))
+        return model
+
+    assert compare_speed(make_model("int8"), make_model("fp32"), SETS.calibration.pixels[0]) == 3
