@@ -20,9 +20,10 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from converter.errors import AccuracyError, FusionError, describe
+from converter.graph.blocks import gather_blocks, split_phases
 from converter.graph.edit import Graph, embed_spec
 from converter.graph.fusion import check_fused, count_left, find_moves, take_bytes_as_they_are
-from converter.graph.rewrite import merge_pool_padding, pad_channels, split_phases
+from converter.graph.rewrite import merge_pool_padding, pad_channels, pad_planes
 from converter.int8.calibrate import METHODS, QUANTISED_OPERATORS, CalibrationSets, measure_ranges
 from converter.int8.equalise import equalise_channels
 from converter.int8.gate import Gate, Judge
@@ -116,8 +117,10 @@ def quantise(
     merge_pool_padding(prepared)
     equalise_channels(prepared, sets.calibration.pixels)
     split_phases(prepared)
+    gather_blocks(prepared)
     pad_channels(prepared)
     prepared = onnx.shape_inference.infer_shapes(prepared)
+    pad_planes(prepared)
     judge = Judge(reference, sets)
     workshop = Workshop(prepared, reference.spec, TARGETS[target], judge)
     candidates = []
