@@ -103,9 +103,15 @@ def pad_planes(model: onnx.ModelProto) -> bool:
     graph = Graph(model)
     pad = next((node for node in find_moves(graph) if node.op_type == "Pad"), None)
     amounts = None if pad is None else graph.read_constant(pad.input[1])
-    if pad is None or amounts is None or len(amounts) != 8 or amounts[[0, 1, 2, 3, 4, 6, 7]].any():
-        return False
     shapes = {info.name: info.type.tensor_type.shape.dim for info in model.graph.value_info}
+    if (
+        pad is None
+        or amounts is None
+        or len(amounts) != 8
+        or amounts[[0, 1, 2, 3, 4, 6, 7]].any()
+        or pad.output[0] not in shapes
+    ):
+        return False
     _, channels, height, width = (dim.dim_value for dim in shapes[pad.output[0]])
     plane, name = height * width, pad.name
     flat = graph.add_constant(f"{name}_flat_shape", np.array([-1, (channels - amounts[5]) * plane], np.int64))
