@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -14,6 +17,8 @@ from converter.graph.shortcuts import merge_shortcuts
 from converter.int8.calibrate import measure_ranges
 from converter.int8.equalise import measure_channels
 from converter.int8.joined import balance_joined, share_ranges
+from converter.int8.quantize import TARGETS, Workshop
+from server.models.contract import ModelSpec
 from tests.test_converter_rewrite import SIDE, answer, list_kinds, make_images
 
 
@@ -149,3 +154,26 @@ def test_joined_tensors_share_a_range(method: str) -> None:
     join = next(node for node in model.graph.node if node.op_type == "Concat")
     wanted = ranges[join.output[0]].range_value
     assert all(np.array_equal(ranges[name].range_value, wanted) for name in (*join.input, "entry"))
+
+
+def test_joining_quantised_tensors_copies_them(tmp_path: Path) -> None:
+    """In what ONNX Runtime makes of the quantised block nothing is added, and what is joined has one scale."""
+    model = build_block(stride=2)
+    merge_shortcuts(model)
+    balance_joined(model, make_images(4))
+    ranges = measure_ranges(model, make_images(4), "min-max")
+    share_ranges(model, ranges)
+    spec = ModelSpec("block", "1", tuple("abcdefgh"), "a", 0.5, colour="grey")
+    judge: Any = SimpleNamespace(compare=lambda made: None)
+
+    made = Workshop(model, spec, TARGETS["x86-vnni"], judge).make("min-max", ranges, ())
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(made.data, options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(tmp_path / "optimised.onnx")
+    join = next(node for node in optimised.graph.node if node.op_type == "QLinearConcat")
+    values = {item.name: numpy_helper.to_array(item) for item in optimised.graph.initializer}
+    scale, first, second = (values[join.input[place]] for place in (0, 3, 6))
+    assert scale == first == second
+    assert "QLinearAdd" not in list_kinds(optimised)
