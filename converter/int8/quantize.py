@@ -20,12 +20,15 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from converter.errors import AccuracyError, FusionError, describe
+from converter.graph.blocks import gather_blocks, split_phases
 from converter.graph.edit import Graph, embed_spec
 from converter.graph.fusion import check_fused, count_left, find_moves, take_bytes_as_they_are
-from converter.graph.rewrite import merge_pool_padding, pad_channels, split_phases
+from converter.graph.rewrite import merge_pool_padding, pad_channels, pad_planes
+from converter.graph.shortcuts import merge_shortcuts
 from converter.int8.calibrate import METHODS, QUANTISED_OPERATORS, CalibrationSets, measure_ranges
 from converter.int8.equalise import equalise_channels
 from converter.int8.gate import Gate, Judge
+from converter.int8.joined import balance_joined, share_ranges
 from converter.int8.rounding import round_weights
 from server.models.contract import ModelSpec
 from server.models.runtime import OnnxModel
@@ -115,15 +118,20 @@ def quantise(
     prepared = copy.deepcopy(model)
     merge_pool_padding(prepared)
     equalise_channels(prepared, sets.calibration.pixels)
+    merge_shortcuts(prepared, list_outside(Graph(prepared)))
+    balance_joined(prepared, sets.calibration.pixels)
     split_phases(prepared)
+    gather_blocks(prepared)
     pad_channels(prepared)
     prepared = onnx.shape_inference.infer_shapes(prepared)
+    pad_planes(prepared)
     judge = Judge(reference, sets)
     workshop = Workshop(prepared, reference.spec, TARGETS[target], judge)
     candidates = []
     for method in METHODS:
         tell(f"calibrating by {method} on {len(sets.calibration.pixels)} slices")
         ranges = measure_ranges(prepared, sets.calibration.pixels, method)
+        share_ranges(prepared, ranges)
         candidates.append(workshop.make(method, ranges, ()))
     best = min(candidates, key=rank)
     if best.gate.list_failures():
