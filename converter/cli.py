@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from converter.config import CommandOptions
-from converter.report import render_variant, report_model
+from converter.report import render_reference, render_variant, report_model
 from server.flags import LineParser, parse_settings
 from server.process.console import complain, guard_streams, say, silence_tensorflow
 from server.process.program import run_guarded
@@ -32,7 +32,9 @@ def build_parser() -> LineParser:
             "  python -m converter brain_stroke_model.h5 -o models/stroke-cnn/1 \\\n"
             "      --labels normal,stroke --positive stroke --threshold 0.05 --images data/test\n"
             "  python -m converter saved_model/ -o models/other/1 --labels normal,stroke --positive stroke \\\n"
-            "      --threshold 0.5 --input-range 0..1\n"
+            "      --threshold 0.5 --preprocess 0..1\n"
+            "  python -m converter other.h5 -o models/other/1 --labels normal,stroke --positive stroke \\\n"
+            "      --threshold 0.5 --reference predictions.csv --images data/test\n"
             "  python -m converter runs/x/brain_stroke_model.keras -o models/stroke-cnn/2 --int8 --calibrate data/\n"
             "  python -m converter report models/stroke-cnn/2\n\n"
             "Exit codes: 0 installed, 1 not converted (one line says why; nothing was written), 2 usage,\n"
@@ -61,7 +63,9 @@ def run_command(argv: Sequence[str]) -> int:
     with silence_tensorflow():
         from converter.convert import convert
         from converter.errors import ConversionError
+        from converter.source import use_all_processors
 
+    use_all_processors()
     try:
         report = convert(options, tell=tell_step)
     except ConversionError as error:
@@ -75,13 +79,22 @@ def run_command(argv: Sequence[str]) -> int:
     # The model is installed by now, whether or not anybody reads this.
     say(
         f"{report.out}: {spec.name} {spec.version}, {report.size:,} bytes, sha256 {report.digest[:12]}…\n"
-        f"  source       {report.kind}, input range {report.input_range}\n"
+        f"  source       {report.kind}\n"
+        f"  pixels       {report.preprocess} of {report.channel_order}, {spec.colour}, resample {spec.resample}, "
+        f"fit {spec.fit}\n"
         f"  labels       {', '.join(spec.labels)}; {spec.positive_label} when above {spec.threshold:g}\n"
         f"  head         {report.head}\n"
         f"  parity       {parity.image_difference:.2g} on {parity.images} images, "
         f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: {parity.allowed:.2g}; "
         f"the source itself varies by {parity.source_variation:.2g})"
     )
+    if not parity.telling:
+        complain(
+            "converter: warning: parity is no proof here: the model answers nearly 0 or 1 on every image, so that it "
+            "would have to be a very different one to answer otherwise; --images DIR with images that it finds hard"
+        )
+    if report.reference:
+        say(render_reference(report.reference))
     if report.recorded:
         say(f"  recorded     {report.recorded} files answer as training wrote down")
     if report.int8:
@@ -98,5 +111,8 @@ def tell_failure(report: ConversionReport) -> int:
 
 
 def tell_step(step: str) -> None:
-    """Says what the converter is at."""
-    complain(f"converter: {step} …")
+    """Says what the converter is at, or has found."""
+    first, *table = step.splitlines()
+    is_step = not table and not step.startswith(("warning", "note"))
+    for line in (f"converter: {first}{' …' if is_step else ''}", *table):
+        complain(line)

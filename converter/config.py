@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.pixels.preprocess import CHANNEL_ORDERS, PREPROCESS
 from server.flags import REQUIRED, setting
+from server.images.fit import FITS
+from server.images.resample import RESAMPLE_FILTERS
 from server.models.contract import COLOURS
 from server.models.manifest import TARGETS
 from training.fit.models import MODELS
-
-INPUT_RANGES = {"0..255": 1.0, "0..1": 255.0}
-"""What the model was trained on → what bytes are divided by before they reach it."""
 
 INT8_MINUTES = 10
 """What the INT8 variant may take, in all: loading of slices, calibration, search and judgement."""
@@ -46,11 +46,39 @@ class ConvertOptions:
         most=1,
         metavar="P",
     )
-    input_range: str | None = setting(
+    preprocess: str | None = setting(
         None,
-        "pixel values that MODEL takes: 0..255 when it scales them itself, 0..1 when they were divided by 255 before "
-        "training (default: read from its layers)",
-        choices=tuple(INPUT_RANGES),
+        "pixel values that MODEL takes: 0..255 when it scales them itself; 0..1, -1..1, caffe (BGR less ImageNet's "
+        "means) or torch (0..1 by ImageNet's means and deviations) when that was done before training (default: read "
+        "from its layers, or found by --reference)",
+        choices=tuple(PREPROCESS),
+        short="--input-range",
+    )
+    channel_order: str | None = setting(
+        None,
+        "channels before that: bgr when cv2.imread read the files and nothing turned them (default: rgb, or found by "
+        "--reference)",
+        choices=CHANNEL_ORDERS,
+    )
+    resample: str | None = setting(
+        None,
+        "how images were brought to MODEL's size: pillow-, tf- and cv2- are what these libraries do, the others "
+        "Pillow's filters in two steps, which are faster (default: from spec.json, found by --reference, or bilinear)",
+        choices=RESAMPLE_FILTERS,
+    )
+    fit: str | None = setting(
+        None,
+        "what was done to images of another shape (default: from spec.json, found by --reference, or stretch)",
+        choices=FITS,
+    )
+    size: int | None = setting(
+        None, "height and width for a MODEL that takes any, in pixels", least=8, most=4096, metavar="PIXELS"
+    )
+    reference: Path | None = setting(
+        None,
+        "the author's own answers for files in --images, as CSV: file, and a probability a class. What the author "
+        "did to pixels is searched until the served answers are these",
+        metavar="FILE.csv",
     )
     activation: str | None = setting(
         None,
@@ -66,7 +94,7 @@ class ConvertOptions:
     custom: Path | None = setting(
         None, "Python file with layers and functions of MODEL's own; it is run", metavar="FILE.py"
     )
-    images: Path = setting(Path("samples"), "images for the proof", metavar="DIR")
+    images: Path = setting(Path("samples"), "images for the proof, and those of --reference", metavar="DIR")
     colour: str | None = setting(
         None,
         "grey: a model of three channels judges grey slices; it then takes one channel, and is faster (default: from "

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -22,13 +22,15 @@ from converter.int8.calibrate import load_sets
 from converter.int8.quantize import Quantised, quantise
 from converter.int8.recorded import REFERENCE_FILE, check_recorded
 from converter.int8.watch import Watch
+from converter.pixels.evidence import check_flag, choose_preprocess
+from converter.pixels.reference import Reference, check_served, read_reference
+from converter.pixels.search import Found, search_pixels
 from converter.source import load_source
 from converter.verify import (
     GOLDEN_TOLERANCE,
     INT8_TOLERANCE,
     Parity,
     answer_golden,
-    check_input_range,
     check_parity,
     load_images,
     make_golden_vectors,
@@ -52,13 +54,19 @@ class ConversionReport:
     digest: str
     size: int
     kind: str
-    input_range: str
+    preprocess: str
+    """What bytes become before the model, a key of ``converter.pixels.preprocess.PREPROCESS``."""
+
+    channel_order: str
     head: str
     """How the model's answer becomes one probability a class."""
 
     parity: Parity
     recorded: int
     """Files whose answers were compared with those that training recorded."""
+
+    reference: Mapping[str, object] | None
+    """How near the served answers come to the author's, and what else was tried; None without a reference."""
 
     int8: Mapping[str, object] | None
     """What the manifest records of the INT8 variant, size included; None without one."""
@@ -81,7 +89,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     spec = build_spec(options)
     tell(f"loading {options.model}")
     source = replace(
-        load_source(options.model, architecture=options.architecture, custom=options.custom),
+        load_source(options.model, architecture=options.architecture, custom=options.custom, size=options.size),
         activation=options.activation,
     )
     check_head(source.outputs, source.activation)
@@ -89,18 +97,42 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         raise SourceError(f"{options.model}: answers {source.classes} classes, --labels names {len(spec.labels)}")
     if source.channels == 1:
         spec = replace(spec, colour="grey")
+    check_flag(source, options.preprocess)
+    found, reference = None, None
+    if options.reference is not None:
+        reference = read_reference(
+            options.reference, options.images, spec, outputs=source.outputs, activation=source.activation
+        )
+        found = search_pixels(source, reference, spec, options, tell)
+        form = found.best.input_format
+        spec = replace(spec, colour=form.colour, resample=form.resample, fit=form.fit)
     input_format = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
     images = load_images(options.images, input_format, tell)
-    input_range = check_input_range(source, images, options.input_range)
-    tell(f"exporting ({source.kind}, input {input_range}, opset {options.opset})")
-    graph = export_model(source, channels=input_format.channels, input_range=input_range, opset=options.opset)
+    if found is not None:
+        preprocess = found.best.preprocess
+    else:
+        preprocess = choose_preprocess(
+            source, images, spec, values=options.preprocess, channel_order=options.channel_order or "rgb", tell=tell
+        )
+    source = replace(source, preprocess=preprocess)
+    spec = replace(
+        spec,
+        provenance={
+            **spec.provenance,
+            "preprocess": preprocess.values,
+            "channel_order": preprocess.channel_order,
+        },
+    )
+    tell(f"exporting ({source.kind}, pixels {preprocess}, opset {options.opset})")
+    graph = export_model(source, channels=input_format.channels, opset=options.opset)
     data = embed_spec(graph, spec)
     tell(f"proving parity on {len(images)} images and random ones")
-    model, parity = check_parity(data, source, images, input_range=input_range)
-    reference = options.model.parent / REFERENCE_FILE
-    recorded = check_recorded(model, reference, options.images, allowed=parity.allowed)
-    if reference.exists() and not recorded:
-        tell(f"note: none of the files in {reference} is in {options.images}; --images DATA compares with them too")
+    model, parity = check_parity(data, source, images)
+    record_file = options.model.parent / REFERENCE_FILE
+    recorded = check_recorded(model, record_file, options.images, allowed=parity.allowed)
+    if record_file.exists() and not recorded:
+        tell(f"note: none of the files in {record_file} is in {options.images}; --images DATA compares with them too")
+    evidence = describe_evidence(found, reference, model) if found and reference else None
     golden = make_golden_vectors(model)
     files = {MODEL_FILE: data}
     records = {MODEL_FILE: FileRecord(hashlib.sha256(data).hexdigest(), len(data), GOLDEN_TOLERANCE)}
@@ -123,7 +155,9 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
             "random_difference": parity.random_difference,
             "source_variation": parity.source_variation,
             "allowed": parity.allowed,
+            "images_not_saturated": parity.telling,
         },
+        reference=evidence or {},
     )
     tell(f"installing into {options.out}")
     install({**files, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
@@ -134,13 +168,33 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         digest=model.digest,
         size=len(data),
         kind=source.kind,
-        input_range=input_range,
+        preprocess=preprocess.values,
+        channel_order=preprocess.channel_order,
         head=describe_head(source.outputs, source.activation, spec.labels),
         parity=parity,
         recorded=recorded,
+        reference=evidence,
         int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
         int8_failure=failure,
     )
+
+
+def describe_evidence(found: Found, reference: Reference, model: OnnxModel) -> Mapping[str, object]:
+    """What the manifest records of a search: the way of pixels, how near what is served comes, and what else was tried.
+
+    Raises:
+        OutputValuesError: what is served does not come near.
+    """
+    served = check_served(model, reference)
+    return {
+        "file": reference.path.name,
+        "sha256": hashlib.sha256(reference.path.read_bytes()).hexdigest(),
+        "files_missing": reference.missing,
+        "found": found.best.describe(),
+        "served": asdict(served),
+        "tried": found.tried,
+        "candidates": found.to_document(),
+    }
 
 
 def make_int8(
@@ -184,6 +238,8 @@ def build_spec(options: ConvertOptions) -> ModelSpec:
         spec = replace(
             recorded,
             colour=options.colour or recorded.colour,
+            resample=options.resample or recorded.resample,
+            fit=options.fit or recorded.fit,
             name=name,
             version=version,
             labels=labels,

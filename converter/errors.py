@@ -2,7 +2,7 @@
 
 ConversionError
 ├── SourceError            the model to convert cannot be used
-├── InputRangeError        the model and --input-range do not fit together
+├── InputRangeError        the model and --preprocess do not fit together
 ├── TargetError            the result cannot be written where it should be
 ├── OutputNamesError       parity: names or types differ from the contract
 ├── OutputShapeError       parity: shapes differ from the source model's
@@ -30,7 +30,7 @@ class SourceError(ConversionError):
 
 
 class InputRangeError(ConversionError):
-    """The model and --input-range do not fit together."""
+    """The model and --preprocess do not fit together."""
 
 
 class TargetError(ConversionError):

@@ -38,11 +38,24 @@ def render_manifest(folder: Path, manifest: Manifest) -> str:
     """The report as text."""
     lines = [f"{folder}: files are as the manifest says; {len(manifest.golden)} golden vectors"]
     lines += [f"  parity       {name.replace('_', ' ')} {value:.2g}" for name, value in manifest.parity.items()]
+    if manifest.reference:
+        lines.append(render_reference(manifest.reference))
     for name, record in manifest.files.items():
         lines.append(f"{name}: {record.size:,} bytes, sha256 {record.sha256[:12]}…, tolerance {record.tolerance:g}")
         if record.gate:
             lines.append(render_variant({"size": record.size, "target": record.target, **record.gate}))
     return "\n".join(lines)
+
+
+def render_reference(reference: Mapping[str, Any]) -> str:
+    """How near the served answers come to the author's, indented."""
+    served, found = reference["served"], reference["found"]
+    way = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items())
+    return (
+        f"  reference    {reference['file']}: served answers have the same label for {served['same_label']:.1%}, |Δp| "
+        f"mean {served['mean_difference']:.2g}, largest {served['largest_difference']:.2g}\n"
+        f"  found        {way} (best of {reference['tried']} tried)"
+    )
 
 
 def render_variant(variant: Mapping[str, Any]) -> str:

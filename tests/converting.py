@@ -88,7 +88,7 @@ def converter_options(tmp_path: Path, converter_images: Path) -> ConvertOptions:
         labels=LABELS,
         positive="stroke",
         threshold=0.05,
-        input_range="0..255",
+        preprocess="0..255",
         images=converter_images,
     )
 

@@ -70,9 +70,9 @@ def test_constants_of_preparing_layers_are_in_the_graph(
     else:
         network.save(tmp_path / form)
 
-    report = convert(replace(converter_options, model=tmp_path / form, input_range=None))
+    report = convert(replace(converter_options, model=tmp_path / form, preprocess=None))
 
-    assert report.input_range == "0..255"
+    assert report.preprocess == "0..255"
     assert [given.name for given in onnx.load(report.out / MODEL_FILE).graph.input] == ["image"]
 
 
@@ -86,9 +86,9 @@ def test_large_constant_is_in_the_graph(tmp_path: Path, converter_options: Conve
         tmp_path / "saved", verbose=False
     )
 
-    report = convert(replace(converter_options, model=tmp_path / "saved", input_range=None))
+    report = convert(replace(converter_options, model=tmp_path / "saved", preprocess=None))
 
-    assert report.input_range == "0..255"
+    assert report.preprocess == "0..255"
     assert [given.name for given in onnx.load(report.out / MODEL_FILE).graph.input] == ["image"]
 
 
@@ -98,4 +98,4 @@ def test_files_that_were_refused_convert(name: str, converter_options: ConvertOp
     if not CASES.is_dir():
         pytest.skip("shared/cases is not beside the checkout: not tried on its files")
 
-    assert convert(replace(converter_options, model=CASES / name, input_range=None)).input_range == "0..255"
+    assert convert(replace(converter_options, model=CASES / name, preprocess=None)).preprocess == "0..255"

@@ -42,7 +42,7 @@ def converted(
             labels=LABELS,
             positive="stroke",
             threshold=0.05,
-            input_range="0..255",
+            preprocess="0..255",
             images=converter_images,
             colour="grey",
             int8=True,

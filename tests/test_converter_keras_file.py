@@ -58,7 +58,7 @@ def test_keras_2_file_converts(
     network = make(tf_keras)
     network.save(tmp_path / name)
 
-    report = convert(replace(converter_options, model=tmp_path / name, input_range=None))
+    report = convert(replace(converter_options, model=tmp_path / name, preprocess=None))
 
     assert report.kind == f"Keras {tf_keras.__version__} {'.keras' if name == 'model.keras' else '.h5'}"
     pixels = np.random.RandomState(0).randint(0, 256, (4, SIDE, SIDE, 3)).astype(np.uint8)
@@ -126,7 +126,7 @@ def test_weights_alone_load_with_their_architecture(
     network = build_paper_cnn(__import__(keras_module))
     network.save_weights(tmp_path / name)
     with pytest.raises(SourceError, match=r"weights alone.* say --architecture cnn or resnet50"):
-        convert(replace(converter_options, model=tmp_path / name, input_range=None))
+        convert(replace(converter_options, model=tmp_path / name, preprocess=None))
 
     from converter.source import load_source
 

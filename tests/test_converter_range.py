@@ -26,7 +26,7 @@ def test_range_is_read_from_a_rescaling_layer(tmp_path: Path, converter_options:
     """A model that scales inside needs no flag."""
     path = save_network(tmp_path, rescaling=True)
 
-    assert convert(replace(converter_options, model=path, input_range=None)).input_range == "0..255"
+    assert convert(replace(converter_options, model=path, preprocess=None)).preprocess == "0..255"
 
 
 def test_range_is_read_from_a_mean_that_is_subtracted(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_range_that_cannot_be_read_must_be_stated(tmp_path: Path, converter_opti
     """The converter does not guess; the message explains the two choices."""
     path = save_network(tmp_path, rescaling=False)
 
-    with pytest.raises(InputRangeError, match=r"--input-range 0\.\.1"):
-        convert(replace(converter_options, model=path, input_range=None))
+    with pytest.raises(InputRangeError, match=r"--preprocess 0\.\.1"):
+        convert(replace(converter_options, model=path, preprocess=None))
 
 
 def test_dividing_a_second_time_is_refused(tmp_path: Path, converter_options: ConvertOptions) -> None:
@@ -54,7 +54,7 @@ def test_dividing_a_second_time_is_refused(tmp_path: Path, converter_options: Co
     path = save_network(tmp_path, rescaling=True)
 
     with pytest.raises(InputRangeError, match="divide twice"):
-        convert(replace(converter_options, model=path, input_range="0..1"))
+        convert(replace(converter_options, model=path, preprocess="0..1"))
     assert not converter_options.out.exists()
 
 
@@ -67,7 +67,7 @@ def test_model_trained_on_0_to_1_gets_its_division_in_the_graph(
     path = save_network(tmp_path, rescaling=False)
     trained = keras.models.load_model(path, compile=False)
 
-    report = convert(replace(converter_options, model=path, input_range="0..1"))
+    report = convert(replace(converter_options, model=path, preprocess="0..1"))
 
     pixels = np.repeat(make_slice(90, side=SIDE)[np.newaxis, :, :, np.newaxis], 3, axis=3)
     expected = np.asarray(trained(pixels.astype(np.float32) / 255, training=False))
@@ -87,7 +87,7 @@ def test_model_trained_on_0_to_1_gets_its_division_in_the_graph(
             "0..255",
         ),
         ([("RandomFlip", {}), ("Rescaling", {"scale": 1 / 127.5, "offset": -1.0})], "0..255"),
-        ([("Rescaling", {"scale": 127.5, "offset": 127.5})], None),
+        ([("Rescaling", {"scale": 127.5, "offset": 127.5})], "-1..1"),
         ([("Activation", {"activation": "tanh"})], None),
         ([("BatchNormalization", {})], None),
         ([], None),
@@ -134,8 +134,8 @@ def test_bytes_for_a_model_of_0_to_1_are_refused(tmp_path: Path, converter_optio
         tmp_path / "model.keras"
     )
 
-    with pytest.raises(InputRangeError, match=r"say --input-range 0\.\.1"):
-        convert(replace(converter_options, model=tmp_path / "model.keras", input_range="0..255"))
+    with pytest.raises(InputRangeError, match=r"say --preprocess 0\.\.1"):
+        convert(replace(converter_options, model=tmp_path / "model.keras", preprocess="0..255"))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -144,7 +144,7 @@ def test_saved_model_shows_its_range_too(tmp_path: Path, converter_options: Conv
     build_network(rescaling=True).export(tmp_path / "saved", verbose=False)
 
     with pytest.raises(InputRangeError, match="divide twice"):
-        convert(replace(converter_options, model=tmp_path / "saved", input_range="0..1"))
+        convert(replace(converter_options, model=tmp_path / "saved", preprocess="0..1"))
 
 
 def test_near_constant_answers_give_a_wrong_range_away(tmp_path: Path, converter_options: ConvertOptions) -> None:
@@ -157,4 +157,4 @@ def test_near_constant_answers_give_a_wrong_range_away(tmp_path: Path, converter
     )
 
     with pytest.raises(InputRangeError, match="nearly the same answer"):
-        convert(replace(converter_options, model=tmp_path / "model.keras", input_range="0..1"))
+        convert(replace(converter_options, model=tmp_path / "model.keras", preprocess="0..1"))

@@ -39,7 +39,7 @@ def test_round_trip_keeps_every_field_and_unknown_keys() -> None:
         ({"name": "../etc"}, "MODEL_SPEC_INVALID"),
         ({"version": ""}, "MODEL_SPEC_INVALID"),
         ({"colour": "cmyk"}, "MODEL_SPEC_INVALID"),
-        ({"fit": "crop"}, "MODEL_SPEC_INVALID"),
+        ({"fit": "zoom"}, "MODEL_SPEC_INVALID"),
         ({"resample": "magic"}, "MODEL_SPEC_INVALID"),
         ({"temperature": 0}, "MODEL_SPEC_INVALID"),
         ({"metrics": {"auc": "high"}}, "MODEL_SPEC_INVALID"),

@@ -57,7 +57,7 @@ for index in range({SLICES}):
     run("-c", MAKE, str(KERAS_FILE))
     run(
         *("-m", "converter", str(KERAS_FILE), "-o", str(MODELS / "resnet50" / "1")),
-        *("--labels", "normal,stroke", "--positive", "stroke", "--threshold", "0.5", "--input-range", "0..255"),
+        *("--labels", "normal,stroke", "--positive", "stroke", "--threshold", "0.5", "--preprocess", "0..255"),
         *("--colour", "grey", "--int8", "--calibrate", str(slices.parent), "--images", str(slices)),
     )
     return MODELS

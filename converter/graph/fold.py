@@ -22,7 +22,7 @@ BRIGHTEST = 255
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The way from the graph's input to its first convolution: cast, per-channel scale and shift, channels first."""
+    """The way from the graph's input to its first convolution: cast, order and scale of channels, channels first."""
 
     path: list[onnx.NodeProto]
     """Nodes from the input up to, and without, the convolution."""
@@ -37,6 +37,9 @@ class ImageInput:
     shift: NDArray[np.float32]
     """The same for what is then added."""
 
+    order: NDArray[np.int64]
+    """Per channel of the convolution, the channel of the pixels that it takes."""
+
 
 def find_image_input(graph: Graph) -> ImageInput | None:
     """Reads the way to the first convolution, or returns None where it holds anything else."""
@@ -44,16 +47,27 @@ def find_image_input(graph: Graph) -> ImageInput | None:
     scale, shift = np.ones(1, np.float32), np.zeros(1, np.float32)
     copies, is_channels_first = 1, False
     tensor = INPUT_NAME
-    while (node := graph.follow(tensor)) is not None:
+    order = np.arange(read_channels(graph))
+    while True:
+        if not is_channels_first and (turned := find_reordering(graph, tensor, len(order))) is not None:
+            nodes, channels = turned
+            path += nodes
+            tensor = nodes[-1].output[0]
+            order = order[channels]
+            scale, shift = (part if part.size == 1 else part[channels] for part in (scale, shift))
+            continue
+        if (node := graph.follow(tensor)) is None:
+            return None
         constants = [graph.read_constant(name) for name in node.input]
         constant = next((value for value in constants if value is not None), None)
         match node.op_type:
             case "Conv" if is_channels_first:
-                return ImageInput(path, node, copies, scale, shift)
+                return ImageInput(path, node, copies, scale, shift, order)
             case "Cast":
                 pass
             case "Concat" if set(node.input) == {tensor} and copies == 1 and not is_channels_first:
                 copies = len(node.input)
+                order = np.arange(copies * len(order))
             case "Transpose" if tuple(read_attributes(node)["perm"]) == NHWC_TO_NCHW and not is_channels_first:
                 is_channels_first = True
             case "Reshape" if not is_channels_first and copies == 1 and moves_one_channel(graph, node):
@@ -77,14 +91,46 @@ def find_image_input(graph: Graph) -> ImageInput | None:
                 return None
         path.append(node)
         tensor = node.output[0]
-    return None
+
+
+def read_channels(graph: Graph) -> int:
+    """Channels of the graph's input."""
+    return int(graph.model.graph.input[0].type.tensor_type.shape.dim[3].dim_value)
+
+
+def find_reordering(graph: Graph, tensor: str, count: int) -> tuple[list[onnx.NodeProto], NDArray[np.int64]] | None:
+    """Nodes that put the channels of [N, H, W, C] into another order, and that order; the last node makes the result.
+
+    It is written as Gather, or as Keras's ``preprocess_input`` does, which takes each channel alone and joins them.
+    """
+    takers = graph.find_takers(tensor)
+    if len(takers) == 1 and takers[0].op_type == "Gather" and read_attributes(takers[0]).get("axis") in (3, -1):
+        indices = graph.read_constant(takers[0].input[1])
+        channels = np.zeros(0) if indices is None else indices.reshape(-1)
+    elif takers and all(node.op_type == "Slice" for node in takers):
+        slices = {node.output[0]: [graph.read_constant(name) for name in node.input[1:]] for node in takers}
+        joins = {node.name: node for output in slices for node in graph.find_takers(output)}
+        join = next(iter(joins.values()), None)
+        if len(joins) != 1 or join is None or join.op_type != "Concat" or read_attributes(join)["axis"] not in (3, -1):
+            return None
+        parts = [slices[name] for name in join.input if name in slices]
+        if any(part is None or part.size != 1 for taken in parts for part in taken):
+            return None
+        numbers = [[int(part.item()) for part in taken if part is not None] for taken in parts]
+        if any(end != start + 1 or axis not in (3, -1) for start, end, axis, *_ in numbers):
+            return None
+        takers = [*takers, join]
+        channels = np.array([start for start, *_ in numbers])
+    else:
+        return None
+    return (takers, channels.astype(np.int64)) if sorted(channels) == list(range(count)) else None
 
 
 def moves_one_channel(graph: Graph, node: onnx.NodeProto) -> bool:
     """Whether a Reshape brings [N, H, W, 1] into [N, 1, H, W], which for one channel is what Transpose does."""
     shape = graph.read_constant(node.input[1])
-    _, height, width, channels = (dim.dim_value for dim in graph.model.graph.input[0].type.tensor_type.shape.dim)
-    return channels == 1 and shape is not None and tuple(shape[1:]) == (1, height, width)
+    _, height, width, _ = (dim.dim_value for dim in graph.model.graph.input[0].type.tensor_type.shape.dim)
+    return read_channels(graph) == 1 and shape is not None and tuple(shape[1:]) == (1, height, width)
 
 
 def fold_input(model: onnx.ModelProto) -> bool:
@@ -114,7 +160,8 @@ def fold_input(model: onnx.ModelProto) -> bool:
     bias = graph.read_constant(found.convolution.input[2]) if has_bias else np.zeros(wide.shape[0])
     if bias is None:
         return False
-    folded = wide * scale[:, np.newaxis, np.newaxis]
+    folded = np.empty_like(wide)
+    folded[:, found.order] = wide * scale[:, np.newaxis, np.newaxis]
     if found.copies > 1:
         folded = folded.sum(axis=1, keepdims=True)
     shifted = (wide * shift[:, np.newaxis, np.newaxis]).sum(axis=1, keepdims=True)

@@ -82,14 +82,14 @@ class Ranges:
         """Records them, in two passes.
 
         Args:
-            model: the float model, with inferred shapes.
+            model: the float model.
             pixels: uint8 [N, height, width, channels].
             watch: is told how far it is.
 
         Raises:
             TimeIsUp: between two slices.
         """
-        tensors = list_ranged(model)
+        tensors = list_ranged(onnx.shape_inference.infer_shapes(model))
         self._seen = {name: Recorded(np.inf, -np.inf, np.zeros(BINS, np.int64)) for name in tensors}
         counted = spread_evenly(pixels, MOST_HISTOGRAM_SLICES)
         answer = answer_tensors(model, tensors)

@@ -18,11 +18,14 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from converter.errors import FusionError, describe
+from converter.graph.blocks import gather_blocks, split_phases
 from converter.graph.edit import Graph, embed_spec
 from converter.graph.fusion import find_moves, take_bytes_as_they_are
-from converter.graph.rewrite import merge_pool_padding, pad_channels, split_phases
+from converter.graph.rewrite import merge_pool_padding, pad_channels, pad_planes
+from converter.graph.shortcuts import merge_shortcuts
 from converter.int8.equalise import equalise_channels
 from converter.int8.gate import Comparison, Judge
+from converter.int8.joined import balance_joined, share_ranges
 from converter.int8.region import QUANTISED_OPERATORS, Region
 from converter.int8.rounding import round_weights
 from converter.int8.watch import Watch
@@ -73,9 +76,14 @@ def prepare(model: onnx.ModelProto, pixels: NDArray[np.uint8], watch: Watch) -> 
     prepared = copy.deepcopy(model)
     merge_pool_padding(prepared)
     equalise_channels(prepared, watch.track(pixels, len(pixels), "equalising channels"))
+    merge_shortcuts(prepared, Region(prepared).outside)
+    balance_joined(prepared, pixels)
     split_phases(prepared)
+    gather_blocks(prepared)
     pad_channels(prepared)
-    return onnx.shape_inference.infer_shapes(prepared)
+    prepared = onnx.shape_inference.infer_shapes(prepared)
+    pad_planes(prepared)
+    return prepared
 
 
 class Workshop:
@@ -97,6 +105,7 @@ class Workshop:
 
     def make(self, method: str, ranges: Any, fp32_layers: Sequence[str]) -> Candidate:
         """Quantises all but the named members of the region, and compares the result."""
+        share_ranges(self._prepared, ranges)
         quantizer = QDQQuantizer(
             self.round(fp32_layers),
             per_channel=True,

@@ -14,7 +14,8 @@ request's image_sha256.
 
 Large images shrink on load, by whole numbers: a JPEG in its own decoder, by scaling its DCT blocks (ITU-T T.81 leaves
 room for it, libjpeg does it), any other by averaging blocks of pixels. One resize brings the rest to the model's size.
-Grey stays one channel all the way into a grey model.
+Where a spec asks for the resize of a library (``server.images.resample``), that one step is all. Grey stays one channel
+all the way into a grey model.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 
 from server.errors import ImageError
+from server.images.fit import Placement, place
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.images.jpeg_file import JPEG_SIGNATURE, JpegFile, decode_jpeg, read_jpeg
 from server.images.png_file import PNG_SIGNATURE, decode_png, read_png
+from server.images.resample import LIBRARY_FILTERS, PILLOW_FILTERS, resample
 
 OTHER_FORMATS = (
     (b"GIF8", "a GIF"),
@@ -44,13 +47,6 @@ OTHER_FORMATS = (
 )
 """How files begin that people send by mistake, and what to call them."""
 
-RESAMPLE = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -195,8 +191,8 @@ def describe(flat: Image.Image, preview: Image.Image | None, orientation: int, w
 
 def shrinkable_side(input_format: InputFormat) -> int:
     """Returns the side in pixels that a JPEG may shrink to while it is decoded, 0 for not at all."""
-    if input_format.resample == "nearest":  # which takes pixels as they are
-        return 0
+    if input_format.resample == "nearest" or input_format.resample in LIBRARY_FILTERS:
+        return 0  # they take pixels as they are, as those saw them who trained the model
     return max(input_format.height, input_format.width)  # whichever way the image will be turned
 
 
@@ -231,7 +227,9 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
         ``Pixels`` with an array uint8 [height, width, channels], C-contiguous, 0 to 255, and all warnings so far.
     """
     image, warnings = decoded.image, list(decoded.warnings)
-    if image.width < input_format.width and image.height < input_format.height:
+    placement = find_placement(image.size, input_format)
+    left, top, right, bottom = placement.source
+    if right - left < input_format.width and bottom - top < input_format.height:
         warnings.append(
             ImageWarning(
                 "IMAGE_UPSCALED",
@@ -241,37 +239,43 @@ def to_pixels(decoded: DecodedImage, input_format: InputFormat) -> Pixels:
         )
     if input_format.colour == "grey" and image.mode != "L":
         image = image.convert("L")
-    inner = fit_inside(image.size, input_format)
-    margins = ((input_format.height - inner[1]) // 2, (input_format.width - inner[0]) // 2)
     # Grey stays one channel until after the resize: the result is the same as for R = G = B, at a third of the work.
-    image = resize(image, input_format)
+    image = resize(image, input_format, placement)
     if input_format.colour == "rgb" and image.mode == "L":
         image = Image.merge("RGB", (image, image, image))
     array = np.asarray(image).reshape(input_format.height, input_format.width, input_format.channels)
     if array.max() == array.min():
         warnings.append(ImageWarning("IMAGE_BLANK", "The image is blank: every pixel has the same value."))
+    (left, top), (width, height) = placement.corner, placement.size
+    margins = (min(top, input_format.height - top - height), min(left, input_format.width - left - width))
     return Pixels(np.ascontiguousarray(array), tuple(warnings), margins)
 
 
-def resize(image: Image.Image, input_format: InputFormat) -> Image.Image:
-    """Resizes as the model's spec says: ``stretch``, or ``pad`` with black around the centred image.
+def find_placement(size: tuple[int, int], input_format: InputFormat) -> Placement:
+    """Returns which part of an image of a size, width and height, goes where in a model's input."""
+    room = (input_format.width, input_format.height)
+    return place(size, room, input_format.fit, like_tf=input_format.resample.startswith("tf-"))
 
-    What is at least twice too large is first reduced by a whole number (Pillow's ``reducing_gap``), which is several
-    times faster than one step and differs from it by about one grey level.
+
+def resize(image: Image.Image, input_format: InputFormat, placement: Placement) -> Image.Image:
+    """Resizes as the model's spec says.
+
+    With a filter of Pillow's what is at least twice too large is first reduced by a whole number (``reducing_gap``),
+    which is several times faster than one step and differs from it by about one grey level.
     """
-    size, inner = (input_format.width, input_format.height), fit_inside(image.size, input_format)
-    if image.size != inner:
-        image = image.resize(inner, RESAMPLE[input_format.resample], reducing_gap=1.0)
-    return image if inner == size else ImageOps.pad(image, size, color=0)
-
-
-def fit_inside(size: tuple[int, int], input_format: InputFormat) -> tuple[int, int]:
-    """Returns width and height that an image of ``size`` takes of the input: all of it unless it is padded."""
-    width, height = input_format.width, input_format.height
-    if input_format.fit != "pad":
-        return width, height
-    scale = min(width / size[0], height / size[1])
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    if placement.source != (0, 0, *image.size):
+        image = image.crop(placement.source)
+    if image.size != placement.size:
+        if input_format.resample in PILLOW_FILTERS:
+            image = image.resize(placement.size, PILLOW_FILTERS[input_format.resample], reducing_gap=1.0)
+        else:
+            image = resample(image, placement.size, input_format.resample)
+    size = (input_format.width, input_format.height)
+    if image.size == size:
+        return image
+    padded = Image.new(image.mode, size)
+    padded.paste(image, placement.corner)
+    return padded
 
 
 def channel_spread(image: Image.Image) -> int:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from server.errors import ModelFileError
+from server.images.fit import FITS
+from server.images.resample import RESAMPLE_FILTERS
 from server.models.strict_json import is_unicode, parse_strictly
 
 METADATA_KEY = "stroke.model"
@@ -28,8 +30,6 @@ INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 """Name of the graph's output: float32 [N, len(labels)], each row in [0, 1] and summing to 1."""
 
-RESAMPLE_FILTERS = ("nearest", "bilinear", "bicubic", "box", "lanczos")
-FITS = ("stretch", "pad")
 COLOURS = ("grey", "rgb")
 HEAD_CT, NO_CHECKS = "head-ct", "none"
 CHECKS = (HEAD_CT, NO_CHECKS)
@@ -72,10 +72,10 @@ class ModelSpec:
     """Colour of the graph's input, one of ``COLOURS``."""
 
     resample: str = "bilinear"
-    """Resize filter, one of ``RESAMPLE_FILTERS``."""
+    """How an image is resized, one of ``RESAMPLE_FILTERS``."""
 
     fit: str = "stretch"
-    """``stretch`` fills the input; ``pad`` keeps the aspect ratio on a black ground."""
+    """What is done about the aspect ratio, one of ``FITS``."""
 
     checks: str = HEAD_CT
     """What an image must look like to be judged, one of ``CHECKS``: a slice of a head CT, or anything."""

@@ -144,6 +144,10 @@ class Manifest:
     parity: Mapping[str, float]
     """Differences from the source model that the converter measured, by name; for people."""
 
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    """How near the answers come to those that the model's author got for the same files, where there are such; for
+    people."""
+
     def list_golden(self, name: str) -> tuple[GoldenVector, ...]:
         """The golden vectors with the answers that the file ``name`` must give."""
         own = self.files[name].probabilities
@@ -160,6 +164,8 @@ class Manifest:
             "golden": [{"seed": vector.seed, "probabilities": list(vector.probabilities)} for vector in self.golden],
             "parity": dict(self.parity),
         }
+        if self.reference:
+            document["reference"] = dict(self.reference)
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
         return text.replace('"digest": ""', f'"digest": "{digest_text(text)}"', 1)
 
@@ -175,7 +181,7 @@ class Manifest:
             raise ValueError("a text is not Unicode")
         if isinstance(document, dict) and document.get("schema") != MANIFEST_SCHEMA and "schema" in document:
             raise ValueError(f"its schema is {str(document['schema'])[:20]!r}, this server knows {MANIFEST_SCHEMA}")
-        check_keys(document, {"schema", "files", "golden", "parity"}, {"digest"})
+        check_keys(document, {"schema", "files", "golden", "parity"}, {"digest", "reference"})
         if not is_whole(document["schema"]):
             raise ValueError("its schema is not a whole number")
         if "digest" in document:
@@ -189,9 +195,10 @@ class Manifest:
         golden = tuple(map(GoldenVector.from_document, read_list(document["golden"], MOST_GOLDEN)))
         if not all(len(record.probabilities) in (0, len(golden)) for record in files.values()):
             raise ValueError("a file's probabilities are not as many as the golden vectors")
-        if not isinstance(document["parity"], dict):
-            raise ValueError("the parity is not an object")
-        return cls(files, golden, {name: read_number(value) for name, value in document["parity"].items()})
+        parity, reference = document["parity"], document.get("reference", {})
+        if not (isinstance(parity, dict) and isinstance(reference, dict)):
+            raise ValueError("the parity or the reference is not an object")
+        return cls(files, golden, {name: read_number(value) for name, value in parity.items()}, reference)
 
 
 def digest_text(text: str) -> str:

@@ -43,7 +43,7 @@ class Levels:
     white: NDArray[np.float64]
 
     def read_range(self) -> str | None:
-        """``0..255`` or ``0..1``, whichever is brought to what networks learn from; None where neither can be told."""
+        """``0..255``, ``0..1`` or ``-1..1``: what is brought to what networks learn from; None where it is not told."""
         spread = np.abs(self.white - self.black)
         if not np.all(np.isfinite(spread) & (spread > 0)):
             return None
@@ -53,6 +53,9 @@ class Levels:
             return "0..255"
         if np.all(np.abs(spread - 255) < 1) and np.all(np.abs(self.black) >= MEAN_OF_BYTES):
             return "0..255"
+        step = (self.white - self.black) / 255
+        if np.all(np.abs(self.black - step) < 1) and np.all(np.abs(self.black + step - 255) < 1):
+            return "-1..1"  # which is brought to bytes again
         middle = -self.black / (self.white - self.black) * 255
         if np.all(spread >= EXCESSIVE_SPREAD) and np.all((middle >= 0) & (middle <= 1)):
             return "0..1"
@@ -69,7 +72,7 @@ def read_input_range(call: Callable[[Any], Any], height: int, width: int, channe
         channels: 1 or 3.
 
     Returns:
-        ``0..255``, ``0..1``, or None.
+        ``0..255``, ``0..1``, ``-1..1``, or None.
     """
     try:
         found = {levels.read_range() for levels in measure_first_weights(call, (IMAGES, height, width, channels))}
