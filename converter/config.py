@@ -16,6 +16,9 @@ from server.models.contract import COLOURS
 from server.models.manifest import TARGETS
 from training.fit.models import MODELS
 
+INT8_MINUTES = 10
+"""What the INT8 variant may take, in all: loading of slices, calibration, search and judgement."""
+
 
 @dataclass(frozen=True)
 class ConvertOptions:
@@ -107,13 +110,20 @@ class ConvertOptions:
     target: str | None = setting(
         None, "processor that the INT8 variant is made for (default: this one's kind)", choices=TARGETS
     )
+    int8_minutes: float | None = setting(
+        None,
+        f"minutes that the INT8 variant may take; the best that passes by then is taken (default: {INT8_MINUTES})",
+        least=0.1,
+        most=1440,
+        metavar="N",
+    )
     # Older operator sets lack what the networks need; newer ones neither tf2onnx nor the runtime knows.
     opset: int = setting(17, "ONNX operator set", least=7, most=25, metavar="N")
     force: bool = setting(False, "replace what is in DIR")
 
     def __post_init__(self) -> None:
-        if not self.int8 and (self.calibrate or self.target):
-            raise ValueError("--calibrate and --target are for --int8")
+        if not self.int8 and (self.calibrate or self.target or self.int8_minutes is not None):
+            raise ValueError("--calibrate, --target and --int8-minutes are for --int8")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from converter.config import ConvertOptions
+from converter.config import INT8_MINUTES, ConvertOptions
 from converter.errors import AccuracyError, ConversionError, FusionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
@@ -21,6 +21,7 @@ from converter.heads import check_head, describe_head
 from converter.int8.calibrate import load_sets
 from converter.int8.quantize import Quantised, quantise
 from converter.int8.recorded import REFERENCE_FILE, check_recorded
+from converter.int8.watch import Watch
 from converter.pixels.evidence import check_flag, choose_preprocess
 from converter.pixels.reference import Reference, check_served, read_reference
 from converter.pixels.search import Found, search_pixels
@@ -200,10 +201,11 @@ def make_int8(
     options: ConvertOptions, graph: onnx.ModelProto, model: OnnxModel, tell: Callable[[str], None]
 ) -> tuple[Quantised | None, str]:
     """The INT8 variant of an exported graph, or None and why there is none; ``model`` is the same graph, loaded."""
+    watch = Watch(INT8_MINUTES if options.int8_minutes is None else options.int8_minutes, tell)
     tell(f"loading slices of {options.calibrate}" if options.calibrate else "drawing synthetic slices to calibrate on")
     sets = load_sets(options.calibrate, model.input_format, model.spec, tell)
     try:
-        return quantise(graph, model, sets, target=options.target or find_target(), tell=tell), ""
+        return quantise(graph, model, sets, target=options.target or find_target(), watch=watch), ""
     except (AccuracyError, FusionError) as error:
         return None, str(error)
 

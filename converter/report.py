@@ -65,10 +65,12 @@ def render_variant(variant: Mapping[str, Any]) -> str:
     lines = [
         f"  int8         {variant['size']:,} bytes for {variant['target']}, calibrated by {variant['method']}",
         f"  slices       {variant['slices']}",
-        f"  tried        mean |Δp| held out: {tried}",
+        f"  tried        mean |Δp| by method: {tried}",
         f"  in fp32      {', '.join(variant['fp32_layers']) or 'no convolution'}",
         f"  nodes left   {left}",
     ]
+    if variant.get("speed"):  # not there in manifests of earlier versions, nor for another kind of processor
+        lines.append(f"  speed        {variant['speed']:g} times fp32's, one image on one processor where it was made")
     for name in ("calibration", "held_out"):
         figures = variant[name]
         drop = "not measured (no labels)" if figures["auc_drop"] is None else f"{figures['auc_drop']:+.4f}"

@@ -5,6 +5,7 @@ tests/conftest.py loads it as a plugin, for its fixtures.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,14 @@ def converter_options(tmp_path: Path, converter_images: Path) -> ConvertOptions:
         preprocess="0..255",
         images=converter_images,
     )
+
+
+@pytest.fixture(scope="module")
+def steady_speed() -> Iterator[None]:
+    """Every INT8 variant is twice as fast as fp32: networks of a test's size may be slower, and nothing is timed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("converter.int8.quantize.compare_speed", lambda variant, reference, image: 2.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,8 @@ def test_report_that_nobody_got_has_failed(redirections: str, code: int) -> None
         (["--colour", "blue"], "--colour must be one of grey, rgb"),
         (["--images", ""], "--images must not be empty"),
         (["--target", "x86"], "are for --int8"),
+        (["--int8-minutes", "5"], "are for --int8"),
+        (["--int8", "--int8-minutes", "0"], "--int8-minutes must be 0.1 to 1440"),
     ],
 )
 def test_usage_error_is_one_line(flags: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:

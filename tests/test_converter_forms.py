@@ -14,7 +14,7 @@ from tests.converting import SIDE, convert
 if TYPE_CHECKING:
     from converter.convert import ConvertOptions
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("steady_speed")]
 
 
 def build_form(form: str) -> Any:
@@ -31,12 +31,16 @@ def build_form(form: str) -> Any:
         for augment in (layers.RandomFlip(), layers.RandomRotation(0.1), layers.RandomZoom(0.1)):
             values = augment(values)
     relu = {"max_value": 6.0} if form == "relu6" else {}
+    convolution = layers.SeparableConv2D if form == "separable" else layers.Conv2D
     for filters in (8, 16):
-        values = layers.Conv2D(filters, 3, padding="same", use_bias=False)(values)
+        values = convolution(filters, 3, padding="same", use_bias=False)(values)
         values = layers.ReLU(**relu)(layers.BatchNormalization()(values))
         if form == "residual":
             more = layers.Conv2D(filters, 3, padding="same", use_bias=False)(values)
             values = layers.ReLU()(layers.Add()([values, layers.BatchNormalization()(more)]))
+        if form == "concatenated":
+            more = layers.Conv2D(filters, 3, padding="same", activation="relu")(values)
+            values = layers.Concatenate()([values, more])
         values = layers.MaxPooling2D()(values)
     values = layers.GlobalAveragePooling2D()(values)
     spread = keras.initializers.RandomNormal(stddev=3)
@@ -47,7 +51,18 @@ def build_form(form: str) -> Any:
     return keras.Model(pixels, layers.Dense(2, activation="softmax", kernel_initializer=spread)(values))
 
 
-FORMS = ("plain", "one sigmoid", "grey", "resizing", "augmentation", "relu6", "residual", "dense")
+FORMS = (
+    "plain",
+    "one sigmoid",
+    "grey",
+    "resizing",
+    "augmentation",
+    "relu6",
+    "residual",
+    "dense",
+    "separable",
+    "concatenated",
+)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -62,7 +77,10 @@ def test_common_form_gets_its_int8_variant(
     assert report.int8_failure == ""
     assert report.int8 is not None
     assert (report.out / INT8_FILE).exists()
-    assert report.int8["nodes_left"]["DequantizeLinear"] <= 1 + 2 * len(report.int8["fp32_layers"])
+    # ONNX Runtime pads the three channels between the halves of a separable convolution in fp32.
+    most = 2 if form == "separable" else 1
+    assert report.int8["nodes_left"]["DequantizeLinear"] <= most + 2 * len(report.int8["fp32_layers"])
+    assert report.int8["speed"] == 2
 
 
 def test_what_the_quantizer_refuses_is_one_line(

@@ -6,10 +6,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
 from converter.cli import main
+from converter.int8.watch import Watch
 from server.machine.processors import find_target
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest
 from server.models.runtime import load_model
@@ -19,12 +21,16 @@ from tests.fakes import sha256_hex
 if TYPE_CHECKING:
     from converter.convert import ConversionReport, ConvertOptions
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("steady_speed")]
 
 
 @pytest.fixture(scope="module")
 def converted(
-    keras_file: Path, converter_images: Path, calibration_slices: Path, tmp_path_factory: pytest.TempPathFactory
+    keras_file: Path,
+    converter_images: Path,
+    calibration_slices: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    steady_speed: None,
 ) -> ConversionReport:
     """A model with its INT8 variant, which the tests share; do not change its files."""
     from converter.convert import ConvertOptions
@@ -73,6 +79,23 @@ def test_variant_that_fails_the_gate_leaves_the_model_alone(
     assert load_model(report.out)
 
 
+@pytest.mark.parametrize(("given", "minutes"), [(None, 10), (2.5, 2.5)])
+def test_variant_takes_the_minutes_that_are_given(
+    converter_options: ConvertOptions, monkeypatch: pytest.MonkeyPatch, given: float | None, minutes: float
+) -> None:
+    """Ten where nothing is said; loading of slices is part of them."""
+    from converter.convert import make_int8
+
+    watches: list[Watch] = []
+    monkeypatch.setattr("converter.convert.load_sets", lambda *_: None)
+    monkeypatch.setattr("converter.convert.quantise", lambda *_, watch, target: watches.append(watch))
+    options = replace(converter_options, int8=True, int8_minutes=given)
+
+    make_int8(options, Mock(), Mock(), lambda step: None)
+
+    assert [watch.minutes for watch in watches] == [minutes]
+
+
 def test_command_without_its_variant_says_why_and_exits_with_3(
     keras_file: Path,
     converter_options: ConvertOptions,
@@ -109,6 +132,7 @@ def test_report_tells_what_was_measured(
         "image difference",
         "calibrated by",
         "no convolution",
+        "speed        2 times fp32's",
         "held out     80 slices: same label",
         "AUC drop",
     ):

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from converter.graph.blocks import split_phases
 from converter.graph.edit import canonicalise
 from converter.graph.fold import fold_input
-from converter.graph.rewrite import merge_pool_padding, pad_channels, split_phases
+from converter.graph.rewrite import merge_pool_padding, pad_channels
 from converter.int8.equalise import equalise_channels, measure_channels
 
 SIDE = 24

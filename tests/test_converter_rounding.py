@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
-from converter.int8.rounding import round_keeping_sums
+from converter.int8.rounding import round_keeping_sums, round_weights
 
 WEIGHTS = np.random.default_rng(4).normal(0, 0.2, (16, 4, 3, 3))
 
@@ -49,3 +50,19 @@ def test_zeros_stay_zeros() -> None:
     rounded = round_keeping_sums(weights, 127, (1, 2, 3))
 
     assert not rounded[weights == 0].any()
+
+
+def test_depthwise_weights_keep_their_sums_too() -> None:
+    """Their filters are small, and the error of one is seen in all that follows."""
+    weights = np.random.default_rng(6).normal(0, 0.2, (8, 1, 3, 3)).astype(np.float32)
+    node = onnx.helper.make_node("Conv", ["x", "weights"], ["y"], name="depthwise", group=8)
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", "y")]
+    constant = onnx.numpy_helper.from_array(weights, "weights")
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "depthwise", ports[:1], ports[1:], [constant]))
+
+    round_weights(model, ["depthwise"], steps=127, pixel_layer="")
+
+    rounded = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    step = steps_of(weights)
+    assert np.allclose(rounded / step, np.round(rounded / step), atol=1e-3)
+    assert (np.abs((rounded - weights).sum(axis=(2, 3), keepdims=True)) / step).max() <= 0.501

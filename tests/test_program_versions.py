@@ -17,6 +17,7 @@ PROGRAMS = {
     "client.cli.main": ("", "health", "models", "bench", "completion"),
     "training.cli": ("", "audit", "phantom", "evaluate", "card"),
     "converter.cli": ("", "report"),
+    "bench.conversion.__main__": ("",),
     "bench.serving.__main__": ("",),
     "bench.serving.client": ("",),
     "bench.serving.client_load": ("",),

@@ -33,7 +33,7 @@ def render_runtimes(section: dict[str, Any]) -> str:
         rows = [(side, summarise(values), summarise(divide(times[EXPORTED], values))) for side, values in times.items()]
         texts += [
             f"{model['model']}{random}: {model['gflop']:.2f} GFLOP; {versions}; {rounds} rounds.",
-            render_table(("", "ms a run", "faster than fp32 as exported"), rows),
+            render_table(("", "CPU ms a run", "faster than fp32 as exported"), rows),
         ]
     return "\n\n".join([*texts, "### Budgets of the runtimes", render_budgets(list_budgets(section))]) + "\n"
 

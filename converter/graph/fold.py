@@ -67,7 +67,7 @@ def find_image_input(graph: Graph) -> ImageInput | None:
                 pass
             case "Concat" if set(node.input) == {tensor} and copies == 1 and not is_channels_first:
                 copies = len(node.input)
-                order = np.arange(copies)
+                order = np.arange(copies * len(order))
             case "Transpose" if tuple(read_attributes(node)["perm"]) == NHWC_TO_NCHW and not is_channels_first:
                 is_channels_first = True
             case "Reshape" if not is_channels_first and copies == 1 and moves_one_channel(graph, node):

@@ -15,12 +15,9 @@ from converter.errors import FusionError
 from converter.graph.edit import Graph
 from server.models.contract import INPUT_NAME
 
-MOST_LEFT = {"QuantizeLinear": 1, "DequantizeLinear": 1, "Transpose": 2}
+MOST_LEFT = {"QuantizeLinear": 1, "DequantizeLinear": 1, "Transpose": 4}
 """Nodes that may be left after ONNX Runtime's own optimisation where everything is fused: into the integer part and
-out of it once, and the pixels' way from blocks to channels."""
-
-MOST_LEFT_PER_FP32_LAYER = 2
-"""More of each that every convolution left in fp32 brings."""
+out of it once, and the pixels' way into blocks, to planes and back, which takes a hundredth of a network's time."""
 
 
 def find_moves(graph: Graph) -> list[onnx.NodeProto]:
@@ -68,13 +65,20 @@ def count_left(data: bytes) -> dict[str, int]:
     return {kind: kinds[kind] for kind in MOST_LEFT}
 
 
-def check_fused(left: Mapping[str, int], *, fp32_layers: int) -> None:
-    """Refuses a graph in which integers are turned into floats and back between its layers.
+def check_fused(left: Mapping[str, int], crossings: tuple[int, int]) -> None:
+    """Refuses a graph in which integers are turned into floats and back where nothing between is in fp32.
+
+    Args:
+        left: what is left, of ``count_left``.
+        crossings: how often values have to go into integers and out of them (``converter.int8.region``); around each
+            a Transpose may be left, too.
 
     Raises:
         FusionError: naming the counts and the bounds.
     """
-    bounds = {kind: most + MOST_LEFT_PER_FP32_LAYER * fp32_layers for kind, most in MOST_LEFT.items()}
+    into, out = crossings
+    justified = {"QuantizeLinear": into, "DequantizeLinear": out, "Transpose": MOST_LEFT["Transpose"] + into + out}
+    bounds = {kind: max(most, justified[kind]) for kind, most in MOST_LEFT.items()}
     too_many = [f"{left[kind]} {kind} (at most {most})" for kind, most in bounds.items() if left[kind] > most]
     if too_many:
         raise FusionError(

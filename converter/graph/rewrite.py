@@ -6,14 +6,12 @@ there, and uses standard ONNX operators only, so that any runtime reads the resu
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 from onnx import helper
 
-from converter.graph.edit import NCHW_TO_NHWC, NHWC_TO_NCHW, Graph, add_channel_amounts, read_attributes
-from converter.graph.fold import find_image_input
+from converter.graph.edit import Graph, add_channel_amounts, read_attributes
+from converter.graph.fusion import find_moves
 
 VECTOR_CHANNELS = 4
 """Channels that the int8 convolutions of MLAS take at a time: with fewer they fall back to a path several times slower
@@ -59,96 +57,6 @@ def merge_pool_padding(model: onnx.ModelProto) -> bool:
     return is_changed
 
 
-def split_phases(model: onnx.ModelProto) -> bool:
-    """Rewrites a first convolution on grey pixels and its 2 x 2 pooling as four phases of half the resolution.
-
-    Pixels that are neighbours in a 2 x 2 block become four channels, which is what int8 convolutions are fast on. Four
-    sets of shifted weights give the four values of each pooling window as groups of channels, and pooling takes the
-    largest of each group. The same products are summed; those with zero weights are added.
-
-    The pattern: pixels [N, H, W, 1] with even H and W, an unpadded convolution with stride 1 (as ``fold_input`` leaves
-    it), ReLU, and an unpadded maximum over 2 x 2.
-
-    Returns:
-        Whether the pattern was there.
-    """
-    graph = Graph(model)
-    found = find_image_input(graph)
-    if found is None or [node.op_type for node in found.path] != ["Cast", "Transpose"]:
-        return False
-    relu = graph.follow(found.convolution.output[0])
-    pool = graph.follow(relu.output[0]) if relu is not None and relu.op_type == "Relu" else None
-    weights, bias = (graph.read_constant(name) for name in found.convolution.input[1:3])
-    if pool is None or pool.op_type != "MaxPool" or weights is None or bias is None:
-        return False
-    _, height, width, _ = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
-    filters, channels, *kernel = weights.shape
-    one = [1, 1]
-    convolving = {"strides": one, "dilations": one, "pads": 2 * [0, 0], "group": 1, "auto_pad": b"NOTSET"}
-    pooling = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": 2 * [0, 0], "ceil_mode": 0, "dilations": one}
-    if (
-        channels != 1
-        or height % 2
-        or width % 2
-        or differs(found.convolution, convolving, {"strides": one, "dilations": one})
-        or differs(pool, pooling, {"strides": one, "dilations": one})
-    ):
-        return False
-    blocks = [(side + 2) // 2 for side in kernel]  # half of the side that holds the kernel at all four shifts
-    shifted = np.zeros((2, 2, filters, 2 * blocks[0], 2 * blocks[1]), np.float32)
-    for down in range(2):
-        for right in range(2):
-            shifted[down, right, :, down : down + kernel[0], right : right + kernel[1]] = weights[:, 0]
-    in_blocks = shifted.reshape(4 * filters, blocks[0], 2, blocks[1], 2).transpose(0, 2, 4, 1, 3)
-    rows, columns = height // 2 - blocks[0] + 1, width // 2 - blocks[1] + 1
-
-    name, pixels = found.convolution.name, found.path[0]
-    steps = [f"{name}_phases_{number}" for number in range(10)]
-    constant = graph.add_constant
-    shapes = {
-        "blocks": [-1, height // 2, 2, width // 2, 2],
-        "depth": [-1, height // 2, width // 2, 4],
-        "groups": [-1, rows * columns, 4, filters],
-        "pooled": [-1, rows, columns, filters],
-    }
-    shape = {key: constant(f"{name}_{key}", np.array(value, np.int64)) for key, value in shapes.items()}
-    phase_weights = constant(f"{name}_phase_weights", in_blocks.reshape(4 * filters, 4, *blocks))
-    phase_bias = constant(f"{name}_phase_bias", np.tile(bias, 4))
-
-    def make(kind: str, number: int, *inputs: str, **attributes: Any) -> onnx.NodeProto:
-        return helper.make_node(kind, inputs, [steps[number]], name=steps[number], **attributes)
-
-    graph.replace(
-        [*found.path, found.convolution, relu, pool],
-        [
-            pixels,
-            make("Reshape", 0, pixels.output[0], shape["blocks"]),
-            make("Transpose", 1, steps[0], perm=(0, 1, 3, 2, 4)),
-            make("Reshape", 2, steps[1], shape["depth"]),
-            make("Transpose", 3, steps[2], perm=NHWC_TO_NCHW),
-            make("Conv", 4, steps[3], phase_weights, phase_bias, kernel_shape=blocks),
-            make("Relu", 5, steps[4]),
-            make("Transpose", 6, steps[5], perm=NCHW_TO_NHWC),
-            make("Reshape", 7, steps[6], shape["groups"]),
-            make("Transpose", 8, steps[7], perm=NHWC_TO_NCHW),
-            make("MaxPool", 9, steps[8], kernel_shape=(1, 4), strides=(1, 4)),
-            helper.make_node("Transpose", [steps[9]], [f"{name}_largest"], name=f"{name}_largest", perm=NCHW_TO_NHWC),
-            helper.make_node(
-                "Reshape", [f"{name}_largest", shape["pooled"]], [f"{name}_pooled_rows"], name=f"{name}_pooled_rows"
-            ),
-            helper.make_node("Transpose", [f"{name}_pooled_rows"], pool.output, name=pool.name, perm=NHWC_TO_NCHW),
-        ],
-    )
-    graph.remove_unused()
-    return True
-
-
-def differs(node: onnx.NodeProto, wanted: dict[str, Any], defaults: dict[str, Any]) -> bool:
-    """Whether an attribute has another value than wanted; what is not given has its default, or is as wanted."""
-    given = read_attributes(node)
-    return any(given.get(key, defaults.get(key, value)) != value for key, value in wanted.items())
-
-
 def pad_channels(model: onnx.ModelProto) -> bool:
     """Gives convolutions of fewer than four input channels zero channels with zero weights up to four.
 
@@ -178,3 +86,45 @@ def pad_channels(model: onnx.ModelProto) -> bool:
         is_changed = True
     graph.remove_unused()
     return is_changed
+
+
+def pad_planes(model: onnx.ModelProto) -> bool:
+    """Adds channels to the pixels as whole planes behind those that are there, in one piece of memory.
+
+    ONNX Runtime would move the padding behind the transposition to channels last, and then pad each pixel: measured on
+    256 x 256 bytes, 0.76 ms, where planes and their transposition take 0.08 ms.
+
+    Args:
+        model: with inferred shapes.
+
+    Returns:
+        Whether there was such a padding before the first convolution.
+    """
+    graph = Graph(model)
+    pad = next((node for node in find_moves(graph) if node.op_type == "Pad"), None)
+    amounts = None if pad is None else graph.read_constant(pad.input[1])
+    shapes = {info.name: info.type.tensor_type.shape.dim for info in model.graph.value_info}
+    if (
+        pad is None
+        or amounts is None
+        or len(amounts) != 8
+        or amounts[[0, 1, 2, 3, 4, 6, 7]].any()
+        or pad.output[0] not in shapes
+    ):
+        return False
+    _, channels, height, width = (dim.dim_value for dim in shapes[pad.output[0]])
+    plane, name = height * width, pad.name
+    flat = graph.add_constant(f"{name}_flat_shape", np.array([-1, (channels - amounts[5]) * plane], np.int64))
+    behind = graph.add_constant(f"{name}_flat_amounts", np.array([0, 0, 0, amounts[5] * plane], np.int64))
+    shape = graph.add_constant(f"{name}_planes_shape", np.array([-1, channels, height, width], np.int64))
+    flattened, padded = f"{name}_flat", f"{name}_flat_padded"
+    graph.replace(
+        [pad],
+        [
+            helper.make_node("Reshape", [pad.input[0], flat], [flattened], name=flattened),
+            helper.make_node("Pad", [flattened, behind, *pad.input[2:]], [padded], name=padded),
+            helper.make_node("Reshape", [padded, shape], pad.output, name=name),
+        ],
+    )
+    graph.remove_unused()
+    return True

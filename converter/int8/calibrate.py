@@ -1,20 +1,14 @@
-"""The slices that a quantisation is calibrated and judged on, and the ranges that activations take on them."""
+"""The slices that a quantisation is calibrated and judged on."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader
-from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
 from converter.errors import ConversionError
 from converter.int8.patients import KnownSlice, describe_parting, part_patients, read_slices
@@ -22,7 +16,7 @@ from server.errors import ImageError
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
 from server.images.slice_table import TABLE_NAME
-from server.models.contract import INPUT_NAME, ModelSpec
+from server.models.contract import ModelSpec
 from training.phantom.dataset import FACTS_FILE, write_dataset
 
 MOST_CALIBRATION = 256
@@ -35,25 +29,6 @@ LEAST_HELD_OUT = 64
 
 PHANTOM_SEED = 1789
 """Of the synthetic slices that are drawn where no folder is given: another one than the bundled model learned from."""
-
-CHUNK = 8
-"""Slices whose activations are in memory at a time: ONNX Runtime's calibrators keep all that one call collects."""
-
-METHODS = {
-    "min-max": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
-"""How the range of an activation is found: all values seen; all but the 0.001 % at the ends; or the range that loses
-least information (Migacz, 8-bit inference with TensorRT, 2017). As ONNX Runtime implements them."""
-
-
-RANGED_OPERATORS = ("Conv", "Relu", "Clip", "Add", "Concat")
-"""Operators whose inputs and outputs need ranges; the others of ``QUANTISED_OPERATORS`` keep those of their inputs."""
-
-QUANTISED_OPERATORS = ("Conv", "Relu", "Clip", "MaxPool", "Add", "Concat", "Pad", "Transpose", "Reshape")
-"""What is quantised of the part between pixels and the last convolution. Dense layers and softmax stay fp32: they cost
-less than a hundredth of the time, and 256 levels for a logit or a probability would be most of the error."""
 
 
 @dataclass(frozen=True)
@@ -164,38 +139,3 @@ def load_slices(slices: list[KnownSlice], input_format: InputFormat, positive_la
     if positive_label is None:
         return Slices(pixels, None)
     return Slices(pixels, np.array([item.label == positive_label for item in slices]))
-
-
-class PixelReader(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds slices to ONNX Runtime's calibrators, one at a time."""
-
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._left: Iterator[NDArray[np.uint8]] = iter(pixels)
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next feed, or None at the end."""
-        image = next(self._left, None)
-        return None if image is None else {INPUT_NAME: image[np.newaxis]}
-
-
-def measure_ranges(model: onnx.ModelProto, pixels: NDArray[np.uint8], method: str) -> Any:
-    """Returns the ranges of the activations around convolutions, as ``onnxruntime.quantization`` takes them.
-
-    Args:
-        model: the float model.
-        pixels: uint8 [N, height, width, channels].
-        method: one of ``METHODS``.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "model.onnx"
-        onnx.save(model, plain)
-        with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
-            calibrator = create_calibrator(
-                plain,
-                RANGED_OPERATORS,
-                augmented_model_path=str(Path(folder) / "augmented.onnx"),
-                calibrate_method=METHODS[method],
-            )
-            for start in range(0, len(pixels), CHUNK):
-                calibrator.collect_data(PixelReader(pixels[start : start + CHUNK]))
-            return calibrator.compute_data()

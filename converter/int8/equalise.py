@@ -10,7 +10,7 @@ and Bias Correction (ICCV 2019), with the ranges measured rather than derived fr
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -26,12 +26,12 @@ SMALLEST_SHARE = 1e-3
 """Of the largest channel: what a channel counts at least, so that a dead one is not blown up."""
 
 
-def equalise_channels(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> int:
+def equalise_channels(model: onnx.ModelProto, pixels: Iterable[NDArray[np.uint8]]) -> int:
     """Equalises the channels between convolutions, in place.
 
     Args:
         model: the float graph, canonical (``converter.graph.edit``).
-        pixels: slices to measure ranges on, uint8 [N, height, width, channels].
+        pixels: slices to measure ranges on, each uint8 [height, width, channels].
 
     Returns:
         How many pairs of convolutions were changed.
@@ -75,7 +75,7 @@ def is_plain_convolution(graph: Graph, node: onnx.NodeProto, *, inputs: int) -> 
 
 
 def measure_channels(
-    model: onnx.ModelProto, tensors: list[str], pixels: NDArray[np.uint8]
+    model: onnx.ModelProto, tensors: list[str], pixels: Iterable[NDArray[np.uint8]]
 ) -> dict[str, NDArray[np.float32]]:
     """The largest value of each channel of each tensor [N, C, H, W]."""
     watched = copy.deepcopy(model)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from converter.int8.calibrate import CalibrationSets, Slices
+from converter.int8.calibrate import LEAST_HELD_OUT, CalibrationSets, Slices
+from converter.int8.watch import TimeIsUp, Watch
+from server.machine.processors import count_processors
 from server.models.runtime import OnnxModel
 
 LEAST_AGREEMENT = 0.995
@@ -18,6 +23,13 @@ ONE_LABEL = 1
 
 MOST_MEAN_DIFFERENCE = 0.01
 MOST_AUC_DROP = 0.005
+
+SHARES_OF_TIME = (0.08, 0.16)
+"""Of all that is allowed: what the fp32 model's answers on the calibration and the held-out set may take. Of a slow
+model fewer slices judge, never fewer than ``LEAST_HELD_OUT``."""
+
+MOST_AT_A_TIME = 8
+"""Slices, each of which needs memory for its activations."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +86,57 @@ class Gate:
 
 
 class Judge:
-    """Compares variants with one fp32 model, whose answers it asks for once."""
+    """Compares variants with one fp32 model, whose answers it asks for once.
 
-    def __init__(self, reference: OnnxModel, sets: CalibrationSets) -> None:
-        self._spec = reference.spec
+    Variants are chosen on the calibration set; the held-out one says whether what was chosen passes.
+    """
+
+    def __init__(self, reference: OnnxModel, sets: CalibrationSets, watch: Watch) -> None:
+        """Asks the model, for as many slices of each set as ``SHARES_OF_TIME`` allow.
+
+        Raises:
+            TimeIsUp: between two slices.
+        """
+        self._spec, self._watch = reference.spec, watch
+        self._seconds = measure_seconds(reference, sets.calibration.pixels[0]) if math.isfinite(watch.minutes) else 0.0
         self._sets = [
-            (slices, answer_one_by_one(reference, slices.pixels)) for slices in (sets.calibration, sets.held_out)
+            take_evenly(slices, self.count_affordable(share, least=LEAST_HELD_OUT, most=len(slices.pixels)))
+            for slices, share in zip((sets.calibration, sets.held_out), SHARES_OF_TIME, strict=True)
         ]
+        self._answers = [self._answer(reference, slices, "asking the fp32 model") for slices in self._sets]
+
+    def count_affordable(self, share: float, *, least: int, most: int) -> int:
+        """How many slices the fp32 model answers in a share of all the time."""
+        affordable = share * 60 * self._watch.minutes / self._seconds if self._seconds else math.inf
+        return most if affordable >= most else max(min(least, most), int(affordable))
 
     def compare(self, variant: OnnxModel) -> Gate:
         """The gate's figures of a variant."""
-        return Gate(*(self._compare(variant, slices, answers) for slices, answers in self._sets))
+        return Gate(self.compare_calibration(variant), self.compare_held_out(variant))
 
-    def _compare(self, variant: OnnxModel, slices: Slices, answers: NDArray[np.float32]) -> Comparison:
+    def compare_calibration(self, variant: OnnxModel) -> Comparison:
+        """Those of the set on which variants are chosen."""
+        return self._compare(variant, 0, "comparing answers on slices of the calibration")
+
+    def compare_held_out(self, variant: OnnxModel) -> Comparison:
+        """Those of the set that judges what was chosen."""
+        return self._compare(variant, 1, "judging on held-out slices")
+
+    def _answer(self, model: OnnxModel, slices: Slices, step: str) -> NDArray[np.float32]:
+        """Probabilities, float32 [N, labels], as the server asks for them: one slice at a time."""
+        with ThreadPoolExecutor(min(count_processors(), MOST_AT_A_TIME)) as pool:
+            answers = pool.map(model.run, slices.pixels[:, np.newaxis])
+            try:
+                return np.concatenate(list(self._watch.track(answers, len(slices.pixels), step)))
+            except TimeIsUp:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _compare(self, variant: OnnxModel, number: int, step: str) -> Comparison:
+        slices, answers = self._sets[number], self._answers[number]
         index, threshold = self._spec.positive_index, self._spec.threshold
         before = answers[:, index].astype(np.float64)
-        after = answer_one_by_one(variant, slices.pixels)[:, index].astype(np.float64)
+        after = self._answer(variant, slices, step)[:, index].astype(np.float64)
         difference = np.abs(after - before)
         drop = None
         if slices.positive is not None and 0 < slices.positive.sum() < len(slices.positive):
@@ -104,6 +151,17 @@ class Judge:
         )
 
 
-def answer_one_by_one(model: OnnxModel, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities, float32 [N, labels], as the server asks for them: one slice at a time."""
-    return np.concatenate([model.run(image[np.newaxis]) for image in pixels])
+def measure_seconds(model: OnnxModel, image: NDArray[np.uint8]) -> float:
+    """How long a slice takes where all processors are at work; the first run, which makes room, is not counted."""
+    model.run(image[np.newaxis])
+    started = time.monotonic()
+    model.run(image[np.newaxis])
+    return (time.monotonic() - started) / min(count_processors(), MOST_AT_A_TIME)
+
+
+def take_evenly(slices: Slices, most: int) -> Slices:
+    """At most so many of the slices, evenly spread, and so of every class."""
+    if len(slices.pixels) <= most:
+        return slices
+    places = np.linspace(0, len(slices.pixels) - 1, most).round().astype(int)
+    return Slices(slices.pixels[places], None if slices.positive is None else slices.positive[places])

@@ -1,58 +1,43 @@
-"""Static INT8 quantisation, in the QDQ form that ONNX Runtime and OpenVINO fuse into integer convolutions.
+"""Static INT8 quantisation: the search for a variant that passes the accuracy gate, in the time that it may take.
 
-Weights are symmetric per output channel and rounded together (``converter.int8.rounding``); activations have one scale
-a tensor, after their channels were brought to similar ranges (``converter.int8.equalise``). Three ways to find these
-ranges are tried, and the best by the accuracy gate is taken. If none passes, the convolutions that cost most accuracy
-go back to fp32, as measured.
+Some ways to find the ranges of activations are tried, and the first that passes is taken, in the order of their
+differences on the calibration slices. If none does, the layers that cost most accuracy go back to fp32, as measured
+(``converter.int8.sensitivity``, ``converter.int8.search``). Held-out slices say only whether what was chosen passes;
+how many variants they were asked about is recorded.
 """
 
 from __future__ import annotations
 
-import copy
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import onnx
-from onnxruntime.quantization import QuantType
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from converter.errors import AccuracyError, FusionError, describe
-from converter.graph.edit import Graph, embed_spec
-from converter.graph.fusion import check_fused, count_left, find_moves, take_bytes_as_they_are
-from converter.graph.rewrite import merge_pool_padding, pad_channels, split_phases
-from converter.int8.calibrate import METHODS, QUANTISED_OPERATORS, CalibrationSets, measure_ranges
-from converter.int8.equalise import equalise_channels
-from converter.int8.gate import Gate, Judge
-from converter.int8.rounding import round_weights
-from server.models.contract import ModelSpec
+from converter.errors import AccuracyError, FusionError
+from converter.graph.fusion import check_fused, count_left
+from converter.int8.calibrate import CalibrationSets
+from converter.int8.gate import Comparison, Gate, Judge
+from converter.int8.ranges import METHODS, Ranges, spread_evenly
+from converter.int8.search import find_first, list_choices
+from converter.int8.sensitivity import measure_sensitivity
+from converter.int8.speed import compare_speed
+from converter.int8.watch import TimeIsUp, Watch, describe_time
+from converter.int8.workshop import TARGETS, Candidate, Workshop, prepare
+from server.machine.processors import is_suited
 from server.models.runtime import OnnxModel
 
-MOST_FP32_LAYERS = 4
-"""Convolutions that may go back to fp32, and never more than half of them: beyond that little speed is left."""
+LEAST_RANGE_SLICES = 32
+MOST_RANGE_SLICES = 96
+"""Of the calibration set: those that ranges are recorded on, which hardly change beyond."""
 
+RANGE_SHARE = 0.06
+"""Of all the time: what the fp32 model would take for these slices. They are gone through some four times."""
 
-@dataclass(frozen=True)
-class Target:
-    """How a kind of processor is fastest without losing accuracy."""
+SENSITIVITY_SLICES = 4
 
-    activations: QuantType
-    reduce_range: bool
-    """7-bit weights: without VNNI, x86 adds pairs of products in 16 bits, which overflow with 8-bit weights."""
-
-    @property
-    def steps(self) -> int:
-        """Of the largest weight of a filter."""
-        return 64 if self.reduce_range else 127
-
-
-TARGETS = {
-    "x86-vnni": Target(QuantType.QUInt8, reduce_range=False),
-    "x86": Target(QuantType.QUInt8, reduce_range=True),
-    "arm64": Target(QuantType.QInt8, reduce_range=False),
-}
+METHODS_SHARE = 0.5
+"""Of the time: once it is used up, no other method is tried."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +52,19 @@ class Quantised:
     """One of ``METHODS``."""
 
     fp32_layers: tuple[str, ...]
-    """Names of the convolutions that stayed fp32."""
+    """Names of the convolutions, sums and concatenations that stayed fp32."""
 
     left: Mapping[str, int]
     """Nodes of each kind in ``MOST_LEFT`` that are left after ONNX Runtime's optimisation."""
 
     tried: Mapping[str, float]
-    """Mean absolute difference of the probability on the held-out set, by method."""
+    """Mean absolute difference of the probability on the calibration set, by method."""
+
+    looks: int
+    """Variants that the held-out set has judged: the more, the less it is held out."""
+
+    speed: float | None
+    """fp32's time over that of the variant; None where it is made for another processor."""
 
     gate: Gate
     target: str
@@ -86,184 +77,204 @@ class Quantised:
             "fp32_layers": list(self.fp32_layers),
             "nodes_left": dict(self.left),
             "mean_difference_by_method": dict(self.tried),
+            "variants_judged": self.looks,
+            "speed": self.speed,
             "slices": self.calibration_source,
             **self.gate.to_document(),
         }
 
 
 def quantise(
-    model: onnx.ModelProto,
-    reference: OnnxModel,
-    sets: CalibrationSets,
-    *,
-    target: str,
-    tell: Callable[[str], None] = lambda step: None,
+    model: onnx.ModelProto, reference: OnnxModel, sets: CalibrationSets, *, target: str, watch: Watch | None = None
 ) -> Quantised:
     """Makes the INT8 variant of a model.
 
     Args:
         model: the fp32 graph, canonical (``converter.graph.edit``), input folded (``converter.graph.fold``).
-        reference: the same, as it is served.
+        reference: the same, as it is served, with one thread.
         sets: slices to calibrate and to judge on.
         target: one of ``TARGETS``.
-        tell: called with each step as it starts.
+        watch: is told each step, and says how long all may take; None: as long as it takes.
 
     Raises:
-        AccuracyError: no variant passed the gate; the message has the figures of the best.
-        FusionError: ONNX Runtime cannot quantise the graph, or does not fuse it.
+        AccuracyError: no variant passed the gate, or none in time; the message has the figures of the best.
+        FusionError: ONNX Runtime cannot quantise the graph, or does not fuse it, or the variant is slower than fp32.
     """
-    prepared = copy.deepcopy(model)
-    merge_pool_padding(prepared)
-    equalise_channels(prepared, sets.calibration.pixels)
-    split_phases(prepared)
-    pad_channels(prepared)
-    prepared = onnx.shape_inference.infer_shapes(prepared)
-    judge = Judge(reference, sets)
-    workshop = Workshop(prepared, reference.spec, TARGETS[target], judge)
-    candidates = []
-    for method in METHODS:
-        tell(f"calibrating by {method} on {len(sets.calibration.pixels)} slices")
-        ranges = measure_ranges(prepared, sets.calibration.pixels, method)
-        candidates.append(workshop.make(method, ranges, ()))
-    best = min(candidates, key=rank)
-    if best.gate.list_failures():
-        tell(f"{best.gate.list_failures()[0]}: looking for the layers that cost most")
-        relaxed = [workshop.relax(candidate) for candidate in candidates]
-        best = min(relaxed, key=rank)
-    failures = best.gate.list_failures()
-    if failures:
-        raise AccuracyError(
-            f"the INT8 variant does not pass the accuracy gate, and is not written: {'; '.join(failures)} "
-            f"(best of {', '.join(METHODS)}: {best.method}; in fp32: {', '.join(best.fp32_layers) or 'none'}). "
+    search = Search(model, reference, sets, target, watch or Watch())
+    try:
+        search.run()
+    except TimeIsUp:
+        if search.passed is None:
+            raise AccuracyError(search.describe_time_up()) from None
+    if search.passed is None:
+        raise AccuracyError(search.describe_failure())
+    return search.finish(search.passed)
+
+
+class Search:
+    """The search for a variant that passes. What it has found is kept as it goes on, should the time end it.
+
+    Attributes:
+        passed: the last variant that passed the gate, with the fewest layers in fp32 so far.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, reference: OnnxModel, sets: CalibrationSets, target: str, watch: Watch
+    ) -> None:
+        self._model, self._reference, self._sets, self._target, self._watch = model, reference, sets, target, watch
+        self._tried: dict[str, float] = {}
+        self._looks = 0
+        self._speed: float | None = None
+        self._nearest: tuple[Candidate, Comparison | None] | None = None
+        self.passed: tuple[Candidate, Gate] | None = None
+
+    def run(self) -> None:
+        """Looks for the variant.
+
+        Raises:
+            TimeIsUp: before it was through.
+            FusionError: as of ``quantise``.
+        """
+        watch = self._watch
+        self._judge = Judge(self._reference, self._sets, watch)
+        count = self._judge.count_affordable(RANGE_SHARE, least=LEAST_RANGE_SLICES, most=MOST_RANGE_SLICES)
+        pixels = spread_evenly(self._sets.calibration.pixels, count)
+        prepared = prepare(self._model, pixels, watch)
+        self._workshop = Workshop(prepared, self._reference.spec, TARGETS[self._target], self._judge)
+        watch.tell(f"recording the ranges of activations on {len(pixels)} slices")
+        ranges = Ranges(prepared, pixels, watch)
+        candidates = sorted(self._try_methods(ranges), key=lambda candidate: candidate.rank)
+        self._check_speed(candidates[0])
+        if not any(self._judge_held_out(candidate) for candidate in candidates):
+            self._relax(candidates[0], prepared)
+
+    def _try_methods(self, ranges: Ranges) -> list[Candidate]:
+        """Variants without a layer in fp32, by method."""
+        candidates: list[Candidate] = []
+        for method in METHODS:
+            if candidates and self._watch.left < (1 - METHODS_SHARE) * 60 * self._watch.minutes:
+                self._watch.tell(f"no time for ranges by {method}")
+                continue
+            self._watch.tell(f"quantising with ranges by {method}")
+            candidates.append(self._workshop.make(method, ranges.find(method), ()))
+            self._tried[method] = candidates[-1].calibration.mean_difference
+            self._note(candidates[-1], None)
+        return candidates
+
+    def _note(self, candidate: Candidate, held_out: Comparison | None) -> None:
+        """Keeps what came nearest, for the message."""
+        if self._nearest is None or candidate.rank <= self._nearest[0].rank:
+            self._nearest = (candidate, held_out)
+
+    def _check_speed(self, candidate: Candidate) -> None:
+        """Refuses what is slower than fp32: layers that go back to fp32 make it slower still."""
+        if not is_suited(self._target):
+            return
+        self._speed = compare_speed(candidate.model, self._reference, self._sets.calibration.pixels[0])
+        if self._speed < 1:
+            raise FusionError(
+                f"INT8 is {1 / self._speed:.2f} times slower than fp32 on this machine: serve fp32 "
+                f"(mean |Δp| {candidate.calibration.mean_difference:.4f} on the calibration slices)"
+            )
+
+    def _judge_held_out(self, candidate: Candidate) -> bool:
+        """Whether a variant passes on both sets; the held-out one is not asked where the other says no."""
+        self._note(candidate, None)
+        if candidate.calibration.list_failures():
+            return False
+        self._looks += 1
+        held_out = self._judge.compare_held_out(candidate.model)
+        self._note(candidate, held_out)
+        if held_out.list_failures():
+            return False
+        self.passed = (candidate, Gate(candidate.calibration, held_out))
+        return True
+
+    def _relax(self, best: Candidate, prepared: onnx.ModelProto) -> None:
+        """Gives the layers that cost most back to fp32: as few as pass."""
+        watch, workshop = self._watch, self._workshop
+        watch.tell(f"{'; '.join(self._list_failures())}: measuring what each layer costs in accuracy")
+        sensitivity = measure_sensitivity(
+            prepared,
+            workshop.round(()),
+            workshop.region,
+            best.ranges,
+            spread_evenly(self._sets.calibration.pixels, SENSITIVITY_SLICES),
+            watch,
+        )
+        choices = list_choices(workshop.region, sensitivity)
+        watch.tell(
+            f"{len(choices)} choices of layers to keep in fp32, of which some {len(choices).bit_length() + 2} are tried"
+        )
+
+        @functools.lru_cache(maxsize=2)  # each holds a loaded model
+        def make(fp32_layers: tuple[str, ...]) -> Candidate:
+            watch.check()
+            watch.tell(
+                f"trying {len(fp32_layers)} of {len(workshop.region.members)} layers in fp32, "
+                f"at most {describe_time(watch.left)} left"
+            )
+            return workshop.make(best.method, best.ranges, fp32_layers)
+
+        if not choices or not self._judge_held_out(make(choices[-1])):
+            return
+        first = find_first(choices, lambda layers: not make(layers).calibration.list_failures())
+        # Half of the way from there to what has passed: fewer looks at held-out slices than all of it would be.
+        start = choices.index(first) if first is not None else len(choices) - 1
+        for place in sorted({start, (start + len(choices) - 1) // 2} - {len(choices) - 1}):
+            if self._judge_held_out(make(choices[place])):
+                return
+
+    def _list_failures(self) -> list[str]:
+        """What the variant that came nearest fails on, in words."""
+        if self._nearest is None:
+            return []
+        candidate, held_out = self._nearest
+        if held_out is not None and held_out.list_failures():
+            return [f"{failure} on the held-out set" for failure in held_out.list_failures()]
+        return [f"{failure} on the calibration set" for failure in candidate.calibration.list_failures()]
+
+    def _describe_nearest(self) -> str:
+        if self._nearest is None:
+            return "no variant was made"
+        candidate, _ = self._nearest
+        return (
+            f"{'; '.join(self._list_failures()) or 'not judged to the end'} (ranges by {candidate.method}, best of "
+            f"{', '.join(self._tried)}; in fp32: {', '.join(candidate.fp32_layers) or 'none'})"
+        )
+
+    def describe_failure(self) -> str:
+        """Why no variant is there, with the figures."""
+        return (
+            f"the INT8 variant does not pass the accuracy gate, and is not written: {self._describe_nearest()}. "
             "Calibrate on slices like those it will see (--calibrate DIR), or serve fp32"
         )
-    left = count_left(best.data)
-    check_fused(left, fp32_layers=len(best.fp32_layers))
-    return Quantised(
-        best.data,
-        best.model,
-        best.method,
-        best.fp32_layers,
-        left,
-        {candidate.method: candidate.gate.held_out.mean_difference for candidate in candidates},
-        best.gate,
-        target,
-        sets.describe(),
-    )
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """One variant, judged."""
-
-    method: str
-    ranges: Any
-    fp32_layers: tuple[str, ...]
-    data: bytes
-    model: OnnxModel
-    gate: Gate
-
-
-def list_layers(convolutions: Sequence[str], taken: Sequence[str]) -> list[tuple[str, ...]]:
-    """Convolutions to try in fp32: each alone, and each with the next, since what lies between two is then fp32 too."""
-    pairs = itertools.pairwise(convolutions)
-    return [more for more in [*((name,) for name in convolutions), *pairs] if not set(more) & set(taken)]
-
-
-def list_outside(graph: Graph) -> list[str]:
-    """Nodes that no convolution reaches in integers alone: before the first one, behind an average or a dense layer.
-
-    There are operators among them that would be quantised elsewhere, such as the Concat of one sigmoid's two
-    probabilities, or the Reshape of pixels that were resized; nobody has measured their ranges.
-    """
-    constants = {item.name for item in graph.model.graph.initializer} | {""}
-    inside: set[str] = set()
-    outside = []
-    for node in graph.nodes:  # in the order of computation
-        is_reached = node.op_type in QUANTISED_OPERATORS and set(node.input) <= inside | constants
-        if node.op_type == "Conv" or is_reached:
-            inside |= set(node.output)
-        else:
-            outside.append(node.name)
-    return outside
-
-
-def rank(candidate: Candidate) -> tuple[int, float]:
-    """Sort key: what passes the gate first, then the smaller difference on held-out slices."""
-    return len(candidate.gate.list_failures()), candidate.gate.held_out.mean_difference
-
-
-class Workshop:
-    """Makes and judges variants of one prepared graph."""
-
-    def __init__(self, prepared: onnx.ModelProto, spec: ModelSpec, target: Target, judge: Judge) -> None:
-        self._prepared, self._spec, self._target, self._judge = prepared, spec, target, judge
-        self._moves = find_moves(Graph(prepared))
-        taker = Graph(prepared).follow(self._moves[-1].output[0]) if self._moves else None
-        self._pixel_layer = "" if taker is None else taker.name
-        self._outside = list_outside(Graph(prepared))
-        self.convolutions = [node.name for node in prepared.graph.node if node.op_type == "Conv"]
-
-    def make(self, method: str, ranges: Any, fp32_layers: Sequence[str]) -> Candidate:
-        """Quantises all but the named layers, and judges the result."""
-        rounded = copy.deepcopy(self._prepared)
-        layers = [name for name in self.convolutions if name not in fp32_layers]
-        round_weights(rounded, layers, steps=self._target.steps, pixel_layer=self._pixel_layer)
-        quantizer = QDQQuantizer(
-            rounded,
-            per_channel=True,
-            reduce_range=self._target.reduce_range,
-            weight_qType=QuantType.QInt8,
-            activation_qType=self._target.activations,
-            tensors_range=ranges,
-            nodes_to_quantize=[],
-            # What only moves pixels will move bytes, once `take_bytes_as_they_are` is through.
-            nodes_to_exclude=[*self._list_fp32_nodes(fp32_layers), *self._outside],
-            op_types_to_quantize=QUANTISED_OPERATORS,
-            extra_options={"TensorQuantOverrides": self._override_pixels()},
+    def describe_time_up(self) -> str:
+        """Why no variant is there in time, with the figures so far and the remedy."""
+        return (
+            f"no INT8 variant passed the accuracy gate in {self._watch.minutes:g} minutes: {self._describe_nearest()}. "
+            f"Give it more time (--int8-minutes {2 * self._watch.minutes:g}), or serve fp32"
         )
-        try:
-            quantizer.quantize_model()
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise FusionError(f"ONNX Runtime's quantizer does not know what to do with it: {describe(error)}") from None
-        quantizer.model.topological_sort()
-        quantised = quantizer.model.model
-        if self._override_pixels():
-            take_bytes_as_they_are(quantised, self._moves)
-        data = embed_spec(quantised, self._spec)
-        model = OnnxModel(data, source="the INT8 variant")
-        return Candidate(method, ranges, tuple(fp32_layers), data, model, self._judge.compare(model))
 
-    def relax(self, candidate: Candidate) -> Candidate:
-        """Gives the layers that cost most back to fp32, until the gate is passed or too little speed is left."""
-        most = min(MOST_FP32_LAYERS, len(self.convolutions) // 2)
-        while candidate.gate.list_failures():
-            more = list_layers(self.convolutions, candidate.fp32_layers)
-            choices = [(*candidate.fp32_layers, *layers) for layers in more]
-            tries = [self.make(candidate.method, candidate.ranges, layers) for layers in choices if len(layers) <= most]
-            if not tries:
-                break
-            candidate = min(tries, key=rank)
-        return candidate
-
-    def _list_fp32_nodes(self, layers: Sequence[str]) -> list[str]:
-        """The named convolutions with their ReLU, and what lies between two of them."""
-        graph = Graph(self._prepared)
-        names: list[str] = []
-        for convolution in [node for node in graph.nodes if node.name in layers]:
-            behind: list[str] = []
-            node = graph.follow(convolution.output[0])
-            is_activated = node is not None and node.op_type in ("Relu", "Clip")
-            while node is not None and node.op_type != "Conv":
-                behind.append(node.name)
-                node = graph.follow(node.output[0])
-            leads_to_another = node is not None and node.name in layers
-            names += [convolution.name, *(behind if leads_to_another else behind[:is_activated])]
-        return names
-
-    def _override_pixels(self) -> dict[str, list[dict[str, Any]]]:
-        """Pixels are bytes already: their own values are their quantised form."""
-        if not self._moves or self._target.activations is not QuantType.QUInt8:
-            return {}
-        kind = {"quant_type": QuantType.QUInt8, "scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
-        return {self._moves[-1].output[0]: [kind]}
+    def finish(self, passed: tuple[Candidate, Gate]) -> Quantised:
+        """What passed, after a look at its speed and at what is left of conversions in it."""
+        best, gate = passed
+        if best.fp32_layers:
+            self._check_speed(best)
+        left = count_left(best.data)
+        if self._speed is None:  # nothing but the graph says whether it is fast
+            check_fused(left, self._workshop.region.count_crossings(best.fp32_layers))
+        return Quantised(
+            best.data,
+            best.model,
+            best.method,
+            best.fp32_layers,
+            left,
+            dict(self._tried),
+            self._looks,
+            None if self._speed is None else round(self._speed, 2),
+            gate,
+            self._target,
+            self._sets.describe(),
+        )

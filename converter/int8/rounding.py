@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from converter.graph.edit import Graph, read_attributes
+from converter.graph.edit import Graph
 
 
 def round_weights(model: onnx.ModelProto, layers: Sequence[str], *, steps: int, pixel_layer: str) -> None:
@@ -30,7 +30,7 @@ def round_weights(model: onnx.ModelProto, layers: Sequence[str], *, steps: int, 
     graph = Graph(model)
     for node in graph.nodes:
         weights = graph.read_constant(node.input[1]) if node.name in layers else None
-        if weights is not None and read_attributes(node).get("group", 1) == 1:
+        if weights is not None:
             axes = (1, 2, 3) if node.name == pixel_layer else (2, 3)
             rounded = round_keeping_sums(weights.astype(np.float64), steps, axes)
             node.input[1] = graph.add_constant(f"{node.name}_rounded_weights", rounded.astype(np.float32))
