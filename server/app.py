@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -22,13 +22,17 @@ from server.api.listen import ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
 from server.core.detector import Detector
-from server.core.outcomes import Journal, LogLines
+from server.core.metrics import Gauges, Metrics
+from server.core.outcomes import Journal, LogLines, Recorder
 from server.core.plan import make_plan
 from server.errors import ModelFileError, OverloadedError
 from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
+
+if TYPE_CHECKING:
+    from server.metrics.port import MetricsPort
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +79,8 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()
+        self._gauges = Gauges()
+        self._metrics_port: MetricsPort | None = None
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
 
@@ -122,6 +128,13 @@ class Application:
         except ListenError as error:
             return fail(str(error))
         await self._server.start()
+        if self._metrics_port is not None:
+            try:
+                address = await self._metrics_port.listen(self._config.metrics_host, self._config.metrics_port)
+            except OSError as error:
+                await self._leave()
+                return fail(f"cannot listen for metrics on {self._config.metrics_host}: {error.strerror or error}")
+            logger.info("metrics on %s", address)
         try:
             code = await self._load()
         except BaseException:
@@ -150,13 +163,19 @@ class Application:
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
         self._inbox = Inbox(self._message_bytes)
-        journal = Journal([LogLines()])
+        recorders: list[Recorder] = [LogLines()]
+        metrics = Metrics() if config.metrics_port else None
+        if metrics is not None:
+            recorders.append(metrics)
+        journal = Journal(recorders)
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal)
         detector = Detector(
             self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
         )
         self._servicer = StrokeServicer(detector, config, journal)
         self._health = Health(SERVICE_NAME, self._inbox)
+        if metrics is not None:
+            self._metrics_port = self._open_metrics(metrics, detector)
         self._server = grpc.aio.server(
             options=[
                 # On by default, and then a second server on the same port silently takes half of the calls.
@@ -177,6 +196,14 @@ class Application:
             ],
         )
         self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), self._health.handlers))
+
+    def _open_metrics(self, metrics: Metrics, detector: Detector) -> MetricsPort:
+        from server.metrics.exposition import CONTENT_TYPE, Exposition  # here, for its library takes 5 MB
+        from server.metrics.port import MetricsPort
+        from server.metrics.state import provide_state
+
+        provide_state(self._gauges, self._config, detector, self._boundary, self._servicer, self._health)
+        return MetricsPort(Exposition(metrics, self._gauges).render, CONTENT_TYPE)
 
     async def _load(self) -> int | None:
         """Loads the models in a thread of their own, so that a stop is obeyed meanwhile. Returns the exit code of a
@@ -268,13 +295,19 @@ class Application:
             await asyncio.wait((closed,), timeout=LEAVE_SECONDS)  # until the last answers are out
         if not closed.done():
             await self._leave()
+        self._close_metrics()
         logger.info("stopped")
         return 0
 
     async def _leave(self) -> None:
-        """Cuts off what is open, and gives the address free."""
+        """Cuts off what is open, and gives the addresses free."""
+        self._close_metrics()
         self._listener.close()
         await asyncio.wait((asyncio.create_task(self._server.stop(None)),), timeout=LEAVE_SECONDS)
+
+    def _close_metrics(self) -> None:
+        if self._metrics_port is not None:
+            self._metrics_port.close()
 
     async def _poll(self, is_over: Callable[[float], bool]) -> None:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""

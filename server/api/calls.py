@@ -7,12 +7,14 @@ being read.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import grpc
@@ -33,6 +35,10 @@ EXPECTED_BYTES = 256 * 1024
 
 SPARING_SECONDS = 1.0
 """How long room for a large message is kept before it has arrived."""
+
+TRACE_KEY = "traceparent"
+TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""Version, trace, parent, flags. So none of it can forge a line of the log."""
 
 KNOWN_CONNECTIONS = 1024
 """Connections of which the usual size of a message is remembered."""
@@ -69,6 +75,12 @@ class Call:
         self.is_wanted = True
         self._inbox = inbox
         self._reading: asyncio.Task[Any] | None = None
+
+    @cached_property
+    def trace(self) -> str:
+        """The caller's ``traceparent`` (W3C Trace Context, level 1); empty without one, and where it is not as such."""
+        found = [value for key, value in self.context.invocation_metadata() or () if key == TRACE_KEY]
+        return found[0] if len(found) == 1 and TRACE.fullmatch(found[0]) else ""
 
     @property
     def seconds_left(self) -> float:

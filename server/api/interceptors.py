@@ -111,6 +111,11 @@ class FairPlaces:
         self._refuse = refuse
         self._held: Counter[str] = Counter()
 
+    @property
+    def free(self) -> int:
+        """Places that nobody holds."""
+        return self._free
+
     @contextmanager
     def take(self, peer: str) -> Iterator[None]:
         """Holds a place for the connection ``peer``.
@@ -151,6 +156,11 @@ class CallBoundary:
         self.last_arrival = 0.0
         self.in_flight = 0
 
+    @property
+    def free_places(self) -> int:
+        """Calls that may still be opened."""
+        return self._places.free
+
     def wrap(self, name: str, behaviour: Behaviour) -> Callable[[Any, Any], Awaitable[bytes | None]]:
         """The handler that gRPC calls for a method of the given name."""
 
@@ -184,6 +194,7 @@ class CallBoundary:
                         is_image=name == SINGLE_IMAGE,
                         detection=call.detection,
                         image_sha256=call.image_sha256,
+                        trace=call.trace,
                     )
                 )
                 call.is_wanted = False

@@ -99,6 +99,7 @@ class Judge:
                 started=arrived,
                 is_image=True,
                 detection=detection,
+                trace=call.trace,
             )
         )
         return answer

@@ -150,7 +150,7 @@ class JsonFormatter:
         second, milliseconds = self._seconds.split(created)
         moment, _, zone = second.partition(" ")
         return json.dumps(  # ASCII: nothing in it turns the direction of a line, nor begins another
-            {"time": f"{moment}.{milliseconds:03}{zone}", "level": level, "logger": name, "message": text, **fields},
+            {"time": f"{moment}.{milliseconds:03}{zone[:3]}:{zone[3:]}", "level": level, "logger": name, "message": text, **fields},
             separators=(",", ":"),
         )
 
