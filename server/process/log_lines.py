@@ -149,8 +149,9 @@ class JsonFormatter:
     def _dump(self, created: float, level: str, name: str, text: str, fields: dict[str, Any]) -> str:
         second, milliseconds = self._seconds.split(created)
         moment, _, zone = second.partition(" ")
+        moment = f"{moment}.{milliseconds:03}{zone[:3]}:{zone[3:]}"
         return json.dumps(  # ASCII: nothing in it turns the direction of a line, nor begins another
-            {"time": f"{moment}.{milliseconds:03}{zone[:3]}:{zone[3:]}", "level": level, "logger": name, "message": text, **fields},
+            {"time": moment, "level": level, "logger": name, "message": text, **fields},
             separators=(",", ":"),
         )
 
