@@ -200,8 +200,9 @@ class Application:
     def _open_metrics(self, metrics: Metrics, detector: Detector) -> MetricsPort:
         from server.metrics.exposition import CONTENT_TYPE, Exposition  # here, for its library takes 5 MB
         from server.metrics.port import MetricsPort
-        from server.metrics.state import provide_state
+        from server.metrics.state import IMAGE_METHODS, provide_state
 
+        metrics.expect(IMAGE_METHODS)
         provide_state(self._gauges, self._config, detector, self._boundary, self._servicer, self._health)
         return MetricsPort(Exposition(metrics, self._gauges).render, CONTENT_TYPE)
 

@@ -99,9 +99,9 @@ def test_dashboard_is_whole() -> None:
     assert '"${datasource}"' in json.dumps(DASHBOARD["templating"])
 
 
-@pytest.mark.parametrize("command", [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml")])
+@pytest.mark.parametrize("command", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")])
 def test_promtool_finds_no_fault(command: tuple[str, ...]) -> None:
-    """Prometheus' own judgement, where it is installed."""
+    """Prometheus' own judgement, where it is installed: files are well formed, and rules do what they should."""
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian: apt install prometheus): its judgement is missing")

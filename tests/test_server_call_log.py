@@ -79,6 +79,29 @@ def test_callers_trace_is_in_the_lines_of_its_call(faulty: ServerProcess) -> Non
     wait_until(lambda: sum(f" trace={trace}" in line for line in faulty.log) == 3)
 
 
+def test_flood_of_cheap_calls_is_counted_instead_of_written(faulty: ServerProcess) -> None:
+    """Each is in a line or in a count."""
+    with faulty.stub() as stub:
+        for _ in range(300):
+            stub.ListModels(pb.ListModelsRequest(), timeout=30)
+
+    def count() -> tuple[int, int]:
+        told = [re.search(r" (\d+) more lines such as: ListModels code=OK", line) for line in list(faulty.log)]
+        return sum(" ListModels id=" in line for line in list(faulty.log)), sum(int(m[1]) for m in told if m)
+
+    wait_until(lambda: sum(count()) == 300)
+    assert count()[1] > 0
+
+
+def test_id_is_given_once() -> None:
+    """A call that ended while a worker read its message keeps the id under which its end was told."""
+    nothing: Any = None
+    call = Call(SimpleNamespace(peer=lambda: ""), nothing)
+    made = call.name_itself("")
+
+    assert made == call.name_itself("another") == call.request_id
+
+
 @pytest.mark.parametrize(
     ("metadata", "trace"),
     [

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proto import stroke_pb2 as pb
 from server.core import metric_names as names
 from server.core.detector import Detection
 from server.core.metric_names import METRICS, MOST_SERIES, PROCESS, SECONDS, render_table
@@ -15,6 +16,7 @@ from server.core.metrics import Gauges, Metrics
 from server.core.outcomes import Caller, Outcome
 from server.images.checks import BLANK, NO_HEAD
 from server.metrics.exposition import Exposition
+from server.metrics.state import IMAGE_METHODS
 from tests.fakes import ROOT, SPEC
 from tests.scraping import Page
 
@@ -166,3 +168,15 @@ def test_process_is_shown_under_the_usual_names() -> None:
 def test_page_has_the_table_of_the_code() -> None:
     """docs/metrics.md cannot fall behind."""
     assert render_table() in (ROOT / "docs" / "metrics.md").read_text("utf-8")
+
+
+def test_faults_are_shown_before_there_are_any() -> None:
+    """Of every method that takes images: Prometheus sees the first one only as an increase from 0."""
+    metrics = Metrics()
+    metrics.expect(IMAGE_METHODS)
+    text = Exposition(metrics, Gauges()).render().decode()
+
+    methods = [method.name for method in pb.DESCRIPTOR.services_by_name["StrokeService"].methods]
+    assert list(IMAGE_METHODS) == [name for name in methods if name.startswith("Predict")]
+    for name in IMAGE_METHODS:
+        assert f'stroke_images_total{{code="INTERNAL",method="{name}",reason="INTERNAL"}} 0.0' in text

@@ -136,6 +136,7 @@ def test_running_server_shows_what_it_does(tiny_models: Path) -> None:
         second = run_module("server", "--models", str(tiny_models), "--port", "0", "--metrics-port", str(port))
 
     assert page.get("stroke_requests_total", method="Predict", code="OK") == 1
+    assert 'stroke_images_total{code="INTERNAL",method="PredictBatches",reason="INTERNAL"} 0.0' in page.text
     assert page.get("stroke_images_total", method="PredictStream", code="OK") >= 4
     assert page.get("stroke_images_total", reason="IMAGE_UNDECODABLE") == 1
     assert page.get("stroke_streams_open") == page.get("stroke_requests_in_flight") == 1

@@ -116,8 +116,8 @@ class Call:
         ending.add_done_callback(lambda task: task.cancelled() or task.exception())  # abort raises
 
     def name_itself(self, request_id: str) -> str:
-        """Takes the caller's id, or makes one, and returns it: answer and log have the same."""
-        self.request_id = printable_id(request_id) or new_id()
+        """Takes the caller's id, or makes one, and returns it: answer and log have the same. The first one stays."""
+        self.request_id = self.request_id or printable_id(request_id) or new_id()
         return self.request_id
 
 

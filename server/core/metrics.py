@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -93,6 +93,14 @@ class Metrics:
         self._probability = Histogram(names.PROBABILITY)
         self._duration, self._queue = Histogram(names.DURATION), Histogram(names.QUEUE)
         self._decode, self._inference = Histogram(names.DECODE), Histogram(names.INFERENCE)
+
+    def expect(self, methods: Sequence[str]) -> None:
+        """Shows success and fault of methods of images before there are any: Prometheus sees no increase in a series
+        that begins with 1, and the first fault would raise no alarm."""
+        with self._lock:
+            for method in methods:
+                for status in (("OK", ""), ("INTERNAL", "INTERNAL")):
+                    self._images.values.setdefault((method, *status), 0)
 
     def note(self, outcome: Outcome) -> None:
         """See ``Recorder``."""

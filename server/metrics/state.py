@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from server.core.detector import Detector
     from server.models.registry import ModelRegistry
 
+IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches")
+
 
 def provide_state(
     gauges: Gauges,
