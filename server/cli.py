@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["tune"]:
         return run_guarded("server tune", lambda: run_tune(arguments[1:]))
+    if arguments[:1] == ["certs"]:
+        return run_guarded("server certs", lambda: run_certs(arguments[1:]))
+    if arguments[:1] == ["doctor"]:
+        return run_guarded("server doctor", lambda: run_doctor(arguments[1:]))
     return run_guarded("server", lambda: run_server(arguments))
 
 
@@ -65,3 +69,17 @@ def run_tune(arguments: Sequence[str]) -> int:
     from server.tune import main as tune
 
     return tune(arguments)
+
+
+def run_certs(arguments: Sequence[str]) -> int:
+    """See ``server.security.issue``."""
+    from server.security.issue import main as issue
+
+    return issue(arguments)
+
+
+def run_doctor(arguments: Sequence[str]) -> int:
+    """See ``server.doctor``."""
+    from server.doctor import main as examine
+
+    return examine(arguments)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from proto import stroke_pb2 as pb
+from server.config import ServerConfig
 from server.core import metric_names as names
 from server.core.detector import Detection
 from server.core.metric_names import METRICS, MOST_SERIES, PROCESS, SECONDS, render_table
@@ -16,7 +17,8 @@ from server.core.metrics import Gauges, Metrics
 from server.core.outcomes import Caller, Outcome
 from server.images.checks import BLANK, NO_HEAD
 from server.metrics.exposition import Exposition
-from server.metrics.state import IMAGE_METHODS
+from server.metrics.state import IMAGE_METHODS, State, provide_state
+from server.security.bundle import Validity
 from tests.fakes import ROOT, SPEC
 from tests.scraping import Page
 
@@ -121,7 +123,7 @@ def test_gauges_are_asked_when_somebody_looks() -> None:
     """A value, one for each label, or nothing where whoever knows fails; what nobody provides is not there."""
     gauges, backlog = Gauges(), [3.0]
     gauges.provide(names.AUDIT_BACKLOG, lambda: backlog[0])
-    gauges.provide(names.CERTIFICATE_EXPIRY, lambda: {("server",): 1.7e9, ("client-ca",): 1.8e9})
+    gauges.provide(names.CERTIFICATE_EXPIRY, lambda: {("server", "a"): 1.7e9, ("client-ca", "b"): 1.8e9})
     gauges.provide(names.AUDIT_LOST, lambda: 7)
     gauges.provide(names.ALARM, lambda: 1 / 0)
     assert show(gauges=gauges).get("stroke_audit_backlog_lines") == 3
@@ -129,7 +131,7 @@ def test_gauges_are_asked_when_somebody_looks() -> None:
     page = show(gauges=gauges)
 
     assert page.get("stroke_audit_backlog_lines") == 4
-    assert page.get("stroke_certificate_expiry_timestamp_seconds", certificate="client-ca") == 1.8e9
+    assert page.get("stroke_certificate_expiry_timestamp_seconds", role="client-ca") == 1.8e9
     assert page.get("stroke_audit_lines_lost_total") == 7
     assert "stroke_alarm" not in page.text
     assert "stroke_token_expiry_timestamp_seconds" not in page.text
@@ -180,3 +182,20 @@ def test_faults_are_shown_before_there_are_any() -> None:
     assert list(IMAGE_METHODS) == [name for name in methods if name.startswith("Predict")]
     for name in IMAGE_METHODS:
         assert f'stroke_images_total{{code="INTERNAL",method="{name}",reason="INTERNAL"}} 0.0' in text
+
+
+def test_certificates_are_shown_with_their_ends_and_their_alarm() -> None:
+    """Those in use, by what they are for."""
+    certificates: Any = SimpleNamespace(
+        alarm="renew it",
+        describe=lambda: (Validity("server", "brain", (), 0.0, 1.7e9), Validity("client-ca", "site", (), 0.0, 1.8e9)),
+    )
+    nobody: Any = None
+    gauges = Gauges()
+    provide_state(gauges, ServerConfig(), State(nobody, nobody, nobody, nobody, certificates))
+    page = show(gauges=gauges)
+
+    assert page.get("stroke_certificate_expiry_timestamp_seconds", role="server", subject="brain") == 1.7e9
+    assert page.get("stroke_certificate_expiry_timestamp_seconds", role="client-ca") == 1.8e9
+    assert page.get("stroke_alarm", alarm="certificates") == 1
+    assert "stroke_serving" not in page.text  # nobody knows

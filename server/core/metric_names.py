@@ -91,7 +91,7 @@ LOG_SUPPRESSED = Metric(
 )
 
 CERTIFICATE_EXPIRY = Metric(
-    "stroke_certificate_expiry_timestamp_seconds", "gauge", "when a certificate expires", ("certificate",)
+    "stroke_certificate_expiry_timestamp_seconds", "gauge", "when a certificate expires", ("role", "subject")
 )
 TOKEN_EXPIRY = Metric("stroke_token_expiry_timestamp_seconds", "gauge", "when a client's token expires", ("client",))
 AUDIT_BACKLOG = Metric("stroke_audit_backlog_lines", "gauge", "lines of the audit log that are not on the disk yet")

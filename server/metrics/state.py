@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto import __version__
+from server.api.listen import ListenError
 from server.core import metric_names as names
-from server.core.metrics import Gauges, Labels
+from server.core.metrics import Gauges, Labels, Metrics
 from server.machine.connections import count_connections
+from server.metrics.exposition import CONTENT_TYPE, Exposition
+from server.metrics.port import MetricsPort
 from server.process.log import count_dropped_lines, count_suppressed_lines
 
 if TYPE_CHECKING:
@@ -17,20 +22,47 @@ if TYPE_CHECKING:
     from server.config import ServerConfig
     from server.core.detector import Detector
     from server.models.registry import ModelRegistry
+    from server.security.certificates import Certificates
+
+logger = logging.getLogger(__name__)
 
 IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches")
 
 
-def provide_state(
-    gauges: Gauges,
-    config: ServerConfig,
-    detector: Detector,
-    boundary: CallBoundary,
-    servicer: StrokeServicer,
-    health: Health,
-) -> None:
+@dataclass(frozen=True)
+class State:
+    """The parts of a server that are asked."""
+
+    detector: Detector
+    boundary: CallBoundary
+    servicer: StrokeServicer
+    health: Health
+    certificates: Certificates | None
+    """None: without TLS."""
+
+
+async def show(config: ServerConfig, metrics: Metrics, gauges: Gauges, state: State) -> MetricsPort:
+    """Opens the port on which all of them are shown.
+
+    Raises:
+        ListenError: it cannot be listened on.
+    """
+    metrics.expect(IMAGE_METHODS)
+    provide_state(gauges, config, state)
+    port = MetricsPort(Exposition(metrics, gauges).render, CONTENT_TYPE)
+    try:
+        address = await port.listen(config.metrics_host, config.metrics_port)
+    except OSError as error:
+        host = f"{config.metrics_host}:{config.metrics_port}"
+        raise ListenError(f"cannot listen for metrics on {host}: {error.strerror or error}") from None
+    logger.info("metrics on %s", address)
+    return port
+
+
+def provide_state(gauges: Gauges, config: ServerConfig, state: State) -> None:
     """Says who is asked. None of it is kept up to date meanwhile, so it costs nothing until somebody looks."""
-    gauges.provide(names.SERVING, lambda: float(health.is_serving))
+    detector, boundary, servicer, certificates = state.detector, state.boundary, state.servicer, state.certificates
+    gauges.provide(names.SERVING, lambda: float(state.health.is_serving))
     gauges.provide(names.IN_FLIGHT, lambda: boundary.in_flight)
     gauges.provide(names.CALLS_FREE, lambda: boundary.free_places)
     gauges.provide(names.CONNECTIONS, lambda: count_connections(config.metrics_port))
@@ -44,6 +76,9 @@ def provide_state(
     gauges.provide(names.SERVER_INFO, lambda: {(__version__,): 1.0})
     gauges.provide(names.LOG_DROPPED, count_dropped_lines)
     gauges.provide(names.LOG_SUPPRESSED, count_suppressed_lines)
+    if certificates is not None:
+        gauges.provide(names.CERTIFICATE_EXPIRY, lambda: describe_ends(certificates))
+        gauges.provide(names.ALARM, lambda: {("certificates",): float(bool(certificates.alarm))})
 
 
 def describe_models(registry: ModelRegistry) -> dict[Labels, float]:
@@ -53,3 +88,8 @@ def describe_models(registry: ModelRegistry) -> dict[Labels, float]:
         spec, is_default = model.spec, "true" if model is registry.default else "false"
         found[spec.name, spec.version, model.digest, model.options.precision, model.runtime, is_default] = 1.0
     return found
+
+
+def describe_ends(certificates: Certificates) -> dict[Labels, float]:
+    """When each certificate ends, in seconds since 1970."""
+    return {(one.role, one.subject): one.not_after for one in certificates.describe()}
