@@ -5,7 +5,7 @@ ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training ablation model samples proto lock clean
+.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ wheel: .venv/.installed ## build the client as a wheel that other projects insta
 	$(ALL) -m build --wheel --no-isolation
 
 demo: .venv-serve/.installed ## start the server, classify the samples, stop it (no TensorFlow)
-	@$(SERVE) samples/demo.py
+	@$(SERVE) -m bench.demo
 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server
@@ -44,6 +44,9 @@ bench-peers: .venv/.installed ## measure other model servers beside this one (ea
 bench-training: .venv/.installed ## measure the budgets of training: input, memory, evaluation, transfer (40 minutes)
 	$(ALL) -m bench.training --out docs
 	$(ALL) -m bench.training.transfer --out docs
+
+bench-conversion: .venv/.installed ## measure what converting well-known networks takes (10 minutes)
+	$(ALL) -m bench.conversion --out docs
 
 ablation: .venv/.installed ## measure what each part of training, generator and slices gives (6 hours; goes on where it was)
 	$(ALL) -m bench.training.ablation --out docs

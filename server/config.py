@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proto import __version__
 from server.flags import LineParser, add_settings, check_settings, flag_of, quote, read_settings, require, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.machine.folders import find_cache
@@ -235,7 +234,6 @@ def build_parser() -> LineParser:
             "Research software. Not a medical device. Not for diagnosis or triage of patients."
         ),
     )
-    parser.add_argument("--version", action="version", version=__version__, help="show the version")
     add_settings(parser, ServerConfig)
     return parser
 

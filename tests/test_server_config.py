@@ -16,13 +16,12 @@ from server.flags import (
     LineParser,
     list_settings,
     parse_settings,
-    read_number,
     read_settings,
-    read_whole,
     render_table,
     setting,
 )
 from server.process.environment import CLIENT_NAMES
+from server.process.numbers import read_number, read_whole
 from tests.fakes import ROOT, run_module
 
 
