@@ -124,6 +124,7 @@ def test_gauges_are_asked_when_somebody_looks() -> None:
     gauges, backlog = Gauges(), [3.0]
     gauges.provide(names.AUDIT_BACKLOG, lambda: backlog[0])
     gauges.provide(names.CERTIFICATE_EXPIRY, lambda: {("server", "a"): 1.7e9, ("client-ca", "b"): 1.8e9})
+    gauges.provide(names.CERTIFICATE_EXPIRY, lambda: {("server", "c"): 1.9e9})
     gauges.provide(names.AUDIT_LOST, lambda: 7)
     gauges.provide(names.ALARM, lambda: 1 / 0)
     assert show(gauges=gauges).get("stroke_audit_backlog_lines") == 3
@@ -132,6 +133,7 @@ def test_gauges_are_asked_when_somebody_looks() -> None:
 
     assert page.get("stroke_audit_backlog_lines") == 4
     assert page.get("stroke_certificate_expiry_timestamp_seconds", role="client-ca") == 1.8e9
+    assert page.get("stroke_certificate_expiry_timestamp_seconds", subject="c") == 1.9e9
     assert page.get("stroke_audit_lines_lost_total") == 7
     assert "stroke_alarm" not in page.text
     assert "stroke_token_expiry_timestamp_seconds" not in page.text

@@ -144,27 +144,29 @@ class Gauges:
     """What is not counted but asked for, of whoever knows. A metric that nobody provides is not shown."""
 
     def __init__(self) -> None:
-        self._readers: dict[Metric, Callable[[], Reading]] = {}
+        self._readers: list[tuple[Metric, Callable[[], Reading]]] = []
 
     def provide(self, metric: Metric, read: Callable[[], Reading]) -> None:
-        """Says whom to ask.
+        """Says whom to ask; of a metric with labels several may know some.
 
         Args:
             metric: a gauge, or a counter that is kept elsewhere; of ``server.core.metric_names``.
             read: its value, or one for each of its labels' values; asked in any thread, must not wait. One that raises
                 is as if it were not there.
         """
-        self._readers[metric] = read
+        self._readers.append((metric, read))
 
-    def read(self) -> list[tuple[Metric, Mapping[Labels, float]]]:
+    def read(self) -> list[tuple[Metric, dict[Labels, float]]]:
         """What those who know say now."""
-        found: list[tuple[Metric, Mapping[Labels, float]]] = []
-        for metric, read in list(self._readers.items()):
+        found: dict[Metric, dict[Labels, float]] = {}
+        for metric, read in list(self._readers):
             try:
                 reading = read()
             except Exception as error:
                 logger.debug("metric %s cannot be read (%s)", metric.name, type(error).__name__)
                 continue
-            series = reading if isinstance(reading, Mapping) else {(): reading}
-            found.append((metric, dict(list(series.items())[:MOST_SERIES])))
-        return found
+            series = found.setdefault(metric, {})
+            for labels, value in reading.items() if isinstance(reading, Mapping) else (((), reading),):
+                if len(series) < MOST_SERIES:
+                    series[labels] = value
+        return list(found.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from server.core.metric_names import Metric
-from server.core.metrics import Gauges, Metrics, Spread
+from server.core.metrics import Gauges, Labels, Metrics, Spread
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -36,7 +36,8 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
         """What the library asks for."""
-        for metric, values in (*self._metrics.read_counts(), *self._gauges.read()):
+        readings: list[tuple[Metric, Mapping[Labels, float]]] = [*self._metrics.read_counts(), *self._gauges.read()]
+        for metric, values in readings:
             kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
             family = kind(metric.name, metric.text, labels=metric.labels)
             for labels, value in values.items():
