@@ -88,6 +88,16 @@ def test_every_metric_is_looked_at() -> None:
     assert {name for name in LABELS if name not in text} == {"process_virtual_memory_bytes"}
 
 
+def test_prometheus_looks_where_the_container_shows_them() -> None:
+    """The example fits what lies beside it."""
+    compose = (ROOT / "deploy" / "container" / "compose.yaml").read_text("utf-8")
+    found = re.search(r'targets: \["(\w+):(\d+)"\]', (FOLDER / "prometheus.yml").read_text("utf-8"))
+
+    assert found is not None
+    assert f"\n  {found[1]}:\n" in compose
+    assert f'STROKE_METRICS_PORT: "{found[2]}"' in compose
+
+
 def test_dashboard_is_whole() -> None:
     """Panels have ids of their own, do not lie upon each other, and take their data from what is chosen."""
     panels = DASHBOARD["panels"]

@@ -31,6 +31,9 @@ def watch(event, arguments, file=open({path!r}, "w", buffering=1)):
 sys.addaudithook(watch)
 """
 
+OPTIONS = ("-D", "-f", "-qq", "--seccomp-bpf", "-e", "trace=%network", "-o")
+"""Of strace; -D: it is a child, so that signals reach the server."""
+
 
 def use_server(models: Path, *program: str, **environment: str) -> None:
     """A server's life: start, model, first calls, metrics, reload, stop."""
@@ -46,7 +49,7 @@ def use_server(models: Path, *program: str, **environment: str) -> None:
 
 def can_trace(tmp_path: Path) -> bool:
     strace = shutil.which("strace")
-    command = [strace or "", "-D", "-o", str(tmp_path / "probe"), "true"]
+    command = [strace or "", *OPTIONS, str(tmp_path / "probe"), "true"]
     return strace is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
@@ -55,8 +58,7 @@ def test_no_system_call_leads_out(tiny_models: Path, tmp_path: Path) -> None:
     if not can_trace(tmp_path):
         pytest.skip("strace is not here, or may not trace: system calls of the libraries are not looked at")
     trace = tmp_path / "trace"
-    command = ("strace", "-D", "-f", "-qq", "--seccomp-bpf", "-e", "trace=%network", "-o", str(trace))
-    use_server(tiny_models, *command, sys.executable, "-m", "server")
+    use_server(tiny_models, "strace", *OPTIONS, str(trace), sys.executable, "-m", "server")
 
     calls = trace.read_text("utf-8", "replace").splitlines()
     assert any(" bind(" in call for call in calls)
