@@ -5,7 +5,7 @@ ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock clean
+.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock certs sbom audit clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,17 @@ proto: .venv/.installed ## generate stubs and golden messages from proto/stroke.
 
 lock: .venv/.installed ## resolve the pinned dependencies again
 	sh requirements/lock.sh .venv/bin/uv
+
+certs: .venv/.installed ## make a private authority, a server and a client certificate in certs/
+	$(ALL) -m server certs --out certs
+
+sbom: .venv/.installed ## list what each purpose installs, as CycloneDX, in build/
+	@mkdir -p build
+	for purpose in client server training; do .venv/bin/cyclonedx-py requirements requirements/$$purpose.lock \
+		--output-format JSON --output-reproducible --output-file build/sbom-$$purpose.json || exit 1; done
+
+audit: .venv/.installed ## ask for known vulnerabilities of everything that is locked (needs a network)
+	$(ALL) requirements/audit.py
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-serve .venv-client .mypy_cache .pytest_cache .ruff_cache build

@@ -16,22 +16,24 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from server.api.calls import Inbox
+from server.api.entrance import make_gate
 from server.api.health import Health
-from server.api.interceptors import PLACE_SECONDS, CallBoundary, FairPlaces
+from server.api.interceptors import CallBoundary, FairPlaces, too_many_calls
 from server.api.listen import UNIX, ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
 from server.core.capacity import find_message_bytes, find_most_image_memory, find_most_message_memory
 from server.core.detector import Detector
-from server.core.metrics import Gauges, Metrics
-from server.core.outcomes import Journal, LogLines, Recorder
+from server.core.metrics import Metrics
+from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
-from server.errors import ModelFileError, OverloadedError
+from server.errors import ModelFileError
 from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
 from server.process.notify import find_watchdog_seconds, notify
+from server.security.files import AccessFileError
 
 if TYPE_CHECKING:
     from server.metrics.port import MetricsPort
@@ -80,13 +82,14 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()
-        self._gauges = Gauges()
-        self._metrics: Metrics | None = None
+        self._metrics = Metrics() if config.metrics_port else None
         self._metrics_port: MetricsPort | None = None
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
         self._certificates: Certificates | None = None
         """None: without TLS."""
+
+        self._gate = make_gate(config)
 
     def run(self, *, handle_signals: bool = False) -> int:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0.
@@ -194,17 +197,17 @@ class Application:
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
         self._inbox = Inbox(find_message_bytes(config))
-        recorders: list[Recorder] = [LogLines()]
-        if config.metrics_port:
-            self._metrics = Metrics()
-            recorders.append(self._metrics)
-        journal = Journal(recorders)
-        self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal)
+        journal = Journal([LogLines(), self._metrics] if self._metrics else [LogLines()])
+        self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal, self._gate)
         self._detector = detector = Detector(
             self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
         )
         self._servicer = StrokeServicer(detector, config, journal)
         self._health = Health(SERVICE_NAME, self._inbox)
+        if self._gate is not None:
+            assert self._loop is not None
+            self._gate.watch(self._loop.call_soon_threadsafe)
+            self._reloads.append(self._gate.reload)
         self._server = grpc.aio.server(
             options=[
                 # On by default, and then a second server on the same port silently takes half of the calls.
@@ -225,15 +228,16 @@ class Application:
                 *([("grpc.max_connection_age_ms", CONNECTION_MS)] if config.tls_client_ca is not None else []),
             ],
         )
-        self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), self._health.handlers))
+        health = self._health.make_handlers(self._gate if config.health == "token" else None)
+        self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), health))
 
     async def _show_metrics(self) -> None:
         """Opens the port for Prometheus, where there is to be one. Raises as ``_answer_probes``."""
         if self._metrics is not None:
             from server.metrics.state import State, show  # here, for its library takes 5 MB
 
-            state = State(self._detector, self._boundary, self._servicer, self._health, self._certificates)
-            self._metrics_port = await show(self._config, self._metrics, self._gauges, state)
+            parts = (self._detector, self._boundary, self._servicer, self._health, self._certificates, self._gate)
+            self._metrics_port = await show(self._metrics, State(self._config, *parts))
 
     async def _answer_probes(self) -> None:
         """Opens the port for health checks alone, where there is to be one; it closes with the process.
@@ -243,7 +247,7 @@ class Application:
         """
         if self._config.probe_port:
             self._probe_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-            self._probe_server.add_generic_rpc_handlers((self._health.handlers,))
+            self._probe_server.add_generic_rpc_handlers((self._health.make_handlers(),))
             host = "127.0.0.1" if self._config.host.startswith(UNIX) else self._config.host
             # Plain text: probes of Kubernetes speak no TLS, and no image passes here.
             bind(self._probe_server, host, self._config.probe_port, is_insecure=True)
@@ -378,10 +382,6 @@ def has_terminal() -> bool:
     return True
 
 
-def too_many_calls() -> OverloadedError:
-    return OverloadedError("TOO_MANY_CALLS", "As many calls are open as the server accepts.", retry_after=PLACE_SECONDS)
-
-
 def fail(message: str) -> int:
     """Prints one line on standard error and returns the exit code."""
     complain(f"server: error: {message}")
@@ -394,4 +394,6 @@ def serve(config: ServerConfig) -> int:
         application = Application(config)
     except ModelFileError as error:
         return fail(f"{error.message} [{error.reason}]")
+    except AccessFileError as error:
+        return fail(str(error))
     return application.run(handle_signals=True)

@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["tune"]:
         return run_guarded("server tune", lambda: run_tune(arguments[1:]))
+    if arguments[:1] == ["token"]:
+        return run_guarded("server token", lambda: run_token(arguments[1:]))
     if arguments[:1] == ["certs"]:
         return run_guarded("server certs", lambda: run_certs(arguments[1:]))
     if arguments[:1] == ["doctor"]:
@@ -62,6 +64,13 @@ def warn_without_cache(config: ServerConfig) -> None:
     """Says that there is no place for a cache, where one is wanted: the next start is as slow as this one."""
     if config.cache_folder is None and config.cache != "off":
         logger.warning("no cache: this user has no home folder; give one with --cache, or --cache off")
+
+
+def run_token(arguments: Sequence[str]) -> int:
+    """See ``server.security.token_command``."""
+    from server.security.token_command import main as token
+
+    return token(arguments)
 
 
 def run_tune(arguments: Sequence[str]) -> int:

@@ -68,6 +68,18 @@ class ServerConfig:
         "who may call through a socket, as its file mode in octal digits: 600 the server's user alone, 660 its group "
         "too, 666 everybody on the machine",
     )
+    tokens: Path | None = setting(
+        None,
+        "file of clients with the digests of their tokens, roles and limits (python -m server token --help): each call "
+        "then needs a token; read again when it changes",
+    )
+    allow_clients: Path | None = setting(
+        None,
+        "file of names, one a line: only those may call whose certificate has one of them; read again when it changes",
+    )
+    health: str = setting(
+        "open", "who may ask for health: open (everybody), or token (those who may call)", choices=("open", "token")
+    )
     tls_cert: Path | None = setting(
         None,
         "certificate of this server, in PEM form, with those between it and its root: calls are encrypted",
@@ -185,6 +197,17 @@ class ServerConfig:
             "reads and writes",
         )
 
+        require(
+            self.health == "open" or self.tokens is not None or self.allow_clients is not None,
+            "health",
+            "token needs --tokens or --allow-clients",
+        )
+        require(
+            self.allow_clients is None or self.tls_client_ca is not None,
+            "allow_clients",
+            "needs --tls-client-ca: without it nobody shows a certificate",
+        )
+
     @property
     def image_limits(self) -> ImageLimits:
         """The limits of the image gate."""
@@ -224,6 +247,7 @@ def build_parser() -> LineParser:
             "  python -m server --precision fp32 --profile latency\n"
             "  python -m server --host unix:/run/stroke/server.sock --socket-mode 660\n"
             "  python -m server tune --help\n"
+            "  python -m server token --help\n"
             "  python -m server --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem\n"
             "  python -m server certs --help\n"
             "  STROKE_WORKERS=4 python -m server\n\n"

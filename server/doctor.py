@@ -97,6 +97,7 @@ def examine(config: ServerConfig) -> Iterator[Finding]:
         look_at_disk,
         look_at_permissions,
         look_at_certificates,
+        look_at_access,
         look_at_models,
         look_at_memory,
         look_at_port,
@@ -210,6 +211,24 @@ def look_at_certificates(config: ServerConfig) -> Iterator[Finding]:
         is_near = one.not_after - time.time() < max(WARN_DAYS) * DAY_SECONDS
         text = fault or f"{title(one)} holds until {show_time(one.not_after)}"
         yield Finding("certificate", PROBLEM if fault else WARNING if is_near else GOOD, text)
+
+
+def look_at_access(config: ServerConfig) -> Iterator[Finding]:
+    """Whether the files that say who may call can be used, and which tokens end soon. Nothing where there are none."""
+    if config.tokens is None and config.allow_clients is None:
+        return
+    from server.security.files import AccessFileError
+    from server.security.gate import EXPIRY_WARN_SECONDS, Gate
+
+    try:
+        entries = Gate(config.tokens, config.allow_clients).entries
+    except AccessFileError as error:
+        yield Finding("access", PROBLEM, str(error))
+        return
+    for entry in entries:
+        if entry.expires_at - time.time() < EXPIRY_WARN_SECONDS:
+            yield Finding("access", WARNING, f"the token of {entry.name} is good until {entry.expires} (UTC)")
+    yield Finding("access", GOOD, f"the files that say who may call can be used; {len(entries)} tokens")
 
 
 def look_at_models(config: ServerConfig) -> Iterator[Finding]:

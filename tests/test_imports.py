@@ -39,6 +39,7 @@ FLOORS = {
         ("tune", "app"),
         ("metrics",),
         ("api",),
+        ("security",),
         ("core",),
         ("config",),
         ("flags", "models"),

@@ -6,12 +6,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from server.api.calls import EXPECTED_BYTES, Held, Inbox
+from server.api.calls import EXPECTED_BYTES, Call, Held, Inbox
 from server.api.interceptors import FairPlaces
+from server.core.outcomes import Caller
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 
 MIB = 1024 * 1024
@@ -79,6 +81,15 @@ def test_only_place_is_given_to_one() -> None:
             stack.enter_context(places.take("a"))
     assert refusal.value.reason == "FULL"
     assert refusal.value.retry_after
+
+
+@pytest.mark.parametrize(("name", "source"), [("", "ipv4:10.0.0.7:40000"), ("ward-3", "client ward-3")])
+def test_places_are_shared_out_by_client_where_it_has_a_name(name: str, source: str) -> None:
+    """One with many connections gets no more than one with one."""
+    call = Call(SimpleNamespace(peer=lambda: "ipv4:10.0.0.7:40000"), make_inbox(1))
+    call.caller = Caller(call.peer, name)
+
+    assert call.source == source
 
 
 def make_inbox(total: int, arriving: Callable[[], int | None] = lambda: 0) -> Inbox:

@@ -13,6 +13,7 @@ import pytest
 from server import doctor
 from server.config import ServerConfig
 from server.doctor import Finding, examine, main
+from tests.access import write_tokens
 from tests.certificates import DAY, NOW, chain, issue_server, key
 
 
@@ -121,6 +122,17 @@ def test_socket_needs_a_folder(config: ServerConfig, tmp_path: Path) -> None:
     assert find(replace(config, host=f"unix:{tmp_path}/server.sock"), "port").state == "ok"
     assert find(replace(config, host="unix:/nowhere/server.sock"), "port").state == "problem"
     assert os.listdir(tmp_path) == []
+
+
+def test_tokens_are_looked_at(config: ServerConfig, tmp_path: Path) -> None:
+    """Whether the file can be used, and which of them end soon."""
+    guarded = replace(config, tokens=tmp_path / "tokens")
+    assert find(guarded, "access").state == "problem"
+
+    write_tokens(tmp_path / "tokens", ward="", archive="expires=2020-01-01")
+    first, second = (finding for finding in examine(guarded) if finding.subject == "access")
+    assert (first.state, first.text) == ("warning", "the token of archive is good until 2020-01-01 (UTC)")
+    assert (second.state, second.text) == ("ok", "the files that say who may call can be used; 2 tokens")
 
 
 def test_certificates_are_looked_at(config: ServerConfig, tmp_path: Path) -> None:

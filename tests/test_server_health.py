@@ -20,7 +20,7 @@ def test_watch_sees_the_end_that_comes_while_a_status_is_written(monkeypatch: py
         return ""
 
     monkeypatch.setattr(health, "read_name", read_name)
-    monkeypatch.setattr(health, "Call", lambda context, inbox: SimpleNamespace(peer="ipv4:1.2.3.4:5"))
+    monkeypatch.setattr(health, "Call", lambda context, inbox: SimpleNamespace(source="ipv4:1.2.3.4:5"))
     service = Health("stroke.v1.StrokeService", SimpleNamespace())  # type: ignore[arg-type]
     service.set_serving()
     written = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from server.images.checks import BLANK, NO_HEAD
 from server.metrics.exposition import Exposition
 from server.metrics.state import IMAGE_METHODS, State, provide_state
 from server.security.bundle import Validity
+from server.security.tokens import Entry
 from tests.fakes import ROOT, SPEC
 from tests.scraping import Page
 
@@ -186,7 +188,7 @@ def test_faults_are_shown_before_there_are_any() -> None:
         assert f'stroke_images_total{{code="INTERNAL",method="{name}",reason="INTERNAL"}} 0.0' in text
 
 
-def test_certificates_are_shown_with_their_ends_and_their_alarm() -> None:
+def test_certificates_and_tokens_are_shown_with_their_ends_and_alarms() -> None:
     """Those in use, by what they are for."""
     certificates: Any = SimpleNamespace(
         alarm="renew it",
@@ -194,10 +196,19 @@ def test_certificates_are_shown_with_their_ends_and_their_alarm() -> None:
     )
     nobody: Any = None
     gauges = Gauges()
-    provide_state(gauges, ServerConfig(), State(nobody, nobody, nobody, nobody, certificates))
+    gate: Any = SimpleNamespace(
+        files=(SimpleNamespace(is_current=False),),
+        entries=(Entry("ward", "00", expires=date(2027, 12, 31)), Entry("archive", "01")),
+    )
+    provide_state(gauges, State(ServerConfig(), nobody, nobody, nobody, nobody, certificates, gate))
     page = show(gauges=gauges)
 
     assert page.get("stroke_certificate_expiry_timestamp_seconds", role="server", subject="brain") == 1.7e9
     assert page.get("stroke_certificate_expiry_timestamp_seconds", role="client-ca") == 1.8e9
     assert page.get("stroke_alarm", alarm="certificates") == 1
+    assert page.get("stroke_alarm", alarm="access") == 1
+    assert (
+        page.get("stroke_token_expiry_timestamp_seconds", client="ward") == datetime(2028, 1, 1, tzinfo=UTC).timestamp()
+    )
+    assert "archive" not in page.text
     assert "stroke_serving" not in page.text  # nobody knows

@@ -7,22 +7,25 @@ being read.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
+from server.api.ids import find_trace, new_id, printable_id
 from server.core.detector import Detection
 from server.core.outcomes import Caller
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 from server.machine.memory import count_small_blocks
+
+if TYPE_CHECKING:  # loaded by those who have a gate
+    from server.security.gate import Permit
+    from server.security.usage import Share
 
 MESSAGE_SECONDS = 30.0
 """A call whose message has not come by then is ended."""
@@ -35,10 +38,6 @@ EXPECTED_BYTES = 256 * 1024
 
 SPARING_SECONDS = 1.0
 """How long room for a large message is kept before it has arrived."""
-
-TRACE_KEY = "traceparent"
-TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""Version, trace, parent, flags. So none of it can forge a line of the log."""
 
 KNOWN_CONNECTIONS = 1024
 """Connections of which the usual size of a message is remembered."""
@@ -57,6 +56,7 @@ class Call:
         started: its arrival, in seconds of ``time.monotonic``.
         method: its name.
         caller: who calls.
+        permit: what the gate says of it; None where there is no gate.
         request_id: printable; what the caller calls it, otherwise one that was made here.
         detection: what came of its image, where it is a call of one image that was judged.
         image_sha256: of that image; empty where it was not looked at.
@@ -68,6 +68,7 @@ class Call:
         self.method = method
         self.peer: str = context.peer()
         self.caller = Caller(self.peer)
+        self.permit: Permit | None = None
         self.started = time.monotonic()
         self.request_id = ""
         self.detection: Detection | None = None
@@ -78,9 +79,8 @@ class Call:
 
     @cached_property
     def trace(self) -> str:
-        """The caller's ``traceparent`` (W3C Trace Context, level 1); empty without one, and where it is not as such."""
-        found = [value for key, value in self.context.invocation_metadata() or () if key == TRACE_KEY]
-        return found[0] if len(found) == 1 and TRACE.fullmatch(found[0]) else ""
+        """See ``find_trace``."""
+        return find_trace(self.context.invocation_metadata())
 
     @property
     def seconds_left(self) -> float:
@@ -88,13 +88,29 @@ class Call:
         remaining = self.context.time_remaining()
         return float("inf") if remaining is None else float(remaining)
 
+    @property
+    def source(self) -> str:
+        """Whom it counts for where callers share: the client, otherwise the connection."""
+        return f"client {self.caller.name}" if self.caller.name else self.peer
+
     def take_message(self, seconds: float = MESSAGE_SECONDS) -> AbstractAsyncContextManager[Held]:
-        """The only message of a call, held until the end of the block. Raises as ``Inbox.take``."""
-        return self._inbox.take(self, seconds)
+        """The only message of a call, held until the end of the block. Raises as ``Inbox.take`` and ``Permit.take``."""
+        return self._inbox.take(self, seconds, self.permit)
 
     async def receive(self) -> Held | None:
-        """The next message of a stream, to be released; None at its end. Raises as ``Inbox.take``."""
-        return await self._inbox.receive(self, None)
+        """The next message of a stream, to be released; None at its end. It waits for its client's turn, where the
+        client has limits. Raises as ``Inbox.take`` and ``Permit.take_in_turn``."""
+        if self.permit is None:
+            return await self._inbox.receive(self, None)
+        await self.permit.wait_for_turn()
+        held = await self._inbox.receive(self, None)
+        if held is not None:
+            try:
+                held.share = await self.permit.take_in_turn(held.size)
+            except BaseException:
+                held.release()
+                raise
+        return held
 
     async def read(self) -> bytes | None:
         """The next message as it comes, for ``Inbox``; None at their end."""
@@ -122,19 +138,28 @@ class Call:
 
 
 class Held:
-    """A message in memory."""
+    """A message in memory.
+
+    Attributes:
+        data: its bytes, until they are somebody else's.
+        size: how many there were; 0 once it is released.
+        share: what of its client's limits it takes; None where there is no gate.
+    """
 
     def __init__(self, data: bytes, on_release: Callable[[int], None]) -> None:
         self.data = data
-        self._size = len(data)
+        self.size = len(data)
+        self.share: Share | None = None
         self._on_release = on_release
 
     def release(self) -> None:
         """Lets go of the message. May be called twice."""
         self.data = b""
-        size, self._size = self._size, 0
+        size, self.size = self.size, 0
         if size:
             self._on_release(size)
+        if self.share is not None:
+            self.share.release()
 
 
 class Sender(Protocol):
@@ -187,15 +212,16 @@ class Inbox:
         self.last_arrival = 0.0
 
     @asynccontextmanager
-    async def take(self, sender: Sender, seconds: float | None) -> AsyncIterator[Held]:
+    async def take(self, sender: Sender, seconds: float | None, permit: Permit | None = None) -> AsyncIterator[Held]:
         """Waits for room and for a call's next message, and holds the room until the end of the block.
 
         Args:
             sender: the call.
             seconds: how long the message may take; None: for ever.
+            permit: counts the message for the client, where there is a gate.
 
         Raises:
-            OverloadedError: reason MEMORY_SHORT.
+            OverloadedError: reason MEMORY_SHORT, or LIMIT_BYTES of the permit.
             BudgetExceededError: reason MESSAGE_LATE.
             RequestError: reason REQUEST_MALFORMED, when the caller ends without a message.
         """
@@ -203,6 +229,8 @@ class Inbox:
         if held is None:
             raise RequestError("REQUEST_MALFORMED", "The call ended without a message: send exactly one.")
         try:
+            if permit is not None:
+                held.share = permit.take(held.size)
             yield held
         finally:
             held.release()
@@ -360,13 +388,3 @@ def short_of_memory(retry_after: float = MEMORY_SECONDS) -> OverloadedError:
         "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
         retry_after=retry_after,
     )
-
-
-def new_id() -> str:
-    """An id for a request that came without one."""
-    return uuid.uuid4().hex
-
-
-def printable_id(request_id: str) -> str:
-    """The id when it can be answered and logged, otherwise nothing."""
-    return request_id if len(request_id) <= 128 and request_id.isascii() and request_id.isprintable() else ""

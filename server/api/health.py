@@ -7,15 +7,20 @@ its threads between the servers of a process.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from server.api.calls import Call, Inbox
+from server.api.entrance import identify
 from server.api.interceptors import PLACE_SECONDS, REASON_KEY, STATUS_CODES, FairPlaces
 from server.api.messages import inflate, malformed_request, parse
 from server.errors import OverloadedError, StrokeError
+
+if TYPE_CHECKING:
+    from server.security.gate import Gate
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 STATUS = health_pb2.HealthCheckResponse
@@ -40,14 +45,13 @@ class Health:
         self._is_final = False
         self._changed = asyncio.Event()
 
-    @property
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """What gRPC needs to know."""
+    def make_handlers(self, gate: Gate | None = None) -> grpc.GenericRpcHandler:
+        """What gRPC needs to know. Those may ask whom ``gate`` knows; None: everybody."""
         return grpc.method_handlers_generic_handler(
             HEALTH_SERVICE,
             {
-                "Check": grpc.stream_unary_rpc_method_handler(self._check),
-                "Watch": grpc.stream_stream_rpc_method_handler(self._watch),
+                "Check": grpc.stream_unary_rpc_method_handler(partial(self._check, gate=gate)),
+                "Watch": grpc.stream_stream_rpc_method_handler(partial(self._watch, gate=gate)),
             },
         )
 
@@ -70,10 +74,16 @@ class Health:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _check(self, messages: object, context: Any) -> bytes:
+    def _begin(self, context: Any, gate: Gate | None) -> Call:
+        call = Call(context, self._inbox)
+        if gate is not None:
+            identify(gate, call)
+        return call
+
+    async def _check(self, messages: object, context: Any, gate: Gate | None = None) -> bytes:
         try:
-            call = Call(context, self._inbox)
-            with self._places.take(call.peer):
+            call = self._begin(context, gate)
+            with self._places.take(call.source):
                 name = await read_name(call)
         except StrokeError as error:
             await abort(context, error)
@@ -82,10 +92,10 @@ class Health:
         answer: bytes = STATUS(status=self._status).SerializeToString()
         return answer
 
-    async def _watch(self, messages: object, context: Any) -> None:
+    async def _watch(self, messages: object, context: Any, gate: Gate | None = None) -> None:
         try:
-            call = Call(context, self._inbox)
-            with self._places.take(call.peer):
+            call = self._begin(context, gate)
+            with self._places.take(call.source):
                 is_known = await read_name(call) in self._names
                 while True:
                     changed, is_final = self._changed, self._is_final  # of now: they may change during the write

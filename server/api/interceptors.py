@@ -1,5 +1,5 @@
-"""Where calls begin and end: they get a place, errors become gRPC status codes, outcomes are told. Nobody else
-calls ``context.abort`` but health checks, and ``Call.let_go``.
+"""Where calls begin and end: they pass the gate and get a place, errors become gRPC status codes, outcomes are told.
+Nobody else calls ``context.abort`` but health checks, and ``Call.let_go``.
 
     ImageError, RequestError  INVALID_ARGUMENT
     IntegrityError            DATA_LOSS
@@ -25,11 +25,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
 from server.api.calls import Call, Inbox, short_of_memory
+from server.api.entrance import enter
 from server.core.outcomes import Journal, finish
 from server.errors import (
     BudgetExceededError,
@@ -43,6 +44,9 @@ from server.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+
+if TYPE_CHECKING:  # loaded by those who have one
+    from server.security.gate import Gate
 
 logger = logging.getLogger(__name__)
 
@@ -94,10 +98,11 @@ def to_status(error: Exception, request_id: str) -> Status:
 
 
 class FairPlaces:
-    """A number of places, of which no connection gets more than it leaves free for others. For one event loop.
+    """A number of places, of which no source gets more than it leaves free for others. For one event loop.
 
-    The rule of dynamic thresholds (Choudhury and Hahne 1998): the first connection gets at most half of the places, the
-    next half of the rest, and so on. So one that takes all it can get never takes the last one.
+    A source is a client where there is a gate, otherwise a connection. The rule of dynamic thresholds (Choudhury and
+    Hahne 1998): the first source gets at most half of the places, the next half of the rest, and so on. So one that
+    takes all it can get never takes the last one.
     """
 
     def __init__(self, places: int, refuse: Callable[[], OverloadedError]) -> None:
@@ -117,24 +122,28 @@ class FairPlaces:
         return self._free
 
     @contextmanager
-    def take(self, peer: str) -> Iterator[None]:
-        """Holds a place for the connection ``peer``.
+    def take(self, source: str) -> Iterator[None]:
+        """Holds a place for ``source``.
 
         Raises:
             OverloadedError: there is none for it.
         """
-        held = self._held[peer]
+        held = self._held[source]
         if not self._free or (held > 0 and held >= self._free):
             raise self._refuse()
         self._free -= 1
-        self._held[peer] += 1
+        self._held[source] += 1
         try:
             yield
         finally:
             self._free += 1
-            self._held[peer] -= 1
-            if not self._held[peer]:
-                del self._held[peer]
+            self._held[source] -= 1
+            if not self._held[source]:
+                del self._held[source]
+
+
+def too_many_calls() -> OverloadedError:
+    return OverloadedError("TOO_MANY_CALLS", "As many calls are open as the server accepts.", retry_after=PLACE_SECONDS)
 
 
 Behaviour: TypeAlias = Callable[[Call], Awaitable[bytes | Status | None]]
@@ -149,8 +158,9 @@ class CallBoundary:
         in_flight: calls that have not ended.
     """
 
-    def __init__(self, inbox: Inbox, places: FairPlaces, journal: Journal) -> None:
+    def __init__(self, inbox: Inbox, places: FairPlaces, journal: Journal, gate: Gate | None = None) -> None:
         self._inbox = inbox
+        self._gate = gate
         self._places = places
         self._journal = journal
         self.last_arrival = 0.0
@@ -170,7 +180,9 @@ class CallBoundary:
             self.in_flight += 1
             status = None
             try:
-                with self._places.take(call.peer):
+                if self._gate is not None:
+                    enter(self._gate, call)
+                with self._places.take(call.source):
                     outcome = await behaviour(call)
                 if not isinstance(outcome, Status):
                     return outcome
@@ -182,6 +194,8 @@ class CallBoundary:
                 status = to_status(error, call.request_id or call.name_itself(""))
             finally:
                 self.in_flight -= 1
+                if call.permit is not None:
+                    call.permit.leave()
                 self._journal.note(
                     finish(
                         method=name,

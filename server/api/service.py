@@ -95,6 +95,8 @@ class StrokeServicer:
             idle_seconds=self._config.stream_idle_seconds,
             most_bytes=self._config.most_message_bytes,
         )
+        if call.permit is not None:
+            call.permit.on_end = stream.end
         await self._streams.run(stream)
 
 

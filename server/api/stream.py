@@ -105,6 +105,8 @@ class Stream:
                 except Exception:
                     message.release()
                     raise
+                if message.share is not None:
+                    message.share.add_images(len(answers))
                 message.data = b""  # the work holds its parts now
                 self._unanswered += len(answers)
                 self._groups.put_nowait(Group(answers, message))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from server.core.detector import Detector
     from server.models.registry import ModelRegistry
     from server.security.certificates import Certificates
+    from server.security.gate import Gate
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches")
 class State:
     """The parts of a server that are asked."""
 
+    config: ServerConfig
     detector: Detector
     boundary: CallBoundary
     servicer: StrokeServicer
@@ -40,15 +42,19 @@ class State:
     certificates: Certificates | None
     """None: without TLS."""
 
+    gate: Gate | None
+    """None: nobody is asked who they are."""
 
-async def show(config: ServerConfig, metrics: Metrics, gauges: Gauges, state: State) -> MetricsPort:
+
+async def show(metrics: Metrics, state: State) -> MetricsPort:
     """Opens the port on which all of them are shown.
 
     Raises:
         ListenError: it cannot be listened on.
     """
     metrics.expect(IMAGE_METHODS)
-    provide_state(gauges, config, state)
+    gauges, config = Gauges(), state.config
+    provide_state(gauges, state)
     port = MetricsPort(Exposition(metrics, gauges).render, CONTENT_TYPE)
     try:
         address = await port.listen(config.metrics_host, config.metrics_port)
@@ -59,9 +65,10 @@ async def show(config: ServerConfig, metrics: Metrics, gauges: Gauges, state: St
     return port
 
 
-def provide_state(gauges: Gauges, config: ServerConfig, state: State) -> None:
+def provide_state(gauges: Gauges, state: State) -> None:
     """Says who is asked. None of it is kept up to date meanwhile, so it costs nothing until somebody looks."""
-    detector, boundary, servicer, certificates = state.detector, state.boundary, state.servicer, state.certificates
+    config, detector, boundary, servicer = state.config, state.detector, state.boundary, state.servicer
+    certificates, gate = state.certificates, state.gate
     gauges.provide(names.SERVING, lambda: float(state.health.is_serving))
     gauges.provide(names.IN_FLIGHT, lambda: boundary.in_flight)
     gauges.provide(names.CALLS_FREE, lambda: boundary.free_places)
@@ -79,6 +86,9 @@ def provide_state(gauges: Gauges, config: ServerConfig, state: State) -> None:
     if certificates is not None:
         gauges.provide(names.CERTIFICATE_EXPIRY, lambda: describe_ends(certificates))
         gauges.provide(names.ALARM, lambda: {("certificates",): float(bool(certificates.alarm))})
+    if gate is not None:
+        gauges.provide(names.TOKEN_EXPIRY, lambda: describe_tokens(gate))
+        gauges.provide(names.ALARM, lambda: {("access",): float(not all(file.is_current for file in gate.files))})
 
 
 def describe_models(registry: ModelRegistry) -> dict[Labels, float]:
@@ -93,3 +103,12 @@ def describe_models(registry: ModelRegistry) -> dict[Labels, float]:
 def describe_ends(certificates: Certificates) -> dict[Labels, float]:
     """When each certificate ends, in seconds since 1970."""
     return {(one.role, one.subject): one.not_after for one in certificates.describe()}
+
+
+def describe_tokens(gate: Gate) -> dict[Labels, float]:
+    """When each client's token expires, in seconds since 1970; those that do not are left out."""
+    ends: dict[Labels, float] = {}
+    for entry in gate.entries:
+        if entry.expires is not None:
+            ends[entry.name,] = min(entry.expires_at, ends.get((entry.name,), entry.expires_at))
+    return ends
