@@ -5,6 +5,7 @@ An id is the caller's own name for a request: it is in its answer and in the log
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -25,8 +26,10 @@ SECRET = "Zx9Secret"
 """Part of everything that is planted, but of ids."""
 
 FAULT = b"fault"
+TOKEN = f"{SECRET}-token"
+WRONG = (("authorization", f"Bearer {SECRET}-wrong"),)
 METADATA = (
-    ("authorization", f"Bearer {SECRET}-token"),
+    ("authorization", f"Bearer {TOKEN}"),
     ("x-patient", f"{SECRET}-patient"),
     ("x-patient-bin", f"{SECRET}-bytes".encode()),
     ("traceparent", f"00-{SECRET}-b7ad6b7169203331-01"),
@@ -82,19 +85,31 @@ def make_images() -> dict[str, bytes]:
     }
 
 
+def write_tokens(folder: Path) -> Path:
+    """A file with the token of one client."""
+    path = folder / "tokens"
+    path.write_text(f"ward-3 {hashlib.sha256(TOKEN.encode()).hexdigest()} roles=predict\n")
+    path.chmod(0o600)
+    return path
+
+
 def list_words(error: grpc.RpcError) -> str:
     """All that a refused caller is told."""
     status: Any = error
     return repr((status.code(), status.details(), status.initial_metadata(), status.trailing_metadata()))
 
 
-def call(server: ServerProcess, folder: Path) -> Iterator[str]:
-    """Sends everything in every way; yields what comes back, ids left out."""
-    images = make_images()
+def send_file(server: ServerProcess, folder: Path) -> None:
+    """Sends a file whose name is a patient's."""
     path = folder / f"{SECRET}-Jane.png"
-    path.write_bytes(images["png"])
+    path.write_bytes(make_images()["png"])
     with StrokeClient(server.address) as client:
         client.predict(path)
+
+
+def call(server: ServerProcess) -> Iterator[str]:
+    """Sends everything in every way; yields what comes back."""
+    images = make_images()
     with server.stub() as stub:
         requests = [pb.PredictRequest(image=image, id=f"id-{name}") for name, image in images.items()]
         requests.append(pb.PredictRequest(image=images["png"], id=f"{SECRET} é"))
@@ -107,18 +122,28 @@ def call(server: ServerProcess, folder: Path) -> Iterator[str]:
         yield from map(str, stub.PredictStream(iter(requests), metadata=METADATA, timeout=30))
         yield from map(str, stub.PredictBatches(iter([pb.PredictBatchesRequest(requests=requests)]), metadata=METADATA))
         with pytest.raises(grpc.RpcError) as refusal:  # the name of the model is answered to whoever sent it
-            stub.Predict(pb.PredictRequest(image=images["png"], model_name=f"{SECRET}-model"), timeout=30)
+            stub.Predict(pb.PredictRequest(model_name=f"{SECRET}-model"), metadata=METADATA, timeout=30)
         assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
-        stub.Predict(pb.PredictRequest(image=images["png"], id="id-last"), timeout=30)
+        stub.Predict(pb.PredictRequest(image=images["png"], id="id-last"), metadata=METADATA, timeout=30)
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_nothing_that_was_planted_is_found(tiny_models: Path, tmp_path: Path, log_format: str) -> None:
+@pytest.mark.parametrize(("log_format", "has_tokens"), [("text", False), ("json", True)])
+def test_nothing_that_was_planted_is_found(
+    tiny_models: Path, tmp_path: Path, log_format: str, has_tokens: bool
+) -> None:
     """In statuses, trailers, answers, log, metrics, and what is said of errors that nobody caught."""
     port = find_free_port()
-    flags = ("--metrics-port", str(port), "--log-format", log_format)
+    flags = ["--metrics-port", str(port), "--log-format", log_format]
+    if has_tokens:
+        flags += ["--tokens", str(write_tokens(tmp_path))]
     with run_server(tiny_models, *flags, program=(sys.executable, "-c", FAULTY_SERVER)) as server:
-        answers = list(call(server, tmp_path))
+        if has_tokens:
+            with server.stub() as stub, pytest.raises(grpc.RpcError) as refusal:
+                stub.Predict(pb.PredictRequest(), metadata=WRONG, timeout=30)
+            assert SECRET not in list_words(refusal.value)
+        else:
+            send_file(server, tmp_path)
+        answers = list(call(server))
         wait_until(lambda: any("id-last" in line for line in server.log))
         page: Page = scrape(port)
         assert server.stop() == 0
@@ -127,6 +152,7 @@ def test_nothing_that_was_planted_is_found(tiny_models: Path, tmp_path: Path, lo
     for text in (*answers, log, page.text):
         assert SECRET not in text
     assert len(answers) == 21
+    assert ("UNAUTHENTICATED" in log) == ("ward-3" in log) == has_tokens
     assert any("Internal error of the server (id id-fault)" in answer for answer in answers)
     assert page.get("stroke_requests_total", code="INTERNAL", reason="INTERNAL") == 1
     assert "id-" not in page.text
