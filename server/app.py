@@ -18,15 +18,16 @@ import grpc
 from server.api.calls import Inbox
 from server.api.entrance import make_gate
 from server.api.health import Health
-from server.api.interceptors import PLACE_SECONDS, CallBoundary, FairPlaces
+from server.api.interceptors import CallBoundary, FairPlaces, too_many_calls
 from server.api.listen import UNIX, ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
 from server.core.capacity import find_message_bytes, find_most_image_memory, find_most_message_memory
 from server.core.detector import Detector
+from server.core.metrics import Metrics
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
-from server.errors import ModelFileError, OverloadedError
+from server.errors import ModelFileError
 from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
@@ -35,6 +36,7 @@ from server.process.notify import find_watchdog_seconds, notify
 from server.security.files import AccessFileError
 
 if TYPE_CHECKING:
+    from server.metrics.port import MetricsPort
     from server.security.certificates import Certificates
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,8 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()
+        self._metrics = Metrics() if config.metrics_port else None
+        self._metrics_port: MetricsPort | None = None
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
         self._certificates: Certificates | None = None
@@ -134,6 +138,7 @@ class Application:
             return code
         await self._server.start()
         try:
+            await self._show_metrics()
             await self._answer_probes()
         except ListenError as error:
             await self._leave()
@@ -192,9 +197,9 @@ class Application:
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
         self._inbox = Inbox(find_message_bytes(config))
-        journal = Journal([LogLines()])
+        journal = Journal([LogLines(), self._metrics] if self._metrics else [LogLines()])
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal, self._gate)
-        detector = Detector(
+        self._detector = detector = Detector(
             self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
         )
         self._servicer = StrokeServicer(detector, config, journal)
@@ -225,6 +230,14 @@ class Application:
         )
         health = self._health.make_handlers(self._gate if config.health == "token" else None)
         self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), health))
+
+    async def _show_metrics(self) -> None:
+        """Opens the port for Prometheus, where there is to be one. Raises as ``_answer_probes``."""
+        if self._metrics is not None:
+            from server.metrics.state import State, show  # here, for its library takes 5 MB
+
+            parts = (self._detector, self._boundary, self._servicer, self._health, self._certificates, self._gate)
+            self._metrics_port = await show(self._metrics, State(self._config, *parts))
 
     async def _answer_probes(self) -> None:
         """Opens the port for health checks alone, where there is to be one; it closes with the process.
@@ -334,11 +347,15 @@ class Application:
             await asyncio.wait((closed,), timeout=LEAVE_SECONDS)  # until the last answers are out
         if not closed.done():
             await self._leave()
+        if self._metrics_port is not None:
+            self._metrics_port.close()
         logger.info("stopped")
         return 0
 
     async def _leave(self) -> None:
-        """Cuts off what is open, and gives the address free."""
+        """Cuts off what is open, and gives the addresses free."""
+        if self._metrics_port is not None:
+            self._metrics_port.close()
         self._listener.close()
         await asyncio.wait((asyncio.create_task(self._server.stop(None)),), timeout=LEAVE_SECONDS)
 
@@ -363,10 +380,6 @@ def has_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def too_many_calls() -> OverloadedError:
-    return OverloadedError("TOO_MANY_CALLS", "As many calls are open as the server accepts.", retry_after=PLACE_SECONDS)
 
 
 def fail(message: str) -> int:

@@ -44,7 +44,7 @@ def run_server(arguments: Sequence[str]) -> int:
     from server.config import read_config  # here, for numpy comes with it: it may not fit into memory
 
     config = read_config(arguments)
-    start_log(config.log_level)
+    start_log(config.log_level, config.log_format)
     try:
         return_freed_memory(count_processors())
         warn_without_cache(config)

@@ -12,6 +12,7 @@ from server.flags import LineParser, add_settings, check_settings, flag_of, quot
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.machine.folders import find_cache
 from server.models.engine import RUNTIMES
+from server.process.log_lines import FORMATS
 
 MOST_IMAGE_BYTES = 512 * 1024 * 1024
 """gRPC counts the bytes of a message in 31 bits."""
@@ -163,7 +164,17 @@ class ServerConfig:
         choices=("on", "off"),
     )
     log_level: str = setting(
-        "info", "least level of the log on standard error: debug, info, warning or error", choices=LOG_LEVELS
+        "info",
+        "least level of the log on standard error: debug (then with the texts of errors, which may hold what callers "
+        "have sent), info, warning or error",
+        choices=LOG_LEVELS,
+    )
+    log_format: str = setting("text", "lines of the log: text, or json (one object a line)", choices=FORMATS)
+    metrics_port: int = setting(
+        0, "port of the metrics for Prometheus, at http://HOST:PORT/metrics; 0: none", least=0, most=65535
+    )
+    metrics_host: str = setting(
+        "127.0.0.1", "address of the metrics, which whoever reaches it can read: without encryption, without password"
     )
 
     def __post_init__(self) -> None:
@@ -174,6 +185,7 @@ class ServerConfig:
             f"must be at least --min-image-side, {self.min_image_side}, got {self.max_image_side}",
         )
         require(self.host != "", "host", "must not be empty")
+        require(self.metrics_host != "", "metrics_host", "must not be empty")
         require(self.tls_cert is None or self.tls_key is not None, "tls_key", "is missing: --tls-cert needs its key")
         for name in ("tls_key", "tls_client_ca"):
             is_alone = getattr(self, name) is not None and self.tls_cert is None

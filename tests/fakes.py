@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,14 +199,16 @@ class ServerProcess:
 
 
 @contextmanager
-def run_server(models: Path, *flags: str, **environment: str) -> Iterator[ServerProcess]:
+def run_server(
+    models: Path, *flags: str, program: Sequence[str] = (sys.executable, "-m", "server"), **environment: str
+) -> Iterator[ServerProcess]:
     """Starts ``python -m server`` on a free port and waits until it serves; kills it at the end if it still runs.
 
     Where its lines are counted it is first asked to end: it writes them down when it does.
     """
     tracing = traced()
     process = subprocess.Popen(
-        [sys.executable, "-m", "server", "--models", str(models), "--port", "0", *flags],
+        [*program, "--models", str(models), "--port", "0", *flags],
         cwd=ROOT,
         env={**os.environ, **tracing, **environment},
         stdout=subprocess.PIPE,

@@ -37,6 +37,7 @@ FLOORS = {
         ("__main__",),
         ("cli",),
         ("tune", "app"),
+        ("metrics",),
         ("api",),
         ("security",),
         ("core",),

@@ -65,6 +65,7 @@ def test_connection_that_takes_all_it_can_get_leaves_places_for_others() -> None
     places = FairPlaces(64, full)
     with ExitStack() as stack:
         assert [take_all(places, peer, stack) for peer in "abcd"] == [32, 16, 8, 4]
+        assert places.free == 4
         with places.take("polite"):
             pass
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from server import errors
-from server.api.calls import printable_id
+from server.api.ids import printable_id
 from server.api.interceptors import STATUS_CODES, to_status
 
 

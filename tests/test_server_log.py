@@ -22,7 +22,8 @@ from grpc_health.v1 import health_pb2
 from proto import stroke_pb2 as pb
 from server.process import log
 from server.process.console import complain
-from server.process.log import LineFormatter, LineWriter, count_dropped_lines, start_log, stop_log
+from server.process.log import LineWriter, count_dropped_lines, start_log, stop_log
+from server.process.log_lines import LineFormatter
 from tests.fakes import encode, make_slice, wait_until
 from tests.host_faults import SERVING, open_stub, run_badly, stop, wait_until_serving
 
@@ -30,12 +31,12 @@ logger = logging.getLogger("server.test")
 
 
 @contextmanager
-def logging_to(descriptor: int, level: str = "info") -> Iterator[None]:
+def logging_to(descriptor: int, level: str = "info", log_format: str = "text") -> Iterator[None]:
     """Has this process's log go to a descriptor."""
     kept = os.dup(2)
     os.dup2(descriptor, 2)
     try:
-        start_log(level)
+        start_log(level, log_format)
         yield
     finally:
         stop_log()
@@ -214,14 +215,15 @@ def test_argument_cannot_begin_a_field(text: object, shown: str) -> None:
     assert LineFormatter().format(record).endswith(shown)
 
 
-def test_traceback_is_indented(file: Path) -> None:
+def test_traceback_is_indented(tmp_path: Path) -> None:
     """Its lines are many, and none of them looks like an entry."""
-    try:
-        raise ValueError("first\n2026-01-01 00:00:00,000 INFO server.app stopped\x1b[0m")
-    except ValueError:
-        logger.exception("failed")
+    with (tmp_path / "log").open("wb") as opened, logging_to(opened.fileno(), "debug"):
+        try:
+            raise ValueError("first\n2026-01-01 00:00:00,000 INFO server.app stopped\x1b[0m")
+        except ValueError:
+            logger.exception("failed")
 
-    lines = read(file)
+        lines = read(tmp_path / "log")
 
     assert lines[0].endswith("ERROR server.test failed")
     assert all(line.startswith("  | ") for line in lines[1:])
@@ -278,9 +280,9 @@ def test_everything_on_standard_error_goes_the_same_way(tmp_path: Path) -> None:
 
     assert "a warning" in text
     assert "unhandled error in thread poor" in text
-    assert "  | ValueError: in a thread" in text
+    assert "\n  | builtins.ValueError\n" in text  # of the thread
     assert "\n  | a print\n" in text
-    assert "  | ValueError: in a finalizer" in text
+    assert "in __del__" in text
     assert text.endswith("\nserver: error: a complaint")
 
 

@@ -59,10 +59,10 @@ def test_no_more_than_the_workers_are_at_work() -> None:
         pool.submit(work, outcomes)
     wait_until(lambda: len(at_work) == 2)
 
-    assert pool.in_flight == 5
+    assert (pool.in_flight, pool.waiting, pool.free) == (5, 3, 0)
     go_on.set()
     assert outcomes.wait_for(5) == [1] * 5
-    wait_until(lambda: pool.in_flight == 0)
+    wait_until(lambda: (pool.in_flight, pool.waiting, pool.free) == (0, 0, 2))
 
 
 def test_line_is_served_in_order() -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
+from server.api.ids import find_trace, new_id, printable_id
 from server.core.detector import Detection
 from server.core.outcomes import Caller
 from server.errors import BudgetExceededError, OverloadedError, RequestError
@@ -76,6 +77,11 @@ class Call:
         self._inbox = inbox
         self._reading: asyncio.Task[Any] | None = None
 
+    @cached_property
+    def trace(self) -> str:
+        """See ``find_trace``."""
+        return find_trace(self.context.invocation_metadata())
+
     @property
     def seconds_left(self) -> float:
         """Until the caller's deadline; infinite without one. It follows the wall clock: to be asked once, early."""
@@ -126,8 +132,8 @@ class Call:
         ending.add_done_callback(lambda task: task.cancelled() or task.exception())  # abort raises
 
     def name_itself(self, request_id: str) -> str:
-        """Takes the caller's id, or makes one, and returns it: answer and log have the same."""
-        self.request_id = printable_id(request_id) or new_id()
+        """Takes the caller's id, or makes one, and returns it: answer and log have the same. The first one stays."""
+        self.request_id = self.request_id or printable_id(request_id) or new_id()
         return self.request_id
 
 
@@ -382,13 +388,3 @@ def short_of_memory(retry_after: float = MEMORY_SECONDS) -> OverloadedError:
         "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
         retry_after=retry_after,
     )
-
-
-def new_id() -> str:
-    """An id for a request that came without one."""
-    return uuid.uuid4().hex
-
-
-def printable_id(request_id: str) -> str:
-    """The id when it can be answered and logged, otherwise nothing."""
-    return request_id if len(request_id) <= 128 and request_id.isascii() and request_id.isprintable() else ""

@@ -55,6 +55,11 @@ class Health:
             },
         )
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether the answer is SERVING."""
+        return bool(self._status == STATUS.SERVING)
+
     def set_serving(self) -> None:
         """From now on the answer is SERVING; those who watch are told."""
         self._change(STATUS.SERVING)

@@ -116,6 +116,11 @@ class FairPlaces:
         self._refuse = refuse
         self._held: Counter[str] = Counter()
 
+    @property
+    def free(self) -> int:
+        """Places that nobody holds."""
+        return self._free
+
     @contextmanager
     def take(self, source: str) -> Iterator[None]:
         """Holds a place for ``source``.
@@ -137,6 +142,10 @@ class FairPlaces:
                 del self._held[source]
 
 
+def too_many_calls() -> OverloadedError:
+    return OverloadedError("TOO_MANY_CALLS", "As many calls are open as the server accepts.", retry_after=PLACE_SECONDS)
+
+
 Behaviour: TypeAlias = Callable[[Call], Awaitable[bytes | Status | None]]
 """Serves a call: returns the encoded answer or what went wrong, or sends answers itself and returns None."""
 
@@ -156,6 +165,11 @@ class CallBoundary:
         self._journal = journal
         self.last_arrival = 0.0
         self.in_flight = 0
+
+    @property
+    def free_places(self) -> int:
+        """Calls that may still be opened."""
+        return self._places.free
 
     def wrap(self, name: str, behaviour: Behaviour) -> Callable[[Any, Any], Awaitable[bytes | None]]:
         """The handler that gRPC calls for a method of the given name."""
@@ -194,6 +208,7 @@ class CallBoundary:
                         is_image=name == SINGLE_IMAGE,
                         detection=call.detection,
                         image_sha256=call.image_sha256,
+                        trace=call.trace,
                     )
                 )
                 call.is_wanted = False

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TypeVar
 
 from proto import stroke_pb2
-from server.api.calls import Call, new_id, printable_id
+from server.api.calls import Call
+from server.api.ids import new_id, printable_id
 from server.api.interceptors import Status, name_code, to_status
 from server.api.messages import Answer, inflate, parse, to_response
 from server.config import ServerConfig
@@ -99,6 +100,7 @@ class Judge:
                 started=arrived,
                 is_image=True,
                 detection=detection,
+                trace=call.trace,
             )
         )
         return answer

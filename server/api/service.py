@@ -52,6 +52,11 @@ class StrokeServicer:
         }
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
+    @property
+    def open_streams(self) -> int:
+        """Streams that have a place."""
+        return self._streams.open
+
     def end_streams(self) -> None:
         """Ends all streams as those of a server that stops."""
         self._streams.end_all(stopping_server())

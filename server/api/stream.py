@@ -168,6 +168,11 @@ class StreamPlaces:
         self._streams: set[Stream] = set()
         self._end: StrokeError | None = None
 
+    @property
+    def open(self) -> int:
+        """Streams that have a place."""
+        return len(self._streams)
+
     async def run(self, stream: Stream) -> None:
         """Serves a stream, in the place of one on which nothing comes if there is no other.
 

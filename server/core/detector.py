@@ -122,6 +122,16 @@ class Detector:
             done.wait()  # what has been started is finished
         return job.take_result()
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that wait for a worker."""
+        return self._workers.waiting
+
+    @property
+    def free_workers(self) -> int:
+        """Workers that have no work."""
+        return self._workers.free
+
     def submit(
         self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None], *, source: Hashable = None
     ) -> Job[Result]:

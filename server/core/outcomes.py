@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.core.detector import Detection
+from server.process.log_lines import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +79,23 @@ class LogLines:
 
     def note(self, outcome: Outcome) -> None:
         """See ``Recorder``."""
-        fields = {"id": outcome.request_id, "code": outcome.code}
+        fields: dict[str, str | float] = {"id": outcome.request_id, "code": outcome.code}
         if outcome.reason:
             fields["reason"] = outcome.reason
         if outcome.caller.name:
             fields["client"] = outcome.caller.name
         if outcome.detection is not None:
             spec = outcome.detection.model.spec
-            fields |= {"model": f"{spec.name}/{spec.version}", "label": outcome.detection.label}
-        what = outcome.method if outcome.is_call else "stream image"
-        # As arguments, which cannot begin a field of their own (``server.process.log``).
-        named = "".join(f" {name}=%s" for name in fields)
-        logger.info(f"%s{named} ms=%.1f", what, *fields.values(), outcome.milliseconds)
+            fields["model"] = f"{spec.name}/{spec.version}"
+            fields["label"] = outcome.detection.label
+        fields["ms"] = outcome.milliseconds
+        if outcome.trace:
+            fields["trace"] = outcome.trace
+        text = outcome.method if outcome.is_call else "stream image"
+        # Judged images are as many as the processors can judge; of all other calls somebody may send a flood.
+        is_work = outcome.is_image and outcome.code == "OK"
+        kind = "" if is_work else f"{text} code={outcome.code} reason={outcome.reason}"
+        logger.info(Entry(text, fields, kind))
 
 
 class Journal:

@@ -90,7 +90,17 @@ class WorkerPool:
     @property
     def in_flight(self) -> int:
         """Pieces that are in work or wait."""
-        return self._workers - self._free + len(self._singles) + self._from_sources
+        return self._workers - self._free + self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """Pieces that wait."""
+        return len(self._singles) + self._from_sources
+
+    @property
+    def free(self) -> int:
+        """Threads that have no work."""
+        return self._free
 
     def submit(
         self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None], *, source: Hashable = None

@@ -3,99 +3,30 @@
 A line goes into a queue that is bounded in lines and bytes, and one daemon thread writes what is in it. Where the
 reader of a pipe stalls, that thread alone stands still; what finds the queue full is dropped and counted, and the count
 is written as soon as there is room again. A write to a full pipe never returns, so the thread is not waited for longer
-than a moment at the end.
-
-No message can begin a line or a field of its own: what does not print is escaped, and the value of a field (``id=%s``)
-that has spaces in it stands in quotes. Lines that belong to the one above, as those of a traceback, begin with a bar.
+than a moment at the end. What a line looks like is in ``server.process.log_lines``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import logging
 import os
-import re
 import sys
 import threading
-import time
 from collections import deque
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
-from server.process.console import PIPE_BYTES, GuardedStream, escape, redirect_complaints, wait_for_room
+from server.process.console import PIPE_BYTES, GuardedStream, redirect_complaints, wait_for_room
+from server.process.log_budget import LogBudget
+from server.process.log_lines import FORMATTERS, MOST_MESSAGE_CHARACTERS, SHOW_TEXT, LineFormat, LineFormatter
 
 MOST_LINES = 10_000
 MOST_BYTES = 4 * 1024 * 1024
 """What may wait to be written: some seconds of a busy server, while a disk has its own."""
 
-MOST_MESSAGE_CHARACTERS = 4000
-MOST_TRACEBACK_CHARACTERS = 16_000
 STOP_SECONDS = 0.5
-PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[#0\- +]*(?:\*|\d+)?(?:\.(?:\*|\d+))?([a-zA-Z%])")
-NEEDS_QUOTES = re.compile(r"[\s\"=]|^$")
-
-ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-
-
-class LineFormatter(logging.Formatter):
-    """``2026-01-31 12:00:00,123 INFO server.app message``, in one line however the message came about."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._second: tuple[int, str] = (-1, "")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """See ``logging.Formatter``."""
-        message = render_message(record)
-        if len(message) > MOST_MESSAGE_CHARACTERS:
-            message = f"{message[:MOST_MESSAGE_CHARACTERS]}…"
-        line = f"{self.describe_time(record.created)} {record.levelname} {record.name} {escape(message)}"
-        if record.exc_info and record.exc_info[0] is not None:
-            return f"{line}\n{indent(self.formatException(record.exc_info))}"
-        return line
-
-    def describe_time(self, created: float) -> str:
-        """Local time in milliseconds; the part that is the same for a second is made once."""
-        second = int(created)
-        cached = self._second  # one reference, so that two threads cannot mix them up
-        if cached[0] != second:
-            cached = self._second = (second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second)))
-        return f"{cached[1]},{int(1000 * (created - second)):03}"
-
-
-def render_message(record: logging.LogRecord) -> str:
-    """A record's message; an argument that fills a field stays inside it."""
-    message, arguments = str(record.msg), record.args
-    if not arguments:
-        return message
-    if isinstance(arguments, tuple):
-        for index in find_fields(message):
-            if index < len(arguments):
-                value = arguments[index]
-                if not isinstance(value, int | float) and NEEDS_QUOTES.search(text := str(value)):
-                    arguments = (*arguments[:index], json.dumps(text, ensure_ascii=False), *arguments[index + 1 :])
-    return message % arguments
-
-
-@functools.lru_cache(1024)
-def find_fields(message: str) -> tuple[int, ...]:
-    """The positions of the arguments that stand as text right after an equals sign."""
-    places = [match for match in PLACEHOLDER.finditer(message) if match[2] != "%"]
-    if any(match[1] or "*" in match[0] for match in places):  # named, or with a width that is an argument itself
-        return ()
-    return tuple(
-        index for index, match in enumerate(places) if match[2] == "s" and message[: match.start()].endswith("=")
-    )
-
-
-def indent(text: str) -> str:
-    """Several lines as parts of one entry. Of a long text the end is kept, which says what happened."""
-    if len(text) > MOST_TRACEBACK_CHARACTERS:
-        text = f"…{text[-MOST_TRACEBACK_CHARACTERS:]}"
-    return "\n".join(f"  | {escape(line)}" for line in text.splitlines())
 
 
 class LineWriter:
@@ -105,9 +36,10 @@ class LineWriter:
         dropped: lines that were not written, ever.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, line_format: LineFormat | None = None) -> None:
         self.dropped = 0
         self._descriptor = descriptor
+        self._format = line_format or LineFormatter()
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         # Re-entrant, and held for a few instructions only: a signal handler that logs may interrupt a line of its own
@@ -171,7 +103,7 @@ class LineWriter:
             self._is_idle = not batch and not self._stopping
             dropped = self.dropped
         if batch and dropped > self._told:
-            told = f"{time.strftime('%Y-%m-%d %H:%M:%S')} WARNING {__name__} {dropped - self._told} lines dropped"
+            told = self._format.say("WARNING", __name__, f"{dropped - self._told} lines dropped")
             if self._write(told.encode() + b"\n"):
                 self._told = dropped
         return b"".join(batch), len(batch)
@@ -191,12 +123,13 @@ class LineWriter:
 
 
 class QueueHandler(logging.Handler):
-    """Formats records and hands them to a writer. Without the lock of its base class: nothing here needs it."""
+    """Makes lines of records and hands them to a writer. Without the lock of its base class: nothing here needs it."""
 
-    def __init__(self, writer: LineWriter) -> None:
+    def __init__(self, writer: LineWriter, line_format: LineFormat) -> None:
         super().__init__()
         self._writer = writer
-        self.setFormatter(LineFormatter())
+        self._format = line_format
+        self.budget = LogBudget(lambda text: writer.put(line_format.say("WARNING", __name__, text)))
 
     def createLock(self) -> None:  # noqa: N802
         """None."""
@@ -210,32 +143,36 @@ class QueueHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Never raises: what cannot be formatted is a fault of ours, and no reason to lose an answer."""
         try:
-            line = self.format(record)
+            if not self.budget.admits(record):
+                return
+            line = self._format.format(record)
         except Exception as error:
-            line = f"{logging.Formatter().formatTime(record)} ERROR {__name__} {type(error).__name__} in a log line: "
-            line += escape(repr(record.msg)[:MOST_MESSAGE_CHARACTERS])
+            what = repr(record.msg)[:MOST_MESSAGE_CHARACTERS]
+            line = self._format.say("ERROR", __name__, f"{type(error).__name__} in a log line: {what}")
         self._writer.put(line)
 
 
 class LogStream(GuardedStream):
-    """Stands for ``sys.stderr``: what a library prints there becomes indented lines of the log."""
+    """Stands for ``sys.stderr``: what a library prints there becomes lines of the log."""
 
-    def __init__(self, descriptor: int, writer: LineWriter) -> None:
+    def __init__(self, descriptor: int, writer: LineWriter, line_format: LineFormat) -> None:
         super().__init__(descriptor, "utf-8")
         self._writer = writer
+        self._format = line_format
 
     def try_write(self, text: str, patience: float = 0.0) -> bool:
         """Hands the text to the writer."""
-        self._writer.put(indent(text))
+        self._writer.put(self._format.quote(text))
         return True
 
 
 class Log:
     """What ``start_log`` has changed in this process, to be put back."""
 
-    def __init__(self, level: str) -> None:
-        self.writer = LineWriter(os.dup(2))
-        self._handler = QueueHandler(self.writer)
+    def __init__(self, level: str, log_format: str) -> None:
+        line_format = FORMATTERS[log_format](shows_texts=level == "debug")
+        self.writer = LineWriter(os.dup(2), line_format)
+        self._handler = QueueHandler(self.writer, line_format)
         root = logging.getLogger()
         self._level = root.level
         self._stderr = sys.stderr
@@ -245,11 +182,16 @@ class Log:
         root.setLevel(level.upper())
         logging.raiseExceptions = False  # prints on standard error
         logging.captureWarnings(True)
-        sys.stderr = LogStream(2, self.writer)
+        sys.stderr = LogStream(2, self.writer, line_format)
         sys.excepthook = log_exception
         threading.excepthook = log_thread_exception
         sys.unraisablehook = log_unraisable
-        redirect_complaints(self.writer.put)
+        redirect_complaints(lambda text: self.writer.put(line_format.complain(text)))
+
+    @property
+    def suppressed(self) -> int:
+        """Lines that were counted instead of written."""
+        return self._handler.budget.suppressed
 
     def stop(self, timeout: float) -> bool:
         """Puts everything back; returns whether all lines were written within ``timeout`` seconds."""
@@ -265,6 +207,7 @@ class Log:
         if not root.handlers:  # without any, logging itself prints on standard error
             root.addHandler(logging.NullHandler())
         root.setLevel(self._level)
+        self._handler.budget.tell()
         return self.writer.stop(timeout)
 
 
@@ -272,14 +215,15 @@ _logs: list[Log] = []
 """The log that is kept at present, if any."""
 
 
-def start_log(level: str) -> None:
+def start_log(level: str, log_format: str = "text") -> None:
     """Begins to log on standard error, and has everything that this process prints there go the same way.
 
     Args:
         level: the least that is written: ``debug``, ``info``, ``warning`` or ``error``.
+        log_format: one of ``server.process.log_lines.FORMATS``.
     """
     stop_log()
-    _logs.append(Log(level))
+    _logs.append(Log(level, log_format))
     logging.getLogger("PIL").setLevel(logging.WARNING)  # below that it logs what is in EXIF tags: names, dates
 
 
@@ -295,9 +239,14 @@ def count_dropped_lines() -> int:
     return _logs[-1].writer.dropped if _logs else 0
 
 
+def count_suppressed_lines() -> int:
+    """How many lines of the log were counted instead of written, because there were too many of their kind."""
+    return _logs[-1].suppressed if _logs else 0
+
+
 def log_exception(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Stands for ``sys.excepthook``."""
-    logging.getLogger("server").critical("unhandled error", exc_info=(kind, error, traceback))
+    logging.getLogger("server").critical("unhandled error", exc_info=(kind, error, traceback), extra=SHOW_TEXT)
 
 
 def log_thread_exception(arguments: Any) -> None:

@@ -1,0 +1,114 @@
+"""Who is asked for the state of a running server."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proto import __version__
+from server.api.listen import ListenError
+from server.core import metric_names as names
+from server.core.metrics import Gauges, Labels, Metrics
+from server.machine.connections import count_connections
+from server.metrics.exposition import CONTENT_TYPE, Exposition
+from server.metrics.port import MetricsPort
+from server.process.log import count_dropped_lines, count_suppressed_lines
+
+if TYPE_CHECKING:
+    from server.api.health import Health
+    from server.api.interceptors import CallBoundary
+    from server.api.service import StrokeServicer
+    from server.config import ServerConfig
+    from server.core.detector import Detector
+    from server.models.registry import ModelRegistry
+    from server.security.certificates import Certificates
+    from server.security.gate import Gate
+
+logger = logging.getLogger(__name__)
+
+IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches")
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts of a server that are asked."""
+
+    config: ServerConfig
+    detector: Detector
+    boundary: CallBoundary
+    servicer: StrokeServicer
+    health: Health
+    certificates: Certificates | None
+    """None: without TLS."""
+
+    gate: Gate | None
+    """None: nobody is asked who they are."""
+
+
+async def show(metrics: Metrics, state: State) -> MetricsPort:
+    """Opens the port on which all of them are shown.
+
+    Raises:
+        ListenError: it cannot be listened on.
+    """
+    metrics.expect(IMAGE_METHODS)
+    gauges, config = Gauges(), state.config
+    provide_state(gauges, state)
+    port = MetricsPort(Exposition(metrics, gauges).render, CONTENT_TYPE)
+    try:
+        address = await port.listen(config.metrics_host, config.metrics_port)
+    except OSError as error:
+        host = f"{config.metrics_host}:{config.metrics_port}"
+        raise ListenError(f"cannot listen for metrics on {host}: {error.strerror or error}") from None
+    logger.info("metrics on %s", address)
+    return port
+
+
+def provide_state(gauges: Gauges, state: State) -> None:
+    """Says who is asked. None of it is kept up to date meanwhile, so it costs nothing until somebody looks."""
+    config, detector, boundary, servicer = state.config, state.detector, state.boundary, state.servicer
+    certificates, gate = state.certificates, state.gate
+    gauges.provide(names.SERVING, lambda: float(state.health.is_serving))
+    gauges.provide(names.IN_FLIGHT, lambda: boundary.in_flight)
+    gauges.provide(names.CALLS_FREE, lambda: boundary.free_places)
+    gauges.provide(names.CONNECTIONS, lambda: count_connections(config.metrics_port))
+    gauges.provide(names.STREAMS, lambda: servicer.open_streams)
+    gauges.provide(names.STREAMS_FREE, lambda: max(0, config.streams - servicer.open_streams))
+    gauges.provide(names.WORKERS, lambda: detector.plan.workers)
+    gauges.provide(names.WORKERS_FREE, lambda: detector.free_workers)
+    gauges.provide(names.QUEUE_DEPTH, lambda: detector.waiting)
+    gauges.provide(names.QUEUE_PLACES, lambda: config.queue)
+    gauges.provide(names.MODEL_INFO, lambda: describe_models(detector.registry))
+    gauges.provide(names.SERVER_INFO, lambda: {(__version__,): 1.0})
+    gauges.provide(names.LOG_DROPPED, count_dropped_lines)
+    gauges.provide(names.LOG_SUPPRESSED, count_suppressed_lines)
+    if certificates is not None:
+        gauges.provide(names.CERTIFICATE_EXPIRY, lambda: describe_ends(certificates))
+        gauges.provide(names.ALARM, lambda: {("certificates",): float(bool(certificates.alarm))})
+    if gate is not None:
+        gauges.provide(names.TOKEN_EXPIRY, lambda: describe_tokens(gate))
+        gauges.provide(names.ALARM, lambda: {("access",): float(not all(file.is_current for file in gate.files))})
+
+
+def describe_models(registry: ModelRegistry) -> dict[Labels, float]:
+    """A series for each model; none before they are loaded."""
+    found: dict[Labels, float] = {}
+    for model in registry:
+        spec, is_default = model.spec, "true" if model is registry.default else "false"
+        found[spec.name, spec.version, model.digest, model.options.precision, model.runtime, is_default] = 1.0
+    return found
+
+
+def describe_ends(certificates: Certificates) -> dict[Labels, float]:
+    """When each certificate ends, in seconds since 1970."""
+    return {(one.role, one.subject): one.not_after for one in certificates.describe()}
+
+
+def describe_tokens(gate: Gate) -> dict[Labels, float]:
+    """When each client's token expires, in seconds since 1970; those that do not are left out."""
+    ends: dict[Labels, float] = {}
+    for entry in gate.entries:
+        if entry.expires is not None:
+            ends[entry.name,] = min(entry.expires_at, ends.get((entry.name,), entry.expires_at))
+    return ends
