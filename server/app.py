@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -29,6 +29,9 @@ from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
+
+if TYPE_CHECKING:
+    from server.audit.writer import AuditLog
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,9 @@ class Application:
         self._stop_asked = asyncio.Event()
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
+        self._audit = open_audit(config)
+        if self._audit is not None:
+            self._reloads.append(self._audit.reopen)
 
     def run(self, *, handle_signals: bool = False) -> int:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0.
@@ -85,7 +91,11 @@ class Application:
             handle_signals: SIGTERM and SIGINT stop the server, SIGHUP lets it read its files again, or stops it when
                 its terminal was closed; only in the main thread.
         """
-        return asyncio.run(self._run(handle_signals))
+        try:
+            return asyncio.run(self._run(handle_signals))
+        finally:
+            if self._audit is not None:
+                self._audit.close()
 
     def stop(self) -> None:
         """Starts to drain; called again, stops at once. For other threads than that of ``run``."""
@@ -150,10 +160,16 @@ class Application:
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
         self._inbox = Inbox(self._message_bytes)
-        journal = Journal([LogLines()])
+        audit = self._audit
+        journal = Journal([LogLines(), audit] if audit else [LogLines()])
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal)
         detector = Detector(
-            self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
+            self._registry,
+            plan,
+            queue=config.queue,
+            limits=config.image_limits,
+            checks=config.checks == "on",
+            check_ready=audit.check_ready if audit and config.audit_required else None,
         )
         self._servicer = StrokeServicer(detector, config, journal)
         self._health = Health(SERVICE_NAME, self._inbox)
@@ -280,6 +296,28 @@ class Application:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""
         while self._stops < 2 and not is_over(time.monotonic()):
             await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+
+def open_audit(config: ServerConfig) -> AuditLog | None:
+    """Opens the audit log; None: there is to be none.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if config.audit is None:
+        return None
+    from server.audit.writer import AuditLog, AuditOptions
+
+    return AuditLog(
+        AuditOptions(
+            config.audit,
+            is_required=config.audit_required,
+            with_peer=config.audit_peer == "on",
+            is_salted=config.audit_hash == "salted",
+            most_bytes=config.audit_max_bytes,
+            keep_months=config.audit_keep_months,
+        )
+    )
 
 
 def has_terminal() -> bool:

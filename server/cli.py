@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["tune"]:
         return run_guarded("server tune", lambda: run_tune(arguments[1:]))
+    if arguments[:1] == ["audit"]:
+        return run_guarded("server audit", lambda: run_audit(arguments[1:]))
     return run_guarded("server", lambda: run_server(arguments))
 
 
@@ -65,3 +67,10 @@ def run_tune(arguments: Sequence[str]) -> int:
     from server.tune import main as tune
 
     return tune(arguments)
+
+
+def run_audit(arguments: Sequence[str]) -> int:
+    """See ``server.audit.command``."""
+    from server.audit.command import main as audit
+
+    return audit(arguments)

@@ -37,7 +37,7 @@ FLOORS = {
         ("__main__",),
         ("cli",),
         ("tune", "app"),
-        ("api",),
+        ("api", "audit"),
         ("core",),
         ("config",),
         ("flags", "models"),

@@ -1,10 +1,10 @@
 """The files of a log, by their names.
 
-    audit.jsonl                        the one that is written
-    audit.jsonl.20260131-000000000001  full, or of a day that is over: its day, and the number of its first line
-    audit.jsonl.head                   the last line that is known to be on the disk
-    audit.jsonl.salt                   turns hashes of images into ones that say nothing without it
-    audit.jsonl.lock                   held by the server that writes
+audit.jsonl                        the one that is written
+audit.jsonl.20260131-000000000001  full, or of a day that is over: its day, and the number of its first line
+audit.jsonl.head                   the last line that is known to be on the disk
+audit.jsonl.salt                   turns hashes of images into ones that say nothing without it
+audit.jsonl.lock                   held by the server that writes
 """
 
 from __future__ import annotations
@@ -187,7 +187,8 @@ def replace_file(path: Path, text: str) -> None:
     new = beside(path, "new")
     descriptor = open_private(new, os.O_WRONLY | os.O_TRUNC)
     try:
-        os.write(descriptor, text.encode("ascii"))
+        if os.write(descriptor, text.encode("ascii")) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
