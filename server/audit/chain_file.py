@@ -49,9 +49,10 @@ class ChainFile:
         # It was altered, and verify says so; a name for it that no other file has.
         return day_of_time(describe_time(os.fstat(self._descriptor).st_mtime)), self.position.seq + 1
 
-    def has_room(self, size: int, day: str) -> bool:
-        """Whether lines of ``size`` bytes and of that day belong into this file."""
-        return not self._size or (day <= self.day and self._size + size <= self._most_bytes)
+    def has_room(self, size: int, day: str, pending: int = 0) -> bool:
+        """Whether a line of ``size`` bytes and of that day belongs into this file, behind ``pending`` bytes more."""
+        there = self._size + pending
+        return not there or (there + size <= self._most_bytes and (not self._size or day <= self.day))
 
     def append(self, lines: bytes, position: Position, day: str) -> None:
         """Writes whole lines, or none.

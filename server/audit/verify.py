@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import ExitStack
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,17 +48,19 @@ def open_files(path: Path, stack: ExitStack) -> list[tuple[str, BinaryIO]]:
     Raises:
         OSError: one cannot be opened, and was not removed either.
     """
+    current = open_present([path], stack)  # before the others are listed, of which it may become one
+    rotated = open_present([rotated.path for rotated in list_rotated(path)], stack)
+    if not current and not rotated:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if current and rotated and os.path.samestat(*(os.fstat(files[-1][1].fileno()) for files in (current, rotated))):
+        rotated.pop()
+    return rotated + current
+
+
+def open_present(paths: Iterable[Path], stack: ExitStack) -> list[tuple[str, BinaryIO]]:
+    """Opens files, those left out that are not there any more. Returns them with their names."""
     opened: list[tuple[str, BinaryIO]] = []
-    for candidate in [path, *(rotated.path for rotated in list_rotated(path))]:
-        try:
-            file = stack.enter_context(open(open_regular(candidate), "rb"))
-        except FileNotFoundError:
-            continue
-        opened.append((candidate.name, file))
-    if not opened:
-        raise FileNotFoundError(2, "there is no such file", str(path))
-    if opened[0][0] == path.name:
-        opened.append(opened.pop(0))
-    last = os.fstat(opened[-1][1].fileno())
-    # One that was opened as the last and then listed as rotated is there twice.
-    return [*(one for one in opened[:-1] if not os.path.samestat(last, os.fstat(one[1].fileno()))), opened[-1]]
+    for path in paths:
+        with suppress(FileNotFoundError):
+            opened.append((path.name, stack.enter_context(os.fdopen(open_regular(path), "rb"))))
+    return opened

@@ -229,7 +229,7 @@ class AuditLog:
             stamp = describe_time(outcome.ended + lag)
             line, following = seal(position, self._content.describe(outcome, stamp))
             day = day or day_of_time(stamp)
-            if not self._file.has_room(len(lines) + len(line), day_of_time(stamp)) or day_of_time(stamp) > day:
+            if not self._file.has_room(len(line), day_of_time(stamp), len(lines)) or day_of_time(stamp) > day:
                 break
             lines += line
             position = following
