@@ -6,8 +6,10 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from server.core.outcomes import Outcome
+if TYPE_CHECKING:  # who reads a log needs nothing of what judges
+    from server.core.outcomes import Outcome
 
 IMAGE = "image"
 """The event of a line about an image; all others are about the log itself."""
