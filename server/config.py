@@ -215,6 +215,7 @@ def build_parser() -> LineParser:
             "  python -m server --precision fp32 --profile latency\n"
             "  python -m server --host unix:/run/stroke/server.sock --socket-mode 660\n"
             "  python -m server tune --help\n"
+            "  python -m server audit --help\n"
             "  STROKE_HOST=0.0.0.0 python -m server --workers 4\n\n"
             "Every flag can be given as an environment variable: --max-image-bytes is STROKE_MAX_IMAGE_BYTES; an empty "
             "one\nis as none.\n"

@@ -16,7 +16,7 @@ import pytest
 from server.audit import writer
 from server.audit.family import beside, name_rotated
 from server.audit.verify import verify
-from server.audit.writer import AUDIT_UNAVAILABLE, AuditLog
+from server.audit.writer import AuditLog, AuditOptions
 from server.errors import UnavailableError
 from tests.audit_logs import alter, ended, find_faults, judged, list_events, open_log, read_log, write_log
 from tests.fakes import wait_until
@@ -102,11 +102,11 @@ def test_required_log_that_cannot_be_written_refuses_images(tmp_path: Path) -> N
             wait_until(lambda: log.state == "failing")
             with pytest.raises(UnavailableError) as caught:
                 log.check_ready()
-            log.note(ended("refused", "UNAVAILABLE", AUDIT_UNAVAILABLE))
+            log.note(ended("refused", "UNAVAILABLE", "AUDIT_UNAVAILABLE"))
         wait_until(lambda: log.state == "ok")
         log.check_ready()
 
-    assert (caught.value.reason, caught.value.retry_after) == (AUDIT_UNAVAILABLE, writer.RETRY_SECONDS)
+    assert (caught.value.reason, caught.value.retry_after) == ("AUDIT_UNAVAILABLE", writer.RETRY_SECONDS)
     assert list_events(path) == ["begin", "image", "gap", "stop"]
     assert read_log(path)[2]["refused"] == log.refused == 1
 
@@ -115,7 +115,7 @@ def test_required_log_refuses_before_what_waits_could_be_lost(tmp_path: Path, mo
     """Images that are in work by then still find room."""
     monkeypatch.setattr(writer, "MOST_WAITING", 10)
     monkeypatch.setattr(writer, "GATHER_SECONDS", 3600)
-    log = AuditLog(writer.AuditOptions(tmp_path / "audit"))
+    log = AuditLog(AuditOptions(tmp_path / "audit"))
     for _ in range(6):
         log.check_ready()
         log.note(judged())

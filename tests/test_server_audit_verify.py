@@ -201,6 +201,24 @@ def test_what_a_kill_leaves_is_no_tampering(tmp_path: Path) -> None:
     assert (report.state, report.torn_bytes, report.unsecured) == ("killed", 14, 1)
 
 
+@pytest.mark.parametrize("value", [None, [1], {"a": 1}, "\x1b[2J", -5, True, 10**400])
+def test_fields_of_another_type_do_no_harm(log: Path, value: object) -> None:
+    """Whoever can make hashes can put anything into a line; it is looked at, but not believed."""
+
+    def put_in(lines: list[bytes]) -> None:
+        position = Position(7, json.loads(lines[6])["hash"])
+        for event in ("gap", "recover", "expire"):
+            said = {"event": event, "lost": value, "secured_seq": value, "last_seq": value, "last_hash": value}
+            line, position = seal(position, said)
+            lines.append(line)
+
+    alter(log, put_in)
+
+    faults = find_faults(log)
+    assert all(fault.isprintable() for fault in faults)
+    assert verify(log).state == "killed"
+
+
 def test_log_that_is_written_now_is_intact(tmp_path: Path) -> None:
     """Whatever of it is there."""
     with open_log(tmp_path / "audit"):

@@ -33,7 +33,7 @@ from tests.audit_logs import (
     tiny_model,
     write_log,
 )
-from tests.fakes import wait_until
+from tests.fakes import ROOT, wait_until
 
 
 def record(path: Path, *outcomes: Any, **options: Any) -> list[dict[str, Any]]:
@@ -90,6 +90,8 @@ def test_refused_image_has_reason_and_hash_but_no_label(tmp_path: Path) -> None:
         "IMAGE_DAMAGED",
         DIGEST,
     )
+    page = (ROOT / "docs" / "audit.md").read_text("utf-8")
+    assert [name for name in damaged | not_analysed if f"`{name}`" not in page] == []
     assert not {"label", "status", "model"} & damaged.keys()
     assert (not_analysed["status"], not_analysed["reasons"], not_analysed["label"]) == (
         "NOT_ANALYSED",
@@ -203,6 +205,17 @@ def test_files_are_removed_after_their_time_and_the_log_says_so(
     assert find_faults(path) == []
     list_files(path)[0].unlink()
     assert "none says that they were removed" in find_faults(path)[0]
+
+
+def test_clock_that_is_years_ahead_for_once_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may be until a machine has asked for the time."""
+    path = tmp_path / "audit"
+    for day in (0, 1, 20_000, 2):
+        set_clock(monkeypatch, JANUARY + day * DAY)
+        write_log(path, 1, keep_months=1)
+
+    assert list_events(path).count("begin") == 1
+    assert find_faults(path) == []
 
 
 def test_files_are_kept_for_ever_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from server.audit.chain import GENESIS, MOST_LINE_BYTES, Line, Position, read_line
 from server.audit.content import IMAGE
@@ -141,14 +141,12 @@ class Check:
             report.images += 1
         elif line.event == "recover":
             report.recoveries += 1
-            if "secured_seq" in fields:
-                self.fault(
-                    f"the server that wrote this did not find line {fields['secured_seq']}, which had been on the disk"
-                )
+            if secured := read_number(fields, "secured_seq"):
+                self.fault(f"the server that wrote this did not find line {secured}, which had been on the disk")
         elif line.event == "gap":
-            report.lost += int(fields.get("lost", 0))
+            report.lost += read_number(fields, "lost")
         elif line.event == "expire":
-            self._removed[fields.get("last_seq", 0)] = fields.get("last_hash", "")
+            self._removed[read_number(fields, "last_seq")] = str(fields.get("last_hash"))
 
     def finish(self) -> None:
         """Checks the two ends, when all files have been read."""
@@ -167,3 +165,9 @@ class Check:
                 self.fault(f"{count} lines are missing at the end: {name} tells of line {position.seq}")
             elif position not in self._met and position.seq > self.report.removed_through:
                 self.fault(f"line {position.seq} is not the one that {name} tells of")
+
+
+def read_number(fields: Mapping[str, Any], name: str) -> int:
+    """A count; 0 where it is none, whatever else somebody may have written there."""
+    value = fields.get(name)
+    return value if type(value) is int and value > 0 else 0

@@ -14,16 +14,19 @@ from server.audit.found import read_back
 def list_expired(path: Path, today: str, keep_months: int) -> list[Rotated]:
     """The rotated files whose day lies more than some months back, in the order in which they were written.
 
+    Back from the last day that is over: a clock that is years ahead for once removes nothing at once.
+
     Args:
         path: the log.
         today: as ``20260131``.
         keep_months: 0: they are kept for ever.
     """
-    if not keep_months:
+    files = list_rotated(path)
+    if not keep_months or not files:
         return []
-    oldest = months_before(today, keep_months)
+    oldest = months_before(min(today, files[-1].day), keep_months)
     expired: list[Rotated] = []
-    for rotated in list_rotated(path):
+    for rotated in files:
         if rotated.day >= oldest:  # what comes after it stays, whatever the clock was then
             break
         expired.append(rotated)

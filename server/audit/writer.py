@@ -27,7 +27,6 @@ from server.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
 
-AUDIT_UNAVAILABLE = "AUDIT_UNAVAILABLE"
 MOST_WAITING = 10_000
 """Outcomes that wait to be written, some seconds of a busy server. The last half is for images that were judged."""
 
@@ -117,7 +116,7 @@ class AuditLog:
         """See ``Recorder``."""
         if not outcome.is_image:
             return
-        if outcome.reason == AUDIT_UNAVAILABLE:  # nothing to be said but how many
+        if outcome.reason == "AUDIT_UNAVAILABLE":  # nothing to be said but how many
             with self._counting:
                 self.refused += 1
         elif len(self._waiting) >= (MOST_WAITING if outcome.detection is not None else MOST_WAITING // 2):
@@ -136,7 +135,7 @@ class AuditLog:
         """
         if self.is_failing or len(self._waiting) > MOST_WAITING // 2:
             raise UnavailableError(
-                AUDIT_UNAVAILABLE,
+                "AUDIT_UNAVAILABLE",
                 "The server cannot write its audit log and judges nothing without it: tell whoever runs it.",
                 retry_after=RETRY_SECONDS,
             )
