@@ -6,6 +6,8 @@ import json
 import re
 import resource
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +22,7 @@ from server.app import Application
 from server.audit.verify import verify
 from server.config import ServerConfig
 from tests.audit_logs import find_faults, list_events, list_files, read_log
-from tests.fakes import encode, make_slice, run_server, sha256_hex, wait_until
+from tests.fakes import ROOT, encode, make_slice, run_server, sha256_hex, wait_until
 
 IMAGE = encode(make_slice(200))
 TORN = IMAGE[: len(IMAGE) // 2]
@@ -156,3 +158,10 @@ def test_log_that_cannot_be_opened_ends_the_start(
     with pytest.raises(SystemExit):
         main(["--audit-required"])
     assert "--audit-required needs --audit FILE" in capfd.readouterr().err
+
+
+def test_server_without_an_audit_log_loads_nothing_of_it() -> None:
+    """It starts as fast, and is as small, as before there was one."""
+    code = "import sys, server.app; print([name for name in sys.modules if name.startswith('server.audit')])"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
