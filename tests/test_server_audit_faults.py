@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,6 +156,30 @@ def test_disk_that_does_not_secure_is_a_failure_too(tmp_path: Path, monkeypatch:
         is_broken[0] = False
         wait_until(lambda: log.state == "ok")
 
+    assert find_faults(tmp_path / "audit") == []
+
+
+def test_disk_that_does_not_answer_is_a_failure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that has gone holds up its writer, and nobody else."""
+    go_on, fsync = threading.Event(), os.fsync
+    monkeypatch.setattr(writer, "STUCK_SECONDS", 0.05)
+
+    def wait(descriptor: int) -> None:
+        assert go_on.wait(60)
+        fsync(descriptor)
+
+    with open_log(tmp_path / "audit") as log:
+        monkeypatch.setattr(os, "fsync", wait)
+        log._secured_at = float("-inf")
+        log.note(judged())
+        wait_until(lambda: log.state == "failing")
+        log.note(judged())
+        with pytest.raises(UnavailableError):
+            log.check_ready()
+        go_on.set()
+        wait_until(lambda: log.state == "ok")
+
+    assert log.failures == 0
     assert find_faults(tmp_path / "audit") == []
 
 

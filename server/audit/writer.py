@@ -36,6 +36,9 @@ GATHER_SECONDS = 0.1
 
 SYNC_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+STUCK_SECONDS = 5.0
+"""A disk, or a share, that has taken nothing for so long is as good as full."""
+
 CLOSE_SECONDS = 5.0
 """How long the end waits for a disk that does not answer."""
 
@@ -95,6 +98,7 @@ class AuditLog:
         self._first: dict[str, object] | None = self._describe_start()
         self._is_secured = True
         self._secured_at = self._tried_at = float("-inf")
+        self._busy_since: float | None = None
         self._has_to_expire = True
         self._has_to_reopen = self._is_closing = False
         self._wake = threading.Event()
@@ -104,8 +108,10 @@ class AuditLog:
 
     @property
     def state(self) -> str:
-        """``ok``, or ``failing`` while lines cannot be written or secured."""
-        return "failing" if self.is_failing else "ok"
+        """``ok``, or ``failing``: lines cannot be written or secured, or the disk has not answered for seconds."""
+        busy_since = self._busy_since
+        is_stuck = busy_since is not None and time.monotonic() - busy_since > STUCK_SECONDS
+        return "failing" if self.is_failing or is_stuck else "ok"
 
     @property
     def backlog(self) -> int:
@@ -133,7 +139,7 @@ class AuditLog:
         Raises:
             UnavailableError: reason AUDIT_UNAVAILABLE.
         """
-        if self.is_failing or len(self._waiting) > MOST_WAITING // 2:
+        if self.state != "ok" or len(self._waiting) > MOST_WAITING // 2:
             raise UnavailableError(
                 "AUDIT_UNAVAILABLE",
                 "The server cannot write its audit log and judges nothing without it: tell whoever runs it.",
@@ -179,7 +185,7 @@ class AuditLog:
         now = time.monotonic()
         if self.is_failing and not is_last and now - self._tried_at < RETRY_SECONDS:
             return
-        self._tried_at = now
+        self._tried_at = self._busy_since = now
         try:
             if self._has_to_reopen:
                 self._file.reopen()
@@ -197,6 +203,7 @@ class AuditLog:
             if self.is_failing:
                 self.is_failing = False
                 logger.warning("audit log: written again; %d images have no line", self.lost)
+        self._busy_since = None
 
     def _write_all(self) -> None:
         if self._first is not None:
@@ -274,8 +281,9 @@ class AuditLog:
         if not self.is_failing:
             self.failures += 1
             consequence = "images are refused" if self._options.is_required else "images are judged all the same"
-            text = error.strerror or "" if isinstance(error, OSError) else repr(error)
-            logger.error("audit log cannot be written: %s; %s", text, consequence)
+            is_ours = not isinstance(error, OSError)
+            text = type(error).__name__ if is_ours else error.strerror
+            logger.error("audit log cannot be written: %s; %s", text, consequence, exc_info=error if is_ours else None)
         self.is_failing = True
 
     def _describe_start(self) -> dict[str, object]:
