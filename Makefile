@@ -5,7 +5,7 @@ ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training ablation model samples proto lock clean
+.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock certs sbom audit clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ wheel: .venv/.installed ## build the client as a wheel that other projects insta
 	$(ALL) -m build --wheel --no-isolation
 
 demo: .venv-serve/.installed ## start the server, classify the samples, stop it (no TensorFlow)
-	@$(SERVE) samples/demo.py
+	@$(SERVE) -m bench.demo
 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server
@@ -45,6 +45,9 @@ bench-training: .venv/.installed ## measure the budgets of training: input, memo
 	$(ALL) -m bench.training --out docs
 	$(ALL) -m bench.training.transfer --out docs
 
+bench-conversion: .venv/.installed ## measure what converting well-known networks takes (10 minutes)
+	$(ALL) -m bench.conversion --out docs
+
 ablation: .venv/.installed ## measure what each part of training, generator and slices gives (6 hours; goes on where it was)
 	$(ALL) -m bench.training.ablation --out docs
 	$(ALL) -m bench.training.findings --out docs
@@ -58,6 +61,17 @@ proto: .venv/.installed ## generate stubs and golden messages from proto/stroke.
 
 lock: .venv/.installed ## resolve the pinned dependencies again
 	sh requirements/lock.sh .venv/bin/uv
+
+certs: .venv/.installed ## make a private authority, a server and a client certificate in certs/
+	$(ALL) -m server certs --out certs
+
+sbom: .venv/.installed ## list what each purpose installs, as CycloneDX, in build/
+	@mkdir -p build
+	for purpose in client server training; do .venv/bin/cyclonedx-py requirements requirements/$$purpose.lock \
+		--output-format JSON --output-reproducible --output-file build/sbom-$$purpose.json || exit 1; done
+
+audit: .venv/.installed ## ask for known vulnerabilities of everything that is locked (needs a network)
+	$(ALL) requirements/audit.py
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-serve .venv-client .mypy_cache .pytest_cache .ruff_cache build

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from server.images.image_folder import list_folder
+
 MOST_IMAGES = 200
 """Enough that caches hold no image by chance, few enough to be read at once."""
 
 
 def read_images(folder: Path) -> list[bytes]:
     """Returns the encoded PNGs and JPEGs of a folder in the order of their names, at least one."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    try:
+        files = list_folder(folder).images
+    except OSError as error:
+        raise SystemExit(f"bench: {folder} cannot be read: {error.strerror}") from None
     if not files:
         raise SystemExit(f"bench: no PNG or JPEG in {folder}: give another folder with --images")
     return [path.read_bytes() for path in files[:MOST_IMAGES]]

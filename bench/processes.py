@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+
+INTERVAL = 0.1
+"""Seconds between two looks at a process."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,18 @@ def read_peak(pid: int) -> float:
         return 0.0
     lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(lines[0].split()[1]) / 1024 if lines else 0.0
+
+
+def watch_peak(process: subprocess.Popen[Any]) -> float:
+    """Waits for a process and returns its largest resident memory in MB (2**20 bytes).
+
+    Looked up in /proc while it runs: what wait4 tells of a child can be its parent's, from between fork and exec.
+    """
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, read_peak(process.pid))
+        time.sleep(INTERVAL)
+    return peak
 
 
 def read_busy_seconds() -> float:

@@ -20,6 +20,11 @@ _SCHEME = re.compile(r"(unix|unix-abstract|vsock|ipv4|ipv6|dns|xds|passthrough):
 _URL = re.compile(r"([A-Za-z][\w+.-]*)://([^/]*)")
 """What people copy from a browser or another program's settings."""
 
+_TWO_SLASHES = re.compile(r"(dns|unix)://(?:(?<=dns://)(?=[^/]+/?$)|(?<=unix://)(?!/))")
+"""gRPC takes what stands behind two slashes for the server that knows names."""
+
+_PATH = re.compile(r"[/?#].*")
+
 _ENCRYPTED = ("https", "grpcs", "wss", "tls", "ssl")
 
 
@@ -98,6 +103,8 @@ def parse_address(text: str) -> Address:
     """
     if not text or not text.isprintable() or " " in text:
         raise _not_an_address(text)
+    if (match := _TWO_SLASHES.match(text)) is not None:
+        raise ValueError(f"the server's address has three slashes: {match.group(1)}:///{text[match.end() :]}")
     if text.startswith("dns:///"):
         return _from_hosts("dns:///", (_parse_host(text.removeprefix("dns:///"), text),), is_balanced=True)
     if (match := _SCHEME.fullmatch(text)) is not None:
@@ -121,13 +128,23 @@ def _from_hosts(prefix: str, hosts: tuple[tuple[str, int], ...], *, is_balanced:
 
 
 def _parse_host(part: str, text: str) -> tuple[str, int]:
-    match = _HOST_AND_PORT.fullmatch(part)
-    if match is None:
-        raise _not_an_address(text)
-    host, port = match.groups()
-    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if (found := _read_host(part)) is not None:
+        return found
+    bare = _PATH.sub("", part)
+    if bare != part and _read_host(bare) is not None:
+        raise ValueError(f"the server's address stands without a path: {text.replace(part, bare)}")
+    if _HOST_AND_PORT.fullmatch(part):
         raise ValueError(f"the server's address {text!r} must end with a port between 1 and 65535")
-    return host.strip("[]"), DEFAULT_PORT if port is None else int(port)
+    raise _not_an_address(text)
+
+
+def _read_host(part: str) -> tuple[str, int] | None:
+    """Returns host and port; None where it is no host, or the port is none."""
+    if (match := _HOST_AND_PORT.fullmatch(part)) is None:
+        return None
+    host, port = match.groups(default=str(DEFAULT_PORT))
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    return (host.strip("[]"), int(port)) if is_port else None
 
 
 def _not_an_address(text: str) -> ValueError:

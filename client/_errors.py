@@ -201,6 +201,9 @@ _NO_CONNECTION = (
     ),
 )
 
+_NO_TARGET = re.compile("Failed to create (channel|XdsClient)|Illegal status code from resolver")
+"""What gRPC says of an address that it cannot read: it has not looked for a server."""
+
 _FAILED_BY_OTHERS = re.compile(f"{_NOT_CONNECTED}|Failed parsing HTTP/2|http1.x server")
 _ABSENT = re.compile("refused|errors resolving|No such file|timed out|handshaker shutdown|unhealthy|unreachable", re.I)
 """What gRPC says where nobody is."""
@@ -235,6 +238,9 @@ def error_from_status(
         if number == 3 and reason.startswith("IMAGE_"):
             kind = ImageTooLargeError if reason == "IMAGE_TOO_LARGE" else InvalidImageError
         return kind(details or sentence.format(target=target), reason, code, request_id, retry_after)
+    if _NO_TARGET.match(details):
+        why = f"gRPC cannot use the address {target}: check it ({details})"
+        return ServerUnavailableError(why, "HOST_UNKNOWN", code, request_id)
     if number == 14:
         for pattern, connection_reason, connection_sentence in _NO_CONNECTION:
             if re.search(pattern, details):

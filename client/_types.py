@@ -77,8 +77,8 @@ class Timings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The judgement of one image. ``str()`` gives label, confidence, model and threshold on one line; of an image that
-    was not analysed that and why."""
+    """The judgement of one image. ``str()`` gives label, confidence, probability of the positive class (by which lines
+    compare, whatever their labels), model and threshold on one line; of an image that was not analysed that and why."""
 
     label: str
     """The class answered: the positive one when its probability is above ``threshold``. A key of ``scores``, or empty
@@ -143,7 +143,9 @@ class Prediction:
         if not self.is_analysed:
             why = " ".join(f"[{reason.reason}] {reason.message}" for reason in self.reasons)
             return f"not analysed {why}  ({self.model} {self.version})"
-        return f"{self.label} {self.confidence:.3f}  ({self.model} {self.version}, threshold {self.threshold:.3g})"
+        origin = f"({self.model} {self.version}, threshold {self.threshold:.3g})"
+        positive = f"P({self.positive_label}) {self.positive_probability:.3f}"
+        return f"{self.label} {self.confidence:.3f}  {positive}  {origin}"
 
 
 @dataclass(frozen=True)

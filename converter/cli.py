@@ -63,7 +63,9 @@ def run_command(argv: Sequence[str]) -> int:
     with silence_tensorflow():
         from converter.convert import convert
         from converter.errors import ConversionError
+        from converter.source import use_all_processors
 
+    use_all_processors()
     try:
         report = convert(options, tell=tell_step)
     except ConversionError as error:

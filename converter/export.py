@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import onnx
 import tensorflow as tf
-import tf2onnx
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-from tf2onnx.handler import tf_op
 
 from converter.errors import SourceError, describe
 from converter.graph.edit import canonicalise
 from converter.graph.fold import fold_input
+from converter.graph.translate import translate
 from converter.heads import check_activated_once, make_probabilities
 from converter.source import SourceModel
+from server.machine.memory import trim_memory
 from server.models.contract import INPUT_NAME, OUTPUT_NAME
 
 logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it says is told in our words
@@ -57,16 +56,7 @@ def export_model(source: SourceModel, *, channels: int, opset: int) -> onnx.Mode
     try:
         # from_keras fails on a Sequential model of Keras 3 (tf2onnx 1.17), and from_function makes an input of each
         # tensor that layers hold beside their weights (the mean of a Normalization, of preprocess_input).
-        frozen = convert_variables_to_constants_v2(
-            answer_bytes.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
-        )
-        model, _ = tf2onnx.convert.from_graph_def(
-            frozen.graph.as_graph_def(add_shapes=True),
-            input_names=[f"{INPUT_NAME}:0"],
-            output_names=[tensor.name for tensor in frozen.outputs],
-            tensors_to_rename={f"{INPUT_NAME}:0": INPUT_NAME},
-            opset=opset,
-        )
+        model = translate(answer_bytes.get_concrete_function(), input_name=INPUT_NAME, opset=opset)
     except Exception as error:  # tf2onnx raises whatever its handlers do
         raise SourceError(f"tf2onnx cannot express the model at opset {opset}: {describe(error)}; {REMEDY}") from None
     check_operators(model)
@@ -77,23 +67,10 @@ def export_model(source: SourceModel, *, channels: int, opset: int) -> onnx.Mode
     except Exception as error:  # ONNX Runtime and ONNX's inference of shapes raise whatever they find
         raise SourceError(f"ONNX Runtime cannot read the exported graph: {describe(error)}; {REMEDY}") from None
     check_activated_once(plain, source.activation)
+    del model
+    gc.collect()  # TensorFlow's and tf2onnx's graphs have circles, and hold the weights several times
+    trim_memory()
     return plain
-
-
-@tf_op("Erfc")
-class ComplementaryError:
-    """What GELU is made of, as 1 - erf: tf2onnx knows only Erf."""
-
-    @classmethod
-    def version_9(cls, context: Any, node: Any, **_: Any) -> None:
-        """From the operator set on that has Erf."""
-        kind = tf2onnx.utils.map_onnx_to_numpy_type(context.get_dtype(node.output[0]))
-        shape, name = context.get_shape(node.output[0]), node.name
-        error = context.make_node("Erf", node.input, shapes=[shape], dtypes=[context.get_dtype(node.output[0])])
-        one = context.make_const(tf2onnx.utils.make_name(f"{name}_one"), np.array(1, kind))
-        outputs, dtypes = node.output, [context.get_dtype(node.output[0])]
-        context.remove_node(name)
-        context.make_node("Sub", [one.output[0], error.output[0]], outputs=outputs, shapes=[shape], dtypes=dtypes)
 
 
 def check_operators(model: onnx.ModelProto) -> None:

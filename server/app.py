@@ -18,9 +18,10 @@ import grpc
 from server.api.calls import Inbox
 from server.api.health import Health
 from server.api.interceptors import PLACE_SECONDS, CallBoundary, FairPlaces
-from server.api.listen import ListenError, bind
+from server.api.listen import UNIX, ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
+from server.core.capacity import find_message_bytes, find_most_image_memory, find_most_message_memory
 from server.core.detector import Detector
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
@@ -29,14 +30,13 @@ from server.machine.memory import read_resident_bytes, trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
+from server.process.notify import find_watchdog_seconds, notify
 
 if TYPE_CHECKING:
     from server.audit.writer import AuditLog
+    from server.security.certificates import Certificates
 
 logger = logging.getLogger(__name__)
-
-MESSAGE_BYTES = 32 * 1024 * 1024
-"""Bound on the messages that are held, and again on those that arrive, unless a single one may be as large."""
 
 CALLS = 1024
 """Calls that are open at the same time, those included whose message has not come: each costs 20 kB."""
@@ -49,14 +49,15 @@ allows them one in 5 min and ends the connection of those who do it more often (
 HANDSHAKE_MS = 10_000
 """How long a connection may take to become one of HTTP/2."""
 
+CONNECTION_MS = 3_600_000
+"""About how long a connection lives where clients show certificates, which are looked at when it is made; calls and
+streams that are open go on."""
+
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_QUIET_SECONDS = 0.5
 DRAIN_ACCEPT_SECONDS = 2.0
 """A stop of gRPC cancels calls that are still on their way. So calls and streams are served until no call has arrived
 for the quiet time, at the latest until the accept time is over, while health already sends callers elsewhere."""
-
-DECODE_BYTES = 13
-"""Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
 
 LEAVE_SECONDS = 0.4
 """For gRPC to close what is open, after the drain."""
@@ -80,9 +81,14 @@ class Application:
         self._stop_asked = asyncio.Event()
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
-        self._audit = open_audit(config)
-        if self._audit is not None:
+        self._audit: AuditLog | None = None
+        if config.audit is not None:
+            from server.audit.opening import open_log
+
+            self._audit = open_log(config, config.audit)
             self._reloads.append(self._audit.reopen)
+        self._certificates: Certificates | None = None
+        """None: without TLS."""
 
     def run(self, *, handle_signals: bool = False) -> int:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0.
@@ -96,6 +102,8 @@ class Application:
         finally:
             if self._audit is not None:
                 self._audit.close()
+            if self._certificates is not None:
+                self._certificates.close()
 
     def stop(self) -> None:
         """Starts to drain; called again, stops at once. For other threads than that of ``run``."""
@@ -127,11 +135,14 @@ class Application:
                 self._loop.add_signal_handler(number, self._ask_to_stop)
             self._loop.add_signal_handler(signal.SIGHUP, self._reload_or_stop, has_terminal())
         self._build_server()
-        try:
-            self._listener = bind(self._server, self._config.host, self._config.port, self._config.socket_permissions)
-        except ListenError as error:
-            return fail(str(error))
+        if (code := self._listen()) is not None:
+            return code
         await self._server.start()
+        try:
+            await self._answer_probes()
+        except ListenError as error:
+            await self._leave()
+            return fail(str(error))
         try:
             code = await self._load()
         except BaseException:
@@ -143,24 +154,50 @@ class Application:
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through: 1 ms a collection instead of 10
         self._health.set_serving()
+        notify(f"READY=1\nSTATUS=serving {self._describe_models()}")
         # Whoever started it may have no use for this, so nothing waits for its reader.
         banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}\n"
-        banner += self._describe_memory()
+        banner += self._describe_memory() + self._describe_tls()
         threading.Thread(target=say, args=(banner, PATIENCE_SECONDS), daemon=True).start()
-        trimming = asyncio.create_task(self._trim())
+        upkeep = [asyncio.create_task(self._trim()), asyncio.create_task(show_life())]
         await self._stop_asked.wait()
-        trimming.cancel()
+        for task in upkeep:
+            task.cancel()
         return await self._drain()
 
-    @property
-    def _message_bytes(self) -> int:
-        """Bound on the messages that are held, and again on those that arrive."""
-        return max(MESSAGE_BYTES, self._config.most_message_bytes * 5 // 4)
+    def _listen(self) -> int | None:
+        """Takes the address, with TLS where there are certificates. Returns the exit code of a server that cannot."""
+        config = self._config
+        credentials = None
+        if config.tls_cert is not None and config.tls_key is not None:
+            from server.security.bundle import CertificateError, TLSFiles
+            from server.security.certificates import Certificates
+
+            try:
+                self._certificates = Certificates(TLSFiles(config.tls_cert, config.tls_key, config.tls_client_ca))
+            except CertificateError as error:
+                return fail(str(error))
+            credentials = self._certificates.make_credentials()
+        try:
+            self._listener = bind(
+                self._server,
+                config.host,
+                config.port,
+                config.socket_permissions,
+                credentials=credentials,
+                is_insecure=config.insecure,
+            )
+        except ListenError as error:
+            return fail(str(error))
+        if self._certificates is not None:
+            self._certificates.watch()
+            self._reloads.append(self._certificates.reload)
+        return None
 
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
-        self._inbox = Inbox(self._message_bytes)
         audit = self._audit
+        self._inbox = Inbox(find_message_bytes(config))
         journal = Journal([LogLines(), audit] if audit else [LogLines()])
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal)
         detector = Detector(
@@ -190,9 +227,24 @@ class Application:
                 ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
+                *([("grpc.max_connection_age_ms", CONNECTION_MS)] if config.tls_client_ca is not None else []),
             ],
         )
         self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), self._health.handlers))
+
+    async def _answer_probes(self) -> None:
+        """Opens the port for health checks alone, where there is to be one; it closes with the process.
+
+        Raises:
+            ListenError: it cannot be listened on.
+        """
+        if self._config.probe_port:
+            self._probe_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+            self._probe_server.add_generic_rpc_handlers((self._health.handlers,))
+            host = "127.0.0.1" if self._config.host.startswith(UNIX) else self._config.host
+            # Plain text: probes of Kubernetes speak no TLS, and no image passes here.
+            bind(self._probe_server, host, self._config.probe_port, is_insecure=True)
+            await self._probe_server.start()
 
     async def _load(self) -> int | None:
         """Loads the models in a thread of their own, so that a stop is obeyed meanwhile. Returns the exit code of a
@@ -239,13 +291,16 @@ class Application:
             for m in self._registry
         )
 
+    def _describe_tls(self) -> str:
+        """A line about what clients need; empty without TLS."""
+        return f"\n  {self._certificates.summary}" if self._certificates is not None else ""
+
     def _describe_memory(self) -> str:
         """A line about how much the process may come to need, measured at its worst (``docs/limits.md``)."""
         workers, pixels = self._plan.workers, self._config.max_image_pixels
         now = read_resident_bytes()
-        # What is held, what arrives, what arrives before that is noticed; and each worker's copy and gRPC's two.
-        messages = 3 * self._message_bytes + (workers + 2) * self._config.most_message_bytes
-        images = workers * pixels * DECODE_BYTES
+        messages = find_most_message_memory(self._config, workers)
+        images = find_most_image_memory(self._config, workers)
         return (
             f"  memory: {now / 1e6:.0f} MB now; at most {(now + messages) / 1e6:.0f} MB with what callers send, and "
             f"{images / 1e6:.0f} MB more while {workers} images of {pixels / 1e6:g} megapixels are decoded"
@@ -269,6 +324,7 @@ class Application:
         config, calls = self._config, self._boundary
         logger.info("stopping: finishing the calls in flight, for at most %g s", config.drain_seconds)
         self._health.end()
+        notify("STOPPING=1")
         started = time.monotonic()
         accept_seconds = min(DRAIN_ACCEPT_SECONDS, config.drain_seconds)
         await self._poll(
@@ -298,26 +354,12 @@ class Application:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
-def open_audit(config: ServerConfig) -> AuditLog | None:
-    """Opens the audit log; None: there is to be none.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    if config.audit is None:
-        return None
-    from server.audit.writer import AuditLog, AuditOptions
-
-    return AuditLog(
-        AuditOptions(
-            config.audit,
-            is_required=config.audit_required,
-            with_peer=config.audit_peer == "on",
-            is_salted=config.audit_hash == "salted",
-            most_bytes=config.audit_max_bytes,
-            keep_months=config.audit_keep_months,
-        )
-    )
+async def show_life() -> None:
+    """Tells a service manager that watches that the loop which takes calls still turns."""
+    seconds = find_watchdog_seconds()
+    while seconds is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 2)
 
 
 def has_terminal() -> bool:

@@ -32,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_guarded("server tune", lambda: run_tune(arguments[1:]))
     if arguments[:1] == ["audit"]:
         return run_guarded("server audit", lambda: run_audit(arguments[1:]))
+    if arguments[:1] == ["certs"]:
+        return run_guarded("server certs", lambda: run_certs(arguments[1:]))
+    if arguments[:1] == ["doctor"]:
+        return run_guarded("server doctor", lambda: run_doctor(arguments[1:]))
     return run_guarded("server", lambda: run_server(arguments))
 
 
@@ -74,3 +78,17 @@ def run_audit(arguments: Sequence[str]) -> int:
     from server.audit.command import main as audit
 
     return audit(arguments)
+
+
+def run_certs(arguments: Sequence[str]) -> int:
+    """See ``server.security.issue``."""
+    from server.security.issue import main as issue
+
+    return issue(arguments)
+
+
+def run_doctor(arguments: Sequence[str]) -> int:
+    """See ``server.doctor``."""
+    from server.doctor import main as examine
+
+    return examine(arguments)

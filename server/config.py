@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proto import __version__
-from server.flags import LineParser, add_settings, check_settings, quote, read_settings, require, setting
+from server.flags import LineParser, add_settings, check_settings, flag_of, quote, read_settings, require, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.machine.folders import find_cache
 from server.models.engine import RUNTIMES
@@ -57,13 +56,33 @@ class ServerConfig:
     )
     host: str = setting(
         "127.0.0.1",
-        "address to listen on; 0.0.0.0 for all (there is no encryption: trusted networks); unix:/PATH for a socket",
+        "address to listen on; 0.0.0.0 for all, with --tls-cert or --insecure; unix:/PATH for a socket",
     )
     port: int = setting(50051, "TCP port; 0 takes a free one", least=0, most=65535)
+    probe_port: int = setting(
+        0,
+        "TCP port that answers health checks and nothing else, always in plain text, for probes that speak no TLS "
+        "(those of Kubernetes); 0: none",
+        least=0,
+        most=65535,
+    )
     socket_mode: str = setting(
         "600",
         "who may call through a socket, as its file mode in octal digits: 600 the server's user alone, 660 its group "
         "too, 666 everybody on the machine",
+    )
+    tls_cert: Path | None = setting(
+        None,
+        "certificate of this server, in PEM form, with those between it and its root: calls are encrypted",
+        metavar="FILE",
+    )
+    tls_key: Path | None = setting(None, "its private key, readable for the server's user alone", metavar="FILE")
+    tls_client_ca: Path | None = setting(
+        None, "authorities of clients, in PEM form: only who has a certificate of one of these may call", metavar="FILE"
+    )
+    insecure: bool = setting(
+        False,
+        "listen beyond this machine without --tls-cert, too: anybody on the way can read and change images and answers",
     )
     precision: str = setting(
         "auto",
@@ -169,6 +188,10 @@ class ServerConfig:
         )
         require(self.host != "", "host", "must not be empty")
         require(self.audit is not None or not self.audit_required, "audit_required", "needs --audit FILE")
+        require(self.tls_cert is None or self.tls_key is not None, "tls_key", "is missing: --tls-cert needs its key")
+        for name in ("tls_key", "tls_client_ca"):
+            is_alone = getattr(self, name) is not None and self.tls_cert is None
+            require(not is_alone, "tls_cert", f"is missing: without it {flag_of(name)} means nothing")
         require(
             re.fullmatch(r"(0o?)?[67][0-7]{2}", self.socket_mode) is not None,
             "socket_mode",
@@ -216,7 +239,9 @@ def build_parser() -> LineParser:
             "  python -m server --host unix:/run/stroke/server.sock --socket-mode 660\n"
             "  python -m server tune --help\n"
             "  python -m server audit --help\n"
-            "  STROKE_HOST=0.0.0.0 python -m server --workers 4\n\n"
+            "  python -m server --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem\n"
+            "  python -m server certs --help\n"
+            "  STROKE_WORKERS=4 python -m server\n\n"
             "Every flag can be given as an environment variable: --max-image-bytes is STROKE_MAX_IMAGE_BYTES; an empty "
             "one\nis as none.\n"
             "SIGTERM or Ctrl-C finishes the requests in flight and exits 0; a second one stops at once.\n"
@@ -224,7 +249,6 @@ def build_parser() -> LineParser:
             "Research software. Not a medical device. Not for diagnosis or triage of patients."
         ),
     )
-    parser.add_argument("--version", action="version", version=__version__, help="show the version")
     add_settings(parser, ServerConfig)
     return parser
 

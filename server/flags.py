@@ -6,7 +6,6 @@ Precedence: flag, then environment, then default. What cannot be used ends the p
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import types
 import typing
@@ -16,8 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
+from proto import __version__
 from server.process.console import complain, say
 from server.process.environment import PREFIX, find_settings, find_warnings
+from server.process.numbers import format_number, read_number, read_whole
 
 REQUIRED: Any = MISSING
 """Default of a setting that has none."""
@@ -235,11 +236,6 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def format_number(number: float) -> str:
-    """Without a needless point."""
-    return str(int(number)) if float(number).is_integer() else f"{number:g}"
-
-
 def quote(value: object) -> str:
     """A wrong value as an error shows it."""
     text = str(value)
@@ -267,34 +263,34 @@ def check_settings(config: Settings) -> None:
         one.check(getattr(config, one.name), one.label)
 
 
-def read_whole(text: str) -> int | None:
-    """A whole number in plain digits, few enough for any use; None otherwise."""
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()) else None
+class ShowVersion(argparse.Action):
+    """Prints the project's version and ends the process with status 0; a value, where there may be one, is kept."""
 
-
-def read_number(text: str) -> float | None:
-    """A finite number in plain digits; None otherwise."""
-    if not re.fullmatch(r"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?", text.strip()):
-        return None
-    number = float(text)
-    return number if math.isfinite(number) else None
+    def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, *_: object) -> None:
+        if not value:
+            say(__version__)
+            parser.exit()
+        setattr(options, self.dest, value)
 
 
 class LineParser(argparse.ArgumentParser):
-    """A command line whose errors are one line, and whose help comes out whatever standard output is.
+    """A command line with ``--version``, errors in one line, and help that comes out whatever standard output is.
 
     argparse prints the whole usage before the error, which is lost below eleven lines of brackets.
     """
 
     def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+        super().__init__(prog, None, description, epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self._show_version = self.add_argument(
+            "--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="show the version"
         )
         # argparse takes words such as -1..1 for flags, but has its own reading of what is a negative number.
         self._negative_number_matcher = re.compile(r"-\d")
+
+    def take_version(self, metavar: str, text: str) -> None:
+        """Has ``--version`` take a value, for a program that has such a setting: alone it shows the version."""
+        self._show_version.nargs, self._show_version.default = "?", None
+        self._show_version.metavar, self._show_version.help = metavar, f"{text}; alone: show this program's version"
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with exit code 2."""
@@ -321,6 +317,9 @@ def add_settings(parser: LineParser, config: type[Settings], names: Sequence[str
         if one.details.is_positional:
             options["nargs"] = None if one.default is REQUIRED else "?"
             parser.add_argument(one.name, metavar=one.metavar, **options)
+            continue
+        if one.name == "version":
+            parser.take_version(one.metavar, options["help"])
             continue
         if one.kind is bool:
             options["action"] = "store_true"

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.processes import read_peak
+from bench.processes import read_peak, watch_peak
 from bench.report.tables import Budget
 from bench.training import data as training_data
 from bench.training import input as training_input
 from bench.training.data import CLASSES, make_once, write_noise
 from bench.training.evaluation import measure_union
 from bench.training.input import list_precisions, time_steps
-from bench.training.memory import watch_peak
 from bench.training.page import TITLES, Series, make_section, publish_training, render_page, render_section
 from tests.fakes import ROOT, run_module
 from tests.test_bench_report import MACHINE

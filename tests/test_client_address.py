@@ -75,6 +75,25 @@ def test_url_is_told_from_an_address(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("box:50051/", "the server's address stands without a path: box:50051"),
+        ("box/", "the server's address stands without a path: box"),
+        ("[::1]:5/stroke?x=1", "the server's address stands without a path: [::1]:5"),
+        ("a:1,b:2/", "the server's address stands without a path: a:1,b:2"),
+        ("dns:///box:1/", "the server's address stands without a path: dns:///box:1"),
+        ("dns://box:1", "the server's address has three slashes: dns:///box:1"),
+        ("unix://run/s", "the server's address has three slashes: unix:///run/s"),
+    ],
+)
+def test_slashes_too_many_or_too_few_are_told(text: str, message: str) -> None:
+    """What somebody has copied or mistyped, with what to write instead."""
+    with pytest.raises(ValueError, match="the server's address") as caught:
+        parse_address(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
     ("text", "is_balanced"),
     [("box", False), ("a,b", True), ("dns:///boxes", True), ("unix:/s", False), ("ipv4:1.2.3.4:5,1.2.3.5:5", True)],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import json
 import os
 import signal
 import subprocess
@@ -79,86 +79,6 @@ def test_server_of_the_environment() -> None:
         read_server(STROKE_SERVER="box:0")
 
 
-def test_reader_that_leaves_early_is_no_crash(cli_server: FakeServer, tmp_path: Path) -> None:
-    """`| head` ends the client without a traceback."""
-    for index in range(50):
-        (tmp_path / f"{index}.png").write_bytes(POSITIVE)
-    read_end, write_end = os.pipe()
-    with subprocess.Popen(
-        [sys.executable, "-m", "client", str(tmp_path)], stdout=write_end, stderr=subprocess.PIPE, cwd=ROOT
-    ) as process:
-        os.close(write_end)
-        os.close(read_end)
-        errors = process.communicate(timeout=60)[1]
-
-    assert process.returncode == 1
-    assert b"Traceback" not in errors
-    assert b"BrokenPipe" not in errors
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_full_disk_is_one_line(cli_server: FakeServer, tmp_path: Path) -> None:
-    """Results that cannot be written are a failure that is named."""
-    (tmp_path / "a.png").write_bytes(POSITIVE)
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "client", str(tmp_path)], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, timeout=60
-        )
-
-    assert done.returncode == 1
-    assert done.stderr == b"error: the results cannot be written: No space left on device\n"
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (OSError(errno.EMFILE, "Too many open files", "scans/b.png"), "scans/b.png: Too many open files"),
-        (PermissionError(errno.EACCES, "Permission denied", "/etc/token"), "/etc/token: Permission denied"),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
-        (OSError("no such thing\n"), "no such thing\\n"),
-        (TimeoutError(), "TimeoutError"),
-    ],
-)
-@pytest.mark.parametrize("step", ["classify.list_images", "connection.Connection.open_client"])
-def test_fault_of_the_system_is_named_as_what_it_is(
-    cli_server: FakeServer,
-    scans: Path,
-    step: str,
-    fault: OSError,
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It is no fault of writing results wherever it does not come from there; one line, exit 1."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise fault
-
-    monkeypatch.setattr(f"client.cli.{step}", fail)
-
-    assert main(["scans"]) == 1
-
-    assert capsys.readouterr().err == f"error: {message}\n"
-
-
-def test_working_directory_that_has_gone_is_no_fault_of_results(cli_server: FakeServer, tmp_path: Path) -> None:
-    """Images with whole paths are judged all the same."""
-    (tmp_path / "a.png").write_bytes(POSITIVE)
-    (tmp_path / "gone").mkdir()
-    code = "import os, sys; os.rmdir(os.getcwd()); from client.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.png"), "b.png"],
-        cwd=tmp_path / "gone",
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-    assert done.stdout.startswith(f"{tmp_path}/a.png: stroke")
-    assert done.stderr.startswith("b.png: error: the image cannot be read: No such file")
-
-
 def test_interrupt_exits_with_130(cli_server: FakeServer, tmp_path: Path) -> None:
     """Ctrl-C during a run leaves one line and no traceback."""
     cli_server.servicer.judge = cli_server.servicer.hang
@@ -211,7 +131,7 @@ def test_fail_fast_stops_at_the_first_failure(
     assert main(["--fail-fast", "scans/b.png", "no.png", "scans/c.jpeg", "scans/a.JPG"]) == 1
 
     out, err = capsys.readouterr()
-    assert out.splitlines() == ["scans/b.png: stroke 0.973  (stroke-cnn 1, threshold 0.05)"]
+    assert out.splitlines() == ["scans/b.png: stroke 0.973  P(stroke) 0.973  (stroke-cnn 1, threshold 0.05)"]
     failure, summary, error = err.splitlines()
     assert failure.startswith("no.png: error: ")
     assert summary.startswith("4 images: 1 positive (stroke), 1 failed, 2 not judged; ")
@@ -320,7 +240,7 @@ def test_one_image_loads_few_modules(cli_server: FakeServer, scans: Path) -> Non
 
     answer, modules = done.stdout.splitlines()
     names = {*modules.split(), "client.__main__"}  # which runs under another name
-    assert answer.startswith("scans/b.png: stroke 0.973")
+    assert answer.startswith("scans/b.png: stroke 0.973  P(stroke) 0.973")
     assert {name.removeprefix("client.cli.") for name in names if name.startswith("client.cli.")} == CLI_MODULES
     assert len(names) <= MOST_MODULES, sorted(names)
 
@@ -405,6 +325,20 @@ def test_value_of_a_flag_is_no_command(cli_server: FakeServer, scans: Path, caps
 
     assert cli_server.servicer.requests[0].model_name == "models"
     assert Path("health").read_bytes().startswith(b"file,")
+
+
+@pytest.mark.parametrize(
+    "words", ["b.png --json c.jpeg", "--json b.png --quiet c.jpeg", "--json b.png -- c.jpeg", "b.png c.jpeg --json"]
+)
+def test_images_may_stand_anywhere(
+    words: str, cli_server: FakeServer, scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between flags and behind them, in the order in which they are named."""
+    monkeypatch.chdir(scans)
+
+    assert main(words.split()) == 0
+
+    assert [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()] == ["b.png", "c.jpeg"]
 
 
 def test_help_states_defaults() -> None:

@@ -63,7 +63,7 @@ def test_prediction_holds_everything_the_server_said(server: FakeServer, client:
     assert prediction.warnings == (client_package.ImageWarning("IMAGE_BLANK", "The image is blank."),)
     assert prediction.request_id == "r-1"
     assert prediction.source == path
-    assert str(prediction) == "stroke 0.973  (stroke-cnn 1, threshold 0.05)"
+    assert str(prediction) == "stroke 0.973  P(stroke) 0.973  (stroke-cnn 1, threshold 0.05)"
 
 
 @pytest.mark.parametrize("kind", ["str", "path", "bytes", "bytearray", "file", "raw file"])

@@ -102,6 +102,21 @@ def test_table_goes_on_as_it_began(
     assert [line.split(separator)[0] for line in data.splitlines()[1:]] == [b"scans/b.png", b"scans/c.jpeg"]
 
 
+def test_table_that_excel_has_saved_goes_on(cli_server: FakeServer, scans: Path) -> None:
+    """With its own line ends: nothing is cut off, judged again or put on another row."""
+    command = ["scans/b.png", "scans/c.jpeg", "--csv", "r.csv", "--excel", "semicolon"]
+    assert main(command) == 0
+    saved = Path("r.csv").read_bytes().replace(b"\n", b"\r\n")
+    Path("r.csv").write_bytes(saved)
+
+    assert main([*command, "scans/a.JPG", "--resume"]) == 0
+
+    assert len(cli_server.servicer.requests) == 3
+    assert Path("r.csv").read_bytes().startswith(saved)
+    files = [row["file"] for row in read_table(Path("r.csv").read_bytes(), ";")]
+    assert files == ["scans/b.png", "scans/c.jpeg", "scans/a.JPG"]
+
+
 def test_changed_file_is_taken_out_of_a_table_for_excel(cli_server: FakeServer, scans: Path) -> None:
     """The rewritten table is one for Excel, too."""
     command = ["scans/b.png", "scans/c.jpeg", "--csv", "r.csv", "--excel", "semicolon"]

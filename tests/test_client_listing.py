@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def test_unreadable_folder_is_a_failure(
     assert "scans/sub: error: the folder cannot be read: Permission denied" in capsys.readouterr().err
 
 
+def test_one_image_beside_a_folder_without_any_is_summed_up(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As several would be: positive classes are called so."""
+    (scans / "empty").mkdir()
+
+    assert main(["scans/empty", "scans/b.png"]) == 1
+
+    (_, summary) = capsys.readouterr().err.splitlines()
+    assert summary.startswith("1 image: 1 positive (stroke), 0 failed; ")
+    assert summary.endswith("by stroke-cnn 1; 1 folder or pattern without images")
+
+
 def test_pipes_in_folders_are_left_alone(
     cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,7 +98,7 @@ def test_dash_reads_standard_input(
 
     assert main(["-"]) == 0
 
-    assert capsys.readouterr().out.startswith("-: stroke 0.973")
+    assert capsys.readouterr().out.startswith("-: stroke 0.973  P(stroke) 0.973")
     assert cli_server.servicer.images == [POSITIVE]
 
 
@@ -133,6 +147,35 @@ def test_one_image_on_standard_input_is_sent_as_it_is(
     read_standard_input(data, monkeypatch)
 
     assert cli_server.servicer.images == [data][: len(data)]
+
+
+@pytest.mark.parametrize(("data", "sent"), [(PNG, [PNG]), (PNG + JPEG, [])])
+def test_pipe_is_a_file_of_one_image(
+    cli_server: FakeServer, tmp_path: Path, data: bytes, sent: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a shell makes one of `<(command)`; joined images are told as on standard input."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(data,))
+    writer.start()
+    status = main([str(path)])
+    writer.join()
+
+    assert (status, cli_server.servicer.images) == (0 if sent else 1, sent)
+    assert sent or f"{path}: error: the image cannot be read: {path} holds several images" in capsys.readouterr().err
+
+
+def test_list_with_line_ends_of_windows_names_files(
+    cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `xargs python -m client < list.txt` gives them; a file that is called so is that file."""
+    (scans / "odd.png\r").write_bytes(POSITIVE)
+
+    assert main(["scans/b.png\r", "scans/c.jpeg\r", "scans/odd.png\r", "no.png\r"]) == 1
+
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in out.splitlines()] == ["scans/b.png", "scans/c.jpeg", "scans/odd.png\\r"]
+    assert err.startswith("no.png: error: the image cannot be read: No such file or directory\n")
 
 
 def list_names(*arguments: str, recursive: bool = False) -> list[str]:

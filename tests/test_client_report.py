@@ -25,7 +25,7 @@ def test_one_image_is_one_line(cli_server: FakeServer, scans: Path, capsys: pyte
     assert main(["scans/b.png"]) == 0
 
     out, err = capsys.readouterr()
-    assert out == "scans/b.png: stroke 0.973  (stroke-cnn 1, threshold 0.05)\n"
+    assert out == "scans/b.png: stroke 0.973  P(stroke) 0.973  (stroke-cnn 1, threshold 0.05)\n"
     assert err == ""
 
 
@@ -78,7 +78,7 @@ def test_not_analysed_is_a_class_of_its_own(
     assert main(["scans"]) == 0
     out, err = capsys.readouterr()
     assert "scans/a.JPG: not analysed [NO_HEAD] There is no head.  (stroke-cnn 1)\n" in out
-    assert out.count(": stroke 0.973  (stroke-cnn 1, threshold 0.05)\n") == 2
+    assert out.count(": stroke 0.973  P(stroke) 0.973  (stroke-cnn 1, threshold 0.05)\n") == 2
     assert err.startswith("4 images: 2 positive (stroke), 2 not analysed, 0 failed; ")
 
     assert main(["scans/a.JPG", "scans/b.png", "--json"]) == 0
@@ -196,7 +196,7 @@ def test_names_and_messages_stay_on_their_line(
     Path(name).write_bytes(POSITIVE)
 
     assert main([name]) == 0
-    assert capsys.readouterr().out.startswith("a\\nb\\x1b[31m: é.png: stroke 0.973")
+    assert capsys.readouterr().out.startswith("a\\nb\\x1b[31m: é.png: stroke 0.973  P(stroke) 0.973")
     assert main(["--json", name]) == 0
     assert json.loads(capsys.readouterr().out)["file"] == name
 

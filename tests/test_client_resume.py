@@ -113,7 +113,7 @@ def test_resume_judges_only_what_is_left(
     assert "results of 3 images; 5 are left" in err
     assert "1 of them had failed: --retry-failed judges those again" in err
     assert "8 images: 3 done before, 5 positive (stroke), 0 failed; in all 7 positive (stroke), 1 failed; " in err
-    assert "8 images: 8 done before, 0 failed; in all 7 stroke, 1 failed\n" in err
+    assert "8 images: 8 done before, 0 failed; in all 7 positive (stroke), 1 failed\n" in err
     assert "results of 8 images; none is left to judge" in err
 
 
@@ -354,4 +354,7 @@ def test_folder_without_images_is_none_of_the_images_done(
 
     err = capsys.readouterr().err
     assert "results has the results of 2 images; none is left to judge" in err
-    assert "2 images: 2 done before, 0 failed; in all 2 stroke, 0 failed; 1 folder or pattern without images\n" in err
+    assert (
+        "2 images: 2 done before, 0 failed; in all 2 positive (stroke), 0 failed; 1 folder or pattern without images\n"
+        in err
+    )

@@ -33,7 +33,7 @@ def test_arrival_is_judged_and_its_result_written_beside(server: FakeServer, hot
     assert result["image_sha256"] == hashlib.sha256(data).hexdigest()
     assert result["file"] == str(hot / "scan.png")
     assert result["file_bytes"] == len(data)
-    assert f"{hot}/scan.png: normal 0.990  (stroke-cnn 1, threshold 0.05)\n" in watch.log
+    assert f"{hot}/scan.png: normal 0.990  P(stroke) 0.010  (stroke-cnn 1, threshold 0.05)\n" in watch.log
     assert " s: 1 answered (normal 1), 0 failed\n" in watch.log
     assert sorted(path.name for path in hot.iterdir()) == ["scan.png", "scan.png.json"]
 
@@ -413,7 +413,7 @@ def test_name_without_room_for_a_results_name_holds_up_nobody(
         assert watch.stop() == 0
 
     assert len(server.servicer.images) == 2
-    assert "File name too long (normal 0.990" in watch.log
+    assert "File name too long (normal 0.990  P(stroke) 0.010" in watch.log
     assert (hot / long).exists()
     assert not list(hot.rglob(".strokeserve*"))
 

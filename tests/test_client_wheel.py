@@ -143,7 +143,7 @@ def test_readme_example_runs(environment: Environment, tiny_server: ServerProces
 
     modules = {name.split(".")[0] for name in printed[-1].split()}
     assert not modules & {"client", "proto", "server", "numpy", "rich", "shtab"}
-    assert re.match(r"\S+ 0\.\d+  \(tiny 1, threshold", printed[1])
+    assert re.match(r"\S+ 0\.\d+  P\(stroke\) 0\.\d+  \(tiny 1, threshold", printed[1])
     assert printed[2].startswith("PredictionFailure(source='missing.png', error=ImageReadError(")
     assert printed[3].startswith("IMAGE_")
 

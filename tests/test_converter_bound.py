@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from converter.errors import OutputValuesError
+from converter.pixels.preprocess import Preprocess
 from server.images.preprocess import InputFormat
 from tests.converting import LABELS, SIDE, convert
 
@@ -132,10 +133,12 @@ class Answers:
         from server.models.contract import ModelSpec
 
         self._rows = np.array([[1 - p, p] for p in positive], np.float32)
+        self.batches: list[int] = []
         self.spec = ModelSpec("small", "1", LABELS, "stroke", threshold)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One row an image, which is told by its first pixel."""
+        self.batches.append(len(images))
         return self._rows[images[:, 0, 0, 0]]
 
 
@@ -156,12 +159,112 @@ def test_label_may_change_only_at_the_threshold(wanted: float, refused: bool) ->
 
     images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
     model: Any = Answers([0.1, 0.49999], threshold=0.5)
+    expected = np.array([[1 - p, p] for p in (0.1, wanted)], np.float32)
 
     def compare() -> tuple[float, int]:
-        return measure_difference(model, make_source([0.1, wanted]), images, "images", 1e-5)
+        return measure_difference(model, make_source([0.1, wanted]), images, expected, "images", 1e-5)
 
     if refused:
         with pytest.raises(OutputValuesError, match=r"1 of 2 get another label .* threshold 0\.5 "):
             compare()
     else:
         assert compare()[0] < 2e-5
+
+
+def test_model_answers_in_batches_and_one_by_one() -> None:
+    """Few at a time, which a large network has memory for, and the proof still sees what a batch may change."""
+    from converter.source import BATCH_SIZE
+    from converter.verify import measure_difference
+
+    positive = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7]
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1).repeat(3, axis=3)
+    model: Any = Answers(positive, threshold=0.5)
+    expected = np.array([[1 - p, p] for p in positive], np.float32)
+
+    assert measure_difference(model, make_source(positive), images, expected, "images", 1e-5) == (0, 6)
+    assert sorted(model.batches) == [1] * 6 + [6 - BATCH_SIZE, BATCH_SIZE]
+
+
+def test_variation_is_the_largest_between_graph_eager_batch_and_roundings() -> None:
+    """A source that answers each of these otherwise varies by all of them."""
+    import tensorflow as tf
+
+    from converter.source import SourceModel
+    from converter.verify import measure_variation
+
+    images = np.full((2, 1, 1, 3), 100, np.uint8)
+
+    def vary(change: Callable[[Any], Any]) -> float:
+        """The variation of a source whose probability is 0.5 and something more."""
+        source = SourceModel(
+            lambda pixels: tf.fill((tf.shape(pixels)[0], 1), 0.5) + change(pixels), 1, 1, 3, 1, "0..255", "fake"
+        )
+        return measure_variation(source, images, source.predict(images))
+
+    assert vary(lambda pixels: 0.0) == 0
+    assert vary(lambda pixels: 0.125 if tf.executing_eagerly() else 0.0) == 0.125
+    assert vary(lambda pixels: tf.where(tf.shape(pixels)[0] == 1, 0.125, 0.0)) == 0.125
+    assert vary(lambda pixels: tf.where(tf.reduce_min(pixels) < 100, 0.125, 0.0)) == 0.125
+
+
+def test_average_over_thousands_of_equal_values_varies_by_what_it_is_off() -> None:
+    """As of a white image behind convolutions: another order of adding is the same model, and less is rounded."""
+    import tensorflow as tf
+
+    from converter.source import SourceModel
+    from converter.verify import measure_variation
+
+    images = np.full((1, 64, 64, 3), 188, np.uint8)
+    source = SourceModel(
+        lambda pixels: tf.reduce_mean(pixels, axis=[1, 2]), 64, 64, 3, 3, None, "fake", preprocess=Preprocess("0..1")
+    )
+    average = tf.reduce_mean
+
+    answers = source.predict(images)
+    error = float(np.abs(answers - np.float32(188 / 255)).max())
+
+    assert error > 1e-6
+    assert measure_variation(source, images, answers) >= 0.8 * error
+    assert tf.reduce_mean is average
+
+
+@pytest.mark.parametrize(("certainty", "asked"), [(0.55, 16), (0.7, 64)])
+def test_golden_vectors_are_looked_for_until_the_model_hesitates(certainty: float, asked: int) -> None:
+    """A saturated answer would hide a changed weight; where there is no other, the best of all candidates."""
+    from converter.verify import make_golden_vectors
+
+    asked_for: list[int] = []
+
+    class Model:
+        input_format = InputFormat(1, 1)
+
+        def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            asked_for.append(len(images))
+            return np.array([[1 - certainty, certainty]], np.float32)
+
+    model: Any = Model()
+
+    assert len(make_golden_vectors(model)) == 4
+    assert asked_for == [1] * asked
+
+
+def test_variation_is_measured_where_the_model_is_least_certain(
+    keras_file: Path, converter_options: ConvertOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a rounding shows most; on other images the bound would be found tighter than the source deserves."""
+    import converter.verify
+    from converter.source import load_source
+
+    certain: list[NDArray[np.float32]] = []
+
+    def measure(source: SourceModel, images: NDArray[np.uint8], answers: NDArray[np.float32]) -> float:
+        certain.append(answers.max(axis=1))
+        return 0.0
+
+    monkeypatch.setattr(converter.verify, "measure_variation", measure)
+    report = convert(replace(converter_options, model=keras_file))
+    images = converter.verify.load_images(converter_options.images, InputFormat(SIDE, SIDE))
+    expected = load_source(keras_file).predict(images)
+
+    assert report.parity.allowed == converter.verify.LEAST_TOLERANCE
+    np.testing.assert_allclose(np.sort(certain[-1]), np.sort(expected.max(axis=1))[:4])

@@ -116,7 +116,7 @@ def test_wrong_shape_is_refused(
     run = OnnxModel.run
     monkeypatch.setattr(OnnxModel, "run", lambda model, pixels: run(model, pixels)[:1])
 
-    with pytest.raises(OutputShapeError, match=r"shape is \(1, 2\)"):
+    with pytest.raises(OutputShapeError, match=r"in batches the shape is \(3, 2\), the source.s is \(12, 2\)"):
         convert(replace(converter_options, model=keras_file))
 
 

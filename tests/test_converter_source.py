@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -177,3 +177,43 @@ def test_unusable_option_is_named(
     """The message names what to mend."""
     with pytest.raises(ConversionError, match=message):
         convert(replace(converter_options, model=keras_file, **change))  # type: ignore[arg-type]
+
+
+def test_answers_are_computed_in_batches_and_as_a_graph_that_is_traced_once() -> None:
+    """A large network keeps what all its layers make of a batch, so batches are small; tracing takes seconds."""
+    from converter.source import BATCH_SIZE, SourceModel
+
+    seen: list[int | None] = []
+
+    def call(images: Any) -> Any:
+        seen.append(images.shape[0])
+        return images[:, 0, 0, :2]
+
+    source = SourceModel(call, 1, 1, 3, 2, None, "fake")
+    images = np.random.RandomState(0).uniform(size=(2 * BATCH_SIZE + 1, 1, 1, 3)).astype(np.float32)
+
+    for size in (1, BATCH_SIZE):
+        np.testing.assert_array_equal(source.predict(images, batch_size=size), images[:, 0, 0, :2])
+    assert seen == [None]
+    for _ in range(2):  # of which the second is remembered
+        np.testing.assert_array_equal(source.predict(images, is_eager=True), images[:, 0, 0, :2])
+    assert seen[1:] == [BATCH_SIZE, BATCH_SIZE, 1]
+
+
+def test_tensorflow_gets_a_thread_for_each_processor_unless_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it has computed something it refuses, and the conversion goes on with the threads there are."""
+    import tensorflow as tf
+
+    from converter import source
+
+    given: list[int] = []
+    monkeypatch.setattr(source, "count_processors", lambda: 3)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", given.append)
+    source.use_all_processors()
+    assert given == [3]
+
+    def refuse(threads: int) -> None:
+        raise RuntimeError("Intra op parallelism cannot be modified after initialization.")
+
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", refuse)
+    source.use_all_processors()

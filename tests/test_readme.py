@@ -91,6 +91,11 @@ def test_demo_shows_what_the_readme_shows(tmp_path: Path) -> None:
     assert not list((ROOT / ".venv-serve").glob("lib/python*/site-packages/tensorflow"))
 
 
+def test_samples_are_images_alone() -> None:
+    """So that the first folder that anybody classifies has nothing that is left out."""
+    assert {path.suffix for path in (ROOT / "samples").iterdir()} == {".png"}
+
+
 def mask(line: str) -> str:
     """Hides the port, and the last digit of a probability: processors round differently.
 

@@ -16,13 +16,12 @@ from server.flags import (
     LineParser,
     list_settings,
     parse_settings,
-    read_number,
     read_settings,
-    read_whole,
     render_table,
     setting,
 )
 from server.process.environment import CLIENT_NAMES
+from server.process.numbers import read_number, read_whole
 from tests.fakes import ROOT, run_module
 
 
@@ -66,6 +65,10 @@ def test_flag_beats_environment_beats_default() -> None:
         (["--socket-mode", "400"], {}, "--socket-mode"),
         (["--socket-mode", "rw"], {}, "--socket-mode"),
         (["--models", ""], {}, "--models"),
+        (["--tls-cert", "a.pem"], {}, "--tls-key"),
+        (["--tls-key", "a.key"], {}, "--tls-cert"),
+        (["--tls-client-ca", "ca.pem"], {}, "--tls-cert"),
+        ([], {"STROKE_INSECURE": "yes"}, "STROKE_INSECURE"),
         ([], {"STROKE_WORKERS": "100000"}, "STROKE_WORKERS"),
         ([], {"STROKE_MAX_IMAGE_SIDE": "20"}, "STROKE_MAX_IMAGE_SIDE"),
         ([], {"STROKE_LOG_LEVEL": "loud\nerror"}, "STROKE_LOG_LEVEL"),

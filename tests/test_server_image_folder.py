@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from client.cli.image_folder import LeftOut, walk_folder
 from server.images.image_folder import list_folder
 
 
@@ -139,3 +141,27 @@ def test_names_that_the_caller_reads_are_not_counted(tmp_path: Path) -> None:
     write_files(tmp_path, ".lesions/1.png", "labels.csv", "a/labels.csv", "a/1.png")
 
     assert list_folder(tmp_path, own=(".lesions", "labels.csv")).left_out == {".csv file": 1}
+
+
+def test_client_lists_what_training_lists(tmp_path: Path) -> None:
+    """Each has its own lister, as a client is installed without the rest: images and counts are the same."""
+    write_files(tmp_path, "b.png", "B.JPG", "sub/c.jpeg", "sub/deep/d.png", "z.dcm/e.png", "\u00fc.png")
+    write_files(
+        tmp_path, "1.2.840", "f.tif", "notes.txt", "._b.png", "THUMBS.DB", ".masks/b.png", "sub/lost+found/x.png"
+    )
+    write_files(tmp_path, "IM0001", data=bytes(128) + b"DICM")
+    for link, target in {"l.png": "b.png", "folder": "sub", "up": "..", "loop": ".", "x.png": "folder/deep"}.items():
+        (tmp_path / link).symlink_to(target)
+    os.mkfifo(tmp_path / "pipe.png")
+    left_out = LeftOut()
+    faults: list[OSError] = []
+
+    images = sorted(walk_folder(str(tmp_path), left_out, recursive=True, faults=faults))
+
+    found = list_folder(tmp_path)
+    assert (images, faults) == (sorted(map(str, found.images)), [])
+    counts = {"TIFF file" if kind == ".tif file" else kind: count for kind, count in found.left_out.items()}
+    described = re.findall(r"(?:: |, )(\d+) (\S+)", left_out.describe())
+    assert sorted((int(count), word.rstrip("s,")) for count, word in described) == sorted(
+        (count, kind.split()[0].rstrip("s,")) for kind, count in counts.items()
+    )

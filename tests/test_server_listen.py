@@ -35,7 +35,7 @@ def open_server() -> Iterator[grpc.Server]:
 def refuse(host: str, port: int = 0) -> str:
     """Returns why it cannot be listened there."""
     with open_server() as server, pytest.raises(ListenError) as refusal:
-        bind(server, host, port)
+        bind(server, host, port, is_insecure=True)
     message = str(refusal.value)
     assert message.startswith("cannot listen on ")
     assert "\n" not in message
@@ -236,7 +236,7 @@ def split(address: str) -> tuple[str, int]:
 
 def test_server_says_the_reason_in_one_line(tiny_models: Path) -> None:
     """From the command line."""
-    result = run_module("server", "--models", str(tiny_models), "--host", "192.0.2.1", "--port", "50051")
+    result = run_module("server", "--models", str(tiny_models), "--insecure", "--host", "192.0.2.1", "--port", "50051")
 
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()

@@ -218,6 +218,24 @@ def test_metadata_of_any_size_and_kind_change_nothing() -> None:
     assert np.array_equal(load_pixels(data, EXACT).array, load_pixels(PNG, EXACT).array)
 
 
+@pytest.mark.parametrize("gamma", [22_222, 45_455, 100_000, 250_000])
+def test_gamma_changes_no_pixel(gamma: int) -> None:
+    """CT values are no light: what displays do about it is theirs (gAMA, 11.3.2.2)."""
+    data = insert_chunks(PNG, chunk(b"gAMA", struct.pack(">I", gamma)))
+
+    assert np.array_equal(load_pixels(data, EXACT).array, load_pixels(PNG, EXACT).array)
+
+
+@pytest.mark.parametrize("is_frame", [True, False], ids=["its only frame", "no frame"])
+def test_animation_of_one_frame_is_one_image(is_frame: bool) -> None:
+    """As converters write them (acTL says 1); the image that all viewers show is judged."""
+    control = struct.pack(">IIIIIHHBB", 0, SIDE, SIDE, 0, 0, 1, 10, 0, 0)
+    animation = chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fcTL", control) * is_frame
+    data = insert_chunks(PNG, animation)
+
+    assert np.array_equal(load_pixels(data, EXACT).array, load_pixels(PNG, EXACT).array)
+
+
 def test_slice_with_a_large_profile_is_judged() -> None:
     """Its profile inflates to 1.1 MB."""
     path = CASES / "icc_1.1MB.png"

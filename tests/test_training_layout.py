@@ -41,6 +41,10 @@ CLASSES = ("normal/1 (1).png", "normal/2 (1).png", "stroke/3 (1).png")
         ("validation_set", "validation"),
         ("testset", "test"),
         ("Test Images", "test"),
+        ("trainval", "train"),
+        ("train-val", "train"),
+        ("hold-out", "test"),
+        ("2_eval", "validation"),
         ("stroke", None),
         ("trained", None),
         ("train_stroke", None),
@@ -97,6 +101,35 @@ def test_part_among_classes_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingError, match="has train, which is a part of a split, beside stroke; put classes into"):
         list_images(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [("images", "masks"), ("site A", "site B")])
+def test_folders_around_the_classes_are_told(tmp_path: Path, folders: tuple[str, str]) -> None:
+    """They are taken for the classes, which is said: labels of the same two names lie in each."""
+    write_names(tmp_path, *(f"{folder}/{label}/1.png" for folder in folders for label in ("Normal", "stroke")))
+    images = list_images(tmp_path)
+
+    assert images.labels == folders
+    assert images.warnings == (
+        "each class folder has the folders normal and stroke in it: where those are the classes, put them at the top "
+        f"of {tmp_path}, or write a labels.csv",
+    )
+
+
+def test_folders_around_the_classes_are_told_where_they_are_more_than_two(tmp_path: Path) -> None:
+    """With the error that they are not two."""
+    write_names(tmp_path, *(f"fold{fold}/{label}/1.png" for fold in range(3) for label in ("normal", "stroke")))
+
+    with pytest.raises(TrainingError, match=r"has 3 classes .fold0.*; in each of them are normal and stroke: where"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize("people", [("P1", "P2"), ("1", "2"), ("ann", "bob", "cem")])
+def test_patients_of_the_same_names_are_no_classes(tmp_path: Path, people: tuple[str, ...]) -> None:
+    """Folders of people may be called the same in both classes."""
+    write_names(tmp_path, *(f"{label}/{name}/1.png" for label in ("normal", "stroke") for name in people))
+
+    assert list_images(tmp_path).warnings == ()
 
 
 def test_table_with_files_in_parts_gives_a_split(tmp_path: Path) -> None:

@@ -298,6 +298,21 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path: Path, request: pytest.
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
+def test_share_without_fsync_takes_a_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of training do not end on a network share with everything written."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+    with open_run_folder(TrainConfig(data=tmp_path, out=tmp_path / "run")) as folder:
+        write_checkpoint(folder, make_checkpoint(1))
+
+    assert (tmp_path / "run" / CHECKPOINT).exists()
+
+
 def test_failed_run_keeps_its_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An error in the middle leaves the unfinished run where it is, and says how to go on."""
     config = TrainConfig(data=tmp_path, out=tmp_path / "run")

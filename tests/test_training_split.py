@@ -199,6 +199,15 @@ def test_written_split_is_used_again(tmp_path: Path) -> None:
     assert np.array_equal(make_split(tmp_path, seed=2, split=tmp_path / "first.csv").split, first.split)
 
 
+def test_split_with_line_ends_of_windows_is_the_same(tmp_path: Path) -> None:
+    """As a spreadsheet saves it, with its mark at the front."""
+    first = make_split(tmp_path, seed=1)
+    saved = (tmp_path / "split.csv").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "first.csv").write_bytes(b"\xef\xbb\xbf" + saved)
+
+    assert np.array_equal(make_split(tmp_path, seed=2, split=tmp_path / "first.csv").split, first.split)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -5,7 +5,6 @@ Uses nothing of the client but what it exports, as any caller does.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -23,6 +22,7 @@ from PIL import Image
 
 from bench.images import read_images
 from bench.processes import ROOT, read_peak
+from server.flags import LineParser
 
 NOISE_IMAGES = 20
 SAMPLES = 20
@@ -114,7 +114,7 @@ def spawn_client(address: str, images: Path | float, count: int, in_flight: int 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes one run and prints what it found as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.serving.client_load", description="One run; prints JSON.")
+    parser = LineParser("python -m bench.serving.client_load", "One run; prints JSON.")
     parser.add_argument("address", help="HOST:PORT")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", type=Path, help="folder of images")

@@ -6,7 +6,6 @@ runs in the environment of any peer; ``bench.serving.targets`` knows how to call
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from bench.images import read_images
 from bench.serving.targets import TARGETS, Connect
 from client.cli.bench.load import LoadRun, Send, make_timetable
+from server.flags import LineParser
 
 ROOT = Path(__file__).resolve().parents[2]
 OPEN_CONNECTIONS = 32
@@ -130,7 +130,7 @@ def spawn(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Loads a server and prints what it found as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.serving.load", description="Loads a server; prints JSON.")
+    parser = LineParser("python -m bench.serving.load", "Loads a server; prints JSON.")
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("address", help="HOST:PORT")
     parser.add_argument("--images", type=Path, default=ROOT / "samples")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ import grpc
 
 from bench.processes import ROOT
 from proto import stroke_pb2, stroke_pb2_grpc
+from server.flags import LineParser
 
 LABELS = ("normal", "stroke")
 
@@ -84,9 +84,7 @@ def run_noop_server(*flags: str) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until the process is ended; prints the address first."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.serving.noop_server", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = LineParser("python -m bench.serving.noop_server", (__doc__ or "").splitlines()[0])
     parser.add_argument("--singles", action="store_true", help="take one image to a message only, as older servers do")
     servicer = SinglesServicer() if parser.parse_args(argv).singles else NoopServicer()
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])

@@ -7,7 +7,6 @@ number of threads once.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -15,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from server.flags import LineParser
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 512
@@ -92,9 +93,7 @@ def measure_peak(seconds: float) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the peak as JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.serving.peak", description="Prints the peak of one core as JSON."
-    )
+    parser = LineParser("python -m bench.serving.peak", "Prints the peak of one core as JSON.")
     parser.add_argument("--seconds", type=float, default=1.5)
     print(json.dumps(measure_here(parser.parse_args(argv).seconds)))
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.processes import ROOT, read_peak
+from bench.processes import ROOT, watch_peak
 from bench.report.machine import describe_machine
 from bench.report.tables import Budget
 from bench.training.data import FOLDER, find_noise
@@ -20,9 +20,6 @@ from bench.training.page import Series, make_section
 COUNTS = (2_000, 20_000)
 CEILING_MB = 100.0
 """How much more the peak may be with ten times the slices. Their decoded pixels alone are 1,180 MB (2**20) more."""
-
-INTERVAL = 0.1
-"""Seconds between two looks at a process."""
 
 # Few steps: most slices are held out, which takes a forward pass where training takes three.
 FLAGS = ("--epochs", "1", "--batch-size", "32", "--validation", "0.45", "--test", "0.45", "--one-image-per-patient")
@@ -74,15 +71,3 @@ def run_training(data: Path, flags: Sequence[str]) -> tuple[float, float]:
         if process.returncode:
             raise SystemExit(f"bench: the training run failed: {log.read_text('utf-8', 'replace')[-2000:]}")
         return peak, time.monotonic() - started
-
-
-def watch_peak(process: subprocess.Popen[Any]) -> float:
-    """Waits for a process and returns its largest resident memory in MB (2**20 bytes).
-
-    Looked up in /proc while it runs: what wait4 tells of a child can be its parent's, from between fork and exec.
-    """
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, read_peak(process.pid))
-        time.sleep(INTERVAL)
-    return peak

@@ -7,7 +7,7 @@ import glob
 import os
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
@@ -33,6 +33,7 @@ from .results import (
     ResultFormat,
     ResultWriter,
     StreamWriter,
+    open_output,
     writing_results,
 )
 from .selection import ListedImage, ResumePlan, list_images, plan_resume, take_stamp
@@ -106,7 +107,7 @@ class Batch:
         if plan.outdated:
             with writing_results():
                 file.keep_only(plan.wants)
-        report = self._make_report(listed, file, done=plan.done, done_labels=plan.labels)
+        report = self._make_report(listed, file, done=plan.done, done_labels=plan.labels, positive=plan.positive_labels)
         _announce(plan, report, file.path)
         if not plan.remaining:
             report.close()
@@ -154,6 +155,7 @@ class Batch:
         *,
         done: int = 0,
         done_labels: Mapping[str, int] = MappingProxyType({}),
+        positive: Collection[str] = (),
         is_printing: bool = False,
         keeps_warnings: bool = True,
     ) -> Report:
@@ -164,6 +166,7 @@ class Batch:
             self.describe_model,
             done=done,
             done_labels=done_labels,
+            positive=positive,
             without_images=len(listed) - total,
             is_printing=is_printing,
             keeps_warnings=keeps_warnings,
@@ -185,7 +188,7 @@ class Batch:
 
     def _make_printer(self, listed: Sequence[ListedImage]) -> ResultWriter:
         if self._arguments.csv or self._arguments.json:
-            return StreamWriter(sys.stdout.buffer, self._choose_table() if self._arguments.csv else JsonLinesFormat())
+            return StreamWriter(open_output(), self._choose_table() if self._arguments.csv else JsonLinesFormat())
         terminal = Terminal(sys.stdout, is_quiet=self._arguments.quiet)
         if terminal.console is not None:
             return TableWriter(terminal, (entry.name for entry in listed), self.describe_model)
@@ -285,7 +288,8 @@ class Batch:
 def _announce(plan: ResumePlan, report: Report, path: str) -> None:
     """Says what is taken from the earlier run, and what is not."""
     if plan.done:
-        left = f"{len(plan.remaining)} are left" if plan.remaining else "none is left to judge"
+        count = len(plan.remaining)
+        left = f"{count} {'is' if count == 1 else 'are'} left" if count else "none is left to judge"
         report.print_note("note", f"{path} has the results of {plan.done} images; {left}")
     if plan.failed:
         report.print_note("note", f"{plan.failed} of them had failed: --retry-failed judges those again")

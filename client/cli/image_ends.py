@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import nullcontext
 from typing import BinaryIO
 
 from .._config import DEFAULT_MAX_IMAGE_BYTES
@@ -69,17 +70,22 @@ def holds_several(data: bytes) -> bool:
 
 
 class SingleImage:
-    """Standard input, which fails when it holds more than one image: a decoder would take the first and say nothing.
+    """Standard input or another pipe, which fails when it holds more than one image: a decoder would take the first and
+    say nothing.
 
     Args:
-        stream: read to its end at the first ``read``, or to the most that an image may have.
+        source: standard input, or the path of a pipe; read to its end at the first ``read``, or to the most that an
+            image may have.
     """
 
-    name = "-"
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, source: BinaryIO | str) -> None:
+        self._source = source
         self._data: io.BytesIO | None = None
+
+    @property
+    def name(self) -> str:
+        """The path of a pipe, ``-`` for standard input."""
+        return self._source if isinstance(self._source, str) else "-"
 
     def read(self, size: int) -> bytes:
         """Returns the next bytes, ``size`` at most.
@@ -89,8 +95,10 @@ class SingleImage:
             OSError: the stream cannot be read.
         """
         if self._data is None:
-            data = self._stream.read(DEFAULT_MAX_IMAGE_BYTES + 1)
+            with open(self._source, "rb") if isinstance(self._source, str) else nullcontext(self._source) as stream:
+                data = stream.read(DEFAULT_MAX_IMAGE_BYTES + 1)
             if holds_several(data):
-                raise ValueError("standard input holds several images: name them as files, or send one at a time")
+                where = self._source if isinstance(self._source, str) else "standard input"
+                raise ValueError(f"{where} holds several images: name them as files, or send one at a time")
             self._data = io.BytesIO(data)
         return self._data.read(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -131,13 +132,18 @@ def main(argv: list[str] | None = None) -> int:
         )
         return EXIT_FAILED
     except OSError as error:
-        is_of_output = isinstance(error, BrokenPipeError) or not _takes_output()
+        is_of_output = isinstance(error, BrokenPipeError) or _is_of_writing(error) or not _takes_output()
         if not isinstance(error, BrokenPipeError):  # a reader such as `head` that has seen enough is no fault
             print(f"error: {_describe_fault(error, is_of_output=is_of_output)}", file=sys.stderr)
         if is_of_output:
             # Python writes what is still buffered when it exits, and would complain once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+
+
+def _is_of_writing(error: OSError) -> bool:
+    """True when something was written that is no file: standard output, whose buffer may be empty after a failure."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _takes_output() -> bool:
@@ -193,7 +199,7 @@ def check_command(word: str) -> None:
 def _classify(words: list[str]) -> int:
     """Judges images, or what arrives in a folder, as ``words`` say; returns the exit status."""
     parser = build_parser()
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_intermixed_args(words)  # images may stand behind flags, too
     check_arguments(parser, arguments)
     connection = read_connection(parser, arguments)
     if arguments.watch is not None:

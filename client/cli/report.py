@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,8 +26,8 @@ DescribeModel = Callable[["Prediction"], "tuple[str, Sequence[str]]"]
 
 
 class LineWriter:
-    """Prints judgements as plain lines, the same wherever they go: ``FILE: stroke 0.973  (MODEL, threshold T)``, and of
-    an image that has none ``FILE: not analysed [REASON] Sentence.  (MODEL)``."""
+    """Prints judgements as plain lines, the same wherever they go: ``FILE: normal 0.990  P(stroke) 0.010  (MODEL,
+    threshold T)``, and of an image that has none ``FILE: not analysed [REASON] Sentence.  (MODEL)``."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -136,6 +136,7 @@ class Report:
         describe_model: tells which label is the positive one; asked for runs of several images.
         done: number of images of which an earlier run has left results.
         done_labels: how many of those have which label; the others failed.
+        positive: those of the labels that the earlier run calls positive.
         without_images: number of folders and patterns that name no image, of earlier runs included.
         is_printing: the writer prints, perhaps on the terminal that has the progress bar.
         keeps_warnings: they are in what the writer writes, so that only the first of each kind is printed.
@@ -151,6 +152,7 @@ class Report:
         *,
         done: int = 0,
         done_labels: Mapping[str, int] = MappingProxyType({}),
+        positive: Collection[str] = (),
         without_images: int = 0,
         is_printing: bool = False,
         keeps_warnings: bool = False,
@@ -171,11 +173,11 @@ class Report:
         self._terminal = Terminal(sys.stderr, is_quiet=is_quiet)
         self._progress = ProgressBar(total, self._terminal, done=done, is_wanted=not is_quiet)
         self._labels: Counter[str] = Counter()
-        self._positive_labels: set[str] = set()
+        self._positive_labels = set(positive)
         self._models: dict[str, str] = {}  # by digest, in the order in which they judged
         self._warned: set[str] = set()
         self._server_ms: Latencies | None = None
-        if total > 1:  # a single image has no summary
+        if self._has_summary:
             from .latencies import Latencies
 
             self._server_ms = Latencies()
@@ -217,7 +219,7 @@ class Report:
         if prediction.digest not in self._models:
             before = list(self._models.values())
             self._models[prediction.digest] = model = f"{prediction.model} {prediction.version}"
-            if self._total > 1:
+            if self._has_summary:
                 self._positive_labels.add(self._describe_model(prediction)[0])
             if before:
                 why = f": from here on {model} (sha256 {prediction.digest[:12]}) judges, too; before it {before[-1]}"

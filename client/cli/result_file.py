@@ -138,8 +138,11 @@ class ResultFile:
         """Leaves the position at the end of the last whole record."""
         end = sum(len(line) for _, line in self._decode())
         if self._format.header:
-            is_whole = self._file.readline().endswith(b"\n")
-            end = end + len(self._format.header) if is_whole else 0
+            # As it is in the file: another program may have written it anew, with other line ends.
+            first = self._file.readline()
+            while first.count(b'"') % 2 and (line := self._file.readline()):  # a class may have any name
+                first += line
+            end = end + len(first) if first.endswith(b"\n") else 0
         self._file.truncate(end)
         self._file.seek(end)
 

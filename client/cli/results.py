@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +85,17 @@ def writing_results() -> Iterator[None]:
         raise
     except OSError as error:
         raise ResultWriteError(error.errno, error.strerror, error.filename) from error
+
+
+def open_output() -> BinaryIO:
+    """Returns standard output.
+
+    Raises:
+        ResultFileError: it is closed.
+    """
+    if sys.stdout is None:
+        raise ResultFileError("standard output is closed: name a file with --output FILE or --csv FILE")
+    return sys.stdout.buffer
 
 
 class ResultWriter(Protocol):
@@ -338,16 +350,17 @@ class StreamWriter:
         if self._held is None:
             self._put(line)
         elif has_columns:
-            self._put(self._format.header, *map(self._format.fit, self._held), line)
-            self._held = None
+            held, self._held = self._held, None  # once: what cannot be written now is not tried again at the end
+            self._put(self._format.header, *map(self._format.fit, held), line)
         else:  # the columns are not known yet
             self._held.append(line)
 
     def close(self) -> None:
         """Leaves the stream open: it is not this class's."""
         if self._held is not None:
-            self._put(self._format.header, *self._held)
-            self._held = None
+            held, self._held = self._held, None
+            with writing_results():
+                self._put(self._format.header, *held)
 
     def _put(self, *lines: bytes) -> None:
         self._stream.write(b"".join(lines))

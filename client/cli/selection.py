@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,12 +66,16 @@ def list_images(arguments: list[str], *, recursive: bool, left_out: LeftOut | No
 
 def _list_all(arguments: Iterable[str], *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
     for argument in arguments:
+        if argument.endswith("\r") and not os.path.lexists(argument):
+            argument = argument.removesuffix("\r")  # `xargs` with a list that Windows has written
         if argument == "-":
             yield _take_standard_input()
         elif os.path.isdir(argument):
             yield from _list_folder(argument, recursive=recursive, left_out=left_out)
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             yield from _list_matches(argument, recursive=recursive, left_out=left_out)
+        elif _is_pipe(argument):
+            yield _take_pipe(argument)
         else:
             yield ListedImage(argument, argument)
 
@@ -81,6 +86,19 @@ def _take_standard_input() -> ListedImage:
     from .image_ends import SingleImage
 
     return ListedImage("-", cast("BinaryIO", SingleImage(sys.stdin.buffer)))
+
+
+def _take_pipe(path: str) -> ListedImage:
+    from .image_ends import SingleImage
+
+    return ListedImage(path, cast("BinaryIO", SingleImage(path)))
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _list_matches(pattern: str, *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
@@ -132,6 +150,9 @@ class ResumePlan:
     labels: Counter[str]
     """How many of those have which label."""
 
+    positive_labels: set[str]
+    """Those of ``labels`` that are positive, as far as the results say it."""
+
     failed: int
     """Number of those that could not be judged."""
 
@@ -165,6 +186,7 @@ class _Known:
     stamp: FileStamp | None
     sha256: str | None
     digest: str
+    is_positive: bool
 
     @property
     def failed(self) -> bool:
@@ -196,6 +218,7 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
     remaining, changed, outdated = [], [], set()
     done = failed = without_images = 0
     labels: Counter[str] = Counter()
+    positive_labels: set[str] = set()
     models: dict[str, str] = {}
     for entry in listed:
         key = entry.key
@@ -211,6 +234,7 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
                     failed += 1
                 else:
                     labels[record.label] += 1
+                    positive_labels.update([record.label] * record.is_positive)
                 if record.digest:
                     models[record.digest] = names[record.digest]
                 continue
@@ -219,7 +243,9 @@ def plan_resume(file: ResultFile, listed: Sequence[ListedImage], *, retry_failed
                 changed.append(entry.name)
         remaining.append(entry)
     is_foreign = bool(known) and not done and not without_images and not outdated
-    return ResumePlan(remaining, done, labels, failed, without_images, changed, outdated, models, is_foreign)
+    return ResumePlan(
+        remaining, done, labels, positive_labels, failed, without_images, changed, outdated, models, is_foreign
+    )
 
 
 def take_stamp(path: str) -> FileStamp | None:
@@ -235,7 +261,8 @@ def _read_known(fields: Fields) -> _Known:
     size, modified = fields.get("file_bytes"), fields.get("file_modified")
     stamp = FileStamp(size, modified) if isinstance(size, int) and isinstance(modified, str) else None
     label = fields.get("label") or ("" if "error" in fields else NOT_ANALYSED)
-    return _Known(label, stamp, fields.get("image_sha256"), fields.get("digest", ""))
+    is_positive = label == fields.get("positive_label")
+    return _Known(label, stamp, fields.get("image_sha256"), fields.get("digest", ""), is_positive)
 
 
 def _is_changed(entry: ListedImage, known: _Known) -> bool:

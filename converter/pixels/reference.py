@@ -86,13 +86,13 @@ class Reference:
         differences = np.abs(answers - self.answers).max(axis=1)
         return Closeness(float(is_same.mean()), float(differences.mean()), float(differences.max()))
 
-    def load(self, input_format: InputFormat) -> list[NDArray[np.uint8]]:
-        """Decodes its files as the server does.
+    def load(self, input_format: InputFormat) -> NDArray[np.uint8]:
+        """Decodes its files as the server does: [N, height, width, channels].
 
         Raises:
             SourceError: one cannot be decoded.
         """
-        return [load_file(path, input_format) for path in self.files]
+        return np.stack([load_file(path, input_format) for path in self.files])
 
 
 def load_file(path: Path, input_format: InputFormat) -> NDArray[np.uint8]:

@@ -173,7 +173,8 @@ def list_values(
     values = [options.preprocess or source.input_range] if options.preprocess or source.input_range else None
     colours = [usual.colour] if options.colour or source.channels == 1 else sort_first(COLOURS, usual.colour)
     orders = [options.channel_order] if options.channel_order else list(CHANNEL_ORDERS)
-    if all(is_grey(pixels) for pixels in reference.load(replace(usual, colour=colours[0]))):
+    pixels = reference.load(replace(usual, colour=colours[0]))
+    if (pixels == pixels[..., :1]).all():
         colours, orders = colours[:1], orders[:1]  # which then make no difference
     for value, order, colour in itertools.product(values or list_possible(source.channels), orders, colours):
         if colour == "grey" and order != orders[0]:
@@ -182,18 +183,13 @@ def list_values(
         yield Combination(Preprocess(str(value), order), form)
 
 
-def is_grey(pixels: NDArray[np.uint8]) -> bool:
-    """Whether all channels of [height, width, channels] are the same."""
-    return bool((pixels == pixels[:, :, :1]).all())
-
-
 def sort_first(names: Sequence[str], first: str) -> list[str]:
     """The names, one of them first: what comes first is taken of what cannot be told apart."""
     return sorted(names, key=lambda name: name != first)
 
 
 class Trial:
-    """Tries combinations, and asks a model but once where two of them make the same pixels of a file."""
+    """Tries combinations, and asks a model but once where several make the same pixels."""
 
     def __init__(self, source: SourceModel, spec: ModelSpec, tell: Callable[[str], None]) -> None:
         self._source, self._spec, self._tell = source, spec, tell
@@ -202,8 +198,7 @@ class Trial:
     def rank(self, reference: Reference, combinations: Iterable[Combination]) -> list[Ranked]:
         """The combinations with their closeness, nearest first; of equal ones in the order that they came in."""
         todo = list(combinations)
-        answers: dict[tuple[Preprocess, bytes], NDArray[np.float32]] = {}
-        loaded: dict[InputFormat, list[NDArray[np.uint8]]] = {}
+        loaded: dict[InputFormat, NDArray[np.uint8]] = {}
         members: dict[tuple[Preprocess, bytes], list[Combination]] = {}
         ranking: dict[tuple[Preprocess, bytes], Closeness] = {}
         self._tell(f"trying {len(todo)} ways of pixels on {len(reference.files)} files")
@@ -215,17 +210,12 @@ class Trial:
             if one.input_format not in loaded:
                 loaded[one.input_format] = reference.load(one.input_format)
             images = loaded[one.input_format]
-            digests = [hashlib.sha256(pixels.tobytes()).digest() for pixels in images]
-            same = (one.preprocess, b"".join(digests))
+            same = (one.preprocess, hashlib.sha256(images.tobytes()).digest())
             members.setdefault(same, []).append(one)
             if same in ranking:
                 continue
-            source = replace(self._source, preprocess=one.preprocess)
-            for digest, pixels in zip(digests, images, strict=True):
-                if (one.preprocess, digest) not in answers:
-                    answers[one.preprocess, digest] = source.predict(pixels[np.newaxis])
-            rows = [answers[one.preprocess, digest] for digest in digests]
-            ranking[same] = reference.compare(np.concatenate(rows), self._spec)
+            answers = replace(self._source, preprocess=one.preprocess).predict(images)
+            ranking[same] = reference.compare(answers, self._spec)
         self.tried += len(todo)
         ranked = [Ranked(tuple(members[same]), close) for same, close in ranking.items()]
         # A difference below `SAME` is rounding, and decides nothing.

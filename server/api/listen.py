@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import stat
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import grpc
+
 UNIX = "unix:"
 """Begins a host that is the path of a socket."""
 
@@ -27,6 +30,11 @@ MOST_PATH_BYTES = 107
 
 PROBE_SECONDS = 1.0
 LOCK_SECONDS = 5.0
+OPEN_TO_ALL = (
+    "without TLS, anybody on the way can read and change images and answers. Encrypt with --tls-cert and --tls-key "
+    "('python -m server certs' makes both); or stay on this machine, behind what encrypts, with --host 127.0.0.1 or "
+    "--host unix:/PATH; or say --insecure where the network itself is trusted"
+)
 ANOTHER_PORT = "choose another with --port (0 takes a free one)"
 
 
@@ -39,6 +47,9 @@ class Server(Protocol):
 
     def add_insecure_port(self, address: str) -> int:
         """Listens, and returns the port."""
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Listens with TLS, and returns the port."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,15 @@ class Listener:
                     self.socket_file.unlink()
 
 
-def bind(server: Server, host: str, port: int, socket_mode: int = 0o600) -> Listener:
+def bind(
+    server: Server,
+    host: str,
+    port: int,
+    socket_mode: int = 0o600,
+    *,
+    credentials: grpc.ServerCredentials | None = None,
+    is_insecure: bool = False,
+) -> Listener:
     """Listens.
 
     Args:
@@ -71,25 +90,42 @@ def bind(server: Server, host: str, port: int, socket_mode: int = 0o600) -> List
         host: one address or name, or ``unix:PATH``.
         port: 0 for a free one; a socket has none.
         socket_mode: file mode of a socket: who may write to it may call.
+        credentials: of TLS; None: plain text.
+        is_insecure: plain text may leave this machine.
 
     Raises:
         ListenError: it cannot be listened there.
     """
     try:
         if host.startswith(UNIX):
-            return bind_socket_file(server, host, socket_mode)
-        return bind_port(server, host, port)
+            return bind_socket_file(server, host, socket_mode, credentials)
+        return bind_port(server, host, port, credentials, is_insecure)
     except OSError as error:
         raise ListenError(f"cannot listen on {host}: {error.strerror or error}") from None
 
 
-def bind_port(server: Server, host: str, port: int) -> Listener:
+def add_port(server: Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Listens at an address in gRPC's form, and returns the port.
+
+    Raises:
+        RuntimeError: it cannot.
+    """
+    if credentials is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, credentials)
+
+
+def bind_port(
+    server: Server, host: str, port: int, credentials: grpc.ServerCredentials | None, is_insecure: bool
+) -> Listener:
     """Listens on one numeric address: of several that a name has, gRPC would be content with any, and two servers
     could share ``localhost``."""
     family, address = resolve_host(host)
     shown = f"[{address}]" if family == socket.AF_INET6 else address
+    if credentials is None and not is_insecure and not ipaddress.ip_address(address).is_loopback:
+        raise ListenError(f"cannot listen on {host}: {OPEN_TO_ALL}")
     try:
-        bound = server.add_insecure_port(f"{escape_percent(shown)}:{port}")
+        bound = add_port(server, f"{escape_percent(shown)}:{port}", credentials)
     except RuntimeError:
         bound = 0
     if bound:
@@ -150,7 +186,7 @@ def describe_error(error: OSError, family: socket.AddressFamily, address: str) -
     return error.strerror or str(error)
 
 
-def bind_socket_file(server: Server, host: str, mode: int) -> Listener:
+def bind_socket_file(server: Server, host: str, mode: int, credentials: grpc.ServerCredentials | None) -> Listener:
     """Listens on a socket file. It has its mode from the first moment, and takes its name when it is complete.
 
     gRPC binds it under another name, for it removes that name when it stops, whatever is there by then.
@@ -165,7 +201,7 @@ def bind_socket_file(server: Server, host: str, mode: int) -> Listener:
                 path.unlink()
         before = os.umask(0o777 & ~mode)
         try:
-            server.add_insecure_port(UNIX + escape_percent(str(bound)))
+            add_port(server, UNIX + escape_percent(str(bound)), credentials)
         except RuntimeError:
             raise ListenError(f"cannot listen on {host}: {explain_path(bound)}") from None
         finally:

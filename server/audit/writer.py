@@ -281,9 +281,8 @@ class AuditLog:
         if not self.is_failing:
             self.failures += 1
             consequence = "images are refused" if self._options.is_required else "images are judged all the same"
-            is_ours = not isinstance(error, OSError)
-            text = type(error).__name__ if is_ours else error.strerror
-            logger.error("audit log cannot be written: %s; %s", text, consequence, exc_info=error if is_ours else None)
+            text, fault = (error.strerror, None) if isinstance(error, OSError) else (type(error).__name__, error)
+            logger.error("audit log cannot be written: %s; %s", text, consequence, exc_info=fault)
         self.is_failing = True
 
     def _describe_start(self) -> dict[str, object]:

@@ -18,6 +18,7 @@ from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
 from training.data.layout import (
     LabelledFile,
     Listing,
+    find_inner_classes,
     find_parts,
     list_data_folder,
     read_class_folders,
@@ -133,7 +134,9 @@ def list_images(
     labels = sorted({entry.label for entry in labelled})
     if len(labels) != 2:
         classes = f"1 class ({labels[0]})" if len(labels) == 1 else f"{len(labels)} classes ({', '.join(labels[:5])})"
-        raise TrainingError(f"{root} has {classes}; the networks tell two apart")
+        inner = "" if has_table else " and ".join(find_inner_classes(labelled))
+        hint = f"; in each of them are {inner}: where those are the classes, put them at the top" if inner else ""
+        raise TrainingError(f"{root} has {classes}; the networks tell two apart{hint}")
     files = [entry.file for entry in labelled]
     if listing.has_patients:
         patients = [entry.patient for entry in labelled]

@@ -15,9 +15,9 @@ from training.errors import TrainingError, count_nouns
 from training.phantom.dataset import FACTS_FILE, LESION_FOLDER
 
 SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "validation"),
+    **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
 """What people call the parts of a split."""
 
@@ -108,9 +108,9 @@ def has_images(folder: Path) -> bool:
 
 
 def name_split(folder: str = "") -> str | None:
-    """Returns which part of a split a folder's name means: ``Train``, ``train_set``, ``valid``; None where none."""
-    words = [word for word in re.split(r"[^a-z]+", folder.casefold()) if word not in ("", "set", "data", "images")]
-    return SPLIT_NAMES.get(words[0].removesuffix("set")) if len(words) == 1 else None
+    """Returns which part of a split a folder's name means: ``Train``, ``train_set``, ``hold-out``; None where none."""
+    words = [word for word in re.split(r"[^a-z]+", folder.casefold()) if word not in ("set", "data", "images")]
+    return SPLIT_NAMES.get("".join(words).removesuffix("set"))
 
 
 def find_split_depth(files: Sequence[str]) -> int | None:
@@ -168,9 +168,28 @@ def read_class_folders(root: Path, found: ImageFolder) -> Listing:
         )
     loose = len(files) - len(labelled)
     listing = Listing(labelled, ignored=found.others + loose)
+    if depth is None and (inner := find_inner_classes(labelled)):
+        listing.warnings.append(
+            f"each class folder has the folders {' and '.join(inner)} in it: where those are the classes, put them at "
+            f"the top of {root}, or write a {TABLE_NAME}"
+        )
     if loose:
         listing.warnings.append(f"left out: {count_nouns(loose, 'image')} in no class folder")
     return listing
+
+
+def find_inner_classes(labelled: Sequence[LabelledFile]) -> list[str]:
+    """Returns the two folders that lie in each class folder, and so may be the classes in truth; else nothing.
+
+    Those of patients differ from class to class, are more than two, or have numbers.
+    """
+    inside: dict[str, set[str | None]] = {}
+    for entry in labelled:
+        inside.setdefault(entry.label, set()).add(entry.folder and entry.folder.casefold())
+    first, *others = inside.values()
+    names = sorted(filter(None, first))
+    is_same = bool(others) and all(other == first for other in others)
+    return names if is_same and len(first) == len(names) == 2 and not re.search("[0-9]", "".join(names)) else []
 
 
 def require_classes(root: Path, labels: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ order of the images needs nothing: it follows from the seed and the epoch.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import zipfile
@@ -25,6 +26,9 @@ FEATURES_HEADER = "features.json"
 """What a cache of features says of itself (``training.fit.features``)."""
 PREVIOUS = "checkpoint-before.npz"
 """The one before, for the case that the last one cannot be read."""
+
+NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How network shares and the like say that they know no fsync; a disk that fails or is full says something else."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         with new.open("wb") as file:
             np.savez(file, allow_pickle=False, history=checkpoint.history, numbers=numbers, **arrays)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         if path.exists():
             path.replace(folder / PREVIOUS)
         new.replace(path)
@@ -102,10 +106,23 @@ def list_arrays(arrays: dict[str, NDArray[np.generic]], prefix: str) -> list[NDA
     return [arrays[f"{prefix}{index}"] for index in range(len(names))]
 
 
+def sync_file(descriptor: int) -> None:
+    """Puts an open file or folder on the disk, where the file system can: a share may not know how.
+
+    Raises:
+        OSError: the disk fails, or has no room.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+
+
 def sync_folder(folder: Path) -> None:
     """Puts a folder's names on the disk, so that a power cut cannot undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync_file(descriptor)
     finally:
         os.close(descriptor)

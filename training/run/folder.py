@@ -7,7 +7,6 @@ checkpoint of the training that was under way.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 from server.flags import flag_of
 from training.config import TrainConfig
 from training.errors import TrainingError
-from training.fit.checkpoint import CHECKPOINT, FEATURES_HEADER, PREVIOUS, sync_folder
+from training.fit.checkpoint import CHECKPOINT, FEATURES_HEADER, PREVIOUS, sync_file, sync_folder
 
 RECORD = "run.json"
 METRICS = "metrics.json"
@@ -72,7 +71,7 @@ def finish_folder(folder: Path, out: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
     folder.rename(out)
     sync_folder(out.parent)
 

@@ -40,6 +40,7 @@ from ..results import (
     ResultFileError,
     ResultWriter,
     StreamWriter,
+    open_output,
     record_to_json,
 )
 from ..signals import StopSignals
@@ -75,7 +76,6 @@ _AWAY = {"UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"}
 
 _REFUSALS = (AuthenticationError, InvalidRequestError, ModelNotFoundError)
 """Errors that are the same for all images: before the first answer the settings are wrong, later the server's are."""
-
 
 _RETRY = RetryConfig(max_attempts=4)
 """A second or so: the watch itself waits for a server that is away, as long as it takes, says so, and looks at the
@@ -394,7 +394,7 @@ class WatchRun:
 
 def _open_journal(csv: str | None, output: str | None, excel: str | None) -> ResultWriter | None:
     if csv == "-":
-        return StreamWriter(sys.stdout.buffer, choose_table(excel))
+        return StreamWriter(open_output(), choose_table(excel))
     if csv:
         return ResultFile(csv, choose_table(excel, csv))
     return ResultFile(output, JsonLinesFormat()) if output else None

@@ -1,4 +1,7 @@
-"""``make demo``: starts the server on a free port, classifies the samples with the client, and stops the server."""
+"""``make demo``: starts the server on a free port, classifies the samples with the client, and stops the server.
+
+It is not in ``samples/``, where the client would count it as a file that was left out.
+"""
 
 from __future__ import annotations
 

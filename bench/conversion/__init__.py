@@ -1,0 +1,1 @@
+"""What a conversion of well-known networks takes, and how close it comes."""

@@ -1,0 +1,27 @@
+"""How much memory a server may come to need at its worst, from its settings alone (measured in ``docs/limits.md``)."""
+
+from __future__ import annotations
+
+from server.config import ServerConfig
+
+MESSAGE_BYTES = 32 * 1024 * 1024
+"""Bound on the messages that are held, and again on those that arrive, unless a single one may be as large."""
+
+DECODE_BYTES = 13
+"""Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
+
+
+def find_message_bytes(config: ServerConfig) -> int:
+    """Bound on the messages that are held, and again on those that arrive."""
+    return max(MESSAGE_BYTES, config.most_message_bytes * 5 // 4)
+
+
+def find_most_message_memory(config: ServerConfig, workers: int) -> int:
+    """Bytes that callers' messages may take: what is held, what arrives, what arrives before that is noticed; and each
+    worker's copy and gRPC's two."""
+    return 3 * find_message_bytes(config) + (workers + 2) * config.most_message_bytes
+
+
+def find_most_image_memory(config: ServerConfig, workers: int) -> int:
+    """Bytes that images may take while they are decoded."""
+    return workers * config.max_image_pixels * DECODE_BYTES
