@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.audit.chain import Position, seal
-from server.audit.family import beside
+from server.audit.family import Rotated, beside, list_rotated, name_rotated
 from server.audit.verify import verify
 from tests.audit_logs import alter, find_faults, judged, list_events, list_faults, list_files, open_log, write_log
 
@@ -149,6 +149,21 @@ def test_chain_goes_on_over_files(rotated: Path) -> None:
     assert report.files == len(list_files(rotated)) > 4
     assert report.images == 40
     assert all(file.stat().st_size <= 4096 for file in list_files(rotated))
+
+
+def test_file_that_is_rotated_while_it_is_read_is_read_once(rotated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server goes on meanwhile."""
+    before = verify(rotated).lines
+
+    def rotate(path: Path) -> list[Rotated]:
+        path.rename(name_rotated(path, "20991231", 10**9))
+        path.write_bytes(b"")
+        return list_rotated(path)
+
+    monkeypatch.setattr("server.audit.verify.list_rotated", rotate)
+
+    report = verify(rotated)
+    assert (report.faults, report.lines) == ([], before)
 
 
 def test_missing_file_is_found(rotated: Path) -> None:

@@ -130,6 +130,9 @@ def test_salted_hash_says_nothing_without_the_salt(tmp_path: Path) -> None:
     salt.chmod(0o644)
     with pytest.raises(PermissionError, match="chmod 600"):
         AuditLog(AuditOptions(path))
+    salt.write_text("no salt\n")
+    with pytest.raises(OSError, match="it must hold 64 hexadecimal digits"):
+        AuditLog(AuditOptions(path))
 
 
 @pytest.mark.parametrize("text", ['x","label":"normal', 'x"}\n{"seq":9', "x\u2028y\udc80", "\\", 'hash":"'])
