@@ -72,8 +72,8 @@ def write_log(path: Path, count: int = 5, **options: Any) -> None:
 
 
 def list_files(path: Path) -> list[Path]:
-    """The files with lines, in their order."""
-    return [*(rotated.path for rotated in list_rotated(path)), path]
+    """The files with lines, in their order. The last may not be there: a server was killed when it had just rotated."""
+    return [*(rotated.path for rotated in list_rotated(path)), *([path] if path.exists() else [])]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
