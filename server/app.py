@@ -21,14 +21,15 @@ from server.api.health import Health
 from server.api.interceptors import CallBoundary, FairPlaces, too_many_calls
 from server.api.listen import UNIX, ListenError, bind
 from server.api.service import SERVICE_NAME, StrokeServicer
+from server.banner import describe_choices, describe_memory, describe_models
 from server.config import ServerConfig
-from server.core.capacity import find_message_bytes, find_most_image_memory, find_most_message_memory
+from server.core.capacity import find_message_bytes
 from server.core.detector import Detector
 from server.core.metrics import Metrics
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.errors import ModelFileError
-from server.machine.memory import read_resident_bytes, trim_memory
+from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, say
@@ -36,6 +37,7 @@ from server.process.notify import find_watchdog_seconds, notify
 from server.security.files import AccessFileError
 
 if TYPE_CHECKING:
+    from server.audit.writer import AuditLog
     from server.metrics.port import MetricsPort
     from server.security.certificates import Certificates
 
@@ -86,6 +88,12 @@ class Application:
         self._metrics_port: MetricsPort | None = None
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
+        self._audit: AuditLog | None = None
+        if config.audit is not None:
+            from server.audit.opening import open_log
+
+            self._audit = open_log(config, config.audit)
+            self._reloads.append(self._audit.reopen)
         self._certificates: Certificates | None = None
         """None: without TLS."""
 
@@ -101,6 +109,8 @@ class Application:
         try:
             return asyncio.run(self._run(handle_signals))
         finally:
+            if self._audit is not None:
+                self._audit.close()
             if self._certificates is not None:
                 self._certificates.close()
 
@@ -154,11 +164,14 @@ class Application:
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through: 1 ms a collection instead of 10
         self._health.set_serving()
-        notify(f"READY=1\nSTATUS=serving {self._describe_models()}")
+        models = describe_models(self._registry)
+        notify(f"READY=1\nSTATUS=serving {models}")
         # Whoever started it may have no use for this, so nothing waits for its reader.
-        banner = f"serving {self._describe_models()} on {self._listener.address}\n{self._describe_choices()}\n"
-        banner += self._describe_memory() + self._describe_tls()
-        threading.Thread(target=say, args=(banner, PATIENCE_SECONDS), daemon=True).start()
+        lines = [f"serving {models} on {self._listener.address}", describe_choices(self._registry, self._plan)]
+        lines.append(describe_memory(self._config, self._plan))
+        if self._certificates is not None:
+            lines.append(f"  {self._certificates.summary}")
+        threading.Thread(target=say, args=("\n".join(lines), PATIENCE_SECONDS), daemon=True).start()
         upkeep = [asyncio.create_task(self._trim()), asyncio.create_task(show_life())]
         await self._stop_asked.wait()
         for task in upkeep:
@@ -196,11 +209,17 @@ class Application:
 
     def _build_server(self) -> None:
         config, plan = self._config, self._plan
+        audit = self._audit
         self._inbox = Inbox(find_message_bytes(config))
-        journal = Journal([LogLines(), self._metrics] if self._metrics else [LogLines()])
+        journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
         self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal, self._gate)
         self._detector = detector = Detector(
-            self._registry, plan, queue=config.queue, limits=config.image_limits, checks=config.checks == "on"
+            self._registry,
+            plan,
+            queue=config.queue,
+            limits=config.image_limits,
+            checks=config.checks == "on",
+            check_ready=audit.check_ready if audit and config.audit_required else None,
         )
         self._servicer = StrokeServicer(detector, config, journal)
         self._health = Health(SERVICE_NAME, self._inbox)
@@ -236,8 +255,9 @@ class Application:
         if self._metrics is not None:
             from server.metrics.state import State, show  # here, for its library takes 5 MB
 
-            parts = (self._detector, self._boundary, self._servicer, self._health, self._certificates, self._gate)
-            self._metrics_port = await show(self._metrics, State(self._config, *parts))
+            parts = (self._detector, self._boundary, self._servicer, self._health)
+            state = State(self._config, *parts, self._certificates, self._gate, self._audit)
+            self._metrics_port = await show(self._metrics, state)
 
     async def _answer_probes(self) -> None:
         """Opens the port for health checks alone, where there is to be one; it closes with the process.
@@ -284,34 +304,6 @@ class Application:
         except ModelFileError as error:
             return fail(f"{error.message} [{error.reason}]")
         return None
-
-    def _describe_models(self) -> str:
-        return ", ".join(f"{m.spec.name} {m.spec.version} (sha256 {m.digest[:12]}…)" for m in self._registry)
-
-    def _describe_choices(self) -> str:
-        """A line for each model, with what was chosen for it on this machine."""
-        profile = self._plan.profile
-        return "\n".join(
-            f"  {m.spec.name} {m.spec.version}: {m.options.precision} with {m.runtime} {m.runtime_version}, profile "
-            f"{profile}: {m.options.workers} at the same time, threads {m.options.threads} ({m.options.busy_threads} "
-            "when busy)"
-            for m in self._registry
-        )
-
-    def _describe_tls(self) -> str:
-        """A line about what clients need; empty without TLS."""
-        return f"\n  {self._certificates.summary}" if self._certificates is not None else ""
-
-    def _describe_memory(self) -> str:
-        """A line about how much the process may come to need, measured at its worst (``docs/limits.md``)."""
-        workers, pixels = self._plan.workers, self._config.max_image_pixels
-        now = read_resident_bytes()
-        messages = find_most_message_memory(self._config, workers)
-        images = find_most_image_memory(self._config, workers)
-        return (
-            f"  memory: {now / 1e6:.0f} MB now; at most {(now + messages) / 1e6:.0f} MB with what callers send, and "
-            f"{images / 1e6:.0f} MB more while {workers} images of {pixels / 1e6:g} megapixels are decoded"
-        )
 
     async def _trim(self) -> None:
         """Gives freed memory back whenever nothing has arrived for a while since something did. What is left of calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+COMMANDS = {
+    "tune": "server.tune",
+    "doctor": "server.doctor",
+    "certs": "server.security.issue",
+    "token": "server.security.token_command",
+    "audit": "server.audit.command",
+}
+"""What ``python -m server`` does beside serving, by its first word → the module whose ``main`` does it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the server. Returns 0 after a clean stop, 1 when it cannot serve; usage errors exit with 2."""
@@ -28,14 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # gRPC's C core writes its own lines to standard error, also about what we report in one line of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["tune"]:
-        return run_guarded("server tune", lambda: run_tune(arguments[1:]))
-    if arguments[:1] == ["token"]:
-        return run_guarded("server token", lambda: run_token(arguments[1:]))
-    if arguments[:1] == ["certs"]:
-        return run_guarded("server certs", lambda: run_certs(arguments[1:]))
-    if arguments[:1] == ["doctor"]:
-        return run_guarded("server doctor", lambda: run_doctor(arguments[1:]))
+    if arguments and (module := COMMANDS.get(arguments[0])) is not None:
+        return run_guarded(f"server {arguments[0]}", lambda: run_command(module, arguments[1:]))
     return run_guarded("server", lambda: run_server(arguments))
 
 
@@ -66,29 +70,7 @@ def warn_without_cache(config: ServerConfig) -> None:
         logger.warning("no cache: this user has no home folder; give one with --cache, or --cache off")
 
 
-def run_token(arguments: Sequence[str]) -> int:
-    """See ``server.security.token_command``."""
-    from server.security.token_command import main as token
-
-    return token(arguments)
-
-
-def run_tune(arguments: Sequence[str]) -> int:
-    """See ``server.tune``."""
-    from server.tune import main as tune
-
-    return tune(arguments)
-
-
-def run_certs(arguments: Sequence[str]) -> int:
-    """See ``server.security.issue``."""
-    from server.security.issue import main as issue
-
-    return issue(arguments)
-
-
-def run_doctor(arguments: Sequence[str]) -> int:
-    """See ``server.doctor``."""
-    from server.doctor import main as examine
-
-    return examine(arguments)
+def run_command(module: str, arguments: Sequence[str]) -> int:
+    """Runs a command beside serving; only now is it loaded."""
+    code: int = importlib.import_module(module).main(arguments)
+    return code

@@ -35,6 +35,10 @@ MOST_SIDE = 65_535
 MOST_PIXELS = 1_000_000_000
 """Three bytes each while they are decoded, for each worker."""
 
+LEAST_AUDIT_BYTES = 4096
+MOST_AUDIT_BYTES = 1024**4
+MOST_MONTHS = 1200
+
 DAY = 86_400
 LEAST_SECONDS = 0.001
 
@@ -163,6 +167,27 @@ class ServerConfig:
         "the model is one for head CTs, or off",
         choices=("on", "off"),
     )
+    audit: Path | None = setting(
+        None, "file for the audit log: a line for each image that is judged or refused; none unless given"
+    )
+    audit_required: bool = setting(False, "refuse images (AUDIT_UNAVAILABLE) while the audit log cannot be written")
+    audit_hash: str = setting(
+        "salted",
+        "what the audit log has of an image: its SHA-256, plain or salted (says nothing to those without FILE.salt)",
+        choices=("salted", "plain"),
+    )
+    audit_peer: str = setting(
+        "on", "whether the audit log has the callers' addresses: on or off", choices=("on", "off")
+    )
+    audit_max_bytes: int = setting(
+        64 * 1024 * 1024,
+        "largest file of the audit log, which goes on in a new one then and every day (UTC)",
+        least=LEAST_AUDIT_BYTES,
+        most=MOST_AUDIT_BYTES,
+    )
+    audit_keep_months: int = setting(
+        0, "months that files of the audit log are kept; 0: for ever", least=0, most=MOST_MONTHS
+    )
     log_level: str = setting(
         "info",
         "least level of the log on standard error: debug (then with the texts of errors, which may hold what callers "
@@ -186,6 +211,7 @@ class ServerConfig:
         )
         require(self.host != "", "host", "must not be empty")
         require(self.metrics_host != "", "metrics_host", "must not be empty")
+        require(self.audit is not None or not self.audit_required, "audit_required", "needs --audit FILE")
         require(self.tls_cert is None or self.tls_key is not None, "tls_key", "is missing: --tls-cert needs its key")
         for name in ("tls_key", "tls_client_ca"):
             is_alone = getattr(self, name) is not None and self.tls_cert is None
@@ -248,6 +274,7 @@ def build_parser() -> LineParser:
             "  python -m server --host unix:/run/stroke/server.sock --socket-mode 660\n"
             "  python -m server tune --help\n"
             "  python -m server token --help\n"
+            "  python -m server audit --help\n"
             "  python -m server --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem\n"
             "  python -m server certs --help\n"
             "  STROKE_WORKERS=4 python -m server\n\n"

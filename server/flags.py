@@ -315,6 +315,7 @@ def add_settings(parser: LineParser, config: type[Settings], names: Sequence[str
         # No default, so that a flag that was not given leaves the word to the environment.
         options: dict[str, Any] = {"default": None, "help": one.help.replace("%", "%%")}
         if one.details.is_positional:
+            options["nargs"] = None if one.default is REQUIRED else "?"
             parser.add_argument(one.name, metavar=one.metavar, **options)
             continue
         if one.name == "version":

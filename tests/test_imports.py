@@ -38,7 +38,7 @@ FLOORS = {
         ("cli",),
         ("tune", "app"),
         ("metrics",),
-        ("api",),
+        ("api", "audit"),
         ("security",),
         ("core",),
         ("config",),

@@ -184,3 +184,35 @@ def test_nothing_is_answered_before_a_model_is_loaded() -> None:
     """The caller learns that the server is starting."""
     with pytest.raises(UnavailableError):
         make_detector(ModelRegistry(), queue=0).detect(BRIGHT, Budget(30))
+
+
+def test_digest_is_told_of_images_that_are_refused_after_it_is_known(registry: ModelRegistry) -> None:
+    """Whoever keeps a record can find them again; what is sure to be refused is not hashed."""
+    detector, told = make_detector(registry, queue=0), list[str]()
+    torn = BRIGHT[:200]
+
+    detector.detect_here(BRIGHT, FAR, on_digest=told.append)
+    for image, stated in ((torn, ""), (DARK, "0" * 64), (b"", "")):
+        with pytest.raises((ImageError, IntegrityError)):
+            detector.detect_here(image, FAR, image_sha256=stated, on_digest=told.append)
+
+    assert told == [sha256_hex(BRIGHT), sha256_hex(torn), sha256_hex(DARK)]
+
+
+def test_nothing_is_judged_while_no_image_may_be(registry: ModelRegistry) -> None:
+    """It is refused before it is looked at, by every way in."""
+
+    def refuse() -> None:
+        raise UnavailableError("NOT_NOW", "Not now.")
+
+    plan = Plan("balanced", DEFAULT_OPTIONS)
+    detector, told = Detector(registry, plan, queue=0, check_ready=refuse), list[str]()
+
+    for way in (
+        detector.check_room,
+        lambda: detector.detect(BRIGHT, FAR),
+        lambda: detector.detect_here(BRIGHT, FAR, on_digest=told.append),
+    ):
+        with pytest.raises(UnavailableError, match="Not now"):
+            way()
+    assert told == []

@@ -200,13 +200,17 @@ def test_certificates_and_tokens_are_shown_with_their_ends_and_alarms() -> None:
         files=(SimpleNamespace(is_current=False),),
         entries=(Entry("ward", "00", expires=date(2027, 12, 31)), Entry("archive", "01")),
     )
-    provide_state(gauges, State(ServerConfig(), nobody, nobody, nobody, nobody, certificates, gate))
+    audit: Any = SimpleNamespace(backlog=7, lost=3, state="failing")
+    provide_state(gauges, State(ServerConfig(), nobody, nobody, nobody, nobody, certificates, gate, audit))
     page = show(gauges=gauges)
 
     assert page.get("stroke_certificate_expiry_timestamp_seconds", role="server", subject="brain") == 1.7e9
     assert page.get("stroke_certificate_expiry_timestamp_seconds", role="client-ca") == 1.8e9
     assert page.get("stroke_alarm", alarm="certificates") == 1
     assert page.get("stroke_alarm", alarm="access") == 1
+    assert page.get("stroke_alarm", alarm="audit") == 1
+    assert page.get("stroke_audit_backlog_lines") == 7
+    assert page.get("stroke_audit_lines_lost_total") == 3
     assert (
         page.get("stroke_token_expiry_timestamp_seconds", client="ward") == datetime(2028, 1, 1, tzinfo=UTC).timestamp()
     )

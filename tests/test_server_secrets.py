@@ -1,4 +1,4 @@
-"""What comes with an image stays with it: nothing of names, tags, tokens and errors is in statuses, log or metrics.
+"""What comes with an image stays with it: nothing of names, tags, tokens and errors is in statuses, logs or metrics.
 
 An id is the caller's own name for a request: it is in its answer and in the log, and nowhere else.
 """
@@ -131,9 +131,10 @@ def call(server: ServerProcess) -> Iterator[str]:
 def test_nothing_that_was_planted_is_found(
     tiny_models: Path, tmp_path: Path, log_format: str, has_tokens: bool
 ) -> None:
-    """In statuses, trailers, answers, log, metrics, and what is said of errors that nobody caught."""
+    """In statuses, trailers, answers, log, metrics, audit log, and what is said of errors that nobody caught."""
     port = find_free_port()
-    flags = ["--metrics-port", str(port), "--log-format", log_format]
+    audit = tmp_path / "audit.jsonl"
+    flags = ["--metrics-port", str(port), "--log-format", log_format, "--audit", str(audit)]
     if has_tokens:
         flags += ["--tokens", str(write_tokens(tmp_path))]
     with run_server(tiny_models, *flags, program=(sys.executable, "-c", FAULTY_SERVER)) as server:
@@ -149,8 +150,10 @@ def test_nothing_that_was_planted_is_found(
         assert server.stop() == 0
         log = "".join(server.log)
 
-    for text in (*answers, log, page.text):
+    lines = audit.read_text()
+    for text in (*answers, log, page.text, lines):
         assert SECRET not in text
+    assert "id-jpeg" in lines
     assert len(answers) == 21
     assert ("UNAUTHENTICATED" in log) == ("ward-3" in log) == has_tokens
     assert any("Internal error of the server (id id-fault)" in answer for answer in answers)

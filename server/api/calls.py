@@ -131,6 +131,10 @@ class Call:
         ending = asyncio.ensure_future(self.context.abort(grpc.StatusCode.CANCELLED, "The answers were not taken."))
         ending.add_done_callback(lambda task: task.cancelled() or task.exception())  # abort raises
 
+    def note_digest(self, image_sha256: str) -> None:
+        """Learns the SHA-256 of its image, whatever comes of it."""
+        self.image_sha256 = image_sha256
+
     def name_itself(self, request_id: str) -> str:
         """Takes the caller's id, or makes one, and returns it: answer and log have the same. The first one stays."""
         self.request_id = self.request_id or printable_id(request_id) or new_id()

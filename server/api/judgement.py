@@ -64,7 +64,7 @@ class Judge:
         try:
             request = parse(stroke_pb2.PredictRequest, inflate(message, self._most_bytes))
             call.name_itself(request.id)
-            call.detection = self._detect(request, budget)
+            call.detection = self._detect(request, budget, call.note_digest)
             answer: bytes = to_response(call.detection, call.request_id).SerializeToString()
         except Exception as error:
             return to_status(error, call.request_id or call.name_itself(""))
@@ -75,9 +75,9 @@ class Judge:
         # No time limit of its own: a stream that is slow is slowed down, its images are not refused for that.
         budget = Budget(float("inf"), lambda: call.is_wanted, arrived)
         request_id = printable_id(request.id) or new_id()
-        status, detection = None, None
+        status, detection, digests = None, None, list[str]()
         try:
-            detection = self._detect(request, budget)
+            detection = self._detect(request, budget, digests.append)
             answer = Answer(response=to_response(detection, request_id))
         except Exception as error:
             status = to_status(error, request_id)
@@ -100,12 +100,15 @@ class Judge:
                 started=arrived,
                 is_image=True,
                 detection=detection,
+                image_sha256="".join(digests),
                 trace=call.trace,
             )
         )
         return answer
 
-    def _detect(self, request: stroke_pb2.PredictRequest, budget: Budget) -> Detection:
+    def _detect(
+        self, request: stroke_pb2.PredictRequest, budget: Budget, on_digest: Callable[[str], None]
+    ) -> Detection:
         if request.id and not printable_id(request.id):
             raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
         return self._detector.detect_here(
@@ -114,6 +117,7 @@ class Judge:
             model_name=request.model_name,
             model_version=request.model_version,
             image_sha256=request.image_sha256,
+            on_digest=on_digest,
         )
 
     def _start(

@@ -81,6 +81,7 @@ class Detector:
         queue: int,
         limits: ImageLimits = DEFAULT_LIMITS,
         checks: bool = True,
+        check_ready: Callable[[], None] | None = None,
     ) -> None:
         """Makes the workers for a plan.
 
@@ -90,11 +91,13 @@ class Detector:
             queue: images that may wait for a worker, at least 0.
             limits: what an image may be.
             checks: answer no label where the model's own checks find nothing to judge.
+            check_ready: raises UnavailableError while no image may be judged, from any thread; None: one always may.
         """
         self.registry = registry
         self.plan = plan
         self.limits = limits
         self._checks = checks
+        self._check_ready = check_ready
         self._workers = WorkerPool(plan.workers, queue)
 
     def detect(
@@ -143,23 +146,51 @@ class Detector:
         return self._workers.withdraw(job)
 
     def check_room(self) -> None:
-        """Raises OverloadedError, reason QUEUE_FULL, if another single image would be refused now."""
+        """Says whether another single image would be refused now, whatever it is.
+
+        Raises:
+            UnavailableError: none may be judged.
+            OverloadedError: reason QUEUE_FULL.
+        """
+        if self._check_ready is not None:
+            self._check_ready()
         self._workers.check_room()
 
     def detect_here(
-        self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
+        self,
+        image: bytes,
+        budget: Budget,
+        *,
+        model_name: str = "",
+        model_version: str = "",
+        image_sha256: str = "",
+        on_digest: Callable[[str], None] | None = None,
     ) -> Detection:
-        """``detect`` for work that was submitted: it has a worker already."""
+        """``detect`` for work that was submitted: it has a worker already.
+
+        ``on_digest`` is told the SHA-256 of the image once it is known, also of one that is then refused.
+        """
         if not budget.remaining:
             raise waited_too_long()
-        model, digest = self._admit(image, model_name, model_version, image_sha256)
+        model, digest = self._admit(image, model_name, model_version, image_sha256, on_digest)
         return self._judge(image, digest, model, budget)
 
-    def _admit(self, image: bytes, model_name: str, model_version: str, image_sha256: str) -> tuple[OnnxModel, str]:
+    def _admit(
+        self,
+        image: bytes,
+        model_name: str,
+        model_version: str,
+        image_sha256: str,
+        on_digest: Callable[[str], None] | None = None,
+    ) -> tuple[OnnxModel, str]:
         """Returns the model that is asked for and the SHA-256 of the image."""
+        if self._check_ready is not None:
+            self._check_ready()
         model = self.registry.get(model_name, model_version)
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = hashlib.sha256(image).hexdigest()
+        if on_digest is not None:
+            on_digest(digest)
         check_digest(image_sha256, digest)
         return model, digest
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from server.api.health import Health
     from server.api.interceptors import CallBoundary
     from server.api.service import StrokeServicer
+    from server.audit.writer import AuditLog
     from server.config import ServerConfig
     from server.core.detector import Detector
     from server.models.registry import ModelRegistry
@@ -45,6 +46,9 @@ class State:
     gate: Gate | None
     """None: nobody is asked who they are."""
 
+    audit: AuditLog | None
+    """None: none is kept."""
+
 
 async def show(metrics: Metrics, state: State) -> MetricsPort:
     """Opens the port on which all of them are shown.
@@ -68,7 +72,7 @@ async def show(metrics: Metrics, state: State) -> MetricsPort:
 def provide_state(gauges: Gauges, state: State) -> None:
     """Says who is asked. None of it is kept up to date meanwhile, so it costs nothing until somebody looks."""
     config, detector, boundary, servicer = state.config, state.detector, state.boundary, state.servicer
-    certificates, gate = state.certificates, state.gate
+    certificates, gate, audit = state.certificates, state.gate, state.audit
     gauges.provide(names.SERVING, lambda: float(state.health.is_serving))
     gauges.provide(names.IN_FLIGHT, lambda: boundary.in_flight)
     gauges.provide(names.CALLS_FREE, lambda: boundary.free_places)
@@ -89,6 +93,10 @@ def provide_state(gauges: Gauges, state: State) -> None:
     if gate is not None:
         gauges.provide(names.TOKEN_EXPIRY, lambda: describe_tokens(gate))
         gauges.provide(names.ALARM, lambda: {("access",): float(not all(file.is_current for file in gate.files))})
+    if audit is not None:
+        gauges.provide(names.AUDIT_BACKLOG, lambda: audit.backlog)
+        gauges.provide(names.AUDIT_LOST, lambda: audit.lost)
+        gauges.provide(names.ALARM, lambda: {("audit",): float(audit.state != "ok")})
 
 
 def describe_models(registry: ModelRegistry) -> dict[Labels, float]:

@@ -1,0 +1,77 @@
+"""What a line says of an image: enough to answer for it later, and nothing that shows a patient."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # who reads a log needs nothing of what judges
+    from server.core.outcomes import Outcome
+
+IMAGE = "image"
+"""The event of a line about an image; all others are about the log itself."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What of an outcome is kept."""
+
+    salt: bytes | None
+    """Turns the SHA-256 of an image into one that says nothing without it; None: the SHA-256 is kept as it is."""
+
+    with_peer: bool
+    """Whether the address of the caller is kept."""
+
+    def describe(self, outcome: Outcome, time: str) -> dict[str, object]:
+        """The fields of a line. What there is nothing to say of is left out."""
+        fields: dict[str, object] = {
+            "time": time,
+            "event": IMAGE,
+            "id": outcome.request_id,
+            "method": outcome.method,
+            "code": outcome.code,
+            "reason": outcome.reason,
+            "client": outcome.caller.name,
+            "peer": outcome.caller.peer if self.with_peer else "",
+            "trace": outcome.trace,
+        }
+        if outcome.image_sha256:
+            name, value = self.name_image(outcome.image_sha256)
+            fields[name] = value
+        fields = {name: value for name, value in fields.items() if value}
+        if (detection := outcome.detection) is not None:
+            model, spec = detection.model, detection.model.spec
+            fields |= {
+                "status": "NOT_ANALYSED" if detection.reasons else "ANALYSED",
+                "model": spec.name,
+                "version": spec.version,
+                "digest": model.digest,
+                "precision": model.options.precision,
+                "label": detection.label,
+                "positive_label": spec.positive_label,
+                "positive_probability": detection.probabilities[spec.positive_index],
+                "threshold": spec.threshold,
+            }
+            if detection.reasons:
+                fields["reasons"] = [reason.reason for reason in detection.reasons]
+        fields["ms"] = round(outcome.milliseconds, 3)
+        return fields
+
+    def name_image(self, image_sha256: str) -> tuple[str, str]:
+        """The field that an image is found by, and what is in it: hexadecimal digits.
+
+        Args:
+            image_sha256: 64 lower-case hexadecimal digits.
+        """
+        if self.salt is None:
+            return "image_sha256", image_sha256
+        digest = hmac.new(self.salt, image_sha256.encode("ascii"), hashlib.sha256).hexdigest()
+        return "image_hmac_sha256", digest
+
+
+def describe_time(seconds: float) -> str:
+    """UTC in milliseconds, by ISO 8601: ``2026-01-31T12:00:00.123Z``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
