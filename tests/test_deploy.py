@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import yaml
 from server.config import ServerConfig
 from server.flags import list_settings
 from tests.fakes import ROOT, ServerProcess, run_module
+from tests.scraping import find_free_port
 
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "strokeserve.service"
@@ -137,6 +139,7 @@ def test_container_can_be_built_and_run_here(tmp_path: Path) -> None:
     app, build = tmp_path / "app", tmp_path / "build"
     build.mkdir()
     environment: dict[str, str] = {}
+    checked: list[str] = []
     for what, rest in read_instructions():
         inside = rest.replace("/app", str(app))
         if what == "COPY" and not rest.startswith("--from"):
@@ -145,12 +148,15 @@ def test_container_can_be_built_and_run_here(tmp_path: Path) -> None:
         elif what == "RUN":
             command = inside.replace("python3", sys.executable)
             subprocess.run(["sh", "-c", command], cwd=build, check=True, timeout=300)
+        elif what == "HEALTHCHECK":
+            checked = json.loads(rest[rest.index("[") :])
         elif what == "ENV":
             environment |= dict(part.split("=", 1) for part in inside.split())
     size = sum(path.stat().st_size for path in app.rglob("*") if path.is_file()) / 1e6
     assert size + BASE_MEGABYTES <= 300
 
-    lone = {"PATH": os.environ["PATH"], **environment, "STROKE_HOST": "127.0.0.1", "STROKE_PORT": "0"}
+    probes = str(find_free_port())
+    lone = {"PATH": os.environ["PATH"], **environment, "STROKE_PORT": "0", "STROKE_PROBE_PORT": probes}
     process = subprocess.Popen(
         # -S: without this environment's own packages.
         [sys.executable, "-S", "-m", "server"],
@@ -160,9 +166,18 @@ def test_container_can_be_built_and_run_here(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    with Started(process) as server:
-        command = [sys.executable, "-S", "-m", "client", "health", "--timeout", "3", "--server", server.address]
-        assert subprocess.run(command, cwd=app, env=lone, capture_output=True, timeout=60, check=False).returncode == 0
+    with Started(process):
+        words = [word.replace(environment["STROKE_PROBE_PORT"], probes) for word in checked]
+        command = [sys.executable, "-S", *words[1:]]
+        with_server_settings = {
+            **lone,
+            "STROKE_TLS_CERT": "/nowhere/server.pem",
+            "STROKE_TLS_KEY": "/nowhere/server.key",
+        }
+        health = subprocess.run(
+            command, cwd=app, env=with_server_settings, capture_output=True, timeout=60, check=False
+        )
+        assert health.returncode == 0, health.stdout
 
 
 def list_documents(path: Path) -> list[Any]:
