@@ -88,12 +88,15 @@ class Application:
         self._metrics_port: MetricsPort | None = None
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
+        self._alarms: dict[str, Callable[[], bool]] = {}
+        """See ``Health.make_handlers``."""
         self._audit: AuditLog | None = None
         if config.audit is not None:
             from server.audit.opening import open_log
 
             self._audit = open_log(config, config.audit)
             self._reloads.append(self._audit.reopen)
+            self._alarms["stroke.alarm.audit"] = self._audit.needs_person
         self._certificates: Certificates | None = None
         """None: without TLS."""
 
@@ -205,6 +208,7 @@ class Application:
         if self._certificates is not None:
             self._certificates.watch()
             self._reloads.append(self._certificates.reload)
+            self._alarms["stroke.alarm.certificates"] = self._certificates.needs_person
         return None
 
     def _build_server(self) -> None:
@@ -227,6 +231,7 @@ class Application:
             assert self._loop is not None
             self._gate.watch(self._loop.call_soon_threadsafe)
             self._reloads.append(self._gate.reload)
+            self._alarms["stroke.alarm.access"] = self._gate.needs_person
         self._server = grpc.aio.server(
             options=[
                 # On by default, and then a second server on the same port silently takes half of the calls.
@@ -247,7 +252,7 @@ class Application:
                 *([("grpc.max_connection_age_ms", CONNECTION_MS)] if config.tls_client_ca is not None else []),
             ],
         )
-        health = self._health.make_handlers(self._gate if config.health == "token" else None)
+        health = self._health.make_handlers(self._gate if config.health == "token" else None, self._alarms)
         self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), health))
 
     async def _show_metrics(self) -> None:

@@ -7,19 +7,27 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
+from client import StrokeClient
 from client._core import model_from_proto
 from client.cli.connection import Connection
-from client.cli.health import list_servers
+from client.cli.health import list_alarms, list_servers
 from client.cli.main import main
 from client.cli.models import describe_model, print_models
 from client.cli.terminal import Terminal
+from tests.certificates import CA, chain, credentials, issue_client, issue_server, key
 from tests.client_fakes import MODEL, FakeServer, serve
 from tests.command_lines import open_session, render_screen
 from tests.fakes import ROOT, ServerProcess
+
+FILES = {"ca": "ca.pem", "cert": "own.pem", "key": "own.key"}
 
 
 def test_healthy_server_is_one_line(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,9 +52,50 @@ def test_each_server_of_a_list_is_asked_on_its_own(server: FakeServer, capsys: p
         (starting.target, "NOT_SERVING"),
         ("127.0.0.1:1", "SERVER_UNREACHABLE"),
     ]
-    assert lines[0].keys() == {"server", "state", "ms", "error"}
-    assert lines[0]["error"] is None
+    assert lines[0].keys() == {"server", "state", "ms", "error", "alarms", "certificate_not_after"}
+    assert (lines[0]["error"], lines[0]["alarms"], lines[0]["certificate_not_after"]) == (None, [], None)
     assert lines[2]["error"].startswith("no server answers at 127.0.0.1:1")
+
+
+def test_alarms_are_lines_of_their_own_and_do_not_change_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    """A part that is well, or not in use, is not mentioned; the server serves all the same."""
+    with serve() as server:
+        server.health.set("stroke.alarm.audit", HealthCheckResponse.NOT_SERVING)
+        server.health.set("stroke.alarm.access", HealthCheckResponse.SERVING)
+        assert main(["health", "--server", server.target]) == 0
+        assert main(["health", "--server", server.target, "--json"]) == 0
+
+    first, alarm, fields = capsys.readouterr().out.splitlines()
+    assert first.split()[:2] == [server.target, "SERVING"]
+    assert alarm == f"{server.target}  alarm: audit: the audit log cannot be written; see the server's log"
+    assert json.loads(fields)["alarms"] == ["audit"]
+
+
+def test_alarms_are_not_waited_for_longer_than_the_timeout() -> None:
+    """Without time left nothing is asked, and that is no error."""
+    with serve() as server, StrokeClient(server.target) as client:
+        server.health.set("stroke.alarm.certificates", HealthCheckResponse.NOT_SERVING)
+        assert list_alarms(client, time.monotonic() + 10) == ("certificates",)
+        assert list_alarms(client, time.monotonic() - 1) == ()
+
+
+@pytest.mark.parametrize("host", ["localhost", "unix"])
+def test_end_of_the_servers_certificate_is_shown(host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To who knows its authority, also of a server that asks for a client's certificate; not through plain text."""
+    own = issue_client()
+    for name, content in (("ca.pem", CA), ("own.pem", chain(own)), ("own.key", key(own))):
+        (tmp_path / name).write_bytes(content)
+    tls = [word for flag in ("ca", "cert", "key") for word in (f"--tls-{flag}", str(tmp_path / FILES[flag]))]
+    pair = credentials(issue_server(not_after=datetime(2097, 5, 4, 3, 2, 1, tzinfo=UTC)), asks=True)
+    address = f"unix:{tmp_path / 'socket'}" if host == "unix" else ""
+    with serve(credentials=pair, address=address) as server:
+        target = server.target if address else f"localhost:{server.port}"
+        assert main(["health", "--server", target, *tls]) == 0
+        assert main(["health", "--server", target, "--json", *tls]) == 0
+
+    text, fields = capsys.readouterr().out.splitlines()
+    assert text.endswith("  certificate until 2097-05-04 03:02 UTC")
+    assert json.loads(fields)["certificate_not_after"] == "2097-05-04T03:02:01Z"
 
 
 def test_addresses_of_a_name_are_asked_one_by_one() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from client import AuthenticationError, OverloadedError, RetryConfig, StrokeClient, StrokeClientError
+from client.cli.health import list_alarms
 from client.cli.main import main
 from proto import stroke_pb2
 from server.app import Application, serve
@@ -18,6 +22,7 @@ from server.config import ServerConfig
 from tests.access import token_of, write_private, write_tokens
 from tests.certificates import CA, HOSPITAL, chain, issue_server, key, settings
 from tests.fakes import ServerProcess, encode, make_slice, run_server, wait_until
+from tests.scraping import find_free_port
 
 IMAGE = encode(make_slice())
 CLIENTS = {
@@ -39,9 +44,15 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(tiny_models: Path, tokens: Path) -> Iterator[ServerProcess]:
+def probe_port() -> int:
+    """Where the server answers health checks alone."""
+    return find_free_port()
+
+
+@pytest.fixture(scope="module")
+def guarded(tiny_models: Path, tokens: Path, probe_port: int) -> Iterator[ServerProcess]:
     """A server process that wants tokens."""
-    with run_server(tiny_models, "--tokens", str(tokens)) as server:
+    with run_server(tiny_models, "--tokens", str(tokens), "--probe-port", str(probe_port)) as server:
         yield server
 
 
@@ -182,14 +193,16 @@ def test_token_that_is_revoked_under_load_is_refused(guarded: ServerProcess, tok
 
 
 def test_bad_file_is_reported_and_the_old_one_holds(guarded: ServerProcess, tokens: Path) -> None:
-    """SIGHUP reads it at once; then the right one again."""
+    """SIGHUP reads it at once; then the right one again. Health has an alarm meanwhile."""
     write_private(tokens, ["ward"])
     guarded.process.send_signal(signal.SIGHUP)
     wait_until(lambda: any("not taken, what was read before holds on" in line for line in guarded.log))
 
     with connect(guarded, "other") as client:
         assert client.predict(IMAGE).label
-    write_tokens(tokens, **CLIENTS)
+        assert list_alarms(client, time.monotonic() + 10) == ("access",)
+        write_tokens(tokens, **CLIENTS)
+        wait_until(lambda: list_alarms(client, time.monotonic() + 10) == ())
 
 
 def test_health_may_want_a_token_too(tiny_models: Path, tokens: Path, tmp_path: Path) -> None:
@@ -207,6 +220,18 @@ def test_health_may_want_a_token_too(tiny_models: Path, tokens: Path, tmp_path: 
         application.stop()
         thread.join()
     assert refused.value.reason == "TOKEN_MISSING"
+
+
+def test_port_for_probes_tells_nobody_of_alarms(guarded: ServerProcess, probe_port: int) -> None:
+    """It asks for no token: who wants to know when nobody writes down what they do learns nothing there."""
+    check = HealthCheckRequest(service="stroke.alarm.access")
+    with grpc.insecure_channel(guarded.address) as channel:
+        assert HealthStub(channel).Check(check, timeout=10).status == HealthCheckResponse.SERVING
+    with grpc.insecure_channel(f"127.0.0.1:{probe_port}") as channel:
+        assert HealthStub(channel).Check(HealthCheckRequest(), timeout=10).status == HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as refused:
+            HealthStub(channel).Check(check, timeout=10)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
 
 
 def test_server_does_not_start_with_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from client import PredictionFailure, StrokeClient, StrokeClientError
+from client.cli.main import main as ask
 from proto import stroke_pb2 as pb
 from server.app import Application
 from server.audit.verify import verify
@@ -114,11 +115,17 @@ def list_ids(path: Path) -> set[str]:
     return set(re.findall(r'"id":"([^"]*)"[^\n]*\n', data.decode("ascii")))
 
 
+def ask_health(address: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    """The exit status and the alarms of ``python -m client health``."""
+    code = ask(["health", "--server", address, "--json"])
+    return code, json.loads(capsys.readouterr().out)["alarms"]
+
+
 @pytest.mark.parametrize("is_required", [False, True])
 def test_full_disk_stops_inference_only_where_the_log_is_required(
-    tiny_models: Path, tmp_path: Path, is_required: bool
+    tiny_models: Path, tmp_path: Path, is_required: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Refusals say why and that they pass; when there is room again the server goes on by itself."""
+    """Health serves, with an alarm; refusals say why and that they pass. With room again it goes on by itself."""
     path = tmp_path / "audit"
     flags = ("--audit", str(path), *(["--audit-required"] if is_required else []))
     request = pb.PredictRequest(image=IMAGE)
@@ -128,6 +135,7 @@ def test_full_disk_stops_inference_only_where_the_log_is_required(
         resource.prlimit(pid, size, (1, resource.RLIM_INFINITY))
         stub.Predict(request)  # has its line later
         wait_until(lambda: any("audit log cannot be written: File too large" in line for line in server.log))
+        assert ask_health(server.address, capsys) == (0, ["audit"])
         if is_required:
             with pytest.raises(grpc.RpcError) as caught:
                 stub.Predict(request)
@@ -140,6 +148,7 @@ def test_full_disk_stops_inference_only_where_the_log_is_required(
             stub.Predict(request)
         resource.prlimit(pid, size, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         wait_until(lambda: any("audit log: written again; 0 images have no line" in line for line in server.log))
+        assert ask_health(server.address, capsys) == (0, [])
         stub.Predict(request)
         assert server.stop() == 0
 

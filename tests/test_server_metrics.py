@@ -197,10 +197,10 @@ def test_certificates_and_tokens_are_shown_with_their_ends_and_alarms() -> None:
     nobody: Any = None
     gauges = Gauges()
     gate: Any = SimpleNamespace(
-        files=(SimpleNamespace(is_current=False),),
+        needs_person=lambda: True,
         entries=(Entry("ward", "00", expires=date(2027, 12, 31)), Entry("archive", "01")),
     )
-    audit: Any = SimpleNamespace(backlog=7, lost=3, state="failing")
+    audit: Any = SimpleNamespace(backlog=7, lost=3, needs_person=lambda: True)
     provide_state(gauges, State(ServerConfig(), nobody, nobody, nobody, nobody, certificates, gate, audit))
     page = show(gauges=gauges)
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import trustme
 
 from client import AuthenticationError, RetryConfig, StrokeClient, StrokeClientError, TLSConfig
+from client.cli.health import list_alarms
 from server.security.bundle import shake_hands
 from server.security.issue import main as issue
 from tests.certificates import FUTURE, HOSPITAL, PAST, ROGUE, chain, issue_client, issue_server, key
@@ -265,7 +267,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def test_bad_pair_keeps_the_old_one_and_is_logged_once(site: Site) -> None:
-    """However many connections are made meanwhile; when it is mended, the log says so."""
+    """However many connections are made meanwhile, and health has an alarm; when it is mended, the log says so."""
     good, served = (site.folder / "server.pem").read_bytes(), site.find_served()
     lines = len(site.server.log)
     replace(site.folder / "server.pem", chain(issue_server(site.authority)))
@@ -273,7 +275,7 @@ def test_bad_pair_keeps_the_old_one_and_is_logged_once(site: Site) -> None:
 
     for _ in range(3):
         with StrokeClient(site.target, tls=site.settings(), retry=ONCE) as client:
-            client.check_health()
+            assert list_alarms(client, time.monotonic() + 10) == ("certificates",)
     assert site.find_served() == served
     said = [line for line in site.server.log[lines:] if "certificates" in line]
     assert len(said) == 1
@@ -284,6 +286,8 @@ def test_bad_pair_keeps_the_old_one_and_is_logged_once(site: Site) -> None:
     replace(site.folder / "server.pem", good)
     site.reload()
     wait_until(lambda: "in use is the certificate of the server" in site.server.log[-1])
+    with StrokeClient(site.target, tls=site.settings(), retry=ONCE) as client:
+        assert list_alarms(client, time.monotonic() + 10) == ()
 
 
 def test_key_that_others_read_is_refused_at_the_start(site: Site, tiny_models: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from server.security.bundle import (
     read_bundle,
 )
 from server.security.certificates import Certificates, describe
-from tests.certificates import CA, FUTURE, HOSPITAL, NOW, PAST, chain, issue_client, issue_server, key
+from tests.certificates import CA, DAY, FUTURE, HOSPITAL, NOW, PAST, chain, issue_client, issue_server, key
 
 
 @pytest.fixture
@@ -207,6 +207,19 @@ def test_end_of_a_certificate_is_announced_once_at_each_step(
         caplog.clear()
 
     assert said == {30: ["WARNING"], 7: ["WARNING"], 1: ["WARNING"], 0: ["ERROR"]}
+
+
+@pytest.mark.parametrize(
+    ("life", "left", "expected"), [(90, 8, False), (90, 6.9, True), (90, -1, True), (1, 0.3, False), (1, 0.2, True)]
+)
+def test_certificate_needs_a_person_in_its_last_week_or_quarter(
+    files: TLSFiles, life: float, left: float, expected: bool
+) -> None:
+    """Days that it holds in all, and that are left. One that lives for a day would otherwise always need one."""
+    end = NOW + left * DAY
+    write(files, issue_server(not_before=end - life * DAY, not_after=end))
+
+    assert Certificates(files).needs_person() is expected
 
 
 def test_authority_that_ends_is_no_alarm_once_another_is_there(files: TLSFiles) -> None:

@@ -1,9 +1,9 @@
 """Why a connection could not be made: what gRPC's text leaves open, a look at the server tells.
 
 gRPC calls every failed handshake UNAVAILABLE, and says "Socket closed" alike to a plaintext client of a TLS server and
-to one whose certificate is missing, expired or unknown. So after such a failure, and only then, one connection of our
-own is opened for a TLS handshake. No request, token or image is sent on it, and the client's certificate is shown only
-to a server whose own certificate gRPC had accepted before.
+to one whose certificate is missing, expired or unknown. So after such a failure, and when somebody wants to know until
+when the server's certificate holds, one connection of our own is opened for a TLS handshake. No request, token or image
+is sent on it, and the client's certificate is shown only to a server whose own certificate gRPC had accepted before.
 
     reason                          error                    cause
     TLS_REQUIRED                    ServerUnavailableError   the server speaks TLS, the client plain text
@@ -28,6 +28,7 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import unquote
 
 from .._address import is_literal
@@ -99,6 +100,22 @@ def explain_connection(details: str, config: ClientConfig) -> Explanation | None
     if config.tls is not None and is_rejected:  # gone in the meantime: then without what its certificate says
         return explain_server_certificate(details, config.address.text, None, config.tls, config.address.name)
     return None
+
+
+def find_end(config: ClientConfig, deadline: float) -> datetime | None:
+    """Returns until when the server's certificate holds, UTC; None where it cannot be seen, as through a proxy.
+
+    gRPC has verified it, but does not say when it ends.
+
+    Args:
+        config: settings of a channel to one server, which has answered.
+        deadline: moment of ``time.monotonic()`` at which to give up; it takes at most ``LIMIT_SECONDS``.
+    """
+    address = config.address
+    where = address.hosts[0] if address.hosts else address.text.removeprefix("unix:")
+    deadline = min(deadline, time.monotonic() + LIMIT_SECONDS)
+    sight = look_at(where, config, deadline=deadline, show_certificate=False)
+    return None if sight is None or sight.certificate is None else sight.certificate.not_after
 
 
 def look_at(

@@ -7,7 +7,9 @@ its threads between the servers of a process.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from server.security.gate import Gate
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
+NO_ALARMS: Mapping[str, Callable[[], bool]] = MappingProxyType({})
 STATUS = health_pb2.HealthCheckResponse
 MESSAGE_SECONDS = 5.0
 """A check whose message has not come by then is ended."""
@@ -45,12 +48,21 @@ class Health:
         self._is_final = False
         self._changed = asyncio.Event()
 
-    def make_handlers(self, gate: Gate | None = None) -> grpc.GenericRpcHandler:
-        """What gRPC needs to know. Those may ask whom ``gate`` knows; None: everybody."""
+    def make_handlers(
+        self, gate: Gate | None = None, alarms: Mapping[str, Callable[[], bool]] = NO_ALARMS
+    ) -> grpc.GenericRpcHandler:
+        """What gRPC needs to know.
+
+        Args:
+            gate: those may ask whom it knows; None: everybody.
+            alarms: what tells whether a part of the server needs a person, by the name under which it is checked:
+                then the answer is NOT_SERVING. The server's own status does not depend on them, for images are
+                judged all the same. Looked up at each check, so they may be added later.
+        """
         return grpc.method_handlers_generic_handler(
             HEALTH_SERVICE,
             {
-                "Check": grpc.stream_unary_rpc_method_handler(partial(self._check, gate=gate)),
+                "Check": grpc.stream_unary_rpc_method_handler(partial(self._check, gate=gate, alarms=alarms)),
                 "Watch": grpc.stream_stream_rpc_method_handler(partial(self._watch, gate=gate)),
             },
         )
@@ -80,16 +92,21 @@ class Health:
             identify(gate, call)
         return call
 
-    async def _check(self, messages: object, context: Any, gate: Gate | None = None) -> bytes:
+    async def _check(
+        self, messages: object, context: Any, *, gate: Gate | None, alarms: Mapping[str, Callable[[], bool]]
+    ) -> bytes:
         try:
             call = self._begin(context, gate)
             with self._places.take(call.source):
                 name = await read_name(call)
         except StrokeError as error:
             await abort(context, error)
-        if name not in self._names:
+        status, alarm = self._status, alarms.get(name)
+        if alarm is not None:
+            status = STATUS.NOT_SERVING if alarm() else STATUS.SERVING
+        elif name not in self._names:
             await context.abort(grpc.StatusCode.NOT_FOUND)
-        answer: bytes = STATUS(status=self._status).SerializeToString()
+        answer: bytes = STATUS(status=status).SerializeToString()
         return answer
 
     async def _watch(self, messages: object, context: Any, gate: Gate | None = None) -> None:

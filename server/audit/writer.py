@@ -113,6 +113,10 @@ class AuditLog:
         is_stuck = busy_since is not None and time.monotonic() - busy_since > STUCK_SECONDS
         return "failing" if self.is_failing or is_stuck else "ok"
 
+    def needs_person(self) -> bool:
+        """Whether it is failing."""
+        return self.state != "ok"
+
     @property
     def backlog(self) -> int:
         """Outcomes that wait to be written."""

@@ -92,11 +92,11 @@ def provide_state(gauges: Gauges, state: State) -> None:
         gauges.provide(names.ALARM, lambda: {("certificates",): float(bool(certificates.alarm))})
     if gate is not None:
         gauges.provide(names.TOKEN_EXPIRY, lambda: describe_tokens(gate))
-        gauges.provide(names.ALARM, lambda: {("access",): float(not all(file.is_current for file in gate.files))})
+        gauges.provide(names.ALARM, lambda: {("access",): float(gate.needs_person())})
     if audit is not None:
         gauges.provide(names.AUDIT_BACKLOG, lambda: audit.backlog)
         gauges.provide(names.AUDIT_LOST, lambda: audit.lost)
-        gauges.provide(names.ALARM, lambda: {("audit",): float(audit.state != "ok")})
+        gauges.provide(names.ALARM, lambda: {("audit",): float(audit.needs_person())})
 
 
 def describe_models(registry: ModelRegistry) -> dict[Labels, float]:

@@ -24,6 +24,7 @@ RETRY_SECONDS = 60.0
 """How often what cannot be used is tried again although no file has changed: it may hold from some day on."""
 
 DAY_SECONDS = 86_400
+ALARM_DAYS = 7
 MOST_NAMES = 5
 """Of a certificate that the summary lists."""
 
@@ -79,6 +80,14 @@ class Certificates:
     def alarm(self) -> str:
         """What an operator has to mend, in a sentence; empty: nothing."""
         return self._fault or next(filter(None, map(find_fault, list_needed(self._bundle))), "")
+
+    def needs_person(self) -> bool:
+        """Whether there is an alarm, or one ends within a week; of one that is short-lived, its last quarter."""
+        now = time.time()
+        return bool(self.alarm) or any(
+            one.not_after - now < min(ALARM_DAYS * DAY_SECONDS, (one.not_after - one.not_before) / 4)
+            for one in list_needed(self._bundle)
+        )
 
     @property
     def summary(self) -> str:

@@ -111,7 +111,7 @@ class Gate:
     """Lets calls in.
 
     Attributes:
-        files: those that say who may call; ``is_current`` of each is for alarms.
+        files: those that say who may call.
     """
 
     def __init__(
@@ -147,6 +147,10 @@ class Gate:
     def entries(self) -> tuple[Entry, ...]:
         """All tokens there are, for whoever watches when they expire."""
         return tuple(self._tokens.content.values()) if self._tokens else ()
+
+    def needs_person(self) -> bool:
+        """Whether a file lies there that cannot be used, so that what was read before holds on."""
+        return not all(file.is_current for file in self.files)
 
     def identify(self, names: tuple[str, ...], token: str | None) -> Client:
         """Who calls.
