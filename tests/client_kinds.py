@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, closing
 from typing import Any
 
@@ -122,3 +122,15 @@ def endless_images() -> Iterator[bytes]:
     while True:
         yield b"stroke %d" % index
         index += 1
+
+
+def run(target: str, use: Callable[[AsyncStrokeClient], Awaitable[Any]]) -> Any:
+    """Runs ``use`` with a client in a loop of its own, which it must leave without tasks."""
+
+    async def main() -> Any:
+        async with asyncio.timeout(60), AsyncStrokeClient(target, timeout=5) as client:
+            result = await use(client)
+        assert await list_tasks() == []
+        return result
+
+    return asyncio.run(main())
