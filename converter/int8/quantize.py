@@ -28,8 +28,9 @@ from server.machine.processors import is_suited
 from server.models.runtime import OnnxModel
 
 LEAST_RANGE_SLICES = 32
-MOST_RANGE_SLICES = 96
-"""Of the calibration set: those that ranges are recorded on, which hardly change beyond."""
+MOST_RANGE_SLICES = 256
+"""Of the calibration set: those that ranges are recorded on. A network that answers in milliseconds takes all of them:
+a trained CNN was measured to fail the gate with ranges of 96 slices (99.2 %) and to pass with those of 256 (99.8 %)."""
 
 RANGE_SHARE = 0.06
 """Of all the time: what the fp32 model would take for these slices. They are gone through some four times."""
