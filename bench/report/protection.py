@@ -102,12 +102,14 @@ def list_budgets(sides: dict[str, Any]) -> Iterator[Budget]:
 
 def list_base_budgets(off: dict[str, Any], base: dict[str, Any]) -> Iterator[Budget]:
     """Ratios of the server with nothing on to that of the checkout before."""
-    for figure, own, other in (
-        ("server's CPU an image", *(take(side["clients"][MANY], "server_cpu_ms") for side in (off, base))),
-        (f"p50, {FEW} client", *(take(side["clients"][FEW], "p50_ms") for side in (off, base))),
-        ("resident memory", off["resident_mb"], base["resident_mb"]),
-        ("cold start", off["cold_s"], base["cold_s"]),
-    ):
+    few, many = ((off["clients"][count], base["clients"][count]) for count in (FEW, MANY))
+    pairs: dict[str, tuple[list[float], list[float]]] = {
+        "server's CPU an image": (take(many[0], "server_cpu_ms"), take(many[1], "server_cpu_ms")),
+        f"p50, {FEW} client": (take(few[0], "p50_ms"), take(few[1], "p50_ms")),
+        "resident memory": (off["resident_mb"], base["resident_mb"]),
+        "cold start": (off["cold_s"], base["cold_s"]),
+    }
+    for figure, (own, other) in pairs.items():
         values = divide(own, other)
         yield Budget(f"{OFF}: {figure}, ratio to the checkout before", 1 + DRIFT, values, at_least=False, form=".3f")
     values = divide_rates(off, base)
