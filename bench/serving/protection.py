@@ -42,8 +42,7 @@ SCRAPE_SECONDS = 5.0
 class ProtectionOptions(BenchOptions):
     """What is measured."""
 
-    rounds: int = setting(8, "rounds", least=1, most=1000)
-    seconds: float = setting(SCRAPE_SECONDS, "length of one measurement", least=0.01, most=3600)
+    rounds: int = setting(20, "rounds; many short ones tell two per cent from noise", least=1, most=1000)
     each: bool = setting(False, "each part of the protection alone, too")
     base: Path | None = setting(None, "another checkout, such as a git worktree of the commit before", metavar="DIR")
 
