@@ -112,6 +112,16 @@ def test_other_checkout_is_what_runs(tmp_path: Path) -> None:
         assert service.address == "127.0.0.1:7"
 
 
+def test_measured_server_keeps_its_compiled_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an installed one does; to compile all of them at each start would be measured as a slow start."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "__main__.py").write_text("import sys; print('writes', not sys.dont_write_bytecode)")
+
+    with run_server(Path("models"), checkout=tmp_path) as service:
+        assert service.address == "True"
+
+
 def test_protection_benchmark_runs(tmp_path: Path) -> None:
     """A short run writes figures and page; what it measures is not judged here."""
     result = run_module("bench.serving.protection", "--rounds", "1", "--seconds", "0.1", "--out", str(tmp_path))
