@@ -32,10 +32,11 @@ lint: .venv/.installed
 	$(ALL) -m ruff check .
 	$(ALL) -m mypy
 
-bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (10 minutes)
+bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (15 minutes; BASE=DIR: and against another checkout)
 	$(ALL) -m bench.serving.decode --out docs
 	$(ALL) -m bench.serving --resnet50 --out docs
 	$(ALL) -m bench.serving.client --endurance 100000 --out docs
+	$(ALL) -m bench.serving.protection --out docs $(if $(BASE),--base $(BASE))
 
 bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
 	$(ALL) -m bench.peers.runtimes --out docs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -84,10 +86,13 @@ def read_busy_seconds() -> float:
 
 
 @contextmanager
-def run_server(models: Path, flags: Sequence[str] = ()) -> Iterator[Service]:
-    """Runs ``python -m server`` on a free port, with further flags; yields when it serves."""
-    command = [sys.executable, "-m", "server", "--models", str(models), "--port", "0", "--log-level", "warning"]
-    process = subprocess.Popen([*command, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def run_server(models: Path, flags: Sequence[str] = (), checkout: Path = ROOT) -> Iterator[Service]:
+    """Runs ``python -m server`` of a checkout on a free port, with further flags; yields when it serves."""
+    command = [sys.executable, "-m", "server", "--models", str((ROOT / models).resolve()), "--port", "0"]
+    command += ["--log-level", "warning", *flags]
+    # As where it is installed: modules are compiled once, not at each start.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout:
         try:
@@ -100,14 +105,23 @@ def run_server(models: Path, flags: Sequence[str] = ()) -> Iterator[Service]:
             process.wait()
 
 
-def measure_cold_start(models: Path, image: bytes, flags: Sequence[str]) -> float:
+def measure_cold_start(models: Path, image: bytes, flags: Sequence[str], checkout: Path = ROOT) -> float:
     """Seconds from starting the server process to its first answer."""
     from client import StrokeClient
 
     started = time.monotonic()
-    with run_server(models, flags) as service, StrokeClient(service.address) as client:
+    with run_server(models, flags, checkout) as service, StrokeClient(service.address) as client:
         client.predict(image)
         return time.monotonic() - started
+
+
+def find_ports(count: int) -> list[int]:
+    """Free ports on this machine; all are held while they are looked for, so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [held.getsockname()[1] for held in sockets]
+    for held in sockets:
+        held.close()
+    return ports
 
 
 def measure_installed_mb(environment: Path) -> float | None:

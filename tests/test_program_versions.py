@@ -25,6 +25,7 @@ PROGRAMS = {
     "bench.serving.load": ("",),
     "bench.serving.noop_server": ("",),
     "bench.serving.peak": ("",),
+    "bench.serving.protection": ("",),
     "bench.training.__main__": ("",),
     "bench.training.ablation": ("",),
     "bench.training.findings": ("",),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from server.core import outcomes
 from server.core.outcomes import Caller, LogLines, finish
 from server.process import log_budget
 from server.process.console import complain
@@ -127,6 +128,18 @@ def test_line_of_an_outcome_has_what_came_of_the_call(caplog: pytest.LogCaptureF
         f'Predict id=7 code=INVALID_ARGUMENT reason=IMAGE_EMPTY client="ward 3" ms={outcome.milliseconds:.1f}' in line
     )
     assert line.endswith(f"trace={TRACE}")
+
+
+def test_outcome_whose_line_is_not_wanted_costs_none(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``--log-level warning`` an image pays for no line, and there is none."""
+    monkeypatch.delattr(outcomes, "Entry")
+
+    with caplog.at_level(logging.WARNING):
+        LogLines().note(finish(method="Predict", request_id="7", caller=Caller("unix:"), started=0.0, is_call=True))
+
+    assert not caplog.records
 
 
 class Clock:

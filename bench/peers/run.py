@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from bench.peers.catalogue import Peer, Setting
-from bench.processes import ROOT, Service, list_tree
+from bench.processes import ROOT, Service, find_ports, list_tree
 from bench.serving.targets import connect_http
 
 START_SECONDS = 90
@@ -117,12 +116,3 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(psutil.NoSuchProcess):
             member.kill()
     process.wait()
-
-
-def find_ports(count: int) -> list[int]:
-    """Free ports on this machine; all are held while they are looked for, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [held.getsockname()[1] for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports

@@ -14,6 +14,7 @@ from bench.report.client import render_client
 from bench.report.core import render_decode, render_runtimes
 from bench.report.figures import round_figures
 from bench.report.peers import render_peers
+from bench.report.protection import render_protection
 from bench.report.serving import render_serving
 
 HEAD = """\
@@ -27,6 +28,7 @@ ratios are taken round by round: the machine is shared with others, so read the 
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "serving": render_serving,
     "client": render_client,
+    "protection": render_protection,
     "peers": render_peers,
     "runtimes": render_runtimes,
     "decode": render_decode,

@@ -10,6 +10,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.images import read_images
-from bench.serving.targets import TARGETS, Connect
+from bench.serving.targets import NO_ACCESS, TARGETS, Access, Connect, connect_stroke
 from client.cli.bench.load import LoadRun, Send, make_timetable
 from server.flags import LineParser
 
@@ -43,12 +44,16 @@ class Load:
     failures: int = 0
     """Requests that were sent, or due, and not answered."""
 
+    cpu_seconds: float = 0.0
+    """CPU time of the process that made the load, user and system, from connecting on."""
+
 
 def run_closed(connect: Connect, images: Sequence[bytes], clients: int, seconds: float) -> Load:
     """Runs clients, each with a connection of its own, that send again as soon as they are answered."""
+    cpu = time.process_time()
     with LoadRun(images, warmup=0, seconds=seconds, patience=math.inf) as run:
         run.start_closed(partial(open_warm, connect, images[0]), clients)
-        return finish(run, clients)
+        return finish(run, clients, cpu)
 
 
 def run_open(
@@ -59,9 +64,10 @@ def run_open(
     senders: int = OPEN_CONNECTIONS,
 ) -> Load:
     """Sends by a timetable. Every request that was due is sent and counted, however late, from when it was due."""
+    cpu = time.process_time()
     with LoadRun(images, warmup=0, seconds=seconds, patience=math.inf) as run:
         run.start_open(partial(open_warm, connect, images[0]), timetable, senders)
-        return finish(run, min(senders, len(timetable)))
+        return finish(run, min(senders, len(timetable)), cpu)
 
 
 @contextmanager
@@ -77,13 +83,14 @@ def open_warm(connect: Connect, image: bytes) -> Iterator[Send]:
         yield send
 
 
-def finish(run: LoadRun, connections: int) -> Load:
+def finish(run: LoadRun, connections: int, cpu_before: float) -> Load:
     """Waits for the end of a load whose connections have had one answer each before it."""
     while not run.wait(1):
         pass
     load = run.load
     latencies = [1000 * seconds for seconds in load.latencies.kept]
-    return Load(latencies, load.rate, load.answered + connections, load.errors.total())
+    cpu_seconds = time.process_time() - cpu_before
+    return Load(latencies, load.rate, load.answered + connections, load.errors.total(), cpu_seconds)
 
 
 def spawn(
@@ -95,6 +102,7 @@ def spawn(
     clients: int = 0,
     rate: float = 0,
     seed: int = 0,
+    access: Access = NO_ACCESS,
     python: str = sys.executable,
 ) -> Load:
     """Runs a closed loop (``clients``) or an open one (``rate`` per second) in another process.
@@ -107,8 +115,10 @@ def spawn(
         clients: clients of a closed loop.
         rate: requests a second of an open loop.
         seed: which timetable an open loop follows.
+        access: how clients of this project's server show who they are.
         python: interpreter whose environment has the target's packages.
     """
+    shown = [("--certs", access.certs), ("--token", access.token)]
     load = ["--clients", str(clients)] if clients else ["--rate", str(rate), "--seed", str(seed)]
     command = [
         python,
@@ -121,6 +131,7 @@ def spawn(
         "--seconds",
         str(seconds),
         *load,
+        *(word for flag, path in shown if path is not None for word in (flag, str(path))),
     ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300 + 10 * seconds)
     if result.returncode != 0:
@@ -138,9 +149,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=1, help="clients of a closed loop")
     parser.add_argument("--rate", type=float, help="requests a second of an open loop")
     parser.add_argument("--seed", type=int, default=0, help="timetable of the open loop")
+    parser.add_argument("--certs", type=Path, help="folder of 'python -m server certs': mutual TLS (stroke alone)")
+    parser.add_argument("--token", type=Path, help="file with a token (stroke alone)")
     options = parser.parse_args(argv)
     images = read_images(options.images)
-    connect = partial(TARGETS[options.target], options.address)
+    connect: Connect = partial(TARGETS[options.target], options.address)
+    if options.target == "stroke":
+        connect = partial(connect_stroke, options.address, Access(options.certs, options.token))
     if options.rate:
         timetable = make_timetable(options.rate, options.seconds, seed=options.seed)
         load = run_open(connect, images, timetable, options.seconds)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 Call = Callable[[bytes], None]
 Connect = Callable[[], AbstractContextManager[Call]]
@@ -19,17 +21,31 @@ BOUNDARY = "stroke-bench-boundary"
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
+@dataclass(frozen=True)
+class Access:
+    """How a client of this project's server shows who it is."""
+
+    certs: Path | None = None
+    """Folder that ``python -m server certs`` has written: mutual TLS as its client. None: plain text."""
+
+    token: Path | None = None
+    """File with a token; None: calls carry none."""
+
+
+NO_ACCESS = Access()
+
+
 @contextmanager
-def connect_stroke(address: str) -> Iterator[Call]:
-    """This project's server, through its own client library."""
-    import grpc
+def connect_stroke(address: str, access: Access = NO_ACCESS) -> Iterator[Call]:
+    """This project's server, through its own client library, whose clients have a connection each."""
+    from client import StrokeClient, TLSConfig
 
-    from client import StrokeClient
-
-    with (
-        grpc.insecure_channel(address, options=OWN_CONNECTION) as channel,
-        StrokeClient(address, timeout=60, channel=channel) as client,
-    ):
+    tls = token = None
+    if (certs := access.certs) is not None:
+        tls = TLSConfig(ca=certs / "ca.pem", certificate=certs / "client.pem", key=certs / "client.key")
+    if access.token is not None:
+        token = access.token.read_text("ascii").strip()
+    with StrokeClient(address, timeout=60, tls=tls, token=token) as client:
         client.wait_until_ready()
 
         def call(image: bytes) -> None:

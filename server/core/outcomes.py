@@ -79,6 +79,8 @@ class LogLines:
 
     def note(self, outcome: Outcome) -> None:
         """See ``Recorder``."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
         fields: dict[str, str | float] = {"id": outcome.request_id, "code": outcome.code}
         if outcome.reason:
             fields["reason"] = outcome.reason
