@@ -19,7 +19,13 @@ from server.core.plan import make_plan
 from server.errors import ModelFileError
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
 from server.machine.memory import read_resident_bytes
-from server.machine.processors import count_processors, find_target, read_cpu_quota, read_features
+from server.machine.processors import (
+    count_machine_processors,
+    count_processors,
+    find_target,
+    read_cpu_quota,
+    read_features,
+)
 from server.models.registry import ModelRegistry
 from server.process.console import say
 
@@ -125,7 +131,7 @@ def look_at_processor(config: ServerConfig) -> Iterator[Finding]:
         yield Finding("processor", WARNING, f"{text}: without VNNI, INT8 is hardly faster than fp32")
     else:
         yield Finding("processor", GOOD, text)
-    there, quota, planned = os.cpu_count() or 1, read_cpu_quota(), count_processors()
+    there, quota, planned = count_machine_processors(), read_cpu_quota(), count_processors()
     limit = "no quota" if quota is None else f"a quota of {quota:g}"
     plan = make_plan(config, planned)
     text = f"{there} on this machine, {limit}: {planned} to plan for, {plan.workers} images at the same time"

@@ -75,7 +75,7 @@ def test_failures_name_what_exists() -> None:
         "--client",
         "--digest",
     }
-    named -= {"--requests", "--file", "--server"}
+    named -= {"--requests", "--file", "--server", "--json"}
     assert named <= flags | {"--host"}
     known = "\n".join(path.read_text("utf-8") for path in (ROOT / "server").rglob("*.py"))
     for reason in re.findall(r"\b[A-Z]+_[A-Z]+\b", PAGE):

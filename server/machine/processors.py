@@ -23,10 +23,15 @@ ROOT = Path("/")
 """Tests put a tree of their own in its place."""
 
 
+def count_machine_processors() -> int:
+    """Returns how many the machine has, whatever this process may use of them."""
+    return os.cpu_count() or 1
+
+
 def count_processors() -> int:
     """Returns the number of processors to plan for, at least 1; of a fraction the whole part counts."""
     # sched_getaffinity is not there on macOS and Windows
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count_machine_processors()
     quota = read_cpu_quota()
     return max(1, allowed if quota is None else min(allowed, int(quota)))
 
