@@ -25,7 +25,6 @@ from server.banner import describe_choices, describe_memory, describe_models
 from server.config import ServerConfig
 from server.core.capacity import find_message_bytes
 from server.core.detector import Detector
-from server.core.metrics import Metrics
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.errors import ModelFileError
@@ -38,6 +37,7 @@ from server.security.files import AccessFileError
 
 if TYPE_CHECKING:
     from server.audit.writer import AuditLog
+    from server.core.metrics import Metrics
     from server.metrics.port import MetricsPort
     from server.security.certificates import Certificates
 
@@ -84,7 +84,11 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()
-        self._metrics = Metrics() if config.metrics_port else None
+        self._metrics: Metrics | None = None
+        if config.metrics_port:
+            from server.core.metrics import Metrics
+
+            self._metrics = Metrics()
         self._metrics_port: MetricsPort | None = None
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
