@@ -103,6 +103,8 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         reference = read_reference(
             options.reference, options.images, spec, outputs=source.outputs, activation=source.activation
         )
+        if reference.missing:
+            tell(f"note: left out: {reference.missing} files of {options.reference} that are not in {options.images}")
         found = search_pixels(source, reference, spec, options, tell)
         form = found.best.input_format
         spec = replace(spec, colour=form.colour, resample=form.resample, fit=form.fit)

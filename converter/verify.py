@@ -19,6 +19,7 @@ from converter.errors import (
     OutputShapeError,
     OutputValuesError,
 )
+from converter.sampling import spread_evenly
 from converter.source import BATCH_SIZE, SourceModel, split_batches
 from server.errors import ImageError, ModelFileError
 from server.images.image_folder import list_folder
@@ -117,7 +118,7 @@ def load_images(
         raise ConversionError(f"{folder}: no PNG or JPEG in it{also}; parity is proven on real images: --images DIR")
     if left_out:
         tell(f"{left_out} of {folder}")
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_IMAGES).round().astype(int))]
+    chosen = [files[i] for i in spread_evenly(len(files), MAX_IMAGES)]
     images = []
     for path in chosen:
         try:

@@ -252,9 +252,15 @@ def test_conversion_takes_what_was_found_and_proves_it_on_what_is_served(
     command = [str(tmp_path / "model.keras"), "-o", str(out), "--labels", "normal,stroke", "--positive", "stroke"]
     command += ["--threshold", str(threshold), "--images", str(pictures), "--reference", str(table)]
 
+    with table.open("a") as file:
+        file.write("gone.png,0.5,0.5\n")
+
     assert main([*command, "--json"]) == 0
 
-    report = json.loads(capsys.readouterr().out)
+    told = capsys.readouterr()
+    report = json.loads(told.out)
+    assert "note: left out: 1 files of" in told.err
+    assert report["reference"]["files_missing"] == 1
     assert (report["preprocess"], report["spec"]["resample"]) == ("-1..1", "bicubic")
     assert report["reference"]["served"]["largest_difference"] < 1e-4
     recorded = read_manifest(out).reference

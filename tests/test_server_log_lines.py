@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.core import outcomes
-from server.core.outcomes import Caller, LogLines, finish
+from server.core.outcomes import Caller, LogLines, Outcome
 from server.process import log_budget
 from server.process.console import complain
 from server.process.log import count_suppressed_lines
@@ -109,7 +109,7 @@ def test_error_that_ends_the_program_says_what_it_says(tmp_path: Path) -> None:
 
 def test_line_of_an_outcome_has_what_came_of_the_call(caplog: pytest.LogCaptureFixture) -> None:
     """Who, what, why, how long, and the caller's trace."""
-    outcome = finish(
+    outcome = Outcome(
         method="Predict",
         request_id="7",
         caller=Caller("ipv4:127.0.0.1:1", "ward 3"),
@@ -137,7 +137,7 @@ def test_outcome_whose_line_is_not_wanted_costs_none(
     monkeypatch.delattr(outcomes, "Entry")
 
     with caplog.at_level(logging.WARNING):
-        LogLines().note(finish(method="Predict", request_id="7", caller=Caller("unix:"), started=0.0, is_call=True))
+        LogLines().note(Outcome(method="Predict", request_id="7", caller=Caller("unix:"), started=0.0, is_call=True))
 
     assert not caplog.records
 

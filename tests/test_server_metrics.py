@@ -27,7 +27,16 @@ from tests.scraping import Page
 MODEL: Any = SimpleNamespace(spec=SPEC)
 JUDGED = Detection(MODEL, "stroke", 0.75, (0.25, 0.75), "00", 1.5, 2.5, 4.0, (), ())
 UNANALYSED = replace(JUDGED, label="", confidence=0.0, reasons=(BLANK, NO_HEAD))
-CALL = Outcome("Predict", "id", Caller("ipv4:127.0.0.1:1", "ward"), "OK", "", 10.0, 10.008, True, True, JUDGED)
+CALL = Outcome(
+    method="Predict",
+    request_id="id",
+    caller=Caller("ipv4:127.0.0.1:1", "ward"),
+    started=10.0,
+    ended=10.008,
+    is_call=True,
+    is_image=True,
+    detection=JUDGED,
+)
 
 
 def show(*outcomes: Outcome, gauges: Gauges | None = None) -> Page:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from converter.errors import ConversionError
 from converter.int8.patients import KnownSlice, describe_parting, part_patients, read_slices
+from converter.sampling import spread_evenly
 from server.errors import ImageError
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
@@ -102,7 +103,7 @@ def split_folder(
         slices = sorted((item for item in slices if item.label), key=lambda item: spec.labels.index(item.label or ""))
     parts = part_patients(slices, is_labelled=is_labelled)
     calibration, held_out = (
-        [item for group in groups for item in spread_evenly(group, most // len(groups))]
+        [group[index] for group in groups for index in spread_evenly(len(group), most // len(groups))]
         for groups, most in zip(parts, (MOST_CALIBRATION, MOST_HELD_OUT), strict=True)
     )
     if len(held_out) < LEAST_HELD_OUT or not calibration:
@@ -119,13 +120,6 @@ def split_folder(
         source,
         parting,
     )
-
-
-def spread_evenly(slices: list[KnownSlice], most: int) -> list[KnownSlice]:
-    """At most so many of the slices, evenly spread."""
-    if len(slices) <= most:
-        return slices
-    return [slices[index] for index in np.linspace(0, len(slices) - 1, most).round().astype(int)]
 
 
 def load_slices(slices: list[KnownSlice], input_format: InputFormat, positive_label: str | None) -> Slices:

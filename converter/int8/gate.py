@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from converter.int8.calibrate import LEAST_HELD_OUT, CalibrationSets, Slices
 from converter.int8.watch import TimeIsUp, Watch
+from converter.sampling import spread_evenly
 from server.machine.processors import count_processors
 from server.models.runtime import OnnxModel
 
@@ -163,5 +164,5 @@ def take_evenly(slices: Slices, most: int) -> Slices:
     """At most so many of the slices, evenly spread, and so of every class."""
     if len(slices.pixels) <= most:
         return slices
-    places = np.linspace(0, len(slices.pixels) - 1, most).round().astype(int)
+    places = spread_evenly(len(slices.pixels), most)
     return Slices(slices.pixels[places], None if slices.positive is None else slices.positive[places])

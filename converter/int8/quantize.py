@@ -18,12 +18,13 @@ from converter.errors import AccuracyError, FusionError
 from converter.graph.fusion import check_fused, count_left
 from converter.int8.calibrate import CalibrationSets
 from converter.int8.gate import Comparison, Gate, Judge
-from converter.int8.ranges import METHODS, Ranges, spread_evenly
+from converter.int8.ranges import METHODS, Ranges
 from converter.int8.search import find_first, list_choices
 from converter.int8.sensitivity import measure_sensitivity
 from converter.int8.speed import compare_speed
 from converter.int8.watch import TimeIsUp, Watch, describe_time
 from converter.int8.workshop import TARGETS, Candidate, Workshop, prepare
+from converter.sampling import take_evenly
 from server.machine.processors import is_suited
 from server.models.runtime import OnnxModel
 
@@ -139,7 +140,7 @@ class Search:
         watch = self._watch
         self._judge = Judge(self._reference, self._sets, watch)
         count = self._judge.count_affordable(RANGE_SHARE, least=LEAST_RANGE_SLICES, most=MOST_RANGE_SLICES)
-        pixels = spread_evenly(self._sets.calibration.pixels, count)
+        pixels = take_evenly(self._sets.calibration.pixels, count)
         prepared = prepare(self._model, pixels, watch)
         self._workshop = Workshop(prepared, self._reference.spec, TARGETS[self._target], self._judge)
         watch.tell(f"recording the ranges of activations on {len(pixels)} slices")
@@ -200,7 +201,7 @@ class Search:
             workshop.round(()),
             workshop.region,
             best.ranges,
-            spread_evenly(self._sets.calibration.pixels, SENSITIVITY_SLICES),
+            take_evenly(self._sets.calibration.pixels, SENSITIVITY_SLICES),
             watch,
         )
         choices = list_choices(workshop.region, sensitivity)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
 from converter.int8.watch import Watch
+from converter.sampling import take_evenly
 from server.machine.processors import count_processors
 from server.models.contract import INPUT_NAME
 
@@ -91,7 +92,7 @@ class Ranges:
         """
         tensors = list_ranged(onnx.shape_inference.infer_shapes(model))
         self._seen = {name: Recorded(np.inf, -np.inf, np.zeros(BINS, np.int64)) for name in tensors}
-        counted = spread_evenly(pixels, MOST_HISTOGRAM_SLICES)
+        counted = take_evenly(pixels, MOST_HISTOGRAM_SLICES)
         answer = answer_tensors(model, tensors)
         passes = [(self._extend, image) for image in pixels] + [(self._count, image) for image in counted]
         for note, image in watch.track(passes, len(passes), "recording ranges of activations"):
@@ -138,11 +139,3 @@ def answer_tensors(
     options.intra_op_num_threads = count_processors()
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda image: session.run(list(tensors), {INPUT_NAME: image[np.newaxis]})
-
-
-def spread_evenly(pixels: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
-    """At most so many slices, evenly spread."""
-    if len(pixels) <= most:
-        return pixels
-    places = np.linspace(0, len(pixels) - 1, most).round().astype(int)
-    return np.asarray(pixels[places])

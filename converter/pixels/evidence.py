@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from converter.errors import InputRangeError
 from converter.pixels.preprocess import PREPROCESS, Preprocess, list_possible
+from converter.sampling import spread_evenly, take_evenly
 from converter.source import SourceModel
 from server.models.contract import ModelSpec
 
@@ -62,7 +63,7 @@ def choose_preprocess(
     possible = {name: Preprocess(name, channel_order) for name in list_possible(source.channels)}
     if values is not None and values not in possible:
         raise InputRangeError(f"--preprocess {values} is for three channels, and the model takes one")
-    some = images[np.unique(np.linspace(0, len(images) - 1, TRIED_IMAGES).round().astype(int))]
+    some = take_evenly(images, TRIED_IMAGES)
     answers = {name: replace(source, preprocess=one).predict(some) for name, one in possible.items()}
     tell(render_choices(answers, spec, values))
     if values is None:
@@ -118,7 +119,7 @@ def check_spread(answers: dict[str, NDArray[np.float32]], values: str, images: i
 def render_choices(answers: dict[str, NDArray[np.float32]], spec: ModelSpec, values: str | None) -> str:
     """A warning, and what the model answers on the same images for each choice."""
     count = len(next(iter(answers.values())))
-    chosen = np.unique(np.linspace(0, count - 1, SHOWN_IMAGES).round().astype(int))
+    chosen = spread_evenly(count, SHOWN_IMAGES)
     said = f"--preprocess {values} is taken as said" if values else "it has to be said"
     lines = [
         f"warning: the model does not show which pixel values it takes, and only its author knows; {said}. "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from converter.errors import OutputValuesError, SourceError
 from converter.heads import expect_probabilities
+from converter.sampling import spread_evenly
 from server.errors import ImageError
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
@@ -241,8 +242,3 @@ def check_served(model: OnnxModel, reference: Reference) -> Closeness:
             "a window, another normalisation), or the answers are of another model"
         )
     return close
-
-
-def spread_evenly(count: int, most: int) -> list[int]:
-    """At most so many indices below ``count``, evenly spread."""
-    return [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, most)).round())]

@@ -31,7 +31,7 @@ import grpc
 
 from server.api.calls import Call, Inbox, short_of_memory
 from server.api.entrance import enter
-from server.core.outcomes import Journal, finish
+from server.core.outcomes import Journal, Outcome
 from server.errors import (
     BudgetExceededError,
     ForbiddenError,
@@ -197,7 +197,7 @@ class CallBoundary:
                 if call.permit is not None:
                     call.permit.leave()
                 self._journal.note(
-                    finish(
+                    Outcome(
                         method=name,
                         request_id=call.request_id or call.name_itself(""),
                         caller=call.caller,

@@ -16,7 +16,7 @@ from server.api.interceptors import Status, name_code, to_status
 from server.api.messages import Answer, inflate, parse, to_response
 from server.config import ServerConfig
 from server.core.detector import Budget, Detection, Detector
-from server.core.outcomes import Journal, finish
+from server.core.outcomes import Journal, Outcome
 from server.core.workers import Job, waited_too_long
 from server.errors import RequestError
 
@@ -91,7 +91,7 @@ class Judge:
                 )
             )
         self._journal.note(
-            finish(
+            Outcome(
                 method=call.method,
                 request_id=request_id,
                 caller=call.caller,

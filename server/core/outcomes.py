@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.core.detector import Detection
@@ -29,7 +29,7 @@ class Caller:
     """The client, by its certificate or token; empty: nobody has said."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The end of a call, of an image, or of both: a call of one image ends with it."""
 
@@ -40,18 +40,20 @@ class Outcome:
     """Printable; also in the answer."""
 
     caller: Caller
-    code: str
+    code: str = "OK"
     """gRPC's name of the status; another transport uses the same."""
 
-    reason: str
+    reason: str = ""
     """Why it is not OK; empty when it is."""
 
     started: float
     """Arrival, in seconds of ``time.monotonic``."""
 
-    ended: float
-    is_call: bool
-    is_image: bool
+    ended: float = field(default_factory=time.monotonic)
+    """The same; now, unless told."""
+
+    is_call: bool = False
+    is_image: bool = False
     detection: Detection | None = None
     """The judgement of the image; None: there is none."""
 
@@ -110,34 +112,3 @@ class Journal:
         """See ``Recorder.note``."""
         for recorder in self._recorders:
             recorder.note(outcome)
-
-
-def finish(
-    *,
-    method: str,
-    request_id: str,
-    caller: Caller,
-    code: str = "OK",
-    reason: str = "",
-    started: float,
-    is_call: bool = False,
-    is_image: bool = False,
-    detection: Detection | None = None,
-    image_sha256: str = "",
-    trace: str = "",
-) -> Outcome:
-    """An outcome that ends now."""
-    return Outcome(
-        method,
-        request_id,
-        caller,
-        code,
-        reason,
-        started,
-        time.monotonic(),
-        is_call,
-        is_image,
-        detection,
-        image_sha256 or (detection.image_sha256 if detection else ""),
-        trace,
-    )
