@@ -4,7 +4,7 @@
 set -eu
 uv=$1
 cd "$(dirname "$0")"
-for purpose in dev training server openvino cli client; do
+for purpose in dev training server web openvino cli client; do
     constraint=""
     [ "$purpose" = dev ] || constraint="--constraint dev.lock"
     # shellcheck disable=SC2086

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import ROOT
 
-PURPOSES = ("client", "cli", "server", "openvino", "training", "dev")
+PURPOSES = ("client", "cli", "server", "web", "openvino", "training", "dev")
 
 
 def read_pins(purpose: str) -> dict[str, str]:
