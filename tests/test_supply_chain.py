@@ -23,7 +23,7 @@ SPECIFICATION.loader.exec_module(audit)
 
 
 def test_every_lock_is_audited() -> None:
-    """A new purpose is not forgotten."""
+    """A new purpose is not forgotten. Neighbours are no part of what is installed to serve, ask or train."""
     assert set(audit.LOCKS) == {lock.stem for lock in LOCKS}
 
 
