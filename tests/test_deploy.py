@@ -69,6 +69,7 @@ def test_release_is_laid_out_upgraded_and_removed(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert settings.read_text() == "STROKE_WORKERS=1\n"
     assert first.is_dir()
+    assert current.resolve() != first
     unit = (tmp_path / "etc/systemd/system/strokeserve.service").read_text()
     (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     (folder,) = re.findall(r"^WorkingDirectory=(.*)$", unit, re.MULTILINE)

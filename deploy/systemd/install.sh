@@ -41,6 +41,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 fi
 version=$("$python" -c 'import proto; print(proto.__version__)')
 release=/opt/strokeserve/releases/$version-$(date -u +%Y%m%dT%H%M%S)
+[ ! -e "$root$release" ] || release=$release-$$ # one of the same second is there already
 
 if [ -z "$root" ] && ! id strokeserve >/dev/null 2>&1; then
     useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin strokeserve
