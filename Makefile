@@ -15,7 +15,7 @@ install: .venv/.installed ## set up everything in .venv, training included (3 GB
 
 install-server: .venv-serve/.installed ## set up what serving needs in .venv-serve (no TensorFlow)
 
-install-web: .venv-serve/.installed-web ## add what --http needs to .venv-serve (5 MB)
+install-web: .venv-serve/.installed-web ## add what --http needs to .venv-serve (6 MB)
 
 install-openvino: .venv-serve/.installed-openvino ## add what --runtime openvino needs to .venv-serve (180 MB)
 
