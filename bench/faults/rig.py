@@ -19,13 +19,16 @@ from bench.faults.history import History
 from bench.faults.load import HeldLoad, measure_rate
 from bench.faults.server import Server
 from bench.faults.verdict import Fault, Verdict
-from bench.faults.witness import Witness
+from bench.faults.witness import Sample, Witness, look
 
 SHARE = 0.6
 """Of saturation, that a held load offers."""
 
 DEADLINE = 10.0
 """Seconds that callers of a held load wait: the client's default."""
+
+HEALTH_SECONDS = 0.2
+"""How soon a server says how it is, whatever is done to it."""
 
 MOST_SHOWN = 3
 """Violations that a verdict shows; the history that is saved has all."""
@@ -51,6 +54,17 @@ class Scale:
     def choose(self, full: int, smoke: int) -> int:
         """How often something is done."""
         return smoke if self.is_smoke else full
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A server that is loaded and watched."""
+
+    server: Server
+    load: HeldLoad
+    witness: Witness
+    before: Sample
+    """What it had after its first answers."""
 
 
 @dataclass
@@ -80,6 +94,9 @@ class Rig:
         self.history = History()
         self.verdict = Verdict()
         self.violations: list[Violation] = []
+        self.judges_log = True
+        """False where the server must write of a fault of its own."""
+
         self._shared = shared
         self._servers: list[Server] = []
         self._number = 0
@@ -119,7 +136,7 @@ class Rig:
     def make_flags(self, *flags: str, models: Path | None = None) -> list[str]:
         """Flags of a server, whose models become golden."""
         found = ["--models", str((models or self.scale.models).resolve()), "--cache", str(self.folder / "cache")]
-        found += flags
+        found += flags if "--log-level" in flags else ["--log-level", "warning", *flags]
         for model in add_served(self.golden, found):
             self.history.declare(model.spec.version, model.digest)
         return found
@@ -192,6 +209,54 @@ class Rig:
         """Somebody who looks at a server, to be used in a ``with`` statement."""
         return Witness(server)
 
+    @contextmanager
+    def stage(
+        self, *flags: str, share: float = 0.3, health: float = HEALTH_SECONDS, growth_mb: float = 0.0, **options: Any
+    ) -> Iterator[Scene]:
+        """A server under load, whose callers must notice nothing of what is done within the block, and which has
+        afterwards what it had before.
+
+        Args:
+            flags: of the server.
+            share: of saturation, that is offered.
+            health: seconds in which it must say how it is.
+            growth_mb: how much more memory it may have afterwards; 0: nothing is promised.
+            options: those of ``serve``.
+        """
+        with self.serve(*flags, **options) as server, self.watch(server) as witness:
+            with self.load(server, share=share) as load:
+                load.wait_answers(30)
+                before = look(server.pid)
+                assert before is not None
+                yield Scene(server, load, witness, before)
+                load.stop()
+            self.check(not server.lives, "it did not restart" if not server.lives else f"it ended: {server.lives}")
+            self.check_failures(load)
+            slowest, unanswered = witness.find_health(), witness.count_unanswered()
+            self.check(
+                not unanswered and slowest <= self.allow(health),
+                f"health within {1000 * slowest:.0f} ms ({unanswered} of {len(witness.checks)} unanswered)",
+            )
+            if not server.lives:
+                after = witness.wait_back(before)
+                self.check(
+                    after.descriptors <= before.descriptors + 2 and after.threads <= before.threads + 2,
+                    f"descriptors {before.descriptors} -> {after.descriptors}, threads {before.threads} -> "
+                    f"{after.threads}",
+                )
+                if growth_mb:
+                    grown = self.wait_memory(server, before.resident_mb + growth_mb) - before.resident_mb
+                    self.check(grown <= growth_mb, f"memory {grown:+.1f} MB, at its peak {witness.peak_mb:.0f} MB")
+
+    def wait_memory(self, server: Server, most_mb: float, seconds: float = 15.0) -> float:
+        """Waits until a server has given memory back, and returns what it has in the end, in MB."""
+        end = time.monotonic() + seconds
+        while True:
+            now = look(server.pid)
+            if now is None or now.resident_mb <= most_mb or time.monotonic() > end:
+                return now.resident_mb if now is not None else 0.0
+            time.sleep(0.25)
+
     def pause(self, least: float, most: float) -> None:
         """Lets some time pass, so that what comes next comes at any moment of what goes on."""
         time.sleep(self.random.uniform(least, most))
@@ -204,7 +269,7 @@ class Rig:
             shown = "".join(f"; {one.rule}: {one.call} {one.text}" for one in self.violations[:MOST_SHOWN])
             self.check(not self.violations, f"history of {calls} calls: {len(self.violations)} violations{shown}")
         found = [line for server in self._servers for line in server.read_log().splitlines() if OWN_FAULTS.search(line)]
-        if found:
+        if found and self.judges_log:
             self.check(False, f"{len(found)} faults of its own in its log, such as {found[0][:200]!r}")
         killed = [life.code for server in self._servers for life in server.lives if is_crash(life.code)]
         if killed:

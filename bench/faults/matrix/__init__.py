@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bench.faults.matrix import stops
+from bench.faults.matrix import disks, files, stops
 
-FAULTS = (*stops.FAULTS,)
+FAULTS = (*stops.FAULTS, *files.FAULTS, *disks.FAULTS)
