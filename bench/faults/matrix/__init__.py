@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bench.faults.matrix import disks, files, stops
+from bench.faults.matrix import crowds, disks, files, inputs, stops
 
-FAULTS = (*stops.FAULTS, *files.FAULTS, *disks.FAULTS)
+FAULTS = (*stops.FAULTS, *files.FAULTS, *disks.FAULTS, *crowds.FAULTS, *inputs.FAULTS)
