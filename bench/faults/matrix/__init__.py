@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from bench.faults.matrix import crowds, disks, files, inputs, stops
+from bench.faults.matrix import crowds, disks, files, inputs, overload, scarcity, stops
 
-FAULTS = (*stops.FAULTS, *files.FAULTS, *disks.FAULTS, *crowds.FAULTS, *inputs.FAULTS)
+FAULTS = (
+    *stops.FAULTS,
+    *files.FAULTS,
+    *disks.FAULTS,
+    *crowds.FAULTS,
+    *inputs.FAULTS,
+    *overload.FAULTS,
+    *scarcity.FAULTS,
+)
