@@ -44,7 +44,6 @@ class FaultOptions:
         0.0, "times may be so many times as long as promised; 0: 1, in a smoke run 5", least=0, most=1000
     )
     soak: float = setting(0.0, "hold a load for so many minutes instead, and print what grows", least=0, most=100_000)
-    faketime: Path | None = setting(None, "library of libfaketime, where it is not in its usual place", metavar="FILE")
     out: Path | None = setting(None, "folder for reliability.md and .json (default: only print)")
     histories: Path = setting(Path("build/faults"), "folder for the histories of broken promises", metavar="DIR")
     json: bool = setting(False, "print JSON")
@@ -108,7 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=seed,
         models=options.models,
         images=options.images,
-        faketime=options.faketime,
     )
     say(f"seed {seed}" + (f", times may be {scale.room:g} times as long as promised" if scale.room != 1 else ""))
     if options.soak:

@@ -187,7 +187,17 @@ def summarise(ends: Sequence[tuple[float, float, Ended, bool]], end: float, seco
 def spawn(processors: str, history: Path, **options: object) -> tuple[Flood, list[Entry]]:
     """Floods from another process on some processors (taskset(1)); returns what came of it, and its history."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = ["taskset", "-c", processors, sys.executable, "-m", "bench.faults.flood", *words, "--history", str(history)]
+    command = [
+        "taskset",
+        "-c",
+        processors,
+        sys.executable,
+        "-m",
+        "bench.faults.flood",
+        *words,
+        "--history",
+        str(history),
+    ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     if result.returncode:
         raise RuntimeError(f"the flood failed: {result.stderr[-1000:]}")

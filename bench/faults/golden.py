@@ -95,5 +95,5 @@ def make_images(folder: Path) -> list[bytes]:
 def encode(image: Image.Image, form: str, **options: object) -> bytes:
     """An image as a file."""
     buffer = io.BytesIO()
-    image.save(buffer, form, **options)  # type: ignore[arg-type]
+    image.save(buffer, form, **options)
     return buffer.getvalue()

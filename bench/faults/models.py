@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -147,5 +146,3 @@ def sign_again(folder: Path) -> None:
     record = replace(manifest.files[MODEL_FILE], sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     files = {**manifest.files, MODEL_FILE: record}
     (folder / MANIFEST_FILE).write_text(replace(manifest, files=files).to_json(), "utf-8")
-
-

@@ -25,7 +25,7 @@ unless they are rolled back. The checker refuses forged histories (`tests/test_b
 
 TAIL = """\
 The seed in front repeats what was done: `python -m bench.faults --seed N --only NAME`. A part that a machine cannot do
-(no `libfaketime`, no right to mount) says so instead of being left out.
+(no right to mount, no C compiler) says so instead of being left out.
 """
 
 
@@ -44,7 +44,9 @@ def render(section: dict[str, Any]) -> str:
     faults = section["faults"]
     counts = {state: sum(one["state"] == state for one in faults) for state in ("kept", "BROKEN", "skipped")}
     summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-    head = f"{format_machine(section['machine'], ' for server and callers together')}; seed {section['seed']}; {summary}."
+    head = (
+        f"{format_machine(section['machine'], ' for server and callers together')}; seed {section['seed']}; {summary}."
+    )
     if section["room"] != 1:
         head += f" Times were allowed to be {section['room']:g} times as long as promised: others used the machine."
     rows = [

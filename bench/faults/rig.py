@@ -48,8 +48,6 @@ class Scale:
     seed: int = 0
     models: Path = Path("models")
     images: Path = Path("samples")
-    faketime: Path | None = None
-    """The library of libfaketime; None: it is looked for."""
 
     def choose(self, full: int, smoke: int) -> int:
         """How often something is done."""

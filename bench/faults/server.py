@@ -43,6 +43,7 @@ class Server:
         address: HOST:PORT.
         log: the file that its standard error goes to.
         lives: of the processes that have ended.
+        ready_at: when the one that runs said that it serves, in seconds of ``time.monotonic``; 0: it has not.
         banner: what the last one said when it began to serve.
     """
 
@@ -77,7 +78,7 @@ class Server:
         self._restarts = restarts
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
-        self._started, self._ready = 0.0, 0.0
+        self._started, self.ready_at = 0.0, 0.0
         self._is_closing = False
         self.lives: list[Life] = []
         self.banner: list[str] = []
@@ -105,16 +106,16 @@ class Server:
     @property
     def is_ready(self) -> bool:
         """Whether the process that runs has said that it serves."""
-        return bool(self._ready)
+        return bool(self.ready_at)
 
     def wait_ready(self, lives: int = 0, seconds: float = START_SECONDS) -> bool:
         """Waits until a process serves, of those after so many that have ended. Returns False when none does in time,
         or none is started again."""
         with self._changed:
             self._changed.wait_for(
-                lambda: (self._ready and len(self.lives) >= lives) or not self._thread.is_alive(), seconds
+                lambda: (self.ready_at and len(self.lives) >= lives) or not self._thread.is_alive(), seconds
             )
-            return bool(self._ready and len(self.lives) >= lives)
+            return bool(self.ready_at and len(self.lives) >= lives)
 
     def wait_ended(self, lives: int, seconds: float = STOP_SECONDS) -> bool:
         """Waits until so many processes have ended; returns False when they do not in time."""
@@ -177,22 +178,17 @@ class Server:
         with process.stdout:
             if process.stdout.readline():
                 with self._changed:
-                    self._ready = time.monotonic()
+                    self.ready_at = time.monotonic()
                     self.banner.clear()
                     self._changed.notify_all()
                 self.banner.extend(process.stdout)
             code = process.wait()
         with self._changed:
-            self.lives.append(Life(self._started, self._ready or None, time.monotonic(), code))
-            self._process, self._ready = None, 0.0
+            self.lives.append(Life(self._started, self.ready_at or None, time.monotonic(), code))
+            self._process, self.ready_at = None, 0.0
 
 
-def measure_gaps(server: Server, ready: float) -> list[float]:
-    """Seconds from each end of a process to when the next one served.
-
-    Args:
-        server: whose processes.
-        ready: when the one that runs now did.
-    """
-    begins = [life.ready for life in server.lives[1:]] + [ready]
+def measure_gaps(server: Server) -> list[float]:
+    """Seconds from each end of a process to when the next one served; the one that runs now does."""
+    begins = [life.ready for life in server.lives[1:]] + [server.ready_at]
     return [begin - life.ended for life, begin in zip(server.lives, begins, strict=True) if begin is not None]

@@ -29,7 +29,9 @@ GONE_SECONDS = 2.0
 MOST_MB_AN_HOUR = 1.0
 """Promise 6."""
 
-SOAK = Fault("soak", "a load that is held", "the second half grows by < 1 MB/h, no descriptor, no thread", lambda rig: None)
+SOAK = Fault(
+    "soak", "a load that is held", "the second half grows by < 1 MB/h, no descriptor, no thread", lambda rig: None
+)
 
 
 def soak(scale: Scale, minutes: float, *, as_json: bool = False) -> int:
@@ -81,7 +83,7 @@ def find_slopes(samples: Sequence[Sample]) -> dict[str, float]:
     """
     half = samples[len(samples) // 2 :]
     times = np.array([sample.at for sample in half]) - half[0].at
-    columns = {
+    columns: dict[str, tuple[list[float], float]] = {
         "mb_an_hour": ([sample.resident_mb for sample in half], 3600.0),
         "descriptors": ([sample.descriptors for sample in half], float(times[-1])),
         "threads": ([sample.threads for sample in half], float(times[-1])),

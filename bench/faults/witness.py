@@ -1,4 +1,4 @@
-"""Somebody who looks at a server from outside while something is done to it: its memory, descriptors, threads, health."""
+"""Somebody who looks at a server from outside while something is done to it: memory, descriptors, threads, health."""
 
 from __future__ import annotations
 
@@ -138,5 +138,5 @@ def ask_health(stub: health_pb2_grpc.HealthStub, timeout: float = HEALTH_TIMEOUT
         answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
         status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     except grpc.RpcError as error:
-        status = error.code().name  # type: ignore[attr-defined]
+        status = error.code().name
     return Check(at, time.monotonic() - at, status)

@@ -82,10 +82,11 @@ def hold_headers(rig: Rig) -> None:
         stack.callback(over.set)
         for connections in (1, 4):
             for method, slots in SLOTS.items():
+                each = slots // connections // rig.choose(1, 16)
                 calls = []
                 for _ in range(connections):
                     call = stack.enter_context(connect(scene.server.address)).stream_unary(method)
-                    calls += [call.future(send_nothing(), timeout=60) for _ in range(slots // connections // rig.choose(1, 16))]
+                    calls += [call.future(send_nothing(), timeout=60) for _ in range(each)]
                 rig.check(
                     scene.load.wait_answers(10, rig.allow(5)),
                     f"{len(calls)} of {method.rpartition('/')[2]} on {connections}: answers go on",
@@ -96,20 +97,23 @@ def hold_headers(rig: Rig) -> None:
 def send_slowly(rig: Rig) -> None:
     """Messages that come byte by byte."""
     number = rig.choose(20, 5)
-    with rig.stage(growth_mb=GROWTH_MB) as scene, Proxy(scene.server.address, rate=1.0) as proxy:
-        with ExitStack() as stack:
-            began = time.monotonic()
-            futures = []
-            for image in (rig.images * number)[:number]:
-                stub = stroke_pb2_grpc.StrokeServiceStub(stack.enter_context(connect(proxy.address)))
-                futures.append(stub.Predict.future(pb.PredictRequest(image=image), timeout=90))
-            scene.load.wait_answers(30)
-            if not rig.scale.is_smoke:
-                ended = wait_until(lambda: all(f.done() for f in futures), rig.allow(MESSAGE_SECONDS + 10))
-                reasons = Counter(read_error("", future.exception()).reason for future in futures if future.done())
-                rig.check(ended, f"{number} of 1 byte/s ended after {time.monotonic() - began:.0f} s: {dict(reasons)}")
-            for future in futures:
-                future.cancel()
+    with (
+        rig.stage(growth_mb=GROWTH_MB) as scene,
+        Proxy(scene.server.address, rate=1.0) as proxy,
+        ExitStack() as stack,
+    ):
+        began = time.monotonic()
+        futures = []
+        for image in (rig.images * number)[:number]:
+            stub = stroke_pb2_grpc.StrokeServiceStub(stack.enter_context(connect(proxy.address)))
+            futures.append(stub.Predict.future(pb.PredictRequest(image=image), timeout=90))
+        scene.load.wait_answers(30)
+        if not rig.scale.is_smoke:
+            ended = wait_until(lambda: all(f.done() for f in futures), rig.allow(MESSAGE_SECONDS + 10))
+            reasons = Counter(read_error("", future.exception()).reason for future in futures if future.done())
+            rig.check(ended, f"{number} of 1 byte/s ended after {time.monotonic() - began:.0f} s: {dict(reasons)}")
+        for future in futures:
+            future.cancel()
 
 
 def watch_health(rig: Rig) -> None:
@@ -137,7 +141,9 @@ def call_at_once(rig: Rig) -> None:
         ends: Counter[str] = Counter()
         hints = []
         for _ in range(rig.choose(10, 2)):
-            futures = [stub.Predict.future(pb.PredictRequest(image=image), timeout=30) for image in (rig.images * 12)[:200]]
+            futures = [
+                stub.Predict.future(pb.PredictRequest(image=image), timeout=30) for image in (rig.images * 12)[:200]
+            ]
             for future in futures:
                 error: Any = future.exception(60)
                 ended = read_error("", error) if error is not None else None
@@ -145,7 +151,9 @@ def call_at_once(rig: Rig) -> None:
                 if ended is not None:
                     hints.append(int(dict(error.trailing_metadata() or ()).get(HINT_KEY, 0)))
         wrong = {what for what in ends if what != "OK" and not what.startswith("RESOURCE_EXHAUSTED ")}
-        rig.check(not wrong and all(0 < hint < 10_000 for hint in hints), f"bursts of 200: {dict(ends)}, all with a hint")
+        rig.check(
+            not wrong and all(0 < hint < 10_000 for hint in hints), f"bursts of 200: {dict(ends)}, all with a hint"
+        )
 
 
 LEAVE = """
@@ -213,7 +221,8 @@ def kill_callers(rig: Rig, scene: Scene, number: int) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdin is not None
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         process.wait()

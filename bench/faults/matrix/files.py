@@ -143,5 +143,11 @@ FAULTS = (
     ),
     Fault("model-flips", "single bits flipped in the files of a model, 40 each", "all are caught", flip_bits),
     Fault("model-half", "a half-copied version 2 beside a good version 1", "version 1 is served", start_half_copied),
-    Fault("model-nan", "a model whose answer to one image is NaN", "that image fails, no other does", answer_nan, in_smoke=True),
+    Fault(
+        "model-nan",
+        "a model whose answer to one image is NaN",
+        "that image fails, no other does",
+        answer_nan,
+        in_smoke=True,
+    ),
 )

@@ -43,14 +43,14 @@ class Crowd:
         self._number += 1
         before = read_cpu_seconds(self._server.pid)
         options |= {"seed": rig.random.randrange(2**32), "images": rig.scale.images.resolve()}
-        found, entries = spawn(
-            self._processors, rig.folder / "flood.jsonl", address=self._server.address, **options
-        )
+        found, entries = spawn(self._processors, rig.folder / "flood.jsonl", address=self._server.address, **options)
         cpu = read_cpu_seconds(self._server.pid) - before
         for entry in entries:  # ids of several floods must differ
-            if isinstance(entry, Sent | Ended):
-                answer_id = {"answer_id": self._rename(entry.answer_id)} if isinstance(entry, Ended) else {}
-                rig.history.add(replace(entry, call=self._rename(entry.call), **answer_id))
+            if isinstance(entry, Sent):
+                rig.history.add(replace(entry, call=self._rename(entry.call)))
+            elif isinstance(entry, Ended):
+                names = self._rename(entry.call), self._rename(entry.answer_id)
+                rig.history.add(replace(entry, call=names[0], answer_id=names[1]))
         return found, cpu / max(1, sum(n for end, n in found.ends.items() if end == "OK"))
 
     def _rename(self, name: str) -> str:

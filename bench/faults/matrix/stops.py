@@ -39,7 +39,7 @@ def end_again_and_again(rig: Rig, server: Server, loads: list[HeldLoad], number:
 
 def check_gaps(rig: Rig, server: Server) -> None:
     """Promises how soon it serves again."""
-    gaps = measure_gaps(server, server._ready)
+    gaps = measure_gaps(server)
     longest = max(gaps, default=float("inf"))
     rig.check(longest <= rig.allow(READY_SECONDS), f"{len(gaps)} restarts, ready again after {longest:.1f} s at most")
 
