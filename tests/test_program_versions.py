@@ -18,6 +18,8 @@ PROGRAMS = {
     "training.cli": ("", "audit", "phantom", "evaluate", "card"),
     "converter.cli": ("", "report"),
     "bench.conversion.__main__": ("",),
+    "bench.faults.__main__": ("",),
+    "bench.faults.flood": ("",),
     "bench.serving.__main__": ("",),
     "bench.serving.client": ("",),
     "bench.serving.client_load": ("",),

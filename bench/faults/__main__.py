@@ -21,9 +21,8 @@ from typing import Any
 
 from bench.faults.matrix import FAULTS
 from bench.faults.page import publish
-from bench.faults.rig import Rig, Scale, Shared
+from bench.faults.rig import Fault, Rig, Scale, Shared
 from bench.faults.soak import soak
-from bench.faults.verdict import Fault
 from bench.report.machine import describe_machine, say
 from server.flags import LineParser, parse_settings, require, setting
 

@@ -6,7 +6,7 @@ import random
 import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from bench.faults.golden import Golden, add_served, make_images
 from bench.faults.history import History
 from bench.faults.load import HeldLoad, measure_rate
 from bench.faults.server import Server
-from bench.faults.verdict import Fault, Verdict
+from bench.faults.verdict import Verdict
 from bench.faults.witness import Sample, Witness, look
 
 SHARE = 0.6
@@ -73,6 +73,22 @@ class Shared:
     images: list[bytes] = field(default_factory=list)
     rate: float = 0.0
     """Answers a second at saturation, of a server and callers on the same processors."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is done to a server."""
+
+    name: str
+    """As the command line has it."""
+
+    done: str
+    promise: str
+    inject: Callable[[Rig], None]
+    """Does it, and tells ``rig.verdict`` what was seen."""
+
+    in_smoke: bool = False
+    """Whether ``--smoke`` does it, too, in its short form."""
 
 
 class Rig:

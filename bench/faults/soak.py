@@ -13,8 +13,7 @@ import numpy as np
 
 from bench.faults.callers import connect
 from bench.faults.images import damage
-from bench.faults.rig import Rig, Scale, Shared
-from bench.faults.verdict import Fault
+from bench.faults.rig import Fault, Rig, Scale, Shared
 from bench.faults.witness import Sample, look
 from bench.report.machine import say
 from proto import stroke_pb2 as pb

@@ -1,29 +1,8 @@
-"""What a fault promises, and what was seen of it."""
+"""What was seen of a fault, and whether it is as promised."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bench.faults.rig import Rig
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that is done to a server."""
-
-    name: str
-    """As the command line has it."""
-
-    done: str
-    promise: str
-    inject: Callable[[Rig], None]
-    """Does it, and tells ``rig.verdict`` what was seen."""
-
-    in_smoke: bool = False
-    """Whether ``--smoke`` does it, too, in its short form."""
 
 
 @dataclass(frozen=True)

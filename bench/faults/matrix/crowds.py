@@ -20,8 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from bench.faults.callers import HINT_KEY, connect, read_error
 from bench.faults.load import wait_until
 from bench.faults.proxy import Proxy
-from bench.faults.rig import Rig, Scene
-from bench.faults.verdict import Fault
+from bench.faults.rig import Fault, Rig, Scene
 from bench.processes import ROOT, find_ports
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc

@@ -15,9 +15,8 @@ from bench.faults.callers import StubCaller, connect
 from bench.faults.load import count_failures, wait_until
 from bench.faults.models import make_large_model
 from bench.faults.places import fill, find_unshare, see, wrap_read_only, wrap_small
-from bench.faults.rig import Rig
+from bench.faults.rig import Fault, Rig
 from bench.faults.server import Server, measure_gaps
-from bench.faults.verdict import Fault
 
 NO_MOUNTS = "no right to mount here"
 MOST_LINES = 20

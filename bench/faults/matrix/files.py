@@ -14,9 +14,8 @@ from PIL import Image
 from bench.faults.callers import StubCaller
 from bench.faults.golden import encode
 from bench.faults.models import make_nan_for_black, make_nan_weights, make_version, sign_again
-from bench.faults.rig import Rig
+from bench.faults.rig import Fault, Rig
 from bench.faults.server import Server
-from bench.faults.verdict import Fault
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE
 from server.models.registry import find_only_model
 

@@ -17,9 +17,8 @@ import grpc
 from bench.faults.callers import Caller, StubCaller, close_all, connect, read_error
 from bench.faults.history import OK
 from bench.faults.images import damage, make_slow_images
-from bench.faults.rig import Rig, Scene
+from bench.faults.rig import Fault, Rig, Scene
 from bench.faults.server import Server
-from bench.faults.verdict import Fault
 from bench.faults.witness import read_cpu_seconds
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc

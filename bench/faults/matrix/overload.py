@@ -9,9 +9,8 @@ from dataclasses import replace
 
 from bench.faults.flood import Flood, spawn
 from bench.faults.history import Ended, Sent
-from bench.faults.rig import Rig
+from bench.faults.rig import Fault, Rig
 from bench.faults.server import Server
-from bench.faults.verdict import Fault
 from bench.faults.witness import read_cpu_seconds
 from bench.processes import find_ports
 

@@ -22,9 +22,8 @@ from bench.faults.history import OK
 from bench.faults.images import make_png_bomb
 from bench.faults.matrix.inputs import find_stated_mb
 from bench.faults.places import wrap_limit
-from bench.faults.rig import Rig
+from bench.faults.rig import Fault, Rig
 from bench.faults.server import Server
-from bench.faults.verdict import Fault
 from bench.processes import read_peak
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc

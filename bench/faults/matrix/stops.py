@@ -13,9 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.faults.callers import StubCaller, connect
 from bench.faults.load import HeldLoad
-from bench.faults.rig import Rig
+from bench.faults.rig import Fault, Rig
 from bench.faults.server import Server, measure_gaps
-from bench.faults.verdict import Fault
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
 
