@@ -86,7 +86,7 @@ def overload(rig: Rig) -> None:
         rig.verdict.note(
             f"saturation {full.rate:.0f}/s, p99 {1000 * full.answer_p99:.0f} ms, {1000 * cpu:.1f} ms of CPU an answer"
         )
-        for factor in FACTORS:
+        for factor in FACTORS[: rig.choose(2, 1)]:
             found, cpu_now = crowd.flood(rate=factor * full.rate, seconds=seconds)
             judge_flood(rig, factor, found, full, cpu / cpu_now)
         judge_waste(rig, crowd, port, full)
@@ -157,10 +157,10 @@ def wait_without_deadline(rig: Rig) -> None:
         longest = max(took, default=0.0)
         rig.check(
             ended and longest <= rig.allow(cap + SLACK_SECONDS),
-            f"{number} at once without a deadline, allowed {cap:g} s: all ended within {longest:.2f} s, {dict(statuses)}",
+            f"{number} at once without a deadline, allowed {cap:g} s: {dict(statuses)}, the last after {longest:.2f} s",
         )
         known = {"OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
-        rig.check(set(statuses) <= known, f"with {', '.join(sorted(statuses))}")
+        rig.check(set(statuses) <= known, f"{len(set(statuses) - known)} other statuses")
 
 
 def share_with_greedy(rig: Rig) -> None:
