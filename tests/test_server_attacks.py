@@ -274,7 +274,7 @@ def test_greedy_streams_leave_their_share_to_a_polite_one(tiny_models: Path) -> 
         results = list(client.predict_many([IMAGE] * 40))
 
         took = time.monotonic() - started
-        greedy = [line for line in server.log if "stream image" in line and "code=OK" in line]
+        greedy = [line for line in server.log if "PredictStream image" in line and "code=OK" in line]
     assert [type(result).__name__ for result in results] == ["Prediction"] * 40
     assert took < 20
     assert len(greedy) > 40, "the greedy ones were served, too"
@@ -313,6 +313,7 @@ def test_rubbish_does_not_keep_stream_places(tiny_models: Path) -> None:
 def test_garbage_leaves_no_tracebacks_in_the_log(tiny_models: Path) -> None:
     """A log cannot be grown from outside: a line a call of the service, none of a health check."""
     with run_server(tiny_models) as server, connect(server) as channel:
+        wait_until(lambda: any(" loaded " in line for line in server.log))  # it is read beside
         before = len(server.log)
         for method in ("Check", "Watch"):
             call = channel.unary_stream(f"/grpc.health.v1.Health/{method}")
