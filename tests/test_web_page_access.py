@@ -9,8 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from tests.fakes import encode, make_slice, run_server
-from tests.web_browser import Visit, needs_browser, numbered, open_browser, problem, visit
+from tests.fakes import encode, make_slice
+from tests.web_browser import Visit, needs_browser, numbered, open_browser, problem, serve_page, visit
 
 pytestmark = needs_browser
 
@@ -29,8 +29,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[str]:
-    with run_server(tiny_models, "--http", "127.0.0.1:0") as server:
-        yield server.http
+    with serve_page(tiny_models) as address:
+        yield address
 
 
 @pytest.fixture
@@ -43,16 +43,18 @@ def here(browser: Browser, url: str) -> Iterator[Visit]:
 def answer_not_analysed(here: Visit) -> None:
     """Has the next images not analysed, for a reason with markup in it."""
     reasons = [{"reason": "NO_HEAD", "message": f"There is no head. {MARKUP}"}]
-    body = {"class": None, "confidence": None, "status": "NOT_ANALYSED", "reasons": reasons, "warnings": reasons,
-            "scores": {"normal": 0.5, MARKUP: 0.5}, "positive_label": MARKUP, "positive_probability": 0.5, "threshold": 0.05,
-            "model": MARKUP, "version": MARKUP, "digest": MARKUP, "id": MARKUP, "timings": {}}  # fmt: skip
+    body = {"class": None, "confidence": None, "status": "NOT_ANALYSED", "reasons": reasons, "warnings": reasons}
+    body |= {"scores": {"normal": 0.5, MARKUP: 0.5}, "positive_label": MARKUP, "positive_probability": 0.5}
+    body |= {"threshold": 0.05, "timings": {}, **dict.fromkeys(("model", "version", "digest", "id"), MARKUP)}
     here.judge_as(body)
 
 
 def fill(here: Visit) -> None:
     """Brings the page into a state with everything in its table."""
     here.add(("a/normal.png", DARK), ("a/stroke.png", HIGH), ("small.png", SMALL), ("torn.png", TORN), ("no.pdf", b"x"))
-    here.page.locator("#threshold").evaluate("slider => { slider.value = 0.5; slider.dispatchEvent(new Event('input')) }")
+    here.page.locator("#threshold").evaluate(
+        "slider => { slider.value = 0.5; slider.dispatchEvent(new Event('input')) }"
+    )
     here.page.locator(".name").first.click()
     here.page.locator("#model-more summary").click()
 
@@ -109,7 +111,9 @@ def test_everything_is_done_with_the_keyboard(here: Visit, tmp_path: Path) -> No
     (tmp_path / "a.png").write_bytes(BRIGHT)
     (tmp_path / "b.png").write_bytes(DARK)
     press = here.page.keyboard.press
-    here.page.on("filechooser", lambda chooser: None)  # from now on, or the first dialog may come before it is waited for
+    here.page.on(
+        "filechooser", lambda chooser: None
+    )  # from now on, or the first dialog may come before it is waited for
     press("Tab")
     assert here.focused() == "choose-files"
     assert here.page.locator(":focus-visible").evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
@@ -127,8 +131,18 @@ def test_everything_is_done_with_the_keyboard(here: Visit, tmp_path: Path) -> No
             before = here.text("threshold-value")
             press("End")
             assert before != here.text("threshold-value") == "1.000"
-    assert seen == ["choose-folder", "Try another threshold", "threshold", "threshold-reset", "About this model", "save", "clear",
-                    "all 2", "stroke 1", "normal 1", "would change 1", "Image", "Answer", "positive-head", "Confidence"]  # fmt: skip
+    assert seen == [
+        *(
+            "choose-folder",
+            "Try another threshold",
+            "threshold",
+            "threshold-reset",
+            "About this model",
+            "save",
+            "clear",
+        ),
+        *("all 2", "stroke 1", "normal 1", "would change 1", "Image", "Answer", "positive-head", "Confidence"),
+    ]
     press("Enter")
     press("Tab")
     press("Enter")
@@ -175,8 +189,8 @@ def test_names_and_texts_of_others_stay_text(here: Visit) -> None:
 
 def test_a_hostile_label_stays_text(here: Visit) -> None:
     """In the table, in the sentence about thresholds, and among the filters."""
-    body = {"class": MARKUP, "confidence": 0.9, "status": "ANALYSED", "scores": {MARKUP: 0.9, "__proto__": 0.1}, "positive_label": MARKUP,
-            "positive_probability": 0.9, "threshold": 0.05, "model": "m", "version": "1", "digest": "d"}  # fmt: skip
+    body = {"class": MARKUP, "confidence": 0.9, "status": "ANALYSED", "scores": {MARKUP: 0.9, "__proto__": 0.1}}
+    body |= {"positive_label": MARKUP, "positive_probability": 0.9, "threshold": 0.05, "model": "m", "version": "1"}
     here.judge_as(body)
     here.add(("a.png", DARK))
     here.page.locator("#threshold").fill("0.95")

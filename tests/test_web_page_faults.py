@@ -1,4 +1,4 @@
-"""The page when things go wrong: every refusal has its sentence, what passes is waited for, and a run can be gone on with."""
+"""The page when things go wrong: refusals have their sentence, what passes is waited for, a run can be gone on with."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.access import token_of, write_tokens
-from tests.fakes import encode, make_slice, run_server
-from tests.web_browser import Visit, needs_browser, numbered, open_browser, problem, visit
+from tests.fakes import encode, make_slice
+from tests.web_browser import Visit, needs_browser, numbered, open_browser, problem, serve_page, visit
 
 pytestmark = needs_browser
 
@@ -29,9 +29,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[str]:
     """A server that knows one client who may judge, and one who may only look."""
-    tokens = write_tokens(tmp_path_factory.mktemp("access") / "tokens", reader="roles=predict", monitor="roles=metrics")
-    with run_server(tiny_models, "--http", "127.0.0.1:0", "--tokens", str(tokens)) as server:
-        yield server.http
+    tokens = write_tokens(tmp_path_factory.mktemp("access") / "tokens", reader="roles=predict", looker="roles=read")
+    with serve_page(tiny_models, "--tokens", str(tokens)) as address:
+        yield address
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def here(browser: Browser, url: str) -> Iterator[Visit]:
 def give_token(here: Visit, name: str) -> None:
     here.page.fill("#token", token_of(name))
     here.page.keyboard.press("Enter")
-    if name == "reader":
+    if name != "nobody":
         expect(here.page.locator("#token-form")).to_be_hidden()
 
 
@@ -75,12 +75,18 @@ def test_a_token_is_asked_for_and_kept_nowhere(browser: Browser, url: str) -> No
 
 
 def test_a_token_that_does_not_allow_it_is_told_once(browser: Browser, url: str) -> None:
-    """Not for each of the images."""
+    """Not for each of the images, which can be judged with another token."""
     with visit(browser, url) as here:
         here.open()
-        give_token(here, "monitor")
+        give_token(here, "looker")
+        here.add(*numbered([DARK], 20))
         expect(here.page.locator("#token-head")).to_have_text("This token does not allow it")
         expect(here.page.locator("#token-why")).to_contain_text("[ROLE_MISSING]")
+        assert here.column(1) == ["not judged"] * 20
+        assert here.asked("predict") <= 4
+        give_token(here, "reader")
+        here.wait()
+        assert here.column(1) == ["○ normal"] * 20
 
 
 # Refusals.
@@ -108,23 +114,26 @@ def test_it_is_not_asked_for_ever(here: Visit) -> None:
     assert here.column(1) == ["○ normal"]
 
 
-@pytest.mark.parametrize(
-    ("answer", "sentence"),
-    [
-        ({"status": 502, "body": "<h1>Bad gateway</h1>"}, "The server answered with status 502 and did not say why. HTTP_502"),
-        ({"status": 200, "body": "<h1>Welcome</h1>"}, "What answers here does not speak as StrokeServe does. Check the address. ANSWER_INVALID"),
-        ({"status": 200, "json": {"status": "ANALYSED"}}, "The server’s answer cannot be read. Try again; twice in a row: report it. ANSWER_INVALID"),
-        ({"status": 200, "json": {"status": "NOT_ANALYSED", "image_sha256": "0"}},
-         "The image was changed on its way to the server. Try again; twice in a row: check the network. IMAGE_ALTERED"),
-        (problem(413, "MESSAGE_TOO_LARGE", "The upload is too large: send the slice itself."), "The upload is too large: send the slice itself. MESSAGE_TOO_LARGE"),
-    ],
-)  # fmt: skip
-def test_strange_answers_are_refusals(here: Visit, answer: dict[str, object], sentence: str) -> None:
-    """Also those that are not the server's."""
-    here.answer(SENT, answer)
-    here.add(("a.png", DARK))
+AGAIN = "Try again; twice in a row: "
+STRANGE = {
+    "The server answered with status 502 and did not say why. HTTP_502": {"status": 502, "body": "<h1>Bad</h1>"},
+    "What answers here does not speak as StrokeServe does. Check the address. ANSWER_INVALID": {"body": "<h1>Hi</h1>"},
+    f"The answer of the server cannot be read. {AGAIN}report it. ANSWER_INVALID": {"json": {"status": "ANALYSED"}},
+    f"The image was changed on its way to the server. {AGAIN}check the network. IMAGE_ALTERED": {
+        "json": {"status": "NOT_ANALYSED", "image_sha256": "0"}
+    },
+    "The body is too large. MESSAGE_TOO_LARGE": problem(413, "MESSAGE_TOO_LARGE", "The body is too large."),
+}
+"""Answers, by what is said of them."""
 
-    assert here.rows() == [["a.png", "✕ refused", "", "", sentence, ""]]
+
+def test_strange_answers_are_refusals(here: Visit) -> None:
+    """Also those that are not the server's."""
+    here.answer(SENT, *STRANGE.values())
+    for number in range(len(STRANGE)):
+        here.add((f"{number}.png", DARK))
+
+    assert [row[1:] for row in here.rows()] == [["✕ refused", "", "", sentence, ""] for sentence in STRANGE]
 
 
 # No server.
@@ -137,7 +146,10 @@ def test_a_server_that_is_gone_is_told_once_and_the_run_can_be_gone_on_with(here
     here.answer("health/live", None)
     here.add(*numbered([DARK], 20))
 
-    assert here.text("problem-text") == "The server does not answer. Check that it runs, and the network between. [SERVER_UNREACHABLE]"
+    assert (
+        here.text("problem-text")
+        == "The server does not answer. Check that it runs, and the network between. [SERVER_UNREACHABLE]"
+    )
     assert here.column(1) == ["○ normal"] * 3 + ["not judged"] * 20
     assert here.asked("predict") <= 3 + 4
 

@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, Route, expect, sync_playwright
 
+from tests.fakes import run_server
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here: the page is not tried in a browser")
 
@@ -20,10 +22,21 @@ TIMEOUT = 30_000
 """Milliseconds that anything may take on a machine with much else to do."""
 
 REFUSAL_NOTE = "Failed to load resource"
-"""How the browser's console notes an answer of 400 and above, and a connection that is none. It is no fault of the page."""
+"""How the browser's console notes an answer of 400 and above, and a connection that is none: no fault of the page."""
+
+ADDRESS = "  HTTP on "
+"""How the line begins in which a server says where it speaks HTTP."""
 
 Upload = tuple[str, bytes]
 """Name and bytes of a file."""
+
+
+@contextmanager
+def serve_page(models: Path, *flags: str) -> Iterator[str]:
+    """A server that has the page; gives its address, with a slash at the end."""
+    with run_server(models, "--http", "127.0.0.1:0", *flags) as server:
+        assert server.process.stdout is not None
+        yield next(line for line in server.process.stdout if line.startswith(ADDRESS)).removeprefix(ADDRESS).strip()
 
 
 @contextmanager
@@ -137,7 +150,9 @@ def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
     assert [text for text in here.complaints if REFUSAL_NOTE not in text] == []
 
 
-def problem(status: int, reason: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+def problem(
+    status: int, reason: str, detail: str, headers: dict[str, str] | None = None, **more: Any
+) -> dict[str, Any]:
     """A refusal as the server sends it, for ``Visit.answer``."""
     body = {"type": "about:blank", "title": "", "status": status, "detail": detail, "reason": reason, **more}
     kind = "application/problem+json"
