@@ -61,6 +61,9 @@ def test_a_token_is_asked_for_and_kept_nowhere(browser: Browser, url: str) -> No
         assert here.text("token-why").endswith("[TOKEN_MISSING]")
         here.add(("a.png", DARK))
         assert here.column(1) == ["not judged"]
+        here.page.fill("#token", "Schlüssel")  # no header of HTTP can carry it
+        here.page.keyboard.press("Enter")
+        expect(here.page.locator("#token:invalid")).to_be_visible()
         give_token(here, "nobody")
         expect(here.page.locator("#token-why")).to_contain_text("[TOKEN_WRONG]")
         give_token(here, "reader")
