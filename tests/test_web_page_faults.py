@@ -17,6 +17,7 @@ pytestmark = needs_browser
 DARK = encode(make_slice(20))
 SENT = "predict?*"
 BUSY = problem(503, "QUEUE_FULL", "More images wait than the server accepts.", {"Retry-After": "1"}, retry_after_ms=1)
+STOPPING = problem(503, "SERVER_STOPPING", "The server stops.", {"Retry-After": "0"})
 LIMITED = problem(429, "LIMIT_IMAGES", "As many images of this client are in work as it may have.", retry_after_ms=1)
 
 
@@ -97,11 +98,13 @@ def test_a_token_that_does_not_allow_it_is_told_once(browser: Browser, url: str)
 
 def test_what_passes_is_asked_for_again(here: Visit) -> None:
     """When the server says so, and until it says otherwise."""
-    here.answer(SENT, BUSY, LIMITED, problem(500, "INTERNAL", "Internal error of the server (id 17).", id="17"))
+    here.answer(
+        SENT, BUSY, LIMITED, STOPPING, problem(500, "INTERNAL", "Internal error of the server (id 17).", id="17")
+    )
     here.add(("a.png", DARK))
 
     assert here.column(4) == ["Internal error of the server (id 17). INTERNAL"]
-    assert here.asked("predict") == 3
+    assert here.asked("predict") == 4
 
 
 def test_it_is_not_asked_for_ever(here: Visit) -> None:
@@ -181,3 +184,12 @@ def test_a_page_without_a_server_says_so(browser: Browser, url: str) -> None:
         here.page.unroute_all()
         here.page.click("text=Try again")
         expect(here.page.locator("#token-form")).to_be_visible()
+
+
+def test_a_browser_that_makes_no_digests_judges_as_well(here: Visit) -> None:
+    """As it is over plain HTTP from another machine: then nothing is compared."""
+    here.page.evaluate("Object.defineProperty(crypto, 'subtle', {value: undefined})")
+    here.add(("a.png", DARK))
+
+    assert here.column(1) == ["○ normal"]
+    assert "image_sha256" not in here.requests[-1]

@@ -42,6 +42,7 @@ def serve_page(models: Path, *flags: str) -> Iterator[str]:
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     """A browser for the tests of a module. Not for longer: meanwhile no other test can have an event loop here."""
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -74,7 +75,7 @@ class Visit:
 
     def wait(self) -> None:
         """Waits until nothing is being judged."""
-        expect(self.page.locator("#progress-area")).to_be_hidden(timeout=TIMEOUT)
+        expect(self.page.locator("#progress-area")).to_be_hidden()
 
     def drop(self, *paths: Path) -> None:
         """Drops files and folders, as a file manager does, and waits for the end of judging."""
