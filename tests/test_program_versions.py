@@ -16,7 +16,7 @@ PROGRAMS = {
     "server.cli": ("", "tune"),
     "client.cli.main": ("", "health", "models", "bench", "completion"),
     "training.cli": ("", "audit", "phantom", "evaluate", "card"),
-    "converter.cli": ("", "report"),
+    "converter.cli": ("", "report", "key", "sign", "verify"),
     "bench.conversion.__main__": ("",),
     "bench.serving.__main__": ("",),
     "bench.serving.client": ("",),
