@@ -3,18 +3,25 @@ PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
 ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
+NEIGHBOURS = tritonclient kserve perf_analyzer
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-client wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock certs sbom audit clean
+.PHONY: help install install-server install-web install-openvino install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock certs sbom audit clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## set up everything in .venv, training included (3 GB)
 
 install-server: .venv-serve/.installed ## set up what serving needs in .venv-serve (no TensorFlow)
 
+install-web: .venv-serve/.installed-web ## add what --http needs to .venv-serve (6 MB)
+
+install-openvino: .venv-serve/.installed-openvino ## add what --runtime openvino needs to .venv-serve (180 MB)
+
 install-client: .venv-client/.installed ## set up what the client needs in .venv-client
+
+install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (400 MB)
 
 wheel: .venv/.installed ## build the client as a wheel that other projects install, into dist/
 	$(ALL) -m build --wheel --no-isolation
@@ -25,7 +32,7 @@ demo: .venv-serve/.installed ## start the server, classify the samples, stop it 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server
 
-test: lint install-server install-client ## set up everything and run all checks, side by side on the cores there are
+test: lint install-server install-client install-neighbours ## set up everything and run all checks, side by side on the cores there are
 	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
 
 lint: .venv/.installed
@@ -68,7 +75,7 @@ certs: .venv/.installed ## make a private authority, a server and a client certi
 
 sbom: .venv/.installed ## list what each purpose installs, as CycloneDX, in build/
 	@mkdir -p build
-	for purpose in client server training; do .venv/bin/cyclonedx-py requirements requirements/$$purpose.lock \
+	for purpose in client server web training; do .venv/bin/cyclonedx-py requirements requirements/$$purpose.lock \
 		--output-format JSON --output-reproducible --output-file build/sbom-$$purpose.json || exit 1; done
 
 audit: .venv/.installed ## ask for known vulnerabilities of everything that is locked (needs a network)
@@ -89,4 +96,14 @@ clean: ## remove environments and caches
 	@echo "setting up $(@D) (less than half a minute)"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<
+	@touch $@
+
+.venv-serve/.installed-%: requirements/%.lock .venv-serve/.installed
+	@.venv-serve/bin/python -m pip install $(PIP_FLAGS) -r $<
+	@touch $@
+
+build/neighbours/%/.installed: requirements/neighbours/%.lock .venv/.installed
+	@echo "setting up $(@D) (a few seconds)"
+	@.venv/bin/uv venv --quiet --clear --python $(PYTHON) $(@D)
+	@.venv/bin/uv pip install --quiet --python $(@D) --require-hashes --no-deps -r $<
 	@touch $@

@@ -22,7 +22,7 @@ DEFAULT_IN_FLIGHT = 16
 in memory."""
 
 MIN_PING_SECONDS = 10.0
-"""Twice what a StrokeServe allows at least between two pings (``server.app``), for clocks and networks that jitter."""
+"""Twice what a StrokeServe allows at least between two pings, for clocks and networks that jitter."""
 
 Pem: TypeAlias = str | os.PathLike[str] | bytes
 """Certificates or a key in PEM form: the path of a file, or its content as bytes."""

@@ -1,13 +1,19 @@
 #!/bin/sh
 # Resolves requirements/*.in into *.lock. The development lock comes first and binds the others, so that every purpose
-# gets the versions that were tested together.
+# gets the versions that were tested together. Neighbours, which run in environments of their own, are bound by nothing.
 set -eu
 uv=$1
 cd "$(dirname "$0")"
-for purpose in dev training server openvino cli client; do
-    constraint=""
-    [ "$purpose" = dev ] || constraint="--constraint dev.lock"
-    # shellcheck disable=SC2086
-    "../$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-        $constraint "$purpose.in" --output-file "$purpose.lock"
+compile() {
+    name=$1
+    shift
+    "../$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header "$@" \
+        "$name.in" --output-file "$name.lock"
+}
+compile dev
+for purpose in training server web openvino cli client; do
+    compile "$purpose" --constraint dev.lock
 done
+compile neighbours/tritonclient
+compile neighbours/kserve
+compile neighbours/perf_analyzer --no-deps

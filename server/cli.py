@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMMANDS = {
-    "tune": "server.tune",
-    "doctor": "server.doctor",
+    "tune": "server.lifecycle.tune",
+    "doctor": "server.lifecycle.doctor",
     "certs": "server.security.issue",
     "token": "server.security.token_command",
     "audit": "server.audit.command",
@@ -52,7 +52,9 @@ def run_server(arguments: Sequence[str]) -> int:
     try:
         return_freed_memory(count_processors())
         warn_without_cache(config)
-        from server.app import serve  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
+        from server.lifecycle.app import (
+            serve,  # here, so that --help and usage errors do not wait for grpc and ONNX Runtime
+        )
 
         check_threads()
         check_descriptors()

@@ -1,6 +1,6 @@
 """Domain errors of the server: what can go wrong with a request or a model, each with a machine-readable reason.
 
-No gRPC here: the one table from these errors to gRPC codes is in ``server.api.interceptors``. Messages are written for
+No gRPC here: the one table from these errors to gRPC codes is in ``server.admission.status``. Messages are written for
 the person who sent the image, say what happened and what to do, and never hold a path, a pixel or patient data; only
 ``ModelFileError`` names files, because it is shown on the console of the box and never on the wire.
 

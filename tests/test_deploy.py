@@ -69,6 +69,7 @@ def test_release_is_laid_out_upgraded_and_removed(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert settings.read_text() == "STROKE_WORKERS=1\n"
     assert first.is_dir()
+    assert current.resolve() != first
     unit = (tmp_path / "etc/systemd/system/strokeserve.service").read_text()
     (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     (folder,) = re.findall(r"^WorkingDirectory=(.*)$", unit, re.MULTILINE)
@@ -90,6 +91,10 @@ def test_script_says_what_is_wrong_with_its_flags() -> None:
 
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines() == ["install.sh: error: --rot is not known (--help shows what is)"]
+    wrong = run_script("install.sh", "--extra", "wev")
+    assert wrong.returncode == 2
+    assert wrong.stderr.splitlines() == ["install.sh: error: --extra: wev is neither web nor openvino"]
+    assert "--extra web" in run_script("install.sh", "--help").stdout
     assert "--root" in run_script("install.sh", "--help").stdout
     assert "--purge" in run_script("uninstall.sh", "--help").stdout
 
@@ -138,6 +143,7 @@ def test_container_can_be_built_and_run_here(tmp_path: Path) -> None:
     """Its commands one by one in an empty folder, with nothing else installed; the result fits 300 MB and answers."""
     app, build = tmp_path / "app", tmp_path / "build"
     build.mkdir()
+    arguments: dict[str, str] = {}
     environment: dict[str, str] = {}
     checked: list[str] = []
     for what, rest in read_instructions():
@@ -145,9 +151,11 @@ def test_container_can_be_built_and_run_here(tmp_path: Path) -> None:
         if what == "COPY" and not rest.startswith("--from"):
             source, target = inside.split()
             shutil.copytree(ROOT / source, build / target, ignore=shutil.ignore_patterns("__pycache__"))
+        elif what == "ARG" and "=" in rest:
+            arguments |= [rest.split("=", 1)]
         elif what == "RUN":
             command = inside.replace("python3", sys.executable)
-            subprocess.run(["sh", "-c", command], cwd=build, check=True, timeout=300)
+            subprocess.run(["sh", "-c", command], cwd=build, env={**os.environ, **arguments}, check=True, timeout=300)
         elif what == "HEALTHCHECK":
             checked = json.loads(rest[rest.index("[") :])
         elif what == "ENV":

@@ -17,8 +17,8 @@ from client import AuthenticationError, OverloadedError, RetryConfig, StrokeClie
 from client.cli.health import list_alarms
 from client.cli.main import main
 from proto import stroke_pb2
-from server.app import Application, serve
 from server.config import ServerConfig
+from server.lifecycle.app import Application, serve
 from tests.access import token_of, write_private, write_tokens
 from tests.certificates import CA, HOSPITAL, chain, issue_server, key, settings
 from tests.fakes import ServerProcess, encode, make_slice, run_server, wait_until

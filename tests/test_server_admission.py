@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from server.api.calls import EXPECTED_BYTES, Call, Held, Inbox
-from server.api.interceptors import FairPlaces
+from server.admission.call import Method
+from server.admission.inbox import EXPECTED_BYTES, Held, Inbox
+from server.admission.places import FairPlaces
+from server.api.rpc.call import RpcCall
 from server.core.outcomes import Caller
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 
@@ -40,7 +42,7 @@ class FakeCall:
         if messages:
             self.arrived.set()
 
-    async def read(self) -> bytes | None:
+    async def read(self, note_size: Callable[[int], None]) -> bytes | None:
         self.is_read = True
         await self.arrived.wait()
         return self.messages.popleft() if self.messages else None
@@ -86,7 +88,7 @@ def test_only_place_is_given_to_one() -> None:
 @pytest.mark.parametrize(("name", "source"), [("", "ipv4:10.0.0.7:40000"), ("ward-3", "client ward-3")])
 def test_places_are_shared_out_by_client_where_it_has_a_name(name: str, source: str) -> None:
     """One with many connections gets no more than one with one."""
-    call = Call(SimpleNamespace(peer=lambda: "ipv4:10.0.0.7:40000"), make_inbox(1))
+    call = RpcCall(SimpleNamespace(peer=lambda: "ipv4:10.0.0.7:40000"), Method("Predict"), make_inbox(1))
     call.caller = Caller(call.peer, name)
 
     assert call.source == source
@@ -140,7 +142,7 @@ def test_small_message_does_not_wait_behind_large_ones() -> None:
 
 def test_room_is_not_kept_for_those_who_send_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that has sent a large message and pauses does not hold up others; its next one may be refused."""
-    monkeypatch.setattr("server.api.calls.SPARING_SECONDS", 0.05)
+    monkeypatch.setattr("server.admission.inbox.SPARING_SECONDS", 0.05)
 
     async def steps() -> None:
         inbox = make_inbox(8 * MIB)

@@ -20,8 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from client import HealthStatus, StrokeClient
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
-from server.app import Application
 from server.config import ServerConfig
+from server.lifecycle.app import Application
 from server.models import registry
 from server.models.manifest import MODEL_FILE
 from tests.fakes import (

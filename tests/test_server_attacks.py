@@ -313,6 +313,7 @@ def test_rubbish_does_not_keep_stream_places(tiny_models: Path) -> None:
 def test_garbage_leaves_no_tracebacks_in_the_log(tiny_models: Path) -> None:
     """A log cannot be grown from outside: a line a call of the service, none of a health check."""
     with run_server(tiny_models) as server, connect(server) as channel:
+        wait_until(lambda: any(" loaded " in line for line in server.log))  # it is read beside
         before = len(server.log)
         for method in ("Check", "Watch"):
             call = channel.unary_stream(f"/grpc.health.v1.Health/{method}")

@@ -19,9 +19,9 @@ import pytest
 from client import PredictionFailure, StrokeClient, StrokeClientError
 from client.cli.main import main as ask
 from proto import stroke_pb2 as pb
-from server.app import Application
 from server.audit.verify import verify
 from server.config import ServerConfig
+from server.lifecycle.app import Application
 from tests.audit_logs import find_faults, list_events, list_files, read_log
 from tests.fakes import ROOT, encode, make_slice, run_server, sha256_hex, wait_until
 
@@ -171,6 +171,6 @@ def test_log_that_cannot_be_opened_ends_the_start(
 
 def test_server_without_an_audit_log_loads_nothing_of_it() -> None:
     """It starts as fast, and is as small, as before there was one."""
-    code = "import sys, server.app; print([name for name in sys.modules if name.startswith('server.audit')])"
+    code = "import sys, server.lifecycle.app; print([name for name in sys.modules if name.startswith('server.audit')])"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"

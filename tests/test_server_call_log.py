@@ -13,7 +13,8 @@ import grpc
 import pytest
 
 from proto import stroke_pb2 as pb
-from server.api.calls import Call
+from server.admission.call import Method
+from server.api.rpc.call import RpcCall
 from tests.fakes import ServerProcess, encode, make_slice, run_server, wait_until
 from tests.test_server_secrets import FAULT, FAULTY_SERVER
 
@@ -96,7 +97,7 @@ def test_flood_of_cheap_calls_is_counted_instead_of_written(faulty: ServerProces
 def test_id_is_given_once() -> None:
     """A call that ended while a worker read its message keeps the id under which its end was told."""
     nothing: Any = None
-    call = Call(SimpleNamespace(peer=lambda: ""), nothing)
+    call = RpcCall(SimpleNamespace(peer=lambda: ""), Method("Predict"), nothing)
     made = call.name_itself("")
 
     assert made == call.name_itself("another") == call.request_id
@@ -124,4 +125,4 @@ def test_trace_is_one_or_none(metadata: Any, trace: str) -> None:
     context = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1", invocation_metadata=lambda: metadata)
     nothing: Any = None
 
-    assert Call(context, nothing).trace == trace
+    assert RpcCall(context, Method("Predict"), nothing).trace == trace

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from server import doctor
 from server.config import ServerConfig
-from server.doctor import Finding, examine, main
+from server.lifecycle import doctor
+from server.lifecycle.doctor import Finding, examine, main
 from tests.access import write_tokens
 from tests.certificates import DAY, NOW, chain, issue_server, key
 

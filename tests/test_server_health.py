@@ -24,7 +24,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return names.pop(0)
 
     monkeypatch.setattr(health, "read_name", read_name)
-    monkeypatch.setattr(health, "Call", lambda context, inbox: SimpleNamespace(source="ipv4:1.2.3.4:5"))
+    monkeypatch.setattr(health, "RpcCall", lambda context, method, inbox: SimpleNamespace(source="ipv4:1.2.3.4:5"))
     return names
 
 

@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from client import AuthenticationError, RetryConfig, StrokeClient
-from server import app
 from server.config import ServerConfig
+from server.lifecycle import app
 from server.security.identity import read_names
 from tests.certificates import CA, HOSPITAL, ROGUE, chain, credentials, issue_client, issue_server, key, settings
 from tests.fakes import encode, make_slice, wait_until
@@ -70,7 +70,7 @@ def test_client_is_looked_at_again_after_a_while(
 ) -> None:
     """A connection does not outlive for ever the certificate, or the authority, by which it was made. That it is made
     anew fails no call."""
-    monkeypatch.setattr(app, "CONNECTION_MS", 300)
+    monkeypatch.setattr("server.lifecycle.ports.CONNECTION_MS", 300)
     pair, own = issue_server(), issue_client()
     for name, data in (("cert", chain(pair)), ("key", key(pair)), ("ca", CA)):
         (tmp_path / name).write_bytes(data)

@@ -16,8 +16,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from server.api import listen
-from server.api.listen import Listener, ListenError, bind, describe_error
+from server.api.rpc import listen
+from server.api.rpc.listen import Listener, bind
+from server.machine.addresses import ListenError, describe_error
 from tests.fakes import run_module, run_server
 
 

@@ -184,7 +184,14 @@ def test_descriptor_that_others_made_non_blocking_is_waited_for() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a\n2026-01-01 00:00:00,000 INFO server.app stopped", "a\r\x1b[2Kb", "a\x85b", "a\u2028b", "a\u202eb", "a\0b"],
+    [
+        "a\n2026-01-01 00:00:00,000 INFO server.lifecycle.app stopped",
+        "a\r\x1b[2Kb",
+        "a\x85b",
+        "a\u2028b",
+        "a\u202eb",
+        "a\0b",
+    ],
 )
 def test_argument_cannot_begin_a_line(file: Path, text: str) -> None:
     """Nor move the cursor, nor turn the direction of what follows."""
@@ -219,7 +226,7 @@ def test_traceback_is_indented(tmp_path: Path) -> None:
     """Its lines are many, and none of them looks like an entry."""
     with (tmp_path / "log").open("wb") as opened, logging_to(opened.fileno(), "debug"):
         try:
-            raise ValueError("first\n2026-01-01 00:00:00,000 INFO server.app stopped\x1b[0m")
+            raise ValueError("first\n2026-01-01 00:00:00,000 INFO server.lifecycle.app stopped\x1b[0m")
         except ValueError:
             logger.exception("failed")
 
@@ -227,7 +234,7 @@ def test_traceback_is_indented(tmp_path: Path) -> None:
 
     assert lines[0].endswith("ERROR server.test failed")
     assert all(line.startswith("  | ") for line in lines[1:])
-    assert lines[-1] == r"  | 2026-01-01 00:00:00,000 INFO server.app stopped\x1b[0m"
+    assert lines[-1] == r"  | 2026-01-01 00:00:00,000 INFO server.lifecycle.app stopped\x1b[0m"
 
 
 def test_line_is_bounded(file: Path) -> None:

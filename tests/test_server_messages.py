@@ -8,7 +8,9 @@ import zlib
 import pytest
 
 from proto import stroke_pb2 as pb
-from server.api.messages import inflate, parse, split_batch
+from server.admission.inbox import inflate
+from server.api.messages import split_batch
+from server.api.rpc.call import parse
 from server.errors import RequestError
 
 LIMIT = 100_000

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from proto import stroke_pb2 as pb
-from server.api.calls import Held
-from server.api.messages import Answer, StreamForm
-from server.api.stream import Stream, StreamPlaces
+from server.admission.inbox import Held
+from server.api.messages import Answer, has_response
+from server.api.rpc.stream import Stream, StreamForm, StreamPlaces
 from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
 
 TIMEOUT = 20
@@ -79,7 +79,7 @@ def make_stream(
 
     return Stream(
         call,  # type: ignore[arg-type]
-        StreamForm(split, lambda answers: "".join(answer.response.id for answer in answers).encode()),
+        StreamForm(split, lambda answers: "".join(answer.response.id for answer in answers).encode(), has_response),
         start,
         window=window,
         idle_seconds=idle_seconds,

@@ -15,8 +15,8 @@ from server.config import ServerConfig
 from server.core import plan
 from server.core.plan import describe_basis, find_place, make_plan, write_tuning
 from server.errors import ModelFileError
+from server.lifecycle.tune import list_choices, main
 from server.models.engine import EngineOptions
-from server.tune import list_choices, main
 from tests.fakes import ROOT, build_tiny_model, run_module, run_server, write_model
 
 pytestmark = pytest.mark.timed
@@ -161,7 +161,7 @@ def test_place_is_tried_before_the_measuring(
     block: str,
 ) -> None:
     """Nobody waits a minute to hear that the result cannot be kept."""
-    monkeypatch.setattr("server.tune.measure_all", lambda *arguments: pytest.fail("it has measured"))
+    monkeypatch.setattr("server.lifecycle.tune.measure_all", lambda *arguments: pytest.fail("it has measured"))
     if block == "folder":
         (tmp_path / "cache").write_text("a file is in the way")
     else:

@@ -20,8 +20,8 @@ from PIL import Image
 import client
 import server
 from client import StrokeClient
-from server.app import Application
 from server.config import ServerConfig
+from server.lifecycle.app import Application
 from tests.fakes import ROOT, encode, make_slice
 from tests.test_architecture import PAGE
 

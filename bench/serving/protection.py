@@ -7,7 +7,6 @@ checkout with nothing on: what is paid by those who do not use it.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,17 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.images import read_images
-from bench.processes import ROOT, Service, find_ports, measure_cold_start, read_busy_seconds, run_server
-from bench.report.figures import describe_latencies
+from bench.processes import ROOT, find_ports, measure_cold_start, run_server
 from bench.report.machine import describe_machine, say
 from bench.report.page import publish
 from bench.report.protection import ALL, BASE, CLIENTS, OFF
-from bench.serving.load import spawn
+from bench.serving.closed import measure_closed
 from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.targets import NO_ACCESS, Access
 from bench.serving.variants import list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
-from server.machine.processors import count_processors
 
 SCRAPE_SECONDS = 5.0
 """Between two readings of the metrics: more often than most sites have Prometheus ask."""
@@ -140,28 +137,6 @@ def scraping(port: int) -> Iterator[None]:
             scraper.result()
 
 
-def measure_clients(side: Side, service: Service, images: Path, clients: int, seconds: float) -> dict[str, float]:
-    """One closed loop, with the CPU time of server and clients for an image, and what other processes took."""
-    busy, own, server, started = read_busy_seconds(), read_own_seconds(), service.cpu_seconds(), time.monotonic()
-    with scraping(side.metrics_port):
-        load = spawn("stroke", service.address, images, seconds, clients=clients, access=side.access)
-    server = service.cpu_seconds() - server
-    others = read_busy_seconds() - busy - (read_own_seconds() - own) - server
-    return {
-        **describe_latencies(load.latencies_ms),
-        "rate": load.rate,
-        "server_cpu_ms": 1000 * server / load.calls,
-        "client_cpu_ms": 1000 * load.cpu_seconds / load.calls,
-        "others": max(0.0, others / (time.monotonic() - started) / count_processors()),
-    }
-
-
-def read_own_seconds() -> float:
-    """CPU time so far, user and system, of this process and those that it has started and that have ended."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
 def measure(options: ProtectionOptions, precision: str) -> dict[str, Series]:
     """All rounds; sides take turns for each number of clients, backwards in every other round."""
     flags = server_flags(options.models, precision)
@@ -178,7 +153,11 @@ def measure(options: ProtectionOptions, precision: str) -> dict[str, Series]:
             turns = list(sides)[:: -1 if number % 2 else 1]
             for clients in CLIENTS:
                 for name in turns:
-                    figures = measure_clients(sides[name], services[name], options.images, clients, options.seconds)
+                    side = sides[name]
+                    with scraping(side.metrics_port):
+                        figures = measure_closed(
+                            services[name], options.images, options.seconds, clients, access=side.access
+                        )
                     series[name].clients.setdefault(str(clients), []).append(figures)
             for name in turns:
                 series[name].resident_mb.append(services[name].resident_mb())

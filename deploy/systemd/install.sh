@@ -4,6 +4,7 @@
 #     sh deploy/systemd/install.sh
 #     sh deploy/systemd/install.sh --root /tmp/try      lays everything out below a folder, and touches nothing else
 #     sh deploy/systemd/install.sh --venv .venv-serve   takes an environment that is there, for a box without a network
+#     sh deploy/systemd/install.sh --extra web          with what --http needs, or openvino: for --runtime openvino
 #
 # What there is afterwards:
 #     /opt/strokeserve/releases/VERSION-TIME   the program and its environment; /opt/strokeserve/current is a link to the
@@ -13,15 +14,20 @@
 #     /etc/systemd/system/strokeserve.service  the unit
 set -eu
 
-root="" venv=""
+root="" venv="" purpose=server
 while [ $# -gt 0 ]; do
     case $1 in
         --root) root=${2:?--root needs a folder}; shift 2 ;;
         --venv) venv=$(cd "${2:?--venv needs a folder}" && pwd); shift 2 ;;
-        -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --extra) purpose=${2:?--extra needs web or openvino}; shift 2 ;;
+        -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "install.sh: error: $1 is not known (--help shows what is)" >&2; exit 2 ;;
     esac
 done
+case $purpose in
+    server | web | openvino) ;;
+    *) echo "install.sh: error: --extra: $purpose is neither web nor openvino" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/../.."
 if [ -z "$root" ] && [ "$(id -u)" != 0 ]; then
     echo "install.sh: error: needs root; --root DIR lays everything out below a folder for a look" >&2
@@ -35,6 +41,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 fi
 version=$("$python" -c 'import proto; print(proto.__version__)')
 release=/opt/strokeserve/releases/$version-$(date -u +%Y%m%dT%H%M%S)
+[ ! -e "$root$release" ] || release=$release-$$ # one of the same second is there already
 
 if [ -z "$root" ] && ! id strokeserve >/dev/null 2>&1; then
     useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin strokeserve
@@ -49,7 +56,7 @@ if [ -n "$venv" ]; then
 else
     "$python" -m venv "$root$release/venv"
     "$root$release/venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-        -r requirements/server.lock
+        -r "requirements/$purpose.lock"
 fi
 
 [ -e "$root/etc/strokeserve/server.env" ] || cp deploy/systemd/server.env "$root/etc/strokeserve/server.env"

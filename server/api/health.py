@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from server.api.calls import Call, Inbox
-from server.api.entrance import identify
-from server.api.interceptors import PLACE_SECONDS, REASON_KEY, STATUS_CODES, FairPlaces
-from server.api.messages import inflate, malformed_request, parse
+from server.admission.call import ANYBODY, KNOWN, Method
+from server.admission.inbox import Inbox, malformed_request
+from server.admission.places import PLACE_SECONDS, FairPlaces
+from server.admission.status import to_status
+from server.api.rpc.boundary import abort
+from server.api.rpc.call import RpcCall, read_message
 from server.errors import OverloadedError, StrokeError
 
 if TYPE_CHECKING:
@@ -86,10 +88,10 @@ class Health:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _begin(self, context: Any, gate: Gate | None) -> Call:
-        call = Call(context, self._inbox)
+    def _begin(self, context: Any, gate: Gate | None) -> RpcCall:
+        call = RpcCall(context, Method("Check", KNOWN if gate is not None else ANYBODY), self._inbox)
         if gate is not None:
-            identify(gate, call)
+            call.enter(gate)
         return call
 
     async def _check(
@@ -100,7 +102,7 @@ class Health:
             with self._places.take(call.source):
                 name = await read_name(call)
         except StrokeError as error:
-            await abort(context, error)
+            await refuse(context, error)
         status, alarm = self._status, alarms.get(name)
         if alarm is not None:
             status = STATUS.NOT_SERVING if alarm() else STATUS.SERVING
@@ -122,7 +124,7 @@ class Health:
                         return
                     await changed.wait()
         except StrokeError as error:
-            await abort(context, error)
+            await refuse(context, error)
 
 
 def too_many_checks() -> OverloadedError:
@@ -131,15 +133,14 @@ def too_many_checks() -> OverloadedError:
     )
 
 
-async def read_name(call: Call) -> str:
+async def read_name(call: RpcCall) -> str:
     """The service that a caller asks for."""
     async with call.take_message(MESSAGE_SECONDS) as message:
         if len(message.data) > MOST_BYTES:
             raise malformed_request()
-        request = parse(health_pb2.HealthCheckRequest, inflate(message.data, MOST_BYTES))
-        return str(request.service)
+        return str(read_message(health_pb2.HealthCheckRequest, MOST_BYTES, message.data).service)
 
 
-async def abort(context: Any, error: StrokeError) -> None:
+async def refuse(context: Any, error: StrokeError) -> None:
     """Ends a check or watch; nothing of it is logged, since anybody may ask, however often."""
-    await context.abort(STATUS_CODES[type(error)], error.message, ((REASON_KEY, error.reason),))
+    await abort(context, to_status(error, ""))

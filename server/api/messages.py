@@ -1,19 +1,17 @@
-"""From the bytes of a message to what they say, without trusting them, and back from our results to messages.
-
-What arrives is bounded before protobuf sees it. gRPC hands compressed messages over as they came, because it would
-inflate them without a bound.
-"""
+"""What messages of stroke.v1 hold, and back from our results to messages."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+import grpc
 
 from proto import __version__, stroke_pb2
+from server.admission.inbox import malformed_request
+from server.admission.judge import MOST_IMAGES
+from server.admission.status import Status
+from server.api.rpc.call import parse
+from server.api.rpc.stream import StreamForm
 from server.core.detector import Detection
 from server.core.plan import Plan
 from server.errors import RequestError
@@ -22,9 +20,6 @@ from server.models.runtime import OnnxModel
 Answer: TypeAlias = stroke_pb2.PredictStreamResponse
 """To one image of a stream."""
 
-MOST_IMAGES = 32
-"""In one message of PredictBatches, as ``proto/stroke.proto`` says."""
-
 MOST_FIELDS = 4 * MOST_IMAGES
 """In such a message, those included that this server does not know. An empty one takes 2 bytes to send, 80 to hold."""
 
@@ -32,60 +27,6 @@ REQUESTS_FIELD = 1
 VARINT, LENGTH_DELIMITED = 0, 2
 FIXED_BYTES = {1: 8, 5: 4}
 """Wire types of protobuf's encoding, and the bytes of those that have a fixed number."""
-
-
-def malformed_request() -> RequestError:
-    return RequestError("REQUEST_MALFORMED", "The message is not one of stroke.v1: check the caller's stubs.")
-
-
-def inflate(data: bytes, most_bytes: int) -> bytes:
-    """Returns a message as it was before its sender compressed it by gzip or deflate, the compressions that gRPC has.
-
-    No message of this API begins like one of these: 0x1f is no field, 0x78 a field of a number that it does not use.
-
-    Raises:
-        RequestError: reasons REQUEST_MALFORMED, and MESSAGE_TOO_LARGE when more than ``most_bytes`` come out.
-    """
-    is_gzip = data[:2] == b"\x1f\x8b"
-    is_deflate = data[:1] == b"\x78" and len(data) > 1 and int.from_bytes(data[:2], "big") % 31 == 0
-    if not (is_gzip or is_deflate):
-        return data
-    stream = zlib.decompressobj(wbits=47)  # either of the two
-    try:
-        plain = stream.decompress(data, most_bytes + 1)
-    except zlib.error:
-        raise malformed_request() from None
-    if len(plain) > most_bytes:
-        raise RequestError(
-            "MESSAGE_TOO_LARGE",
-            f"Without compression the message has more than {most_bytes:,} bytes: send less at a time.",
-        )
-    if not stream.eof:
-        raise malformed_request()
-    return plain
-
-
-def parse(kind: Any, data: bytes | memoryview) -> Any:
-    """Returns a message of the class ``kind``.
-
-    Raises:
-        RequestError: reason REQUEST_MALFORMED.
-    """
-    try:
-        return kind.FromString(data)
-    except (DecodeError, ValueError):
-        raise malformed_request() from None
-
-
-@dataclass(frozen=True)
-class StreamForm:
-    """What the messages of a method for streams hold."""
-
-    split: Callable[[bytes], Sequence[stroke_pb2.PredictRequest]]
-    """Returns the requests in a message, at least one. Raises RequestError."""
-
-    pack: Callable[[Sequence[Answer]], bytes]
-    """Returns a message of answers, of which there is at least one."""
 
 
 def split_batch(data: bytes) -> list[memoryview]:
@@ -130,17 +71,45 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise malformed_request()
 
 
+def has_response(answer: Answer) -> bool:
+    """Whether the image was judged."""
+    return bool(answer.HasField("response"))
+
+
 SINGLES = StreamForm(
     lambda data: [parse(stroke_pb2.PredictRequest, data)],
     lambda answers: answers[0].SerializeToString(),
+    has_response,
 )
 """Of PredictStream."""
 
 BATCHES = StreamForm(
     lambda data: [parse(stroke_pb2.PredictRequest, image) for image in split_batch(data)],
     lambda answers: stroke_pb2.PredictBatchesResponse(responses=answers).SerializeToString(),
+    has_response,
 )
 """Of PredictBatches."""
+
+
+def to_answer(outcome: Detection | Status, request_id: str) -> Answer:
+    """What came of one image of a stream."""
+    if isinstance(outcome, Detection):
+        return Answer(response=to_response(outcome, request_id))
+    return Answer(
+        error=stroke_pb2.PredictError(
+            id=request_id,
+            code=grpc.StatusCode[outcome.code].value[0],
+            reason=outcome.reason,
+            message=outcome.message,
+            retry_after_ms=outcome.retry_after_ms,
+        )
+    )
+
+
+def encode_response(detection: Detection, request_id: str) -> bytes:
+    """The answer to a single image."""
+    answer: bytes = to_response(detection, request_id).SerializeToString()
+    return answer
 
 
 def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResponse:

@@ -21,7 +21,7 @@ from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, IntegrityError, RequestError
 from server.images.checks import Reason, find_reasons
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
-from server.images.preprocess import ImageWarning, check_size, load_pixels
+from server.images.preprocess import ImageWarning, Scan, check_size, load_pixels
 from server.models.contract import HEAD_CT, ModelSpec
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
@@ -101,16 +101,17 @@ class Detector:
         self._workers = WorkerPool(plan.workers, queue)
 
     def detect(
-        self, image: bytes, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
+        self, image: Scan, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
     ) -> Detection:
-        """Judges one encoded image, and waits for that.
+        """Judges one image, and waits for that.
 
         Args:
-            image: the bytes of a PNG or JPEG file.
+            image: the bytes of a PNG or JPEG file, or pixels.
             budget: how long the caller waits.
             model_name: empty for the default model.
             model_version: empty for the version served by default.
-            image_sha256: what the caller says the SHA-256 of ``image`` is, or empty.
+            image_sha256: what the caller says the SHA-256 of ``image`` is, or empty; of pixels, that of their bytes
+                in their order.
 
         Raises:
             ImageError, RequestError, IntegrityError, ModelNotFoundError, OverloadedError, BudgetExceededError,
@@ -136,14 +137,19 @@ class Detector:
         return self._workers.free
 
     def submit(
-        self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None], *, source: Hashable = None
+        self,
+        work: Callable[[], Result],
+        on_done: Callable[[Job[Result]], None],
+        *,
+        source: Hashable = None,
+        urgent: bool = False,
     ) -> Job[Result]:
         """Lets a worker do ``work``, in which ``detect_here`` may be called: see ``WorkerPool.submit``."""
-        return self._workers.submit(work, on_done, source=source)
+        return self._workers.submit(work, on_done, source=source, urgent=urgent)
 
-    def withdraw(self, job: Job[Any]) -> bool:
-        """Takes a single piece of work back: see ``WorkerPool.withdraw``."""
-        return self._workers.withdraw(job)
+    def withdraw(self, job: Job[Any], source: Hashable = None) -> bool:
+        """Takes a piece of work back: see ``WorkerPool.withdraw``."""
+        return self._workers.withdraw(job, source)
 
     def check_room(self) -> None:
         """Says whether another single image would be refused now, whatever it is.
@@ -158,7 +164,7 @@ class Detector:
 
     def detect_here(
         self,
-        image: bytes,
+        image: Scan,
         budget: Budget,
         *,
         model_name: str = "",
@@ -177,7 +183,7 @@ class Detector:
 
     def _admit(
         self,
-        image: bytes,
+        image: Scan,
         model_name: str,
         model_version: str,
         image_sha256: str,
@@ -188,13 +194,13 @@ class Detector:
             self._check_ready()
         model = self.registry.get(model_name, model_version)
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
-        digest = hashlib.sha256(image).hexdigest()
+        digest = hashlib.sha256(image if isinstance(image, bytes) else np.ascontiguousarray(image).data).hexdigest()
         if on_digest is not None:
             on_digest(digest)
         check_digest(image_sha256, digest)
         return model, digest
 
-    def _judge(self, image: bytes, digest: str, model: OnnxModel, budget: Budget) -> Detection:
+    def _judge(self, image: Scan, digest: str, model: OnnxModel, budget: Budget) -> Detection:
         """Decodes and judges one image."""
         dequeued = time.monotonic()
         if not budget.is_wanted():

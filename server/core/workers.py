@@ -5,7 +5,8 @@ through with one, so no processor waits for a thread to wake up.
 
 There is one line of single callers, which is bounded here, and one for each source of many images (a stream), which
 bounds what it hands over itself. Single callers and sources are served round robin, and so are sources: a long
-line of one kind or of one caller does not hold up the others.
+line of one kind or of one caller does not hold up the others. Urgent single pieces go before the others, of which every
+fourth one is served nevertheless.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ USUAL_SECONDS = 0.02
 """What a piece of work is taken to last before any has been done."""
 
 SHORTEST_HINT_SECONDS = 0.02
+
+
+URGENT_TURNS = 3
+"""Urgent pieces that are served one after another while others wait."""
 
 
 class Job(Generic[Result]):
@@ -79,6 +84,8 @@ class WorkerPool:
         self._workers = self._free = workers
         self._queue = queue
         self._singles: deque[Job[Any]] = deque()
+        self._urgent: deque[Job[Any]] = deque()
+        self._urgent_turns = 0
         self._sources: OrderedDict[Hashable, deque[Job[Any]]] = OrderedDict()
         self._from_sources = 0
         self._singles_turn = True
@@ -95,7 +102,11 @@ class WorkerPool:
     @property
     def waiting(self) -> int:
         """Pieces that wait."""
-        return len(self._singles) + self._from_sources
+        return self._waiting_singles + self._from_sources
+
+    @property
+    def _waiting_singles(self) -> int:
+        return len(self._singles) + len(self._urgent)
 
     @property
     def free(self) -> int:
@@ -103,7 +114,12 @@ class WorkerPool:
         return self._free
 
     def submit(
-        self, work: Callable[[], Result], on_done: Callable[[Job[Result]], None], *, source: Hashable = None
+        self,
+        work: Callable[[], Result],
+        on_done: Callable[[Job[Result]], None],
+        *,
+        source: Hashable = None,
+        urgent: bool = False,
     ) -> Job[Result]:
         """Lets a thread do ``work`` as soon as one can.
 
@@ -111,6 +127,7 @@ class WorkerPool:
             work: takes no arguments.
             on_done: called in that thread with the job, whose result can then be taken.
             source: whose line it waits in, and who bounds that line; None: that of the single callers.
+            urgent: of a single piece, that it goes before others.
 
         Raises:
             OverloadedError: reason QUEUE_FULL, for a single piece.
@@ -123,8 +140,8 @@ class WorkerPool:
                 self._sources.setdefault(source, deque()).append(job)
                 self._from_sources += 1
                 return job
-            elif len(self._singles) < self._queue:
-                self._singles.append(job)
+            elif self._waiting_singles < self._queue:
+                (self._urgent if urgent else self._singles).append(job)
                 return job
             else:
                 raise self._full()
@@ -137,13 +154,16 @@ class WorkerPool:
         Raises:
             OverloadedError: reason QUEUE_FULL.
         """
-        if not self._free and len(self._singles) >= self._queue:
+        if not self._free and self._waiting_singles >= self._queue:
             raise self._full()
 
     def withdraw(self, job: Job[Any], source: Hashable = None) -> bool:
         """Takes a job back that has not been started; ``on_done`` is then never called. False: it was started."""
         with self._lock:
-            line = self._singles if source is None else self._sources.get(source, deque())
+            if source is None:
+                line = self._urgent if job in self._urgent else self._singles
+            else:
+                line = self._sources.get(source, deque())
             try:
                 line.remove(job)
             except ValueError:
@@ -156,7 +176,7 @@ class WorkerPool:
 
     def _full(self) -> OverloadedError:
         # When half of the line has been worked off there is room again, and those who come then do not come in vain.
-        wait = self._seconds * (1 + len(self._singles) / 2) / self._workers
+        wait = self._seconds * (1 + self._waiting_singles / 2) / self._workers
         return OverloadedError(
             "QUEUE_FULL",
             "The server has as many images waiting as it accepts: try again in a moment.",
@@ -170,9 +190,9 @@ class WorkerPool:
     def _take_next(self) -> Job[Any] | None:
         """What comes next for whoever has finished a piece; None, and there is room, when nothing waits."""
         with self._lock:
-            if self._singles and (self._singles_turn or not self._sources):
+            if self._waiting_singles and (self._singles_turn or not self._sources):
                 self._singles_turn = False
-                return self._singles.popleft()
+                return self._take_single()
             if self._sources:
                 self._singles_turn = True
                 source, line = self._sources.popitem(last=False)
@@ -183,6 +203,13 @@ class WorkerPool:
                 return job
             self._free += 1
             return None
+
+    def _take_single(self) -> Job[Any]:
+        if self._urgent and (self._urgent_turns < URGENT_TURNS or not self._singles):
+            self._urgent_turns += 1
+            return self._urgent.popleft()
+        self._urgent_turns = 0
+        return self._singles.popleft()
 
     def _work_off(self) -> None:
         while True:

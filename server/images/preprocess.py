@@ -21,6 +21,7 @@ all the way into a grey model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from PIL import Image, ImageChops
 
 from server.errors import ImageError
 from server.images.fit import Placement, place
-from server.images.image_file import DEFAULT_LIMITS, ImageLimits
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_dimensions
 from server.images.jpeg_file import JPEG_SIGNATURE, JpegFile, decode_jpeg, read_jpeg
 from server.images.png_file import PNG_SIGNATURE, decode_png, read_png
 from server.images.resample import LIBRARY_FILTERS, PILLOW_FILTERS, resample
@@ -64,6 +65,10 @@ JPEG_BLOCK = 8
 
 COLOUR_TOLERANCE = 16
 """Largest difference of two channels, in grey levels, that JPEG's chroma rounding leaves in a grey image."""
+
+
+Scan: TypeAlias = bytes | NDArray[np.uint8]
+"""What is to be judged: a PNG or JPEG file, or pixels [height, width, channels] with 1 (grey) or 3 (RGB) channels."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,11 @@ class Pixels:
         return self.array[rows : height - rows, columns : width - columns]
 
 
-def decode_image(data: bytes, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
+def decode_image(data: Scan, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
     """Decodes a PNG or JPEG file, or says why it cannot be judged.
 
     Args:
-        data: the whole file.
+        data: the whole file; or pixels that somebody else has decoded.
         input_format: what the model takes: nothing is decoded that it would not see.
         limits: what the image may be.
 
@@ -133,6 +138,9 @@ def decode_image(data: bytes, input_format: InputFormat, limits: ImageLimits = D
         MemoryError: the machine's fault, not the image's.
     """
     check_size(data, limits)
+    if isinstance(data, np.ndarray):
+        flat = Image.fromarray(data[:, :, 0] if data.shape[2] == 1 else data)
+        return describe(flat, flat.reduce(JPEG_BLOCK) if flat.mode == "RGB" else None)
     if find_format(data) == "PNG":
         png = read_png(data, limits)
         flat, was_transparent = flatten_colours(decode_png(png))
@@ -141,11 +149,14 @@ def decode_image(data: bytes, input_format: InputFormat, limits: ImageLimits = D
     jpeg = read_jpeg(data, limits)
     mode = "L" if jpeg.channels == 1 or input_format.colour == "grey" else "RGB"
     flat = decode_jpeg(jpeg, mode, shrinkable_side(input_format))
-    return describe(flat, make_preview(jpeg, flat), jpeg.orientation, was_transparent=False)
+    return describe(flat, make_preview(jpeg, flat), jpeg.orientation)
 
 
-def check_size(data: bytes, limits: ImageLimits) -> None:
+def check_size(data: Scan, limits: ImageLimits) -> None:
     """Refuses an empty and a too large file: the check that costs nothing, to be made before any other."""
+    if isinstance(data, np.ndarray):
+        check_dimensions(data.shape[1], data.shape[0], limits)
+        return
     if not data:
         raise ImageError("IMAGE_EMPTY", "The image is empty (0 bytes): check that the export finished.")
     if len(data) > limits.max_bytes:
@@ -169,7 +180,9 @@ def find_format(data: bytes) -> str:
     raise ImageError("IMAGE_UNDECODABLE", f"The file is {kind}. Only PNG and JPEG are accepted.")
 
 
-def describe(flat: Image.Image, preview: Image.Image | None, orientation: int, was_transparent: bool) -> DecodedImage:
+def describe(
+    flat: Image.Image, preview: Image.Image | None, orientation: int = 1, was_transparent: bool = False
+) -> DecodedImage:
     """Turns an image upright and says what is odd about it.
 
     Args:
@@ -285,7 +298,7 @@ def channel_spread(image: Image.Image) -> int:
     return max(int(np.asarray(ImageChops.difference(*pair)).max()) for pair in pairs)
 
 
-def load_pixels(data: bytes, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
+def load_pixels(data: Scan, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
     """``decode_image`` and ``to_pixels`` in one call.
 
     Raises:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto import __version__
-from server.api.listen import ListenError
 from server.core import metric_names as names
 from server.core.metrics import Gauges, Labels, Metrics
+from server.machine.addresses import ListenError
 from server.machine.connections import count_connections
 from server.metrics.exposition import CONTENT_TYPE, Exposition
 from server.metrics.port import MetricsPort
 from server.process.log import count_dropped_lines, count_suppressed_lines
 
 if TYPE_CHECKING:
+    from server.admission.boundary import Boundary
     from server.api.health import Health
-    from server.api.interceptors import CallBoundary
-    from server.api.service import StrokeServicer
+    from server.api.rpc.stream import StreamPlaces
     from server.audit.writer import AuditLog
     from server.config import ServerConfig
     from server.core.detector import Detector
@@ -37,8 +37,8 @@ class State:
 
     config: ServerConfig
     detector: Detector
-    boundary: CallBoundary
-    servicer: StrokeServicer
+    boundary: Boundary
+    streams: StreamPlaces
     health: Health
     certificates: Certificates | None
     """None: without TLS."""
@@ -71,14 +71,14 @@ async def show(metrics: Metrics, state: State) -> MetricsPort:
 
 def provide_state(gauges: Gauges, state: State) -> None:
     """Says who is asked. None of it is kept up to date meanwhile, so it costs nothing until somebody looks."""
-    config, detector, boundary, servicer = state.config, state.detector, state.boundary, state.servicer
+    config, detector, boundary, streams = state.config, state.detector, state.boundary, state.streams
     certificates, gate, audit = state.certificates, state.gate, state.audit
     gauges.provide(names.SERVING, lambda: float(state.health.is_serving))
     gauges.provide(names.IN_FLIGHT, lambda: boundary.in_flight)
     gauges.provide(names.CALLS_FREE, lambda: boundary.free_places)
     gauges.provide(names.CONNECTIONS, lambda: count_connections(config.metrics_port))
-    gauges.provide(names.STREAMS, lambda: servicer.open_streams)
-    gauges.provide(names.STREAMS_FREE, lambda: max(0, config.streams - servicer.open_streams))
+    gauges.provide(names.STREAMS, lambda: streams.open)
+    gauges.provide(names.STREAMS_FREE, lambda: max(0, config.streams - streams.open))
     gauges.provide(names.WORKERS, lambda: detector.plan.workers)
     gauges.provide(names.WORKERS_FREE, lambda: detector.free_workers)
     gauges.provide(names.QUEUE_DEPTH, lambda: detector.waiting)

@@ -79,7 +79,7 @@ class LineFormat(Protocol):
 
 
 class LineFormatter:
-    """``2026-01-31 12:00:00,123 INFO server.app message``, in one line however the message came about."""
+    """``2026-01-31 12:00:00,123 INFO server.lifecycle.app message``, in one line however the message came about."""
 
     def __init__(self, shows_texts: bool = False) -> None:
         """Makes a format.

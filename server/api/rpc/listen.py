@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import ipaddress
 import os
 import socket
 import stat
@@ -22,6 +21,8 @@ from typing import Protocol
 
 import grpc
 
+from server.machine.addresses import ListenError, check_reach, describe_error, resolve_host
+
 UNIX = "unix:"
 """Begins a host that is the path of a socket."""
 
@@ -30,16 +31,7 @@ MOST_PATH_BYTES = 107
 
 PROBE_SECONDS = 1.0
 LOCK_SECONDS = 5.0
-OPEN_TO_ALL = (
-    "without TLS, anybody on the way can read and change images and answers. Encrypt with --tls-cert and --tls-key "
-    "('python -m server certs' makes both); or stay on this machine, behind what encrypts, with --host 127.0.0.1 or "
-    "--host unix:/PATH; or say --insecure where the network itself is trusted"
-)
-ANOTHER_PORT = "choose another with --port (0 takes a free one)"
-
-
-class ListenError(Exception):
-    """The address cannot be listened on; the text says why and what to do."""
+STAY = "--host 127.0.0.1 or --host unix:/PATH"
 
 
 class Server(Protocol):
@@ -122,8 +114,7 @@ def bind_port(
     could share ``localhost``."""
     family, address = resolve_host(host)
     shown = f"[{address}]" if family == socket.AF_INET6 else address
-    if credentials is None and not is_insecure and not ipaddress.ip_address(address).is_loopback:
-        raise ListenError(f"cannot listen on {host}: {OPEN_TO_ALL}")
+    check_reach(host, address, is_protected=credentials is not None or is_insecure, stay=STAY)
     try:
         bound = add_port(server, f"{escape_percent(shown)}:{port}", credentials)
     except RuntimeError:
@@ -132,26 +123,6 @@ def bind_port(
         return Listener(f"{shown}:{bound}")
     reason = explain_port(family, address, port)
     raise ListenError(f"cannot listen on {shown}:{port}: {reason}")
-
-
-def resolve_host(host: str) -> tuple[socket.AddressFamily, str]:
-    """Returns one numeric address of a host, IPv4 before IPv6.
-
-    Raises:
-        ListenError: the name is unknown.
-    """
-    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        hint = "; --host takes no port: give it with --port" if name.count(":") == 1 else ""
-        if error.errno in (socket.EAI_AGAIN, socket.EAI_FAIL):
-            raise ListenError(f"cannot listen on {host}: the name cannot be looked up ({error.strerror})") from None
-        raise ListenError(f"cannot listen on {host}: the name or address is unknown{hint}") from None
-    except (UnicodeError, ValueError):
-        raise ListenError(f"cannot listen on {host}: is neither a name nor an address") from None
-    family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return family, str(address[0])
 
 
 def explain_port(family: socket.AddressFamily, address: str, port: int) -> str:
@@ -163,27 +134,7 @@ def explain_port(family: socket.AddressFamily, address: str, port: int) -> str:
             probe.listen(1)
     except OSError as error:
         return describe_error(error, family, address)
-    return f"gRPC has refused it, and the system would not; {ANOTHER_PORT}"
-
-
-def describe_error(error: OSError, family: socket.AddressFamily, address: str) -> str:
-    """A sentence for what the system says of a port."""
-    no_ipv6 = "this machine has no IPv6; give an IPv4 address with --host"
-    if error.errno == errno.EADDRINUSE:
-        return f"the port is taken; {ANOTHER_PORT}"
-    if error.errno == errno.EAFNOSUPPORT and family == socket.AF_INET6:
-        return no_ipv6
-    if error.errno == errno.EADDRNOTAVAIL:
-        if family == socket.AF_INET6 and address in ("::", "::1"):
-            return no_ipv6
-        return (
-            "the address is not one of this machine; choose another with --host (0.0.0.0 for all that this machine has)"
-        )
-    if error.errno == errno.EACCES:
-        return "permission denied: ports below 1024 are not for every user; choose a higher one with --port"
-    if error.errno == errno.EPERM:
-        return "permission denied: the system forbids this process to listen there"
-    return error.strerror or str(error)
+    return "gRPC has refused it, and the system would not; choose another with --port (0 takes a free one)"
 
 
 def bind_socket_file(server: Server, host: str, mode: int, credentials: grpc.ServerCredentials | None) -> Listener:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any, Generic, TypeVar
 
-from proto import stroke_pb2
-from server.api.calls import Call, Held
-from server.api.messages import Answer, StreamForm, inflate
+from server.admission.inbox import Held, inflate
+from server.api.rpc.call import RpcCall
 from server.errors import BudgetExceededError, OverloadedError, StrokeError
 
 HOLD_SECONDS = 0.05
@@ -23,15 +23,33 @@ YIELDING_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
 
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class StreamForm(Generic[Request, Answer]):
+    """What the messages of a method for streams hold."""
+
+    split: Callable[[bytes], Sequence[Request]]
+    """Returns the requests in a message, at least one. Raises RequestError."""
+
+    pack: Callable[[Sequence[Answer]], bytes]
+    """Returns a message of answers to requests of one message, of which there is at least one."""
+
+    was_judged: Callable[[Answer], bool]
+    """Whether an answer is to something that could be judged."""
+
+
 @dataclass
-class Group:
+class Group(Generic[Answer]):
     """The images of one message."""
 
     answers: list[asyncio.Future[Answer]]
     message: Held
 
 
-class Stream:
+class Stream(Generic[Request, Answer]):
     """Reads messages as long as few images are unanswered, and sends their answers in order.
 
     Reading and answering are two tasks: waiting for the next message must not hold back the answer to the one before,
@@ -43,9 +61,9 @@ class Stream:
 
     def __init__(
         self,
-        call: Call,
-        form: StreamForm,
-        judge: Callable[[stroke_pb2.PredictRequest], asyncio.Future[Answer]],
+        call: RpcCall,
+        form: StreamForm[Request, Answer],
+        judge: Callable[[Request], asyncio.Future[Answer]],
         *,
         window: int,
         idle_seconds: float,
@@ -65,7 +83,7 @@ class Stream:
         self._window = window
         self._idle_seconds = idle_seconds
         self._form, self._judge, self._most_bytes = form, judge, most_bytes
-        self._groups: asyncio.Queue[Group | None] = asyncio.Queue()
+        self._groups: asyncio.Queue[Group[Answer] | None] = asyncio.Queue()
         self._unanswered = 0
         self._room = asyncio.Event()
         self._error: Exception | None = None
@@ -123,7 +141,7 @@ class Stream:
         """Starts the work on what a message holds. The parts of it are held by no frame that waits."""
         return [self._judge(request) for request in self._form.split(inflate(data, self._most_bytes))]
 
-    async def _next_group(self) -> Group | None:
+    async def _next_group(self) -> Group[Answer] | None:
         # Here nothing is outstanding: what was taken has been answered.
         try:
             async with asyncio.timeout(self._idle_seconds):
@@ -133,7 +151,7 @@ class Stream:
                 "STREAM_IDLE", f"Nothing arrived on the stream for {self._idle_seconds:g} s."
             ) from None
 
-    async def _answer(self, group: Group) -> None:
+    async def _answer(self, group: Group[Answer]) -> None:
         waiting = group.answers
         try:
             while waiting:
@@ -143,7 +161,7 @@ class Stream:
                 waiting = waiting[len(answers) :]
                 if not waiting:
                     group.message.release()  # before the caller takes its time
-                if any(answer.HasField("response") for answer in answers):
+                if any(map(self._form.was_judged, answers)):
                     self.last_judged = time.monotonic()
                 await self._send(self._form.pack(answers))
                 self._unanswered -= len(answers)
@@ -165,7 +183,7 @@ class StreamPlaces:
 
     def __init__(self, places: int) -> None:
         self._places = places
-        self._streams: set[Stream] = set()
+        self._streams: set[Stream[Any, Any]] = set()
         self._end: StrokeError | None = None
 
     @property
@@ -173,7 +191,7 @@ class StreamPlaces:
         """Streams that have a place."""
         return len(self._streams)
 
-    async def run(self, stream: Stream) -> None:
+    async def run(self, stream: Stream[Any, Any]) -> None:
         """Serves a stream, in the place of one on which nothing comes if there is no other.
 
         Raises:

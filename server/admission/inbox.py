@@ -1,34 +1,26 @@
-"""A call and the messages that it brings, which are taken into memory within a bound.
+"""Messages, which are taken into memory within a bound, and inflated within one.
 
-gRPC bounds neither how many of its bytes are there nor for how long: it takes as many as are sent for a call that is
-being read.
+Transports bound neither how many bytes of messages are there nor for how long: gRPC takes as many as are sent for a
+call that is being read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import grpc
-
-from server.api.ids import find_trace, new_id, printable_id
-from server.core.detector import Detection
-from server.core.outcomes import Caller
 from server.errors import BudgetExceededError, OverloadedError, RequestError
-from server.machine.memory import count_small_blocks
+from server.machine.memory import LARGE_BYTES, count_small_blocks
 
 if TYPE_CHECKING:  # loaded by those who have a gate
     from server.security.gate import Permit
     from server.security.usage import Share
-
-MESSAGE_SECONDS = 30.0
-"""A call whose message has not come by then is ended."""
 
 MEMORY_SECONDS = 0.25
 """Hint to those for whom there was no memory: messages that are in work end sooner."""
@@ -45,100 +37,6 @@ KNOWN_CONNECTIONS = 1024
 WATCH_SECONDS = (0.03, 0.01)
 """How often memory is looked at while messages arrive, and while many bytes of them are there: a network of 10 Gbit/s
 brings 12 MB in 0.01 s."""
-
-
-class Call:
-    """One call, from its arrival to its end.
-
-    Attributes:
-        context: of gRPC.
-        peer: its connection.
-        started: its arrival, in seconds of ``time.monotonic``.
-        method: its name.
-        caller: who calls.
-        permit: what the gate says of it; None where there is no gate.
-        request_id: printable; what the caller calls it, otherwise one that was made here.
-        detection: what came of its image, where it is a call of one image that was judged.
-        image_sha256: of that image; empty where it was not looked at.
-        is_wanted: False once the caller has gone: then no work is started for it.
-    """
-
-    def __init__(self, context: Any, inbox: Inbox, method: str = "") -> None:
-        self.context = context
-        self.method = method
-        self.peer: str = context.peer()
-        self.caller = Caller(self.peer)
-        self.permit: Permit | None = None
-        self.started = time.monotonic()
-        self.request_id = ""
-        self.detection: Detection | None = None
-        self.image_sha256 = ""
-        self.is_wanted = True
-        self._inbox = inbox
-        self._reading: asyncio.Task[Any] | None = None
-
-    @cached_property
-    def trace(self) -> str:
-        """See ``find_trace``."""
-        return find_trace(self.context.invocation_metadata())
-
-    @property
-    def seconds_left(self) -> float:
-        """Until the caller's deadline; infinite without one. It follows the wall clock: to be asked once, early."""
-        remaining = self.context.time_remaining()
-        return float("inf") if remaining is None else float(remaining)
-
-    @property
-    def source(self) -> str:
-        """Whom it counts for where callers share: the client, otherwise the connection."""
-        return f"client {self.caller.name}" if self.caller.name else self.peer
-
-    def take_message(self, seconds: float = MESSAGE_SECONDS) -> AbstractAsyncContextManager[Held]:
-        """The only message of a call, held until the end of the block. Raises as ``Inbox.take`` and ``Permit.take``."""
-        return self._inbox.take(self, seconds, self.permit)
-
-    async def receive(self) -> Held | None:
-        """The next message of a stream, to be released; None at its end. It waits for its client's turn, where the
-        client has limits. Raises as ``Inbox.take`` and ``Permit.take_in_turn``."""
-        if self.permit is None:
-            return await self._inbox.receive(self, None)
-        await self.permit.wait_for_turn()
-        held = await self._inbox.receive(self, None)
-        if held is not None:
-            try:
-                held.share = await self.permit.take_in_turn(held.size)
-            except BaseException:
-                held.release()
-                raise
-        return held
-
-    async def read(self) -> bytes | None:
-        """The next message as it comes, for ``Inbox``; None at their end."""
-        # gRPC's read does not survive being cancelled: a message that is complete by then is never freed. So it goes on
-        # by itself until the call ends. The iterator that gRPC hands to handlers keeps the last message, too.
-        self._reading = asyncio.ensure_future(self.context.read())
-        try:
-            message = await asyncio.shield(self._reading)
-        finally:
-            self._reading = None  # it holds what it has read
-        return None if message is grpc.aio.EOF else message
-
-    def let_go(self) -> None:
-        """Ends a call whose caller takes nothing, by CANCELLED. Nobody waits for the status, which stands behind what
-        was sent: the caller learns it when it reads on. The handler must end with a CancelledError."""
-        if self._reading is not None:
-            self._reading.cancel()
-        ending = asyncio.ensure_future(self.context.abort(grpc.StatusCode.CANCELLED, "The answers were not taken."))
-        ending.add_done_callback(lambda task: task.cancelled() or task.exception())  # abort raises
-
-    def note_digest(self, image_sha256: str) -> None:
-        """Learns the SHA-256 of its image, whatever comes of it."""
-        self.image_sha256 = image_sha256
-
-    def name_itself(self, request_id: str) -> str:
-        """Takes the caller's id, or makes one, and returns it: answer and log have the same. The first one stays."""
-        self.request_id = self.request_id or printable_id(request_id) or new_id()
-        return self.request_id
 
 
 class Held:
@@ -172,8 +70,12 @@ class Sender(Protocol):
     peer: str
     """Its connection."""
 
-    async def read(self) -> bytes | None:
-        """The next message; None at their end."""
+    async def read(self, note_size: Callable[[int], None]) -> bytes | None:
+        """The next message; None at their end.
+
+        Args:
+            note_size: is told how many bytes have arrived so far, by a sender that puts them together itself.
+        """
         ...
 
 
@@ -186,6 +88,12 @@ class Arrival:
     """What waits for it."""
 
     is_refused: bool = False
+    size: int = 0
+    """Bytes that have arrived, where the sender tells."""
+
+    def note_size(self, size: int) -> None:
+        """Learns how much has arrived."""
+        self.size = size
 
 
 class Inbox:
@@ -292,7 +200,7 @@ class Inbox:
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(self._count_arriving()))
         try:
-            return await sender.read()
+            return await sender.read(arrival.note_size)
         except asyncio.CancelledError:
             if not arrival.is_refused:
                 raise
@@ -310,7 +218,9 @@ class Inbox:
         arrived = 0
         while self._arrivals and usual is not None:
             await asyncio.sleep(WATCH_SECONDS[arrived > self._total // 8])
-            now = (self._count_arriving() or 0) - self._held
+            # What is put together here in large blocks is not among the small ones.
+            known = sum(arrival.size for arrival in self._arrivals if arrival.size >= LARGE_BYTES)
+            now = (self._count_arriving() or 0) + known - self._held
             usual = min(usual, now)
             arrived = now - usual
             if arrived > self._total * 3 // 4:  # the rest comes until it is looked at again
@@ -392,3 +302,34 @@ def short_of_memory(retry_after: float = MEMORY_SECONDS) -> OverloadedError:
         "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
         retry_after=retry_after,
     )
+
+
+def malformed_request() -> RequestError:
+    return RequestError("REQUEST_MALFORMED", "The message is not one of this API: check the caller's program.")
+
+
+def inflate(data: bytes, most_bytes: int) -> bytes:
+    """Returns a message as it was before its sender compressed it by gzip or deflate, the compressions that gRPC has.
+
+    No message of this API begins like one of these: 0x1f is no field, 0x78 a field of a number that it does not use.
+
+    Raises:
+        RequestError: reasons REQUEST_MALFORMED, and MESSAGE_TOO_LARGE when more than ``most_bytes`` come out.
+    """
+    is_gzip = data[:2] == b"\x1f\x8b"
+    is_deflate = data[:1] == b"\x78" and len(data) > 1 and int.from_bytes(data[:2], "big") % 31 == 0
+    if not (is_gzip or is_deflate):
+        return data
+    stream = zlib.decompressobj(wbits=47)  # either of the two
+    try:
+        plain = stream.decompress(data, most_bytes + 1)
+    except zlib.error:
+        raise malformed_request() from None
+    if len(plain) > most_bytes:
+        raise RequestError(
+            "MESSAGE_TOO_LARGE",
+            f"Without compression the message has more than {most_bytes:,} bytes: send less at a time.",
+        )
+    if not stream.eof:
+        raise malformed_request()
+    return plain

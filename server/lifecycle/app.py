@@ -13,21 +13,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
-from server.api.calls import Inbox
-from server.api.entrance import make_gate
+from server.admission.boundary import Boundary, stopping_server
+from server.admission.inbox import Inbox
+from server.admission.judge import Judge
 from server.api.health import Health
-from server.api.interceptors import CallBoundary, FairPlaces, too_many_calls
-from server.api.listen import UNIX, ListenError, bind
+from server.api.rpc.boundary import RpcBoundary
+from server.api.rpc.listen import bind
+from server.api.rpc.stream import StreamPlaces
 from server.api.service import SERVICE_NAME, StrokeServicer
-from server.banner import describe_choices, describe_memory, describe_models
 from server.config import ServerConfig
 from server.core.capacity import find_message_bytes
 from server.core.detector import Detector
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.errors import ModelFileError
+from server.lifecycle.banner import describe_choices, describe_memory, describe_models
+from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates
+from server.machine.addresses import ListenError
 from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
@@ -40,23 +42,9 @@ if TYPE_CHECKING:
     from server.core.metrics import Metrics
     from server.metrics.port import MetricsPort
     from server.security.certificates import Certificates
+    from server.security.gate import Gate
 
 logger = logging.getLogger(__name__)
-
-CALLS = 1024
-"""Calls that are open at the same time, those included whose message has not come: each costs 20 kB."""
-
-KEEPALIVE_MS = 30_000
-CLIENT_PING_MS = 5_000
-"""Least time between two pings of a client. Clients ping so that firewalls do not forget their idle connections; gRPC
-allows them one in 5 min and ends the connection of those who do it more often (GOAWAY, too_many_pings)."""
-
-HANDSHAKE_MS = 10_000
-"""How long a connection may take to become one of HTTP/2."""
-
-CONNECTION_MS = 3_600_000
-"""About how long a connection lives where clients show certificates, which are looked at when it is made; calls and
-streams that are open go on."""
 
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_QUIET_SECONDS = 0.5
@@ -104,7 +92,13 @@ class Application:
         self._certificates: Certificates | None = None
         """None: without TLS."""
 
-        self._gate = make_gate(config)
+        self._gate: Gate | None = None
+        """None: nobody is asked who they are."""
+
+        if config.tokens is not None or config.tls_client_ca is not None:
+            from server.security.gate import Gate
+
+            self._gate = Gate(config.tokens, config.allow_clients)
 
     def run(self, *, handle_signals: bool = False) -> int:
         """Serves until ``stop``. Returns the process's exit code; an error has been printed when it is not 0.
@@ -156,7 +150,8 @@ class Application:
         await self._server.start()
         try:
             await self._show_metrics()
-            await self._answer_probes()
+            if self._config.probe_port:
+                self._probes = await answer_probes(self._config, self._health.make_handlers())
         except ListenError as error:
             await self._leave()
             return fail(str(error))
@@ -190,11 +185,10 @@ class Application:
         config = self._config
         credentials = None
         if config.tls_cert is not None and config.tls_key is not None:
-            from server.security.bundle import CertificateError, TLSFiles
-            from server.security.certificates import Certificates
+            from server.security.bundle import CertificateError
 
             try:
-                self._certificates = Certificates(TLSFiles(config.tls_cert, config.tls_key, config.tls_client_ca))
+                self._certificates = open_certificates(config.tls_cert, config.tls_key, config.tls_client_ca)
             except CertificateError as error:
                 return fail(str(error))
             credentials = self._certificates.make_credentials()
@@ -220,7 +214,7 @@ class Application:
         audit = self._audit
         self._inbox = Inbox(find_message_bytes(config))
         journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
-        self._boundary = CallBoundary(self._inbox, FairPlaces(CALLS, too_many_calls), journal, self._gate)
+        self._boundary = Boundary(CALLS, journal, self._gate)
         self._detector = detector = Detector(
             self._registry,
             plan,
@@ -229,58 +223,28 @@ class Application:
             checks=config.checks == "on",
             check_ready=audit.check_ready if audit and config.audit_required else None,
         )
-        self._servicer = StrokeServicer(detector, config, journal)
+        self._judge = Judge(detector, journal, max_wait_seconds=config.max_wait_seconds, batches=config.streams)
+        self._streams = StreamPlaces(config.streams)
+        servicer = StrokeServicer(detector, self._judge, self._streams, config)
         self._health = Health(SERVICE_NAME, self._inbox)
         if self._gate is not None:
             assert self._loop is not None
             self._gate.watch(self._loop.call_soon_threadsafe)
             self._reloads.append(self._gate.reload)
             self._alarms["stroke.alarm.access"] = self._gate.needs_person
-        self._server = grpc.aio.server(
-            options=[
-                # On by default, and then a second server on the same port silently takes half of the calls.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", config.most_message_bytes),
-                # gRPC would inflate a message without a bound (``server.api.messages``).
-                ("grpc.per_message_decompression", 0),
-                # Otherwise gRPC takes up to 8 MiB of a call that nobody has begun to read.
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.max_concurrent_streams", CALLS),
-                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
-                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-                # Two names for one time: gRPC 1.85 never acts on the first, older ones know no other.
-                ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 3),
-                ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
-                *([("grpc.max_connection_age_ms", CONNECTION_MS)] if config.tls_client_ca is not None else []),
-            ],
-        )
+        self._server = make_grpc_server(config)
         health = self._health.make_handlers(self._gate if config.health == "token" else None, self._alarms)
-        self._server.add_generic_rpc_handlers((self._servicer.make_handlers(self._boundary), health))
+        handlers = servicer.make_handlers(RpcBoundary(self._boundary, self._inbox))
+        self._server.add_generic_rpc_handlers((handlers, health))
 
     async def _show_metrics(self) -> None:
         """Opens the port for Prometheus, where there is to be one. Raises as ``_answer_probes``."""
         if self._metrics is not None:
             from server.metrics.state import State, show  # here, for its library takes 5 MB
 
-            parts = (self._detector, self._boundary, self._servicer, self._health)
+            parts = (self._detector, self._boundary, self._streams, self._health)
             state = State(self._config, *parts, self._certificates, self._gate, self._audit)
             self._metrics_port = await show(self._metrics, state)
-
-    async def _answer_probes(self) -> None:
-        """Opens the port for health checks alone, where there is to be one; it closes with the process.
-
-        Raises:
-            ListenError: it cannot be listened on.
-        """
-        if self._config.probe_port:
-            self._probe_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-            self._probe_server.add_generic_rpc_handlers((self._health.make_handlers(),))
-            host = "127.0.0.1" if self._config.host.startswith(UNIX) else self._config.host
-            # Plain text: probes of Kubernetes speak no TLS, and no image passes here.
-            bind(self._probe_server, host, self._config.probe_port, is_insecure=True)
-            await self._probe_server.start()
 
     async def _load(self) -> int | None:
         """Loads the models in a thread of their own, so that a stop is obeyed meanwhile. Returns the exit code of a
@@ -338,7 +302,7 @@ class Application:
         await self._poll(
             lambda now: now - max(calls.last_arrival, started) > DRAIN_QUIET_SECONDS or now - started > accept_seconds
         )
-        self._servicer.end_streams()
+        self._streams.end_all(stopping_server())
         self._listener.close()
         closed = asyncio.create_task(self._server.stop(config.drain_seconds))
         await self._poll(lambda now: not calls.in_flight or now - started > config.drain_seconds)

@@ -1,0 +1,278 @@
+"""Images of calls, judged by workers: the one way from a request to the core, for all transports."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from server.admission.boundary import name_code
+from server.admission.call import Call
+from server.admission.ids import new_id, printable_id
+from server.admission.places import PLACE_SECONDS, FairPlaces
+from server.admission.status import Status, to_status
+from server.core.detector import Budget, Detection, Detector
+from server.core.outcomes import Journal, Outcome
+from server.core.workers import Job, waited_too_long
+from server.errors import OverloadedError, RequestError
+from server.images.preprocess import Scan
+
+Result = TypeVar("Result")
+
+MOST_IMAGES = 32
+"""In one message of several."""
+
+
+class ImageRequest(Protocol):
+    """What a caller wants judged, and by what. Fields that it leaves out are empty."""
+
+    @property
+    def image(self) -> Scan:
+        """An encoded file, or pixels."""
+
+    @property
+    def model_name(self) -> str:
+        """Of the model that is to judge."""
+
+    @property
+    def model_version(self) -> str:
+        """Of that model."""
+
+    @property
+    def image_sha256(self) -> str:
+        """What the caller says it is."""
+
+    @property
+    def id(self) -> str:
+        """How the caller calls the request."""
+
+
+@dataclass(frozen=True)
+class ImageToJudge:
+    """An ``ImageRequest``, for transports that have no message of that form."""
+
+    image: Scan
+    model_name: str = ""
+    model_version: str = ""
+    image_sha256: str = ""
+    id: str = ""
+
+
+class Judge:
+    """Lets the workers of a detector judge what callers send. For one event loop."""
+
+    def __init__(self, detector: Detector, journal: Journal, *, max_wait_seconds: float, batches: int) -> None:
+        """Has nothing to judge yet.
+
+        Args:
+            detector: the core.
+            journal: is told what has come of images.
+            max_wait_seconds: longest time that an image of a single call may wait.
+            batches: calls of several images that may be in work at the same time.
+        """
+        self._detector = detector
+        self._journal = journal
+        self._max_wait_seconds = max_wait_seconds
+        self._batches = FairPlaces(batches, too_many_batches)
+
+    def check_room(self) -> None:
+        """To be asked before a byte of a message is taken in. Raises as ``Detector.check_room``."""
+        self._detector.check_room()
+
+    async def answer(
+        self, call: Call, read: Callable[[bytes], ImageRequest], write: Callable[[Detection, str], Result]
+    ) -> Result | Status:
+        """Serves a call of one image.
+
+        Args:
+            call: the call, whose message has not been taken.
+            read: what its message says; done by the worker, as is ``write``. Raises StrokeError.
+            write: makes the answer of a judgement and the request's id.
+
+        Raises:
+            StrokeError: what keeps the image from being judged.
+        """
+        self.check_room()
+        seconds = min(call.seconds_left, self._max_wait_seconds)
+        async with call.take_message() as message:
+            budget = Budget(seconds, lambda: call.is_wanted, call.started)
+            judged, job = self._start(partial(self._judge_message, message.data, budget, call, read, write))
+            message.data = b""  # the work holds it now
+            try:
+                async with asyncio.timeout(budget.remaining):
+                    return await asyncio.shield(judged)
+            except TimeoutError:
+                if self._detector.withdraw(job):
+                    raise waited_too_long() from None
+                return await judged  # what has been started is finished
+            except asyncio.CancelledError:
+                self._detector.withdraw(job)
+                raise
+
+    def start(
+        self, request: ImageRequest, call: Call, write: Callable[[Detection | Status, str], Result]
+    ) -> asyncio.Future[Result]:
+        """Starts the work on one image of a stream, which waits in the line of its call. It has no time limit of its
+        own: a stream that is slow is slowed down, its images are not refused for that.
+
+        Args:
+            request: of the image.
+            call: the stream.
+            write: makes the answer of what came of it and the request's id; done by the worker.
+        """
+        budget = Budget(float("inf"), lambda: call.is_wanted, time.monotonic())
+        return self._start(partial(self._judge_request, request, call, budget, write), source=call)[0]
+
+    async def answer_all(
+        self, call: Call, requests: Sequence[ImageRequest], *, seconds: float = float("inf"), urgent: bool = False
+    ) -> list[Detection | Status]:
+        """Judges the images of one message, of which there are at least one and not more than ``MOST_IMAGES``. One
+        that is alone waits among the single ones, several in the line of their call.
+
+        Args:
+            call: whose message is held meanwhile.
+            requests: the images, each with an id that is its own.
+            seconds: longest time that they may wait, if that is less than others may.
+            urgent: see ``Detector.submit``.
+
+        Raises:
+            OverloadedError: reason QUEUE_FULL, or TOO_MANY_BATCHES.
+        """
+        source = None if len(requests) == 1 else call
+        budget = Budget(min(seconds, call.seconds_left, self._max_wait_seconds), lambda: call.is_wanted, call.started)
+        if source is None:
+            return await self._finish(self._start_all(call, requests, budget, source, urgent), budget, source)
+        with self._batches.take(call.source):
+            return await self._finish(self._start_all(call, requests, budget, source, urgent), budget, source)
+
+    def _start_all(
+        self, call: Call, requests: Sequence[ImageRequest], budget: Budget, source: Call | None, urgent: bool
+    ) -> list[Started]:
+        return [
+            self._start(partial(self._judge_request, request, call, budget, take_outcome), source=source, urgent=urgent)
+            for request in requests
+        ]
+
+    async def _finish(self, started: list[Started], budget: Budget, source: Call | None) -> list[Detection | Status]:
+        """Waits for what was started. What has had no worker by then is through with it at once, for its time is up."""
+        futures = [future for future, _ in started]
+        try:
+            async with asyncio.timeout(budget.remaining):
+                await asyncio.wait(futures)
+        except TimeoutError:
+            while budget.remaining:
+                await asyncio.sleep(0.001)  # timers may be early, and then what is run below would be judged
+            for future, job in started:
+                if self._detector.withdraw(job, source):
+                    job.run()  # notes that the time is up
+                    future.set_result(job.take_result())
+        except asyncio.CancelledError:
+            for _, job in started:
+                self._detector.withdraw(job, source)
+            raise
+        return [await future for future in futures]
+
+    def _judge_message(
+        self,
+        message: bytes,
+        budget: Budget,
+        call: Call,
+        read: Callable[[bytes], ImageRequest],
+        write: Callable[[Detection, str], Result],
+    ) -> Result | Status:
+        # Errors end here: one that travelled on would take this frame along, and with it the image.
+        try:
+            request = read(message)
+            call.name_itself(request.id)
+            call.detection = self._detect(request, budget, call.note_digest)
+            return write(call.detection, call.request_id)
+        except Exception as error:
+            return to_status(error, call.request_id or call.name_itself(""))
+
+    def _judge_request(
+        self,
+        request: ImageRequest,
+        call: Call,
+        budget: Budget,
+        write: Callable[[Detection | Status, str], Result],
+    ) -> Result:
+        """What comes of one image of several, with its own outcome: that it cannot be judged is an answer, too."""
+        request_id = printable_id(request.id) or new_id()
+        status, detection, digests = None, None, list[str]()
+        try:
+            detection = self._detect(request, budget, digests.append)
+            answer = write(detection, request_id)
+        except Exception as error:
+            status = to_status(error, request_id)
+            answer = write(status, request_id)
+        self._journal.note(
+            Outcome(
+                method=call.method.name,
+                request_id=request_id,
+                caller=call.caller,
+                code=name_code(status, call),
+                reason=status.reason if status else "",
+                started=budget.started,
+                is_image=True,
+                detection=detection,
+                image_sha256="".join(digests),
+                trace=call.trace,
+            )
+        )
+        return answer
+
+    def _detect(self, request: ImageRequest, budget: Budget, on_digest: Callable[[str], None]) -> Detection:
+        if request.id and not printable_id(request.id):
+            raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
+        return self._detector.detect_here(
+            request.image,
+            budget,
+            model_name=request.model_name,
+            model_version=request.model_version,
+            image_sha256=request.image_sha256,
+            on_digest=on_digest,
+        )
+
+    def _start(
+        self, work: Callable[[], Result], *, source: Call | None = None, urgent: bool = False
+    ) -> tuple[asyncio.Future[Result], Job[Result]]:
+        """Lets a worker do ``work``. Returns what it will have come to, and the job. Raises as ``Detector.submit``."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def settle(job: Job[Result]) -> None:
+            try:
+                result = job.take_result()
+            except BaseException as error:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # asyncio need not report it, if nobody waits any more
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        def call_back(job: Job[Result]) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and with it all who waited
+                loop.call_soon_threadsafe(settle, job)
+
+        return future, self._detector.submit(work, call_back, source=source, urgent=urgent)
+
+
+Started = tuple[asyncio.Future[Detection | Status], Job[Detection | Status]]
+
+
+def take_outcome(outcome: Detection | Status, request_id: str) -> Detection | Status:
+    """For those who make the answer themselves."""
+    return outcome
+
+
+def too_many_batches() -> OverloadedError:
+    return OverloadedError(
+        "TOO_MANY_BATCHES",
+        "As many requests of several images are in work as the server accepts.",
+        retry_after=PLACE_SECONDS,
+    )

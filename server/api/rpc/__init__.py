@@ -1,0 +1,1 @@
+"""gRPC as a transport, for any of its services: calls, streams, and addresses to listen on."""
