@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from proto import inference_pb2 as pb
+from server.admission.judge import MOST_IMAGES
 from server.errors import RequestError
 from server.oip.request import InferRequest
-from server.oip.tensors import MOST_IMAGES, read_images
+from server.oip.tensors import read_images
 from server.oip.wire import MOST_FIELDS, read_request
 
 Tensor = pb.ModelInferRequest.InferInputTensor

@@ -29,6 +29,7 @@ from server.core.plan import make_plan
 from server.errors import ModelFileError
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
 from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates
+from server.lifecycle.services import make_check_boundary, make_inference_service, make_reflection
 from server.machine.addresses import ListenError
 from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
@@ -234,8 +235,12 @@ class Application:
             self._alarms["stroke.alarm.access"] = self._gate.needs_person
         self._server = make_grpc_server(config)
         health = self._health.make_handlers(self._gate if config.health == "token" else None, self._alarms)
-        handlers = servicer.make_handlers(RpcBoundary(self._boundary, self._inbox))
-        self._server.add_generic_rpc_handlers((handlers, health))
+        rpc = RpcBoundary(self._boundary, self._inbox)
+        checks = make_check_boundary(journal, self._gate, self._inbox)
+        parts = (config, detector, self._judge, self._streams, self._health, rpc, checks)
+        reflection = make_reflection(self._streams, rpc) if config.reflection else ()
+        handlers = (servicer.make_handlers(rpc), health, make_inference_service(*parts), *reflection)
+        self._server.add_generic_rpc_handlers(handlers)
 
     async def _show_metrics(self) -> None:
         """Opens the port for Prometheus, where there is to be one. Raises as ``_answer_probes``."""

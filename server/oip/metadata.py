@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from proto import __version__
+from server.admission.judge import MOST_IMAGES
 from server.models.runtime import OnnxModel
 from server.oip.outputs import BYTES, FP32, PROBABILITIES, TEXTS
-from server.oip.tensors import INPUT_NAME, MOST_IMAGES
+from server.oip.tensors import INPUT_NAME
 
 SERVER_NAME = "strokeserve"
 EXTENSIONS = ("classification", "model_configuration", "schedule_policy")

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from server.admission.judge import MOST_IMAGES
 from server.errors import RequestError
 from server.oip.request import SHARED_MEMORY, InferRequest, InputTensor, invalid_tensor, show
-
-MOST_IMAGES = 32
 
 INPUT_NAME = "image"
 """The only input there is."""
