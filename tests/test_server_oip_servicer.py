@@ -188,6 +188,13 @@ def test_unknown_parameters_are_ignored(caller: Caller) -> None:
     assert caller.infer(request).outputs
 
 
+def test_request_waits_no_longer_than_its_timeout(caller: Caller) -> None:
+    """A microsecond is over before any worker is free; so it is for several images."""
+    for request in (ask(IMAGE), ask(IMAGE, OTHER)):
+        request.parameters["timeout"].int64_param = 1
+        assert refusal_of(caller, request)[:2] == ("DEADLINE_EXCEEDED", "DEADLINE_IN_QUEUE")
+
+
 def test_message_of_many_fields_is_refused_before_it_is_taken_apart(caller: Caller) -> None:
     """2 MB of empty inputs would be 80 MB of objects."""
     with pytest.raises(grpc.RpcError) as refusal:
@@ -265,6 +272,7 @@ def test_stream_answers_in_order_and_outlives_what_fails(caller: Caller) -> None
     """An image, a request and a message that are none are answered by error_message, each in its place."""
     requests = [ask(IMAGE, id=str(number)) for number in range(8)]
     requests[2] = ask(b"no image", id="2")
+    requests[4].parameters["timeout"].int64_param = 1
     requests[5] = ask(IMAGE, id="5", model_name="nobody")
     messages = [request.SerializeToString() for request in requests]
     messages[6] = b"\x0a\x7f"
@@ -275,6 +283,7 @@ def test_stream_answers_in_order_and_outlives_what_fails(caller: Caller) -> None
     failed = {number: answer.error_message for number, answer in enumerate(answers) if answer.error_message}
     assert {number: message.partition(":")[0] for number, message in failed.items()} == {
         2: "IMAGE_UNDECODABLE",
+        4: "DEADLINE_IN_QUEUE",
         5: "MODEL_NOT_FOUND",
         6: "REQUEST_MALFORMED",
     }
@@ -298,7 +307,8 @@ def test_gate_stands_before_the_protocol_too(tiny_models: Path, tmp_path: Path) 
             assert refusal_of(reader, ask(IMAGE))[:2] == ("PERMISSION_DENIED", "ROLE_MISSING")
         with calling(server.address, token_of("ward")) as ward:
             assert ward.infer(ask(IMAGE)).outputs
-            assert [answer.error_message for answer in ward.stream([ask(IMAGE).SerializeToString()])] == [""]
+            message = ask(IMAGE, IMAGE).SerializeToString()
+            assert [answer.error_message for answer in ward.stream([message, message])] == ["", ""]
     with run_server(tiny_models, "--tokens", str(tokens), "--health", "token") as server:
         with calling(server.address) as nobody:
             for method, request in checks:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches")
+IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches", "ModelInfer", "ModelStreamInfer")
 
 
 @dataclass(frozen=True)
