@@ -35,6 +35,7 @@ MOST_SIDE = 65_535
 MOST_PIXELS = 1_000_000_000
 """Three bytes each while they are decoded, for each worker."""
 
+MOST_PORT = 65_535
 LEAST_AUDIT_BYTES = 4096
 MOST_AUDIT_BYTES = 1024**4
 MOST_MONTHS = 1200
@@ -59,13 +60,18 @@ class ServerConfig:
         "127.0.0.1",
         "address to listen on; 0.0.0.0 for all, with --tls-cert or --insecure; unix:/PATH for a socket",
     )
-    port: int = setting(50051, "TCP port; 0 takes a free one", least=0, most=65535)
+    port: int = setting(50051, "TCP port; 0 takes a free one", least=0, most=MOST_PORT)
+    http: str = setting(
+        "",
+        "HOST:PORT of HTTP beside gRPC, such as 127.0.0.1:8000: the page, POST /predict and /v2 (an extra "
+        "installation); 0.0.0.0:8000 for all addresses, with --tls-cert or --insecure; empty: none",
+    )
     probe_port: int = setting(
         0,
         "TCP port that answers health checks and nothing else, always in plain text, for probes that speak no TLS "
         "(those of Kubernetes); 0: none",
         least=0,
-        most=65535,
+        most=MOST_PORT,
     )
     socket_mode: str = setting(
         "600",
@@ -203,7 +209,7 @@ class ServerConfig:
     )
     log_format: str = setting("text", "lines of the log: text, or json (one object a line)", choices=FORMATS)
     metrics_port: int = setting(
-        0, "port of the metrics for Prometheus, at http://HOST:PORT/metrics; 0: none", least=0, most=65535
+        0, "port of the metrics for Prometheus, at http://HOST:PORT/metrics; 0: none", least=0, most=MOST_PORT
     )
     metrics_host: str = setting(
         "127.0.0.1", "address of the metrics, which whoever reaches it can read: without encryption, without password"
@@ -218,6 +224,11 @@ class ServerConfig:
         )
         require(self.host != "", "host", "must not be empty")
         require(self.metrics_host != "", "metrics_host", "must not be empty")
+        require(
+            not self.http or (re.fullmatch(r".+:\d{1,5}", self.http) is not None and self.http_port <= MOST_PORT),
+            "http",
+            f"must be HOST:PORT, such as 127.0.0.1:8000, got {quote(self.http)}",
+        )
         require(self.audit is not None or not self.audit_required, "audit_required", "needs --audit FILE")
         require(self.tls_cert is None or self.tls_key is not None, "tls_key", "is missing: --tls-cert needs its key")
         for name in ("tls_key", "tls_client_ca"):
@@ -245,6 +256,11 @@ class ServerConfig:
     def image_limits(self) -> ImageLimits:
         """The limits of the image gate."""
         return ImageLimits(self.max_image_bytes, self.min_image_side, self.max_image_side, self.max_image_pixels)
+
+    @property
+    def http_port(self) -> int:
+        """The port in ``http``."""
+        return int(self.http.rpartition(":")[2])
 
     @property
     def most_message_bytes(self) -> int:
@@ -277,6 +293,7 @@ def build_parser() -> LineParser:
             "examples:\n"
             "  python -m server\n"
             "  python -m server --port 0 --model stroke-cnn/1\n"
+            "  python -m server --http 127.0.0.1:8000\n"
             "  python -m server --precision fp32 --profile latency\n"
             "  python -m server --host unix:/run/stroke/server.sock --socket-mode 660\n"
             "  python -m server tune --help\n"

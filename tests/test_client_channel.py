@@ -16,6 +16,7 @@ from client._channel import channel_options
 from client._config import MIN_PING_SECONDS
 from server.config import ServerConfig
 from server.lifecycle import ports
+from server.lifecycle.app import Application
 from tests.client_fakes import FakeServer, RecordingServicer, serve, wait_for
 from tests.fakes import encode, make_slice, run_server
 from tests.wire import open_wire
@@ -41,7 +42,7 @@ def find_port() -> int:
 @contextmanager
 def run_application(config: ServerConfig) -> Iterator[None]:
     """Runs the real server in this process, where a test can change its constants."""
-    application = app.Application(config)
+    application = Application(config)
     with ThreadPoolExecutor(1) as pool:
         exit_code = pool.submit(application.run)
         try:
@@ -172,7 +173,7 @@ def test_idle_client_is_neither_thrown_out_nor_fooled(tiny_models: Path, monkeyp
     """A real server lets an idle client ping; when a firewall forgets the connection, the pings find out and the call
     that waits is answered on a new one."""
     monkeypatch.setattr("client._config.MIN_PING_SECONDS", 1.0)
-    monkeypatch.setattr(app, "CLIENT_PING_MS", 500)  # the same ratio, faster
+    monkeypatch.setattr(ports, "CLIENT_PING_MS", 500)  # the same ratio, faster
     port = find_port()
     keep_alive = KeepAliveConfig(interval=1.0, timeout=0.5)
     with (

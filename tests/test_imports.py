@@ -161,7 +161,11 @@ def list_loaded(*modules: str) -> set[str]:
     ("modules", "forbidden"),
     [
         (("client", "client.cli.main", "client._client"), TRAINING_STACK | NOT_FOR_CLIENTS),
-        (("server.cli", "server.lifecycle.app"), TRAINING_STACK | {"client", "converter", "training"}),
+        (
+            ("server.cli", "server.lifecycle.app"),
+            TRAINING_STACK | {"client", "converter", "training", "starlette", "uvicorn", "h11", "python_multipart"},
+        ),
+        (("server.web.face", "server.web.port", "server.web.tls"), TRAINING_STACK | {"grpc", "google", "client"}),
         (
             ("server.models.contract", "server.images.preprocess"),
             TRAINING_STACK | {"grpc", "onnxruntime", "client", "google"},

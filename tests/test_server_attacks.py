@@ -274,7 +274,7 @@ def test_greedy_streams_leave_their_share_to_a_polite_one(tiny_models: Path) -> 
         results = list(client.predict_many([IMAGE] * 40))
 
         took = time.monotonic() - started
-        greedy = [line for line in server.log if "stream image" in line and "code=OK" in line]
+        greedy = [line for line in server.log if "PredictStream image" in line and "code=OK" in line]
     assert [type(result).__name__ for result in results] == ["Prediction"] * 40
     assert took < 20
     assert len(greedy) > 40, "the greedy ones were served, too"

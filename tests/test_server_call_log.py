@@ -66,7 +66,7 @@ def test_image_of_a_stream_without_an_id_has_one_in_answer_and_log(faulty: Serve
     assert len(set(ids)) == 3
     for request_id, code in zip(ids, ("OK", "INVALID_ARGUMENT", "INTERNAL"), strict=True):
         lines = find_lines(faulty, request_id)
-        assert f"stream image id={request_id} code={code}" in lines[-1]
+        assert f" image id={request_id} code={code}" in lines[-1]
         assert len(lines) == 1 + (code == "INTERNAL")
 
 

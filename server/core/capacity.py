@@ -11,6 +11,10 @@ DECODE_BYTES = 13
 """Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
 
 
+HTTP_BYTES = 128 * 330_000
+"""What connections of HTTP hold that nobody has asked for yet (``server.web.port``): a full buffer each."""
+
+
 def find_message_bytes(config: ServerConfig) -> int:
     """Bound on the messages that are held, and again on those that arrive."""
     return max(MESSAGE_BYTES, config.most_message_bytes * 5 // 4)
@@ -19,7 +23,8 @@ def find_message_bytes(config: ServerConfig) -> int:
 def find_most_message_memory(config: ServerConfig, workers: int) -> int:
     """Bytes that callers' messages may take: what is held, what arrives, what arrives before that is noticed; and each
     worker's copy and gRPC's two."""
-    return 3 * find_message_bytes(config) + (workers + 2) * config.most_message_bytes
+    http = HTTP_BYTES if config.http else 0
+    return 3 * find_message_bytes(config) + (workers + 2) * config.most_message_bytes + http
 
 
 def find_most_image_memory(config: ServerConfig, workers: int) -> int:

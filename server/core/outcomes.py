@@ -95,7 +95,7 @@ class LogLines:
         fields["ms"] = outcome.milliseconds
         if outcome.trace:
             fields["trace"] = outcome.trace
-        text = outcome.method if outcome.is_call else "stream image"
+        text = outcome.method if outcome.is_call else f"{outcome.method} image"
         # Judged images are as many as the processors can judge; of all other calls somebody may send a flood.
         is_work = outcome.is_image and outcome.code == "OK"
         kind = "" if is_work else f"{text} code={outcome.code} reason={outcome.reason}"

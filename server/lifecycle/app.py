@@ -28,8 +28,8 @@ from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.errors import ModelFileError
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
-from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates
-from server.lifecycle.services import make_check_boundary, make_inference_service, make_reflection
+from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
+from server.lifecycle.services import CHECKS, Parts, list_services
 from server.machine.addresses import ListenError
 from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from server.metrics.port import MetricsPort
     from server.security.certificates import Certificates
     from server.security.gate import Gate
+    from server.web.port import WebPort
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Application:
 
             self._metrics = Metrics()
         self._metrics_port: MetricsPort | None = None
+        self._web: WebPort | None = None
+        self._web_address = ""
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
         self._alarms: dict[str, Callable[[], bool]] = {}
@@ -153,6 +156,8 @@ class Application:
             await self._show_metrics()
             if self._config.probe_port:
                 self._probes = await answer_probes(self._config, self._health.make_handlers())
+            if self._config.http:
+                await self._open_web()
         except ListenError as error:
             await self._leave()
             return fail(str(error))
@@ -172,6 +177,8 @@ class Application:
         # Whoever started it may have no use for this, so nothing waits for its reader.
         lines = [f"serving {models} on {self._listener.address}", describe_choices(self._registry, self._plan)]
         lines.append(describe_memory(self._config, self._plan))
+        if self._web_address:
+            lines.append(f"  HTTP on {self._web_address}")
         if self._certificates is not None:
             lines.append(f"  {self._certificates.summary}")
         threading.Thread(target=say, args=("\n".join(lines), PATIENCE_SECONDS), daemon=True).start()
@@ -236,11 +243,16 @@ class Application:
         self._server = make_grpc_server(config)
         health = self._health.make_handlers(self._gate if config.health == "token" else None, self._alarms)
         rpc = RpcBoundary(self._boundary, self._inbox)
-        checks = make_check_boundary(journal, self._gate, self._inbox)
-        parts = (config, detector, self._judge, self._streams, self._health, rpc, checks)
-        reflection = make_reflection(self._streams, rpc) if config.reflection else ()
-        handlers = (servicer.make_handlers(rpc), health, make_inference_service(*parts), *reflection)
-        self._server.add_generic_rpc_handlers(handlers)
+        checks = RpcBoundary(Boundary(CHECKS, journal, self._gate), self._inbox)
+        parts = Parts(config, detector, self._judge, self._streams, lambda: self._health.is_serving, rpc, checks)
+        self._server.add_generic_rpc_handlers((servicer.make_handlers(rpc), health, *list_services(parts)))
+
+    async def _open_web(self) -> None:
+        """Opens the port of HTTP. Raises as ``open_web``."""
+        from server.web.face import Core
+
+        parts = (self._boundary, self._inbox, self._judge, self._detector, lambda: self._health.is_serving)
+        self._web, self._web_address = await open_web(Core(self._config, *parts), self._certificates)
 
     async def _show_metrics(self) -> None:
         """Opens the port for Prometheus, where there is to be one. Raises as ``_answer_probes``."""
@@ -308,7 +320,7 @@ class Application:
             lambda now: now - max(calls.last_arrival, started) > DRAIN_QUIET_SECONDS or now - started > accept_seconds
         )
         self._streams.end_all(stopping_server())
-        self._listener.close()
+        self._stop_listening()
         closed = asyncio.create_task(self._server.stop(config.drain_seconds))
         await self._poll(lambda now: not calls.in_flight or now - started > config.drain_seconds)
         if calls.in_flight:
@@ -319,6 +331,8 @@ class Application:
             await self._leave()
         if self._metrics_port is not None:
             self._metrics_port.close()
+        if self._web is not None:
+            self._web.cut_off()
         logger.info("stopped")
         return 0
 
@@ -326,8 +340,15 @@ class Application:
         """Cuts off what is open, and gives the addresses free."""
         if self._metrics_port is not None:
             self._metrics_port.close()
-        self._listener.close()
+        self._stop_listening()
+        if self._web is not None:
+            self._web.cut_off()
         await asyncio.wait((asyncio.create_task(self._server.stop(None)),), timeout=LEAVE_SECONDS)
+
+    def _stop_listening(self) -> None:
+        self._listener.close()
+        if self._web is not None:
+            self._web.close()
 
     async def _poll(self, is_over: Callable[[float], bool]) -> None:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""

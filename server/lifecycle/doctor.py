@@ -296,16 +296,22 @@ def look_at_port(config: ServerConfig) -> Iterator[Finding]:
         yield Finding(
             "port", GOOD if is_there else PROBLEM, f"{folder}: {'can' if is_there else 'cannot'} be written to"
         )
-        return
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[:1]:
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(address)
-            except OSError as error:
-                text = f"{config.host}:{config.port}: {error.strerror}; a server that runs already has it, too"
-                yield Finding("port", PROBLEM, text)
-            else:
-                yield Finding("port", GOOD, f"{config.host}:{config.port} is free")
+    else:
+        yield look_at_address("port", config.host, config.port)
+    if config.http:
+        yield look_at_address("http", config.http.rpartition(":")[0].strip("[]"), config.http_port)
+
+
+def look_at_address(subject: str, host: str, port: int) -> Finding:
+    """Whether an address of TCP is free."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            text = f"{host}:{port}: {error.strerror}; a server that runs already has it, too"
+            return Finding(subject, PROBLEM, text)
+    return Finding(subject, GOOD, f"{host}:{port} is free")

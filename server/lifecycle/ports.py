@@ -9,9 +9,12 @@ import grpc
 
 from server.api.rpc.listen import UNIX, bind
 from server.config import ServerConfig
+from server.machine.addresses import ListenError
 
 if TYPE_CHECKING:
     from server.security.certificates import Certificates
+    from server.web.face import Core
+    from server.web.port import WebPort
 
 CALLS = 1024
 """Calls that are open at the same time, those included whose message has not come: each costs 20 kB."""
@@ -78,3 +81,26 @@ async def answer_probes(config: ServerConfig, health: grpc.GenericRpcHandler) ->
     bind(server, host, config.probe_port, is_insecure=True)
     await server.start()
     return server
+
+
+async def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPort, str]:
+    """Opens the port of HTTP, and returns it with its address.
+
+    Raises:
+        ListenError: it cannot be listened on, or what it needs is not installed.
+    """
+    try:
+        from server.web.face import make_app
+        from server.web.port import WebPort
+        from server.web.tls import RenewedContext
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "server":
+            raise
+        raise ListenError(
+            f"--http needs {error.name}, which is not installed: python -m pip install --require-hashes -r "
+            "requirements/web.lock, or make install-web"
+        ) from None
+    config = core.config
+    context = RenewedContext(certificates).context if certificates is not None else None
+    port = WebPort(make_app(core), config.max_wait_seconds)
+    return port, await port.listen(config.http, context, is_insecure=config.insecure)

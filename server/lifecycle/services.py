@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
-from server.admission.boundary import Boundary
-from server.admission.inbox import Inbox
 from server.admission.judge import Judge
-from server.api.health import HEALTH_SERVICE, Health
+from server.api.health import HEALTH_SERVICE
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.stream import StreamPlaces
 from server.api.service import SERVICE_NAME
 from server.config import ServerConfig
 from server.core.detector import Detector
-from server.core.outcomes import Journal
-
-if TYPE_CHECKING:
-    from server.security.gate import Gate
 
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
@@ -51,38 +46,40 @@ class LateService(grpc.GenericRpcHandler):  # type: ignore[misc]
         return next((handler for handler in found if handler is not None), None)
 
 
-def make_inference_service(
-    config: ServerConfig,
-    detector: Detector,
-    judge: Judge,
-    streams: StreamPlaces,
-    health: Health,
-    rpc: RpcBoundary,
-    checks: RpcBoundary,
-) -> grpc.GenericRpcHandler:
-    """The Open Inference Protocol over gRPC. Its health checks have a boundary of their own, so that calls and checks
-    do not take each other's places."""
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a server that such a service needs."""
 
-    def make() -> Sequence[grpc.GenericRpcHandler]:
-        from server.oip.inference import Inference
-        from server.oip.servicer import InferenceServicer
-
-        inference = Inference(detector.registry, judge)
-        servicer = InferenceServicer(detector, inference, streams, config, is_serving=lambda: health.is_serving)
-        return servicer.make_handlers(rpc, checks)
-
-    return LateService(INFERENCE_SERVICE, make)
+    config: ServerConfig
+    detector: Detector
+    judge: Judge
+    streams: StreamPlaces
+    is_serving: Callable[[], bool]
+    rpc: RpcBoundary
+    checks: RpcBoundary
+    """Around health checks: calls and checks do not take each other's places."""
 
 
-def make_check_boundary(journal: Journal, gate: Gate | None, inbox: Inbox) -> RpcBoundary:
-    """What goes around health checks of the inference protocol."""
-    return RpcBoundary(Boundary(CHECKS, journal, gate), inbox)
+def list_services(parts: Parts) -> tuple[grpc.GenericRpcHandler, ...]:
+    """All of them that are wanted."""
+    inference = LateService(INFERENCE_SERVICE, lambda: make_inference_service(parts))
+    return (inference, *(make_reflection(parts) if parts.config.reflection else ()))
 
 
-def make_reflection(streams: StreamPlaces, rpc: RpcBoundary) -> tuple[grpc.GenericRpcHandler, ...]:
+def make_inference_service(parts: Parts) -> Sequence[grpc.GenericRpcHandler]:
+    """The Open Inference Protocol over gRPC."""
+    from server.oip.inference import Inference
+    from server.oip.servicer import InferenceServicer
+
+    inference = Inference(parts.detector.registry, parts.judge)
+    servicer = InferenceServicer(parts.detector, inference, parts.streams, parts.config, is_serving=parts.is_serving)
+    return servicer.make_handlers(parts.rpc, parts.checks)
+
+
+def make_reflection(parts: Parts) -> Sequence[grpc.GenericRpcHandler]:
     """Tells what services and messages there are."""
     from proto.inference_pb2 import DESCRIPTOR
     from server.oip.reflection import Reflection
 
     inference = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-    return Reflection([SERVICE_NAME, inference, HEALTH_SERVICE], streams).make_handlers(rpc)
+    return Reflection([SERVICE_NAME, inference, HEALTH_SERVICE], parts.streams).make_handlers(parts.rpc)

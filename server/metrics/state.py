@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches", "ModelInfer", "ModelStreamInfer")
+HTTP_METHODS = ("POST /predict", "POST /predict/batch", "POST /v2/models/{name}/infer")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ async def show(metrics: Metrics, state: State) -> MetricsPort:
     Raises:
         ListenError: it cannot be listened on.
     """
-    metrics.expect(IMAGE_METHODS)
     gauges, config = Gauges(), state.config
+    metrics.expect((*IMAGE_METHODS, *(HTTP_METHODS if config.http else ())))
     provide_state(gauges, state)
     port = MetricsPort(Exposition(metrics, gauges).render, CONTENT_TYPE)
     try:

@@ -120,7 +120,7 @@ class InferenceServicer:
         )
 
     def _describe_server(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(**describe_server(with_http=False))
+        return pb.ServerMetadataResponse(**describe_server(with_http=bool(self._config.http)))
 
     def _describe_model(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         model = self._registry.get(request.name, request.version)

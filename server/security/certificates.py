@@ -72,6 +72,11 @@ class Certificates:
         """Ends the watch."""
         self._closed.set()
 
+    @property
+    def bundle(self) -> Bundle:
+        """What the files in use hold; another object once others are in use."""
+        return self._bundle
+
     def describe(self) -> tuple[Validity, ...]:
         """Those in use: the server's own first, then the authorities of clients."""
         return (self._bundle.server, *self._bundle.authorities)

@@ -1,8 +1,9 @@
-"""Who a client is by its certificate, which gRPC has verified."""
+"""Who a client is by its certificate, which the transport has verified."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 KINDS = {
     "uri": "peer_uri",
@@ -32,7 +33,26 @@ def read_names(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
     )
 
 
+SSL_KINDS = {"URI": "uri", "DNS": "dns", "email": "email", "IP Address": "ip"}
+"""What Python's ``ssl`` calls kinds of alternative names."""
+
+
+def read_peer_certificate(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """``read_names`` of a certificate as ``ssl.SSLSocket.getpeercert`` gives it; none without one."""
+    if not certificate:
+        return ()
+    found = [(SSL_KINDS.get(kind, ""), value) for kind, value in certificate.get("subjectAltName", ())]
+    found += [("cn", value) for part in certificate["subject"] for key, value in part if key == "commonName"]
+    order = list(KINDS)
+    known = sorted((name for name in found if name[0] in KINDS), key=lambda name: order.index(name[0]))
+    return tuple(f"{kind}:{text}" for kind, value in known if (text := check_name(value)))
+
+
 def decode(value: bytes) -> str:
-    """A name as text, for logs and lists; empty where it is none that could stand there."""
-    text = value.decode("utf-8", errors="replace")
+    """A name as text."""
+    return check_name(value.decode("utf-8", errors="replace"))
+
+
+def check_name(text: str) -> str:
+    """A name for logs and lists; empty where it is none that could stand there."""
     return text if len(text) <= MOST_CHARACTERS and text.isprintable() and "\ufffd" not in text else ""

@@ -1,0 +1,1 @@
+"""HTTP's face: the page, /predict, and what describes them. Loaded only with --http."""

@@ -1,0 +1,155 @@
+"""HTTP's face of the core: which path is served by what, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server.admission.boundary import Boundary
+from server.admission.call import ANYBODY, KNOWN, Method
+from server.admission.ids import new_id
+from server.admission.inbox import Inbox
+from server.admission.judge import Judge
+from server.admission.status import Status, to_status
+from server.config import ServerConfig
+from server.core.detector import Detector
+from server.errors import ForbiddenError
+from server.web.call import HttpCall
+from server.web.describe import GET_MODEL, LIST_MODELS, Describer
+from server.web.openapi import make_document
+from server.web.page import make_page
+from server.web.predict import PREDICT, PREDICT_BATCH, Predictor
+from server.web.problems import make_problem
+
+Behaviour: TypeAlias = Callable[[HttpCall], Awaitable[Response | Status]]
+
+DISCARD_SECONDS = 1.0
+HEADERS = (
+    ("x-content-type-options", "nosniff"),
+    ("cache-control", "no-store"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+)
+"""Of every answer: it is nobody's but the caller's, and nothing of it is kept."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """The parts of a server that HTTP needs."""
+
+    config: ServerConfig
+    boundary: Boundary
+    inbox: Inbox
+    judge: Judge
+    detector: Detector
+    is_serving: Callable[[], bool]
+
+
+def make_app(core: Core) -> Starlette:
+    """The application of ASGI."""
+    predictor = Predictor(core.judge, core.config.most_message_bytes)
+    describer = Describer(core.detector, core.is_serving)
+    live, ready = describer.answer_live, describer.answer_ready
+    health = KNOWN if core.config.health == "token" else ANYBODY
+
+    def route(path: str, verb: str, method: Method, behaviour: Behaviour) -> Route:
+        async def serve(request: Request) -> Response:
+            return await serve_call(
+                core, HttpCall(request, method, core.inbox, core.config.most_message_bytes), behaviour
+            )
+
+        return Route(path, serve, methods=[verb])
+
+    def check(path: str, answer: Callable[[], Response]) -> Route:
+        async def behave(call: HttpCall) -> Response:
+            return answer()
+
+        return route(path, "GET", Method(f"GET {path}", health), behave)
+
+    routes = [
+        give("/", make_page()),
+        give("/openapi.json", make_document()),
+        check("/health/live", live),
+        check("/health/ready", ready),
+        route("/predict", "POST", PREDICT, predictor.predict),
+        route("/predict/batch", "POST", PREDICT_BATCH, predictor.predict_batch),
+        route("/models", "GET", LIST_MODELS, describer.list_models),
+        route("/models/{name}", "GET", GET_MODEL, describer.get_model),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: refuse_path, Exception: fail})
+
+
+def give(path: str, response: Response) -> Route:
+    """A path with what is the same for everybody."""
+
+    async def serve(request: Request) -> Response:
+        return response
+
+    return Route(path, serve, methods=["GET"])
+
+
+async def serve_call(core: Core, call: HttpCall, behaviour: Behaviour) -> Response:
+    """Serves a call to its end, or until its caller has gone."""
+    work = asyncio.ensure_future(core.boundary.run(call, lambda call: behave(call, behaviour)))
+    gone = asyncio.ensure_future(call.wait_until_gone())
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            call.is_wanted = False
+            work.cancel()
+        outcome = await work
+    except asyncio.CancelledError:
+        return Response(status_code=499)  # nobody reads it
+    finally:
+        work.cancel()
+        gone.cancel()
+    if not isinstance(outcome, Status):
+        outcome.headers.update(dict(HEADERS))
+        return outcome
+    with suppress(TimeoutError, asyncio.CancelledError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            await call.discard(core.config.most_message_bytes)
+    return with_headers(make_problem(outcome, call.request_id))
+
+
+async def behave(call: HttpCall, behaviour: Behaviour) -> Response | Status:
+    """Serves a call that has come in."""
+    # Browsers say so where the page that sends is another server's: it could use this one in its reader's name.
+    if call.request.headers.get("sec-fetch-site") == "cross-site":
+        raise ForbiddenError("CROSS_SITE", "Pages of other servers may not call this one.")
+    call.check_length()
+    return await behaviour(call)
+
+
+def with_headers(response: Response) -> Response:
+    """An answer with what stands in the head of every answer."""
+    response.headers.update(dict(HEADERS))
+    return response
+
+
+async def refuse_path(request: Request, error: Exception) -> Response:
+    """What is not served here: an unknown path, or another method of a known one."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        response = make_problem(Status("INVALID_ARGUMENT", "METHOD_UNKNOWN", f"Here is only {allowed}."), new_id())
+        response.headers["allow"] = allowed
+    else:
+        status = Status("NOT_FOUND", "PATH_UNKNOWN", "There is nothing here: /openapi.json lists what there is.")
+        response = make_problem(status, new_id())
+    return with_headers(response)
+
+
+async def fail(request: Request, error: Exception) -> Response:
+    """A fault of ours outside of every call."""
+    request_id = new_id()
+    return with_headers(make_problem(to_status(error, request_id), request_id))
