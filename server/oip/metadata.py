@@ -7,6 +7,7 @@ from typing import Any
 
 from proto import __version__
 from server.admission.judge import MOST_IMAGES
+from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
 from server.oip.outputs import BYTES, FP32, PROBABILITIES, TEXTS
 from server.oip.tensors import INPUT_NAME
@@ -48,6 +49,11 @@ def describe_model(model: OnnxModel, versions: Iterable[str]) -> dict[str, Any]:
             for name, datatype, shape in list_outputs(model)
         ],
     }
+
+
+def list_versions(registry: ModelRegistry, model: OnnxModel) -> list[str]:
+    """The versions of a model that are served."""
+    return [other.spec.version for other in registry if other.spec.name == model.spec.name]
 
 
 def find_platform(model: OnnxModel) -> str:

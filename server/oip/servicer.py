@@ -22,10 +22,9 @@ from server.config import ServerConfig
 from server.core.detector import Detector
 from server.errors import ModelNotFoundError, RequestError, UnavailableError
 from server.models.registry import ModelRegistry
-from server.models.runtime import OnnxModel
 from server.oip.inference import Inference
 from server.oip.messages import StreamResponse, to_response, to_stream_response
-from server.oip.metadata import describe_config, describe_model, describe_repository, describe_server
+from server.oip.metadata import describe_config, describe_model, describe_repository, describe_server, list_versions
 from server.oip.request import InferRequest
 from server.oip.wire import read_request
 
@@ -171,11 +170,6 @@ def has_model(registry: ModelRegistry, name: str, version: str) -> bool:
     except (ModelNotFoundError, UnavailableError):
         return False
     return True
-
-
-def list_versions(registry: ModelRegistry, model: OnnxModel) -> list[str]:
-    """The versions of a model that are served."""
-    return [other.spec.version for other in registry if other.spec.name == model.spec.name]
 
 
 def read_stream_message(data: bytes) -> list[StreamRequest]:
