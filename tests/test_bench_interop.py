@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench import neighbours
-from bench.report.interop import BEGIN, CLIENTS, END, OURS, THEIRS, embed, publish_interop
-from bench.serving.perf_analyzer import LibraryMissingError, run_perf_analyzer, start_command
-from tests.fakes import encode, make_slice, run_server
+from bench.report.interop import BEGIN, CLIENTS, END, OURS, THEIRS, THEIRS_HTTP, embed, publish_interop
+from bench.serving import interop
+from bench.serving.perf_analyzer import LibraryMissingError, start_command
+from tests.fakes import encode, make_slice
 from tests.test_bench_report import MACHINE, SETTINGS, make_rounds
 
 
@@ -49,14 +50,21 @@ def test_neighbour_that_is_not_installed_is_told_with_what_installs_it(
         start_command()
 
 
-def test_perf_analyzer_runs_on_this_server(tiny_models: Path, tmp_path: Path) -> None:
-    """Unmodified, with encoded slices, several requests on their way at once."""
+def test_perf_analyzer_runs_on_this_server(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unmodified, over gRPC and HTTP, with encoded slices and several requests on their way, beside our own bench."""
     try:
         start_command()
     except LibraryMissingError as error:
         pytest.skip(f"{error}: whether it works here is not known")
-    with run_server(tiny_models) as server:
-        figures = run_perf_analyzer(server.address, "tiny", [encode(make_slice(200))], 4, 0.6, tmp_path)
+    (tmp_path / "scan.png").write_bytes(encode(make_slice(200)))
+    monkeypatch.setattr(interop, "CLIENTS", (4,))
 
-    assert figures["rate"] > 0
-    assert 0 < figures["p50_ms"] <= figures["p90_ms"] <= figures["p99_ms"]
+    found = interop.measure(
+        interop.InteropOptions(models=tiny_models, images=tmp_path, rounds=1, seconds=interop.LEAST_SECONDS)
+    )
+
+    assert set(found) == {OURS, THEIRS, THEIRS_HTTP}
+    for loop in found.values():
+        (figures,) = loop["4"]
+        assert figures["rate"] > 0
+        assert 0 < figures["p50_ms"] <= figures["p90_ms"] <= figures["p99_ms"]

@@ -29,6 +29,9 @@ from bench.serving.variants import list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
 from server.models.registry import find_only_model
 
+LEAST_SECONDS = 0.3
+"""perf_analyzer divides its time into windows, in each of which a request has to end."""
+
 Loop = Callable[[int], dict[str, float]]
 """Number of clients → figures of a closed loop."""
 
@@ -37,7 +40,7 @@ Loop = Callable[[int], dict[str, float]]
 class InteropOptions(BenchOptions):
     """What is measured."""
 
-    seconds: float = setting(6.0, "length of one measurement", least=0.3, most=3600)
+    seconds: float = setting(6.0, "length of one measurement", least=LEAST_SECONDS, most=3600)
     out: Path | None = setting(None, "folder for interop.md, of which only the table changes, and interop.json")
 
 

@@ -9,6 +9,7 @@ import base64
 import csv
 import json
 import os
+import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,9 @@ def run_perf_analyzer(
         RuntimeError: it ended with an error, or a request failed; with what it said.
     """
     asked, told = folder / "input.json", folder / "output.csv"
-    entries = [{INPUT: {"b64": base64.b64encode(image).decode("ascii")}} for image in images]
+    # It sends what it is given as it is, so each image is given with the length that elements of a BYTES tensor have.
+    elements = [struct.pack("<I", len(image)) + image for image in images]
+    entries = [{INPUT: {"b64": base64.b64encode(element).decode("ascii")}} for element in elements]
     asked.write_text(json.dumps({"data": entries}), "ascii")
     command = [
         *start_command(),
