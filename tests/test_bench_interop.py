@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench import neighbours
-from bench.report.interop import BEGIN, CLIENTS, END, OURS, THEIRS, THEIRS_HTTP, embed, publish_interop
-from bench.serving import interop
-from bench.serving.perf_analyzer import LibraryMissingError, start_command
-from tests.fakes import encode, make_slice
+from bench.report.interop import BEGIN, CLIENTS, END, OURS, THEIRS, embed, publish_interop
+from bench.serving.perf_analyzer import LibraryMissingError, Until, run_perf_analyzer, start_command
+from tests.fakes import encode, make_slice, run_server
+from tests.scraping import find_free_port
 from tests.test_bench_report import MACHINE, SETTINGS, make_rounds
 
 
@@ -50,21 +50,36 @@ def test_neighbour_that_is_not_installed_is_told_with_what_installs_it(
         start_command()
 
 
-def test_perf_analyzer_runs_on_this_server(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unmodified, over gRPC and HTTP, with encoded slices and several requests on their way, beside our own bench."""
+def test_library_that_is_missing_is_told_with_the_package_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's, so no environment of Python can bring it."""
+    folder = tmp_path / "perf_analyzer" / "bin"
+    folder.mkdir(parents=True)
+    said = "perf_analyzer: error while loading shared libraries: libb64.so.0d: cannot open shared object file"
+    for program in ("python", "perf_analyzer"):
+        (folder / program).write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 127\n")
+        (folder / program).chmod(0o755)
+    monkeypatch.setattr(neighbours, "FOLDER", tmp_path)
+
+    with pytest.raises(
+        LibraryMissingError, match=r"^perf_analyzer needs libb64\.so\.0d \(Debian: apt install libb64-0d"
+    ):
+        start_command()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_perf_analyzer_runs_on_this_server(protocol: str, tiny_models: Path) -> None:
+    """Unmodified, with an encoded slice and several requests on their way at once."""
     try:
         start_command()
     except LibraryMissingError as error:
         pytest.skip(f"{error}: whether it works here is not known")
-    (tmp_path / "scan.png").write_bytes(encode(make_slice(200)))
-    monkeypatch.setattr(interop, "CLIENTS", (4,))
+    image, web = encode(make_slice(200)), f"127.0.0.1:{find_free_port()}"
 
-    found = interop.measure(
-        interop.InteropOptions(models=tiny_models, images=tmp_path, rounds=1, seconds=interop.LEAST_SECONDS)
-    )
+    with run_server(tiny_models, "--http", web) as server:
+        address = web if protocol == "http" else server.address
+        figures = run_perf_analyzer(address, "tiny", [image], 4, Until(requests=20), protocol)
 
-    assert set(found) == {OURS, THEIRS, THEIRS_HTTP}
-    for loop in found.values():
-        (figures,) = loop["4"]
-        assert figures["rate"] > 0
-        assert 0 < figures["p50_ms"] <= figures["p90_ms"] <= figures["p99_ms"]
+    assert figures["rate"] > 0
+    assert 0 < figures["p50_ms"] <= figures["p90_ms"] <= figures["p99_ms"]

@@ -10,7 +10,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,14 +22,11 @@ from bench.images import read_images
 from bench.processes import ROOT, find_ports, run_server
 from bench.report.interop import CLIENTS, OURS, THEIRS, THEIRS_HTTP, publish_interop
 from bench.report.machine import describe_machine, say
-from bench.serving.perf_analyzer import LibraryMissingError, run_perf_analyzer, start_command
+from bench.serving.perf_analyzer import LibraryMissingError, Until, run_perf_analyzer, start_command
 from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
 from server.models.registry import find_only_model
-
-LEAST_SECONDS = 0.3
-"""perf_analyzer divides its time into windows, in each of which a request has to end."""
 
 Loop = Callable[[int], dict[str, float]]
 """Number of clients → figures of a closed loop."""
@@ -40,7 +36,7 @@ Loop = Callable[[int], dict[str, float]]
 class InteropOptions(BenchOptions):
     """What is measured."""
 
-    seconds: float = setting(6.0, "length of one measurement", least=LEAST_SECONDS, most=3600)
+    seconds: float = setting(6.0, "length of one measurement", least=1.5, most=3600)
     out: Path | None = setting(None, "folder for interop.md, of which only the table changes, and interop.json")
 
 
@@ -63,9 +59,8 @@ def measure(options: InteropOptions) -> dict[str, dict[str, list[dict[str, float
     web = f"127.0.0.1:{port}"
     flags = [*server_flags(options.models, list_precisions(options.models)[0]), "--http", web]
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         service = stack.enter_context(run_server(options.models, flags))
-        infer = partial(run_perf_analyzer, model=model, images=images, seconds=options.seconds, folder=folder)
+        infer = partial(run_perf_analyzer, model=model, images=images, until=Until(options.seconds))
         loops: dict[str, Loop] = {
             OURS: lambda count: run_own(service.address, options.images, options.seconds, count),
             THEIRS: lambda count: infer(service.address, clients=count),

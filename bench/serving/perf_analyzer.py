@@ -12,28 +12,40 @@ import os
 import struct
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.neighbours import find_program
 
 NEIGHBOUR = "perf_analyzer"
 INPUT = "image"
 WINDOWS = 3
-"""It measures in windows and joins the last three."""
+"""It measures in windows, in each of which requests have to end, and joins the last three."""
 
 
 class LibraryMissingError(RuntimeError):
     """It cannot start here; the message says what is missing."""
 
 
+@dataclass(frozen=True)
+class Until:
+    """When a load ends: after a time, or after a number of requests."""
+
+    seconds: float = 0.0
+    requests: int = 0
+
+    def list_flags(self) -> list[str]:
+        """As perf_analyzer takes it."""
+        if self.requests:
+            return ["--request-count", str(self.requests)]
+        window_ms = round(1000 * self.seconds / WINDOWS)
+        # Three windows and no more, however much they differ: how quiet the machine was is told by the rounds.
+        return ["-p", str(window_ms), "--stability-percentage", "999", "--max-trials", str(WINDOWS)]
+
+
 def run_perf_analyzer(
-    address: str,
-    model: str,
-    images: Sequence[bytes],
-    clients: int,
-    seconds: float,
-    folder: Path,
-    protocol: str = "grpc",
+    address: str, model: str, images: Sequence[bytes], clients: int, until: Until, protocol: str = "grpc"
 ) -> dict[str, float]:
     """A closed loop.
 
@@ -42,8 +54,7 @@ def run_perf_analyzer(
         model: name of the model.
         images: encoded images, sent in turns.
         clients: requests that are always on their way.
-        seconds: length of the measurement, of which each window is a third.
-        folder: where its input and output files may be.
+        until: when it ends.
         protocol: ``grpc`` or ``http``.
 
     Returns:
@@ -54,46 +65,25 @@ def run_perf_analyzer(
         LibraryMissingError: a library that it needs is not.
         RuntimeError: it ended with an error, or a request failed; with what it said.
     """
-    asked, told = folder / "input.json", folder / "output.csv"
-    # It sends what it is given as it is, so each image is given with the length that elements of a BYTES tensor have.
-    elements = [struct.pack("<I", len(image)) + image for image in images]
-    entries = [{INPUT: {"b64": base64.b64encode(element).decode("ascii")}} for element in elements]
-    asked.write_text(json.dumps({"data": entries}), "ascii")
-    command = [
-        *start_command(),
-        "-m",
-        model,
-        "-i",
-        protocol,
-        "-u",
-        address,
-        "--input-data",
-        str(asked),
-        "-f",
-        str(told),
-    ]
-    command += [
-        "--shape",
-        f"{INPUT}:1",
-        "--concurrency-range",
-        str(clients),
-        "-p",
-        str(round(1000 * seconds / WINDOWS)),
-    ]
-    # Three windows and no more, however much they differ: whether the machine is quiet enough is told by the rounds.
-    command += ["--stability-percentage", "999", "--max-trials", str(WINDOWS)]
-    done = subprocess.run(
-        command, env=make_environment(), capture_output=True, text=True, timeout=60 + 10 * seconds, check=False
-    )
-    if done.returncode != 0 or not told.exists():
-        raise RuntimeError(f"perf_analyzer on {model} at {address} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    with told.open(encoding="utf-8", newline="") as file:
-        (row,) = csv.DictReader(file)
-    told.unlink()
-    return {
-        "rate": float(row["Inferences/Second"]),
-        **{f"{percentile}_ms": float(row[f"{percentile} latency"]) / 1000 for percentile in ("p50", "p90", "p99")},
-    }
+    with TemporaryDirectory() as folder:
+        asked, told = Path(folder, "input.json"), Path(folder, "output.csv")
+        asked.write_text(json.dumps({"data": [encode_input(image) for image in images]}), "ascii")
+        command = [*start_command(), "-m", model, "-i", protocol, "-u", address, "--concurrency-range", str(clients)]
+        command += ["--input-data", str(asked), "--shape", f"{INPUT}:1", "-f", str(told), *until.list_flags()]
+        limit = 120 + 10 * until.seconds
+        done = subprocess.run(command, env=make_environment(), capture_output=True, text=True, timeout=limit)
+        if done.returncode != 0 or not told.exists():
+            said = done.stdout[-2000:] + done.stderr[-2000:]
+            raise RuntimeError(f"perf_analyzer on {model} at {address} failed:\n{said}")
+        (row,) = csv.DictReader(told.read_text("utf-8").splitlines())
+    times = {f"{percentile}_ms": float(row[f"{percentile} latency"]) / 1000 for percentile in ("p50", "p90", "p99")}
+    return {"rate": float(row["Inferences/Second"]), **times}
+
+
+def encode_input(image: bytes) -> dict[str, dict[str, str]]:
+    """The input of one request. It is sent as it is, so with the length that elements of a BYTES tensor begin with."""
+    element = struct.pack("<I", len(image)) + image
+    return {INPUT: {"b64": base64.b64encode(element).decode("ascii")}}
 
 
 def start_command() -> list[str]:
