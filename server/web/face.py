@@ -143,7 +143,7 @@ def with_headers(response: Response) -> Response:
 async def refuse_path(request: Request, error: Exception) -> Response:
     """What is not served here: an unknown path, or another method of a known one."""
     assert isinstance(error, HTTPException)
-    refuse = make_error if request.url.path.startswith(f"{PROTOCOL_PATH}/") else make_problem
+    refuse = make_error if f"{request.url.path}/".startswith(f"{PROTOCOL_PATH}/") else make_problem
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         response = refuse(Status("INVALID_ARGUMENT", "METHOD_UNKNOWN", f"Here is only {allowed}."), new_id())
