@@ -11,7 +11,6 @@ from bench import neighbours
 from bench.report.interop import BEGIN, CLIENTS, END, OURS, THEIRS, embed, publish_interop
 from bench.serving.perf_analyzer import LibraryMissingError, Until, run_perf_analyzer, start_command
 from tests.fakes import encode, make_slice, run_server
-from tests.scraping import find_free_port
 from tests.test_bench_report import MACHINE, SETTINGS, make_rounds
 
 
@@ -68,18 +67,15 @@ def test_library_that_is_missing_is_told_with_the_package_that_has_it(
         start_command()
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_perf_analyzer_runs_on_this_server(protocol: str, tiny_models: Path) -> None:
-    """Unmodified, with an encoded slice and several requests on their way at once."""
+def test_figures_are_read_from_perf_analyzer(tiny_models: Path) -> None:
+    """From its own file, after so many requests; what else it can ask is in ``test_server_oip_clients``."""
     try:
         start_command()
     except LibraryMissingError as error:
         pytest.skip(f"{error}: whether it works here is not known")
-    image, web = encode(make_slice(200)), f"127.0.0.1:{find_free_port()}"
 
-    with run_server(tiny_models, "--http", web) as server:
-        address = web if protocol == "http" else server.address
-        figures = run_perf_analyzer(address, "tiny", [image], 4, Until(requests=20), protocol)
+    with run_server(tiny_models) as server:
+        figures = run_perf_analyzer(server.address, "tiny", [encode(make_slice(200))], 4, Until(requests=20))
 
     assert figures["rate"] > 0
     assert 0 < figures["p50_ms"] <= figures["p90_ms"] <= figures["p99_ms"]
