@@ -45,9 +45,11 @@ bench: .venv/.installed ## measure speed, memory and cold start against the mach
 	$(ALL) -m bench.serving.client --endurance 100000 --out docs
 	$(ALL) -m bench.serving.protection --out docs $(if $(BASE),--base $(BASE))
 
-bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
+bench-peers: .venv/.installed install-neighbours ## measure other model servers, protocols and load generators beside this one's (each installed in build; 40 minutes)
 	$(ALL) -m bench.peers.runtimes --out docs
 	$(ALL) -m bench.peers --out docs
+	$(ALL) -m bench.serving.web --out docs
+	$(ALL) -m bench.serving.interop --out docs
 
 bench-training: .venv/.installed ## measure the budgets of training: input, memory, evaluation, transfer (40 minutes)
 	$(ALL) -m bench.training --out docs
