@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import ROOT
 
 LOCKS = sorted((ROOT / "requirements").rglob("*.lock"))
-PURPOSES = ("client", "cli", "server", "web", "openvino", "training", "dev")
+PURPOSES = ("client", "cli", "server", "web", "openvino", "signing", "training", "dev")
 
 
 def read_pins(purpose: str) -> dict[str, str]:
@@ -86,6 +86,7 @@ def test_make_alone_lists_the_targets() -> None:
         "install",
         "install-web",
         "install-openvino",
+        "install-signing",
         "demo",
         "serve",
         "test",
