@@ -89,13 +89,12 @@ def test_axe_finds_nothing(browser: Browser, url: str, scheme: str, width: int) 
         assert find_violations(here) == []
 
 
-@pytest.mark.parametrize("width", [360, 1024, 1920])
-def test_nothing_scrolls_sideways_and_the_notice_stays(browser: Browser, url: str, width: int) -> None:
-    """Wherever one is on the page, whatever files are called."""
-    with visit(browser, url, viewport={"width": width, "height": 700}) as here:
-        here.open()
-        fill(here)
-        here.add(("long" * 50 + ".png", DARK), *numbered([DARK, BRIGHT], 10))
+def test_nothing_scrolls_sideways_and_the_notice_stays(here: Visit) -> None:
+    """On a telephone and on a wide screen, wherever one is on the page, whatever files are called."""
+    fill(here)
+    here.add(("long" * 50 + ".png", DARK), *numbered([DARK, BRIGHT], 10))
+    for width in (360, 1024, 1920):
+        here.page.set_viewport_size({"width": width, "height": 700})
         sizes = here.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert sizes == [width, width]
         for place in ("#results", "footer"):

@@ -44,7 +44,8 @@ def open_browser() -> Iterator[Browser]:
     """A browser for the tests of a module. Not for longer: meanwhile no other test can have an event loop here."""
     expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # Root may not have a sandbox, and a processor that plays a graphics card costs more than it gives.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 
