@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,19 @@ def test_document_is_bounded_before_it_is_read(text: bytes) -> None:
         tracemalloc.stop()
 
     assert peak < 1 << 20
+
+
+def test_any_bytes_are_a_request_or_refused() -> None:
+    """Cut and altered bodies raise nothing else."""
+    whole, header = make_body({"parameters": {"binary_data_size": len(RAW)}}, RAW, id="x", outputs=[{"name": "label"}])
+    random = np.random.default_rng(7)
+    for _ in range(2000):
+        altered = bytearray(whole[: random.integers(len(whole) + 1)])
+        for _ in range(random.integers(4)):
+            if altered:
+                altered[random.integers(len(altered))] = random.integers(256)
+        with suppress(RequestError):
+            read_images(read(bytes(altered), header))
 
 
 def test_binary_size_is_a_number() -> None:
