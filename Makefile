@@ -67,8 +67,9 @@ ablation: .venv/.installed ## measure what each part of training, generator and 
 model: .venv/.installed ## train a model from nothing as the bundled one was (about 50 minutes; goes on where it was)
 	sh models/make_default.sh $(ALL)
 
-proto: .venv/.installed ## generate stubs and golden messages from proto/stroke.proto
+proto: .venv/.installed ## generate stubs and golden messages from proto/*.proto
 	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/stroke.proto
+	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. proto/inference.proto
 	$(ALL) -m proto.golden
 
 lock: .venv/.installed ## resolve the pinned dependencies again
