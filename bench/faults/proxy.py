@@ -61,11 +61,6 @@ class Proxy:
         self._listener.close()
         self.reset()
 
-    @property
-    def open(self) -> int:
-        """Connections to the server that it has not closed."""
-        return sum(one.fileno() >= 0 for one in self._sockets[1::2])
-
     def reset(self) -> None:
         """Cuts all connections off, without a word of farewell (RST)."""
         for one in self._sockets:

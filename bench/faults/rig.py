@@ -123,11 +123,15 @@ class Rig:
     @property
     def images(self) -> list[bytes]:
         """What is sent unless a fault has something worse; all of them get an answer."""
+        self.learn_images()
+        return self._shared.images
+
+    def learn_images(self) -> None:
+        """Makes ``images`` golden, also for callers in another process, which read them anew."""
         if not self._shared.images:
             self._shared.images = make_images(self.scale.images)
             for image in self._shared.images:
                 self.golden.add_image(image)
-        return self._shared.images
 
     def choose(self, full: int, smoke: int) -> int:
         """See ``Scale``."""

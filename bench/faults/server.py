@@ -103,11 +103,6 @@ class Server:
                 raise RuntimeError("the server does not run")
             return self._process.pid
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the process that runs has said that it serves."""
-        return bool(self.ready_at)
-
     def wait_ready(self, lives: int = 0, seconds: float = START_SECONDS) -> bool:
         """Waits until a process serves, of those after so many that have ended. Returns False when none does in time,
         or none is started again."""

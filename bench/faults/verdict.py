@@ -46,6 +46,6 @@ class Verdict:
         return "kept" if self.findings else "skipped"
 
     def describe(self) -> str:
-        """All figures in a line, those that break a promise in capitals' company."""
+        """All figures in a line; those that break a promise say so."""
         texts = [finding.text if finding.is_kept else f"BROKEN: {finding.text}" for finding in self.findings]
         return "; ".join([*texts, *(f"not done: {why}" for why in self.skipped)])

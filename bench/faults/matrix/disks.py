@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -191,7 +190,6 @@ def spoil(rig: Rig, path: Path) -> str:
                 os.mkfifo(path)
     except (OSError, ValueError) as error:
         return f"{kind}: {type(error).__name__}"
-    time.sleep(0)
     return kind
 
 

@@ -76,7 +76,7 @@ def overload(rig: Rig) -> None:
     if len(processors) < 2:
         rig.verdict.skip("a single processor, which callers would take from the server")
         return
-    rig.images  # noqa: B018  # they become golden
+    rig.learn_images()
     seconds = rig.choose(20, 3)
     port = find_ports(1)[0]
     mine, others = str(processors[0]), ",".join(map(str, processors[1:]))
