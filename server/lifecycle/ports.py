@@ -83,7 +83,7 @@ async def answer_probes(config: ServerConfig, health: grpc.GenericRpcHandler) ->
     return server
 
 
-async def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPort, str]:
+def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPort, str]:
     """Opens the port of HTTP, and returns it with its address.
 
     Raises:
@@ -101,6 +101,6 @@ async def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPo
             "requirements/web.lock, or make install-web"
         ) from None
     config = core.config
-    context = RenewedContext(certificates).context if certificates is not None else None
-    port = WebPort(make_app(core), config.max_wait_seconds)
-    return port, await port.listen(config.http, context, is_insecure=config.insecure)
+    find_context = RenewedContext(certificates).find if certificates is not None else None
+    port = WebPort(make_app(core), config.max_wait_seconds, find_context)
+    return port, port.listen(config.http, is_insecure=config.insecure)

@@ -1,0 +1,166 @@
+"""One connection of HTTP/1.1, within bounds: what it may send at a time, and how long it may be kept waiting for.
+
+uvicorn parses and writes by h11. What they leave open is bounded here: heads that are long, requests that are sent
+before the answer to the last (they stay in the buffer of the connection), and what is no HTTP at all, which is answered
+as every other error is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from server.admission.ids import new_id
+from server.admission.status import Status
+from server.security.identity import read_peer_certificate
+from server.web.envelope import CLOSE, HEADERS
+from server.web.problems import make_problem
+
+NAMES = "stroke.names"
+"""Key in the scope of a request: the names of the caller's verified certificate."""
+
+MOST_HEAD_BYTES = 16 * 1024
+PIECE_BYTES = 16 * 1024
+"""So much is parsed at a time: h11 would take a head of any length that has come as a whole."""
+
+TOO_LONG = 431
+"""By which h11 hints that a head is."""
+
+IDLE_SECONDS = 30.0
+"""How long a connection may be without a request whose head has come."""
+
+AGE_SECONDS = 3600.0
+"""How long a connection lives, for a client's certificate is looked at when it is made; requests on it are finished."""
+
+
+class Connection(H11Protocol):
+    """One connection, from the moment it is accepted.
+
+    Attributes:
+        address: whose it is; without the port.
+        since: when it was made, its last request had a head, or its last answer was complete, in seconds of
+            ``time.monotonic``: what came last.
+        greeting: what makes it, TLS included.
+        ended: set once it is closed.
+    """
+
+    def __init__(self, config: Config, state: ServerState, loop: asyncio.AbstractEventLoop, address: str) -> None:
+        super().__init__(config, state, {}, loop)
+        self.address = address
+        self.made = self.since = time.monotonic()
+        self.greeting: asyncio.Task[None] | None = None
+        self.ended = asyncio.Event()
+        self._unparsed = bytearray()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way: none whose head has come and whose answer has not been written."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def waits_for_caller(self) -> bool:
+        """Whether nothing is done for it: it is idle, or its caller has to send the rest, or to take the answer."""
+        return self.is_idle or self.cycle.more_body or self.cycle.response_started
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Notes who is there."""
+        super().connection_made(transport)
+        names = read_peer_certificate(transport.get_extra_info("peercert"))
+        if names:
+            app = self.app
+
+            async def run(scope: Any, receive: Any, send: Any) -> None:
+                scope[NAMES] = names
+                await app(scope, receive, send)
+
+            self.app = run
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gives its place free."""
+        super().connection_lost(exc)
+        self.ended.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what has come."""
+        self._unparsed += data
+        self._parse()
+
+    def on_response_complete(self) -> None:
+        """Begins to wait for another request, or takes the one that is there."""
+        self.since = time.monotonic()
+        super().on_response_complete()
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parses a piece after the other, as long as it belongs to a request whose turn it is."""
+        while self._unparsed and not self.transport.is_closing():
+            if self.conn.their_state in (h11.DONE, h11.MUST_CLOSE):
+                self.flow.pause_reading()
+                return
+            piece = bytes(self._unparsed[:PIECE_BYTES])
+            del self._unparsed[:PIECE_BYTES]
+            was_idle = self.is_idle
+            super().data_received(piece)
+            if was_idle and not self.is_idle:
+                self.since = time.monotonic()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP. Where an answer is under way there is no place for another: the connection ends."""
+        error = sys.exception()
+        can_answer = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if not can_answer:
+            self.transport.abort()
+            return
+        reason, sentence = "REQUEST_MALFORMED", "That is no request of HTTP/1.1."
+        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == TOO_LONG:
+            reason, sentence = "HEAD_TOO_LARGE", f"The head of a request has at most {MOST_HEAD_BYTES:,} bytes."
+        problem = make_problem(Status("INVALID_ARGUMENT", reason, sentence), new_id())
+        headers = [*self.server_state.default_headers, *problem.raw_headers, *HEADERS, CLOSE]
+        phrase = HTTPStatus(problem.status_code).phrase.encode()
+        head = h11.Response(status_code=problem.status_code, headers=headers, reason=phrase)
+        for event in (head, h11.Data(data=bytes(problem.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def end(self) -> None:
+        """Ends the connection at once."""
+        if self.transport is None:
+            if self.greeting is not None:
+                self.greeting.cancel()
+        else:
+            self.transport.abort()
+
+    def end_if_late(self, now: float, work_seconds: float) -> None:
+        """Ends the connection when nothing comes of it any more, or when it is old.
+
+        Args:
+            now: seconds of ``time.monotonic``.
+            work_seconds: how long a request may take, from its head to the last byte of its answer.
+        """
+        is_old = self.is_idle and now - self.made > AGE_SECONDS
+        if is_old or now - self.since > (IDLE_SECONDS if self.is_idle else work_seconds):
+            self.end()
+
+
+def choose_least(connections: Collection[Connection]) -> Connection | None:
+    """The connection that has to make way for another one; None: all have a request that is being served.
+
+    It is one of the address that has most. Of those it is the one that has been idle for longest; or, if there is none,
+    the one whose caller has been waited for longest.
+    """
+    each = Counter(connection.address for connection in connections)
+    waiting = [connection for connection in connections if connection.waits_for_caller]
+    return max(waiting, key=lambda one: (each[one.address], one.is_idle, -one.since), default=None)
