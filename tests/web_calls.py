@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,7 +125,8 @@ class WebServer:
         Draft202012Validator({**schema, "components": self.document["components"]}).validate(content)
 
     def stop(self) -> None:
-        self.application.stop()
+        with suppress(RuntimeError):  # it has stopped already
+            self.application.stop()
         self.thread.join()
 
 

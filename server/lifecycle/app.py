@@ -249,7 +249,7 @@ class Application:
 
     def _open_web(self) -> None:
         """Opens the port of HTTP. Raises as ``open_web``."""
-        from server.web.face import Core
+        from server.web.core import Core
 
         parts = (self._boundary, self._inbox, self._judge, self._detector, lambda: self._health.is_serving)
         self._web, self._web_address = open_web(Core(self._config, *parts), self._certificates)

@@ -13,7 +13,7 @@ from server.machine.addresses import ListenError
 
 if TYPE_CHECKING:
     from server.security.certificates import Certificates
-    from server.web.face import Core
+    from server.web.core import Core
     from server.web.port import WebPort
 
 CALLS = 1024

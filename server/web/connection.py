@@ -39,6 +39,7 @@ TOO_LONG = 431
 IDLE_SECONDS = 30.0
 """How long a connection may be without a request whose head has come."""
 
+LINGER_SECONDS = 1.0
 AGE_SECONDS = 3600.0
 """How long a connection lives, for a client's certificate is looked at when it is made; requests on it are finished."""
 
@@ -61,6 +62,7 @@ class Connection(H11Protocol):
         self.greeting: asyncio.Task[None] | None = None
         self.ended = asyncio.Event()
         self._unparsed = bytearray()
+        self._is_over = False
 
     @property
     def is_idle(self) -> bool:
@@ -92,8 +94,9 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes what has come."""
-        self._unparsed += data
-        self._parse()
+        if not self._is_over:
+            self._unparsed += data
+            self._parse()
 
     def on_response_complete(self) -> None:
         """Begins to wait for another request, or takes the one that is there."""
@@ -103,7 +106,7 @@ class Connection(H11Protocol):
 
     def _parse(self) -> None:
         """Parses a piece after the other, as long as it belongs to a request whose turn it is."""
-        while self._unparsed and not self.transport.is_closing():
+        while self._unparsed and not self._is_over and not self.transport.is_closing():
             if self.conn.their_state in (h11.DONE, h11.MUST_CLOSE):
                 self.flow.pause_reading()
                 return
@@ -133,7 +136,14 @@ class Connection(H11Protocol):
         head = h11.Response(status_code=problem.status_code, headers=headers, reason=phrase)
         for event in (head, h11.Data(data=bytes(problem.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        """Ends the connection once its caller has had time to read: what it still sends would reset it before that."""
+        self._is_over = True
+        if self.transport.can_write_eof():  # not with TLS
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.end)
 
     def end(self) -> None:
         """Ends the connection at once."""

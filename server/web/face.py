@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from starlette.applications import Starlette
@@ -13,15 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.admission.boundary import Boundary
 from server.admission.call import ANYBODY, KNOWN, Method
 from server.admission.ids import new_id
-from server.admission.inbox import Inbox
-from server.admission.judge import Judge
 from server.admission.status import Status, to_status
-from server.config import ServerConfig
-from server.core.detector import Detector
 from server.web.call import HttpCall
+from server.web.core import Core
 from server.web.describe import GET_MODEL, LIST_MODELS, Describer
 from server.web.envelope import Envelope
 from server.web.inference import PATH as PROTOCOL_PATH
@@ -34,18 +29,6 @@ from server.web.problems import make_problem
 
 Behaviour: TypeAlias = Callable[[HttpCall], Awaitable[Response | Status]]
 Refusal: TypeAlias = Callable[[Status, str], Response]
-
-
-@dataclass(frozen=True)
-class Core:
-    """The parts of a server that HTTP needs."""
-
-    config: ServerConfig
-    boundary: Boundary
-    inbox: Inbox
-    judge: Judge
-    detector: Detector
-    is_serving: Callable[[], bool]
 
 
 def make_app(core: Core) -> Envelope:
