@@ -39,7 +39,12 @@ TOO_LONG = 431
 IDLE_SECONDS = 30.0
 """How long a connection may be without a request whose head has come."""
 
+FRESH_SECONDS = 1.0
+"""How long a connection without a request is no worse than one whose request is arriving."""
+
 LINGER_SECONDS = 1.0
+"""How long a caller that was refused has time to read why."""
+
 AGE_SECONDS = 3600.0
 """How long a connection lives, for a client's certificate is looked at when it is made; requests on it are finished."""
 
@@ -73,6 +78,11 @@ class Connection(H11Protocol):
     def waits_for_caller(self) -> bool:
         """Whether nothing is done for it: it is idle, or its caller has to send the rest, or to take the answer."""
         return self.is_idle or self.cycle.more_body or self.cycle.response_started
+
+    @property
+    def sends_on(self) -> bool:
+        """Whether another request has come before the answer to the last was complete."""
+        return bool(self._unparsed) or (self.conn.their_state is h11.DONE and bool(self.conn.trailing_data[0]))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Notes who is there."""
@@ -166,11 +176,16 @@ class Connection(H11Protocol):
 
 
 def choose_least(connections: Collection[Connection]) -> Connection | None:
-    """The connection that has to make way for another one; None: all have a request that is being served.
+    """The connection that has to make way for another one; None: all have a request that is being served, and no more.
 
-    It is one of the address that has most. Of those it is the one that has been idle for longest; or, if there is none,
-    the one whose caller has been waited for longest.
+    It is one of the address that has most. Of those it is one that sends on without waiting for answers, otherwise the
+    one that has been idle for longest, otherwise the one whose caller has been waited for longest.
     """
     each = Counter(connection.address for connection in connections)
-    waiting = [connection for connection in connections if connection.waits_for_caller]
-    return max(waiting, key=lambda one: (each[one.address], one.is_idle, -one.since), default=None)
+    waiting = [connection for connection in connections if connection.waits_for_caller or connection.sends_on]
+    fresh = time.monotonic() - FRESH_SECONDS
+
+    def weigh(one: Connection) -> tuple[int, bool, bool, float]:
+        return each[one.address], one.sends_on, one.is_idle and one.since < fresh, -one.since
+
+    return max(waiting, key=weigh, default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 import ssl
@@ -23,7 +24,12 @@ CONNECTIONS = 128
 """At the same time, those included that have not shaken hands. Another one takes the place of one whose caller is
 waited for; each costs up to 0.3 MB, which arrive before anybody has asked for them."""
 
+SYSTEM_BYTES = 128 * 1024
+"""What the system keeps of each direction of a connection; it would be megabytes, and as many answers made for somebody
+who takes none."""
+
 BACKLOG = 128
+ACCEPTED_TOGETHER = 16
 WORK_SECONDS = 120.0
 """How long a request may take, from its head to the last byte of its answer: to arrive (30 s), to wait and be judged
 (30 s), and to be taken; more where images may wait for longer."""
@@ -113,7 +119,7 @@ class WebPort:
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        for number in itertools.count(1):
             try:
                 accepted, peer = await loop.sock_accept(listener)
             except OSError:  # such as that this process has no more descriptors
@@ -125,7 +131,8 @@ class WebPort:
                 connection.greeting = asyncio.create_task(self._greet(connection, accepted))
             else:
                 accepted.close()
-            await asyncio.sleep(0)  # for the others, when many come
+            if number % ACCEPTED_TOGETHER == 0:
+                await asyncio.sleep(0)  # for the others, when many come
 
     def _make_room(self) -> bool:
         """Whether there is a place for another connection; somebody may have had to leave it."""
@@ -179,6 +186,8 @@ def open_socket(address: str, *, is_protected: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # connections inherit it
+            listener.setsockopt(socket.SOL_SOCKET, direction, SYSTEM_BYTES)
         listener.bind((number, int(port)))
         listener.listen(BACKLOG)
         listener.setblocking(False)
