@@ -17,6 +17,7 @@ from typing import Any
 
 import h11
 from uvicorn import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -47,6 +48,19 @@ LINGER_SECONDS = 1.0
 
 AGE_SECONDS = 3600.0
 """How long a connection lives, for a client's certificate is looked at when it is made; requests on it are finished."""
+
+
+class Flow(FlowControl):
+    """Says when a connection is read from: not as long as there is something that has not been parsed."""
+
+    def __init__(self, transport: asyncio.Transport, unparsed: bytearray) -> None:
+        super().__init__(transport)
+        self._unparsed = unparsed
+
+    def resume_reading(self) -> None:
+        """Reads on, if there is nothing to be parsed."""
+        if not self._unparsed:
+            super().resume_reading()
 
 
 class Connection(H11Protocol):
@@ -87,6 +101,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Notes who is there."""
         super().connection_made(transport)
+        self.flow = Flow(transport, self._unparsed)
+        transport.set_write_buffer_limits(HIGH_WATER_LIMIT)
         names = read_peer_certificate(transport.get_extra_info("peercert"))
         if names:
             app = self.app
@@ -113,6 +129,8 @@ class Connection(H11Protocol):
         self.since = time.monotonic()
         super().on_response_complete()
         self._parse()
+        if len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
 
     def _parse(self) -> None:
         """Parses a piece after the other, as long as it belongs to a request whose turn it is."""

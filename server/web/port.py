@@ -16,14 +16,11 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from server.core.capacity import HTTP_CONNECTIONS
 from server.machine.addresses import ListenError, check_reach, describe_error, resolve_host
 from server.web.connection import IDLE_SECONDS, MOST_HEAD_BYTES, Connection, choose_least
 
 FLAG = "--http"
-CONNECTIONS = 128
-"""At the same time, those included that have not shaken hands. Another one takes the place of one whose caller is
-waited for; each costs up to 0.3 MB, which arrive before anybody has asked for them."""
-
 SYSTEM_BYTES = 128 * 1024
 """What the system keeps of each direction of a connection; it would be megabytes, and as many answers made for somebody
 who takes none."""
@@ -135,8 +132,8 @@ class WebPort:
                 await asyncio.sleep(0)  # for the others, when many come
 
     def _make_room(self) -> bool:
-        """Whether there is a place for another connection; somebody may have had to leave it."""
-        if len(self._open) < CONNECTIONS:
+        """Whether there is a place for another connection; one whose caller is waited for may have had to leave it."""
+        if len(self._open) < HTTP_CONNECTIONS:
             return True
         least = choose_least(self._open)
         if least is None:
