@@ -34,6 +34,10 @@ MOST_HEAD_BYTES = 16 * 1024
 PIECE_BYTES = 16 * 1024
 """So much is parsed at a time: h11 would take a head of any length that has come as a whole."""
 
+HEAD_TOO_LARGE = Status(
+    "INVALID_ARGUMENT", "HEAD_TOO_LARGE", f"The head of a request has at most {MOST_HEAD_BYTES:,} bytes."
+)
+NO_REQUEST = Status("INVALID_ARGUMENT", "REQUEST_MALFORMED", "That is no request of HTTP/1.1.")
 TOO_LONG = 431
 """By which h11 hints that a head is."""
 
@@ -155,10 +159,8 @@ class Connection(H11Protocol):
         if not can_answer:
             self.transport.abort()
             return
-        reason, sentence = "REQUEST_MALFORMED", "That is no request of HTTP/1.1."
-        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == TOO_LONG:
-            reason, sentence = "HEAD_TOO_LARGE", f"The head of a request has at most {MOST_HEAD_BYTES:,} bytes."
-        problem = make_problem(Status("INVALID_ARGUMENT", reason, sentence), new_id())
+        is_long = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == TOO_LONG
+        problem = make_problem(HEAD_TOO_LARGE if is_long else NO_REQUEST, new_id())
         headers = [*self.server_state.default_headers, *problem.raw_headers, *HEADERS, CLOSE]
         phrase = HTTPStatus(problem.status_code).phrase.encode()
         head = h11.Response(status_code=problem.status_code, headers=headers, reason=phrase)
