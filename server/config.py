@@ -107,6 +107,12 @@ class ServerConfig:
         False,
         "listen beyond this machine without --tls-cert, too: anybody on the way can read and change images and answers",
     )
+    require_signature: Path | None = setting(
+        None,
+        "folder of public keys (*.pem): only models are served that one of these has signed (python -m converter sign; "
+        "an extra installation)",
+        metavar="DIR",
+    )
     precision: str = setting(
         "auto",
         "numbers that models compute with: fp32, int8, or auto (int8 where the model has it for this processor)",

@@ -5,13 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
 from server.errors import RequestError
-from server.oip.http_body import MOST_VALUES, check_binary, parse_json, read_request, write_answer
+from server.oip.http_body import (
+    MOST_NESTED,
+    MOST_VALUES,
+    MOST_VALUES_OF_LARGE,
+    check_binary,
+    parse_json,
+    read_request,
+    write_answer,
+)
 from server.oip.outputs import OutputTensor
 from server.oip.request import InferRequest, WantedOutput
 from server.oip.tensors import read_images
@@ -133,7 +142,7 @@ def test_message_names_tensor_and_what_was_expected_and_came(
         (b'{"inputs": [1]}', None, '"inputs" must be a list of objects'),
         (b'{"inputs": [{"shape": [1]}]}', None, 'a tensor has no "name"'),
         (b'{"parameters": [1]}', None, '"parameters" must be an object'),
-        (b"[" * 100_000, None, "it is nested too deeply"),
+        (b"[" * 9_000, None, "it is nested too deeply"),
         (b'{"id":' + b"9" * 5000 + b"}", None, "a number is too large"),
         (b"{}", "3", "must be how many of its 2 bytes are JSON"),
         (b"{}", "-1", "must be how many"),
@@ -151,10 +160,16 @@ def test_what_is_no_request_is_malformed(body: bytes, header: str | None, expect
 
 
 @pytest.mark.parametrize(
-    "text", [b"[" + b"0," * MOST_VALUES + b"0]", b"[" + b"{}," * 2000 + b"{}]", b"[[],[]" * 400_000]
+    "text",
+    [
+        b"[" + b"0," * MOST_VALUES + b"0]",
+        b"[" + b"{}," * MOST_NESTED + b"{}]",
+        b"[[],[]" * MOST_NESTED,
+        b"[" + b",".join([b"1" * 4200] * (MOST_VALUES_OF_LARGE + 50)) + b"]",
+    ],
 )
 def test_document_is_bounded_before_it_is_read(text: bytes) -> None:
-    """What is 3 MB of text would be 100 MB of objects, or a second of work."""
+    """Some MB of text would be 100 MB of objects, or half a second in which nobody else is served."""
     tracemalloc.start()
     try:
         with pytest.raises(RequestError, match="too many values"):
@@ -164,6 +179,19 @@ def test_document_is_bounded_before_it_is_read(text: bytes) -> None:
         tracemalloc.stop()
 
     assert peak < 1 << 20
+
+
+def test_any_bytes_are_a_request_or_refused() -> None:
+    """Cut and altered bodies raise nothing else."""
+    whole, header = make_body({"parameters": {"binary_data_size": len(RAW)}}, RAW, id="x", outputs=[{"name": "label"}])
+    random = np.random.default_rng(7)
+    for _ in range(2000):
+        altered = bytearray(whole[: random.integers(len(whole) + 1)])
+        for _ in range(random.integers(4)):
+            if altered:
+                altered[random.integers(len(altered))] = random.integers(256)
+        with suppress(RequestError):
+            read_images(read(bytes(altered), header))
 
 
 def test_binary_size_is_a_number() -> None:

@@ -15,6 +15,7 @@ from proto import inference_pb2 as pb
 from tests.access import token_of, write_tokens
 from tests.fakes import ServerProcess, encode, make_slice, run_server, wait_until, with_version, write_model
 from tests.oip_calls import Caller, Tensor, ask, calling, reason_of, texts
+from tests.scraping import find_free_port, scrape
 
 PIXELS = make_slice()
 IMAGE = encode(PIXELS)
@@ -318,3 +319,22 @@ def test_gate_stands_before_the_protocol_too(tiny_models: Path, tmp_path: Path) 
         with calling(server.address, token_of("reader")) as reader:
             for method, request in checks:
                 reader.call(method, request)
+
+
+def test_images_are_counted_and_audited_as_all_others(tiny_models: Path, tmp_path: Path) -> None:
+    """Each of them, by the method's name, and those that were refused."""
+    port, log = find_free_port(), tmp_path / "audit.jsonl"
+    with run_server(tiny_models, "--metrics-port", str(port), "--audit", str(log)) as server:
+        with calling(server.address) as caller:
+            caller.infer(ask(IMAGE, OTHER, id="both"))
+            refusal_of(caller, ask(b"no image", id="none"))
+            list(caller.stream([ask(IMAGE).SerializeToString()]))
+        page = scrape(port)
+        wait_until(lambda: log.read_text().count('"ModelStreamInfer"') == 1)
+
+    assert page.get("stroke_images_total", method="ModelInfer", code="OK") == 2
+    assert page.get("stroke_images_total", method="ModelInfer", reason="IMAGE_UNDECODABLE") == 1
+    assert page.get("stroke_requests_total", method="ModelInfer") == 2
+    assert page.get("stroke_images_total", method="ModelStreamInfer", code="OK") == 1
+    lines = log.read_text()
+    assert all(f'"{name}"' in lines for name in ("both/0", "both/1", "none"))

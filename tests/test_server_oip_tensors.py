@@ -146,6 +146,10 @@ def test_raw_pixels_are_not_copied() -> None:
         (bytes_request([b"png"], [2]), "expected 2 elements for shape [2]; got 1."),
         (bytes_request([], [1]), "expected elements of BYTES; got none of that type."),
         (pixels_request([1, 256], [1, 1, 2, 1]), "Input 'image': expected elements from 0 to 255; got others."),
+        (
+            pixels_request(bytes(5_000_000), [1, 5000, 1000, 1]),
+            "bytes of uint_contents (raw_input_contents may be longer)",
+        ),
         (pixels_request([1], [1, 1, 2, 1]), "expected 2 elements for shape [1, 1, 2, 1]; got 1."),
     ],
 )

@@ -34,6 +34,7 @@ from server.machine.addresses import ListenError
 from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
+from server.models.signature import read_trusted
 from server.process.console import PATIENCE_SECONDS, complain, say
 from server.process.notify import find_watchdog_seconds, notify
 from server.security.files import AccessFileError
@@ -272,7 +273,9 @@ class Application:
 
         def load() -> None:
             try:
-                self._registry.load(self._config.models, self._config.model, self._plan.options)
+                keys = self._config.require_signature
+                trusted = None if keys is None else read_trusted(keys)
+                self._registry.load(self._config.models, self._config.model, self._plan.options, trusted)
             except BaseException as error:
                 report(loaded.set_exception, error)
             else:

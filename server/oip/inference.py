@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from server.admission.ids import new_id, printable_id
 from server.admission.judge import ImageToJudge, Judge
 from server.admission.status import Status, to_status
 from server.core.detector import Detection
-from server.errors import RequestError
+from server.errors import RequestError, StrokeError
 from server.models.registry import ModelRegistry
 from server.oip.outputs import OutputTensor, check_wanted, describe_judgement, make_outputs
 from server.oip.request import InferRequest, Parameters, read_whole_number
@@ -75,16 +76,26 @@ class Inference:
             if check is not None:
                 check(request)
             work = self._prepare(request, call.request_id)
-            message.data = b""  # the work holds its parts now
+            message.data = b""  # the work holds its images now, and nobody the rest of it
+            del request
             if message.share is not None:
                 message.share.admit_images(len(work.images))
             return await self._do(call, work)
 
-    async def answer_one_of_many(self, call: Call, request: InferRequest) -> InferAnswer | Status:
-        """Serves one request of a stream. Raises nothing: that it fails is an answer, too."""
+    def start(self, call: Call, request: InferRequest) -> asyncio.Future[InferAnswer | Status]:
+        """Starts the work on one request of a stream. That it fails is an answer, too."""
         request_id = printable_id(request.id) or new_id()
         try:
-            return await self._do(call, self._prepare(request, request_id), is_stream=True)
+            work = self._prepare(request, request_id)
+        except StrokeError as error:
+            failed: asyncio.Future[InferAnswer | Status] = asyncio.get_running_loop().create_future()
+            failed.set_result(to_status(error, request_id))
+            return failed
+        return asyncio.ensure_future(self._do_one_of_many(call, work, request_id))
+
+    async def _do_one_of_many(self, call: Call, work: Work, request_id: str) -> InferAnswer | Status:
+        try:
+            return await self._do(call, work, is_stream=True)
         except Exception as error:
             return to_status(error, request_id)
 

@@ -22,7 +22,7 @@ from server.config import ServerConfig
 from server.core.detector import Detector
 from server.errors import ModelNotFoundError, RequestError, UnavailableError
 from server.models.registry import ModelRegistry
-from server.oip.inference import Inference
+from server.oip.inference import InferAnswer, Inference
 from server.oip.messages import StreamResponse, to_response, to_stream_response
 from server.oip.metadata import describe_config, describe_model, describe_repository, describe_server, list_versions
 from server.oip.request import InferRequest
@@ -146,7 +146,7 @@ class InferenceServicer:
         stream = Stream(
             call,
             STREAM_FORM,
-            lambda request: asyncio.ensure_future(self._answer_one_of_many(call, request)),
+            lambda message: self._start(call, message),
             # So many that no worker waits for the network between two requests of one stream.
             window=3 * self._plan.workers,
             idle_seconds=self._config.stream_idle_seconds,
@@ -156,11 +156,19 @@ class InferenceServicer:
             call.permit.on_end = stream.end
         await self._streams.run(stream)
 
-    async def _answer_one_of_many(self, call: RpcCall, message: StreamRequest) -> StreamResponse:
-        request = message.request
+    def _start(self, call: RpcCall, message: StreamRequest) -> asyncio.Future[StreamResponse]:
+        """Starts the work on one message of a stream, which nobody holds from then on."""
         if message.error is not None:
-            return to_stream_response(to_status(message.error, ""), "")
-        return to_stream_response(await self._inference.answer_one_of_many(call, request), request.id)
+            outcome: asyncio.Future[InferAnswer | Status] = asyncio.get_running_loop().create_future()
+            outcome.set_result(to_status(message.error, ""))
+        else:
+            outcome = self._inference.start(call, message.request)
+        return asyncio.ensure_future(finish(outcome, message.request.id))
+
+
+async def finish(outcome: asyncio.Future[InferAnswer | Status], request_id: str) -> StreamResponse:
+    """The answer of a stream, as soon as it is known what came of a request."""
+    return to_stream_response(await outcome, request_id)
 
 
 def has_model(registry: ModelRegistry, name: str, version: str) -> bool:

@@ -28,6 +28,9 @@ MOST_FIELDS = 1024
 VARINT, FIXED_64, LENGTH_DELIMITED, FIXED_32 = 0, 1, 2, 5
 """Wire types of protobuf's encoding; the two that there are besides were groups, which proto3 does not have."""
 
+MOST_PACKED_BYTES = 4 * 1024 * 1024
+"""Of pixels that are packed as numbers: unpacking that takes 25 ms, in which the server does nothing else."""
+
 FORMATS = {FIXED_64: "<d", FIXED_32: "<f"}
 """These messages have no other numbers of fixed size."""
 
@@ -215,8 +218,11 @@ def unpack_pixels(name: str, packed: memoryview) -> NDArray[np.uint8]:
     """Reads numbers from 0 to 255 that are packed as varints: from 128 on with a second byte, which is 1.
 
     Raises:
-        RequestError: reason TENSOR_INVALID: one is larger.
+        RequestError: reason TENSOR_INVALID: one is larger, or they are too many.
     """
+    if len(packed) > MOST_PACKED_BYTES:
+        most = f"at most {MOST_PACKED_BYTES:,} bytes of uint_contents (raw_input_contents may be longer)"
+        raise invalid_tensor("Input", name, most, f"{len(packed):,}")
     data = np.frombuffer(packed, np.uint8)
     goes_on = data >= 128
     is_second = np.zeros_like(goes_on)

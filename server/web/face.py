@@ -105,7 +105,7 @@ async def behave(call: HttpCall, behaviour: Behaviour) -> Response | Status:
 async def refuse_path(request: Request, error: Exception) -> Response:
     """What is not served here: an unknown path, or another method of a known one."""
     assert isinstance(error, HTTPException)
-    refuse = make_error if request.scope["path"].startswith(f"{PROTOCOL_PATH}/") else make_problem
+    refuse = make_error if f"{request.scope['path']}/".startswith(f"{PROTOCOL_PATH}/") else make_problem
     if error.status_code == 405:
         allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         response = refuse(

@@ -50,6 +50,8 @@ class Group(Generic[Answer]):
 
     answers: list[asyncio.Future[Answer]]
     message: Held
+    weight: int = 1
+    """Images of each answer."""
 
 
 class Stream(Generic[Request, Answer]):
@@ -129,8 +131,9 @@ class Stream(Generic[Request, Answer]):
                 if message.share is not None:
                     message.share.add_images(images)
                 message.data = b""  # the work holds its parts now
-                self._unanswered += len(answers)
-                self._groups.put_nowait(Group(answers, message))
+                weight = max(1, images // len(answers))
+                self._unanswered += weight * len(answers)
+                self._groups.put_nowait(Group(answers, message, weight))
                 while self._unanswered >= self._window:
                     self._room.clear()
                     await self._room.wait()
@@ -168,7 +171,7 @@ class Stream(Generic[Request, Answer]):
                 if any(map(self._form.was_judged, answers)):
                     self.last_judged = time.monotonic()
                 await self._send(self._form.pack(answers))
-                self._unanswered -= len(answers)
+                self._unanswered -= group.weight * len(answers)
                 self._room.set()
         finally:
             group.message.release()
