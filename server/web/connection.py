@@ -31,8 +31,9 @@ NAMES = "stroke.names"
 """Key in the scope of a request: the names of the caller's verified certificate."""
 
 MOST_HEAD_BYTES = 16 * 1024
-PIECE_BYTES = 16 * 1024
-"""So much is parsed at a time: h11 would take a head of any length that has come as a whole."""
+HEAD_PIECE, BODY_PIECE = 16 * 1024, 64 * 1024
+"""So many bytes are parsed at a time, of a head and of a body: h11 would take a head of any length that has come as a
+whole, and needs 7 ms for one of 16 KiB."""
 
 HEAD_TOO_LARGE = Status(
     "INVALID_ARGUMENT", "HEAD_TOO_LARGE", f"The head of a request has at most {MOST_HEAD_BYTES:,} bytes."
@@ -142,8 +143,9 @@ class Connection(H11Protocol):
             if self.conn.their_state in (h11.DONE, h11.MUST_CLOSE):
                 self.flow.pause_reading()
                 return
-            piece = bytes(self._unparsed[:PIECE_BYTES])
-            del self._unparsed[:PIECE_BYTES]
+            size = HEAD_PIECE if self.conn.their_state is h11.IDLE else BODY_PIECE
+            piece = bytes(self._unparsed[:size])
+            del self._unparsed[:size]
             was_idle = self.is_idle
             super().data_received(piece)
             if was_idle and not self.is_idle:

@@ -54,9 +54,11 @@ class Body:
     async def discard(self, most_bytes: int) -> None:
         """Reads what is left and nobody wants, up to a bound and for a moment: a caller that is answered while it still
         sends may see nothing but a connection that was reset."""
+        if self.is_complete or self._is_held_back:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(DISCARD_SECONDS):
-                while not self.is_complete and not self._is_held_back and most_bytes > 0:
+                while not self.is_complete and most_bytes > 0:
                     most_bytes -= len((await self.receive()).get("body", b""))
 
 
