@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.config import ServerConfig
+from server.core.capacity import find_most_message_memory
 from tests.certificates import CA, chain, issue_server, key
 from tests.fakes import ServerProcess, encode, read_resident_bytes, run_server
 from tests.scraping import find_free_port
@@ -179,8 +181,32 @@ def test_more_bytes_than_there_is_room_for(target: Target) -> None:
         for thread in threads:
             thread.join()
     figures(witness, before)
-    assert witness.most_memory - before < 200e6
+    assert witness.most_memory - before < find_most_message_memory(ServerConfig(http="127.0.0.1:8000"), workers=2)
     assert set(statuses) <= {b"HTTP/1.1 415", b"HTTP/1.1 503", b""}
+
+
+def test_bodies_of_one_byte_a_chunk(target: Target) -> None:
+    """16 connections that send nothing else: they are refused, and come again."""
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            with suppress(OSError), target.dial() as connection:
+                connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+                while not over.is_set():
+                    connection.sendall(b"1\r\nx\r\n" * 20_000)
+
+    before = target.memory
+    threads = [threading.Thread(target=send) for _ in range(16)]
+    with WebWitness(target) as witness:
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        over.set()
+        for thread in threads:
+            thread.join()
+    figures(witness, before)
+    witness.check()
 
 
 def test_answers_that_nobody_takes(target: Target) -> None:

@@ -14,7 +14,7 @@ import pytest
 from server.errors import RequestError
 from server.web.bodies import FORM, IMAGES, BodyKind, parse_form, read_image, read_kind
 from tests.fakes import encode, make_slice
-from tests.web_calls import BOUNDARY, WebServer, make_form, serve_web
+from tests.web_calls import BOUNDARY, WebServer, make_form, read_answer, serve_web
 
 IMAGE = encode(make_slice(200))
 MIB = 1024 * 1024
@@ -217,3 +217,20 @@ def test_head_says_what_the_body_is() -> None:
 def test_image_of_a_body_is_not_copied() -> None:
     """What was received is what is judged."""
     assert read_image(BodyKind("image/png"), {}, MIB, IMAGE).image is IMAGE
+
+
+@pytest.mark.parametrize(("size", "outcome"), [(1, 400), (100, 400), (512, 200), (4000, 200)])
+def test_chunks_are_of_a_size_that_is_worth_it(web: WebServer, size: int, outcome: int) -> None:
+    """Each takes as long as a kilobyte, and somebody could send nothing but one byte in each."""
+    chunks = (IMAGE[start : start + size] for start in range(0, len(IMAGE), size))
+    connection = web.connect()
+    try:
+        connection.request("POST", "/predict", chunks, {"content-type": "image/png"})
+    except (BrokenPipeError, ConnectionResetError):
+        assert outcome == 400
+    else:
+        answer = read_answer(connection)
+        assert answer.status == outcome
+        assert outcome == 200 or "chunks of less than 512 bytes" in answer.json["detail"]
+    finally:
+        connection.close()

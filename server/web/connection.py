@@ -35,10 +35,9 @@ HEAD_PIECE, BODY_PIECE = 16 * 1024, 64 * 1024
 """So many bytes are parsed at a time, of a head and of a body: h11 would take a head of any length that has come as a
 whole, and needs 7 ms for one of 16 KiB."""
 
-HEAD_TOO_LARGE = Status(
-    "INVALID_ARGUMENT", "HEAD_TOO_LARGE", f"The head of a request has at most {MOST_HEAD_BYTES:,} bytes."
-)
-NO_REQUEST = Status("INVALID_ARGUMENT", "REQUEST_MALFORMED", "That is no request of HTTP/1.1.")
+FEW_CHUNKS, LEAST_CHUNK = 64, 512
+"""More chunks than the one must have the other in bytes on average."""
+
 TOO_LONG = 431
 """By which h11 hints that a head is."""
 
@@ -53,6 +52,30 @@ LINGER_SECONDS = 1.0
 
 AGE_SECONDS = 3600.0
 """How long a connection lives, for a client's certificate is looked at when it is made; requests on it are finished."""
+
+
+class SmallChunksError(h11.RemoteProtocolError):
+    """See ``LEAST_CHUNK``."""
+
+
+class Parser(h11.Connection):
+    """h11's parser, for bodies that come in chunks of a size that is worth it: each takes as long as a kilobyte."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, MOST_HEAD_BYTES)
+        self._chunks = self._bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """See h11."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._bytes += len(event.data)
+            self._chunks += event.chunk_start
+            if self._chunks > FEW_CHUNKS and self._bytes < self._chunks * LEAST_CHUNK:
+                raise SmallChunksError("chunks are too small")
+        return event
 
 
 class Flow(FlowControl):
@@ -81,6 +104,7 @@ class Connection(H11Protocol):
 
     def __init__(self, config: Config, state: ServerState, loop: asyncio.AbstractEventLoop, address: str) -> None:
         super().__init__(config, state, {}, loop)
+        self.conn = Parser()
         self.address = address
         self.made = self.since = time.monotonic()
         self.greeting: asyncio.Task[None] | None = None
@@ -140,7 +164,7 @@ class Connection(H11Protocol):
     def _parse(self) -> None:
         """Parses a piece after the other, as long as it belongs to a request whose turn it is."""
         while self._unparsed and not self._is_over and not self.transport.is_closing():
-            if self.conn.their_state in (h11.DONE, h11.MUST_CLOSE):
+            if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
                 self.flow.pause_reading()
                 return
             size = HEAD_PIECE if self.conn.their_state is h11.IDLE else BODY_PIECE
@@ -161,8 +185,7 @@ class Connection(H11Protocol):
         if not can_answer:
             self.transport.abort()
             return
-        is_long = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == TOO_LONG
-        problem = make_problem(HEAD_TOO_LARGE if is_long else NO_REQUEST, new_id())
+        problem = make_problem(find_fault(error), new_id())
         headers = [*self.server_state.default_headers, *problem.raw_headers, *HEADERS, CLOSE]
         phrase = HTTPStatus(problem.status_code).phrase.encode()
         head = h11.Response(status_code=problem.status_code, headers=headers, reason=phrase)
@@ -176,6 +199,17 @@ class Connection(H11Protocol):
         if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.end)
+
+    def shutdown(self) -> None:
+        """Ends the connection after the request that is under way, if one is."""
+        if self.is_idle:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends the connection on which no other request has come."""
+        self.transport.close()
 
     def end(self) -> None:
         """Ends the connection at once."""
@@ -195,6 +229,17 @@ class Connection(H11Protocol):
         is_old = self.is_idle and now - self.made > AGE_SECONDS
         if is_old or now - self.since > (IDLE_SECONDS if self.is_idle else work_seconds):
             self.end()
+
+
+def find_fault(error: BaseException | None) -> Status:
+    """What is wrong with bytes that h11 has refused."""
+    if isinstance(error, SmallChunksError):
+        sentence = f"The body comes in chunks of less than {LEAST_CHUNK} bytes: send larger ones."
+        return Status("INVALID_ARGUMENT", "REQUEST_MALFORMED", sentence)
+    if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == TOO_LONG:
+        sentence = f"The head of a request has at most {MOST_HEAD_BYTES:,} bytes."
+        return Status("INVALID_ARGUMENT", "HEAD_TOO_LARGE", sentence)
+    return Status("INVALID_ARGUMENT", "REQUEST_MALFORMED", "That is no request of HTTP/1.1.")
 
 
 def choose_least(connections: Collection[Connection]) -> Connection | None:
