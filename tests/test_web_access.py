@@ -164,8 +164,9 @@ def test_what_is_no_address_is_a_fault_of_usage(http: str, capsys: pytest.Captur
 
 def test_insecure_listens_on_all_addresses(tiny_models: Path, tmp_path: Path) -> None:
     """Where somebody says so."""
-    with serve_web(tiny_models, tmp_path, insecure=True) as web:
-        assert web.application._web_address.startswith("http://127.0.0.1:")
+    with serve_web(tiny_models, tmp_path, host="0.0.0.0", insecure=True) as web:
+        assert web.application._web_address == f"http://0.0.0.0:{web.port}/"
+        assert web.post_image(IMAGE).status == 200
 
 
 @pytest.mark.parametrize("name", ["starlette", "uvicorn", "python_multipart", "h11"])

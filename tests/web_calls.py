@@ -148,12 +148,20 @@ def make_form(*parts: tuple[str, bytes | str]) -> bytes:
 
 @contextmanager
 def serve_web(
-    models: Path, folder: Path, context: ssl.SSLContext | None = None, **settings: Any
+    models: Path, folder: Path, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", **settings: Any
 ) -> Iterator[WebServer]:
-    """Runs a server in this process as long as the block lasts; ``context``: of clients of one with TLS."""
+    """Runs a server in this process as long as the block lasts.
+
+    Args:
+        models: its models folder.
+        folder: where the socket of gRPC may be.
+        context: of clients, where it has TLS.
+        host: where HTTP is listened.
+        settings: others of ``ServerConfig``.
+    """
     port = find_free_port()
     address = f"unix:{folder / 'socket'}"
-    application = Application(ServerConfig(models=models, host=address, http=f"127.0.0.1:{port}", **settings))
+    application = Application(ServerConfig(models=models, host=address, http=f"{host}:{port}", **settings))
     thread = threading.Thread(target=application.run)
     thread.start()
     server = WebServer(port, address, application, thread, context)
