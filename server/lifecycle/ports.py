@@ -94,10 +94,11 @@ def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPort, st
         from server.web.port import WebPort
         from server.web.tls import RenewedContext
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "server":
+        package = (error.name or "").partition(".")[0]
+        if package == "server":
             raise
         raise ListenError(
-            f"--http needs {error.name}, which is not installed: python -m pip install --require-hashes -r "
+            f"--http needs {package}, which is not installed: python -m pip install --require-hashes -r "
             "requirements/web.lock, or make install-web"
         ) from None
     config = core.config
