@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -197,7 +198,8 @@ class Connection(H11Protocol):
         """Ends the connection once its caller has had time to read: what it still sends would reset it before that."""
         self._is_over = True
         if self.transport.can_write_eof():  # not with TLS
-            self.transport.write_eof()
+            with suppress(OSError):  # its caller has gone
+                self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.end)
 
     def shutdown(self) -> None:
