@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,12 @@ from server.admission.call import Call
 from server.web import connection as bounds
 from server.web import port as port_bounds
 from server.web.connection import choose_least
-from tests.fakes import encode, make_slice, wait_until
+from tests.certificates import HOSPITAL
+from tests.fakes import wait_until
+from tests.test_web_tls import Files, trust
+from tests.test_web_work import Blocked, waiting
 from tests.web_calls import WebServer, serve_web
 
-IMAGE = encode(make_slice(200))
 GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 SHORT = 0.2
@@ -44,6 +47,15 @@ def is_closed(plain: socket.socket) -> bool:
     except ConnectionResetError:
         pass
     return True
+
+
+def is_alive(plain: socket.socket) -> bool:
+    """Whether requests on it are answered."""
+    plain.sendall(GET)
+    found = b""
+    while b"ALIVE" not in found:
+        found += plain.recv(65536)
+    return found.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize(
@@ -139,3 +151,63 @@ def test_process_without_descriptors_goes_on_later(
         monkeypatch.setattr(loop, "sock_accept", fail)
         assert [web.ask("GET", "/health/live").status for _ in range(3)] == [200] * 3
         assert next(fails, None) is None
+
+
+def test_another_connection_takes_the_place_of_an_idle_one(
+    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the other is doing with it: here it has not even begun."""
+    monkeypatch.setattr(port_bounds, "HTTP_CONNECTIONS", 2)
+    with serve_web(tiny_models, tmp_path) as web, web.dial() as first, web.dial() as second:
+        assert is_alive(second)
+        with web.dial() as third:
+            assert is_alive(third)
+            assert is_closed(first)
+            assert is_alive(second)
+
+
+def test_work_that_is_under_way_makes_way_for_nobody(
+    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other connection is closed without an answer, and may come again."""
+    monkeypatch.setattr(port_bounds, "HTTP_CONNECTIONS", 1)
+    with serve_web(tiny_models, tmp_path) as web:
+        blocked = Blocked(monkeypatch)
+        with waiting(web, blocked) as answers:
+            with web.dial() as refused:
+                assert is_closed(refused)
+            with pytest.raises(OSError, match=r"reset|closed|Broken"):
+                web.ask("GET", "/health/live")
+        assert [answer.status for answer in answers] == [200]
+        assert web.ask("GET", "/health/live").status == 200
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05])
+def test_place_of_somebody_who_does_not_shake_hands(
+    seconds: float, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one like any other, also in the moment in which it comes; its socket is closed."""
+    monkeypatch.setattr(port_bounds, "HTTP_CONNECTIONS", 1)
+    files = Files(tmp_path)
+    files.write(HOSPITAL, HOSPITAL)
+    with serve_web(tiny_models, tmp_path, trust(HOSPITAL), **files.settings) as web, web.dial() as silent:
+        silent.sendall(b"\x16")
+        time.sleep(seconds)
+        assert web.ask("GET", "/health/live").status == 200
+        assert is_closed(silent)
+
+
+def test_chunk_that_is_none_ends_a_body(impatient: WebServer) -> None:
+    """Behind the answer there is no place for another: the connection ends. Before it there is."""
+    head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+    with impatient.dial() as plain:
+        plain.sendall(head + b"zz\r\n")
+        assert plain.recv(65536).startswith(b"HTTP/1.1 400")
+        assert is_closed(plain)
+    with impatient.dial() as plain:
+        plain.sendall(head.replace(b"/predict", b"/nothing"))
+        found = plain.recv(65536)
+        assert found.startswith(b"HTTP/1.1 404")
+        with suppress(OSError):
+            plain.sendall(b"zz\r\n")
+        assert is_closed(plain)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from functools import cache
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from server import errors
 from server.admission.status import STATUS_CODES, Status, to_status
 from server.errors import StrokeError
+from server.web.face import fail
 from server.web.problems import describe_problem, find_http_status, make_problem
 from tests.fakes import ROOT
 
@@ -107,3 +110,12 @@ def test_when_to_come_again(milliseconds: int, header: str | None) -> None:
     assert make_problem(status, "id").headers.get("retry-after") == header
     assert members.get("retry_after_ms", 0) == milliseconds
     assert members["title"] == "Service Unavailable"
+
+
+def test_fault_outside_of_every_call(caplog: pytest.LogCaptureFixture) -> None:
+    """As one inside: 500, and the traceback is in the log."""
+    response = asyncio.run(fail(Request({"type": "http"}), RuntimeError("secret")))
+
+    assert response.status_code == 500
+    assert b"secret" not in bytes(response.body)
+    assert "secret" in caplog.text

@@ -8,6 +8,7 @@ as every other error is.
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 from collections import Counter
@@ -100,6 +101,7 @@ class Connection(H11Protocol):
         since: when it was made, its last request had a head, or its last answer was complete, in seconds of
             ``time.monotonic``: what came last.
         greeting: what makes it, TLS included.
+        accepted: its socket, until it is being made.
         ended: set once it is closed.
     """
 
@@ -109,6 +111,7 @@ class Connection(H11Protocol):
         self.address = address
         self.made = self.since = time.monotonic()
         self.greeting: asyncio.Task[None] | None = None
+        self.accepted: socket.socket | None = None
         self.ended = asyncio.Event()
         self._unparsed = bytearray()
         self._is_over = False
@@ -218,6 +221,8 @@ class Connection(H11Protocol):
         if self.transport is None:
             if self.greeting is not None:
                 self.greeting.cancel()
+            if self.accepted is not None:
+                self.accepted.close()
         else:
             self.transport.abort()
 

@@ -125,6 +125,7 @@ class WebPort:
             if self._make_room():
                 connection = Connection(self._config, self._state, loop, peer[0])
                 self._open.add(connection)
+                connection.accepted = accepted
                 connection.greeting = asyncio.create_task(self._greet(connection, accepted))
             else:
                 accepted.close()
@@ -145,6 +146,7 @@ class WebPort:
     async def _greet(self, connection: Connection, accepted: socket.socket) -> None:
         """Makes a connection, TLS included, and holds its place until it ends."""
         context = self._find_context() if self._find_context is not None else None
+        connection.accepted = None
         try:
             with suppress(OSError, asyncio.CancelledError):  # TLS failed, or took too long, or the place was needed
                 await asyncio.get_running_loop().connect_accepted_socket(
