@@ -20,6 +20,7 @@ RESTART_SECONDS = 0.1
 """Between an end and the next start: RestartSec= of systemd, by default."""
 
 START_SECONDS = 60.0
+VAIN_STARTS = 5
 STOP_SECONDS = 45.0
 
 
@@ -105,12 +106,18 @@ class Server:
 
     def wait_ready(self, lives: int = 0, seconds: float = START_SECONDS) -> bool:
         """Waits until a process serves, of those after so many that have ended. Returns False when none does in time,
-        or none is started again."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (self.ready_at and len(self.lives) >= lives) or not self._thread.is_alive(), seconds
-            )
+        none is started again, or some in a row have ended by themselves before they served."""
+
+        def is_ready() -> bool:
             return bool(self.ready_at and len(self.lives) >= lives)
+
+        def is_vain() -> bool:
+            last = self.lives[lives:][-VAIN_STARTS:]
+            return len(last) == VAIN_STARTS and all(life.ready is None and life.code > 0 for life in last)
+
+        with self._changed:
+            self._changed.wait_for(lambda: is_ready() or is_vain() or not self._thread.is_alive(), seconds)
+            return is_ready()
 
     def wait_ended(self, lives: int, seconds: float = STOP_SECONDS) -> bool:
         """Waits until so many processes have ended; returns False when they do not in time."""
