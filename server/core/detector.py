@@ -23,6 +23,7 @@ from server.images.checks import Reason, find_reasons
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.images.preprocess import ImageWarning, Scan, check_size, load_pixels
 from server.models.contract import HEAD_CT, ModelSpec
+from server.models.family import Choice
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
 
@@ -68,6 +69,9 @@ class Detection:
     warnings: tuple[ImageWarning, ...]
     reasons: tuple[Reason, ...]
     """Why the image was not analysed; empty when it was."""
+
+    channel: str = ""
+    """See ``server.models.family.Choice``."""
 
 
 class Detector:
@@ -117,9 +121,9 @@ class Detector:
             ImageError, RequestError, IntegrityError, ModelNotFoundError, OverloadedError, BudgetExceededError,
             UnavailableError: see ``server.errors``.
         """
-        model, digest = self._admit(image, model_name, model_version, image_sha256)
+        choice, digest = self._admit(image, model_name, model_version, image_sha256)
         done = threading.Event()
-        job = self.submit(lambda: self._judge(image, digest, model, budget), lambda job: done.set())
+        job = self.submit(lambda: self._judge(image, digest, choice, budget), lambda job: done.set())
         if not done.wait(budget.remaining):
             if self.withdraw(job):
                 raise waited_too_long()
@@ -178,8 +182,8 @@ class Detector:
         """
         if not budget.remaining:
             raise waited_too_long()
-        model, digest = self._admit(image, model_name, model_version, image_sha256, on_digest)
-        return self._judge(image, digest, model, budget)
+        choice, digest = self._admit(image, model_name, model_version, image_sha256, on_digest)
+        return self._judge(image, digest, choice, budget)
 
     def _admit(
         self,
@@ -188,21 +192,21 @@ class Detector:
         model_version: str,
         image_sha256: str,
         on_digest: Callable[[str], None] | None = None,
-    ) -> tuple[OnnxModel, str]:
-        """Returns the model that is asked for and the SHA-256 of the image."""
+    ) -> tuple[Choice, str]:
+        """Returns what answers the image, and its SHA-256."""
         if self._check_ready is not None:
             self._check_ready()
-        model = self.registry.get(model_name, model_version)
+        route = self.registry.find(model_name, model_version)
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = hashlib.sha256(image if isinstance(image, bytes) else np.ascontiguousarray(image).data).hexdigest()
         if on_digest is not None:
             on_digest(digest)
         check_digest(image_sha256, digest)
-        return model, digest
+        return route.pick(digest), digest
 
-    def _judge(self, image: Scan, digest: str, model: OnnxModel, budget: Budget) -> Detection:
+    def _judge(self, image: Scan, digest: str, choice: Choice, budget: Budget) -> Detection:
         """Decodes and judges one image."""
-        dequeued = time.monotonic()
+        model, dequeued = choice.served.model, time.monotonic()
         if not budget.is_wanted():
             raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
         pixels = load_pixels(image, model.input_format, self.limits)
@@ -210,6 +214,7 @@ class Detector:
         probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
         answered = time.monotonic()
         self._workers.note_duration(answered - dequeued)
+        choice.served.usage.note(answered - decoded)
         index = decide(probabilities, model.spec)
         scores = tuple(probabilities.tolist())
         # The model runs in any case: whoever wonders about a refusal sees what it would have said.
@@ -225,6 +230,7 @@ class Detector:
             inference_ms=1000 * (answered - decoded),
             warnings=pixels.warnings,
             reasons=reasons,
+            channel=choice.channel,
         )
 
 
