@@ -67,10 +67,10 @@ def test_history_is_bounded() -> None:
     assert entry.go_back().stable.version == "98"
 
 
-def test_what_becomes_stable_is_on_trial_no_longer() -> None:
-    """Something else that is goes on being that."""
+def test_trials_end_when_another_version_becomes_stable() -> None:
+    """A canary could be older then, and a shadow was compared with another model."""
     assert ENTRY.follow(THREE) == ActiveModel(THREE, (ONE, TWO))
-    assert ENTRY.follow(Release("4", ONE.digest)).shadow == THREE
+    assert ENTRY.go_back() == ActiveModel(ONE)
 
 
 def corrupt(change: Any) -> str:

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from server.core.decision import decide
 from server.core.plan import Plan
+from server.core.shadow import Shadows
 from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, IntegrityError, RequestError
 from server.images.checks import Reason, find_reasons
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.images.preprocess import ImageWarning, Scan, check_size, load_pixels
-from server.models.contract import HEAD_CT, ModelSpec
+from server.models.contract import HEAD_CT
 from server.models.family import Choice
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
@@ -103,6 +104,7 @@ class Detector:
         self._checks = checks
         self._check_ready = check_ready
         self._workers = WorkerPool(plan.workers, queue)
+        self.shadows = Shadows(limits, lambda: self._workers.waiting > 0)
 
     def detect(
         self, image: Scan, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
@@ -217,6 +219,10 @@ class Detector:
         choice.served.usage.note(answered - decoded)
         index = decide(probabilities, model.spec)
         scores = tuple(probabilities.tolist())
+        if choice.shadow is not None:
+            is_alike = choice.shadow.model.input_format == model.input_format
+            judged = (model.spec.labels[index], scores[model.spec.positive_index])
+            self.shadows.offer(choice.shadow, image, pixels.array if is_alike else None, *judged)
         # The model runs in any case: whoever wonders about a refusal sees what it would have said.
         reasons = find_reasons(pixels) if self._checks and model.spec.checks == HEAD_CT else ()
         return Detection(
@@ -232,25 +238,6 @@ class Detector:
             reasons=reasons,
             channel=choice.channel,
         )
-
-
-def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:
-    """Returns the index of the answered label.
-
-    The positive label when its probability exceeds the threshold (as in the paper: risk > 0.05), otherwise the most
-    probable of the others. The threshold stays the double that training chose and every answer carries: rounded to
-    float32, as NumPy would compare it, it could lie on the other side of the probability.
-
-    Raises:
-        ArithmeticError: the model answered something that is not a probability; a fault of the model, not the image.
-    """
-    if not np.isfinite(probabilities).all():
-        raise ArithmeticError("the model's answer is not finite")
-    if float(probabilities[spec.positive_index]) > spec.threshold:
-        return spec.positive_index
-    others = probabilities.copy()
-    others[spec.positive_index] = -1.0
-    return int(others.argmax())
 
 
 def check_digest(stated: str, actual: str) -> None:

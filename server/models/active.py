@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,13 @@ class ActiveModel:
         return (self.stable, *self.history, *(one for one in others if one is not None))
 
     def follow(self, release: Release) -> ActiveModel:
-        """With another stable release, which is no longer canary or shadow; the one before it goes into the history."""
-        return ActiveModel(
-            release,
-            (*self.history, self.stable)[-MOST_HISTORY:],
-            self.canary if self.canary and self.canary.release != release else None,
-            self.shadow if self.shadow != release else None,
-        )
+        """With another stable release; the one before it goes into the history. What was on trial beside that one is so
+        no longer: a canary could be older, and a shadow was compared with another model."""
+        return ActiveModel(release, (*self.history, self.stable)[-MOST_HISTORY:])
 
     def go_back(self) -> ActiveModel:
-        """With the stable release before. What was newer than it on trial goes on being that."""
-        return replace(self, stable=self.history[-1], history=self.history[:-1])
+        """With the stable release before, of which there must be one; trials end, too."""
+        return ActiveModel(self.history[-1], self.history[:-1])
 
     def to_document(self) -> dict[str, Any]:
         """The entry in the file."""

@@ -108,6 +108,12 @@ class ModelRegistry:
         families = {**snapshot.families, family.name: family}
         self.replace(Snapshot(families, families[snapshot.default.name]))
 
+    def remove(self, name: str) -> None:
+        """Serves one name no longer, which is not the default."""
+        snapshot = self.snapshot
+        families = {key: family for key, family in snapshot.families.items() if key != name}
+        self.replace(Snapshot(families, snapshot.default))
+
     def find(self, name: str = "", version: str = "") -> Route:
         """Returns what answers: without a name the default model, without a version the stable one and its canary.
 

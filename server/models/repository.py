@@ -6,6 +6,7 @@ nothing leads out of the models folder, neither a name nor a link: what is serve
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import os
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ModelFileError
+from server.machine.bounded_file import open_regular
 from server.models.active import Active, Release, read_active
 from server.models.contract import is_identifier
 from server.models.manifest import HOW_TO_MAKE, HOW_TO_MEND, MANIFEST_FILE, Manifest, digest_text, read_manifest
@@ -186,6 +188,62 @@ def check_inside(root: Path, path: Path) -> None:
         raise ModelFileError(
             "MODEL_OUTSIDE", f"{path}: a link leads out of the models folder {root}; copy what it leads to instead"
         )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a version's folder looks like."""
+
+    version: str
+    state: str
+    """``WHOLE``, ``HALF_COPIED``, ``ALTERED`` or ``MISSING``."""
+
+    fault: str = ""
+    """What is wrong with it; empty when nothing is."""
+
+    digest: str = ""
+    """Of its release; empty where its manifest cannot be read."""
+
+
+WHOLE, HALF_COPIED, ALTERED, MISSING = "whole", "half-copied", "altered", "missing"
+
+
+def examine(root: Path, name: str, version: str, known: Release | None, *, has_bytes_read: bool = False) -> Found:
+    """Looks at a version's folder.
+
+    Args:
+        root: the models folder.
+        name: of the model.
+        version: of it.
+        known: what is in memory, or was active, under this version; None: nothing.
+        has_bytes_read: the files are read, too, and not only looked at.
+    """
+    folder = root / name / version
+    if not folder.exists():
+        return Found(version, MISSING, f"{folder}: is not there")
+    if fault := find_fault(root, folder):
+        return Found(version, HALF_COPIED, fault)
+    try:
+        release, manifest = read_release(root, folder)
+        if known is not None and release != known:
+            fault = f"{folder}: holds another release than the one that was activated"
+            return Found(version, ALTERED, fault, release.digest)
+        for file, record in manifest.files.items() if has_bytes_read else ():
+            if digest_file(folder / file, record.size) != record.sha256:
+                return Found(version, ALTERED, f"{folder / file}: is altered; {HOW_TO_MEND}", release.digest)
+    except (ModelFileError, OSError) as error:  # it was changed between two looks
+        return Found(version, ALTERED, getattr(error, "message", "") or f"{folder}: cannot be read")
+    return Found(version, WHOLE, "", release.digest)
+
+
+def digest_file(path: Path, most: int) -> str:
+    """SHA-256 of a file, of which not more than a block is held; empty where it has more than ``most`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(open_regular(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if os.fstat(file.fileno()).st_size <= most else ""
 
 
 def identify(manifest: Manifest) -> str:

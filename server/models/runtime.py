@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
+from server.machine.priority import call_here, call_quietly
 from server.machine.processors import is_suited
 from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
 from server.models.engine import DEFAULT_OPTIONS, Engine, EngineOptions, Port
@@ -170,7 +171,8 @@ def load_model(folder: Path, options: EngineOptions = DEFAULT_OPTIONS) -> OnnxMo
     manifest = read_manifest(folder)
     options = replace(options, precision=choose_precision(folder, manifest, options))
     path = folder / FILES[options.precision]
-    data = read_verified(folder, path.name, manifest)
+    call = call_quietly if options.is_aside else call_here
+    data = call(lambda: read_verified(folder, path.name, manifest))
 
     def open_verified(options: EngineOptions) -> OnnxModel:
         model = OnnxModel(data, source=str(path), options=options)
@@ -180,7 +182,7 @@ def load_model(folder: Path, options: EngineOptions = DEFAULT_OPTIONS) -> OnnxMo
                 f"{path}: says that it is {model.spec.name} {model.spec.version}; "
                 f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
             )
-        check_answers(model, manifest, path)
+        call(lambda: check_answers(model, manifest, path))
         return model
 
     try:
