@@ -275,7 +275,7 @@ class Application:
             from server.metrics.state import State, show  # here, for its library takes 5 MB
 
             parts = (self._detector, self._boundary, self._streams, self._health)
-            state = State(self._config, *parts, self._certificates, self._gate, self._audit)
+            state = State(self._config, *parts, self._certificates, self._gate, self._audit, self._activator)
             self._metrics_port = await show(self._metrics, state)
 
     async def _load(self) -> int | None:

@@ -72,7 +72,7 @@ class Activator:
             options: how models are run.
         """
         self.root = root
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.counts: Counter[tuple[str, ...]] = Counter()
         self.failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
         self._registry = registry
         self._options = options
@@ -163,6 +163,7 @@ class Activator:
             if channel != STABLE:
                 raise ChangeRefusedError("VERSION_IS_STABLE", f"{name} {version} is stable: it needs no trial.")
             if family is not None:
+                self._write(name, stable, lambda entry: entry)  # so that a restart serves nothing newer
                 return f"{name} {version} is stable already."
         elif channel != SHADOW:
             check_rises(name, stable.version, version)

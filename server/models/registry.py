@@ -96,10 +96,10 @@ class ModelRegistry:
 
     def replace(self, snapshot: Snapshot) -> None:
         """Serves something else from now on."""
-        before = {id(served) for served in self._list_served()}
+        before = [served for _, served in self.channels]
         self._snapshot = snapshot
-        for served in self._list_served():
-            if id(served) not in before:
+        for _, served in self.channels:
+            if served not in before:
                 weakref.finalize(served.model, self._note_departure).atexit = False
 
     def put(self, family: Family) -> None:
@@ -157,15 +157,19 @@ class ModelRegistry:
 
     def __iter__(self) -> Iterator[OnnxModel]:
         """All models that answer, ordered by name, then version."""
-        models = [served.model for channel, served in self._list_channels() if channel != SHADOW]
+        models = [served.model for channel, served in self.channels if channel != SHADOW]
         return iter(sorted(models, key=lambda m: (m.spec.name, sort_version(m.spec.version))))
 
-    def _list_channels(self) -> list[tuple[str, Served]]:
+    @property
+    def channels(self) -> list[tuple[str, Served]]:
+        """All models in memory, each with its channel."""
         families = self._snapshot.families.values() if self._snapshot is not None else ()
         return [pair for family in families for pair in family.channels]
 
-    def _list_served(self) -> list[Served]:
-        return [served for _, served in self._list_channels()]
+    @property
+    def shadows(self) -> list[Served]:
+        """Those that answer nobody."""
+        return [served for channel, served in self.channels if channel == SHADOW]
 
     def _note_departure(self) -> None:
         self.last_departure = time.monotonic()
