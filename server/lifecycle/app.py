@@ -29,11 +29,13 @@ from server.errors import ModelFileError
 from server.lifecycle.admin import AdminHandlers, open_socket
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
 from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
+from server.lifecycle.services import CHECKS, Parts, list_services
 from server.machine.addresses import ListenError
 from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
 from server.models.activation import Activator
 from server.models.registry import ModelRegistry
+from server.models.signature import read_trusted
 from server.process.console import PATIENCE_SECONDS, complain, has_terminal, say
 from server.process.notify import notify, show_life
 from server.security.files import AccessFileError
@@ -74,7 +76,9 @@ class Application:
         self._config = config
         self._plan = make_plan(config, count_processors())
         self._registry = ModelRegistry()
-        self._activator = Activator(self._registry, config.models, self._plan.options)
+        keys = config.require_signature
+        read_keys = (lambda: read_trusted(keys)) if keys is not None else (lambda: None)
+        self._activator = Activator(self._registry, config.models, self._plan.options, read_keys)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()
@@ -249,11 +253,12 @@ class Application:
             self._alarms["stroke.alarm.access"] = self._gate.needs_person
         self._server = make_grpc_server(config)
         health = self._health.make_handlers(self._gate if config.health == "token" else None, self._alarms)
-        handlers = servicer.make_handlers(RpcBoundary(self._boundary, self._inbox))
-        self._server.add_generic_rpc_handlers((handlers, health))
+        rpc = RpcBoundary(self._boundary, self._inbox)
+        checks = RpcBoundary(Boundary(CHECKS, journal, self._gate), self._inbox)
+        parts = Parts(config, detector, self._judge, self._streams, lambda: self._health.is_serving, rpc, checks)
+        self._server.add_generic_rpc_handlers((servicer.make_handlers(rpc), health, *list_services(parts)))
         if self._gate is not None and config.tls_cert is not None:
-            admin = AdminHandlers(lambda: self._make_admin(RpcBoundary(self._boundary, self._inbox)))
-            self._server.add_generic_rpc_handlers((admin,))
+            self._server.add_generic_rpc_handlers((AdminHandlers(lambda: self._make_admin(rpc)),))
 
     async def _open_web(self) -> None:
         """Opens the port of HTTP. Raises as ``open_web``."""
@@ -287,7 +292,8 @@ class Application:
 
         def load() -> None:
             try:
-                self._registry.load(self._config.models, self._config.model, self._plan.options)
+                trusted = self._activator.read_keys()
+                self._registry.load(self._config.models, self._config.model, self._plan.options, trusted)
             except BaseException as error:
                 report(loaded.set_exception, error)
             else:

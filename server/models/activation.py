@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +25,7 @@ from server.models.engine import EngineOptions
 from server.models.family import CANARY, SHADOW, STABLE, Family, Served
 from server.models.registry import ModelRegistry, load_served, make_quiet
 from server.models.repository import Place, read_release, sort_version
+from server.models.signature import TrustedKey
 
 logger = logging.getLogger(__name__)
 
@@ -59,18 +60,28 @@ class Activator:
 
     Attributes:
         root: the models folder.
+        read_keys: see ``__init__``.
         counts: how many changes were made or refused, by action and ``ok`` or the reason.
         failures: the last ones, oldest first.
     """
 
-    def __init__(self, registry: ModelRegistry, root: Path, options: EngineOptions) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        root: Path,
+        options: EngineOptions,
+        read_keys: Callable[[], Sequence[TrustedKey] | None] = lambda: None,
+    ) -> None:
         """Changes nothing yet.
 
         Args:
             registry: what is served; changed by nobody else from now on, once it is loaded.
             root: the models folder.
             options: how models are run.
+            read_keys: returns the keys of which one must have signed a model, or None: it need not be signed. Asked
+                anew for each change. Raises ModelFileError.
         """
+        self.read_keys = read_keys
         self.root = root
         self.counts: Counter[tuple[str, ...]] = Counter()
         self.failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
@@ -257,7 +268,8 @@ class Activator:
         if channel == SHADOW:
             options = make_quiet(options)
         try:
-            served = load_served(self.root, Place(self.root / name / release.version, release=release), options)
+            place = Place(self.root / name / release.version, release=release)
+            served = load_served(self.root, place, options, self.read_keys())
         except ModelFileError as error:
             raise ChangeRefusedError(error.reason, error.message) from None
         report(f"verified {name} {release.version}: its files, its contract and its answers on this machine")

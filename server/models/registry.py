@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from server.models.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.family import CANARY, SHADOW, Family, Route, Served, Snapshot, Usage
 from server.models.repository import Place, find_places, read_active_for, read_release, sort_version
 from server.models.runtime import FILES, OnnxModel, load_model
+from server.models.signature import TrustedKey
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,13 @@ class ModelRegistry:
         self.faults: dict[tuple[str, str], ModelFileError] = {}
         self.last_departure = 0.0
 
-    def load(self, root: Path, wanted: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
+    def load(
+        self,
+        root: Path,
+        wanted: str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        trusted: Sequence[TrustedKey] | None = None,
+    ) -> None:
         """Loads and verifies models; either all that are wanted are served afterwards, or none.
 
         Args:
@@ -47,6 +54,7 @@ class ModelRegistry:
                 the only model in ``root``. Without a version it is the one that is active (``active.json``), or the
                 newest that is whole.
             options: how to run them.
+            trusted: keys of which one must have signed each; None: they need not be signed.
 
         Raises:
             ModelFileError: nothing to serve, an ambiguous wish, or any model that cannot be served.
@@ -56,14 +64,14 @@ class ModelRegistry:
         for place in find_places(root, wanted, active):
             for fault in place.skipped:
                 logger.warning("a newer version is not whole and is passed over: %s", fault)
-            served = load_served(root, place, options)
+            served = load_served(root, place, options, trusted)
             family = families.get(place.folder.parent.name)
             if family is not None:
                 family = replace(family, others=(*family.others, served), is_pinned=True)
             else:
                 family = Family(served, is_pinned=place.is_pinned)
                 if place.release is not None:
-                    family = self._load_trials(root, family, active, options)
+                    family = self._load_trials(root, family, active, options, trusted)
                 elif place.is_pinned and family.name in active.models:
                     stable = active.models[family.name].stable
                     logger.warning(
@@ -72,23 +80,31 @@ class ModelRegistry:
             families[family.name] = family
         self.replace(Snapshot(families, next(iter(families.values()))))
 
-    def _load_trials(self, root: Path, family: Family, active: Active, options: EngineOptions) -> Family:
+    def _load_trials(
+        self, root: Path, family: Family, active: Active, options: EngineOptions, trusted: Sequence[TrustedKey] | None
+    ) -> Family:
         """Loads the canary and the shadow that were active. One that is lost keeps nobody from being served."""
         entry = active.models[family.name]
         if entry.canary is not None:
-            canary = self._load_trial(root, family, CANARY, entry.canary.release, options)
+            canary = self._load_trial(root, family, CANARY, entry.canary.release, options, trusted)
             family = replace(family, canary=canary, percent=entry.canary.percent if canary else 0.0)
         if entry.shadow is not None:
-            shadow = self._load_trial(root, family, SHADOW, entry.shadow, make_quiet(options))
+            shadow = self._load_trial(root, family, SHADOW, entry.shadow, make_quiet(options), trusted)
             family = replace(family, shadow=shadow)
         return family
 
     def _load_trial(
-        self, root: Path, family: Family, channel: str, release: Release, options: EngineOptions
+        self,
+        root: Path,
+        family: Family,
+        channel: str,
+        release: Release,
+        options: EngineOptions,
+        trusted: Sequence[TrustedKey] | None,
     ) -> Served | None:
         place = Place(root / family.name / release.version, release=release)
         try:
-            return load_served(root, place, options)
+            return load_served(root, place, options, trusted)
         except ModelFileError as error:
             logger.error("the %s of %s is not served: %s [%s]", channel, family.name, error.message, error.reason)
             self.faults[family.name, channel] = error
@@ -175,20 +191,23 @@ class ModelRegistry:
         self.last_departure = time.monotonic()
 
 
-def load_served(root: Path, place: Place, options: EngineOptions) -> Served:
+def load_served(
+    root: Path, place: Place, options: EngineOptions, trusted: Sequence[TrustedKey] | None = None
+) -> Served:
     """Loads and verifies a model, and that it is the release that it is to be.
 
     Args:
         root: the models folder.
         place: what is wanted.
         options: how to run it.
+        trusted: keys of which one must have signed it; None: it need not be signed.
 
     Raises:
         ModelFileError: any reason of ``load_model``, MODEL_OUTSIDE, and RELEASE_ALTERED: the folder holds something
             else than what was active.
     """
     try:
-        return load_release(root, place, options)
+        return load_release(root, place, options, trusted)
     except ModelFileError as error:
         if not place.instead:
             raise
@@ -196,11 +215,12 @@ def load_served(root: Path, place: Place, options: EngineOptions) -> Served:
         raise ModelFileError(error.reason, f"{error.message}; to serve the version before it: {way}") from None
 
 
-def load_release(root: Path, place: Place, options: EngineOptions) -> Served:
+def load_release(root: Path, place: Place, options: EngineOptions, trusted: Sequence[TrustedKey] | None) -> Served:
     """``load_served``, without a word about what else could be served."""
     release, manifest = read_release(root, place.folder)
     before = read_resident_bytes()
-    model = load_model(place.folder, options) if place.release in (None, release) else None
+    is_meant = place.release in (None, release)
+    model = load_model(place.folder, options, trusted=trusted) if is_meant else None
     # The manifest may have been replaced between the two looks at it; the bytes that are served are what counts.
     if model is None or model.digest != manifest.files[FILES[model.options.precision]].sha256:
         raise ModelFileError(
