@@ -24,7 +24,7 @@ from server.images.checks import Reason, find_reasons
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.images.preprocess import ImageWarning, Scan, check_size, load_pixels
 from server.models.contract import HEAD_CT
-from server.models.family import Choice
+from server.models.family import Choice, Route
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
 
@@ -177,14 +177,16 @@ class Detector:
         model_version: str = "",
         image_sha256: str = "",
         on_digest: Callable[[str], None] | None = None,
+        route: Route | None = None,
     ) -> Detection:
         """``detect`` for work that was submitted: it has a worker already.
 
-        ``on_digest`` is told the SHA-256 of the image once it is known, also of one that is then refused.
+        ``on_digest`` is told the SHA-256 of the image once it is known, also of one that is then refused. ``route`` is
+        what judges it, whatever the names say by now.
         """
         if not budget.remaining:
             raise waited_too_long()
-        choice, digest = self._admit(image, model_name, model_version, image_sha256, on_digest)
+        choice, digest = self._admit(image, model_name, model_version, image_sha256, on_digest, route)
         return self._judge(image, digest, choice, budget)
 
     def _admit(
@@ -194,11 +196,12 @@ class Detector:
         model_version: str,
         image_sha256: str,
         on_digest: Callable[[str], None] | None = None,
+        route: Route | None = None,
     ) -> tuple[Choice, str]:
         """Returns what answers the image, and its SHA-256."""
         if self._check_ready is not None:
             self._check_ready()
-        route = self.registry.find(model_name, model_version)
+        route = route or self.registry.find(model_name, model_version)
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = hashlib.sha256(image if isinstance(image, bytes) else np.ascontiguousarray(image).data).hexdigest()
         if on_digest is not None:

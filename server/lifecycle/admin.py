@@ -114,7 +114,7 @@ def name_socket(address: str) -> str:
     """The name of a server's socket; two servers that listen at the same time have different ones."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", address).strip("-")
     if len(name) > MOST_NAME or address.startswith(UNIX):
-        name = f"{name[-MOST_NAME:].strip('-')}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
+        name = f"socket-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
     return name + SUFFIX
 
 
