@@ -195,9 +195,11 @@ def list_served(folder: Path) -> Iterator[Path]:
 
 
 def is_loose(path: Path) -> bool:
-    """Whether group or others may write to it."""
+    """Whether group or others may write to it; the group of the server may add to a folder whose sticky bit keeps it from
+    changing what others have put there."""
     mode = path.lstat().st_mode
-    return not stat.S_ISLNK(mode) and bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+    is_kept = stat.S_ISDIR(mode) and bool(mode & stat.S_ISVTX)
+    return not stat.S_ISLNK(mode) and bool(mode & (stat.S_IWOTH if is_kept else stat.S_IWGRP | stat.S_IWOTH))
 
 
 def look_at_certificates(config: ServerConfig) -> Iterator[Finding]:
