@@ -195,7 +195,7 @@ def list_served(folder: Path) -> Iterator[Path]:
 
 
 def is_loose(path: Path) -> bool:
-    """Whether group or others may write to it; the group of the server may add to a folder whose sticky bit keeps it from
+    """Whether group or others may write to it. The server's group may add to a folder whose sticky bit keeps it from
     changing what others have put there."""
     mode = path.lstat().st_mode
     is_kept = stat.S_ISDIR(mode) and bool(mode & stat.S_ISVTX)
