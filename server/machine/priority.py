@@ -19,8 +19,8 @@ Result = TypeVar("Result")
 LOW_PRIORITY = 5
 """As nice(1) counts: a busy processor does three times as much for a thread without one.
 
-Not the least one, 19: a thread that is put aside while it holds Python's lock keeps all others waiting, and where another
-program wants the processors, too, that is for as long as its priority is low (measured: answers of 0.2 to 0.6 s)."""
+Not the least one, 19: a thread that is put aside while it holds Python's lock keeps all others waiting, and for the
+longer, the lower its priority is, where other programs want the processors, too (measured: answers of 0.2 to 0.6 s)."""
 
 LEAST_PRIORITY = 19
 """For processes with nothing but such work, whose lock nobody else waits for."""
