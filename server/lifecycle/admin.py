@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,17 @@ import grpc
 from server.admission.boundary import Boundary
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.listen import MOST_PATH_BYTES, PROBE_SECONDS, UNIX, Listener, bind
+from server.core.plan import check_tuned
 from server.machine.addresses import ListenError
+from server.models.activation import Activator
+from server.models.signature import read_trusted
 
 if TYPE_CHECKING:
     from server.admission.inbox import Inbox
     from server.config import ServerConfig
     from server.core.outcomes import Journal
+    from server.models.engine import EngineOptions
+    from server.models.registry import ModelRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +74,13 @@ class AdminPort:
     def close(self) -> None:
         """Removes the socket; who is connected is cut off when the process ends."""
         self._listener.close()
+
+
+def make_activator(config: ServerConfig, registry: ModelRegistry, options: EngineOptions) -> Activator:
+    """What makes changes, within the settings of the server."""
+    keys = config.require_signature
+    read_keys = (lambda: read_trusted(keys)) if keys is not None else (lambda: None)
+    return Activator(registry, config.models, options, read_keys, partial(check_tuned, config))
 
 
 async def open_socket(
