@@ -31,6 +31,9 @@ ROLL_BACK, UNLOAD = Method("RollBack", ADMIN), Method("Unload", ADMIN)
 MOST_BYTES = 4096
 """Of a request: a name and a version."""
 
+MOST_VERSIONS = 100
+"""On the disk, that are shown: the newest ones."""
+
 CHANNELS = {
     admin_pb2.CHANNEL_UNSPECIFIED: STABLE,
     admin_pb2.STABLE: STABLE,
@@ -149,7 +152,8 @@ class AdminServicer:
     def _describe_family(self, family: Family, known: dict[str, Release], seconds: float) -> Any:
         root = self.activator.root
         channels = {served.release.version: (channel, served) for channel, served in family.channels}
-        versions = {*channels, *known, *list_folders(root / family.name)}
+        on_disk = sorted(list_folders(root / family.name), key=sort_version)[-MOST_VERSIONS:]
+        versions = {*channels, *known, *on_disk}
         model = admin_pb2.Model(name=family.name, is_pinned=family.is_pinned)
         for version in sorted(versions, key=sort_version, reverse=True):
             channel, served = channels.get(version, ("", None))
