@@ -17,7 +17,7 @@ from server.admission.call import ADMIN, Method
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
 from server.core.shadow import Shadows
-from server.errors import ChangeRefusedError, RequestError, StrokeError
+from server.errors import ChangeRefusedError, StrokeError
 from server.models.activation import Activator, Report
 from server.models.active import Release, read_active
 from server.models.family import CANARY, SHADOW, STABLE, Family, Served
@@ -77,7 +77,7 @@ class AdminServicer:
 
     def _activate_now(self, request: Any, report: Report) -> str:
         if request.channel not in CHANNELS:
-            raise RequestError("CHANNEL_INVALID", "There is no such channel.")
+            raise ChangeRefusedError("CHANNEL_INVALID", "There is no such channel.")
         channel = CHANNELS[request.channel]
         return self.activator.activate(request.name, request.version, channel, request.percent, report)
 

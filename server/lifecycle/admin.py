@@ -5,6 +5,7 @@ Who may enter the folder of the socket may change what is served: that is the se
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -70,10 +71,12 @@ class AdminPort:
 
     def __init__(self, server: grpc.aio.Server, listener: Listener) -> None:
         self._server, self._listener = server, listener
+        self._stop: asyncio.Future[None] | None = None
 
     def close(self) -> None:
-        """Removes the socket; who is connected is cut off when the process ends."""
+        """Removes the socket, and cuts off who is connected; a change that was begun goes on."""
         self._listener.close()
+        self._stop = asyncio.ensure_future(self._server.stop(None))
 
 
 def make_activator(config: ServerConfig, registry: ModelRegistry, options: EngineOptions) -> Activator:
