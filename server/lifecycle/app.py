@@ -184,7 +184,7 @@ class Application:
         notify(f"READY=1\nSTATUS=serving {models}")
         # Whoever started it may have no use for this, so nothing waits for its reader.
         lines = [f"serving {models} on {self._listener.address}", describe_choices(self._registry, self._plan)]
-        lines.append(describe_memory(self._config, self._plan))
+        lines.append(describe_memory(self._config, self._plan, self._registry))
         if self._web_address:
             lines.append(f"  HTTP on {self._web_address}")
         if self._certificates is not None:
