@@ -64,6 +64,18 @@ def test_what_is_stable_can_be_written_down(box: Box) -> None:
     assert start_box(box.root).served == {"stable": "2"}
 
 
+def test_whoever_wants_to_know_hears_of_each_change(box: Box) -> None:
+    """When it is served; not of one that was refused."""
+    heard: list[dict[str, str]] = []
+    box.activator.on_change = lambda: heard.append(box.served)
+
+    box.activator.activate("tiny", "3")
+    box.refuse(lambda a: a.activate("tiny", "1"))
+    box.activator.roll_back("tiny")
+
+    assert heard == [{"stable": "3"}, {"stable": "2"}]
+
+
 def test_rollback_goes_back_entry_by_entry(box: Box) -> None:
     """Also after a restart; before the first one there is nothing."""
     add_version(box.root, "4")

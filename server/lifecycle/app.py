@@ -182,6 +182,7 @@ class Application:
         self._health.set_serving()
         models = describe_models(self._registry)
         notify(f"READY=1\nSTATUS=serving {models}")
+        self._activator.on_change = lambda: notify(f"STATUS=serving {describe_models(self._registry)}")
         # Whoever started it may have no use for this, so nothing waits for its reader.
         lines = [f"serving {models} on {self._listener.address}", describe_choices(self._registry, self._plan)]
         lines.append(describe_memory(self._config, self._plan, self._registry))

@@ -61,6 +61,7 @@ class Activator:
     Attributes:
         root: the models folder.
         read_keys: see ``__init__``.
+        on_change: called after each change that was made, in the thread that made it.
         counts: how many changes were made or refused, by action and ``ok`` or the reason.
         failures: the last ones, oldest first.
     """
@@ -87,6 +88,7 @@ class Activator:
         self.read_keys = read_keys
         self._check = check
         self.root = root
+        self.on_change: Callable[[], None] = lambda: None
         self.counts: Counter[tuple[str, ...]] = Counter()
         self.failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
         self._registry = registry
@@ -148,6 +150,7 @@ class Activator:
             self._note(action, name, version, refusal)
             raise refusal from None
         self.counts[action, "ok"] += 1
+        self.on_change()
         logger.info("%s: %s", action, said)
         return said
 

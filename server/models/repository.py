@@ -6,7 +6,6 @@ nothing leads out of the models folder, neither a name nor a link: what is serve
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import os
@@ -15,10 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ModelFileError
-from server.machine.bounded_file import open_regular
 from server.models.active import Active, Release, read_active
 from server.models.contract import is_identifier
-from server.models.manifest import HOW_TO_MAKE, HOW_TO_MEND, MANIFEST_FILE, Manifest, digest_text, read_manifest
+from server.models.manifest import (
+    HOW_TO_MAKE,
+    HOW_TO_MEND,
+    MANIFEST_FILE,
+    Manifest,
+    check_file,
+    digest_text,
+    read_manifest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -219,31 +225,21 @@ def examine(root: Path, name: str, version: str, known: Release | None, *, has_b
         has_bytes_read: the files are read, too, and not only looked at.
     """
     folder = root / name / version
-    if not folder.exists():
+    if not os.path.exists(folder):
         return Found(version, MISSING, f"{folder}: is not there")
     if fault := find_fault(root, folder):
-        return Found(version, HALF_COPIED, fault)
+        return Found(version, HALF_COPIED if known is None else ALTERED, fault)
+    release = None
     try:
         release, manifest = read_release(root, folder)
         if known is not None and release != known:
             fault = f"{folder}: holds another release than the one that was activated"
             return Found(version, ALTERED, fault, release.digest)
-        for file, record in manifest.files.items() if has_bytes_read else ():
-            if digest_file(folder / file, record.size) != record.sha256:
-                return Found(version, ALTERED, f"{folder / file}: is altered; {HOW_TO_MEND}", release.digest)
-    except (ModelFileError, OSError) as error:  # it was changed between two looks
-        return Found(version, ALTERED, getattr(error, "message", "") or f"{folder}: cannot be read")
+        for file in manifest.files if has_bytes_read else ():
+            check_file(folder, file, manifest)
+    except ModelFileError as error:
+        return Found(version, ALTERED, error.message, release.digest if release is not None else "")
     return Found(version, WHOLE, "", release.digest)
-
-
-def digest_file(path: Path, most: int) -> str:
-    """SHA-256 of a file, of which not more than a block is held; empty where it has more than ``most`` bytes.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(open_regular(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if os.fstat(file.fileno()).st_size <= most else ""
 
 
 def identify(manifest: Manifest) -> str:
