@@ -15,8 +15,8 @@ import pytest
 
 from client import RetryConfig, StrokeClient
 from proto import admin_pb2, admin_pb2_grpc
-from server.lifecycle.admin import name_socket
 from server.lifecycle.model_command import main
+from server.lifecycle.sockets import name_socket
 from tests.access import token_of, write_tokens
 from tests.administration import add_version, operate, read_status
 from tests.certificates import CA, chain, issue_server, key, settings

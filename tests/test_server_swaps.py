@@ -9,7 +9,7 @@ import grpc
 import onnx
 
 from proto import admin_pb2, admin_pb2_grpc
-from server.lifecycle.admin import name_socket
+from server.lifecycle.sockets import name_socket
 from server.models.contract import METADATA_KEY, ModelSpec
 from server.models.manifest import MANIFEST_FILE, Manifest
 from tests.fakes import ROOT, read_resident_bytes, run_server, sha256_hex, wait_until

@@ -19,7 +19,7 @@ from server.core import shadow as shadows_module
 from server.core.detector import Budget, Detector
 from server.core.plan import Plan
 from server.errors import ModelNotFoundError
-from server.lifecycle.admin import name_socket
+from server.lifecycle.sockets import name_socket
 from server.machine.priority import LOW_PRIORITY
 from server.models.activation import Activator
 from server.models.active import Release

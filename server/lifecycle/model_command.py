@@ -13,8 +13,8 @@ import grpc
 
 from proto import admin_pb2, admin_pb2_grpc
 from server.flags import REQUIRED, LineParser, check_settings, parse_settings, require, setting
-from server.lifecycle.admin import SUFFIX, is_alive, list_sockets, name_socket
 from server.lifecycle.model_report import render_list, render_status, to_document
+from server.lifecycle.sockets import SUFFIX, is_alive, list_sockets, name_socket
 from server.machine.folders import find_runtime_folder
 from server.machine.priority import LEAST_PRIORITY, lower_priority
 from server.process.console import complain, say
