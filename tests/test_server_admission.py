@@ -167,6 +167,27 @@ def test_room_is_not_kept_for_those_who_send_nothing(monkeypatch: pytest.MonkeyP
     run(steps())
 
 
+def test_many_who_send_nothing_keep_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is taken to send little, and all of them together leave none: but only for a moment."""
+    monkeypatch.setattr("server.admission.inbox.SPARING_SECONDS", 0.05)
+
+    async def steps() -> None:
+        inbox = make_inbox(8 * MIB)
+        silent = [asyncio.create_task(inbox.receive(FakeCall(f"silent {n}"), TIMEOUT)) for n in range(32)]
+        await asyncio.sleep(0)
+        assert inbox._free == 0
+        inbox._learn_size("other", 7 * MIB)
+        held = await inbox.receive(FakeCall("other", bytes(7 * MIB)), TIMEOUT)
+        assert held is not None
+        held.release()
+        for task in silent:
+            task.cancel()
+        await asyncio.wait(silent)
+        assert inbox._free == 8 * MIB
+
+    run(steps())
+
+
 def test_message_for_which_there_is_no_room_is_refused() -> None:
     """The connection's next one waits instead."""
 

@@ -29,7 +29,7 @@ EXPECTED_BYTES = 256 * 1024
 """What a connection's first message is taken to need: more than a usual slice."""
 
 SPARING_SECONDS = 1.0
-"""How long room for a large message is kept before it has arrived."""
+"""How long room for a message is kept before it has arrived."""
 
 KNOWN_CONNECTIONS = 1024
 """Connections of which the usual size of a message is remembered."""
@@ -152,9 +152,9 @@ class Inbox:
         peer = sender.peer
         room = min(self._sizes.get(peer, EXPECTED_BYTES), self._total)
 
-        def make_do_with_less() -> None:
+        def make_do_without() -> None:
             nonlocal room
-            spare, room = room - EXPECTED_BYTES, EXPECTED_BYTES
+            spare, room = room, 0
             self._return(spare)
 
         try:
@@ -162,9 +162,7 @@ class Inbox:
                 await self._wait_for_room(peer, room)
                 size = 0
                 # Room that is kept for somebody who sends nothing is room that others wait for.
-                timer = asyncio.get_running_loop().call_later(SPARING_SECONDS, make_do_with_less)
-                if room <= EXPECTED_BYTES:
-                    timer.cancel()
+                timer = asyncio.get_running_loop().call_later(SPARING_SECONDS, make_do_without)
                 try:
                     data = await self._read(sender)
                     if data is None:

@@ -11,9 +11,11 @@ MESSAGE_BYTES = 32 * 1024 * 1024
 DECODE_BYTES = 13
 """Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
 
+HTTP_CONNECTIONS = 128
+"""At the same time, those included that have not shaken hands."""
 
-HTTP_BYTES = 128 * 330_000
-"""What connections of HTTP hold that nobody has asked for yet (``server.web.port``): a full buffer each."""
+HTTP_BYTES, HTTPS_BYTES = 360_000, 1_000_000
+"""Of each, what has come before anybody has asked for it, and an answer that is not taken (measured)."""
 
 
 def find_message_bytes(config: ServerConfig) -> int:
@@ -24,7 +26,8 @@ def find_message_bytes(config: ServerConfig) -> int:
 def find_most_message_memory(config: ServerConfig, workers: int) -> int:
     """Bytes that callers' messages may take: what is held, what arrives, what arrives before that is noticed; and each
     worker's copy and gRPC's two."""
-    http = HTTP_BYTES if config.http else 0
+    each = HTTP_BYTES if config.tls_cert is None else HTTPS_BYTES
+    http = HTTP_CONNECTIONS * each if config.http else 0
     return 3 * find_message_bytes(config) + (workers + 2) * config.most_message_bytes + http
 
 

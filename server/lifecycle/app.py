@@ -163,7 +163,7 @@ class Application:
             if self._config.probe_port:
                 self._probes = await answer_probes(self._config, self._health.make_handlers())
             if self._config.http:
-                await self._open_web()
+                self._open_web()
             parts = (self._make_admin, self._inbox, self._journal)
             self._admin = await open_socket(self._config, self._listener.address, *parts)
         except ListenError as error:
@@ -258,12 +258,12 @@ class Application:
         if self._gate is not None and config.tls_cert is not None:
             self._server.add_generic_rpc_handlers((AdminHandlers(lambda: self._make_admin(rpc)),))
 
-    async def _open_web(self) -> None:
+    def _open_web(self) -> None:
         """Opens the port of HTTP. Raises as ``open_web``."""
-        from server.web.face import Core
+        from server.web.core import Core
 
         parts = (self._boundary, self._inbox, self._judge, self._detector, lambda: self._health.is_serving)
-        self._web, self._web_address = await open_web(Core(self._config, *parts), self._certificates)
+        self._web, self._web_address = open_web(Core(self._config, *parts), self._certificates)
 
     def _make_admin(self, boundary: RpcBoundary) -> grpc.GenericRpcHandler:
         """What administrators call."""
@@ -340,7 +340,7 @@ class Application:
             lambda now: now - max(calls.last_arrival, started) > DRAIN_QUIET_SECONDS or now - started > accept_seconds
         )
         self._streams.end_all(stopping_server())
-        self._stop_listening()
+        await self._stop_listening()
         closed = asyncio.create_task(self._server.stop(config.drain_seconds))
         await self._poll(lambda now: not calls.in_flight or now - started > config.drain_seconds)
         if calls.in_flight:
@@ -352,7 +352,7 @@ class Application:
         if self._metrics_port is not None:
             self._metrics_port.close()
         if self._web is not None:
-            self._web.cut_off()
+            await self._web.leave(0 if calls.in_flight else LEAVE_SECONDS)  # its last answers are on their way
         logger.info("stopped")
         return 0
 
@@ -360,17 +360,17 @@ class Application:
         """Cuts off what is open, and gives the addresses free."""
         if self._metrics_port is not None:
             self._metrics_port.close()
-        self._stop_listening()
+        await self._stop_listening()
         if self._web is not None:
-            self._web.cut_off()
+            await self._web.leave(0)
         await asyncio.wait((asyncio.create_task(self._server.stop(None)),), timeout=LEAVE_SECONDS)
 
-    def _stop_listening(self) -> None:
+    async def _stop_listening(self) -> None:
         self._listener.close()
         if self._admin is not None:
             self._admin.close()
         if self._web is not None:
-            self._web.close()
+            await self._web.close()
 
     async def _poll(self, is_over: Callable[[float], bool]) -> None:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""
