@@ -252,7 +252,8 @@ def test_log_does_not_grow_with_what_is_no_call(target: Target) -> None:
 def test_nothing_of_an_upload_is_written_anywhere(tiny_models: Path, tmp_path: Path) -> None:
     """No file is made, in the folder for what is temporary or another one, and none is open for writing but the log."""
     port = find_free_port()
-    with run_server(tiny_models, "--http", f"127.0.0.1:{port}", "--cache", "off", TMPDIR=str(tmp_path)) as server:
+    flags = ["--http", f"127.0.0.1:{port}", "--cache", "off", "--admin", "off"]
+    with run_server(tiny_models, *flags, TMPDIR=str(tmp_path)) as server:
         target = Target(server, port)
         large = encode(np.random.RandomState(0).randint(0, 255, (1500, 1500)).astype(np.uint8))
         opened: set[str] = set()
