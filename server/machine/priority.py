@@ -20,8 +20,8 @@ LOW_PRIORITY = 10
 """As nice(1) counts: a busy processor does nine times as much for a thread without one.
 
 Not the least one, 19: a thread that is put aside while it holds Python's lock keeps all others waiting, and for the
-longer, the lower its priority is, where other programs want the processors, too. Measured on such a box, of 0, 5, 10 and
-19 it is 10 that costs answers in flight least."""
+longer, the lower its priority is, where other programs want the processors, too. Measured on such a box, of 0, 5, 10
+and 19 it is 10 that costs answers in flight least."""
 
 LEAST_PRIORITY = 19
 """For processes with nothing but such work, whose lock nobody else waits for."""
