@@ -10,7 +10,7 @@ from pathlib import Path
 
 from server.flags import LineParser, add_settings, check_settings, flag_of, quote, read_settings, require, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
-from server.machine.folders import find_cache
+from server.machine.folders import find_cache, find_runtime_folder
 from server.models.engine import RUNTIMES
 from server.process.log_lines import FORMATS
 
@@ -73,6 +73,11 @@ class ServerConfig:
         least=0,
         most=MOST_PORT,
     )
+    admin: str = setting(
+        "auto",
+        "folder of the socket on which 'python -m server model' changes what is served; this server's user alone may "
+        "enter it; auto: strokeserve-UID in XDG_RUNTIME_DIR or the temporary folder; off: none",
+    )
     socket_mode: str = setting(
         "600",
         "who may call through a socket, as its file mode in octal digits: 600 the server's user alone, 660 its group "
@@ -90,6 +95,10 @@ class ServerConfig:
     health: str = setting(
         "open", "who may ask for health: open (everybody), or token (those who may call)", choices=("open", "token")
     )
+    reflection: bool = setting(
+        False,
+        "tell those who may call, by gRPC's server reflection, what services and messages there are (for grpcurl)",
+    )
     tls_cert: Path | None = setting(
         None,
         "certificate of this server, in PEM form, with those between it and its root: calls are encrypted",
@@ -102,6 +111,12 @@ class ServerConfig:
     insecure: bool = setting(
         False,
         "listen beyond this machine without --tls-cert, too: anybody on the way can read and change images and answers",
+    )
+    require_signature: Path | None = setting(
+        None,
+        "folder of public keys (*.pem): only models are served that one of these has signed (python -m converter sign; "
+        "an extra installation)",
+        metavar="DIR",
     )
     precision: str = setting(
         "auto",
@@ -138,7 +153,10 @@ class ServerConfig:
         32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED", least=0, most=10_000
     )
     streams: int = setting(
-        16, "streams (PredictStream, PredictBatches) that may be open at the same time", least=1, most=1000
+        16,
+        "streams (PredictStream, PredictBatches, ModelStreamInfer) that may be open at the same time",
+        least=1,
+        most=1000,
     )
     stream_idle_seconds: float = setting(
         60.0,
@@ -262,6 +280,13 @@ class ServerConfig:
         return LARGEST_MESSAGE * self.max_image_bytes + TRANSPORT_SLACK
 
     @property
+    def admin_folder(self) -> Path | None:
+        """``admin`` as a folder, which need not exist; None: there is to be no socket."""
+        if self.admin == "off":
+            return None
+        return find_runtime_folder() if self.admin in ("auto", "") else Path(self.admin)
+
+    @property
     def socket_permissions(self) -> int:
         """``socket_mode`` as a number."""
         return int(self.socket_mode[-3:], 8)
@@ -292,6 +317,7 @@ def build_parser() -> LineParser:
             "  python -m server tune --help\n"
             "  python -m server token --help\n"
             "  python -m server audit --help\n"
+            "  python -m server model --help\n"
             "  python -m server --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem\n"
             "  python -m server certs --help\n"
             "  STROKE_WORKERS=4 python -m server\n\n"

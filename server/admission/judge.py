@@ -20,6 +20,7 @@ from server.core.outcomes import Journal, Outcome
 from server.core.workers import Job, waited_too_long
 from server.errors import OverloadedError, RequestError
 from server.images.preprocess import Scan
+from server.models.family import Route
 
 Result = TypeVar("Result")
 
@@ -60,6 +61,13 @@ class ImageToJudge:
     model_version: str = ""
     image_sha256: str = ""
     id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedImage(ImageToJudge):
+    """One for which it has been looked up what judges it: that does, though another version is served by then."""
+
+    route: Route
 
 
 class Judge:
@@ -128,7 +136,13 @@ class Judge:
         return self._start(partial(self._judge_request, request, call, budget, write), source=call)[0]
 
     async def answer_all(
-        self, call: Call, requests: Sequence[ImageRequest], *, seconds: float = float("inf"), urgent: bool = False
+        self,
+        call: Call,
+        requests: Sequence[ImageRequest],
+        *,
+        seconds: float = float("inf"),
+        urgent: bool = False,
+        is_stream: bool = False,
     ) -> list[Detection | Status]:
         """Judges the images of one message, of which there are at least one and not more than ``MOST_IMAGES``. One
         that is alone waits among the single ones, several in the line of their call.
@@ -138,10 +152,14 @@ class Judge:
             requests: the images, each with an id that is its own.
             seconds: longest time that they may wait, if that is less than others may.
             urgent: see ``Detector.submit``.
+            is_stream: of a call with many messages: they all wait in its line, as those of ``start`` do.
 
         Raises:
             OverloadedError: reason QUEUE_FULL, or TOO_MANY_BATCHES.
         """
+        if is_stream:
+            budget = Budget(seconds, lambda: call.is_wanted, time.monotonic())
+            return await self._finish(self._start_all(call, requests, budget, call, urgent), budget, call)
         source = None if len(requests) == 1 else call
         budget = Budget(min(seconds, call.seconds_left, self._max_wait_seconds), lambda: call.is_wanted, call.started)
         if source is None:
@@ -235,6 +253,7 @@ class Judge:
             model_version=request.model_version,
             image_sha256=request.image_sha256,
             on_digest=on_digest,
+            route=request.route if isinstance(request, RoutedImage) else None,
         )
 
     def _start(

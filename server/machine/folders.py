@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,13 @@ def find_cache(environment: Mapping[str, str] = os.environ) -> Path | None:
         return Path(environment["XDG_CACHE_HOME"])
     home = find_home(environment)
     return home and home / ".cache"
+
+
+def find_runtime_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Returns the folder for sockets of this user, which need not exist: below the one that the system has made for it
+    at its login (XDG base directories), otherwise below the temporary one."""
+    base = environment.get("XDG_RUNTIME_DIR", "")
+    return Path(base if os.path.isabs(base) else tempfile.gettempdir()) / f"strokeserve-{os.geteuid()}"
 
 
 @contextmanager

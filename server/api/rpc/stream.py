@@ -40,6 +40,9 @@ class StreamForm(Generic[Request, Answer]):
     was_judged: Callable[[Answer], bool]
     """Whether an answer is to something that could be judged."""
 
+    count_images: Callable[[Request], int] = lambda request: 1
+    """How many images a request has."""
+
 
 @dataclass
 class Group(Generic[Answer]):
@@ -47,6 +50,8 @@ class Group(Generic[Answer]):
 
     answers: list[asyncio.Future[Answer]]
     message: Held
+    weight: int = 1
+    """Images of each answer."""
 
 
 class Stream(Generic[Request, Answer]):
@@ -119,15 +124,16 @@ class Stream(Generic[Request, Answer]):
         try:
             while (message := await self._call.receive()) is not None:
                 try:
-                    answers = self._judge_all(message.data)
+                    answers, images = self._judge_all(message.data)
                 except Exception:
                     message.release()
                     raise
                 if message.share is not None:
-                    message.share.add_images(len(answers))
+                    message.share.add_images(images)
                 message.data = b""  # the work holds its parts now
-                self._unanswered += len(answers)
-                self._groups.put_nowait(Group(answers, message))
+                weight = max(1, images // len(answers))
+                self._unanswered += weight * len(answers)
+                self._groups.put_nowait(Group(answers, message, weight))
                 while self._unanswered >= self._window:
                     self._room.clear()
                     await self._room.wait()
@@ -137,9 +143,10 @@ class Stream(Generic[Request, Answer]):
         finally:
             self._groups.put_nowait(None)
 
-    def _judge_all(self, data: bytes) -> list[asyncio.Future[Answer]]:
-        """Starts the work on what a message holds. The parts of it are held by no frame that waits."""
-        return [self._judge(request) for request in self._form.split(inflate(data, self._most_bytes))]
+    def _judge_all(self, data: bytes) -> tuple[list[asyncio.Future[Answer]], int]:
+        """Starts the work on what a message holds, so many images. The parts of it are held by no frame that waits."""
+        requests = self._form.split(inflate(data, self._most_bytes))
+        return [self._judge(request) for request in requests], sum(map(self._form.count_images, requests))
 
     async def _next_group(self) -> Group[Answer] | None:
         # Here nothing is outstanding: what was taken has been answered.
@@ -164,7 +171,7 @@ class Stream(Generic[Request, Answer]):
                 if any(map(self._form.was_judged, answers)):
                     self.last_judged = time.monotonic()
                 await self._send(self._form.pack(answers))
-                self._unanswered -= len(answers)
+                self._unanswered -= group.weight * len(answers)
                 self._room.set()
         finally:
             group.message.release()
