@@ -22,7 +22,7 @@ GOLDEN = {
 
 
 def declare(version: str, at: float, *, is_rollback: bool = False) -> Declared:
-    return Declared(version, MODELS[version], at, is_rollback)
+    return Declared(version, MODELS[version], at, is_rollback, at if is_rollback else 0.0)
 
 
 def make_call(
@@ -134,6 +134,18 @@ def test_calls_at_the_same_time_may_have_either_version() -> None:
 def test_rollback_excuses_what_it_lies_between(at: float, is_refused: bool) -> None:
     """Not what it comes before or after."""
     entries = [declare("1", 0.0), declare("2", 0.0), declare("1", at, is_rollback=True)]
+    entries += [*make_call("x", 1.0, 1.5, "2"), *make_call("y", 2.0, 2.5, "1")]
+
+    assert (find_rules(entries) == {"version"}) == is_refused
+
+
+@pytest.mark.parametrize(
+    ("began", "done", "is_refused"),
+    [(0.5, 0.9, True), (0.5, 1.1, False), (1.7, 1.8, False), (0.5, 3.0, False), (2.4, 3.0, False), (2.6, 3.0, True)],
+)
+def test_rollback_may_be_made_at_any_time_until_it_is_known(began: float, done: float, is_refused: bool) -> None:
+    """Answers of both versions come while it is on its way."""
+    entries = [declare("1", 0.0), declare("2", 0.0), Declared("1", MODELS["1"], began, True, done)]
     entries += [*make_call("x", 1.0, 1.5, "2"), *make_call("y", 2.0, 2.5, "1")]
 
     assert (find_rules(entries) == {"version"}) == is_refused

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,20 +114,23 @@ def check_models(answers: Sequence[Ended], declared: Sequence[Declared]) -> list
 def check_versions(
     calls: Mapping[str, Sent], answers: Sequence[Ended], declared: Sequence[Declared]
 ) -> list[Violation]:
-    """One caller's answers, as far as one call began after the other had ended, never go back without a rollback
-    between the beginning of the one and the end of the other."""
-    rollbacks = sorted(entry.at for entry in declared if entry.is_rollback)
-    # Two answers have no rollback between them if as many came before the one's beginning as before the other's end.
+    """One caller's answers, as far as one call began after the other had ended, never go back, unless a rollback may
+    have been made between the beginning of the one and the end of the other."""
+    rollbacks = [entry for entry in declared if entry.is_rollback]
+    begins = sorted(entry.at for entry in rollbacks)
+    dones = sorted(max(entry.at, entry.until) for entry in rollbacks)
+    # No rollback can lie between two answers if as many were done before the one's beginning as had begun before the
+    # other's end.
     eras: dict[tuple[str, int], list[Ended]] = {}
     for entry in sorted(answers, key=lambda entry: entry.at):
         call = calls[entry.call]
-        eras.setdefault((call.client, bisect_right(rollbacks, call.at)), []).append(entry)
+        eras.setdefault((call.client, bisect_left(dones, call.at)), []).append(entry)
     highest = {era: list(accumulate(before, find_higher)) for era, before in eras.items()}
     ends = {era: [one.at for one in before] for era, before in eras.items()}
     found = []
     for entry in answers:
         call = calls[entry.call]
-        era = (call.client, bisect_right(rollbacks, entry.at))
+        era = (call.client, bisect_right(begins, entry.at))
         before = bisect_right(ends.get(era, []), call.at)
         top = highest[era][before - 1] if before else None
         if top is not None and sort_version(entry.version) < sort_version(top.version):

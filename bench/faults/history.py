@@ -62,7 +62,10 @@ class Declared:
     digest: str
     at: float
     is_rollback: bool = False
-    """From its beginning on, answers of versions before may come again."""
+    """Answers of versions before may come again."""
+
+    until: float = 0.0
+    """Of a rollback: when it was known to be done. Nobody but the server knows when between the two it was."""
 
 
 Entry = Sent | Ended | Declared
@@ -80,9 +83,13 @@ class History:
         with self._lock:
             self._entries.append(entry)
 
-    def declare(self, version: str, digest: str, *, is_rollback: bool = False) -> None:
+    def declare(self, version: str, digest: str) -> None:
         """Writes down that a version may answer from now on."""
-        self.add(Declared(version, digest, time.monotonic(), is_rollback))
+        self.add(Declared(version, digest, time.monotonic()))
+
+    def declare_rollback(self, version: str, digest: str, began: float) -> None:
+        """Writes down that a version was brought back between ``began`` and now."""
+        self.add(Declared(version, digest, began, is_rollback=True, until=time.monotonic()))
 
     def list_entries(self) -> list[Entry]:
         """All of them so far."""
