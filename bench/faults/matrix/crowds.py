@@ -236,7 +236,6 @@ FAULTS = (
         "500 connections on which nothing is said",
         "nobody notices; health within 200 ms; all are closed by the handshake's 10 s",
         hold_silent,
-        in_smoke=True,
     ),
     Fault(
         "headers",

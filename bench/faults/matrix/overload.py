@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import time
 import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from bench.faults.callers import Caller, StubCaller, close_all, connect, read_error
+from bench.faults.checker import SLACK_SECONDS
 from bench.faults.flood import Flood, spawn
 from bench.faults.history import Ended, Sent
-from bench.faults.rig import Fault, Rig
+from bench.faults.load import count_failures, wait_until
+from bench.faults.rig import DEADLINE, Fault, Rig
 from bench.faults.server import Server
 from bench.faults.witness import read_cpu_seconds
 from bench.processes import find_ports
+from client.cli.latencies import find_percentile
+from proto import stroke_pb2 as pb
+from proto import stroke_pb2_grpc
 
 FACTORS = (3, 10)
 PLACES = 33
@@ -20,6 +30,10 @@ PLACES = 33
 refused."""
 
 GOODPUT = 0.9
+GREEDY = 64
+FAIR = 2.0
+"""How many times as long one caller may wait because of another."""
+
 REFUSAL_SECONDS = 0.05
 KEPT_P99 = 2.0
 """How many times as long as at saturation what was accepted may take."""
@@ -72,7 +86,7 @@ def overload(rig: Rig) -> None:
         rig.verdict.note(
             f"saturation {full.rate:.0f}/s, p99 {1000 * full.answer_p99:.0f} ms, {1000 * cpu:.1f} ms of CPU an answer"
         )
-        for factor in FACTORS:
+        for factor in FACTORS[: rig.choose(2, 1)]:
             found, cpu_now = crowd.flood(rate=factor * full.rate, seconds=seconds)
             judge_flood(rig, factor, found, full, cpu / cpu_now)
         judge_waste(rig, crowd, port, full)
@@ -124,6 +138,73 @@ def count_judged(port: int) -> int:
     return int(sum(map(float, re.findall(r"^stroke_image_inference_seconds_count(?:\{.*\})? (\S+)", text, re.M))))
 
 
+def wait_without_deadline(rig: Rig) -> None:
+    """Callers who would wait for ever, more than can be answered in the time that the server allows."""
+    cap, number = 1.0, rig.choose(400, 200)
+    flags = ("--max-wait-seconds", str(cap), "--queue", "1000", "--workers", "1")
+    with rig.serve(*flags) as server, connect(server.address) as channel:
+        stub = stroke_pb2_grpc.StrokeServiceStub(channel)
+        stub.Predict(pb.PredictRequest(image=rig.images[0]))
+        began = time.monotonic()
+        took: list[float] = []
+        futures = []
+        for image in (rig.images * number)[:number]:
+            future = stub.Predict.future(pb.PredictRequest(image=image))
+            future.add_done_callback(lambda future: took.append(time.monotonic() - began))
+            futures.append(future)
+        ended = wait_until(lambda: len(took) == number, 60)
+        statuses = Counter("OK" if f.exception() is None else read_error("", f.exception()).status for f in futures)
+        longest = max(took, default=0.0)
+        rig.check(
+            ended and longest <= rig.allow(cap + SLACK_SECONDS),
+            f"{number} at once without a deadline, allowed {cap:g} s: {dict(statuses)}, the last after {longest:.2f} s",
+        )
+        known = {"OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
+        rig.check(set(statuses) <= known, f"{len(set(statuses) - known)} other statuses")
+
+
+def share_with_greedy(rig: Rig) -> None:
+    """One who has 64 calls on their way all the time, beside one who has one."""
+    with rig.serve() as server:
+        polite, *greedy = rig.make_callers(StubCaller, server.address, 2)
+        for image in rig.images:
+            polite.call(image, DEADLINE)
+        alone = measure(rig, polite)
+        over = threading.Event()
+
+        def ask(number: int) -> None:
+            while not over.is_set():
+                if greedy[0].call(rig.images[number % len(rig.images)], DEADLINE).status != "OK":
+                    over.wait(0.02)  # what a refusal asks for at least
+
+        with ThreadPoolExecutor(GREEDY) as pool:
+            for number in range(GREEDY):
+                pool.submit(ask, number)
+            time.sleep(0.5)
+            beside = measure(rig, polite)
+            over.set()
+        close_all([polite, *greedy])
+    failures = count_failures([ended for _, ended in beside])
+    rig.check(
+        not failures, f"{failures.total()} of {len(beside)} of the one's calls failed {dict(failures) or ''}".strip()
+    )
+    before, after = (find_percentile(sorted(seconds for seconds, _ in one), 99) for one in (alone, beside))
+    rig.check(
+        after <= rig.allow(FAIR) * before,
+        f"its p99 {1000 * before:.0f} ms alone, {1000 * after:.0f} ms beside one with {GREEDY} calls",
+    )
+
+
+def measure(rig: Rig, caller: Caller) -> list[tuple[float, Ended]]:
+    """Calls one after the other, with their times."""
+    found = []
+    for index in range(rig.choose(300, 60)):
+        began = time.monotonic()
+        ended = caller.call(rig.images[index % len(rig.images)], DEADLINE)
+        found.append((time.monotonic() - began, ended))
+    return found
+
+
 FAULTS = (
     Fault(
         "overload",
@@ -132,5 +213,18 @@ FAULTS = (
         "accepted keeps its p99 (<= 2 x that at saturation); nothing is judged for callers whose deadline has passed",
         overload,
         in_smoke=True,
+    ),
+    Fault(
+        "no-deadline",
+        "400 calls at once whose callers would wait for ever, more than can be answered in time",
+        "all end within the server's cap (--max-wait-seconds) + 250 ms",
+        wait_without_deadline,
+        in_smoke=True,
+    ),
+    Fault(
+        "greedy",
+        "one with 64 calls on their way all the time, beside one with one",
+        "the one's calls do not fail, and its p99 at most doubles",
+        share_with_greedy,
     ),
 )
