@@ -34,6 +34,12 @@ MOST_GROWTH_MB = 3.0
 MOST_SLOWER = 1.2
 """How many times as long answers may take while a model is changed."""
 
+CHANGE_TAKES = 0.6
+"""Seconds, more or less, that a change takes under load."""
+
+OPENVINO_THREADS = 8
+"""That OpenVINO starts for its second model, and keeps; ten models have no more."""
+
 SETTLED = 5
 """Changes after which memory is looked at first."""
 
@@ -94,14 +100,14 @@ def make_models(rig: Rig, versions: Sequence[int], flags: Sequence[str] = ()) ->
 
 @contextmanager
 def stage(
-    rig: Rig, versions: Sequence[int], *flags: str, share: float = 0.4
+    rig: Rig, versions: Sequence[int], *flags: str, threads: int = 2
 ) -> Iterator[tuple[Scene, Operator, dict[str, str]]]:
     """A server under load with the first of some versions, whose others can be put beside it."""
     sources, digests = make_models(rig, versions, flags)
     first = next((sources / "all" / str(versions[0])).glob("*/*"))
     models = rig.folder / "served"
     shutil.copytree(first, models / first.parent.name / first.name)
-    with rig.stage("--admin", str(rig.folder / "admin"), *flags, models=models, share=share) as scene:
+    with rig.stage("--admin", str(rig.folder / "admin"), *flags, models=models, share=0.4, threads=threads) as scene:
         yield scene, Operator(rig, scene.server, first.parent.name), digests
 
 
@@ -145,10 +151,10 @@ def change_often(rig: Rig) -> None:
 
 def roll_back(rig: Rig, load: HeldLoad, operator: Operator, version: str, digests: dict[str, str]) -> None:
     """Brings the version before back, in time."""
-    rig.history.declare(version, digests[version], is_rollback=True)
     began = time.monotonic()
     end = operator.roll_back()
     seconds = time.monotonic() - began
+    rig.history.declare_rollback(version, digests[version], began)
     load.wait_answers(5)
     is_kept = end == DONE and seconds <= rig.allow(ROLLBACK_SECONDS) and operator.find_stable() == version
     rig.check(is_kept, f"rollback to {version}: {end} within {1000 * seconds:.0f} ms")
@@ -162,7 +168,7 @@ def change_openvino(rig: Rig) -> None:
     number = rig.choose(10, 2)
     versions = range(301, 302 + number)
     ends: Counter[str] = Counter()
-    with stage(rig, versions, "--runtime", "openvino") as (scene, operator, digests):
+    with stage(rig, versions, "--runtime", "openvino", threads=OPENVINO_THREADS) as (scene, operator, digests):
         for version in map(str, versions[1:]):
             put(rig, version)
             rig.history.declare(version, digests[version])
@@ -234,7 +240,7 @@ def kill_changing(rig: Rig) -> None:
             put(rig, version)
             rig.history.declare(version, digests[version])
             change = pool.submit(operator.activate, version)
-            rig.pause(0.0, 0.15)
+            rig.pause(0.0, CHANGE_TAKES)
             if not server.replace(signal.SIGKILL):
                 wrong.append("it did not come back")
                 break
