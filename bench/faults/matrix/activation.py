@@ -18,6 +18,7 @@ from bench.faults.callers import connect, read_error
 from bench.faults.golden import find_options
 from bench.faults.load import HeldLoad
 from bench.faults.matrix.files import damage_files
+from bench.faults.matrix.stops import check_gaps
 from bench.faults.models import make_version
 from bench.faults.places import fill, find_unshare, see, wrap_small
 from bench.faults.rig import Fault, Rig, Scene
@@ -252,6 +253,7 @@ def kill_changing(rig: Rig) -> None:
             stable = found
         left = [path.name for path in (rig.folder / "served").rglob("*") if path.name.startswith(".active")]
         load.stop()
+        check_gaps(rig, server)
         rig.check(
             not wrong, f"{times} kills: {'; '.join(wrong) or f'always the old or the new one, {stable} in the end'}"
         )
@@ -328,7 +330,7 @@ FAULTS = (
     Fault(
         "activate-kill",
         "kill -9 while a version is activated",
-        "afterwards the old or the new one is served; the client's calls do not fail",
+        "afterwards the old or the new one is served, ready again in <= 5 s; the client's calls do not fail",
         kill_changing,
     ),
     Fault(
