@@ -8,79 +8,41 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
-from server.errors import ChangeRefusedError
+from server.config import ServerConfig
+from server.core.plan import check_tuned
+from server.errors import ChangeRefusedError, ModelFileError
 from server.machine import priority
 from server.models import activation
 from server.models.activation import Activator
-from server.models.active import ACTIVE_FILE, read_active
-from server.models.engine import DEFAULT_OPTIONS
+from server.models.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.family import CANARY, SHADOW
-from server.models.manifest import MANIFEST_FILE, MODEL_FILE, make_golden_input
+from server.models.manifest import make_golden_input
 from server.models.registry import ModelRegistry
+from server.models.signature import TrustedKey
+from tests.administration import Box, add_version, start_box
 from tests.fakes import (
     SIDE,
     SPEC,
-    build_tiny_graph,
-    build_tiny_model,
-    rewrite_manifest,
-    sha256_hex,
-    with_version,
+    wait_until,
     write_model,
 )
 
 PIXELS = make_golden_input(3, SIDE, SIDE, 3)[np.newaxis]
 
 
-def add(root: Path, version: str, gain: float = 0.05) -> Path:
-    """Writes a version that answers in its own way."""
-    spec = with_version(version)
-    return write_model(root, spec, build_tiny_model(spec, gain=gain))
-
-
-@dataclass
-class Box:
-    """A models folder and what is served of it."""
-
-    root: Path
-    registry: ModelRegistry
-    activator: Activator
-
-    @property
-    def served(self) -> dict[str, str]:
-        """Channel → version, of the default model."""
-        return {channel: served.release.version for channel, served in self.registry.snapshot.default.channels}
-
-    def refuse(self, change: Callable[[Activator], object]) -> str:
-        """The reason for which a change is refused; nothing is changed by it, in memory or on the disk."""
-        before, written = self.served, read_active(self.root)
-        with pytest.raises(ChangeRefusedError) as refusal:
-            change(self.activator)
-        assert (self.served, read_active(self.root)) == (before, written)
-        assert self.activator.failures[-1].reason == refusal.value.reason
-        return refusal.value.reason
-
-
-def start(root: Path, wanted: str = "tiny") -> Box:
-    registry = ModelRegistry()
-    registry.load(root, wanted)
-    return Box(root, registry, Activator(registry, root, DEFAULT_OPTIONS))
-
-
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
     """Serves version 2; 1 and 3 are there, too."""
-    add(tmp_path, "2")
-    box = start(tmp_path)
-    add(tmp_path, "1", 0.04)
-    add(tmp_path, "3", 0.06)
+    add_version(tmp_path, "2")
+    box = start_box(tmp_path)
+    add_version(tmp_path, "1", 0.04)
+    add_version(tmp_path, "3", 0.06)
     return box
 
 
@@ -92,27 +54,27 @@ def test_activation_serves_a_newer_version_and_so_does_a_restart(box: Box) -> No
 
     assert said == "tiny 3 is stable; before, 2 was."
     assert steps[0] == "loading and verifying tiny 3"
-    assert box.served == start(box.root).served == {"stable": "3"}
+    assert box.served == start_box(box.root).served == {"stable": "3"}
     assert box.activator.counts == {("activate", "ok"): 1}
 
 
 def test_what_is_stable_can_be_written_down(box: Box) -> None:
     """So that a restart serves it though something newer has been copied."""
     assert box.activator.activate("tiny", "2") == "tiny 2 is stable already."
-    assert start(box.root).served == {"stable": "2"}
+    assert start_box(box.root).served == {"stable": "2"}
 
 
 def test_rollback_goes_back_entry_by_entry(box: Box) -> None:
     """Also after a restart; before the first one there is nothing."""
-    add(box.root, "4")
+    add_version(box.root, "4")
     box.activator.activate("tiny", "3")
     box.activator.activate("tiny", "4")
 
     box.activator.roll_back("tiny")
-    again = start(box.root)
+    again = start_box(box.root)
     assert again.served == {"stable": "3"}
     again.activator.roll_back("tiny")
-    assert again.served == start(box.root).served == {"stable": "2"}
+    assert again.served == start_box(box.root).served == {"stable": "2"}
     assert again.refuse(lambda a: a.roll_back("tiny")) == "NOTHING_BEFORE"
 
 
@@ -136,7 +98,7 @@ def test_versions_never_fall_but_by_rollback(box: Box) -> None:
 
 def test_other_spelling_of_a_version_is_no_newer_one(box: Box) -> None:
     """Nobody could tell which of two answers is the newer one."""
-    add(box.root, "02")
+    add_version(box.root, "02")
 
     assert box.refuse(lambda a: a.activate("tiny", "02")) == "MODEL_AMBIGUOUS"
 
@@ -145,7 +107,7 @@ def test_version_is_not_used_again_for_other_files(box: Box) -> None:
     """Answers of two models would have the same version."""
     box.activator.activate("tiny", "3")
     shutil.rmtree(box.root / "tiny" / "3")
-    add(box.root, "3", 0.07)
+    add_version(box.root, "3", 0.07)
 
     assert box.refuse(lambda a: a.activate("tiny", "3")) == "VERSION_REUSED"
 
@@ -170,106 +132,6 @@ def test_what_is_not_there_is_refused(box: Box, name: str, version: str, reason:
 def test_canary_has_a_share_that_is_one(box: Box, percent: float) -> None:
     """Above nothing and below everything."""
     assert box.refuse(lambda a: a.activate("tiny", "3", CANARY, percent)) == "PERCENT_INVALID"
-
-
-def flip(folder: Path) -> None:
-    path = folder / MODEL_FILE
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def lie(folder: Path, data: bytes) -> None:
-    """Other bytes, with a manifest that has their digest: only what they answer is wrong."""
-    (folder / MODEL_FILE).write_bytes(data)
-    record = {"sha256": sha256_hex(data), "size": len(data)}
-    rewrite_manifest(folder, lambda document: document["files"][MODEL_FILE].update(record))
-
-
-def make_nan_model() -> bytes:
-    """Weights that are no numbers."""
-    model = build_tiny_graph(with_version("3"))
-    for tensor in model.graph.initializer:
-        if tensor.name == "weights":
-            tensor.CopyFrom(numpy_helper.from_array(np.full((1, 2), np.nan, np.float32), "weights"))
-    onnx.helper.set_model_props(model, {"stroke.model": with_version("3").to_json()})
-    data: bytes = model.SerializeToString()
-    return data
-
-
-BAD = {
-    "empty": lambda folder: (folder / MODEL_FILE).write_bytes(b""),
-    "half": lambda folder: (folder / MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes()[:400]),
-    "bit flipped": flip,
-    "missing": lambda folder: (folder / MODEL_FILE).unlink(),
-    "pipe": lambda folder: ((folder / MODEL_FILE).unlink(), os.mkfifo(folder / MODEL_FILE)),
-    "device": lambda folder: ((folder / MODEL_FILE).unlink(), (folder / MODEL_FILE).symlink_to("/dev/zero")),
-    "link": lambda folder: ((folder / MODEL_FILE).unlink(), (folder / MODEL_FILE).symlink_to("/etc/hostname")),
-    "no manifest": lambda folder: (folder / MANIFEST_FILE).unlink(),
-    "half a manifest": lambda folder: (folder / MANIFEST_FILE).write_text("{"),
-    "page": lambda folder: lie(folder, b"<html>not a model</html>"),
-    "another model": lambda folder: lie(folder, build_tiny_model(with_version("3"), gain=0.01)),
-    "another version": lambda folder: lie(folder, build_tiny_model(with_version("4"), gain=0.06)),
-    "another name": lambda folder: lie(folder, build_tiny_model(replace(SPEC, name="other"), gain=0.06)),
-    "no numbers": lambda folder: lie(folder, make_nan_model()),
-    "nothing": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-@pytest.mark.parametrize("channel", ["stable", CANARY, SHADOW])
-def test_bad_model_never_replaces_a_good_one(box: Box, kind: str, channel: str) -> None:
-    """It is refused in every channel; what answered before goes on with the same answers."""
-    before = box.registry.get().run(PIXELS)
-    BAD[kind](box.root / "tiny" / "3")
-
-    box.refuse(lambda a: a.activate("tiny", "3", channel, 50.0))
-
-    assert box.served == {"stable": "2"}
-    assert (box.registry.get().run(PIXELS) == before).all()
-    assert not (box.root / ACTIVE_FILE).exists()
-    (counted,) = box.activator.counts
-    assert counted[0] == "activate"
-    assert counted[1].isupper()
-
-
-def test_rollback_to_something_altered_is_refused(box: Box) -> None:
-    """A bad model does not come in that way either."""
-    box.activator.activate("tiny", "3")
-    flip(box.root / "tiny" / "2")
-
-    assert box.refuse(lambda a: a.roll_back("tiny")) == "MODEL_FILE_ALTERED"
-    shutil.rmtree(box.root / "tiny" / "2")
-    add(box.root, "2", 0.01)
-    assert box.refuse(lambda a: a.roll_back("tiny")) == "RELEASE_ALTERED"
-
-
-def test_what_cannot_be_written_down_is_not_served(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A restart would serve something else."""
-
-    def fail(*arguments: object, **options: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr("server.models.active.write", fail)
-
-    assert box.refuse(lambda a: a.activate("tiny", "3")) == "ACTIVE_NOT_WRITABLE"
-    assert "Read-only file system" in box.activator.failures[-1].message
-
-
-def test_unexpected_fault_is_a_refusal_too(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the next change is not kept waiting for it."""
-    with monkeypatch.context() as patch:
-        patch.setattr(activation, "load_served", lambda *arguments: 1 / 0)
-        assert box.refuse(lambda a: a.activate("tiny", "3")) == "CHANGE_FAILED"
-        patch.setattr(activation, "load_served", raise_memory)
-        assert box.refuse(lambda a: a.activate("tiny", "3")) == "CHANGE_FAILED"
-
-    box.activator.activate("tiny", "3")
-    assert box.served == {"stable": "3"}
-
-
-def raise_memory(*arguments: object) -> None:
-    raise MemoryError
 
 
 def test_one_change_is_made_at_a_time(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,8 +161,8 @@ def test_one_change_is_made_at_a_time(box: Box, monkeypatch: pytest.MonkeyPatch)
 def test_another_server_of_the_folder_is_noticed(box: Box) -> None:
     """Its change is not undone without a word."""
     Activator(box.registry, box.root, DEFAULT_OPTIONS).activate("tiny", "2")
-    start(box.root).activator.activate("tiny", "3")
-    add(box.root, "4")
+    start_box(box.root).activator.activate("tiny", "3")
+    add_version(box.root, "4")
 
     with pytest.raises(ChangeRefusedError) as refusal:
         box.activator.activate("tiny", "4")
@@ -309,27 +171,27 @@ def test_another_server_of_the_folder_is_noticed(box: Box) -> None:
 
 def test_version_that_was_named_at_the_start_is_not_changed(tmp_path: Path) -> None:
     """A restart would serve it again, and so let the version fall."""
-    add(tmp_path, "1")
-    box = start(tmp_path, "tiny/1")
-    add(tmp_path, "2")
+    add_version(tmp_path, "1")
+    box = start_box(tmp_path, "tiny/1")
+    add_version(tmp_path, "2")
 
     assert box.refuse(lambda a: a.activate("tiny", "2")) == "MODEL_PINNED"
 
 
 def test_canary_and_shadow_stand_beside_the_stable_version(box: Box) -> None:
     """A restart brings them back; unload ends both; a new stable version ends them, too."""
-    add(box.root, "4")
+    add_version(box.root, "4")
     box.activator.activate("tiny", "3", CANARY, 12.5)
     box.activator.activate("tiny", "4", SHADOW)
 
-    again = start(box.root)
+    again = start_box(box.root)
     assert box.served == again.served == {"stable": "2", "canary": "3", "shadow": "4"}
     assert again.registry.snapshot.default.percent == 12.5
     again.activator.unload("tiny")
-    assert again.served == start(box.root).served == {"stable": "2"}
+    assert again.served == start_box(box.root).served == {"stable": "2"}
     again.activator.activate("tiny", "3", CANARY, 12.5)
     again.activator.activate("tiny", "4")
-    assert again.served == start(box.root).served == {"stable": "4"}
+    assert again.served == start_box(box.root).served == {"stable": "4"}
 
 
 @pytest.mark.parametrize("channel", [CANARY, SHADOW])
@@ -338,19 +200,95 @@ def test_promotion_makes_stable_what_was_on_trial(box: Box, channel: str) -> Non
     box.activator.activate("tiny", "3", channel, 5.0)
     box.activator.promote("tiny")
 
-    assert box.served == start(box.root).served == {"stable": "3"}
+    assert box.served == start_box(box.root).served == {"stable": "3"}
     assert box.registry.get().options.threads == DEFAULT_OPTIONS.threads
     assert box.refuse(lambda a: a.promote("tiny")) == "NOTHING_ON_TRIAL"
     box.activator.roll_back("tiny")
     assert box.served == {"stable": "2"}
 
 
+def test_lost_trial_is_an_alarm_until_it_is_given_up(box: Box) -> None:
+    """Or until something else becomes stable."""
+    for end in (lambda a: a.unload("tiny"), lambda a: a.activate("tiny", "4")):
+        box.activator.activate("tiny", "3", CANARY, 5.0)
+        (box.root / "tiny" / "3").rename(box.root / "lost")
+        again = start_box(box.root)
+        assert again.registry.needs_person()
+        assert again.served == {"stable": "2"}
+        (box.root / "lost").rename(box.root / "tiny" / "3")
+        if not (box.root / "tiny" / "4").exists():
+            add_version(box.root, "4")
+        end(again.activator)
+        assert not again.registry.needs_person()
+        assert not start_box(box.root).registry.needs_person()
+        box.activator = again.activator
+
+
+def test_version_that_a_restart_could_not_serve_is_refused(box: Box) -> None:
+    """As with ``--profile tuned`` and no tuning for it."""
+
+    def check(name: str, version: str) -> None:
+        if version == "3":
+            raise ModelFileError("TUNING_MISSING", "tune it first")
+
+    box.activator = Activator(box.registry, box.root, DEFAULT_OPTIONS, check=check)
+
+    assert box.refuse(lambda a: a.activate("tiny", "3")) == "TUNING_MISSING"
+
+
+def test_tuned_server_wants_a_tuning_of_its_first_model(box: Box) -> None:
+    """Of no other, and only where it is started with ``--profile tuned``."""
+    config = ServerConfig(models=box.root, model="tiny", profile="tuned", cache=str(box.root / ".cache"))
+
+    with pytest.raises(ModelFileError, match="--model tiny/3"):
+        check_tuned(config, "tiny", "3")
+    check_tuned(config, "other", "3")
+    check_tuned(replace(config, profile="balanced"), "tiny", "3")
+
+
+def test_only_what_a_trusted_key_has_signed_is_activated(box: Box) -> None:
+    """Keys are read anew for each change, so that they can be replaced."""
+    asked: list[int] = []
+
+    def read_keys() -> list[TrustedKey]:
+        asked.append(1)
+        return []
+
+    box.activator = Activator(box.registry, box.root, DEFAULT_OPTIONS, read_keys)
+
+    for count in (1, 2):
+        assert box.refuse(lambda a: a.activate("tiny", "3")).startswith("SIGNATURE_")
+        assert len(asked) == count
+
+
+@pytest.mark.openvino
+def test_old_model_of_openvino_is_dropped_where_it_was_made(tmp_path: Path) -> None:
+    """In the thread that outlives it; the new one answers."""
+    from server.models.openvino_engine import OpenVinoEngine
+
+    add_version(tmp_path, "1", 0.04)
+    options = EngineOptions(runtime="openvino")
+    registry = ModelRegistry()
+    registry.load(tmp_path, "tiny", options)
+    add_version(tmp_path, "2", 0.06)
+    engine = registry.get()._engine
+    assert isinstance(engine, OpenVinoEngine)
+    requests, answers = engine._requests, registry.get().run(PIXELS)
+    del engine
+
+    Activator(registry, tmp_path, options).activate("tiny", "2")
+
+    gc.collect()
+    wait_until(lambda: not requests)
+    assert (registry.get().run(PIXELS) != answers).any()
+
+
 def test_model_that_is_not_the_default_can_be_unloaded(tmp_path: Path) -> None:
     """And activated again, though not in an older version; the default stays."""
-    add(tmp_path, "1")
+    add_version(tmp_path, "1")
     for version in ("1", "2"):
         write_model(tmp_path, replace(SPEC, name="other", version=version))
-    box = start(tmp_path, "tiny,other")
+    box = start_box(tmp_path, "tiny,other")
 
     assert box.refuse(lambda a: a.unload("tiny")) == "MODEL_IS_DEFAULT"
     box.activator.unload("other")

@@ -20,6 +20,7 @@ from server.core.detector import Budget, Detector
 from server.core.plan import Plan
 from server.errors import ModelNotFoundError
 from server.lifecycle.admin import name_socket
+from server.machine.priority import LOW_PRIORITY
 from server.models.activation import Activator
 from server.models.active import Release
 from server.models.engine import DEFAULT_OPTIONS
@@ -180,7 +181,7 @@ def test_shadow_is_dropped_under_load(
     assert report.images + report.dropped == len(IMAGES) + 1
 
 
-def test_shadow_has_the_least_priority_and_no_other_thread(activator: Activator, detector: Detector) -> None:
+def test_shadow_has_a_low_priority_and_no_other_thread(activator: Activator, detector: Detector) -> None:
     """The thread that asks it is the one that computes."""
     threads = set(os.listdir("/proc/self/task"))
     activator.activate("tiny", "2", SHADOW)
@@ -191,7 +192,7 @@ def test_shadow_has_the_least_priority_and_no_other_thread(activator: Activator,
 
     (thread,) = [one for one in threading.enumerate() if one.name == "shadow" and str(one.native_id) not in threads]
     assert thread.native_id is not None
-    assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == 19
+    assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == LOW_PRIORITY
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from server.admission.call import ADMIN, Method
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
 from server.core.shadow import Shadows
-from server.errors import ChangeRefusedError, RequestError, StrokeError
+from server.errors import ChangeRefusedError, StrokeError
 from server.models.activation import Activator, Report
 from server.models.active import Release, read_active
 from server.models.family import CANARY, SHADOW, STABLE, Family, Served
@@ -30,6 +30,9 @@ ACTIVATE, PROMOTE = Method("Activate", ADMIN), Method("Promote", ADMIN)
 ROLL_BACK, UNLOAD = Method("RollBack", ADMIN), Method("Unload", ADMIN)
 MOST_BYTES = 4096
 """Of a request: a name and a version."""
+
+MOST_VERSIONS = 100
+"""On the disk, that are shown: the newest ones."""
 
 CHANNELS = {
     admin_pb2.CHANNEL_UNSPECIFIED: STABLE,
@@ -74,7 +77,7 @@ class AdminServicer:
 
     def _activate_now(self, request: Any, report: Report) -> str:
         if request.channel not in CHANNELS:
-            raise RequestError("CHANNEL_INVALID", "There is no such channel.")
+            raise ChangeRefusedError("CHANNEL_INVALID", "There is no such channel.")
         channel = CHANNELS[request.channel]
         return self.activator.activate(request.name, request.version, channel, request.percent, report)
 
@@ -149,7 +152,8 @@ class AdminServicer:
     def _describe_family(self, family: Family, known: dict[str, Release], seconds: float) -> Any:
         root = self.activator.root
         channels = {served.release.version: (channel, served) for channel, served in family.channels}
-        versions = {*channels, *known, *list_folders(root / family.name)}
+        on_disk = sorted(list_folders(root / family.name), key=sort_version)[-MOST_VERSIONS:]
+        versions = {*channels, *known, *on_disk}
         model = admin_pb2.Model(name=family.name, is_pinned=family.is_pinned)
         for version in sorted(versions, key=sort_version, reverse=True):
             channel, served = channels.get(version, ("", None))

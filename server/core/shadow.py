@@ -8,7 +8,6 @@ waits for a shadow. What is kept are figures, never an image.
 from __future__ import annotations
 
 import logging
-import statistics
 import threading
 import time
 from collections import Counter, deque
@@ -65,8 +64,8 @@ class ShadowReport:
     @property
     def median_ms(self) -> float:
         """Of the last runs; 0 before the first."""
-        times = list(self.times)
-        return statistics.median(times) if times else 0.0
+        times = sorted(self.times)
+        return times[len(times) // 2] if times else 0.0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Who may enter the folder of the socket may change what is served: that is the se
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -13,6 +14,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +23,17 @@ import grpc
 from server.admission.boundary import Boundary
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.listen import MOST_PATH_BYTES, PROBE_SECONDS, UNIX, Listener, bind
+from server.core.plan import check_tuned
 from server.machine.addresses import ListenError
+from server.models.activation import Activator
+from server.models.signature import read_trusted
 
 if TYPE_CHECKING:
     from server.admission.inbox import Inbox
     from server.config import ServerConfig
     from server.core.outcomes import Journal
+    from server.models.engine import EngineOptions
+    from server.models.registry import ModelRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +71,19 @@ class AdminPort:
 
     def __init__(self, server: grpc.aio.Server, listener: Listener) -> None:
         self._server, self._listener = server, listener
+        self._stop: asyncio.Future[None] | None = None
 
     def close(self) -> None:
-        """Removes the socket; who is connected is cut off when the process ends."""
+        """Removes the socket, and cuts off who is connected; a change that was begun goes on."""
         self._listener.close()
+        self._stop = asyncio.ensure_future(self._server.stop(None))
+
+
+def make_activator(config: ServerConfig, registry: ModelRegistry, options: EngineOptions) -> Activator:
+    """What makes changes, within the settings of the server."""
+    keys = config.require_signature
+    read_keys = (lambda: read_trusted(keys)) if keys is not None else (lambda: None)
+    return Activator(registry, config.models, options, read_keys, partial(check_tuned, config))
 
 
 async def open_socket(

@@ -26,16 +26,14 @@ from server.core.detector import Detector
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.errors import ModelFileError
-from server.lifecycle.admin import AdminHandlers, open_socket
+from server.lifecycle.admin import AdminHandlers, make_activator, open_socket
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
 from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
 from server.lifecycle.services import CHECKS, Parts, list_services
 from server.machine.addresses import ListenError
 from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
-from server.models.activation import Activator
 from server.models.registry import ModelRegistry
-from server.models.signature import read_trusted
 from server.process.console import PATIENCE_SECONDS, complain, has_terminal, say
 from server.process.notify import notify, show_life
 from server.security.files import AccessFileError
@@ -76,9 +74,6 @@ class Application:
         self._config = config
         self._plan = make_plan(config, count_processors())
         self._registry = ModelRegistry()
-        keys = config.require_signature
-        read_keys = (lambda: read_trusted(keys)) if keys is not None else (lambda: None)
-        self._activator = Activator(self._registry, config.models, self._plan.options, read_keys)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()
@@ -95,6 +90,8 @@ class Application:
         """What SIGHUP does; none of these raises."""
         self._alarms: dict[str, Callable[[], bool]] = {}
         """See ``Health.make_handlers``."""
+        self._activator = make_activator(config, self._registry, self._plan.options)
+        self._alarms["stroke.alarm.models"] = self._registry.needs_person
         self._audit: AuditLog | None = None
         if config.audit is not None:
             from server.audit.opening import open_log

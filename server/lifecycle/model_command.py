@@ -16,6 +16,7 @@ from server.flags import REQUIRED, LineParser, check_settings, parse_settings, r
 from server.lifecycle.admin import SUFFIX, is_alive, list_sockets, name_socket
 from server.lifecycle.model_report import render_list, render_status, to_document
 from server.machine.folders import find_runtime_folder
+from server.machine.priority import LEAST_PRIORITY, lower_priority
 from server.process.console import complain, say
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHED = 1, 2, 3
@@ -119,6 +120,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] not in commands:
         complain(f"server model: error: {', '.join(commands)}? (python -m server model --help shows how)")
         return EXIT_USAGE
+    lower_priority(LEAST_PRIORITY)  # it shares the machine with the images that are judged meanwhile
     try:
         return commands[argv[0]](argv[1:])
     except UnreachedError as error:

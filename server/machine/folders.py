@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,8 +53,8 @@ def find_cache(environment: Mapping[str, str] = os.environ) -> Path | None:
 def find_runtime_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Returns the folder for sockets of this user, which need not exist: below the one that the system has made for it
     at its login (XDG base directories), otherwise below the temporary one."""
-    base = environment.get("XDG_RUNTIME_DIR", "")
-    return Path(base if os.path.isabs(base) else tempfile.gettempdir()) / f"strokeserve-{os.geteuid()}"
+    given = (environment.get(name, "") for name in ("XDG_RUNTIME_DIR", "TMPDIR"))
+    return Path(next(filter(os.path.isabs, given), "/tmp")) / f"strokeserve-{os.geteuid()}"
 
 
 @contextmanager

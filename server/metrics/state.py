@@ -91,6 +91,7 @@ def provide_state(gauges: Gauges, state: State) -> None:
     gauges.provide(names.QUEUE_DEPTH, lambda: detector.waiting)
     gauges.provide(names.QUEUE_PLACES, lambda: config.queue)
     gauges.provide(names.MODEL_INFO, lambda: describe_models(detector.registry))
+    gauges.provide(names.ALARM, lambda: {("models",): float(detector.registry.needs_person())})
     gauges.provide(names.MODEL_CHANGES, lambda: describe_changes(state.activator))
     gauges.provide(names.SHADOW_IMAGES, lambda: describe_shadows(detector.registry, detector.shadows))
     gauges.provide(

@@ -71,6 +71,7 @@ class Activator:
         root: Path,
         options: EngineOptions,
         read_keys: Callable[[], Sequence[TrustedKey] | None] = lambda: None,
+        check: Callable[[str, str], None] = lambda name, version: None,
     ) -> None:
         """Changes nothing yet.
 
@@ -80,8 +81,11 @@ class Activator:
             options: how models are run.
             read_keys: returns the keys of which one must have signed a model, or None: it need not be signed. Asked
                 anew for each change. Raises ModelFileError.
+            check: says of a name and version whether a restart could serve it with the settings of the server. Raises
+                ModelFileError.
         """
         self.read_keys = read_keys
+        self._check = check
         self.root = root
         self.counts: Counter[tuple[str, ...]] = Counter()
         self.failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
@@ -232,7 +236,8 @@ class Activator:
 
     def _unload(self, name: str) -> str:
         family = self._registry.snapshot.families.get(name) or refuse_unknown(name)
-        if family.canary is not None or family.shadow is not None:
+        is_lost = any((name, channel) in self._registry.faults for channel in (CANARY, SHADOW))
+        if family.canary is not None or family.shadow is not None or is_lost:
             self._write(name, family.stable.release, lambda entry: replace(entry, canary=None, shadow=None))
             self._registry.put(replace(family, canary=None, percent=0.0, shadow=None))
             return f"{name} {family.stable.release.version} answers alone."
@@ -268,6 +273,7 @@ class Activator:
         if channel == SHADOW:
             options = make_quiet(options)
         try:
+            self._check(name, release.version)
             place = Place(self.root / name / release.version, release=release)
             served = load_served(self.root, place, options, self.read_keys())
         except ModelFileError as error:

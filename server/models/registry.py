@@ -119,8 +119,13 @@ class ModelRegistry:
                 weakref.finalize(served.model, self._note_departure).atexit = False
 
     def put(self, family: Family) -> None:
-        """Serves something else under one name, which is served already."""
+        """Serves something else under one name."""
         snapshot = self.snapshot
+        before = snapshot.families.get(family.name)
+        is_new = before is None or before.stable is not family.stable or not (family.canary or family.shadow)
+        for channel in (CANARY, SHADOW):
+            if is_new or channel in dict(family.channels):
+                self.faults.pop((family.name, channel), None)
         families = {**snapshot.families, family.name: family}
         self.replace(Snapshot(families, families[snapshot.default.name]))
 
@@ -186,6 +191,10 @@ class ModelRegistry:
     def shadows(self) -> list[Served]:
         """Those that answer nobody."""
         return [served for channel, served in self.channels if channel == SHADOW]
+
+    def needs_person(self) -> bool:
+        """Whether something that was active could not be brought back at the start."""
+        return bool(self.faults)
 
     def _note_departure(self) -> None:
         self.last_departure = time.monotonic()
