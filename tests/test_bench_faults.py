@@ -242,7 +242,7 @@ def test_flood_counts_refusals_without_a_hint() -> None:
         (1.5, 1.5, Ended("c", OK, 2.5), True),
     ]
 
-    found = summarise(ends, end=2.0, seconds=2.0, late=0.0)
+    found = summarise(ends, end=2.0, seconds=2.0, late=0.0, busy=0.5)
 
     assert found.ends == {"OK": 2, "RESOURCE_EXHAUSTED QUEUE_FULL": 2}
     assert (found.rate, found.without_hint) == (0.5, 1)

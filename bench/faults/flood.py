@@ -73,7 +73,10 @@ class Flood:
     """Refusals that do not say why, or when to come again."""
 
     late: float
-    """How late the last call left: above some milliseconds the sender was too slow."""
+    """How late a call left at most: above some milliseconds the sender was too slow."""
+
+    busy: float
+    """Share of a processor that the sender took; near 1 it measures itself."""
 
 
 class Sender:
@@ -142,11 +145,11 @@ def flood(options: FloodOptions) -> tuple[Flood, History]:
     """Sends everything, and waits for its ends."""
     sender = Sender(options)
     sender.warm_up()
-    began, late = time.monotonic(), 0.0
+    began, cpu, late = time.monotonic(), time.process_time(), 0.0
     if options.rate:
         for number, due in enumerate(make_timetable(options.rate, options.seconds, seed=options.seed)):
             time.sleep(max(0.0, began + due - time.monotonic()))
-            late = time.monotonic() - began - due
+            late = max(late, time.monotonic() - began - due)
             sender.send(number, began + due)
         seconds = options.seconds
     else:
@@ -156,12 +159,15 @@ def flood(options: FloodOptions) -> tuple[Flood, History]:
             number += 1
             sender.wait(options.clients - 1)
         seconds = time.monotonic() - began
+    busy = (time.process_time() - cpu) / seconds
     sender.wait(0)
     sender.close()
-    return summarise(sender.ends, began + seconds, seconds, late), sender.history
+    return summarise(sender.ends, began + seconds, seconds, late=late, busy=busy), sender.history
 
 
-def summarise(ends: Sequence[tuple[float, float, Ended, bool]], end: float, seconds: float, late: float) -> Flood:
+def summarise(
+    ends: Sequence[tuple[float, float, Ended, bool]], end: float, seconds: float, *, late: float, busy: float
+) -> Flood:
     """Figures of what came back; answers after ``end`` do not count for the rate."""
     answers = sorted(ended.at - due for due, _, ended, _ in ends if ended.status == OK)
     refusals = sorted(ended.at - sent for _, sent, ended, _ in ends if ended.status == "RESOURCE_EXHAUSTED")
@@ -181,6 +187,7 @@ def summarise(ends: Sequence[tuple[float, float, Ended, bool]], end: float, seco
         refusal_most=refusals[-1] if refusals else 0.0,
         without_hint=sum(ended.status == "RESOURCE_EXHAUSTED" and not is_told for _, _, ended, is_told in ends),
         late=late,
+        busy=busy,
     )
 
 

@@ -115,6 +115,7 @@ def judge_flood(rig: Rig, factor: int, found: Flood, full: Flood, cpu_share: flo
         f"refused within {1000 * found.refusal_p50:.0f} ms (p99 {1000 * found.refusal_p99:.0f}, at most "
         f"{1000 * found.refusal_most:.0f})",
     )
+    rig.verdict.note(f"the sender was {found.busy:.0%} busy, {1000 * found.late:.0f} ms late at most")
     rig.check(
         found.answer_p99 <= rig.allow(KEPT_P99) * full.answer_p99, f"accepted p99 {1000 * found.answer_p99:.0f} ms"
     )

@@ -103,10 +103,9 @@ def limit_memory(rig: Rig) -> None:
     with rig.serve(wrap=wrap_limit("d", int(most * 1e6 / 1024))) as server:
         settle(rig, server)
         ends = rush(rig, server)
-        rig.check(
-            not server.lives,
-            f"with no more than that, {most:.0f} MB of data: {'runs' if not server.lives else 'ended'}",
-        )
+        codes = [life.code for life in server.lives]
+        state = f"ended with {codes}" if codes else "runs"
+        rig.check(not codes, f"with no more than that, {most:.0f} MB of data: {state}")
         allowed = {"IMAGE_TOO_LARGE", "MEMORY_SHORT", "QUEUE_FULL", "TOO_MANY_CALLS", "IMAGE_UNDECODABLE"}
         wrong = {reason for reason in ends if reason not in allowed}
         rig.check(not wrong, f"refused: {dict(ends)}")
