@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from bench.faults.history import OK, Declared, Ended, Entry, Sent
-from server.models.registry import sort_version
+from server.models.repository import sort_version
 
 SLACK_SECONDS = 0.25
 """How much later than its deadline a call may end: promise 1."""

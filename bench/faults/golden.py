@@ -21,7 +21,7 @@ from server.errors import ImageError
 from server.images.preprocess import load_pixels
 from server.machine.processors import count_processors
 from server.models.engine import EngineOptions
-from server.models.registry import find_wanted
+from server.models.repository import find_wanted
 from server.models.runtime import OnnxModel, load_model
 
 

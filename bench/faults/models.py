@@ -20,7 +20,7 @@ from server.models.manifest import (
     make_golden_input,
     read_manifest,
 )
-from server.models.registry import find_only_model
+from server.models.repository import find_only_model
 from server.models.runtime import OnnxModel
 
 LARGE_BYTES = 8 * 1024 * 1024

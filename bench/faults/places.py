@@ -22,9 +22,11 @@ def find_unshare() -> tuple[str, ...]:
     return ()
 
 
-def wrap_small(folder: Path, size: str) -> list[str]:
-    """A command before another, to which ``folder`` is an empty disk of a size such as ``256k``."""
-    return [*find_unshare(), "sh", "-c", f'mount -t tmpfs -o size={size} none "{folder}" && exec "$@"', "sh"]
+def wrap_small(folder: Path, size: str, then: str = "true") -> list[str]:
+    """A command before another, to which ``folder`` is a disk of a size such as ``256k``: empty, but for what ``then``,
+    a line of shell, puts there."""
+    script = f'mount -t tmpfs -o size={size} none "{folder}" && {then} && exec "$@"'
+    return [*find_unshare(), "sh", "-c", script, "sh"]
 
 
 def wrap_read_only(folder: Path) -> list[str]:

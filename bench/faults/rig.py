@@ -153,7 +153,8 @@ class Rig:
 
     def make_flags(self, *flags: str, models: Path | None = None) -> list[str]:
         """Flags of a server, whose models become golden."""
-        found = ["--models", str((models or self.scale.models).resolve()), "--cache", str(self.folder / "cache")]
+        found = ["--admin", "off"] if "--admin" not in flags else []
+        found += ["--models", str((models or self.scale.models).resolve()), "--cache", str(self.folder / "cache")]
         found += flags if "--log-level" in flags else ["--log-level", "warning", *flags]
         for model in add_served(self.golden, found):
             self.history.declare(model.spec.version, model.digest)

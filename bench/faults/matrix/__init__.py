@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bench.faults.matrix import crowds, disks, files, inputs, overload, scarcity, stops
+from bench.faults.matrix import activation, crowds, disks, files, inputs, overload, scarcity, stops
 
 FAULTS = (
     *stops.FAULTS,
     *files.FAULTS,
+    *activation.FAULTS,
     *disks.FAULTS,
     *crowds.FAULTS,
     *inputs.FAULTS,

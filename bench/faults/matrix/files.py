@@ -17,7 +17,7 @@ from bench.faults.models import make_nan_for_black, make_nan_weights, make_versi
 from bench.faults.rig import Fault, Rig
 from bench.faults.server import Server
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE
-from server.models.registry import find_only_model
+from server.models.repository import find_only_model
 
 START_SECONDS = 30.0
 
