@@ -25,7 +25,7 @@ from bench.faults.rig import Fault, Rig, Scene
 from bench.faults.server import Server
 from proto import admin_pb2 as pb
 from proto import admin_pb2_grpc
-from server.lifecycle.admin import name_socket
+from server.lifecycle.sockets import name_socket
 from server.models.manifest import MANIFEST_FILE, MODEL_FILE
 
 DONE = "done"
