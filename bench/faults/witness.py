@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from bench.faults.callers import connect
 from bench.faults.load import wait_until
 from bench.faults.server import Server
 from client.cli.latencies import find_percentile
 
 SAMPLE_SECONDS = 0.1
 HEALTH_TIMEOUT = 10.0
-SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,26 @@ def read_cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+ASK = """
+import sys, time, grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+address, pause, timeout = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+options = [("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 200)]
+with grpc.insecure_channel(address, options=options) as line:
+    stub = health_pb2_grpc.HealthStub(line)
+    while True:
+        at = time.monotonic()
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+            status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        except grpc.RpcError as error:
+            status = error.code().name
+        print(at, time.monotonic() - at, status, flush=True)
+        time.sleep(pause)
+"""
+"""Asks again and again, from a process of its own: what else the bench does would keep a thread of it waiting."""
+
+
 class Witness:
     """Looks and asks all the time; use it in a ``with`` statement.
 
@@ -75,17 +92,30 @@ class Witness:
         self._stopping = threading.Event()
         self.samples: list[Sample] = []
         self.checks: list[Check] = []
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._look, self._ask)]
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Witness:
+        arguments = [self._server.address, str(SAMPLE_SECONDS), str(HEALTH_TIMEOUT)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ASK, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        self._threads = [
+            threading.Thread(target=self._look, daemon=True),
+            threading.Thread(target=self._take, args=(self._process,), daemon=True),
+        ]
         for thread in self._threads:
             thread.start()
+        wait_until(lambda: self.checks or self._process.poll() is not None, 2 * HEALTH_TIMEOUT)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stopping.set()
+        self._process.kill()
+        self._process.wait()
         for thread in self._threads:
             thread.join(2 * HEALTH_TIMEOUT)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     @property
     def peak_mb(self) -> float:
@@ -124,19 +154,8 @@ class Witness:
             if sample is not None:
                 self.samples.append(sample)
 
-    def _ask(self) -> None:
-        with connect(self._server.address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            while not self._stopping.wait(SAMPLE_SECONDS):
-                self.checks.append(ask_health(stub))
-
-
-def ask_health(stub: health_pb2_grpc.HealthStub, timeout: float = HEALTH_TIMEOUT) -> Check:
-    """Asks once."""
-    at = time.monotonic()
-    try:
-        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    except grpc.RpcError as error:
-        status = error.code().name
-    return Check(at, time.monotonic() - at, status)
+    def _take(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            at, seconds, status = line.split()
+            self.checks.append(Check(float(at), float(seconds), status))
