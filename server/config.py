@@ -135,7 +135,11 @@ class ServerConfig:
         "folder for optimised models, which load faster; auto: strokeserve in XDG_CACHE_HOME or ~/.cache; off: none",
     )
     queue: int = setting(
-        32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED", least=0, most=10_000
+        512,
+        "single images that may wait for a worker, of which no caller gets more than it leaves free; those, and before "
+        "them those that would not be judged within their deadline, are refused with RESOURCE_EXHAUSTED",
+        least=0,
+        most=10_000,
     )
     streams: int = setting(
         16, "streams (PredictStream, PredictBatches) that may be open at the same time", least=1, most=1000

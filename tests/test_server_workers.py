@@ -37,12 +37,14 @@ class BusyWorker:
         self.go_on, self.outcomes = threading.Event(), Outcomes()
         self.submit("first", self.go_on.wait)
 
-    def submit(self, name: str, before: Callable[[], object] = lambda: None, source: object = None) -> Job[str]:
+    def submit(self, name: str, before: Callable[[], object] = lambda: None, **how: Any) -> Job[str]:
+        """Hands over a piece that comes to its name; ``how`` is what ``WorkerPool.submit`` takes."""
+
         def work() -> str:
             before()
             return name
 
-        return self.pool.submit(work, self.outcomes, source=source)
+        return self.pool.submit(work, self.outcomes, **how)
 
 
 def test_no_more_than_the_workers_are_at_work() -> None:
@@ -106,7 +108,7 @@ def test_withdrawn_work_is_never_done() -> None:
 
     assert worker.pool.withdraw(single)
     assert not worker.pool.withdraw(single)
-    assert worker.pool.withdraw(of_source, "a")
+    assert worker.pool.withdraw(of_source)
     assert worker.pool.in_flight == 1
     worker.go_on.set()
     worker.outcomes.wait_for(1)

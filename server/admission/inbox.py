@@ -177,7 +177,7 @@ class Inbox:
                     self._return(room - size)
         except TimeoutError:
             raise BudgetExceededError(
-                "MESSAGE_LATE", f"The call's message did not arrive within {seconds:g} s."
+                "MESSAGE_LATE", f"The call's message did not arrive within {seconds:.3g} s."
             ) from None
         except OverloadedError:
             self._learn_size(peer, self._total // 8)  # it waits the next time
