@@ -137,6 +137,15 @@ def refused(worker: BusyWorker, **how: Any) -> str:
     return refusals[0].message if refusals else ""
 
 
+def is_refused(worker: BusyWorker, **how: Any) -> bool:
+    """Whether one more piece is refused."""
+    try:
+        worker.submit("piece", **how)
+    except OverloadedError:
+        return True
+    return False
+
+
 def test_burst_waits_as_long_as_its_callers_do() -> None:
     """80 callers with 10 s are 8 s of work for one worker: none is refused. One with less time is, at once."""
     worker = BusyWorker(queue=256)
@@ -167,7 +176,7 @@ def test_overload_keeps_the_line_short_until_it_was_empty() -> None:
     """Whoever waits as long as it can bear hinders others; a short line keeps the workers busy just as well."""
     worker = BusyWorker(queue=256)
     learn(worker.pool, 0.05)
-    while not refused(worker, caller="a", seconds=4):
+    while not is_refused(worker, caller="a", seconds=4):
         pass
     assert worker.pool.waiting > 50
 
@@ -187,20 +196,11 @@ def test_no_caller_gets_the_whole_line() -> None:
     learn(worker.pool, 1e-6)
 
     def count(caller: str) -> int:
-        return next(number for number in range(65) if refused_once(worker, caller))
+        return next(number for number in range(65) if is_refused(worker, caller=caller))
 
     assert [count(caller) for caller in "abc"] == [32, 16, 8]
     worker.submit("polite", caller="polite")
     worker.go_on.set()
-
-
-def refused_once(worker: BusyWorker, caller: str) -> bool:
-    """Whether one more piece of a caller is refused."""
-    try:
-        worker.submit("piece", caller=caller)
-    except OverloadedError:
-        return True
-    return False
 
 
 def test_long_line_of_one_caller_does_not_hold_up_the_others() -> None:
