@@ -10,6 +10,11 @@ MESSAGE_BYTES = 32 * 1024 * 1024
 DECODE_BYTES = 13
 """Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
 
+STREAM_IMAGES = 3
+"""Images of a stream that may be unanswered before no more are taken, for each worker."""
+
+STREAM_SHARE = 4
+"""One stream takes no more messages once its unanswered ones have this part of what may be held."""
 
 HTTP_BYTES = 128 * 330_000
 """What connections of HTTP hold that nobody has asked for yet (``server.web.port``): a full buffer each."""
@@ -22,9 +27,9 @@ def find_message_bytes(config: ServerConfig) -> int:
 
 def find_most_message_memory(config: ServerConfig, workers: int) -> int:
     """Bytes that callers' messages may take: what is held, what arrives, what arrives before that is noticed; and each
-    worker's copy and gRPC's two."""
+    worker's copy, that of a message which is taken apart, and gRPC's two."""
     http = HTTP_BYTES if config.http else 0
-    return 3 * find_message_bytes(config) + (workers + 2) * config.most_message_bytes + http
+    return 3 * find_message_bytes(config) + (workers + 3) * config.most_message_bytes + http
 
 
 def find_most_image_memory(config: ServerConfig, workers: int) -> int:
