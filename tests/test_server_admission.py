@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -203,13 +204,14 @@ def test_tiny_message_is_taken_when_there_is_no_room_at_all() -> None:
     run(steps())
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
 @pytest.mark.parametrize("size", [1000, 3 * MIB])
-def test_compressed_message_takes_the_room_of_what_it_holds(size: int) -> None:
+def test_compressed_message_takes_the_room_of_what_it_holds(size: int, compress: Callable[[bytes], bytes]) -> None:
     """A stream of messages of 3 MiB in 3 kB each holds no more of them than there is room for."""
 
     async def steps() -> None:
         inbox = make_inbox(8 * MIB)
-        call = FakeCall("a", *[gzip.compress(bytes(size))] * 3)
+        call = FakeCall("a", *[compress(bytes(size))] * 3)
         held = [await inbox.receive(call, None) for _ in range(3)]
         for message in held[:2]:
             assert message is not None

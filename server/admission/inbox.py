@@ -34,7 +34,7 @@ SPARING_SECONDS = 1.0
 SMALL_SECONDS = 0.25
 """How long room for a usual one is."""
 
-UNFOLD_SECONDS = 10.0
+UNFOLD_SECONDS = 30.0
 """How long a compressed message of a stream waits for room for what it may unfold to."""
 
 KNOWN_CONNECTIONS = 1024
@@ -217,7 +217,9 @@ class Inbox:
         if not is_compressed(data):
             return data
         most = min(most_bytes, self._total)
-        room = min(EXPECTED_BYTES, most)  # most need no more, and that is soon found out
+        # gzip ends with the size of what went in (RFC 1952); one that is wrong is soon found out.
+        stated = int.from_bytes(data[-4:], "little") if data[:1] == b"\x1f" else 0
+        room = min(max(stated, EXPECTED_BYTES), most)
         while True:
             try:
                 async with asyncio.timeout(UNFOLD_SECONDS):
