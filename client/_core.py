@@ -32,6 +32,7 @@ from ._errors import (
 )
 from ._exchange import Retry, Throttle, check_text
 from ._proto import stroke_pb2
+from ._restraint import Restraint
 from ._types import HealthStatus, ModelInfo
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class ClientCore:
             self._connect()
         tokens = self._config.retry.throttle_tokens
         self._throttle = None if tokens is None else Throttle(tokens)
+        self._restraint = Restraint()
 
     def _check_context(self) -> None:
         """Raises RuntimeError where a client of this kind cannot be made."""
@@ -184,7 +186,7 @@ class ClientCore:
 
     def _start_retry(self, started: float, timeout: float) -> Retry:
         """Returns what judges the failures of a call that began at ``started`` of ``time.monotonic``."""
-        return Retry(self._config.retry, started, timeout, self._throttle)
+        return Retry(self._config.retry, started, timeout, self._throttle, self._restraint)
 
     def _choose_pause(self, retry: Retry, failure: StrokeClientError) -> float:
         """Returns the seconds to wait before a call is made again.
@@ -198,6 +200,24 @@ class ClientCore:
         if self.note_wait is not None:
             self.note_wait(failure)
         return pause
+
+    def _choose_hold(self, retry: Retry) -> float:
+        """Returns the seconds to wait on, after the pause, before a call is made again; 0: it is to be made.
+
+        Raises:
+            StrokeClientError: it is not to be made again.
+        """
+        seconds = retry.hold(time.monotonic())
+        if seconds is None:
+            raise retry.failure
+        return seconds
+
+    def _end_try(self, failure: StrokeClientError | None, *, is_answered: bool) -> None:
+        """Takes note of how a try has ended."""
+        is_refused = failure is not None and failure.code == "RESOURCE_EXHAUSTED"
+        self._restraint.end(is_answered=is_answered, is_refused=is_refused)
+        if is_answered and self._throttle is not None:
+            self._throttle.refund()
 
     def _translate(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
         """Returns the error of the client for what a call raised: grpc's error, or how grpc says that the channel is

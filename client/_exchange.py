@@ -39,6 +39,7 @@ from ._errors import (
     StrokeClientError,
 )
 from ._proto import stroke_pb2
+from ._restraint import Restraint
 from ._types import AnalysisStatus, ImageInput, ImageWarning, Prediction, Reason, Source, Timings
 
 _PIECE_BYTES = 1 << 16
@@ -315,10 +316,19 @@ class Retry:
         started: when the first try began.
         timeout: seconds for all tries.
         throttle: of the client; None: it has none.
+        restraint: of the client; None: refusals are not held back.
     """
 
-    def __init__(self, config: RetryConfig, started: float, timeout: float, throttle: Throttle | None = None) -> None:
+    def __init__(
+        self,
+        config: RetryConfig,
+        started: float,
+        timeout: float,
+        throttle: Throttle | None = None,
+        restraint: Restraint | None = None,
+    ) -> None:
         self._config = config
+        self._restraint = restraint
         self._timeout = timeout
         self._deadline = started + timeout
         self._throttle = throttle
@@ -362,6 +372,13 @@ class Retry:
         self._backoff = min(self._backoff * self._config.backoff_multiplier, longest)
         self._resumed = now + pause
         return pause
+
+    def hold(self, now: float) -> float | None:
+        """Returns the seconds that the next try is to wait on top of its pause; None: the time does not suffice."""
+        if self._restraint is None or self.failure.code != "RESOURCE_EXHAUSTED":
+            return 0.0
+        seconds = self._restraint.hold(now)
+        return seconds if self._deadline - now - seconds >= _LEAST_SECONDS else None
 
     def time_left(self, now: float) -> float:
         """Returns the seconds for the next try, > 0."""
