@@ -17,7 +17,7 @@ _MOST = 10.0
 _EARNED_BY_ANSWER = 0.1
 _EARNED_BY_SECOND = 0.5
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.25
 """How often a call that waits for its turn asks for it."""
 
 
