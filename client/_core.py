@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from ._address import parse_address
-from ._channel import UnaryCalls, call_metadata, make_channel
+from ._channel import Restraint, UnaryCalls, call_metadata, make_channel
 from ._config import (
     DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_TARGET,
@@ -32,7 +32,6 @@ from ._errors import (
 )
 from ._exchange import Retry, Throttle, check_text
 from ._proto import stroke_pb2
-from ._restraint import Restraint
 from ._types import HealthStatus, ModelInfo
 
 if TYPE_CHECKING:
@@ -231,6 +230,9 @@ class ClientCore:
         if not isinstance(error, grpc.RpcError) or self._closed:
             return error_from_closed(self._target)
         failure = error_from_rpc(error, target=self._target, request_id=request_id)
+        if failure.reason == "IMAGE_TOO_LARGE" and failure.code == "RESOURCE_EXHAUSTED":  # gRPC's own refusal
+            own = f"{failure.message}. This client sends images of up to {self._config.max_image_bytes} bytes"
+            return _replace(failure, type(failure), f"{own} (max_image_bytes).", failure.reason)
         is_own = self._owned_channel is not None
         if is_own and failure.reason == "SERVER_UNREACHABLE" and self._config.address.is_looked_up_once:
             moved = f"{failure.message} Names of a list are looked up once: if they moved, make a new client."

@@ -26,6 +26,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from ._channel import Restraint
 from ._config import RetryConfig
 from ._errors import (
     AuthenticationError,
@@ -39,7 +40,6 @@ from ._errors import (
     StrokeClientError,
 )
 from ._proto import stroke_pb2
-from ._restraint import Restraint
 from ._types import AnalysisStatus, ImageInput, ImageWarning, Prediction, Reason, Source, Timings
 
 _PIECE_BYTES = 1 << 16
@@ -104,7 +104,9 @@ def read_image(image: ImageInput, max_bytes: int) -> bytes:
         raise InvalidImageError("the image is empty (0 bytes): check that the export finished", "IMAGE_EMPTY")
     if len(data) > max_bytes:
         raise ImageTooLargeError(
-            f"the image has more than {max_bytes / 2**20:g} MiB: is this the right file?", "IMAGE_TOO_LARGE"
+            f"the image has more than {max_bytes / 2**20:g} MiB, the most that this client sends (max_image_bytes); "
+            "servers take less: is this the right file?",
+            "IMAGE_TOO_LARGE",
         )
     return data
 

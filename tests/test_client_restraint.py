@@ -10,9 +10,9 @@ from itertools import count
 import pytest
 
 from client import OverloadedError, StrokeClientError
+from client._channel import Restraint
 from client._config import RetryConfig
 from client._exchange import Retry
-from client._restraint import Restraint
 
 REFUSAL = OverloadedError("full", "QUEUE_FULL", "RESOURCE_EXHAUSTED", retry_after=0.01)
 
