@@ -1,4 +1,4 @@
-"""The connection: channel options, credentials, the calls of one message, for either kind of channel, and how soon those
+"""The connection: channel options, credentials, the calls of one message for either kind of channel, and how soon calls
 come again that were refused."""
 
 from __future__ import annotations
