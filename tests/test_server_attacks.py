@@ -155,7 +155,8 @@ def test_short_lived_balanced_clients(tiny_models: Path) -> None:
 
 
 def test_many_calls_on_one_connection_are_answered_or_refused(tiny_models: Path) -> None:
-    """At 200 at once each gets an answer or QUEUE_FULL with the time to come again, and none is reset."""
+    """At 200 at once each gets an answer, as many as half of the line takes, or QUEUE_FULL with the time to come again;
+    none is reset."""
     with run_server(tiny_models) as server, connect(server) as channel:
         stub = stroke_pb2_grpc.StrokeServiceStub(channel)
         stub.Predict(pb.PredictRequest(image=IMAGE), timeout=TIMEOUT)
@@ -167,7 +168,7 @@ def test_many_calls_on_one_connection_are_answered_or_refused(tiny_models: Path)
             if (error := future.exception())
         ]
 
-    assert outcomes["OK"] >= 34
+    assert outcomes["OK"] >= 100
     assert set(outcomes) <= {"OK", "QUEUE_FULL"}
     assert all(0 < hint < 10_000 for hint in hints)
 
