@@ -6,7 +6,7 @@ SERVE = .venv-serve/bin/python
 NEIGHBOURS = tritonclient kserve perf_analyzer
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-web install-openvino install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock certs sbom audit clean
+.PHONY: help install install-server install-web install-openvino install-signing install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock certs sbom audit clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,8 @@ install-server: .venv-serve/.installed ## set up what serving needs in .venv-ser
 install-web: .venv-serve/.installed-web ## add what --http needs to .venv-serve (6 MB)
 
 install-openvino: .venv-serve/.installed-openvino ## add what --runtime openvino needs to .venv-serve (180 MB)
+
+install-signing: .venv-serve/.installed-signing ## add what signed models and certs need to .venv-serve (16 MB)
 
 install-client: .venv-client/.installed ## set up what the client needs in .venv-client
 
@@ -45,9 +47,11 @@ bench: .venv/.installed ## measure speed, memory and cold start against the mach
 	$(ALL) -m bench.serving.client --endurance 100000 --out docs
 	$(ALL) -m bench.serving.protection --out docs $(if $(BASE),--base $(BASE))
 
-bench-peers: .venv/.installed ## measure other model servers beside this one (each installed in build/peers; 25 minutes)
+bench-peers: .venv/.installed install-neighbours ## measure other model servers, protocols and load generators beside this one's (each installed in build; 40 minutes)
 	$(ALL) -m bench.peers.runtimes --out docs
 	$(ALL) -m bench.peers --out docs
+	$(ALL) -m bench.serving.web --out docs
+	$(ALL) -m bench.serving.interop --out docs
 
 bench-training: .venv/.installed ## measure the budgets of training: input, memory, evaluation, transfer (40 minutes)
 	$(ALL) -m bench.training --out docs
@@ -63,8 +67,9 @@ ablation: .venv/.installed ## measure what each part of training, generator and 
 model: .venv/.installed ## train a model from nothing as the bundled one was (about 50 minutes; goes on where it was)
 	sh models/make_default.sh $(ALL)
 
-proto: .venv/.installed ## generate stubs and golden messages from proto/stroke.proto
+proto: .venv/.installed ## generate stubs and golden messages from proto/*.proto
 	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/stroke.proto
+	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. proto/inference.proto
 	$(ALL) -m proto.golden
 
 lock: .venv/.installed ## resolve the pinned dependencies again

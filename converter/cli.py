@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from converter.config import CommandOptions
 from converter.report import render_reference, render_variant, report_model
+from converter.signing import COMMANDS
 from server.flags import LineParser, parse_settings
 from server.process.console import complain, guard_streams, say, silence_tensorflow
 from server.process.program import run_guarded
@@ -36,7 +37,9 @@ def build_parser() -> LineParser:
             "  python -m converter other.h5 -o models/other/1 --labels normal,stroke --positive stroke \\\n"
             "      --threshold 0.5 --reference predictions.csv --images data/test\n"
             "  python -m converter runs/x/brain_stroke_model.keras -o models/stroke-cnn/2 --int8 --calibrate data/\n"
-            "  python -m converter report models/stroke-cnn/2\n\n"
+            "  python -m converter report models/stroke-cnn/2\n"
+            "  python -m converter verify models/stroke-cnn/2\n"
+            "  python -m converter sign models/stroke-cnn/2 --key signing.pem\n\n"
             "Exit codes: 0 installed, 1 not converted (one line says why; nothing was written), 2 usage,\n"
             "3 installed in fp32 alone: the INT8 variant failed (one line says why).\n"
             "Research software. Not a medical device."
@@ -58,6 +61,8 @@ def run_command(argv: Sequence[str]) -> int:
     """See ``main``."""
     if argv[:1] == ["report"]:
         return report_model(argv[1:])
+    if argv and (command := COMMANDS.get(argv[0])) is not None:
+        return command(argv[1:])
     options = parse_settings(build_parser(), CommandOptions, argv)
     # Here, so that --help and usage errors do not wait for TensorFlow.
     with silence_tensorflow():

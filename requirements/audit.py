@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-LOCKS = ("client", "cli", "server", "web", "openvino", "training", "dev")
+LOCKS = ("client", "cli", "server", "web", "openvino", "signing", "training", "dev")
 SECONDS = 300
 UNKNOWN = 3
 

@@ -90,6 +90,10 @@ class ServerConfig:
     health: str = setting(
         "open", "who may ask for health: open (everybody), or token (those who may call)", choices=("open", "token")
     )
+    reflection: bool = setting(
+        False,
+        "tell those who may call, by gRPC's server reflection, what services and messages there are (for grpcurl)",
+    )
     tls_cert: Path | None = setting(
         None,
         "certificate of this server, in PEM form, with those between it and its root: calls are encrypted",
@@ -102,6 +106,12 @@ class ServerConfig:
     insecure: bool = setting(
         False,
         "listen beyond this machine without --tls-cert, too: anybody on the way can read and change images and answers",
+    )
+    require_signature: Path | None = setting(
+        None,
+        "folder of public keys (*.pem): only models are served that one of these has signed (python -m converter sign; "
+        "an extra installation)",
+        metavar="DIR",
     )
     precision: str = setting(
         "auto",
@@ -142,7 +152,10 @@ class ServerConfig:
         most=10_000,
     )
     streams: int = setting(
-        16, "streams (PredictStream, PredictBatches) that may be open at the same time", least=1, most=1000
+        16,
+        "streams (PredictStream, PredictBatches, ModelStreamInfer) that may be open at the same time",
+        least=1,
+        most=1000,
     )
     stream_idle_seconds: float = setting(
         60.0,

@@ -93,7 +93,7 @@ def test_script_says_what_is_wrong_with_its_flags() -> None:
     assert wrong.stderr.splitlines() == ["install.sh: error: --rot is not known (--help shows what is)"]
     wrong = run_script("install.sh", "--extra", "wev")
     assert wrong.returncode == 2
-    assert wrong.stderr.splitlines() == ["install.sh: error: --extra: wev is neither web nor openvino"]
+    assert wrong.stderr.splitlines() == ["install.sh: error: --extra: wev is none of web, openvino, signing"]
     assert "--extra web" in run_script("install.sh", "--help").stdout
     assert "--root" in run_script("install.sh", "--help").stdout
     assert "--purge" in run_script("uninstall.sh", "--help").stdout

@@ -150,6 +150,14 @@ def test_rules_see_every_kind_of_import() -> None:
     assert "server.models.openvino_engine" in list_imports("server.models.runtime")
 
 
+def test_client_has_no_stubs_that_others_have_too() -> None:
+    """Programs that use it use tritonclient, too: two packages with that protocol cannot be loaded together."""
+    users = {module for module in list_modules() if "proto.inference_pb2" in list_imports(module)}
+
+    assert users
+    assert not [module for module in users if is_within(module, "client")]
+
+
 def list_loaded(*modules: str) -> set[str]:
     """Top-level names in ``sys.modules`` after importing ``modules`` in a new interpreter."""
     code = f"import sys, {', '.join(modules)}; print('\\n'.join(sys.modules))"

@@ -68,6 +68,7 @@ def test_failures_name_what_exists() -> None:
 
     flags = {one.flag for one in list_settings(ServerConfig)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) - {
+        "--extra",
         "--root",
         "--venv",
         "--purge",

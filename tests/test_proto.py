@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from google.protobuf import descriptor_pb2
 
 from proto import stroke_pb2
@@ -14,25 +15,27 @@ from server.images.checks import BLANK, INVERTED, NO_HEAD
 from tests.fakes import ROOT
 
 PROTO = ROOT / "proto" / "stroke.proto"
-STUBS = ("stroke_pb2.py", "stroke_pb2.pyi", "stroke_pb2_grpc.py")
+STUBS = ("stroke_pb2.py", "stroke_pb2.pyi", "stroke_pb2_grpc.py", "inference_pb2.py", "inference_pb2.pyi")
 
 
-def run_protoc(*flags: str) -> None:
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *flags, "proto/stroke.proto"]
+def run_protoc(file: str, *flags: str) -> None:
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *flags, f"proto/{file}"]
     subprocess.run(command, cwd=ROOT, check=True)
 
 
 def test_committed_stubs_are_those_of_the_proto(tmp_path: Path) -> None:
     """``make proto`` would change nothing."""
-    run_protoc(f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", f"--grpc_python_out={tmp_path}")
+    run_protoc("stroke.proto", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", f"--grpc_python_out={tmp_path}")
+    run_protoc("inference.proto", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}")
 
     for name in STUBS:
         assert (tmp_path / "proto" / name).read_text() == (ROOT / "proto" / name).read_text(), "run: make proto"
 
 
-def test_everything_has_a_comment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["stroke.proto", "inference.proto"])
+def test_everything_has_a_comment(name: str, tmp_path: Path) -> None:
     """Every service, method, message and field is documented where integrators read it."""
-    run_protoc("--include_source_info", f"--descriptor_set_out={tmp_path / 'set'}")
+    run_protoc(name, "--include_source_info", f"--descriptor_set_out={tmp_path / 'set'}")
     (file,) = descriptor_pb2.FileDescriptorSet.FromString((tmp_path / "set").read_bytes()).file
     commented = {tuple(place.path) for place in file.source_code_info.location if place.leading_comments.strip()}
     wanted = {}

@@ -26,6 +26,7 @@ RUN_ELSEWHERE = {
     "make install": "what made the environment that runs this test",
     "make install-server": "needed by `make demo`, which runs here",
     "make install-client": "done by `make test`",
+    "make install-web": "adds to .venv-serve what .venv has (test_project checks the lock)",
     **{
         f". {folder}/bin/activate": "done for the shell below by PATH"
         for folder in (".venv", ".venv-serve", ".venv-client")
@@ -108,8 +109,8 @@ def mask(line: str) -> str:
 
 
 def test_commands_run_in_order(tmp_path: Path) -> None:
-    """Serve, ask, train, convert and serve again, exactly as written; JavaScript only where Node.js is."""
-    bundled, own = SERVERS
+    """Serve, ask, train, convert and serve again, exactly as written; JavaScript and curl only where they are."""
+    bundled, web, own = SERVERS
     seen = {"make demo", *RUN_ELSEWHERE}
     with serve(bundled, tmp_path):
         for command in COMMANDS:
@@ -120,12 +121,18 @@ def test_commands_run_in_order(tmp_path: Path) -> None:
                 seen.add(command)
                 if shutil.which("node") and shutil.which("npm"):
                     run(command, tmp_path)
+    with serve(web, tmp_path):
+        for command in COMMANDS:
+            if command.startswith("curl"):
+                seen.add(command)
+                if shutil.which("curl"):
+                    assert '"class":"stroke"' in run(command, tmp_path)
     for command in COMMANDS:
         if command.startswith(("python -m training", "python -m converter")):
             run(command, tmp_path)
             seen.add(command)
     with serve(own, tmp_path):
-        seen |= {bundled, own}
+        seen |= {bundled, web, own}
 
     assert seen == set(COMMANDS)
 

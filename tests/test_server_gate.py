@@ -232,6 +232,23 @@ def test_images_of_a_stream_count_as_requests(tmp_path: Path) -> None:
     run(steps())
 
 
+def test_images_of_a_call_are_counted_when_they_have_come(tmp_path: Path) -> None:
+    """The first of them is the request that the call is. Those that come alone may be more than the limit: their
+    number has a bound anyway."""
+    place = Place(tmp_path, pacs="images=4 requests=10")
+    client = place.identify("pacs")
+    permit, other = place.gate.admit(client, PREDICT), place.gate.admit(client, PREDICT)
+    share, second = permit.take(100), other.take(100)
+
+    share.admit_images(6)
+
+    assert refusal(second.admit_images, 1) == "OverloadedError LIMIT_IMAGES"
+    assert refusal(place.gate.admit, client, PREDICT) == "OverloadedError LIMIT_IMAGES"
+    share.release()
+    second.admit_images(4)
+    assert refusal(place.gate.admit, client, PREDICT) == "OverloadedError LIMIT_REQUESTS"  # 6 and 4 images
+
+
 def test_stream_ends_when_its_client_is_let_in_no_longer(tmp_path: Path) -> None:
     """Revoked, expired, no longer of that role or on that list: with the reason. Others go on, as do single calls."""
     later = "expires=2027-01-15"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proto import inference_pb2
 from proto import stroke_pb2 as pb
 from server.config import ServerConfig
 from server.core import metric_names as names
@@ -191,8 +192,9 @@ def test_faults_are_shown_before_there_are_any() -> None:
     metrics.expect(IMAGE_METHODS)
     text = Exposition(metrics, Gauges()).render().decode()
 
-    methods = [method.name for method in pb.DESCRIPTOR.services_by_name["StrokeService"].methods]
-    assert list(IMAGE_METHODS) == [name for name in methods if name.startswith("Predict")]
+    services = [service for file in (pb, inference_pb2) for service in file.DESCRIPTOR.services_by_name.values()]
+    methods = [method.name for service in services for method in service.methods]
+    assert list(IMAGE_METHODS) == [name for name in methods if name.startswith("Predict") or name.endswith("Infer")]
     for name in IMAGE_METHODS:
         assert f'stroke_images_total{{code="INTERNAL",method="{name}",reason="INTERNAL"}} 0.0' in text
 

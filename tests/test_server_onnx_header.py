@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from server.models.contract import METADATA_KEY
 from server.models.engine import Port
 from server.models.manifest import MODEL_FILE
 from server.models.onnx_header import MalformedError, list_external, read_header
+from server.models.runtime import OnnxModel
 from tests.fakes import ROOT, SIDE, SPEC, build_tiny_graph, build_tiny_model
 
 
@@ -58,6 +60,78 @@ def test_external_weight_of_unknown_kind_is_malformed(tmp_path: Path) -> None:
 
     with pytest.raises(MalformedError):
         list_external(graph.SerializeToString())
+
+
+def hide_in_initializer(model: onnx.ModelProto) -> onnx.TensorProto:
+    return model.graph.initializer[0]
+
+
+def hide_in_sparse_initializer(model: onnx.ModelProto) -> onnx.TensorProto:
+    return model.graph.sparse_initializer.add().values
+
+
+def hide_in_node(model: onnx.ModelProto) -> onnx.TensorProto:
+    return model.graph.node[0].attribute.add(name="value").t
+
+
+def hide_in_node_of_several(model: onnx.ModelProto) -> onnx.TensorProto:
+    return model.graph.node[0].attribute.add(name="values").tensors.add()
+
+
+def hide_in_sparse_attribute(model: onnx.ModelProto) -> onnx.TensorProto:
+    return model.graph.node[0].attribute.add(name="value").sparse_tensor.indices
+
+
+def hide_in_graph_within(model: onnx.ModelProto) -> onnx.TensorProto:
+    inner = model.graph.node[0].attribute.add(name="then_branch").g
+    return inner.node.add().attribute.add(name="body").graphs.add().initializer.add()
+
+
+def hide_in_function(model: onnx.ModelProto) -> onnx.TensorProto:
+    return model.functions.add(name="f").node.add().attribute.add(name="value").t
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        hide_in_initializer,
+        hide_in_sparse_initializer,
+        hide_in_node,
+        hide_in_node_of_several,
+        hide_in_sparse_attribute,
+        hide_in_graph_within,
+        hide_in_function,
+    ],
+)
+@pytest.mark.parametrize("says", ["place", "entries"])
+def test_model_with_values_in_another_file_is_refused(
+    hide: Callable[[onnx.ModelProto], onnx.TensorProto], says: str
+) -> None:
+    """No digest covers what lies there, wherever in the graph it is asked for."""
+    model = build_tiny_graph()
+    tensor = hide(model)
+    if says == "place":
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+    else:
+        tensor.external_data.add(key="location", value="weights")
+    data = model.SerializeToString()
+
+    assert not read_header(data, "model").is_complete
+    with pytest.raises(ModelFileError) as refusal:
+        OnnxModel(data, source="model")
+    assert refusal.value.reason == "MODEL_EXTERNAL_DATA"
+
+
+def test_graphs_nested_without_end_are_malformed() -> None:
+    """Looking into them stops somewhere."""
+    model = build_tiny_graph()
+    graph = model.graph
+    for _ in range(60):
+        graph = graph.node.add().attribute.add(name="body").g
+
+    with pytest.raises(ModelFileError) as refusal:
+        read_header(model.SerializeToString(), "model")
+    assert refusal.value.reason == "MODEL_FILE_INVALID"
 
 
 @pytest.mark.parametrize(

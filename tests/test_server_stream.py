@@ -67,8 +67,9 @@ def make_stream(
     idle_seconds: float = TIMEOUT,
     window: int = WINDOW,
     window_bytes: int = 1000,
+    images: int = 1,
 ) -> Stream:
-    """A stream that answers each digit with itself."""
+    """A stream that answers each digit with itself, as a request of so many images."""
 
     def split(data: bytes) -> list[Any]:
         if not data.isdigit():
@@ -84,7 +85,12 @@ def make_stream(
 
     return Stream(
         call,  # type: ignore[arg-type]
-        StreamForm(split, lambda answers: "".join(answer.response.id for answer in answers).encode(), has_response),
+        StreamForm(
+            split,
+            lambda answers: "".join(answer.response.id for answer in answers).encode(),
+            has_response,
+            lambda request: images,
+        ),
         start,
         window=window,
         window_bytes=window_bytes,
@@ -156,25 +162,26 @@ def test_slow_first_image_is_waited_for() -> None:
     run(steps())
 
 
-def test_no_more_is_taken_while_many_images_are_unanswered() -> None:
-    """Counted in images, not in messages: the rest waits in the network."""
+@pytest.mark.parametrize(("messages", "images"), [(["12", "34", "56", "78"], 1), (["1", "2", "3"], 2)])
+def test_no_more_is_taken_while_many_images_are_unanswered(messages: list[str], images: int) -> None:
+    """Counted in images, not in messages or requests: the rest waits in the network."""
 
     async def steps() -> None:
-        call, go_on = FakeCall("12", "34", "56", "78"), asyncio.Event()
+        call, go_on = FakeCall(*messages), asyncio.Event()
 
         async def judge(text: str) -> str:
             await go_on.wait()
             return text
 
         call.inbox.put_nowait(None)
-        serving = asyncio.create_task(make_stream(call, judge, window=4).run())
+        serving = asyncio.create_task(make_stream(call, judge, window=4, images=images).run())
         await poll(lambda: call.taken == 2)
         await asyncio.sleep(0.1)
         assert call.taken == 2
         go_on.set()
         await serving
 
-        assert call.sent == ["12", "34", "56", "78"]
+        assert call.sent == messages
 
     run(steps())
 

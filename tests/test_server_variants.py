@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from server.errors import ModelFileError
 from server.models import runtime
 from server.models.engine import EngineOptions
-from server.models.manifest import INT8_FILE
+from server.models.manifest import INT8_FILE, MODEL_FILE
 from server.models.runtime import load_model
 from tests.fakes import SIDE, build_tiny_model, rewrite_manifest, run_module, sha256_hex, write_model
 
@@ -73,6 +74,29 @@ def test_altered_variant_is_refused(tmp_path: Path) -> None:
         load_model(folder, EngineOptions(precision="auto"))
 
     assert refusal.value.reason == "MODEL_FILE_ALTERED"
+
+
+@pytest.mark.parametrize("served", ["fp32", "int8"])
+def test_file_that_is_not_served_is_verified_too(tmp_path: Path, served: str) -> None:
+    """It may be served the next time: not one of 40 flipped bits, and no other size, is passed over."""
+    folder = write_model(tmp_path, int8=INT8)
+    path = folder / (MODEL_FILE if served == "int8" else INT8_FILE)
+    whole, dice = path.read_bytes(), random.Random(7)
+    load_model(folder, EngineOptions(precision=served))
+
+    for _ in range(40):
+        bit = dice.randrange(8 * len(whole))
+        altered = bytearray(whole)
+        altered[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(altered)
+        with pytest.raises(ModelFileError, match=path.name) as refusal:
+            load_model(folder, EngineOptions(precision=served))
+        assert refusal.value.reason == "MODEL_FILE_ALTERED"
+    for data, reason in ((whole[:-1], "TRUNCATED"), (whole + b"x", "ALTERED"), (b"", "TRUNCATED"), (None, "MISSING")):
+        path.unlink() if data is None else path.write_bytes(data)
+        with pytest.raises(ModelFileError) as refusal:
+            load_model(folder, EngineOptions(precision=served))
+        assert refusal.value.reason == f"MODEL_FILE_{reason}"
 
 
 def test_both_numbers_of_threads_answer_alike(tmp_path: Path) -> None:

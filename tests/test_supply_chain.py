@@ -30,7 +30,7 @@ def test_every_lock_is_audited() -> None:
 @pytest.mark.parametrize(
     ("dependencies", "code", "said"),
     [
-        ([{"name": "a", "version": "1", "vulns": []}], 0, "no known vulnerability in 7 packages"),
+        ([{"name": "a", "version": "1", "vulns": []}], 0, "no known vulnerability in 8 packages"),
         (
             [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}],
             1,

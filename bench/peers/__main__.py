@@ -7,7 +7,6 @@ another. Which setting is a peer's best is found first, by its throughput.
 from __future__ import annotations
 
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.images import read_images
-from bench.peers.catalogue import PEERS, SETTINGS, Peer, Setting
+from bench.peers.catalogue import PEERS, Peer
 from bench.peers.run import Side, install, run_peer
+from bench.peers.tuning import describe_setting, tune
 from bench.processes import ROOT, Service, measure_cold_start, measure_installed_mb, run_server
 from bench.report.figures import describe_latencies
 from bench.report.machine import describe_machine, say
@@ -31,11 +31,6 @@ from server.flags import LineParser, parse_settings, setting
 from server.models.registry import find_only_model
 
 CLIENTS = (8, 1)
-TUNING_ROUNDS = 3
-"""Of which the median counts: a slow moment of the machine must not cost a peer its best setting, nor a lucky split of
-its connections among its processes win it a worse one."""
-
-
 NAMES = tuple(peer.name for peer in PEERS)
 
 
@@ -65,29 +60,6 @@ def load_side(service: Service, target: str, python: str, images: Path, seconds:
         load = spawn(target, service.address, images, seconds, clients=clients, python=python)
         found[str(clients)] = {**describe_latencies(load.latencies_ms), "rate": load.rate}
     return found
-
-
-def tune(peer: Peer, model: Path, images: Path, seconds: float) -> dict[Setting, float]:
-    """Median throughput at 8 clients of each setting; 0 for one with which it does not work."""
-    image = read_images(images)[0]
-    rates: dict[Setting, list[float]] = {choice: [] for choice in SETTINGS}
-    for _ in range(TUNING_ROUNDS):
-        for choice in SETTINGS:
-            rate = 0.0
-            try:
-                with run_peer(Side(peer, model, choice), image) as (service, _):
-                    load = spawn(peer.target, service.address, images, seconds, clients=8, python=str(peer.python))
-                    rate = load.rate
-            except RuntimeError as error:
-                say(f"{peer.title} with {describe_setting(choice)}: {error}")
-            rates[choice].append(rate)
-    return {choice: statistics.median(found) for choice, found in rates.items()}
-
-
-def describe_setting(choice: Setting) -> str:
-    """A setting in words."""
-    workers, threads = choice
-    return f"{workers} worker{'s' * (workers > 1)}, {threads} thread{'s' * (threads > 1)} a run"
 
 
 def measure(options: PeerOptions, peers: Sequence[Peer]) -> dict[str, Any]:

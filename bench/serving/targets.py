@@ -16,6 +16,7 @@ Call = Callable[[bytes], None]
 Connect = Callable[[], AbstractContextManager[Call]]
 
 BOUNDARY = "stroke-bench-boundary"
+PNG_HEAD = b"\x89PNG"
 # One of gRPC's connections serves all channels of a process that have the same target and options. Clients in other
 # rooms do not share one, so each channel here gets its own.
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
@@ -56,27 +57,40 @@ def connect_stroke(address: str, access: Access = NO_ACCESS) -> Iterator[Call]:
 
 @contextmanager
 def connect_http(address: str) -> Iterator[Call]:
-    """POST /predict with a multipart file field ``file``, on one connection that is kept open.
-
-    ``http.client`` because it is the cheapest for the processors that the peers share with it.
-    """
-    connection = http.client.HTTPConnection(address, timeout=60)
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    """POST /predict with a multipart file field ``file``."""
     head = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="scan.png"\r\n'
         "Content-Type: image/png\r\n\r\n"
     ).encode()
     tail = f"\r\n--{BOUNDARY}--\r\n".encode()
+    with posting(address) as post:
+        yield lambda image: post(f"multipart/form-data; boundary={BOUNDARY}", head + image + tail)
 
-    def call(image: bytes) -> None:
-        connection.request("POST", "/predict", head + image + tail, headers)
+
+@contextmanager
+def connect_http_raw(address: str) -> Iterator[Call]:
+    """POST /predict with the image as the body."""
+    with posting(address) as post:
+        yield lambda image: post("image/png" if image.startswith(PNG_HEAD) else "image/jpeg", image)
+
+
+@contextmanager
+def posting(address: str) -> Iterator[Callable[[str, bytes], None]]:
+    """Gives ``post(content_type, body)``, on one connection that is kept open.
+
+    ``http.client`` because it is the cheapest for the processors that the servers share with it.
+    """
+    connection = http.client.HTTPConnection(address, timeout=60)
+
+    def post(content_type: str, body: bytes) -> None:
+        connection.request("POST", "/predict", body, {"Content-Type": content_type})
         response = connection.getresponse()
-        body = response.read()
+        answer = response.read()
         if response.status != 200:
-            raise RuntimeError(f"HTTP {response.status}: {body[:200]!r}")
+            raise RuntimeError(f"HTTP {response.status}: {answer[:200]!r}")
 
     try:
-        yield call
+        yield post
     finally:
         connection.close()
 
@@ -102,5 +116,6 @@ def connect_mlserver(address: str) -> Iterator[Call]:
 TARGETS: dict[str, Callable[[str], AbstractContextManager[Call]]] = {
     "stroke": connect_stroke,
     "http": connect_http,
+    "http-raw": connect_http_raw,
     "mlserver": connect_mlserver,
 }

@@ -19,14 +19,14 @@ while [ $# -gt 0 ]; do
     case $1 in
         --root) root=${2:?--root needs a folder}; shift 2 ;;
         --venv) venv=$(cd "${2:?--venv needs a folder}" && pwd); shift 2 ;;
-        --extra) purpose=${2:?--extra needs web or openvino}; shift 2 ;;
+        --extra) purpose=${2:?--extra needs web, openvino or signing}; shift 2 ;;
         -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "install.sh: error: $1 is not known (--help shows what is)" >&2; exit 2 ;;
     esac
 done
 case $purpose in
-    server | web | openvino) ;;
-    *) echo "install.sh: error: --extra: $purpose is neither web nor openvino" >&2; exit 2 ;;
+    server | web | openvino | signing) ;;
+    *) echo "install.sh: error: --extra: $purpose is none of web, openvino, signing" >&2; exit 2 ;;
 esac
 cd "$(dirname "$0")/../.."
 if [ -z "$root" ] && [ "$(id -u)" != 0 ]; then

@@ -82,9 +82,9 @@ class Judge:
         self._max_wait_seconds = max_wait_seconds
         self._batches = FairPlaces(batches, too_many_batches)
 
-    def check_room(self, caller: str | None = None, seconds: float = float("inf")) -> None:
-        """To be asked before a byte of a message is taken in. Raises as ``Detector.check_room``."""
-        self._detector.check_room(caller, seconds)
+    def check_room(self, call: Call) -> None:
+        """To be asked before a byte of a call's message is taken in. Raises as ``Detector.check_room``."""
+        self._detector.check_room(call.source, min(call.seconds_left, self._max_wait_seconds))
 
     async def answer(
         self, call: Call, read: Callable[[bytes], ImageRequest], write: Callable[[Detection, str], Result]
@@ -100,7 +100,7 @@ class Judge:
             StrokeError: what keeps the image from being judged.
         """
         seconds, source = min(call.seconds_left, self._max_wait_seconds), call.source
-        self.check_room(source, seconds)
+        self._detector.check_room(source, seconds)
         async with call.take_message(min(seconds, MESSAGE_SECONDS)) as message:
             budget = Budget(seconds, lambda: call.is_wanted, call.started)
             work = partial(self._judge_message, message.data, budget, call, read, write)
@@ -133,7 +133,13 @@ class Judge:
         return self._start(partial(self._judge_request, request, call, budget, write), source=call.source)[0]
 
     async def answer_all(
-        self, call: Call, requests: Sequence[ImageRequest], *, seconds: float = float("inf"), urgent: bool = False
+        self,
+        call: Call,
+        requests: Sequence[ImageRequest],
+        *,
+        seconds: float = float("inf"),
+        urgent: bool = False,
+        is_stream: bool = False,
     ) -> list[Detection | Status]:
         """Judges the images of one message, of which there are at least one and not more than ``MOST_IMAGES``. One
         that is alone waits among the single ones, several among those of streams.
@@ -143,18 +149,25 @@ class Judge:
             requests: the images, each with an id that is its own.
             seconds: longest time that they may wait, if that is less than others may.
             urgent: see ``Detector.submit``.
+            is_stream: of a call with many messages: they all wait in its line, as those of ``start`` do.
 
         Raises:
             OverloadedError: reason QUEUE_FULL, or TOO_MANY_BATCHES.
         """
+        if is_stream:
+            budget = Budget(seconds, lambda: call.is_wanted, time.monotonic())
+            return await self._finish(self._start_many(call, requests, budget), budget)
         budget = Budget(min(seconds, call.seconds_left, self._max_wait_seconds), lambda: call.is_wanted, call.started)
         if len(requests) == 1:
             work = partial(self._judge_request, requests[0], call, budget, take_outcome)
             started = self._start(work, caller=call.source, seconds=budget.remaining, urgent=urgent)
             return await self._finish([started], budget)
         with self._batches.take(call.source):
-            works = [partial(self._judge_request, request, call, budget, take_outcome) for request in requests]
-            return await self._finish([self._start(work, source=call.source) for work in works], budget)
+            return await self._finish(self._start_many(call, requests, budget), budget)
+
+    def _start_many(self, call: Call, requests: Sequence[ImageRequest], budget: Budget) -> list[Started]:
+        works = [partial(self._judge_request, request, call, budget, take_outcome) for request in requests]
+        return [self._start(work, source=call.source) for work in works]
 
     async def _finish(self, started: list[Started], budget: Budget) -> list[Detection | Status]:
         """Waits for what was started. What has had no worker by then is through with it at once, for its time is up."""

@@ -57,7 +57,7 @@ def split_batch(data: bytes) -> list[memoryview]:
     return images
 
 
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """Returns a number and the position behind it (protobuf's encoding: base 128, 7 bits a byte, at most 64 bits)."""
     number = 0
     for shift in range(0, 70, 7):

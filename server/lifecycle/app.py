@@ -29,10 +29,12 @@ from server.core.plan import make_plan
 from server.errors import ModelFileError
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
 from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
+from server.lifecycle.services import CHECKS, Parts, list_services
 from server.machine.addresses import ListenError
 from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
+from server.models.signature import read_trusted
 from server.process.console import PATIENCE_SECONDS, complain, say
 from server.process.notify import find_watchdog_seconds, notify
 from server.security.files import AccessFileError
@@ -241,8 +243,10 @@ class Application:
             self._alarms["stroke.alarm.access"] = self._gate.needs_person
         self._server = make_grpc_server(config)
         health = self._health.make_handlers(self._gate if config.health == "token" else None, self._alarms)
-        handlers = servicer.make_handlers(RpcBoundary(self._boundary, self._inbox))
-        self._server.add_generic_rpc_handlers((handlers, health))
+        rpc = RpcBoundary(self._boundary, self._inbox)
+        checks = RpcBoundary(Boundary(CHECKS, journal, self._gate), self._inbox)
+        parts = Parts(config, detector, self._judge, self._streams, lambda: self._health.is_serving, rpc, checks)
+        self._server.add_generic_rpc_handlers((servicer.make_handlers(rpc), health, *list_services(parts)))
 
     async def _open_web(self) -> None:
         """Opens the port of HTTP. Raises as ``open_web``."""
@@ -269,7 +273,9 @@ class Application:
 
         def load() -> None:
             try:
-                self._registry.load(self._config.models, self._config.model, self._plan.options)
+                keys = self._config.require_signature
+                trusted = None if keys is None else read_trusted(keys)
+                self._registry.load(self._config.models, self._config.model, self._plan.options, trusted)
             except BaseException as error:
                 report(loaded.set_exception, error)
             else:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches")
-HTTP_METHODS = ("POST /predict", "POST /predict/batch")
+IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches", "ModelInfer", "ModelStreamInfer")
+HTTP_METHODS = ("POST /predict", "POST /predict/batch", "POST /v2/models/{name}/infer")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import ModelFileError
-from server.machine.bounded_file import read_regular
+from server.machine.bounded_file import open_regular, read_regular
 from server.models.strict_json import is_unicode, parse_strictly
 
 MANIFEST_FILE = "manifest.json"
@@ -42,6 +43,7 @@ MOST_MANIFEST_BYTES = 1024 * 1024
 MOST_MODEL_BYTES = 2**31 - 1
 """Protobuf's own bound of a message."""
 
+CHUNK_BYTES = 1024 * 1024
 MOST_GOLDEN = 64
 """Each is a run of the model at every start; the converter writes four."""
 
@@ -282,7 +284,12 @@ def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDAr
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads ``manifest.json`` of a model folder.
+    """Reads ``manifest.json`` of a model folder. Raises as ``read_manifest_bytes`` and ``parse_manifest``."""
+    return parse_manifest(folder, read_manifest_bytes(folder))
+
+
+def read_manifest_bytes(folder: Path) -> bytes:
+    """The bytes of ``manifest.json``.
 
     Raises:
         ModelFileError: reasons MODEL_NOT_FOUND, MANIFEST_MISSING, MANIFEST_INVALID.
@@ -295,14 +302,25 @@ def read_manifest(folder: Path) -> Manifest:
     if not is_there:
         raise ModelFileError("MODEL_NOT_FOUND", f"{folder}: there is no such model folder; {HOW_TO_MAKE}")
     try:
-        return Manifest.from_json(read_regular(path, MOST_MANIFEST_BYTES))
+        return read_regular(path, MOST_MANIFEST_BYTES)
     except FileNotFoundError:
         raise ModelFileError(
             "MANIFEST_MISSING", f"{path}: missing, so the model cannot be verified; {HOW_TO_MAKE}"
         ) from None
     except OSError as error:
         raise ModelFileError("MANIFEST_INVALID", f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}") from None
+
+
+def parse_manifest(folder: Path, text: bytes) -> Manifest:
+    """What the bytes of a folder's ``manifest.json`` say.
+
+    Raises:
+        ModelFileError: reason MANIFEST_INVALID.
+    """
+    try:
+        return Manifest.from_json(text)
     except ValueError as error:
+        path = folder / MANIFEST_FILE
         raise ModelFileError("MANIFEST_INVALID", f"{path}: not a manifest: {error}; {HOW_TO_MEND}") from None
 
 
@@ -318,26 +336,53 @@ def read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
     try:
         data = read_regular(path, record.size)
     except OSError as error:
-        is_longer = error.errno == errno.EFBIG
-        raise ModelFileError(
-            "MODEL_FILE_ALTERED" if is_longer else "MODEL_FILE_MISSING",
-            f"{path}: altered, it has more than the {record.size:,} bytes that {MANIFEST_FILE} says; {HOW_TO_MEND}"
-            if is_longer
-            else f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}",
-        ) from None
-    if len(data) < record.size:
+        raise unreadable_file(path, record, error) from None
+    compare(path, record, len(data), hashlib.sha256(data).hexdigest())
+    return data
+
+
+def check_file(folder: Path, name: str, manifest: Manifest) -> None:
+    """Checks one file of a model folder, without room in memory for it. Raises as ``read_verified``."""
+    path, record = folder / name, manifest.files[name]
+    digest, size = hashlib.sha256(), 0
+    try:
+        descriptor = open_regular(path)
+        try:
+            while size <= record.size and (chunk := os.read(descriptor, CHUNK_BYTES)):
+                digest.update(chunk)
+                size += len(chunk)
+        finally:
+            os.close(descriptor)
+        if size > record.size:
+            raise OSError(errno.EFBIG, "it is longer")
+    except OSError as error:
+        raise unreadable_file(path, record, error) from None
+    compare(path, record, size, digest.hexdigest())
+
+
+def unreadable_file(path: Path, record: FileRecord, error: OSError) -> ModelFileError:
+    """Of a file that cannot be read, or is longer than it should be."""
+    if error.errno == errno.EFBIG:
+        return ModelFileError(
+            "MODEL_FILE_ALTERED",
+            f"{path}: altered, it has more than the {record.size:,} bytes that {MANIFEST_FILE} says; {HOW_TO_MEND}",
+        )
+    return ModelFileError("MODEL_FILE_MISSING", f"{path}: cannot be read ({error.strerror}); {HOW_TO_MEND}")
+
+
+def compare(path: Path, record: FileRecord, size: int, digest: str) -> None:
+    """Compares what was read with what the manifest says of it. Raises as ``read_verified``."""
+    if size < record.size:
         raise ModelFileError(
             "MODEL_FILE_TRUNCATED",
-            f"{path}: truncated, {len(data):,} of {record.size:,} bytes are there; {HOW_TO_MEND}",
+            f"{path}: truncated, {size:,} of {record.size:,} bytes are there; {HOW_TO_MEND}",
         )
-    digest = hashlib.sha256(data).hexdigest()
     if digest != record.sha256:
         raise ModelFileError(
             "MODEL_FILE_ALTERED",
             f"{path}: altered, its SHA-256 is {digest[:12]}… and {MANIFEST_FILE} says {record.sha256[:12]}…; "
             f"{HOW_TO_MEND}",
         )
-    return data
 
 
 HOW_TO_MAKE = "make one with 'python -m converter MODEL -o models/NAME/VERSION'"

@@ -17,6 +17,9 @@ from server.models.engine import Port
 MOST_FIELDS = 2_000_000
 """Of one walk. ResNet-50 has some 2,000; a file of empty fields would keep the start busy for hours."""
 
+MOST_DEPTH = 32
+"""Of graphs within graphs; a network has none, one with loops a few."""
+
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 FLOAT, UINT8, INT8, INT32, INT64 = 1, 2, 3, 6, 7
 DTYPES = {FLOAT: "float32", UINT8: "uint8", INT8: "int8", INT32: "int32", INT64: "int64"}
@@ -33,6 +36,8 @@ class Header:
 
     metadata: dict[str, str]
     inputs: list[Port]
+    is_complete: bool
+    """False when values lie in another file, which no digest of this one covers."""
 
 
 class ExternalTensor(NamedTuple):
@@ -69,7 +74,9 @@ def read_header(data: bytes, source: str) -> Header:
                 graphs.append(as_bytes(value))
         if len(graphs) != 1:
             raise MalformedError("it has no graph, or several")
-        return Header(metadata, read_inputs(graphs[0]))
+        functions = [as_bytes(value) for number, value in iterate(memoryview(data)) if number == 25]
+        is_complete = not any(map(has_external, graphs)) and not any(map(has_external_nodes, functions))
+        return Header(metadata, read_inputs(graphs[0]), is_complete)
     except MalformedError as error:
         raise ModelFileError(
             "MODEL_FILE_INVALID",
@@ -110,6 +117,47 @@ def read_dimension(dimension: memoryview) -> int | None:
     """A size, or None where any goes."""
     sizes = [as_number(value) for number, value in iterate(dimension) if number == 1]
     return sizes[-1] if sizes and 0 < sizes[-1] < 2**31 else None
+
+
+def has_external(graph: memoryview, depth: int = 0) -> bool:
+    """Whether any tensor of a ``GraphProto`` has its values in another file: weights, sparse ones, and those in
+    attributes of nodes and in graphs within them."""
+    if depth > MOST_DEPTH:
+        raise MalformedError(f"graphs within graphs, more than {MOST_DEPTH} deep")
+    for number, value in iterate(graph):
+        if number == 5 and is_external(as_bytes(value)):  # initializer
+            return True
+        if number == 15 and any(map(is_external, list_messages(as_bytes(value), 1, 2))):  # sparse_initializer
+            return True
+        if number == 1 and has_external_attribute(as_bytes(value), depth):  # node
+            return True
+    return False
+
+
+def has_external_nodes(function: memoryview) -> bool:
+    """Whether a node of a ``FunctionProto`` has."""
+    return any(has_external_attribute(node, 0) for node in select(function, 7))
+
+
+def has_external_attribute(node: memoryview, depth: int) -> bool:
+    """Whether an attribute of a ``NodeProto`` has: tensors, sparse ones, graphs."""
+    for attribute in select(node, 5):
+        sparse = [part for one in list_messages(attribute, 22, 23) for part in list_messages(one, 1, 2)]
+        if any(map(is_external, [*list_messages(attribute, 5, 10), *sparse])):
+            return True
+        if any(has_external(graph, depth + 1) for graph in list_messages(attribute, 6, 11)):
+            return True
+    return False
+
+
+def is_external(tensor: memoryview) -> bool:
+    """Whether the values of a ``TensorProto`` are in another file, as either of its two fields says."""
+    return any(number == 13 or (number == 14 and value == 1) for number, value in iterate(tensor))
+
+
+def list_messages(message: memoryview, *wanted: int) -> list[memoryview]:
+    """The fields of some numbers, which are messages themselves."""
+    return [as_bytes(value) for number, value in iterate(message) if number in wanted]
 
 
 def list_external(data: bytes) -> list[ExternalTensor]:

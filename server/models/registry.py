@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from server.errors import ModelFileError, ModelNotFoundError, UnavailableError
@@ -13,6 +13,7 @@ from server.models.contract import is_identifier
 from server.models.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.manifest import HOW_TO_MAKE
 from server.models.runtime import OnnxModel, load_model
+from server.models.signature import TrustedKey
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,13 @@ class ModelRegistry:
         self._models: dict[tuple[str, str], OnnxModel] = {}
         self._default: OnnxModel | None = None
 
-    def load(self, root: Path, wanted: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
+    def load(
+        self,
+        root: Path,
+        wanted: str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        trusted: Sequence[TrustedKey] | None = None,
+    ) -> None:
         """Loads and verifies models; either all that are wanted are served afterwards, or none.
 
         Args:
@@ -38,11 +45,12 @@ class ModelRegistry:
             wanted: ``NAME`` or ``NAME/VERSION``, several separated by commas, the first being the default; empty:
                 the newest version of the only model in ``root``.
             options: how to run them.
+            trusted: keys of which one must have signed each; None: they need not be signed.
 
         Raises:
             ModelFileError: nothing to serve, an ambiguous wish, or any model that cannot be served.
         """
-        loaded = [load_model(folder, options) for folder in find_wanted(root, wanted)]
+        loaded = [load_model(folder, options, trusted=trusted) for folder in find_wanted(root, wanted)]
         for model in loaded:
             name = f"{model.spec.name} {model.spec.version} {model.options.precision}"
             logger.info("loaded %s sha256=%s with %s %s", name, model.digest, model.runtime, model.runtime_version)

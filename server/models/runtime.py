@@ -28,11 +28,14 @@ from server.models.manifest import (
     MODEL_FILE,
     GoldenVector,
     Manifest,
+    check_file,
     make_golden_input,
-    read_manifest,
+    parse_manifest,
+    read_manifest_bytes,
     read_verified,
 )
 from server.models.onnx_header import read_header
+from server.models.signature import TrustedKey, check_signature
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +64,16 @@ class OnnxModel:
 
         Raises:
             ModelFileError: reasons RUNTIME_MISSING, MODEL_FILE_INVALID, MODEL_SPEC_MISSING, MODEL_SPEC_INVALID,
-                MODEL_SPEC_UNKNOWN_SCHEMA, MODEL_GRAPH_UNSUITABLE.
+                MODEL_SPEC_UNKNOWN_SCHEMA, MODEL_GRAPH_UNSUITABLE, MODEL_EXTERNAL_DATA.
         """
         self.options = options
         self.digest = hashlib.sha256(data).hexdigest()
         header = read_header(data, source)
+        if not header.is_complete:
+            raise ModelFileError(
+                "MODEL_EXTERNAL_DATA",
+                f"{source}: has values in another file, which nothing verifies; {HOW_TO_MEND}",
+            )
         try:
             self._engine = open_engine(data, self.digest, options)
         except ModelFileError:
@@ -156,21 +164,30 @@ def discard_cached(data: bytes, digest: str, options: EngineOptions) -> bool:
     return cache is not None
 
 
-def load_model(folder: Path, options: EngineOptions = DEFAULT_OPTIONS) -> OnnxModel:
+def load_model(
+    folder: Path, options: EngineOptions = DEFAULT_OPTIONS, *, trusted: Sequence[TrustedKey] | None = None
+) -> OnnxModel:
     """Loads, verifies and warms up the model in ``models/<name>/<version>/``.
 
     Args:
         folder: the model folder.
         options: how to run it.
+        trusted: keys of which one must have signed it; None: it need not be signed.
 
     Raises:
-        ModelFileError: any reason of ``server.models.manifest`` and of ``OnnxModel``, MODEL_VARIANT_MISSING,
-            MODEL_MISPLACED, MODEL_ANSWERS_WRONG.
+        ModelFileError: any reason of ``server.models.manifest``, ``server.models.signature`` and ``OnnxModel``,
+            MODEL_VARIANT_MISSING, MODEL_MISPLACED, MODEL_ANSWERS_WRONG.
     """
-    manifest = read_manifest(folder)
+    text = read_manifest_bytes(folder)
+    manifest = parse_manifest(folder, text)
+    if trusted is not None:
+        check_signature(folder, text, trusted)
     options = replace(options, precision=choose_precision(folder, manifest, options))
     path = folder / FILES[options.precision]
     data = read_verified(folder, path.name, manifest)
+    for name in manifest.files:
+        if name != path.name:  # it may be served the next time, on another processor
+            check_file(folder, name, manifest)
 
     def open_verified(options: EngineOptions) -> OnnxModel:
         model = OnnxModel(data, source=str(path), options=options)

@@ -61,11 +61,7 @@ class Account:
             OverloadedError: reason LIMIT_REQUESTS, LIMIT_IMAGES or LIMIT_BYTES.
         """
         if limits.images and self.images + images > limits.images:
-            raise OverloadedError(
-                "LIMIT_IMAGES",
-                f"You may have {limits.images} images in flight at the same time, and have: fewer at a time, please.",
-                retry_after=PASSING_SECONDS,
-            )
+            raise too_many_images(limits)
         if limits.bytes and self.bytes >= limits.bytes:
             raise too_many_bytes(limits)
         if seconds := self.seconds_until_request(limits.requests):
@@ -116,12 +112,33 @@ class Share:
         self._account.images += images
         self._account.charge(self._limits.requests, images)
 
+    def admit_images(self, images: int) -> None:
+        """Counts the images of the only message of a call, the first of them as the request that the call is.
+
+        Raises:
+            OverloadedError: reason LIMIT_IMAGES. Images that are alone always may come: they have a bound anyway.
+        """
+        limit, in_flight = self._limits.images, self._account.images
+        if limit and in_flight and in_flight + images > limit:
+            raise too_many_images(self._limits)
+        self._images += images
+        self._account.images += images
+        self._account.charge(self._limits.requests, images - 1)
+
     def release(self) -> None:
         """Nothing of it is in flight any more. May be called twice."""
         images, size = self._images, self._size
         self._images = self._size = 0
         if images or size:
             self._account.give_back(images, size)
+
+
+def too_many_images(limits: Limits) -> OverloadedError:
+    return OverloadedError(
+        "LIMIT_IMAGES",
+        f"You may have {limits.images} images in flight at the same time, and have: fewer at a time, please.",
+        retry_after=PASSING_SECONDS,
+    )
 
 
 def too_many_bytes(limits: Limits) -> OverloadedError:

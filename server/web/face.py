@@ -25,12 +25,15 @@ from server.core.detector import Detector
 from server.errors import ForbiddenError
 from server.web.call import HttpCall
 from server.web.describe import GET_MODEL, LIST_MODELS, Describer
+from server.web.inference import PATH as PROTOCOL_PATH
+from server.web.inference import InferenceFace, make_error
 from server.web.openapi import make_document
 from server.web.page import make_page
 from server.web.predict import PREDICT, PREDICT_BATCH, Predictor
 from server.web.problems import make_problem
 
 Behaviour: TypeAlias = Callable[[HttpCall], Awaitable[Response | Status]]
+Refusal: TypeAlias = Callable[[Status, str], Response]
 
 DISCARD_SECONDS = 1.0
 HEADERS = (
@@ -58,14 +61,14 @@ def make_app(core: Core) -> Starlette:
     """The application of ASGI."""
     predictor = Predictor(core.judge, core.config.most_message_bytes)
     describer = Describer(core.detector, core.is_serving)
+    protocol = InferenceFace(core.detector, core.judge, core.config.most_message_bytes, core.is_serving)
     live, ready = describer.answer_live, describer.answer_ready
     health = KNOWN if core.config.health == "token" else ANYBODY
 
-    def route(path: str, verb: str, method: Method, behaviour: Behaviour) -> Route:
+    def route(path: str, verb: str, method: Method, behaviour: Behaviour, refuse: Refusal = make_problem) -> Route:
         async def serve(request: Request) -> Response:
-            return await serve_call(
-                core, HttpCall(request, method, core.inbox, core.config.most_message_bytes), behaviour
-            )
+            call = HttpCall(request, method, core.inbox, core.config.most_message_bytes)
+            return await serve_call(core, call, behaviour, refuse)
 
         return Route(path, serve, methods=[verb])
 
@@ -84,6 +87,7 @@ def make_app(core: Core) -> Starlette:
         route("/predict/batch", "POST", PREDICT_BATCH, predictor.predict_batch),
         route("/models", "GET", LIST_MODELS, describer.list_models),
         route("/models/{name}", "GET", GET_MODEL, describer.get_model),
+        *(route(one.path, one.verb, one.method, one.behaviour, make_error) for one in protocol.list_routes(health)),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: refuse_path, Exception: fail})
 
@@ -97,8 +101,8 @@ def give(path: str, response: Response) -> Route:
     return Route(path, serve, methods=["GET"])
 
 
-async def serve_call(core: Core, call: HttpCall, behaviour: Behaviour) -> Response:
-    """Serves a call to its end, or until its caller has gone."""
+async def serve_call(core: Core, call: HttpCall, behaviour: Behaviour, refuse: Refusal) -> Response:
+    """Serves a call to its end, or until its caller has gone. ``refuse`` makes the answer of an error."""
     work = asyncio.ensure_future(core.boundary.run(call, lambda call: behave(call, behaviour)))
     gone = asyncio.ensure_future(call.wait_until_gone())
     try:
@@ -118,7 +122,7 @@ async def serve_call(core: Core, call: HttpCall, behaviour: Behaviour) -> Respon
     with suppress(TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(DISCARD_SECONDS):
             await call.discard(core.config.most_message_bytes)
-    return with_headers(make_problem(outcome, call.request_id))
+    return with_headers(refuse(outcome, call.request_id))
 
 
 async def behave(call: HttpCall, behaviour: Behaviour) -> Response | Status:
@@ -139,13 +143,14 @@ def with_headers(response: Response) -> Response:
 async def refuse_path(request: Request, error: Exception) -> Response:
     """What is not served here: an unknown path, or another method of a known one."""
     assert isinstance(error, HTTPException)
+    refuse = make_error if f"{request.url.path}/".startswith(f"{PROTOCOL_PATH}/") else make_problem
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        response = make_problem(Status("INVALID_ARGUMENT", "METHOD_UNKNOWN", f"Here is only {allowed}."), new_id())
+        response = refuse(Status("INVALID_ARGUMENT", "METHOD_UNKNOWN", f"Here is only {allowed}."), new_id())
         response.headers["allow"] = allowed
     else:
         status = Status("NOT_FOUND", "PATH_UNKNOWN", "There is nothing here: /openapi.json lists what there is.")
-        response = make_problem(status, new_id())
+        response = refuse(status, new_id())
     return with_headers(response)
 
 

@@ -17,7 +17,7 @@ def make_page() -> Response:
     content = PAGE.read_bytes()
     scripts, styles = (hash_elements(content, name) for name in ("script", "style"))
     policy = (
-        f"default-src 'self'; script-src {scripts}; style-src {styles}; img-src 'self' blob: data:; "
+        f"default-src 'self'; script-src {scripts}; style-src {styles}; img-src 'self' blob:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     headers = {

@@ -8,7 +8,6 @@ from typing import Any
 from starlette.responses import Response
 
 from server.admission.call import Method
-from server.admission.inbox import inflate
 from server.admission.judge import MOST_IMAGES, Judge
 from server.admission.status import Status
 from server.core.detector import Detection
@@ -16,8 +15,6 @@ from server.web.answers import describe_detection, encode_detection, encode_json
 from server.web.bodies import (
     FORM,
     IMAGES,
-    BodyKind,
-    Form,
     check_options,
     make_request,
     parse_form,
@@ -61,10 +58,9 @@ class Predictor:
         kind = read_kind(request.headers, (FORM,))
         query = dict(request.query_params)
         check_options(query)
-        self._judge.check_room()
+        self._judge.check_room(call)
         async with call.take_message() as message:
-            form = read_form(kind, self._most_bytes, message.data)
-            message.data = b""  # the images are copies
+            form = parse_form(await call.unfold(message, self._most_bytes), kind.boundary, MOST_IMAGES)
             options = {**query, **form.options}
             name = call.name_itself(options.get("id", ""))
             images = [
@@ -75,11 +71,6 @@ class Predictor:
             outcomes = await self._judge.answer_all(call, images)
         results = [describe(outcome, image.id) for outcome, image in zip(outcomes, images, strict=True)]
         return Response(encode_json({"id": name, "results": results}), media_type=JSON)
-
-
-def read_form(kind: BodyKind, most_bytes: int, body: bytes) -> Form:
-    """The form in a body. Raises as ``parse_form`` and ``inflate``."""
-    return parse_form(inflate(body, most_bytes) if kind.is_compressed else body, kind.boundary, MOST_IMAGES)
 
 
 def describe(outcome: Detection | Status, request_id: str) -> dict[str, Any]:

@@ -40,6 +40,9 @@ class StreamForm(Generic[Request, Answer]):
     was_judged: Callable[[Answer], bool]
     """Whether an answer is to something that could be judged."""
 
+    count_images: Callable[[Request], int] = lambda request: 1
+    """How many images a request has."""
+
 
 @dataclass
 class Group(Generic[Answer]):
@@ -49,6 +52,8 @@ class Group(Generic[Answer]):
     message: Held
     size: int
     """Bytes of the message."""
+    weight: int = 1
+    """Images of each answer."""
 
 
 class Stream(Generic[Request, Answer]):
@@ -123,15 +128,16 @@ class Stream(Generic[Request, Answer]):
         try:
             while (message := await self._call.receive()) is not None:
                 try:
-                    answers = self._judge_all(await self._call.unfold(message, self._most_bytes))
+                    answers, images = self._judge_all(await self._call.unfold(message, self._most_bytes))
                 except BaseException:
                     message.release()
                     raise
                 if message.share is not None:
-                    message.share.add_images(len(answers))
-                self._unanswered += len(answers)
+                    message.share.add_images(images)
+                weight = max(1, images // len(answers))
+                self._unanswered += weight * len(answers)
                 self._unanswered_bytes += message.size
-                self._groups.put_nowait(Group(answers, message, message.size))
+                self._groups.put_nowait(Group(answers, message, message.size, weight))
                 while self._unanswered >= self._window or self._unanswered_bytes >= self._window_bytes:
                     self._room.clear()
                     await self._room.wait()
@@ -141,9 +147,10 @@ class Stream(Generic[Request, Answer]):
         finally:
             self._groups.put_nowait(None)
 
-    def _judge_all(self, data: bytes) -> list[asyncio.Future[Answer]]:
-        """Starts the work on what a message holds. The parts of it are held by no frame that waits."""
-        return [self._judge(request) for request in self._form.split(data)]
+    def _judge_all(self, data: bytes) -> tuple[list[asyncio.Future[Answer]], int]:
+        """Starts the work on what a message holds, so many images. The parts of it are held by no frame that waits."""
+        requests = self._form.split(data)
+        return [self._judge(request) for request in requests], sum(map(self._form.count_images, requests))
 
     async def _next_group(self) -> Group[Answer] | None:
         # Here nothing is outstanding: what was taken has been answered.
@@ -168,7 +175,7 @@ class Stream(Generic[Request, Answer]):
                 if any(map(self._form.was_judged, answers)):
                     self.last_judged = time.monotonic()
                 await self._send(self._form.pack(answers))
-                self._unanswered -= len(answers)
+                self._unanswered -= group.weight * len(answers)
                 self._room.set()
             self._unanswered_bytes -= group.size
             self._room.set()
