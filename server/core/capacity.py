@@ -27,9 +27,9 @@ def find_message_bytes(config: ServerConfig) -> int:
 
 def find_most_message_memory(config: ServerConfig, workers: int) -> int:
     """Bytes that callers' messages may take: what is held, what arrives, what arrives before that is noticed; and each
-    worker's copy, that of a message which is taken apart, and gRPC's two."""
+    worker's two copies, that of a message which is taken apart, and gRPC's two."""
     http = HTTP_BYTES if config.http else 0
-    return 3 * find_message_bytes(config) + (workers + 3) * config.most_message_bytes + http
+    return 3 * find_message_bytes(config) + (2 * workers + 3) * config.most_message_bytes + http
 
 
 def find_most_image_memory(config: ServerConfig, workers: int) -> int:
