@@ -246,6 +246,27 @@ def test_message_that_does_not_unfold_leaves_nothing(data: bytes, reason: str) -
     run(steps())
 
 
+def test_many_who_send_nothing_keep_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is taken to send little, and all of them together leave none: but only for a moment."""
+    monkeypatch.setattr("server.admission.inbox.SMALL_SECONDS", 0.05)
+
+    async def steps() -> None:
+        inbox = make_inbox(8 * MIB)
+        silent = [asyncio.create_task(inbox.receive(FakeCall(f"silent {n}"), TIMEOUT)) for n in range(32)]
+        await asyncio.sleep(0)
+        assert inbox._free == 0
+        inbox._learn_size("other", 7 * MIB)
+        held = await inbox.receive(FakeCall("other", bytes(7 * MIB)), TIMEOUT)
+        assert held is not None
+        held.release()
+        for task in silent:
+            task.cancel()
+        await asyncio.wait(silent)
+        assert inbox._free == 8 * MIB
+
+    run(steps())
+
+
 def test_message_without_room_to_unfold_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not wait for ever behind others."""
     monkeypatch.setattr("server.admission.inbox.UNFOLD_SECONDS", 0.05)

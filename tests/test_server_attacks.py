@@ -253,10 +253,10 @@ def test_greedy_streams_leave_their_share_to_a_polite_one(tiny_models: Path) -> 
         results = list(client.predict_many([IMAGE] * 40))
 
         took = time.monotonic() - started
-        judged = [line for line in server.log if "PredictBatches image" in line and "code=OK" in line]
+        # Of the greedy ones, whose images are dark.
+        wait_until(lambda: sum("label=normal" in line for line in server.log) > 40)
     assert [type(result).__name__ for result in results] == ["Prediction"] * 40
     assert took < 20
-    assert len(judged) > 40 + 40, "the greedy ones were served, too"
 
 
 def test_rubbish_does_not_keep_stream_places(tiny_models: Path) -> None:

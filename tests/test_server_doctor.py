@@ -150,3 +150,15 @@ def test_certificates_are_looked_at(config: ServerConfig, tmp_path: Path) -> Non
     assert "the certificate of the server (localhost) ended on" in find_with(-1).text
     (tmp_path / "key").chmod(0o644)
     assert "chmod 600" in find(own, "certificate").text
+
+
+def test_what_http_needs_is_looked_for(config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address, and what it is made of."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    assert find(replace(config, http=address), "http").state == "ok"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    found = [one for one in examine(replace(config, http=address)) if one.subject == "http"]
+    assert [one.state for one in found] == ["problem", "ok"]
+    assert "make install-web" in found[0].text

@@ -16,8 +16,11 @@ STREAM_IMAGES = 3
 STREAM_SHARE = 4
 """One stream takes no more messages once its unanswered ones have this part of what may be held."""
 
-HTTP_BYTES = 128 * 330_000
-"""What connections of HTTP hold that nobody has asked for yet (``server.web.port``): a full buffer each."""
+HTTP_CONNECTIONS = 128
+"""At the same time, those included that have not shaken hands."""
+
+HTTP_BYTES, HTTPS_BYTES = 360_000, 1_000_000
+"""Of each, what has come before anybody has asked for it, and an answer that is not taken (measured)."""
 
 
 def find_message_bytes(config: ServerConfig) -> int:
@@ -28,7 +31,8 @@ def find_message_bytes(config: ServerConfig) -> int:
 def find_most_message_memory(config: ServerConfig, workers: int) -> int:
     """Bytes that callers' messages may take: what is held, what arrives, what arrives before that is noticed; and each
     worker's two copies, that of a message which is taken apart, and gRPC's two."""
-    http = HTTP_BYTES if config.http else 0
+    each = HTTP_BYTES if config.tls_cert is None else HTTPS_BYTES
+    http = HTTP_CONNECTIONS * each if config.http else 0
     return 3 * find_message_bytes(config) + (2 * workers + 3) * config.most_message_bytes + http
 
 

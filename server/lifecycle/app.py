@@ -158,7 +158,7 @@ class Application:
             if self._config.probe_port:
                 self._probes = await answer_probes(self._config, self._health.make_handlers())
             if self._config.http:
-                await self._open_web()
+                self._open_web()
         except ListenError as error:
             await self._leave()
             return fail(str(error))
@@ -248,12 +248,12 @@ class Application:
         parts = Parts(config, detector, self._judge, self._streams, lambda: self._health.is_serving, rpc, checks)
         self._server.add_generic_rpc_handlers((servicer.make_handlers(rpc), health, *list_services(parts)))
 
-    async def _open_web(self) -> None:
+    def _open_web(self) -> None:
         """Opens the port of HTTP. Raises as ``open_web``."""
-        from server.web.face import Core
+        from server.web.core import Core
 
         parts = (self._boundary, self._inbox, self._judge, self._detector, lambda: self._health.is_serving)
-        self._web, self._web_address = await open_web(Core(self._config, *parts), self._certificates)
+        self._web, self._web_address = open_web(Core(self._config, *parts), self._certificates)
 
     async def _show_metrics(self) -> None:
         """Opens the port for Prometheus, where there is to be one. Raises as ``_answer_probes``."""
@@ -323,7 +323,7 @@ class Application:
             lambda now: now - max(calls.last_arrival, started) > DRAIN_QUIET_SECONDS or now - started > accept_seconds
         )
         self._streams.end_all(stopping_server())
-        self._stop_listening()
+        await self._stop_listening()
         closed = asyncio.create_task(self._server.stop(config.drain_seconds))
         await self._poll(lambda now: not calls.in_flight or now - started > config.drain_seconds)
         if calls.in_flight:
@@ -335,7 +335,7 @@ class Application:
         if self._metrics_port is not None:
             self._metrics_port.close()
         if self._web is not None:
-            self._web.cut_off()
+            await self._web.leave(0 if calls.in_flight else LEAVE_SECONDS)  # its last answers are on their way
         logger.info("stopped")
         return 0
 
@@ -343,15 +343,15 @@ class Application:
         """Cuts off what is open, and gives the addresses free."""
         if self._metrics_port is not None:
             self._metrics_port.close()
-        self._stop_listening()
+        await self._stop_listening()
         if self._web is not None:
-            self._web.cut_off()
+            await self._web.leave(0)
         await asyncio.wait((asyncio.create_task(self._server.stop(None)),), timeout=LEAVE_SECONDS)
 
-    def _stop_listening(self) -> None:
+    async def _stop_listening(self) -> None:
         self._listener.close()
         if self._web is not None:
-            self._web.close()
+            await self._web.close()
 
     async def _poll(self, is_over: Callable[[float], bool]) -> None:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from server.machine.processors import (
 from server.models.registry import ModelRegistry
 from server.process.console import say
 
+HTTP_NEEDS = ("starlette", "uvicorn", "python_multipart")
 GOOD, WARNING, PROBLEM = "ok", "warning", "problem"
 LEAST_FREE_DISK = 500 * 1000 * 1000
 TIME_ERROR = 5
@@ -299,6 +301,9 @@ def look_at_port(config: ServerConfig) -> Iterator[Finding]:
     else:
         yield look_at_address("port", config.host, config.port)
     if config.http:
+        missing = [name for name in HTTP_NEEDS if importlib.util.find_spec(name) is None]
+        if missing:
+            yield Finding("http", PROBLEM, f"not installed: {', '.join(missing)}; make install-web adds it")
         yield look_at_address("http", config.http.rpartition(":")[0].strip("[]"), config.http_port)
 
 

@@ -13,7 +13,7 @@ from server.machine.addresses import ListenError
 
 if TYPE_CHECKING:
     from server.security.certificates import Certificates
-    from server.web.face import Core
+    from server.web.core import Core
     from server.web.port import WebPort
 
 CALLS = 1024
@@ -83,7 +83,7 @@ async def answer_probes(config: ServerConfig, health: grpc.GenericRpcHandler) ->
     return server
 
 
-async def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPort, str]:
+def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPort, str]:
     """Opens the port of HTTP, and returns it with its address.
 
     Raises:
@@ -94,13 +94,14 @@ async def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPo
         from server.web.port import WebPort
         from server.web.tls import RenewedContext
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "server":
+        package = (error.name or "").partition(".")[0]
+        if package == "server":
             raise
         raise ListenError(
-            f"--http needs {error.name}, which is not installed: python -m pip install --require-hashes -r "
+            f"--http needs {package}, which is not installed: python -m pip install --require-hashes -r "
             "requirements/web.lock, or make install-web"
         ) from None
     config = core.config
-    context = RenewedContext(certificates).context if certificates is not None else None
-    port = WebPort(make_app(core), config.max_wait_seconds)
-    return port, await port.listen(config.http, context, is_insecure=config.insecure)
+    find_context = RenewedContext(certificates).find if certificates is not None else None
+    port = WebPort(make_app(core), config.max_wait_seconds, find_context)
+    return port, port.listen(config.http, is_insecure=config.insecure)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -11,6 +13,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from server.admission.inbox import inflate
 from server.admission.judge import ImageToJudge
 from server.errors import RequestError
+
+# It would write what it finds in a form that is damaged, and a line for each.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
+
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 FORM = "multipart/form-data"
 IMAGES = ("image/png", "image/jpeg", "application/octet-stream")
@@ -23,6 +30,12 @@ FILE = "file"
 OPTIONS = {"model": "model_name", "version": "model_version", "image_sha256": "image_sha256", "id": "id"}
 """Fields of a form, or of a query, and what they are of an ``ImageRequest``."""
 
+BATCH_OPTIONS = tuple(name for name in OPTIONS if name != "image_sha256")
+"""Those of several images."""
+
+MOST_BOUNDARY_BYTES = 70
+"""RFC 2046, 5.1.1."""
+
 MOST_OPTION_BYTES = 1024
 MOST_PART_HEADERS = 16
 MOST_PARTS_BESIDE = 16
@@ -34,7 +47,7 @@ class Form:
     """What a form holds."""
 
     files: tuple[bytes, ...]
-    options: dict[str, str]
+    options: Pairs
 
 
 @dataclass(frozen=True)
@@ -57,18 +70,19 @@ class Part:
     """Where its bytes are."""
 
 
-def read_kind(headers: Mapping[str, str], allowed: tuple[str, ...]) -> BodyKind:
+def read_kind(headers: Mapping[str, str], allowed: tuple[str, ...], *, may_compress: bool = True) -> BodyKind:
     """What a request's head says of its body.
 
     Args:
         headers: by their names in lower case.
         allowed: content types that the method takes.
+        may_compress: whether it takes a body that is compressed.
 
     Raises:
         RequestError: reasons CONTENT_TYPE_UNSUPPORTED, and REQUEST_MALFORMED for a form without a boundary.
     """
     kind, options = parse_options_header(headers.get("content-type", ""))
-    content_type = kind.decode("latin-1").lower()
+    content_type = kind.decode("latin-1")
     coding = headers.get("content-encoding", "identity").strip().lower()
     if content_type not in allowed:
         raise RequestError(
@@ -77,9 +91,11 @@ def read_kind(headers: Mapping[str, str], allowed: tuple[str, ...]) -> BodyKind:
         )
     if coding not in ("identity", *CODINGS):
         raise RequestError("CONTENT_TYPE_UNSUPPORTED", f"A body may be compressed by {' or '.join(CODINGS)} alone.")
+    if coding in CODINGS and not may_compress:
+        raise RequestError("CONTENT_TYPE_UNSUPPORTED", "A form of several images is not to be compressed.")
     boundary = options.get(b"boundary", b"")
-    if content_type == FORM and not boundary:
-        raise malformed_form("its content type has no boundary")
+    if content_type == FORM and not 1 <= len(boundary) <= MOST_BOUNDARY_BYTES:
+        raise malformed_form(f"its content type has no boundary of 1 to {MOST_BOUNDARY_BYTES} bytes")
     return BodyKind(content_type, boundary, coding in CODINGS)
 
 
@@ -88,7 +104,7 @@ def read_image(kind: BodyKind, options: Mapping[str, str], most_bytes: int, body
 
     Args:
         kind: of the body.
-        options: of the query; those of a form go before.
+        options: of the query.
         most_bytes: of what comes out of a compressed body.
         body: all of it.
 
@@ -96,32 +112,45 @@ def read_image(kind: BodyKind, options: Mapping[str, str], most_bytes: int, body
         RequestError: reason REQUEST_MALFORMED, OPTION_INVALID or MESSAGE_TOO_LARGE.
     """
     if kind.is_compressed:
-        body = inflate(body, most_bytes)
+        plain = inflate(body, most_bytes)
+        if plain is body:
+            raise RequestError("REQUEST_MALFORMED", "The body is said to be compressed, and is not.")
+        body = plain
     if kind.content_type != FORM:
         return make_request(body, options)
     form = parse_form(body, kind.boundary, most_files=1)
-    return make_request(form.files[0], {**options, **form.options})
+    return make_request(form.files[0], join_options(options, form.options, tuple(OPTIONS)))
 
 
 def make_request(image: bytes, options: Mapping[str, str]) -> ImageToJudge:
-    """An image with its options.
-
-    Raises:
-        RequestError: reason OPTION_INVALID.
-    """
-    check_options(options)
+    """An image with its options."""
     return ImageToJudge(image, **{OPTIONS[name]: value for name, value in options.items()})
 
 
-def check_options(options: Mapping[str, str]) -> None:
-    """Refuses options that there are not: one that is misspelt would else be as if it had never been sent.
+def read_options(pairs: Iterable[tuple[str, str]], known: tuple[str, ...]) -> dict[str, str]:
+    """Options by their names. One that is misspelt would else be as if it had never been sent, and of two it would
+    depend on who reads which one counts.
+
+    Args:
+        pairs: names and values.
+        known: those that there are.
 
     Raises:
         RequestError: reason OPTION_INVALID.
     """
-    unknown = sorted(name for name in options if name not in OPTIONS)
-    if unknown:
-        raise RequestError("OPTION_INVALID", f"There is no {unknown[0][:100]!r}; there are {', '.join(OPTIONS)}.")
+    options: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known:
+            raise RequestError("OPTION_INVALID", f"There is no {name[:100]!r}; there are {', '.join(known)}.")
+        if name in options:
+            raise RequestError("OPTION_INVALID", f"{name!r} is given more than once.")
+        options[name] = value
+    return options
+
+
+def join_options(query: Mapping[str, str], form: Pairs, known: tuple[str, ...]) -> dict[str, str]:
+    """The options of a query and of a form. Raises as ``read_options``."""
+    return read_options((*query.items(), *form), known)
 
 
 def parse_form(body: bytes, boundary: bytes, most_files: int) -> Form:
@@ -135,14 +164,14 @@ def parse_form(body: bytes, boundary: bytes, most_files: int) -> Form:
     Raises:
         RequestError: reasons REQUEST_MALFORMED, BATCH_SIZE_INVALID, OPTION_INVALID.
     """
+    if body.count(b"--" + boundary) > most_files + MOST_PARTS_BESIDE + 1:  # what is no end of a part takes time, too
+        raise wrong_number(most_files)
     parts: list[Part] = []
     headers: dict[bytes, bytes] = {}
     key, value = bytearray(), bytearray()
     ends: list[None] = []
 
     def begin() -> None:
-        if len(parts) >= most_files + MOST_PARTS_BESIDE:
-            raise malformed_form("it has too many parts")
         parts.append(Part())
         headers.clear()
 
@@ -177,12 +206,8 @@ def parse_form(body: bytes, boundary: bytes, most_files: int) -> Form:
         raise malformed_form("it is cut short")
     files = tuple(join(body, part) for part in parts if part.name == FILE)
     if not 1 <= len(files) <= most_files:
-        if most_files == 1:
-            raise malformed_form(f"it must hold one field {FILE!r} with the image, and holds {len(files)}")
-        raise RequestError(
-            "BATCH_SIZE_INVALID", f"A form must hold 1 to {most_files} fields {FILE!r} with an image each."
-        )
-    return Form(files, {part.name: read_option(body, part) for part in parts if part.name != FILE})
+        raise wrong_number(most_files)
+    return Form(files, tuple((part.name, read_option(body, part)) for part in parts if part.name != FILE))
 
 
 def join(body: bytes, part: Part) -> bytes:
@@ -206,3 +231,9 @@ def read_option(body: bytes, part: Part) -> str:
 
 def malformed_form(fault: str) -> RequestError:
     return RequestError("REQUEST_MALFORMED", f"The form cannot be read: {fault}.")
+
+
+def wrong_number(most_files: int) -> RequestError:
+    if most_files == 1:
+        return malformed_form(f"it must hold one field {FILE!r}, which is the image, and options once each")
+    return RequestError("BATCH_SIZE_INVALID", f"A form must hold 1 to {most_files} fields {FILE!r} with an image each.")

@@ -13,9 +13,7 @@ from server.admission.ids import find_trace
 from server.admission.inbox import Inbox
 from server.errors import RequestError
 from server.security.clients import read_token
-from server.web.port import NAMES
-
-CONTINUE = "100-continue"
+from server.web.connection import NAMES
 
 
 class HttpCall(Call):
@@ -40,6 +38,8 @@ class HttpCall(Call):
         self.request = request
         self.is_read = asyncio.Event()
         self._most_bytes = most_bytes
+        if request_id := request.query_params.get("id"):
+            self.name_itself(request_id)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,17 +92,6 @@ class HttpCall(Call):
                 self.is_read.set()
                 return bytes(body)
             message = await self._receive()
-
-    async def discard(self, most_bytes: int) -> None:
-        """Reads what is left of a body that nobody wants, up to a bound: a caller that is answered while it still sends
-        may see nothing but a connection that was reset."""
-        if self.request.headers.get("expect", "").lower() == CONTINUE or self.is_read.is_set():
-            return
-        while most_bytes > 0:
-            message = await self._receive()
-            most_bytes -= len(message.get("body", b""))
-            if not message.get("more_body"):
-                return
 
     async def wait_until_gone(self) -> None:
         """Waits until the caller closes the connection, of a request that has been read."""

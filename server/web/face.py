@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from starlette.applications import Starlette
@@ -14,20 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.admission.boundary import Boundary
 from server.admission.call import ANYBODY, KNOWN, Method
 from server.admission.ids import new_id
-from server.admission.inbox import Inbox
-from server.admission.judge import Judge
 from server.admission.status import Status, to_status
-from server.config import ServerConfig
-from server.core.detector import Detector
-from server.errors import ForbiddenError
 from server.web.call import HttpCall
+from server.web.core import Core
 from server.web.describe import GET_MODEL, LIST_MODELS, Describer
+from server.web.envelope import Envelope
 from server.web.inference import PATH as PROTOCOL_PATH
 from server.web.inference import InferenceFace, make_error
 from server.web.openapi import make_document
+from server.web.origin import check_origin
 from server.web.page import make_page
 from server.web.predict import PREDICT, PREDICT_BATCH, Predictor
 from server.web.problems import make_problem
@@ -35,29 +30,8 @@ from server.web.problems import make_problem
 Behaviour: TypeAlias = Callable[[HttpCall], Awaitable[Response | Status]]
 Refusal: TypeAlias = Callable[[Status, str], Response]
 
-DISCARD_SECONDS = 1.0
-HEADERS = (
-    ("x-content-type-options", "nosniff"),
-    ("cache-control", "no-store"),
-    ("referrer-policy", "no-referrer"),
-    ("cross-origin-resource-policy", "same-origin"),
-)
-"""Of every answer: it is nobody's but the caller's, and nothing of it is kept."""
 
-
-@dataclass(frozen=True)
-class Core:
-    """The parts of a server that HTTP needs."""
-
-    config: ServerConfig
-    boundary: Boundary
-    inbox: Inbox
-    judge: Judge
-    detector: Detector
-    is_serving: Callable[[], bool]
-
-
-def make_app(core: Core) -> Starlette:
+def make_app(core: Core) -> Envelope:
     """The application of ASGI."""
     predictor = Predictor(core.judge, core.config.most_message_bytes)
     describer = Describer(core.detector, core.is_serving)
@@ -89,7 +63,9 @@ def make_app(core: Core) -> Starlette:
         route("/models/{name}", "GET", GET_MODEL, describer.get_model),
         *(route(one.path, one.verb, one.method, one.behaviour, make_error) for one in protocol.list_routes(health)),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: refuse_path, Exception: fail})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: refuse_path, Exception: fail})
+    app.router.redirect_slashes = False  # to an address that the caller has made up (``Host``)
+    return Envelope(app, core.config.most_message_bytes)
 
 
 def give(path: str, response: Response) -> Route:
@@ -116,45 +92,33 @@ async def serve_call(core: Core, call: HttpCall, behaviour: Behaviour, refuse: R
     finally:
         work.cancel()
         gone.cancel()
-    if not isinstance(outcome, Status):
-        outcome.headers.update(dict(HEADERS))
-        return outcome
-    with suppress(TimeoutError, asyncio.CancelledError):
-        async with asyncio.timeout(DISCARD_SECONDS):
-            await call.discard(core.config.most_message_bytes)
-    return with_headers(refuse(outcome, call.request_id))
+    return refuse(outcome, call.request_id) if isinstance(outcome, Status) else outcome
 
 
 async def behave(call: HttpCall, behaviour: Behaviour) -> Response | Status:
     """Serves a call that has come in."""
-    # Browsers say so where the page that sends is another server's: it could use this one in its reader's name.
-    if call.request.headers.get("sec-fetch-site") == "cross-site":
-        raise ForbiddenError("CROSS_SITE", "Pages of other servers may not call this one.")
+    check_origin(call.request.method, call.request.headers)
     call.check_length()
     return await behaviour(call)
-
-
-def with_headers(response: Response) -> Response:
-    """An answer with what stands in the head of every answer."""
-    response.headers.update(dict(HEADERS))
-    return response
 
 
 async def refuse_path(request: Request, error: Exception) -> Response:
     """What is not served here: an unknown path, or another method of a known one."""
     assert isinstance(error, HTTPException)
-    refuse = make_error if f"{request.url.path}/".startswith(f"{PROTOCOL_PATH}/") else make_problem
+    refuse = make_error if f"{request.scope['path']}/".startswith(f"{PROTOCOL_PATH}/") else make_problem
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        response = refuse(Status("INVALID_ARGUMENT", "METHOD_UNKNOWN", f"Here is only {allowed}."), new_id())
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+        response = refuse(
+            Status("INVALID_ARGUMENT", "METHOD_UNKNOWN", f"Of this path there is only {allowed}."), new_id()
+        )
         response.headers["allow"] = allowed
     else:
         status = Status("NOT_FOUND", "PATH_UNKNOWN", "There is nothing here: /openapi.json lists what there is.")
         response = refuse(status, new_id())
-    return with_headers(response)
+    return response
 
 
 async def fail(request: Request, error: Exception) -> Response:
     """A fault of ours outside of every call."""
     request_id = new_id()
-    return with_headers(make_problem(to_status(error, request_id), request_id))
+    return make_problem(to_status(error, request_id), request_id)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from proto import __version__
 from server.admission.judge import MOST_IMAGES
 from server.web.answers import encode_json
-from server.web.bodies import FILE, FORM, IMAGES
+from server.web.bodies import BATCH_OPTIONS, FILE, FORM, IMAGES, OPTIONS
 from server.web.problems import PROBLEM
 
 Schema = dict[str, Any]
@@ -134,9 +134,9 @@ def list_query(names: tuple[str, ...]) -> list[Schema]:
     ]
 
 
-def form(file: Schema) -> Schema:
-    """A form with images."""
-    fields = {name: {**schema, "description": text} for name, (schema, text) in OPTION_SCHEMAS.items()}
+def form(file: Schema, names: tuple[str, ...]) -> Schema:
+    """A form with images, and the options of these names."""
+    fields = {name: {**OPTION_SCHEMAS[name][0], "description": OPTION_SCHEMAS[name][1]} for name in names}
     return {
         "schema": {
             "type": "object",
@@ -169,10 +169,10 @@ def make_paths() -> Schema:
         "/predict": {
             "post": {
                 "summary": "Judges one image.",
-                "parameters": list_query(tuple(OPTION_SCHEMAS)),
+                "parameters": list_query(tuple(OPTIONS)),
                 "requestBody": {
                     "required": True,
-                    "content": {kind: {"schema": BINARY} for kind in IMAGES} | {FORM: form(BINARY)},
+                    "content": {kind: {"schema": BINARY} for kind in IMAGES} | {FORM: form(BINARY, tuple(OPTIONS))},
                 },
                 "responses": answers(one_of("Judgement"), *IMAGE_STATUSES),
             }
@@ -180,10 +180,10 @@ def make_paths() -> Schema:
         "/predict/batch": {
             "post": {
                 "summary": f"Judges 1 to {MOST_IMAGES} images; one that cannot be judged has its error in its place.",
-                "parameters": list_query(tuple(OPTION_SCHEMAS)),
+                "parameters": list_query(BATCH_OPTIONS),
                 "requestBody": {
                     "required": True,
-                    "content": {FORM: form(list_of(BINARY, minItems=1, maxItems=MOST_IMAGES))},
+                    "content": {FORM: form(list_of(BINARY, minItems=1, maxItems=MOST_IMAGES), BATCH_OPTIONS)},
                 },
                 "responses": answers(
                     record(

@@ -1,128 +1,61 @@
-"""The port of HTTP: connections within bounds, each of which ends when nothing comes of it.
-
-uvicorn parses and writes HTTP/1.1 by h11, which bounds a request's head. What it leaves open is bounded here: how many
-connections there are, how long a head may take to come, and how long an answer may take to be taken.
-"""
+"""The port of HTTP: so many connections and no more, each of which ends when nothing comes of it."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 import ssl
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import formatdate
 from typing import Any
 
 from uvicorn import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from server.core.capacity import HTTP_CONNECTIONS
 from server.machine.addresses import ListenError, check_reach, describe_error, resolve_host
-from server.security.identity import read_peer_certificate
-
-NAMES = "stroke.names"
-"""Key in the scope of a request: the names of the caller's verified certificate."""
+from server.web.connection import IDLE_SECONDS, MOST_HEAD_BYTES, Connection, choose_least
 
 FLAG = "--http"
-CONNECTIONS = 128
-"""At the same time. Another one takes the place of that on which nothing has been asked for longest; each costs up to
-0.3 MB, which arrive before anybody has asked for them."""
+SYSTEM_BYTES = 128 * 1024
+"""What the system keeps of each direction of a connection; it would be megabytes, and as many answers made for somebody
+who takes none."""
 
 BACKLOG = 128
-IDLE_SECONDS = 30.0
-"""How long a connection may be without a request whose head has come."""
-
+ACCEPTED_TOGETHER = 16
 WORK_SECONDS = 120.0
 """How long a request may take, from its head to the last byte of its answer: to arrive (30 s), to wait and be judged
 (30 s), and to be taken; more where images may wait for longer."""
 
 HANDSHAKE_SECONDS = 10.0
 SWEEP_SECONDS = 1.0
-MOST_HEAD_BYTES = 16 * 1024
+RETRY_SECONDS = 0.5
+"""After which another connection is tried, where there was no descriptor for one."""
 
-
-class BoundedProtocol(H11Protocol):
-    """One connection."""
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._since = time.monotonic()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is under way: none whose head has come and whose answer has not been written."""
-        return self.cycle is None or self.cycle.response_complete
-
-    @property
-    def idle_since(self) -> float:
-        """When it was made, or its last answer was complete, in seconds of ``time.monotonic``."""
-        return self._since
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Takes a place, or that of another connection."""
-        if len(self.connections) >= CONNECTIONS and not end_idlest(self.connections):
-            transport.abort()
-            return
-        super().connection_made(transport)
-        names = read_peer_certificate(transport.get_extra_info("peercert"))
-        if names:
-            app = self.app
-
-            async def run(scope: Any, receive: Any, send: Any) -> None:
-                scope[NAMES] = names
-                await app(scope, receive, send)
-
-            self.app = run
-
-    def data_received(self, data: bytes) -> None:
-        """Ignores what comes on a connection that got no place."""
-        if self.transport is not None:
-            was_idle = self.is_idle
-            super().data_received(data)
-            if was_idle and not self.is_idle:
-                self._since = time.monotonic()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Gives its place free."""
-        if self.transport is not None:
-            super().connection_lost(exc)
-
-    def on_response_complete(self) -> None:
-        """Begins to wait for another request."""
-        self._since = time.monotonic()
-        super().on_response_complete()
-
-    def end_if_late(self, now: float, work_seconds: float) -> None:
-        """Ends the connection when nothing comes of it any more."""
-        if now - self._since > (IDLE_SECONDS if self.is_idle else work_seconds):
-            self.transport.abort()
-
-
-def end_idlest(connections: set[Any]) -> bool:
-    """Ends the connection that has been idle for longest. Returns whether there was one."""
-    idle = [connection for connection in connections if connection.is_idle]
-    if not idle:
-        return False
-    idlest = min(idle, key=lambda connection: connection.idle_since)
-    connections.discard(idlest)
-    idlest.transport.abort()
-    return True
+POLL_SECONDS = 0.01
 
 
 class WebPort:
     """Serves an application of ASGI. For one event loop."""
 
-    def __init__(self, app: Any, most_wait_seconds: float) -> None:
+    def __init__(
+        self, app: Any, most_wait_seconds: float, find_context: Callable[[], ssl.SSLContext] | None = None
+    ) -> None:
         """Listens nowhere yet.
 
         Args:
             app: the application.
             most_wait_seconds: how long an image may wait for its turn.
+            find_context: the settings of TLS for the next connection; None: plain text.
         """
         self._state = ServerState()
         self._config = Config(
             app,
-            http=BoundedProtocol,
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -135,56 +68,109 @@ class WebPort:
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
         self._config.load()
+        self._find_context = find_context
         self._work_seconds = WORK_SECONDS + most_wait_seconds
-        self._server: asyncio.Server | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
+        self._open: set[Connection] = set()
+        self._tasks: list[asyncio.Task[None]] = []
 
-    async def listen(self, address: str, context: ssl.SSLContext | None, *, is_insecure: bool) -> str:
+    def listen(self, address: str, *, is_insecure: bool) -> str:
         """Begins to serve; returns the address as a URL.
 
         Args:
             address: HOST:PORT.
-            context: of TLS; None: plain text.
             is_insecure: plain text may leave this machine.
 
         Raises:
             ListenError: it cannot be listened there.
         """
-        listener = open_socket(address, is_protected=context is not None or is_insecure)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: BoundedProtocol(config=self._config, server_state=self._state, app_state={}, _loop=loop),
-            sock=listener,
-            ssl=context,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS if context else None,
-            backlog=BACKLOG,
-        )
-        self._sweeper = asyncio.create_task(self._sweep())
-        host, port = listener.getsockname()[:2]
-        scheme = "https" if context else "http"
+        is_protected = self._find_context is not None
+        self._listener = open_socket(address, is_protected=is_protected or is_insecure)
+        self._note_date()
+        self._tasks = [asyncio.create_task(self._accept(self._listener)), asyncio.create_task(self._sweep())]
+        host, port = self._listener.getsockname()[:2]
+        scheme = "https" if is_protected else "http"
         return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Ends listening, and each connection after the request that is under way on it."""
-        if self._server is not None:
-            self._server.close()
-            for connection in list(self._state.connections):
-                connection.shutdown()
+        if self._listener is not None and self._tasks:
+            self._tasks[0].cancel()
+            await asyncio.wait(self._tasks[:1])
+            self._listener.close()
+            for connection in list(self._open):
+                if connection.transport is None:
+                    connection.end()
+                else:
+                    connection.shutdown()
 
-    def cut_off(self) -> None:
-        """Ends all connections at once."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for connection in list(self._state.connections):
-            connection.transport.abort()
+    async def leave(self, seconds: float) -> None:
+        """Ends all connections: at once, or in so many seconds those whose last answers are not out yet."""
+        end = time.monotonic() + seconds
+        while self._open and time.monotonic() < end:
+            await asyncio.sleep(POLL_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        for connection in list(self._open):
+            connection.end()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for number in itertools.count(1):
+            try:
+                accepted, peer = await loop.sock_accept(listener)
+            except OSError:  # such as that this process has no more descriptors
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if self._make_room():
+                connection = Connection(self._config, self._state, loop, peer[0])
+                self._open.add(connection)
+                connection.accepted = accepted
+                connection.greeting = asyncio.create_task(self._greet(connection, accepted))
+            else:
+                accepted.close()
+            if number % ACCEPTED_TOGETHER == 0:
+                await asyncio.sleep(0)  # for the others, when many come
+
+    def _make_room(self) -> bool:
+        """Whether there is a place for another connection; one whose caller is waited for may have had to leave it."""
+        if len(self._open) < HTTP_CONNECTIONS:
+            return True
+        least = choose_least(self._open)
+        if least is None:
+            return False
+        self._open.discard(least)
+        least.end()
+        return True
+
+    async def _greet(self, connection: Connection, accepted: socket.socket) -> None:
+        """Makes a connection, TLS included, and holds its place until it ends."""
+        context = self._find_context() if self._find_context is not None else None
+        connection.accepted = None
+        try:
+            with suppress(OSError, asyncio.CancelledError):  # TLS failed, or took too long, or the place was needed
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: connection,
+                    accepted,
+                    ssl=context,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS if context else None,
+                )
+                await connection.ended.wait()
+        finally:
+            self._open.discard(connection)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            self._note_date()
             now = time.monotonic()
-            for connection in list(self._state.connections):
-                assert isinstance(connection, BoundedProtocol)
-                connection.end_if_late(now, self._work_seconds)
+            for connection in list(self._open):
+                if connection.transport is not None:
+                    connection.end_if_late(now, self._work_seconds)
+
+    def _note_date(self) -> None:
+        """What the answers of the next second say of the time."""
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
 
 
 def open_socket(address: str, *, is_protected: bool) -> socket.socket:
@@ -200,6 +186,8 @@ def open_socket(address: str, *, is_protected: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # connections inherit it
+            listener.setsockopt(socket.SOL_SOCKET, direction, SYSTEM_BYTES)
         listener.bind((number, int(port)))
         listener.listen(BACKLOG)
         listener.setblocking(False)

@@ -8,18 +8,23 @@ from typing import Any
 from starlette.responses import Response
 
 from server.admission.call import Method
+from server.admission.ids import printable_id
 from server.admission.judge import MOST_IMAGES, Judge
 from server.admission.status import Status
 from server.core.detector import Detection
+from server.errors import RequestError
 from server.web.answers import describe_detection, encode_detection, encode_json
 from server.web.bodies import (
+    BATCH_OPTIONS,
     FORM,
     IMAGES,
-    check_options,
+    OPTIONS,
+    join_options,
     make_request,
     parse_form,
     read_image,
     read_kind,
+    read_options,
 )
 from server.web.call import HttpCall
 from server.web.problems import describe_problem
@@ -27,6 +32,8 @@ from server.web.problems import describe_problem
 PREDICT = Method("POST /predict", images=1)
 PREDICT_BATCH = Method("POST /predict/batch")
 JSON = "application/json"
+MOST_ID = 128 - len(f"-{MOST_IMAGES}")
+"""Characters of the id of several images: theirs have a number behind it."""
 
 
 class Predictor:
@@ -46,8 +53,7 @@ class Predictor:
         """Judges the image of a body, or of a form."""
         request = call.request
         kind = read_kind(request.headers, (FORM, *IMAGES))
-        options = dict(request.query_params)
-        check_options(options)
+        options = read_options(request.query_params.multi_items(), tuple(OPTIONS))
         read = partial(read_image, kind, options, self._most_bytes)
         answer = await self._judge.answer(call, read, encode_detection)
         return answer if isinstance(answer, Status) else Response(answer, media_type=JSON)
@@ -55,22 +61,34 @@ class Predictor:
     async def predict_batch(self, call: HttpCall) -> Response | Status:
         """Judges the images of a form; one that cannot be judged has its error in its place."""
         request = call.request
-        kind = read_kind(request.headers, (FORM,))
-        query = dict(request.query_params)
-        check_options(query)
+        # What comes out of one that is compressed would be held by as many as may wait, and images are compressed.
+        kind = read_kind(request.headers, (FORM,), may_compress=False)
+        query = read_options(request.query_params.multi_items(), BATCH_OPTIONS)
         self._judge.check_room(call)
         async with call.take_message() as message:
-            form = parse_form(await call.unfold(message, self._most_bytes), kind.boundary, MOST_IMAGES)
-            options = {**query, **form.options}
-            name = call.name_itself(options.get("id", ""))
-            images = [
-                make_request(image, {**options, "id": f"{name}-{number}"}) for number, image in enumerate(form.files, 1)
-            ]
+            form = parse_form(message.data, kind.boundary, MOST_IMAGES)
+            message.data = b""  # the images are copies
+            options = join_options(query, form.options, BATCH_OPTIONS)
+            names = name_images(call, options.pop("id", ""), len(form.files))
+            images = [make_request(file, options | {"id": name}) for file, name in zip(form.files, names, strict=True)]
             if message.share is not None:
-                message.share.add_images(len(images))
+                message.share.admit_images(len(images))
             outcomes = await self._judge.answer_all(call, images)
-        results = [describe(outcome, image.id) for outcome, image in zip(outcomes, images, strict=True)]
-        return Response(encode_json({"id": name, "results": results}), media_type=JSON)
+        results = [describe(outcome, name) for outcome, name in zip(outcomes, names, strict=True)]
+        return Response(encode_json({"id": call.request_id, "results": results}), media_type=JSON)
+
+
+def name_images(call: HttpCall, request_id: str, images: int) -> list[str]:
+    """The ids of the images of a call.
+
+    Raises:
+        RequestError: reason ID_INVALID.
+    """
+    longest = f"{request_id}-{MOST_IMAGES}"
+    if printable_id(longest) != longest:
+        raise RequestError("ID_INVALID", f"id must be at most {MOST_ID} printable ASCII characters, or empty.")
+    name = call.name_itself(request_id)
+    return [f"{name}-{number}" for number in range(1, images + 1)]
 
 
 def describe(outcome: Detection | Status, request_id: str) -> dict[str, Any]:

@@ -17,15 +17,15 @@ class RenewedContext:
     def __init__(self, certificates: Certificates) -> None:
         self._certificates = certificates
         self._bundle = certificates.bundle
-        self._newest = self.context = make_context(self._bundle)
-        # Called at each handshake, whether or not a client says which name it wants.
-        self.context.sni_callback = self._choose
+        self._context = make_context(self._bundle)
 
-    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    def find(self) -> ssl.SSLContext:
+        """For the next connection. Sessions of TLS are not resumed beyond a renewal: a client whose authority has gone
+        has to show its certificate, which is then refused."""
         bundle = self._certificates.bundle
         if bundle is not self._bundle:
-            self._bundle, self._newest = bundle, make_context(bundle)
-        connection.context = self._newest
+            self._bundle, self._context = bundle, make_context(bundle)
+        return self._context
 
 
 def make_context(bundle: Bundle) -> ssl.SSLContext:
