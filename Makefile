@@ -70,6 +70,7 @@ model: .venv/.installed ## train a model from nothing as the bundled one was (ab
 proto: .venv/.installed ## generate stubs and golden messages from proto/*.proto
 	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/stroke.proto
 	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. proto/inference.proto
+	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/admin.proto
 	$(ALL) -m proto.golden
 
 lock: .venv/.installed ## resolve the pinned dependencies again

@@ -252,6 +252,7 @@ def _read_prediction(response: stroke_pb2.PredictResponse, request: ImageRequest
         positive_probability=response.positive_probability if response.positive_label else scores.get(positive, 0.0),
         status=AnalysisStatus.ANALYSED if is_analysed else AnalysisStatus.NOT_ANALYSED,
         reasons=tuple(Reason(reason.reason, reason.message) for reason in response.reasons),
+        channel=response.channel,
     )
 
 

@@ -134,6 +134,10 @@ class Prediction:
     reasons: tuple[Reason, ...] = ()
     """Why the image was not analysed; empty when it was."""
 
+    channel: str = ""
+    """``stable``, or ``canary`` for a version on trial, which answers a share of the images; empty for another version
+    that was asked for, and from a server from before this field."""
+
     @property
     def is_analysed(self) -> bool:
         """False when the image has no label."""

@@ -22,7 +22,7 @@ class PredictRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., image_sha256: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("id", "label", "confidence", "scores", "threshold", "model_name", "model_version", "model_digest", "image_sha256", "timings", "warnings", "positive_label", "positive_probability", "status", "reasons")
+    __slots__ = ("id", "label", "confidence", "scores", "threshold", "model_name", "model_version", "model_digest", "image_sha256", "timings", "warnings", "positive_label", "positive_probability", "status", "reasons", "channel")
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATUS_UNSPECIFIED: _ClassVar[PredictResponse.Status]
@@ -46,6 +46,7 @@ class PredictResponse(_message.Message):
     POSITIVE_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     id: str
     label: str
     confidence: float
@@ -61,7 +62,8 @@ class PredictResponse(_message.Message):
     positive_probability: float
     status: PredictResponse.Status
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
-    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., threshold: _Optional[float] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., positive_label: _Optional[str] = ..., positive_probability: _Optional[float] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ...) -> None: ...
+    channel: str
+    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., threshold: _Optional[float] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., positive_label: _Optional[str] = ..., positive_probability: _Optional[float] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("reason", "message")

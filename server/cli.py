@@ -26,6 +26,7 @@ COMMANDS = {
     "certs": "server.security.issue",
     "token": "server.security.token_command",
     "audit": "server.audit.command",
+    "model": "server.lifecycle.model_command",
 }
 """What ``python -m server`` does beside serving, by its first word → the module whose ``main`` does it."""
 

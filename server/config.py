@@ -10,7 +10,7 @@ from pathlib import Path
 
 from server.flags import LineParser, add_settings, check_settings, flag_of, quote, read_settings, require, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
-from server.machine.folders import find_cache
+from server.machine.folders import find_cache, find_runtime_folder
 from server.models.engine import RUNTIMES
 from server.process.log_lines import FORMATS
 
@@ -72,6 +72,11 @@ class ServerConfig:
         "(those of Kubernetes); 0: none",
         least=0,
         most=MOST_PORT,
+    )
+    admin: str = setting(
+        "auto",
+        "folder of the socket on which 'python -m server model' changes what is served; this server's user alone may "
+        "enter it; auto: strokeserve-UID in XDG_RUNTIME_DIR or the temporary folder; off: none",
     )
     socket_mode: str = setting(
         "600",
@@ -279,6 +284,13 @@ class ServerConfig:
         return LARGEST_MESSAGE * self.max_image_bytes + TRANSPORT_SLACK
 
     @property
+    def admin_folder(self) -> Path | None:
+        """``admin`` as a folder, which need not exist; None: there is to be no socket."""
+        if self.admin == "off":
+            return None
+        return find_runtime_folder() if self.admin in ("auto", "") else Path(self.admin)
+
+    @property
     def socket_permissions(self) -> int:
         """``socket_mode`` as a number."""
         return int(self.socket_mode[-3:], 8)
@@ -309,6 +321,7 @@ def build_parser() -> LineParser:
             "  python -m server tune --help\n"
             "  python -m server token --help\n"
             "  python -m server audit --help\n"
+            "  python -m server model --help\n"
             "  python -m server --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem\n"
             "  python -m server certs --help\n"
             "  STROKE_WORKERS=4 python -m server\n\n"

@@ -14,6 +14,7 @@ the person who sent the image, say what happened and what to do, and never hold 
     ├── UnavailableError     the server is stopping
     ├── UnauthenticatedError nobody knows who calls
     ├── ForbiddenError       the caller may not do that
+    ├── ChangeRefusedError   what is served cannot be changed like that
     └── ModelFileError       a model on disk cannot be served
 """
 
@@ -70,6 +71,10 @@ class UnauthenticatedError(StrokeError):
 
 class ForbiddenError(StrokeError):
     """The caller is known, and may not do that."""
+
+
+class ChangeRefusedError(StrokeError):
+    """What is served cannot be changed in the way that an administrator wants; it may name files."""
 
 
 class ModelFileError(StrokeError):

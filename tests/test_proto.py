@@ -15,7 +15,11 @@ from server.images.checks import BLANK, INVERTED, NO_HEAD
 from tests.fakes import ROOT
 
 PROTO = ROOT / "proto" / "stroke.proto"
-STUBS = ("stroke_pb2.py", "stroke_pb2.pyi", "stroke_pb2_grpc.py", "inference_pb2.py", "inference_pb2.pyi")
+WITH_SERVICES = ("stroke", "admin")
+STUBS = (
+    *(f"{name}_pb2{end}" for name in WITH_SERVICES for end in (".py", ".pyi", "_grpc.py")),
+    *("inference_pb2.py", "inference_pb2.pyi"),
+)
 
 
 def run_protoc(file: str, *flags: str) -> None:
@@ -25,14 +29,16 @@ def run_protoc(file: str, *flags: str) -> None:
 
 def test_committed_stubs_are_those_of_the_proto(tmp_path: Path) -> None:
     """``make proto`` would change nothing."""
-    run_protoc("stroke.proto", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", f"--grpc_python_out={tmp_path}")
+    for name in WITH_SERVICES:
+        flags = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
+        run_protoc(f"{name}.proto", *flags)
     run_protoc("inference.proto", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}")
 
     for name in STUBS:
         assert (tmp_path / "proto" / name).read_text() == (ROOT / "proto" / name).read_text(), "run: make proto"
 
 
-@pytest.mark.parametrize("name", ["stroke.proto", "inference.proto"])
+@pytest.mark.parametrize("name", ["stroke.proto", "admin.proto", "inference.proto"])
 def test_everything_has_a_comment(name: str, tmp_path: Path) -> None:
     """Every service, method, message and field is documented where integrators read it."""
     run_protoc(name, "--include_source_info", f"--descriptor_set_out={tmp_path / 'set'}")
@@ -94,6 +100,7 @@ def test_field_numbers_never_change() -> None:
         "PredictResponse.positive_probability": 13,
         "PredictResponse.status": 14,
         "PredictResponse.reasons": 15,
+        "PredictResponse.channel": 16,
         "Reason.reason": 1,
         "Reason.message": 2,
     }

@@ -13,7 +13,7 @@ from server.core.plan import find_place, read_tuning
 from server.errors import ModelFileError
 from server.machine.bounded_file import read_regular
 from server.models.manifest import MANIFEST_FILE, MODEL_FILE
-from server.models.registry import MOST_ENTRIES, find_wanted
+from server.models.repository import MOST_ENTRIES, find_wanted
 from server.models.runtime import load_model
 from tests.fakes import run_module, write_model
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.core.detector import Budget, Detector, decide
+from server.core.decision import decide
+from server.core.detector import Budget, Detector
 from server.core.plan import Plan
 from server.errors import (
     BudgetExceededError,

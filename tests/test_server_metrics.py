@@ -212,7 +212,7 @@ def test_certificates_and_tokens_are_shown_with_their_ends_and_alarms() -> None:
         entries=(Entry("ward", "00", expires=date(2027, 12, 31)), Entry("archive", "01")),
     )
     audit: Any = SimpleNamespace(backlog=7, lost=3, needs_person=lambda: True)
-    provide_state(gauges, State(ServerConfig(), nobody, nobody, nobody, nobody, certificates, gate, audit))
+    provide_state(gauges, State(ServerConfig(), nobody, nobody, nobody, nobody, certificates, gate, audit, nobody))
     page = show(gauges=gauges)
 
     assert page.get("stroke_certificate_expiry_timestamp_seconds", role="server", subject="brain") == 1.7e9

@@ -16,6 +16,8 @@ from server.core.detector import Detection
 from server.errors import OverloadedError, RequestError
 from server.images.checks import BLANK
 from server.images.preprocess import ImageWarning
+from server.models.active import Release
+from server.models.family import Choice, Route, Served, Usage
 from server.oip.inference import InferAnswer, Inference
 from server.oip.outputs import NAMES, classify, make_outputs
 from server.oip.request import InferRequest, InputTensor, WantedOutput
@@ -72,7 +74,8 @@ def make_request(images: int = 1, **fields: Any) -> InferRequest:
 
 
 def answer(judge: FakeJudge, request: InferRequest, call: Any = None) -> InferAnswer | Status:
-    registry: Any = SimpleNamespace(get=lambda name, version: MODEL)
+    choice = Choice(Served(MODEL, Release("1", ""), 0, Usage()), "stable", None)
+    registry: Any = SimpleNamespace(find=lambda name, version: Route(choice))
     inference = Inference(registry, judge, 1 << 20)  # type: ignore[arg-type]
     return asyncio.run(inference.answer(call or FakeCall(), lambda data: request))
 

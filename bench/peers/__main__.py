@@ -28,7 +28,7 @@ from bench.serving.resnet50 import find_keras_file
 from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import FILES, list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
-from server.models.registry import find_only_model
+from server.models.repository import find_only_model
 
 CLIENTS = (8, 1)
 NAMES = tuple(peer.name for peer in PEERS)

@@ -28,7 +28,7 @@ from bench.serving.settings import ReportOptions, describe_images, describe_mode
 from bench.serving.variants import FILES
 from server.flags import LineParser, parse_settings, setting
 from server.images.preprocess import load_pixels
-from server.models.registry import find_only_model
+from server.models.repository import find_only_model
 from server.models.runtime import load_model
 
 ENVIRONMENT = Peer("runtimes", "ONNX Runtime, OpenVINO and NNCF")

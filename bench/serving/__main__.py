@@ -29,7 +29,7 @@ from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import list_precisions, load_bare, server_flags
 from server.flags import LineParser, parse_settings, setting
 from server.machine.processors import count_processors
-from server.models.registry import list_folders
+from server.models.repository import list_folders
 from server.models.runtime import OnnxModel
 
 ENDURANCE_SECONDS = 2.0

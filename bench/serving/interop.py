@@ -26,7 +26,7 @@ from bench.serving.perf_analyzer import LibraryMissingError, Until, run_perf_ana
 from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
-from server.models.registry import find_only_model
+from server.models.repository import find_only_model
 
 Loop = Callable[[int], dict[str, float]]
 """Number of clients → figures of a closed loop."""

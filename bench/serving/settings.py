@@ -17,7 +17,7 @@ from bench.images import read_images
 from bench.processes import ROOT
 from bench.serving.variants import FILES, list_precisions
 from server.flags import setting
-from server.models.registry import find_only_model
+from server.models.repository import find_only_model
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from server.models.engine import DEFAULT_OPTIONS, EngineOptions
-from server.models.registry import find_only_model
+from server.models.repository import find_only_model
 from server.models.runtime import OnnxModel, load_model
 
 FILES = {"int8": "model.int8.onnx", "fp32": "model.onnx"}

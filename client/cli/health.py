@@ -34,6 +34,7 @@ _ALARMS = {  # by the parts of a server; a health check calls them stroke.alarm.
     "certificates": "one ends soon or has ended, or new ones cannot be used",
     "access": "a file that says who may call cannot be used, what was read before holds on",
     "audit": "the audit log cannot be written",
+    "models": "a canary or shadow that was active is not served",
 }
 
 

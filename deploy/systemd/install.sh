@@ -75,7 +75,10 @@ chmod 0750 "$root/etc/strokeserve"
 chmod 0640 "$root/etc/strokeserve/server.env"
 if [ -z "$root" ]; then
     chown -R root:strokeserve /etc/strokeserve /srv/strokeserve
+    # The server writes active.json there, and because of the sticky bit cannot touch what others have put there.
+    find /srv/strokeserve/models -maxdepth 1 -name active.json -exec chown strokeserve {} +
 fi
+chmod 1770 "$root/srv/strokeserve/models"
 
 # One rename: whoever starts the service at this moment gets the old release or the new one.
 ln -s "releases/${release##*/}" "$root/opt/strokeserve/next"

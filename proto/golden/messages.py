@@ -53,6 +53,7 @@ def build_messages() -> dict[str, Message]:
         positive_label="stroke",
         positive_probability=0.75,
         status=stroke_pb2.PredictResponse.ANALYSED,
+        channel="stable",
     )
     not_analysed = stroke_pb2.PredictResponse()
     not_analysed.CopyFrom(analysed)

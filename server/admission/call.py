@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # loaded by those who have a gate
 MESSAGE_SECONDS = 30.0
 """A call whose message has not come by then is ended."""
 
-PREDICT, READ = "predict", "read"
-"""Roles that methods need: to judge images, or to read what models say of themselves."""
+PREDICT, READ, ADMIN = "predict", "read", "admin"
+"""Roles that methods need: to judge images, to read what models say of themselves, or to change what is served."""
 
 KNOWN, ANYBODY = "known", ""
 """What health checks need instead: to be let in at all, or nothing."""

@@ -20,6 +20,7 @@ from server.core.outcomes import Journal, Outcome
 from server.core.workers import Job, waited_too_long
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 from server.images.preprocess import Scan
+from server.models.family import Route
 
 Result = TypeVar("Result")
 
@@ -63,6 +64,13 @@ class ImageToJudge:
     model_version: str = ""
     image_sha256: str = ""
     id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedImage(ImageToJudge):
+    """One for which it has been looked up what judges it: that does, though another version is served by then."""
+
+    route: Route
 
 
 class Judge:
@@ -248,6 +256,7 @@ class Judge:
             model_version=request.model_version,
             image_sha256=request.image_sha256,
             on_digest=on_digest,
+            route=request.route if isinstance(request, RoutedImage) else None,
         )
 
     def _start(

@@ -8,6 +8,7 @@
     UnavailableError          UNAVAILABLE
     UnauthenticatedError      UNAUTHENTICATED
     ForbiddenError            PERMISSION_DENIED
+    ChangeRefusedError        FAILED_PRECONDITION
     MemoryError               RESOURCE_EXHAUSTED, reason MEMORY_SHORT: the machine's fault, and gone in a moment
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from server.admission.inbox import short_of_memory
 from server.errors import (
     BudgetExceededError,
+    ChangeRefusedError,
     ForbiddenError,
     ImageError,
     IntegrityError,
@@ -49,6 +51,7 @@ STATUS_CODES: dict[type[StrokeError], str] = {
     UnavailableError: "UNAVAILABLE",
     UnauthenticatedError: "UNAUTHENTICATED",
     ForbiddenError: "PERMISSION_DENIED",
+    ChangeRefusedError: "FAILED_PRECONDITION",
 }
 
 

@@ -136,6 +136,7 @@ def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResp
         positive_probability=detection.probabilities[spec.positive_index],
         status=status.NOT_ANALYSED if detection.reasons else status.ANALYSED,
         reasons=[stroke_pb2.Reason(reason=r.reason, message=r.message) for r in detection.reasons],
+        channel=detection.channel,
     )
 
 

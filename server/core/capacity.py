@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.config import ServerConfig
+from server.models.registry import ModelRegistry
 
 MESSAGE_BYTES = 32 * 1024 * 1024
 """Bound on the messages that are held, and again on those that arrive, unless a single one may be as large."""
@@ -34,6 +35,11 @@ def find_most_message_memory(config: ServerConfig, workers: int) -> int:
     each = HTTP_BYTES if config.tls_cert is None else HTTPS_BYTES
     http = HTTP_CONNECTIONS * each if config.http else 0
     return 3 * find_message_bytes(config) + (2 * workers + 3) * config.most_message_bytes + http
+
+
+def find_most_model_memory(registry: ModelRegistry) -> int:
+    """Bytes that one more model may take: while a version is activated, it is in memory beside the one that answers."""
+    return max((served.memory_bytes for _, served in registry.channels), default=0)
 
 
 def find_most_image_memory(config: ServerConfig, workers: int) -> int:

@@ -16,15 +16,17 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from server.core.decision import decide
 from server.core.plan import Plan
+from server.core.shadow import Shadows
 from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, IntegrityError, RequestError
 from server.images.checks import Reason, find_reasons
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.images.preprocess import ImageWarning, Scan, check_size, load_pixels
-from server.models.contract import HEAD_CT, ModelSpec
+from server.models.contract import HEAD_CT
+from server.models.family import Choice, Route
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
 
@@ -71,6 +73,9 @@ class Detection:
     reasons: tuple[Reason, ...]
     """Why the image was not analysed; empty when it was."""
 
+    channel: str = ""
+    """See ``server.models.family.Choice``."""
+
 
 class Detector:
     """Judges images with the models of a registry. Safe to call from many threads."""
@@ -101,6 +106,7 @@ class Detector:
         self._checks = checks
         self._check_ready = check_ready
         self._workers = WorkerPool(plan.workers, queue)
+        self.shadows = Shadows(limits, lambda: self._workers.waiting > 0)
 
     def detect(
         self, image: Scan, budget: Budget, *, model_name: str = "", model_version: str = "", image_sha256: str = ""
@@ -119,9 +125,9 @@ class Detector:
             ImageError, RequestError, IntegrityError, ModelNotFoundError, OverloadedError, BudgetExceededError,
             UnavailableError: see ``server.errors``.
         """
-        model, digest = self._admit(image, model_name, model_version, image_sha256)
+        choice, digest = self._admit(image, model_name, model_version, image_sha256)
         done = threading.Event()
-        work = partial(self._judge, image, digest, model, budget)
+        work = partial(self._judge, image, digest, choice, budget)
         job = self.submit(work, lambda job: done.set(), seconds=budget.remaining)
         if not done.wait(budget.remaining):
             if self.withdraw(job):
@@ -176,15 +182,17 @@ class Detector:
         model_version: str = "",
         image_sha256: str = "",
         on_digest: Callable[[str], None] | None = None,
+        route: Route | None = None,
     ) -> Detection:
         """``detect`` for work that was submitted: it has a worker already.
 
-        ``on_digest`` is told the SHA-256 of the image once it is known, also of one that is then refused.
+        ``on_digest`` is told the SHA-256 of the image once it is known, also of one that is then refused. ``route`` is
+        what judges it, whatever the names say by now.
         """
         if not budget.remaining:
             raise waited_too_long()
-        model, digest = self._admit(image, model_name, model_version, image_sha256, on_digest)
-        return self._judge(image, digest, model, budget)
+        choice, digest = self._admit(image, model_name, model_version, image_sha256, on_digest, route)
+        return self._judge(image, digest, choice, budget)
 
     def _admit(
         self,
@@ -193,21 +201,22 @@ class Detector:
         model_version: str,
         image_sha256: str,
         on_digest: Callable[[str], None] | None = None,
-    ) -> tuple[OnnxModel, str]:
-        """Returns the model that is asked for and the SHA-256 of the image."""
+        route: Route | None = None,
+    ) -> tuple[Choice, str]:
+        """Returns what answers the image, and its SHA-256."""
         if self._check_ready is not None:
             self._check_ready()
-        model = self.registry.get(model_name, model_version)
+        route = route or self.registry.find(model_name, model_version)
         check_size(image, self.limits)  # what is sure to be refused neither is hashed nor waits
         digest = hashlib.sha256(image if isinstance(image, bytes) else np.ascontiguousarray(image).data).hexdigest()
         if on_digest is not None:
             on_digest(digest)
         check_digest(image_sha256, digest)
-        return model, digest
+        return route.pick(digest), digest
 
-    def _judge(self, image: Scan, digest: str, model: OnnxModel, budget: Budget) -> Detection:
+    def _judge(self, image: Scan, digest: str, choice: Choice, budget: Budget) -> Detection:
         """Decodes and judges one image."""
-        dequeued = time.monotonic()
+        model, dequeued = choice.served.model, time.monotonic()
         if not budget.is_wanted():
             raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
         pixels = load_pixels(image, model.input_format, self.limits)
@@ -215,8 +224,13 @@ class Detector:
         probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
         answered = time.monotonic()
         self._workers.note_duration(answered - dequeued)
+        choice.served.usage.note(answered - decoded)
         index = decide(probabilities, model.spec)
         scores = tuple(probabilities.tolist())
+        if choice.shadow is not None:
+            is_alike = choice.shadow.model.input_format == model.input_format
+            judged = (model.spec.labels[index], scores[model.spec.positive_index])
+            self.shadows.offer(choice.shadow, image, pixels.array if is_alike else None, *judged)
         # The model runs in any case: whoever wonders about a refusal sees what it would have said.
         reasons = find_reasons(pixels) if self._checks and model.spec.checks == HEAD_CT else ()
         return Detection(
@@ -230,26 +244,8 @@ class Detector:
             inference_ms=1000 * (answered - decoded),
             warnings=pixels.warnings,
             reasons=reasons,
+            channel=choice.channel,
         )
-
-
-def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:
-    """Returns the index of the answered label.
-
-    The positive label when its probability exceeds the threshold (as in the paper: risk > 0.05), otherwise the most
-    probable of the others. The threshold stays the double that training chose and every answer carries: rounded to
-    float32, as NumPy would compare it, it could lie on the other side of the probability.
-
-    Raises:
-        ArithmeticError: the model answered something that is not a probability; a fault of the model, not the image.
-    """
-    if not np.isfinite(probabilities).all():
-        raise ArithmeticError("the model's answer is not finite")
-    if float(probabilities[spec.positive_index]) > spec.threshold:
-        return spec.positive_index
-    others = probabilities.copy()
-    others[spec.positive_index] = -1.0
-    return int(others.argmax())
 
 
 def check_digest(stated: str, actual: str) -> None:

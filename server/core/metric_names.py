@@ -81,9 +81,28 @@ QUEUE_PLACES = Metric("stroke_queue_places", "gauge", "images of single calls th
 MODEL_INFO = Metric(
     "stroke_model_info",
     "gauge",
-    "1 for each model that is served",
-    (*MODEL, "digest", "precision", "runtime", "is_default"),
+    "1 for each model in memory; channel: stable, canary (answers a share), shadow (answers nobody), or empty",
+    (*MODEL, "digest", "precision", "runtime", "is_default", "channel"),
 )
+MODEL_CHANGES = Metric(
+    "stroke_model_changes_total",
+    "counter",
+    "changes of what is served (activate, promote, rollback, unload); result: ok, or why it was refused",
+    ("action", "result"),
+)
+SHADOW_IMAGES = Metric(
+    "stroke_shadow_images_total",
+    "counter",
+    "images for a shadow; result: same or other (label than was answered), dropped (there was other work), or failed",
+    (*MODEL, "result"),
+)
+SHADOW_DIFFERENCE = Metric(
+    "stroke_shadow_mean_difference",
+    "gauge",
+    "mean absolute difference between a shadow's probability of the positive label and the one that was answered",
+    MODEL,
+)
+SHADOW_MEDIAN = Metric("stroke_shadow_median_seconds", "gauge", "median of a shadow's last runs", MODEL)
 SERVER_INFO = Metric("stroke_server_info", "gauge", "1, with the server's version", ("version",))
 LOG_DROPPED = Metric("stroke_log_lines_dropped_total", "counter", "lines of the log that nobody took, or the disk not")
 LOG_SUPPRESSED = Metric(
@@ -104,6 +123,7 @@ METRICS = (
     *(REQUESTS, IMAGES, ANSWERS, NOT_ANALYSED, PROBABILITY, DURATION, QUEUE, DECODE, INFERENCE),
     *(SERVING, IN_FLIGHT, CALLS_FREE, CONNECTIONS, STREAMS, STREAMS_FREE),
     *(WORKERS, WORKERS_FREE, QUEUE_DEPTH, QUEUE_PLACES, MODEL_INFO, SERVER_INFO, LOG_DROPPED, LOG_SUPPRESSED),
+    *(MODEL_CHANGES, SHADOW_IMAGES, SHADOW_DIFFERENCE, SHADOW_MEDIAN),
     *(CERTIFICATE_EXPIRY, TOKEN_EXPIRY, AUDIT_BACKLOG, AUDIT_LOST, ALARM),
 )
 """In the order of the page."""

@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from server.machine.bounded_file import read_regular
 from server.machine.processors import count_processors, describe_processor
 from server.models.engine import EngineOptions
 from server.models.manifest import read_manifest
-from server.models.registry import find_wanted
+from server.models.repository import find_wanted
 from server.models.strict_json import parse_strictly
 
 SCHEMA = 1
@@ -171,6 +171,17 @@ def refuse_place(path: Path, error: OSError) -> ModelFileError:
         "TUNING_NOT_WRITABLE",
         f"{path.parent}: the tuning cannot be written there ({why}); choose a folder with --cache",
     )
+
+
+def check_tuned(config: ServerConfig, name: str, version: str) -> None:
+    """Checks that a server with these settings could be started with another version of its first model: with
+    ``--profile tuned`` there must be a tuning for it.
+
+    Raises:
+        ModelFileError: reasons TUNING_MISSING and TUNING_OUTDATED.
+    """
+    if config.profile == "tuned" and name == find_place(config)[0].parent.name:
+        read_tuning(replace(config, model=f"{name}/{version}"))
 
 
 def read_tuning(config: ServerConfig) -> EngineOptions:

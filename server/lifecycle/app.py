@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
 import threading
 import time
@@ -27,6 +26,7 @@ from server.core.detector import Detector
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.errors import ModelFileError
+from server.lifecycle.admin import AdminHandlers, make_activator, open_socket
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
 from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
 from server.lifecycle.services import CHECKS, Parts, list_services
@@ -34,14 +34,16 @@ from server.machine.addresses import ListenError
 from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
-from server.models.signature import read_trusted
-from server.process.console import PATIENCE_SECONDS, complain, say
-from server.process.notify import find_watchdog_seconds, notify
+from server.process.console import PATIENCE_SECONDS, complain, has_terminal, say
+from server.process.notify import notify, show_life
 from server.security.files import AccessFileError
 
 if TYPE_CHECKING:
+    import grpc
+
     from server.audit.writer import AuditLog
     from server.core.metrics import Metrics
+    from server.lifecycle.admin import AdminPort
     from server.metrics.port import MetricsPort
     from server.security.certificates import Certificates
     from server.security.gate import Gate
@@ -81,12 +83,15 @@ class Application:
 
             self._metrics = Metrics()
         self._metrics_port: MetricsPort | None = None
+        self._admin: AdminPort | None = None
         self._web: WebPort | None = None
         self._web_address = ""
         self._reloads: list[Callable[[], None]] = []
         """What SIGHUP does; none of these raises."""
         self._alarms: dict[str, Callable[[], bool]] = {}
         """See ``Health.make_handlers``."""
+        self._activator = make_activator(config, self._registry, self._plan.options)
+        self._alarms["stroke.alarm.models"] = self._registry.needs_person
         self._audit: AuditLog | None = None
         if config.audit is not None:
             from server.audit.opening import open_log
@@ -159,6 +164,8 @@ class Application:
                 self._probes = await answer_probes(self._config, self._health.make_handlers())
             if self._config.http:
                 self._open_web()
+            parts = (self._make_admin, self._inbox, self._journal)
+            self._admin = await open_socket(self._config, self._listener.address, *parts)
         except ListenError as error:
             await self._leave()
             return fail(str(error))
@@ -175,9 +182,10 @@ class Application:
         self._health.set_serving()
         models = describe_models(self._registry)
         notify(f"READY=1\nSTATUS=serving {models}")
+        self._activator.on_change = lambda: notify(f"STATUS=serving {describe_models(self._registry)}")
         # Whoever started it may have no use for this, so nothing waits for its reader.
         lines = [f"serving {models} on {self._listener.address}", describe_choices(self._registry, self._plan)]
-        lines.append(describe_memory(self._config, self._plan))
+        lines.append(describe_memory(self._config, self._plan, self._registry))
         if self._web_address:
             lines.append(f"  HTTP on {self._web_address}")
         if self._certificates is not None:
@@ -222,7 +230,7 @@ class Application:
         config, plan = self._config, self._plan
         audit = self._audit
         self._inbox = Inbox(find_message_bytes(config))
-        journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
+        journal = self._journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
         self._boundary = Boundary(CALLS, journal, self._gate)
         self._detector = detector = Detector(
             self._registry,
@@ -247,6 +255,8 @@ class Application:
         checks = RpcBoundary(Boundary(CHECKS, journal, self._gate), self._inbox)
         parts = Parts(config, detector, self._judge, self._streams, lambda: self._health.is_serving, rpc, checks)
         self._server.add_generic_rpc_handlers((servicer.make_handlers(rpc), health, *list_services(parts)))
+        if self._gate is not None and config.tls_cert is not None:
+            self._server.add_generic_rpc_handlers((AdminHandlers(lambda: self._make_admin(rpc)),))
 
     def _open_web(self) -> None:
         """Opens the port of HTTP. Raises as ``open_web``."""
@@ -255,13 +265,20 @@ class Application:
         parts = (self._boundary, self._inbox, self._judge, self._detector, lambda: self._health.is_serving)
         self._web, self._web_address = open_web(Core(self._config, *parts), self._certificates)
 
+    def _make_admin(self, boundary: RpcBoundary) -> grpc.GenericRpcHandler:
+        """What administrators call."""
+        from server.api.admin import AdminServicer
+
+        parts = (self._activator, self._registry, self._detector.shadows, self._listener.address)
+        return AdminServicer(*parts).make_handlers(boundary)
+
     async def _show_metrics(self) -> None:
         """Opens the port for Prometheus, where there is to be one. Raises as ``_answer_probes``."""
         if self._metrics is not None:
             from server.metrics.state import State, show  # here, for its library takes 5 MB
 
             parts = (self._detector, self._boundary, self._streams, self._health)
-            state = State(self._config, *parts, self._certificates, self._gate, self._audit)
+            state = State(self._config, *parts, self._certificates, self._gate, self._audit, self._activator)
             self._metrics_port = await show(self._metrics, state)
 
     async def _load(self) -> int | None:
@@ -273,8 +290,7 @@ class Application:
 
         def load() -> None:
             try:
-                keys = self._config.require_signature
-                trusted = None if keys is None else read_trusted(keys)
+                trusted = self._activator.read_keys()
                 self._registry.load(self._config.models, self._config.model, self._plan.options, trusted)
             except BaseException as error:
                 report(loaded.set_exception, error)
@@ -306,7 +322,8 @@ class Application:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             last = max(self._boundary.last_arrival, self._inbox.last_arrival)
-            if trimmed < last < time.monotonic() - TRIM_SECONDS:
+            has_room = trimmed < self._registry.last_departure  # a model has gone: however busy the server is
+            if has_room or trimmed < last < time.monotonic() - TRIM_SECONDS:
                 trimmed = time.monotonic()
                 gc.collect()
                 await self._loop.run_in_executor(None, trim_memory)
@@ -350,6 +367,8 @@ class Application:
 
     async def _stop_listening(self) -> None:
         self._listener.close()
+        if self._admin is not None:
+            self._admin.close()
         if self._web is not None:
             await self._web.close()
 
@@ -357,23 +376,6 @@ class Application:
         """Returns once ``is_over`` says so of the time, or a second stop was asked for."""
         while self._stops < 2 and not is_over(time.monotonic()):
             await asyncio.sleep(DRAIN_POLL_SECONDS)
-
-
-async def show_life() -> None:
-    """Tells a service manager that watches that the loop which takes calls still turns."""
-    seconds = find_watchdog_seconds()
-    while seconds is not None:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(seconds / 2)
-
-
-def has_terminal() -> bool:
-    """Whether this process belongs to a terminal that is open."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY))
-    except OSError:
-        return False
-    return True
 
 
 def fail(message: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.config import ServerConfig
-from server.core.capacity import find_most_image_memory, find_most_message_memory
+from server.core.capacity import find_most_image_memory, find_most_message_memory, find_most_model_memory
 from server.core.plan import Plan
 from server.machine.memory import read_resident_bytes
 from server.models.registry import ModelRegistry
@@ -24,12 +24,13 @@ def describe_choices(registry: ModelRegistry, plan: Plan) -> str:
     )
 
 
-def describe_memory(config: ServerConfig, plan: Plan) -> str:
+def describe_memory(config: ServerConfig, plan: Plan, registry: ModelRegistry) -> str:
     """A line about how much the process may come to need, measured at its worst (``docs/limits.md``)."""
     workers, pixels = plan.workers, config.max_image_pixels
     now = read_resident_bytes()
     messages, images = find_most_message_memory(config, workers), find_most_image_memory(config, workers)
     return (
         f"  memory: {now / 1e6:.0f} MB now; at most {(now + messages) / 1e6:.0f} MB with what callers send, and "
-        f"{images / 1e6:.0f} MB more while {workers} images of {pixels / 1e6:g} megapixels are decoded"
+        f"{images / 1e6:.0f} MB more while {workers} images of {pixels / 1e6:g} megapixels are decoded, and "
+        f"{find_most_model_memory(registry) / 1e6:.0f} MB more for each version on trial or being activated"
     )

@@ -28,6 +28,8 @@ from server.machine.processors import (
     read_features,
 )
 from server.models.registry import ModelRegistry
+from server.models.repository import find_places, read_active_for
+from server.models.signature import read_trusted
 from server.process.console import say
 
 HTTP_NEEDS = ("starlette", "uvicorn", "python_multipart")
@@ -197,9 +199,11 @@ def list_served(folder: Path) -> Iterator[Path]:
 
 
 def is_loose(path: Path) -> bool:
-    """Whether group or others may write to it."""
+    """Whether group or others may write to it. The server's group may add to a folder whose sticky bit keeps it from
+    changing what others have put there."""
     mode = path.lstat().st_mode
-    return not stat.S_ISLNK(mode) and bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+    is_kept = stat.S_ISDIR(mode) and bool(mode & stat.S_ISVTX)
+    return not stat.S_ISLNK(mode) and bool(mode & (stat.S_IWOTH if is_kept else stat.S_IWGRP | stat.S_IWOTH))
 
 
 def look_at_certificates(config: ServerConfig) -> Iterator[Finding]:
@@ -243,7 +247,9 @@ def look_at_models(config: ServerConfig) -> Iterator[Finding]:
     """Digests, contract and golden answers, exactly as at a start."""
     registry = ModelRegistry()
     try:
-        registry.load(config.models, config.model, make_plan(config, count_processors()).options)
+        trusted = None if config.require_signature is None else read_trusted(config.require_signature)
+        registry.load(config.models, config.model, make_plan(config, count_processors()).options, trusted)
+        places = find_places(config.models, config.model, read_active_for(config.models, config.model))
     except ModelFileError as error:
         yield Finding("model", PROBLEM, f"{error.message} [{error.reason}]")
         return
@@ -254,6 +260,10 @@ def look_at_models(config: ServerConfig) -> Iterator[Finding]:
             f"{model.spec.name} {model.spec.version} ({model.options.precision}): digest {model.digest[:12]}… and "
             "golden answers are right on this box",
         )
+    for fault in (fault for place in places for fault in place.skipped):
+        yield Finding("model", WARNING, f"a newer version is not whole and is passed over: {fault}")
+    for (name, channel), lost in registry.faults.items():
+        yield Finding("model", WARNING, f"the {channel} of {name} is not served: {lost.message} [{lost.reason}]")
 
 
 def look_at_memory(config: ServerConfig) -> Iterator[Finding]:

@@ -50,6 +50,13 @@ def find_cache(environment: Mapping[str, str] = os.environ) -> Path | None:
     return home and home / ".cache"
 
 
+def find_runtime_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Returns the folder for sockets of this user, which need not exist: below the one that the system has made for it
+    at its login (XDG base directories), otherwise below the temporary one."""
+    given = (environment.get(name, "") for name in ("XDG_RUNTIME_DIR", "TMPDIR"))
+    return Path(next(filter(os.path.isabs, given), "/tmp")) / f"strokeserve-{os.geteuid()}"
+
+
 @contextmanager
 def open_folder(path: Path | str, parent: int | None = None) -> Iterator[int]:
     """Opens a private folder as a descriptor, relative to which its entries are read.

@@ -13,6 +13,7 @@ from server.machine.addresses import ListenError
 from server.machine.connections import count_connections
 from server.metrics.exposition import CONTENT_TYPE, Exposition
 from server.metrics.port import MetricsPort
+from server.models.activation import ACTIONS
 from server.process.log import count_dropped_lines, count_suppressed_lines
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from server.audit.writer import AuditLog
     from server.config import ServerConfig
     from server.core.detector import Detector
+    from server.core.shadow import Shadows
+    from server.models.activation import Activator
+    from server.models.family import Served
     from server.models.registry import ModelRegistry
     from server.security.certificates import Certificates
     from server.security.gate import Gate
@@ -49,6 +53,8 @@ class State:
 
     audit: AuditLog | None
     """None: none is kept."""
+
+    activator: Activator
 
 
 async def show(metrics: Metrics, state: State) -> MetricsPort:
@@ -85,6 +91,17 @@ def provide_state(gauges: Gauges, state: State) -> None:
     gauges.provide(names.QUEUE_DEPTH, lambda: detector.waiting)
     gauges.provide(names.QUEUE_PLACES, lambda: config.queue)
     gauges.provide(names.MODEL_INFO, lambda: describe_models(detector.registry))
+    gauges.provide(names.ALARM, lambda: {("models",): float(detector.registry.needs_person())})
+    gauges.provide(names.MODEL_CHANGES, lambda: describe_changes(state.activator))
+    gauges.provide(names.SHADOW_IMAGES, lambda: describe_shadows(detector.registry, detector.shadows))
+    gauges.provide(
+        names.SHADOW_DIFFERENCE,
+        lambda: {label(one): detector.shadows.report_on(one).mean_difference for one in detector.registry.shadows},
+    )
+    gauges.provide(
+        names.SHADOW_MEDIAN,
+        lambda: {label(one): detector.shadows.report_on(one).median_ms / 1000 for one in detector.registry.shadows},
+    )
     gauges.provide(names.SERVER_INFO, lambda: {(__version__,): 1.0})
     gauges.provide(names.LOG_DROPPED, count_dropped_lines)
     gauges.provide(names.LOG_SUPPRESSED, count_suppressed_lines)
@@ -103,10 +120,35 @@ def provide_state(gauges: Gauges, state: State) -> None:
 def describe_models(registry: ModelRegistry) -> dict[Labels, float]:
     """A series for each model; none before they are loaded."""
     found: dict[Labels, float] = {}
-    for model in registry:
+    for channel, served in registry.channels:
+        model = served.model
         spec, is_default = model.spec, "true" if model is registry.default else "false"
-        found[spec.name, spec.version, model.digest, model.options.precision, model.runtime, is_default] = 1.0
+        labels = (spec.name, spec.version, model.digest, model.options.precision, model.runtime, is_default, channel)
+        found[labels] = 1.0
     return found
+
+
+def describe_changes(activator: Activator) -> dict[Labels, float]:
+    """How many there were. What has not been yet is there from the start, so that its first time shows as a rise."""
+    found: dict[Labels, float] = {(action, "ok"): 0.0 for action in ACTIONS}
+    found.update(activator.counts.copy())
+    return found
+
+
+def describe_shadows(registry: ModelRegistry, shadows: Shadows) -> dict[Labels, float]:
+    """What became of the images for each shadow."""
+    found: dict[Labels, float] = {}
+    for served in registry.shadows:
+        report, labels = shadows.report_on(served), label(served)
+        found[*labels, "same"] = report.agreed
+        found[*labels, "other"] = report.images - report.agreed
+        found[*labels, "dropped"], found[*labels, "failed"] = report.dropped, report.failed
+    return found
+
+
+def label(served: Served) -> Labels:
+    """Name and version."""
+    return served.model.spec.name, served.release.version
 
 
 def describe_ends(certificates: Certificates) -> dict[Labels, float]:

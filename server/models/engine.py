@@ -40,6 +40,9 @@ class EngineOptions:
     cache: Path | None = None
     """Folder for optimised graphs; None: nothing is kept."""
 
+    is_aside: bool = False
+    """It is opened while another model answers: at low priority, as far as the runtime lets that be."""
+
 
 DEFAULT_OPTIONS = EngineOptions()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from server.machine.memory import trim_memory
+from server.machine.priority import call_here, call_in_thread, call_quietly, lower_priority
 from server.models.contract import INPUT_NAME, OUTPUT_NAME
 from server.models.engine import EngineOptions, Port
 from server.models.graph_cache import LARGE_MODEL_BYTES, CachedGraph, GraphCache
@@ -43,12 +45,13 @@ class OnnxRuntimeEngine:
         self._weights: Weights | None = None  # must live as long as the sessions, which use its memory
         numbers = dict.fromkeys((options.threads, options.busy_threads))
         cache = choose_cache(data, digest, options)
-        graph = cache.open(lambda path: write_optimised(data, path)) if cache is not None else None
+        call = call_quietly if options.is_aside else call_here
+        graph = call(lambda: cache.open(lambda path: write_optimised(data, path))) if cache is not None else None
         sessions: list[onnxruntime.InferenceSession] = []
         if cache is not None and graph is not None:
             try:
                 self._weights = Weights(graph)
-                sessions = [open_optimised(self._weights, threads) for threads in numbers]
+                sessions = [open_optimised(self._weights, threads, options.is_aside) for threads in numbers]
                 self._weights.drop_copied()
             except Exception as error:  # the exception types of the runtime are private and many
                 logger.warning("an optimised graph in the cache does not load (%s): removed", type(error).__name__)
@@ -57,7 +60,7 @@ class OnnxRuntimeEngine:
         del graph
         if not sessions:
             self._weights = None
-            sessions = [open_session(data, threads) for threads in numbers]
+            sessions = [open_session(data, threads, options.is_aside) for threads in numbers]
         else:
             trim_memory()
         self._alone, self._busy = sessions[0], sessions[-1]
@@ -115,12 +118,31 @@ def choose_cache(data: bytes, digest: str, options: EngineOptions) -> GraphCache
     return GraphCache(options.cache, f"{OnnxRuntimeEngine.name}-{OnnxRuntimeEngine.version}", digest, len(data))
 
 
-def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+def open_session(model: bytes, threads: int, is_aside: bool) -> onnxruntime.InferenceSession:
     """A session over the bytes of a model."""
-    return onnxruntime.InferenceSession(model, make_options(threads), providers=["CPUExecutionProvider"])
+    return make_session(model, make_options(threads), is_aside)
 
 
-def open_optimised(weights: Weights, threads: int) -> onnxruntime.InferenceSession:
+def make_session(model: bytes, options: onnxruntime.SessionOptions, is_aside: bool) -> onnxruntime.InferenceSession:
+    """A session. Aside, its threads have the usual priority, for they will answer; optimising its graph has a low one.
+
+    The runtime first makes the threads and reads the graph; then it goes through the names of the optimisers that are
+    not wanted, and optimises. That is the moment to lower the priority of the thread in which it does all that.
+    """
+    providers = ["CPUExecutionProvider"]
+    if not is_aside:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+
+    def list_unwanted() -> Iterator[str]:
+        lower_priority()
+        yield from ()
+
+    return call_in_thread(
+        lambda: onnxruntime.InferenceSession(model, options, providers=providers, disabled_optimizers=list_unwanted())
+    )
+
+
+def open_optimised(weights: Weights, threads: int, is_aside: bool) -> onnxruntime.InferenceSession:
     """A session over an optimised graph, which is taken as it is."""
     options = make_options(threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -128,7 +150,7 @@ def open_optimised(weights: Weights, threads: int) -> onnxruntime.InferenceSessi
     options.add_external_initializers(list(weights.values), list(weights.values.values()))
     for name, value in weights.shared.items():
         options.add_initializer(name, value)
-    return onnxruntime.InferenceSession(weights.graph, options, providers=["CPUExecutionProvider"])
+    return make_session(weights.graph, options, is_aside)
 
 
 def make_options(threads: int) -> onnxruntime.SessionOptions:

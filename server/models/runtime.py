@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
+from server.machine.priority import call_here, call_quietly
 from server.machine.processors import is_suited
 from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
 from server.models.engine import DEFAULT_OPTIONS, Engine, EngineOptions, Port
@@ -184,10 +186,11 @@ def load_model(
         check_signature(folder, text, trusted)
     options = replace(options, precision=choose_precision(folder, manifest, options))
     path = folder / FILES[options.precision]
-    data = read_verified(folder, path.name, manifest)
+    call = call_quietly if options.is_aside else call_here
+    data = call(lambda: read_verified(folder, path.name, manifest))
     for name in manifest.files:
         if name != path.name:  # it may be served the next time, on another processor
-            check_file(folder, name, manifest)
+            call(partial(check_file, folder, name, manifest))
 
     def open_verified(options: EngineOptions) -> OnnxModel:
         model = OnnxModel(data, source=str(path), options=options)
@@ -197,7 +200,7 @@ def load_model(
                 f"{path}: says that it is {model.spec.name} {model.spec.version}; "
                 f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
             )
-        check_answers(model, manifest, path)
+        call(lambda: check_answers(model, manifest, path))
         return model
 
     try:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from server.admission.call import Call
 from server.admission.ids import new_id, printable_id
-from server.admission.judge import ImageToJudge, Judge
+from server.admission.judge import Judge, RoutedImage
 from server.admission.status import Status, to_status
 from server.core.detector import Detection
 from server.errors import RequestError, StrokeError
+from server.models.family import Route
 from server.models.registry import ModelRegistry
 from server.oip.outputs import OutputTensor, check_wanted, describe_judgement, make_outputs
 from server.oip.request import InferRequest, Parameters, read_whole_number
@@ -42,7 +43,7 @@ class Work:
     """What a request comes to, once it has been looked at."""
 
     request: InferRequest
-    images: list[ImageToJudge]
+    images: list[RoutedImage]
     seconds: float
     """Longest time that they may wait."""
 
@@ -110,7 +111,9 @@ class Inference:
         """Looks at all of a request before anything is judged. Raises RequestError and ModelNotFoundError."""
         if request.id and not printable_id(request.id):
             raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
-        spec = self._registry.get(request.model_name, request.model_version).spec
+        # One model for all of them, be it another one that is served by the time they have a worker.
+        choice = self._registry.find(request.model_name, request.model_version).main
+        spec = choice.served.model.spec
         scans = read_images(request)
         check_wanted(request.outputs)
         priority = read_whole_number(request.parameters, "priority", 0, "a whole number from 0")
@@ -119,7 +122,7 @@ class Inference:
         return Work(
             request=replace(request, inputs=()),  # the images have been taken from them
             images=[
-                ImageToJudge(scan, spec.name, spec.version, id=image_id)
+                RoutedImage(scan, spec.name, spec.version, id=image_id, route=Route(choice))
                 for scan, image_id in zip(scans, ids, strict=True)
             ],
             seconds=timeout * MICROSECOND if timeout else float("inf"),

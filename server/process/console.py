@@ -212,3 +212,12 @@ def silence_tensorflow() -> Iterator[None]:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)
+
+
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is open."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return False
+    return True

@@ -5,6 +5,7 @@ Without a manager that wants to hear it nothing happens.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping
@@ -27,3 +28,11 @@ def find_watchdog_seconds(environment: Mapping[str, str] = os.environ) -> float 
     if not microseconds.isdecimal() or environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     return int(microseconds) / 1e6 or None
+
+
+async def show_life() -> None:
+    """Tells a service manager that watches that the loop which takes calls still turns."""
+    seconds = find_watchdog_seconds()
+    while seconds is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 2)

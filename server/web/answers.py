@@ -22,6 +22,7 @@ def describe_detection(detection: Detection, request_id: str) -> dict[str, Any]:
         "threshold": spec.threshold,
         "model": spec.name,
         "version": spec.version,
+        "channel": detection.channel,
         "digest": detection.model.digest,
         "image_sha256": detection.image_sha256,
         "timings": {

@@ -69,6 +69,10 @@ JUDGEMENT = record(
         "threshold": {**PROBABILITY, "description": "The positive label is answered strictly above it."},
         "model": TEXT,
         "version": TEXT,
+        "channel": {
+            "enum": ["stable", "canary", ""],
+            "description": "canary: a version on trial; empty: it was named.",
+        },
         "digest": {**DIGEST, "description": "SHA-256 of the model file that judged."},
         "image_sha256": {**DIGEST, "description": "SHA-256 of the bytes that were judged."},
         "timings": record(
