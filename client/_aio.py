@@ -209,6 +209,9 @@ class AsyncStrokeClient(ClientCore):
         while True:
             await self._finish_connecting()
             metadata = await self._find_metadata()
+            response: _Response | None = None
+            failure: StrokeClientError | None = None
+            self._restraint.begin()
             try:
                 response = await choose_method(self._calls)(request, timeout=left, metadata=metadata)
             except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
@@ -219,15 +222,21 @@ class AsyncStrokeClient(ClientCore):
                 if task is None or task.cancelling() or not self._closed:
                     raise
                 failure = self._translate(error)  # not the task was cancelled, but the channel closed under the call
-            else:
-                if self._throttle is not None:
-                    self._throttle.refund()
+            finally:
+                self._end_try(failure, is_answered=response is not None)
+            if failure is None:
+                assert response is not None
                 return response
             if not repeats:
                 raise failure
             retry = retry or self._start_retry(started, timeout)
-            if await self._is_closed_within(self._choose_pause(retry, failure)):
-                raise error_from_closed(self._target)
+            pause = self._choose_pause(retry, failure)
+            while True:
+                if await self._is_closed_within(pause):
+                    raise error_from_closed(self._target)
+                pause = self._choose_hold(retry)
+                if not pause:
+                    break
             left = retry.time_left(time.monotonic())
 
     async def _is_closed_within(self, seconds: float) -> bool:

@@ -1,8 +1,10 @@
-"""The connection: channel options, credentials, and the calls of one message, for either kind of channel."""
+"""The connection: channel options, credentials, the calls of one message for either kind of channel, and how soon calls
+come again that were refused."""
 
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import grpc
@@ -13,6 +15,13 @@ from ._proto import stroke_pb2
 from ._types import HealthStatus
 
 SERVICE = "stroke.v1.StrokeService"
+
+_MOST_AFFORDED = 10.0
+_EARNED_BY_ANSWER = 0.1
+_EARNED_BY_SECOND = 0.5
+
+_LOOK_SECONDS = 0.25
+"""How often a call that waits for its turn asks for it."""
 
 _STATUS = {
     0: HealthStatus.UNKNOWN,
@@ -164,3 +173,55 @@ def _parse_status(data: bytes) -> HealthStatus:
     # Tag of field 1 (varint); an absent field is 0.
     number = data[1] if len(data) > 1 and data[0] == 0x08 else 0
     return _STATUS.get(number, HealthStatus.UNKNOWN)
+
+
+class Restraint:
+    """Gives refused calls of a connection their turns: its repetitions must not be what keeps a server busy. May be
+    used by several threads.
+
+    A refused call waits for its turn, within its time. It has one
+
+    - when half of the calls are through that were on their way at the last refusal: then there is room again, as after
+      a burst of more calls than the server takes;
+    - otherwise when a repetition can be afforded: there are some at first, each good answer earns a tenth of one, and
+      time a little. So where more is asked for long than can be done, one call in ten is repeated and not each of them
+      again and again (the budget of gRFC A6, which counts every failure; a restart is no refusal).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._afforded = _MOST_AFFORDED
+        self._seen = 0.0
+        self._on_their_way = 0
+        self._crowd = 0
+
+    def begin(self) -> None:
+        """A try begins."""
+        with self._lock:
+            self._on_their_way += 1
+
+    def end(self, *, is_answered: bool, is_refused: bool) -> None:
+        """A try has ended, with a good answer, a refusal for want of room, or neither."""
+        with self._lock:
+            if is_refused:
+                self._crowd = self._on_their_way
+            self._on_their_way -= 1
+            if is_answered:
+                self._afforded = min(self._afforded + _EARNED_BY_ANSWER, _MOST_AFFORDED)
+
+    def hold(self, now: float) -> float:
+        """Returns the seconds after which a refused call is to ask again; 0: it may be made again.
+
+        Args:
+            now: seconds of ``time.monotonic``.
+        """
+        with self._lock:
+            earned = max(0.0, now - self._seen) * _EARNED_BY_SECOND
+            self._afforded = min(self._afforded + earned, _MOST_AFFORDED)
+            self._seen = now
+            if self._crowd > 1 and 2 * self._on_their_way <= self._crowd:
+                return 0.0
+            if self._afforded < 1:
+                return _LOOK_SECONDS
+            self._afforded -= 1
+            return 0.0

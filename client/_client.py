@@ -201,19 +201,28 @@ class StrokeClient(ClientCore):
         left = timeout
         while True:
             metadata = self._metadata()
+            response: _Response | None = None
+            failure: StrokeClientError | None = None
+            self._restraint.begin()
             try:
                 response = method(request, timeout=left, metadata=metadata)
             except (grpc.RpcError, ValueError) as error:  # ValueError: the channel is closed
                 failure = self._translate(error, request_id)
-            else:
-                if self._throttle is not None:
-                    self._throttle.refund()
+            finally:
+                self._end_try(failure, is_answered=response is not None)
+            if failure is None:
+                assert response is not None
                 return response
             if not repeats:
                 raise failure
             retry = retry or self._start_retry(started, timeout)
-            if self._closing.wait(self._choose_pause(retry, failure)):
-                raise error_from_closed(self._target)
+            pause = self._choose_pause(retry, failure)
+            while True:
+                if self._closing.wait(pause):
+                    raise error_from_closed(self._target)
+                pause = self._choose_hold(retry)
+                if not pause:
+                    break
             left = retry.time_left(time.monotonic())
 
 

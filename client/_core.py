@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from ._address import parse_address
-from ._channel import UnaryCalls, call_metadata, make_channel
+from ._channel import Restraint, UnaryCalls, call_metadata, make_channel
 from ._config import (
     DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_TARGET,
@@ -116,6 +116,7 @@ class ClientCore:
             self._connect()
         tokens = self._config.retry.throttle_tokens
         self._throttle = None if tokens is None else Throttle(tokens)
+        self._restraint = Restraint()
 
     def _check_context(self) -> None:
         """Raises RuntimeError where a client of this kind cannot be made."""
@@ -184,7 +185,7 @@ class ClientCore:
 
     def _start_retry(self, started: float, timeout: float) -> Retry:
         """Returns what judges the failures of a call that began at ``started`` of ``time.monotonic``."""
-        return Retry(self._config.retry, started, timeout, self._throttle)
+        return Retry(self._config.retry, started, timeout, self._throttle, self._restraint)
 
     def _choose_pause(self, retry: Retry, failure: StrokeClientError) -> float:
         """Returns the seconds to wait before a call is made again.
@@ -199,6 +200,24 @@ class ClientCore:
             self.note_wait(failure)
         return pause
 
+    def _choose_hold(self, retry: Retry) -> float:
+        """Returns the seconds to wait on, after the pause, before a call is made again; 0: it is to be made.
+
+        Raises:
+            StrokeClientError: it is not to be made again.
+        """
+        seconds = retry.hold(time.monotonic())
+        if seconds is None:
+            raise retry.failure
+        return seconds
+
+    def _end_try(self, failure: StrokeClientError | None, *, is_answered: bool) -> None:
+        """Takes note of how a try has ended."""
+        is_refused = failure is not None and failure.code == "RESOURCE_EXHAUSTED"
+        self._restraint.end(is_answered=is_answered, is_refused=is_refused)
+        if is_answered and self._throttle is not None:
+            self._throttle.refund()
+
     def _translate(self, error: BaseException, request_id: str | None = None) -> StrokeClientError:
         """Returns the error of the client for what a call raised: grpc's error, or how grpc says that the channel is
         closed. It may look at the server for some seconds. To be raised outside of the ``except`` block: see
@@ -211,6 +230,9 @@ class ClientCore:
         if not isinstance(error, grpc.RpcError) or self._closed:
             return error_from_closed(self._target)
         failure = error_from_rpc(error, target=self._target, request_id=request_id)
+        if failure.reason == "IMAGE_TOO_LARGE" and failure.code == "RESOURCE_EXHAUSTED":  # gRPC's own refusal
+            own = f"{failure.message}. This client sends images of up to {self._config.max_image_bytes} bytes"
+            return _replace(failure, type(failure), f"{own} (max_image_bytes).", failure.reason)
         is_own = self._owned_channel is not None
         if is_own and failure.reason == "SERVER_UNREACHABLE" and self._config.address.is_looked_up_once:
             moved = f"{failure.message} Names of a list are looked up once: if they moved, make a new client."

@@ -26,6 +26,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from ._channel import Restraint
 from ._config import RetryConfig
 from ._errors import (
     AuthenticationError,
@@ -103,7 +104,9 @@ def read_image(image: ImageInput, max_bytes: int) -> bytes:
         raise InvalidImageError("the image is empty (0 bytes): check that the export finished", "IMAGE_EMPTY")
     if len(data) > max_bytes:
         raise ImageTooLargeError(
-            f"the image has more than {max_bytes / 2**20:g} MiB: is this the right file?", "IMAGE_TOO_LARGE"
+            f"the image has more than {max_bytes / 2**20:g} MiB, the most that this client sends (max_image_bytes); "
+            "servers take less: is this the right file?",
+            "IMAGE_TOO_LARGE",
         )
     return data
 
@@ -316,10 +319,19 @@ class Retry:
         started: when the first try began.
         timeout: seconds for all tries.
         throttle: of the client; None: it has none.
+        restraint: of the client; None: refusals are not held back.
     """
 
-    def __init__(self, config: RetryConfig, started: float, timeout: float, throttle: Throttle | None = None) -> None:
+    def __init__(
+        self,
+        config: RetryConfig,
+        started: float,
+        timeout: float,
+        throttle: Throttle | None = None,
+        restraint: Restraint | None = None,
+    ) -> None:
         self._config = config
+        self._restraint = restraint
         self._timeout = timeout
         self._deadline = started + timeout
         self._throttle = throttle
@@ -363,6 +375,13 @@ class Retry:
         self._backoff = min(self._backoff * self._config.backoff_multiplier, longest)
         self._resumed = now + pause
         return pause
+
+    def hold(self, now: float) -> float | None:
+        """Returns the seconds that the next try is to wait on top of its pause; None: the time does not suffice."""
+        if self._restraint is None or self.failure.code != "RESOURCE_EXHAUSTED":
+            return 0.0
+        seconds = self._restraint.hold(now)
+        return seconds if self._deadline - now - seconds >= _LEAST_SECONDS else None
 
     def time_left(self, now: float) -> float:
         """Returns the seconds for the next try, > 0."""

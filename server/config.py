@@ -150,7 +150,11 @@ class ServerConfig:
         "folder for optimised models, which load faster; auto: strokeserve in XDG_CACHE_HOME or ~/.cache; off: none",
     )
     queue: int = setting(
-        32, "images that may wait for a worker; more are refused with RESOURCE_EXHAUSTED", least=0, most=10_000
+        256,
+        "single images that may wait for a worker, of which no caller gets more than it leaves free for others; what "
+        "would not be judged within its deadline is refused before that, too (RESOURCE_EXHAUSTED)",
+        least=0,
+        most=10_000,
     )
     streams: int = setting(
         16,

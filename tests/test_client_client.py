@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 import time
 from dataclasses import replace
@@ -261,6 +262,7 @@ def test_images_beyond_four_mebibytes_are_sent(server: FakeServer, client: Strok
         client.predict(b"x" * (5 * 2**20))
 
     assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "IMAGE_TOO_LARGE")
+    assert re.search(r"limit 4194304\).* up to 67108864 bytes \(max_image_bytes\)", str(caught.value))
 
 
 def test_model_info_holds_every_field(client: StrokeClient) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -143,6 +145,7 @@ def test_small_message_does_not_wait_behind_large_ones() -> None:
 def test_room_is_not_kept_for_those_who_send_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that has sent a large message and pauses does not hold up others; its next one may be refused."""
     monkeypatch.setattr("server.admission.inbox.SPARING_SECONDS", 0.05)
+    monkeypatch.setattr("server.admission.inbox.SMALL_SECONDS", 0.05)
 
     async def steps() -> None:
         inbox = make_inbox(8 * MIB)
@@ -167,9 +170,85 @@ def test_room_is_not_kept_for_those_who_send_nothing(monkeypatch: pytest.MonkeyP
     run(steps())
 
 
+def test_calls_without_a_message_keep_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: others wait for a moment, and a health check not at all."""
+    monkeypatch.setattr("server.admission.inbox.SMALL_SECONDS", 0.05)
+
+    async def steps() -> None:
+        inbox = make_inbox(4 * EXPECTED_BYTES)
+        silent = [asyncio.create_task(inbox.receive(FakeCall("silent"), None)) for _ in range(4)]
+        await asyncio.sleep(0)
+        polite = asyncio.create_task(inbox.receive(FakeCall("polite", b"x"), None))
+        check = await inbox.receive(FakeCall("monitor", b"name"), None, tiny=1024)
+        assert check is not None
+        assert not polite.done()
+        check.release()
+        assert await asyncio.wait_for(polite, 1) is not None
+        for task in silent:
+            task.cancel()
+
+    run(steps())
+
+
+def test_tiny_message_is_taken_when_there_is_no_room_at_all() -> None:
+    """One that is not tiny after all is counted as any other."""
+
+    async def steps() -> None:
+        inbox = make_inbox(MIB)
+        held = await inbox.receive(FakeCall("a", bytes(MIB)), None)
+        assert held is not None
+        assert await inbox.receive(FakeCall("b", bytes(100)), None, tiny=100) is not None
+        with pytest.raises(OverloadedError):
+            await inbox.receive(FakeCall("b", bytes(101)), None, tiny=100)
+
+    run(steps())
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize("size", [1000, 3 * MIB])
+def test_compressed_message_takes_the_room_of_what_it_holds(size: int, compress: Callable[[bytes], bytes]) -> None:
+    """A stream of messages of 3 MiB in 3 kB each holds no more of them than there is room for."""
+
+    async def steps() -> None:
+        inbox = make_inbox(8 * MIB)
+        call = FakeCall("a", *[compress(bytes(size))] * 3)
+        held = [await inbox.receive(call, None) for _ in range(3)]
+        for message in held[:2]:
+            assert message is not None
+            assert await inbox.unfold(message, "a", 4 * MIB) == bytes(size)
+        third = asyncio.create_task(inbox.unfold(held[2], "a", 4 * MIB))  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        assert third.done() == (size == 1000)
+        held[0].release()  # type: ignore[union-attr]
+        assert await third == bytes(size)
+        for message in held[1:]:
+            message.release()  # type: ignore[union-attr]
+        assert inbox._free == 8 * MIB
+        assert inbox._held == 0
+
+    run(steps())
+
+
+@pytest.mark.parametrize(("data", "reason"), [(gzip.compress(bytes(MIB)), "MESSAGE_TOO_LARGE"), (b"\x1f\x8b", "")])
+def test_message_that_does_not_unfold_leaves_nothing(data: bytes, reason: str) -> None:
+    """Neither one that is damaged nor one with more than may be."""
+
+    async def steps() -> None:
+        inbox = make_inbox(8 * MIB)
+        held = await inbox.receive(FakeCall("a", data), None)
+        assert held is not None
+        with pytest.raises(RequestError) as refusal:
+            await inbox.unfold(held, "a", 600_000)
+        assert refusal.value.reason == (reason or "REQUEST_MALFORMED")
+        held.release()
+        assert inbox._free == 8 * MIB
+
+    run(steps())
+
+
 def test_many_who_send_nothing_keep_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is taken to send little, and all of them together leave none: but only for a moment."""
-    monkeypatch.setattr("server.admission.inbox.SPARING_SECONDS", 0.05)
+    monkeypatch.setattr("server.admission.inbox.SMALL_SECONDS", 0.05)
 
     async def steps() -> None:
         inbox = make_inbox(8 * MIB)
@@ -184,6 +263,21 @@ def test_many_who_send_nothing_keep_no_room(monkeypatch: pytest.MonkeyPatch) -> 
             task.cancel()
         await asyncio.wait(silent)
         assert inbox._free == 8 * MIB
+
+    run(steps())
+
+
+def test_message_without_room_to_unfold_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for ever behind others."""
+    monkeypatch.setattr("server.admission.inbox.UNFOLD_SECONDS", 0.05)
+
+    async def steps() -> None:
+        inbox = make_inbox(MIB)
+        assert await inbox.receive(FakeCall("b", bytes(MIB - 100)), None) is not None
+        held = await inbox.receive(FakeCall("a", gzip.compress(b"x")), None, tiny=100)
+        assert held is not None
+        with pytest.raises(OverloadedError):
+            await inbox.unfold(held, "a", MIB)
 
     run(steps())
 

@@ -154,30 +154,9 @@ def test_short_lived_balanced_clients(tiny_models: Path) -> None:
         assert (first.stop(), second.stop()) == (0, 0)
 
 
-@pytest.mark.parametrize(("connections", "calls"), [(2, 27), (4, 300)])
-@pytest.mark.parametrize("method", [f"{SERVICE}/Predict", f"{SERVICE}/GetModel", "/grpc.health.v1.Health/Check"])
-def test_calls_whose_message_does_not_come(tiny_models: Path, method: str, connections: int, calls: int) -> None:
-    """Neither some of them nor all that a connection gets are in the way of others."""
-    over = threading.Event()
-
-    def send_nothing() -> Iterator[bytes]:
-        over.wait(TIMEOUT)
-        return
-        yield
-
-    with run_server(tiny_models) as server, ExitStack() as stack, Witness(server) as witness:
-        for _ in range(connections):
-            call = stack.enter_context(connect(server)).stream_unary(method)
-            for _ in range(calls):
-                call.future(send_nothing(), timeout=TIMEOUT)
-        seen = len(witness.seconds["predict"])
-        wait_until(lambda: len(witness.seconds["predict"]) > seen + 30)
-        over.set()
-    witness.check()
-
-
 def test_many_calls_on_one_connection_are_answered_or_refused(tiny_models: Path) -> None:
-    """At 200 at once each gets an answer or QUEUE_FULL with the time to come again, and none is reset."""
+    """At 200 at once each gets an answer, as many as half of the line takes, or QUEUE_FULL with the time to come again;
+    none is reset."""
     with run_server(tiny_models) as server, connect(server) as channel:
         stub = stroke_pb2_grpc.StrokeServiceStub(channel)
         stub.Predict(pb.PredictRequest(image=IMAGE), timeout=TIMEOUT)
@@ -189,7 +168,7 @@ def test_many_calls_on_one_connection_are_answered_or_refused(tiny_models: Path)
             if (error := future.exception())
         ]
 
-    assert outcomes["OK"] >= 34
+    assert outcomes["OK"] >= 100
     assert set(outcomes) <= {"OK", "QUEUE_FULL"}
     assert all(0 < hint < 10_000 for hint in hints)
 

@@ -146,7 +146,7 @@ def test_deadline_ends_the_wait(registry: ModelRegistry, monkeypatch: pytest.Mon
     detector = make_detector(registry, queue=1)
 
     with held_worker(detector, monkeypatch), pytest.raises(BudgetExceededError) as refusal:
-        detector.detect(DARK, Budget(0.05))
+        detector.detect(DARK, Budget(0.2))
 
     assert refusal.value.reason == "DEADLINE_IN_QUEUE"
 

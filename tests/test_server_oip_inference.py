@@ -38,7 +38,7 @@ class FakeJudge:
         self.outcomes = outcomes
         self.asked: list[tuple[list[Any], dict[str, Any]]] = []
 
-    def check_room(self) -> None:
+    def check_room(self, call: Any) -> None:
         if not self.outcomes:
             raise OverloadedError("QUEUE_FULL", "Full.", retry_after=1)
 
@@ -58,6 +58,10 @@ class FakeCall:
     def name_itself(self, request_id: str) -> None:
         self.request_id = request_id or "made"
 
+    async def unfold(self, held: Any, most_bytes: int) -> bytes:
+        data, held.data = held.data, b""
+        return bytes(data)
+
     @asynccontextmanager
     async def take_message(self) -> AsyncIterator[Any]:
         self.is_taken = True
@@ -72,7 +76,7 @@ def make_request(images: int = 1, **fields: Any) -> InferRequest:
 def answer(judge: FakeJudge, request: InferRequest, call: Any = None) -> InferAnswer | Status:
     choice = Choice(Served(MODEL, Release("1", ""), 0, Usage()), "stable", None)
     registry: Any = SimpleNamespace(find=lambda name, version: Route(choice))
-    inference = Inference(registry, judge)  # type: ignore[arg-type]
+    inference = Inference(registry, judge, 1 << 20)  # type: ignore[arg-type]
     return asyncio.run(inference.answer(call or FakeCall(), lambda data: request))
 
 

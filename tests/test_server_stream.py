@@ -48,6 +48,10 @@ class FakeCall:
 
         return Held(message.encode(), count_release)
 
+    async def unfold(self, message: Held, most_bytes: int) -> bytes:
+        data, message.data = message.data, b""
+        return data
+
     def let_go(self) -> None:
         self.is_let_go = True
 
@@ -62,6 +66,7 @@ def make_stream(
     *,
     idle_seconds: float = TIMEOUT,
     window: int = WINDOW,
+    window_bytes: int = 1000,
     images: int = 1,
 ) -> Stream:
     """A stream that answers each digit with itself, as a request of so many images."""
@@ -88,6 +93,7 @@ def make_stream(
         ),
         start,
         window=window,
+        window_bytes=window_bytes,
         idle_seconds=idle_seconds,
         most_bytes=1000,
     )
@@ -176,6 +182,29 @@ def test_no_more_is_taken_while_many_images_are_unanswered(messages: list[str], 
         await serving
 
         assert call.sent == messages
+
+    run(steps())
+
+
+def test_no_more_is_taken_while_many_bytes_are_unanswered() -> None:
+    """However few images they are; one message is always taken."""
+
+    async def steps() -> None:
+        call, go_on = FakeCall("1234", "56", "7"), asyncio.Event()
+
+        async def judge(text: str) -> str:
+            await go_on.wait()
+            return text
+
+        call.inbox.put_nowait(None)
+        serving = asyncio.create_task(make_stream(call, judge, window=100, window_bytes=4).run())
+        await poll(lambda: call.taken == 1)
+        await asyncio.sleep(0.1)
+        assert call.taken == 1
+        go_on.set()
+        await serving
+
+        assert call.sent == ["1234", "56", "7"]
 
     run(steps())
 

@@ -118,9 +118,10 @@ class Call(ABC):
         if self.method.role != KNOWN:
             self.permit = gate.admit(client, self.method.role, self.method.images)
 
-    def take_message(self, seconds: float = MESSAGE_SECONDS) -> AbstractAsyncContextManager[Held]:
-        """The only message of a call, held until the end of the block. Raises as ``Inbox.take`` and ``Permit.take``."""
-        return self._inbox.take(self, seconds, self.permit)
+    def take_message(self, seconds: float = MESSAGE_SECONDS, *, tiny: int = 0) -> AbstractAsyncContextManager[Held]:
+        """The only message of a call, held until the end of the block. See ``Inbox.take``; raises as that and
+        ``Permit.take``."""
+        return self._inbox.take(self, seconds, self.permit, tiny=tiny)
 
     async def receive(self) -> Held | None:
         """The next message of a stream, to be released; None at its end. It waits for its client's turn, where the
@@ -136,6 +137,10 @@ class Call(ABC):
                 held.release()
                 raise
         return held
+
+    async def unfold(self, held: Held, most_bytes: int) -> bytes:
+        """What a message of a stream holds. See ``Inbox.unfold``, and raises as that."""
+        return await self._inbox.unfold(held, self.peer, most_bytes)
 
     def note_digest(self, image_sha256: str) -> None:
         """Learns the SHA-256 of its image, whatever comes of it."""

@@ -29,7 +29,13 @@ EXPECTED_BYTES = 256 * 1024
 """What a connection's first message is taken to need: more than a usual slice."""
 
 SPARING_SECONDS = 1.0
-"""How long room for a message is kept before it has arrived."""
+"""How long room for a large message is kept before it has arrived."""
+
+SMALL_SECONDS = 0.25
+"""How long room for a usual one is."""
+
+UNFOLD_SECONDS = 30.0
+"""How long a compressed message of a stream waits for room for what it may unfold to."""
 
 KNOWN_CONNECTIONS = 1024
 """Connections of which the usual size of a message is remembered."""
@@ -37,6 +43,9 @@ KNOWN_CONNECTIONS = 1024
 WATCH_SECONDS = (0.03, 0.01)
 """How often memory is looked at while messages arrive, and while many bytes of them are there: a network of 10 Gbit/s
 brings 12 MB in 0.01 s."""
+
+
+TOO_LARGE = "MESSAGE_TOO_LARGE"
 
 
 class Held:
@@ -124,20 +133,23 @@ class Inbox:
         self.last_arrival = 0.0
 
     @asynccontextmanager
-    async def take(self, sender: Sender, seconds: float | None, permit: Permit | None = None) -> AsyncIterator[Held]:
+    async def take(
+        self, sender: Sender, seconds: float | None, permit: Permit | None = None, *, tiny: int = 0
+    ) -> AsyncIterator[Held]:
         """Waits for room and for a call's next message, and holds the room until the end of the block.
 
         Args:
             sender: the call.
             seconds: how long the message may take; None: for ever.
             permit: counts the message for the client, where there is a gate.
+            tiny: bytes up to which it neither waits for room nor takes any, as that of a health check.
 
         Raises:
             OverloadedError: reason MEMORY_SHORT, or LIMIT_BYTES of the permit.
             BudgetExceededError: reason MESSAGE_LATE.
             RequestError: reason REQUEST_MALFORMED, when the caller ends without a message.
         """
-        held = await self.receive(sender, seconds)
+        held = await self.receive(sender, seconds, tiny=tiny)
         if held is None:
             raise RequestError("REQUEST_MALFORMED", "The call ended without a message: send exactly one.")
         try:
@@ -147,10 +159,10 @@ class Inbox:
         finally:
             held.release()
 
-    async def receive(self, sender: Sender, seconds: float | None) -> Held | None:
+    async def receive(self, sender: Sender, seconds: float | None, *, tiny: int = 0) -> Held | None:
         """The next message, to be released by the caller; None at the end of the messages. Raises as ``take``."""
         peer = sender.peer
-        room = min(self._sizes.get(peer, EXPECTED_BYTES), self._total)
+        room = 0 if tiny else min(self._sizes.get(peer, EXPECTED_BYTES), self._total)
 
         def make_do_without() -> None:
             nonlocal room
@@ -159,14 +171,18 @@ class Inbox:
 
         try:
             async with asyncio.timeout(seconds):
-                await self._wait_for_room(peer, room)
+                if room:
+                    await self._wait_for_room(peer, room)
                 size = 0
                 # Room that is kept for somebody who sends nothing is room that others wait for.
-                timer = asyncio.get_running_loop().call_later(SPARING_SECONDS, make_do_without)
+                patience = SPARING_SECONDS if room > EXPECTED_BYTES else SMALL_SECONDS
+                timer = asyncio.get_running_loop().call_later(patience, make_do_without)
                 try:
                     data = await self._read(sender)
                     if data is None:
                         return None
+                    if len(data) <= tiny:
+                        return Held(data, take_no_room)
                     if len(data) - room > self._free:
                         raise short_of_memory()
                     size = len(data)
@@ -175,7 +191,7 @@ class Inbox:
                     self._return(room - size)
         except TimeoutError:
             raise BudgetExceededError(
-                "MESSAGE_LATE", f"The call's message did not arrive within {seconds:g} s."
+                "MESSAGE_LATE", f"The call's message did not arrive within {seconds:.3g} s."
             ) from None
         except OverloadedError:
             self._learn_size(peer, self._total // 8)  # it waits the next time
@@ -184,6 +200,46 @@ class Inbox:
         self._held += size
         self.last_arrival = time.monotonic()
         return Held(data, self._release)
+
+    async def unfold(self, held: Held, peer: str, most_bytes: int) -> bytes:
+        """Returns what a message of a stream holds, inflated where it is compressed; then it takes the room for that.
+
+        Args:
+            held: the message, whose bytes are taken out of it.
+            peer: its connection.
+            most_bytes: most that may come out.
+
+        Raises:
+            RequestError: as ``inflate``.
+            OverloadedError: reason MEMORY_SHORT.
+        """
+        data, held.data = held.data, b""
+        if not is_compressed(data):
+            return data
+        most = min(most_bytes, self._total)
+        # gzip ends with the size of what went in (RFC 1952); one that is wrong is soon found out.
+        stated = int.from_bytes(data[-4:], "little") if data[:1] == b"\x1f" else 0
+        room = min(max(stated, EXPECTED_BYTES), most)
+        while True:
+            try:
+                async with asyncio.timeout(UNFOLD_SECONDS):
+                    await self._wait_for_room(peer, room)
+            except TimeoutError:
+                raise short_of_memory() from None
+            spare = room
+            try:
+                plain = inflate(data, room)
+                spare = room - len(plain)
+            except RequestError as error:
+                if error.reason != TOO_LARGE or room == most:
+                    raise
+                room = most
+                continue
+            finally:
+                self._return(spare)
+            held.size += len(plain)
+            self._held += len(plain)
+            return plain
 
     def _learn_size(self, peer: str, size: int) -> None:
         self._sizes[peer] = max(size, self._sizes.pop(peer, 0) * 3 // 4)
@@ -293,6 +349,10 @@ class Inbox:
                         del self._waiting[peer]
 
 
+def take_no_room(size: int) -> None:
+    """For those who have none to give back."""
+
+
 def short_of_memory(retry_after: float = MEMORY_SECONDS) -> OverloadedError:
     """The server's fault, and gone in a moment."""
     return OverloadedError(
@@ -306,17 +366,22 @@ def malformed_request() -> RequestError:
     return RequestError("REQUEST_MALFORMED", "The message is not one of this API: check the caller's program.")
 
 
-def inflate(data: bytes, most_bytes: int) -> bytes:
-    """Returns a message as it was before its sender compressed it by gzip or deflate, the compressions that gRPC has.
+def is_compressed(data: bytes) -> bool:
+    """Whether a message is compressed by gzip or deflate, the compressions that gRPC has.
 
     No message of this API begins like one of these: 0x1f is no field, 0x78 a field of a number that it does not use.
+    """
+    is_deflate = data[:1] == b"\x78" and len(data) > 1 and int.from_bytes(data[:2], "big") % 31 == 0
+    return data[:2] == b"\x1f\x8b" or is_deflate
+
+
+def inflate(data: bytes, most_bytes: int) -> bytes:
+    """Returns a message as it was before its sender compressed it.
 
     Raises:
         RequestError: reasons REQUEST_MALFORMED, and MESSAGE_TOO_LARGE when more than ``most_bytes`` come out.
     """
-    is_gzip = data[:2] == b"\x1f\x8b"
-    is_deflate = data[:1] == b"\x78" and len(data) > 1 and int.from_bytes(data[:2], "big") % 31 == 0
-    if not (is_gzip or is_deflate):
+    if not is_compressed(data):
         return data
     stream = zlib.decompressobj(wbits=47)  # either of the two
     try:
@@ -325,7 +390,7 @@ def inflate(data: bytes, most_bytes: int) -> bytes:
         raise malformed_request() from None
     if len(plain) > most_bytes:
         raise RequestError(
-            "MESSAGE_TOO_LARGE",
+            TOO_LARGE,
             f"Without compression the message has more than {most_bytes:,} bytes: send less at a time.",
         )
     if not stream.eof:

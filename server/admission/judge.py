@@ -11,18 +11,21 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from server.admission.boundary import name_code
-from server.admission.call import Call
+from server.admission.call import MESSAGE_SECONDS, Call
 from server.admission.ids import new_id, printable_id
 from server.admission.places import PLACE_SECONDS, FairPlaces
 from server.admission.status import Status, to_status
 from server.core.detector import Budget, Detection, Detector
 from server.core.outcomes import Journal, Outcome
 from server.core.workers import Job, waited_too_long
-from server.errors import OverloadedError, RequestError
+from server.errors import BudgetExceededError, OverloadedError, RequestError
 from server.images.preprocess import Scan
 from server.models.family import Route
 
 Result = TypeVar("Result")
+
+GRACE_SECONDS = 0.15
+"""How long after its time an image that is being judged is waited for."""
 
 MOST_IMAGES = 32
 """In one message of several."""
@@ -87,9 +90,9 @@ class Judge:
         self._max_wait_seconds = max_wait_seconds
         self._batches = FairPlaces(batches, too_many_batches)
 
-    def check_room(self) -> None:
-        """To be asked before a byte of a message is taken in. Raises as ``Detector.check_room``."""
-        self._detector.check_room()
+    def check_room(self, call: Call) -> None:
+        """To be asked before a byte of a call's message is taken in. Raises as ``Detector.check_room``."""
+        self._detector.check_room(call.source, min(call.seconds_left, self._max_wait_seconds))
 
     async def answer(
         self, call: Call, read: Callable[[bytes], ImageRequest], write: Callable[[Detection, str], Result]
@@ -104,19 +107,21 @@ class Judge:
         Raises:
             StrokeError: what keeps the image from being judged.
         """
-        self.check_room()
-        seconds = min(call.seconds_left, self._max_wait_seconds)
-        async with call.take_message() as message:
+        seconds, source = min(call.seconds_left, self._max_wait_seconds), call.source
+        self._detector.check_room(source, seconds)
+        async with call.take_message(min(seconds, MESSAGE_SECONDS)) as message:
             budget = Budget(seconds, lambda: call.is_wanted, call.started)
-            judged, job = self._start(partial(self._judge_message, message.data, budget, call, read, write))
+            work = partial(self._judge_message, message.data, budget, call, read, write)
+            judged, job = self._start(work, caller=source, seconds=budget.remaining)
             message.data = b""  # the work holds it now
+            del work
             try:
                 async with asyncio.timeout(budget.remaining):
                     return await asyncio.shield(judged)
             except TimeoutError:
                 if self._detector.withdraw(job):
                     raise waited_too_long() from None
-                return await judged  # what has been started is finished
+                return await finish_soon(judged)
             except asyncio.CancelledError:
                 self._detector.withdraw(job)
                 raise
@@ -124,7 +129,7 @@ class Judge:
     def start(
         self, request: ImageRequest, call: Call, write: Callable[[Detection | Status, str], Result]
     ) -> asyncio.Future[Result]:
-        """Starts the work on one image of a stream, which waits in the line of its call. It has no time limit of its
+        """Starts the work on one image of a stream, which waits in the line of its caller. It has no time limit of its
         own: a stream that is slow is slowed down, its images are not refused for that.
 
         Args:
@@ -133,7 +138,7 @@ class Judge:
             write: makes the answer of what came of it and the request's id; done by the worker.
         """
         budget = Budget(float("inf"), lambda: call.is_wanted, time.monotonic())
-        return self._start(partial(self._judge_request, request, call, budget, write), source=call)[0]
+        return self._start(partial(self._judge_request, request, call, budget, write), source=call.source)[0]
 
     async def answer_all(
         self,
@@ -145,7 +150,7 @@ class Judge:
         is_stream: bool = False,
     ) -> list[Detection | Status]:
         """Judges the images of one message, of which there are at least one and not more than ``MOST_IMAGES``. One
-        that is alone waits among the single ones, several in the line of their call.
+        that is alone waits among the single ones, several among those of streams.
 
         Args:
             call: whose message is held meanwhile.
@@ -159,23 +164,20 @@ class Judge:
         """
         if is_stream:
             budget = Budget(seconds, lambda: call.is_wanted, time.monotonic())
-            return await self._finish(self._start_all(call, requests, budget, call, urgent), budget, call)
-        source = None if len(requests) == 1 else call
+            return await self._finish(self._start_many(call, requests, budget), budget)
         budget = Budget(min(seconds, call.seconds_left, self._max_wait_seconds), lambda: call.is_wanted, call.started)
-        if source is None:
-            return await self._finish(self._start_all(call, requests, budget, source, urgent), budget, source)
+        if len(requests) == 1:
+            work = partial(self._judge_request, requests[0], call, budget, take_outcome)
+            started = self._start(work, caller=call.source, seconds=budget.remaining, urgent=urgent)
+            return await self._finish([started], budget)
         with self._batches.take(call.source):
-            return await self._finish(self._start_all(call, requests, budget, source, urgent), budget, source)
+            return await self._finish(self._start_many(call, requests, budget), budget)
 
-    def _start_all(
-        self, call: Call, requests: Sequence[ImageRequest], budget: Budget, source: Call | None, urgent: bool
-    ) -> list[Started]:
-        return [
-            self._start(partial(self._judge_request, request, call, budget, take_outcome), source=source, urgent=urgent)
-            for request in requests
-        ]
+    def _start_many(self, call: Call, requests: Sequence[ImageRequest], budget: Budget) -> list[Started]:
+        works = [partial(self._judge_request, request, call, budget, take_outcome) for request in requests]
+        return [self._start(work, source=call.source) for work in works]
 
-    async def _finish(self, started: list[Started], budget: Budget, source: Call | None) -> list[Detection | Status]:
+    async def _finish(self, started: list[Started], budget: Budget) -> list[Detection | Status]:
         """Waits for what was started. What has had no worker by then is through with it at once, for its time is up."""
         futures = [future for future, _ in started]
         try:
@@ -185,14 +187,15 @@ class Judge:
             while budget.remaining:
                 await asyncio.sleep(0.001)  # timers may be early, and then what is run below would be judged
             for future, job in started:
-                if self._detector.withdraw(job, source):
+                if self._detector.withdraw(job):
                     job.run()  # notes that the time is up
                     future.set_result(job.take_result())
+            await asyncio.wait(futures, timeout=GRACE_SECONDS)
         except asyncio.CancelledError:
             for _, job in started:
-                self._detector.withdraw(job, source)
+                self._detector.withdraw(job)
             raise
-        return [await future for future in futures]
+        return [future.result() if future.done() else to_status(worked_too_long(), "") for future in futures]
 
     def _judge_message(
         self,
@@ -257,7 +260,13 @@ class Judge:
         )
 
     def _start(
-        self, work: Callable[[], Result], *, source: Call | None = None, urgent: bool = False
+        self,
+        work: Callable[[], Result],
+        *,
+        source: str | None = None,
+        caller: str | None = None,
+        seconds: float = float("inf"),
+        urgent: bool = False,
     ) -> tuple[asyncio.Future[Result], Job[Result]]:
         """Lets a worker do ``work``. Returns what it will have come to, and the job. Raises as ``Detector.submit``."""
         loop = asyncio.get_running_loop()
@@ -278,7 +287,8 @@ class Judge:
             with suppress(RuntimeError):  # the loop has ended, and with it all who waited
                 loop.call_soon_threadsafe(settle, job)
 
-        return future, self._detector.submit(work, call_back, source=source, urgent=urgent)
+        job = self._detector.submit(work, call_back, source=source, caller=caller, seconds=seconds, urgent=urgent)
+        return future, job
 
 
 Started = tuple[asyncio.Future[Detection | Status], Job[Detection | Status]]
@@ -287,6 +297,23 @@ Started = tuple[asyncio.Future[Detection | Status], Job[Detection | Status]]
 def take_outcome(outcome: Detection | Status, request_id: str) -> Detection | Status:
     """For those who make the answer themselves."""
     return outcome
+
+
+async def finish_soon(judged: asyncio.Future[Result]) -> Result:
+    """Waits for what is being judged though its time is up: it is nearly done, but the caller must hear something.
+
+    Raises:
+        BudgetExceededError: reason DEADLINE_IN_WORK.
+    """
+    try:
+        async with asyncio.timeout(GRACE_SECONDS):
+            return await asyncio.shield(judged)
+    except TimeoutError:
+        raise worked_too_long() from None
+
+
+def worked_too_long() -> BudgetExceededError:
+    return BudgetExceededError("DEADLINE_IN_WORK", "The deadline passed while the image was judged.")
 
 
 def too_many_batches() -> OverloadedError:

@@ -135,7 +135,7 @@ def too_many_checks() -> OverloadedError:
 
 async def read_name(call: RpcCall) -> str:
     """The service that a caller asks for."""
-    async with call.take_message(MESSAGE_SECONDS) as message:
+    async with call.take_message(MESSAGE_SECONDS, tiny=MOST_BYTES) as message:
         if len(message.data) > MOST_BYTES:
             raise malformed_request()
         return str(read_message(health_pb2.HealthCheckRequest, MOST_BYTES, message.data).service)

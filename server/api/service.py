@@ -16,6 +16,7 @@ from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
 from server.api.rpc.stream import Stream, StreamForm, StreamPlaces
 from server.config import ServerConfig
+from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes
 from server.core.detector import Detector
 
 SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
@@ -73,7 +74,8 @@ class StrokeServicer:
             form,
             lambda request: self._judge.start(request, call, to_answer),
             # So many that no worker waits for the network between two images of one stream.
-            window=3 * self._plan.workers,
+            window=STREAM_IMAGES * self._plan.workers,
+            window_bytes=find_message_bytes(self._config) // STREAM_SHARE,
             idle_seconds=self._config.stream_idle_seconds,
             most_bytes=self._config.most_message_bytes,
         )

@@ -11,6 +11,12 @@ MESSAGE_BYTES = 32 * 1024 * 1024
 DECODE_BYTES = 13
 """Memory that one image takes while it is decoded, a pixel: an RGB PNG that is turned upright (measured)."""
 
+STREAM_IMAGES = 3
+"""Images of a stream that may be unanswered before no more are taken, for each worker."""
+
+STREAM_SHARE = 4
+"""One stream takes no more messages once its unanswered ones have this part of what may be held."""
+
 HTTP_CONNECTIONS = 128
 """At the same time, those included that have not shaken hands."""
 
@@ -25,10 +31,10 @@ def find_message_bytes(config: ServerConfig) -> int:
 
 def find_most_message_memory(config: ServerConfig, workers: int) -> int:
     """Bytes that callers' messages may take: what is held, what arrives, what arrives before that is noticed; and each
-    worker's copy and gRPC's two."""
+    worker's two copies, that of a message which is taken apart, and gRPC's two."""
     each = HTTP_BYTES if config.tls_cert is None else HTTPS_BYTES
     http = HTTP_CONNECTIONS * each if config.http else 0
-    return 3 * find_message_bytes(config) + (workers + 2) * config.most_message_bytes + http
+    return 3 * find_message_bytes(config) + (2 * workers + 3) * config.most_message_bytes + http
 
 
 def find_most_model_memory(registry: ModelRegistry) -> int:

@@ -7,10 +7,12 @@ holds a decoded image in memory; the others wait, up to a bound, and no longer t
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -125,7 +127,8 @@ class Detector:
         """
         choice, digest = self._admit(image, model_name, model_version, image_sha256)
         done = threading.Event()
-        job = self.submit(lambda: self._judge(image, digest, choice, budget), lambda job: done.set())
+        work = partial(self._judge, image, digest, choice, budget)
+        job = self.submit(work, lambda job: done.set(), seconds=budget.remaining)
         if not done.wait(budget.remaining):
             if self.withdraw(job):
                 raise waited_too_long()
@@ -148,17 +151,19 @@ class Detector:
         on_done: Callable[[Job[Result]], None],
         *,
         source: Hashable = None,
+        caller: Hashable = None,
+        seconds: float = math.inf,
         urgent: bool = False,
     ) -> Job[Result]:
         """Lets a worker do ``work``, in which ``detect_here`` may be called: see ``WorkerPool.submit``."""
-        return self._workers.submit(work, on_done, source=source, urgent=urgent)
+        return self._workers.submit(work, on_done, source=source, caller=caller, seconds=seconds, urgent=urgent)
 
-    def withdraw(self, job: Job[Any], source: Hashable = None) -> bool:
+    def withdraw(self, job: Job[Any]) -> bool:
         """Takes a piece of work back: see ``WorkerPool.withdraw``."""
-        return self._workers.withdraw(job, source)
+        return self._workers.withdraw(job)
 
-    def check_room(self) -> None:
-        """Says whether another single image would be refused now, whatever it is.
+    def check_room(self, caller: Hashable = None, seconds: float = math.inf) -> None:
+        """Says whether another single image of a caller would be refused now, whatever it is.
 
         Raises:
             UnavailableError: none may be judged.
@@ -166,7 +171,7 @@ class Detector:
         """
         if self._check_ready is not None:
             self._check_ready()
-        self._workers.check_room()
+        self._workers.check_room(caller, seconds)
 
     def detect_here(
         self,

@@ -3,20 +3,24 @@
 Nobody who hands work over waits here: the outcome is called back. A thread takes the next piece as soon as it is
 through with one, so no processor waits for a thread to wake up.
 
-There is one line of single callers, which is bounded here, and one for each source of many images (a stream), which
-bounds what it hands over itself. Single callers and sources are served round robin, and so are sources: a long
-line of one kind or of one caller does not hold up the others. Urgent single pieces go before the others, of which every
-fourth one is served nevertheless.
+There is one line of single pieces, which is bounded here, and one of those of sources of many images (streams), which
+bound what they hand over themselves. The two are served in turn, and within each its callers (``FairLine``). Urgent
+single pieces go before the others, of which every fourth one is served nevertheless.
+
+A single piece is let in when it is likely to be done within its caller's time, so that a burst waits instead of being
+refused. Where more comes for long than can be done, that would only make everybody wait as long as they can bear. So
+once somebody had to be refused, no more is let in than is done in a moment, until the line was empty once.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from server.core.lines import FairLine
 from server.errors import BudgetExceededError, OverloadedError
 
 Result = TypeVar("Result")
@@ -26,6 +30,14 @@ USUAL_SECONDS = 0.02
 
 SHORTEST_HINT_SECONDS = 0.02
 
+LIKELY = 0.8
+"""Share of a caller's time within which its piece must be expected to be done: pieces differ."""
+
+OVERLOAD_SECONDS = 0.1
+"""Longest expected wait of what is let in during an overload."""
+
+PATIENT_SECONDS = 1.0
+"""Somebody with less time who is refused says nothing of the load."""
 
 URGENT_TURNS = 3
 """Urgent pieces that are served one after another while others wait."""
@@ -43,8 +55,19 @@ class Job(Generic[Result]):
         """
         self._work: Callable[[], Result] | None = work
         self._on_done = on_done
+        self._line: FairLine[Job[Any]] | None = None
+        self._source: Hashable = None
         self._result: Result
         self._error: BaseException | None = None
+
+    def wait_in(self, line: FairLine[Job[Any]], source: Hashable) -> None:
+        """Goes to the end of a line, among the jobs of ``source``."""
+        self._line, self._source = line, source
+        line.add(source, self)
+
+    def leave(self) -> bool:
+        """Leaves its line. False: it is in none."""
+        return self._line is not None and self._line.remove(self._source, self)
 
     def run(self) -> None:
         """Does the work. Never raises."""
@@ -78,17 +101,17 @@ class WorkerPool:
 
         Args:
             workers: pieces of work at the same time, at least 1.
-            queue: single pieces that may wait, at least 0.
+            queue: single pieces that may wait, at least 0. No caller gets more of it than it leaves free for others.
         """
         self._lock = threading.Lock()
         self._workers = self._free = workers
         self._queue = queue
-        self._singles: deque[Job[Any]] = deque()
-        self._urgent: deque[Job[Any]] = deque()
+        self._singles: FairLine[Job[Any]] = FairLine()
+        self._urgent: FairLine[Job[Any]] = FairLine()
         self._urgent_turns = 0
-        self._sources: OrderedDict[Hashable, deque[Job[Any]]] = OrderedDict()
-        self._from_sources = 0
+        self._sources: FairLine[Job[Any]] = FairLine()
         self._singles_turn = True
+        self._is_overloaded = False
         self._seconds = USUAL_SECONDS
         self._handed_over: SimpleQueue[Job[Any]] = SimpleQueue()
         for number in range(workers):
@@ -102,7 +125,7 @@ class WorkerPool:
     @property
     def waiting(self) -> int:
         """Pieces that wait."""
-        return self._waiting_singles + self._from_sources
+        return self._waiting_singles + len(self._sources)
 
     @property
     def _waiting_singles(self) -> int:
@@ -119,6 +142,8 @@ class WorkerPool:
         on_done: Callable[[Job[Result]], None],
         *,
         source: Hashable = None,
+        caller: Hashable = None,
+        seconds: float = math.inf,
         urgent: bool = False,
     ) -> Job[Result]:
         """Lets a thread do ``work`` as soon as one can.
@@ -126,7 +151,9 @@ class WorkerPool:
         Args:
             work: takes no arguments.
             on_done: called in that thread with the job, whose result can then be taken.
-            source: whose line it waits in, and who bounds that line; None: that of the single callers.
+            source: of one piece of many, who takes turns with others and bounds what waits; None: it is a single one.
+            caller: of a single piece, who takes turns with others and has a share of the line; None: nobody known.
+            seconds: of a single piece, how long its caller waits for it to be done.
             urgent: of a single piece, that it goes before others.
 
         Raises:
@@ -137,79 +164,84 @@ class WorkerPool:
             if self._free:
                 self._free -= 1
             elif source is not None:
-                self._sources.setdefault(source, deque()).append(job)
-                self._from_sources += 1
-                return job
-            elif self._waiting_singles < self._queue:
-                (self._urgent if urgent else self._singles).append(job)
+                job.wait_in(self._sources, source)
                 return job
             else:
-                raise self._full()
+                self._check_single(caller, seconds, urgent)
+                job.wait_in(self._urgent if urgent else self._singles, caller)
+                return job
         self._handed_over.put(job)
         return job
 
-    def check_room(self) -> None:
+    def check_room(self, caller: Hashable = None, seconds: float = math.inf, *, urgent: bool = False) -> None:
         """Says what ``submit`` would say of a single piece now.
 
         Raises:
             OverloadedError: reason QUEUE_FULL.
         """
-        if not self._free and self._waiting_singles >= self._queue:
-            raise self._full()
+        if not self._free:
+            with self._lock:
+                self._check_single(caller, seconds, urgent)
 
-    def withdraw(self, job: Job[Any], source: Hashable = None) -> bool:
+    def withdraw(self, job: Job[Any]) -> bool:
         """Takes a job back that has not been started; ``on_done`` is then never called. False: it was started."""
         with self._lock:
-            if source is None:
-                line = self._urgent if job in self._urgent else self._singles
-            else:
-                line = self._sources.get(source, deque())
-            try:
-                line.remove(job)
-            except ValueError:
-                return False
-            if source is not None:
-                self._from_sources -= 1
-                if not line:
-                    del self._sources[source]
-            return True
+            return job.leave()
 
-    def _full(self) -> OverloadedError:
+    def _check_single(self, caller: Hashable, seconds: float, urgent: bool) -> None:
+        """Raises OverloadedError unless a single piece may wait."""
+        waiting = self._waiting_singles
+        own = 0 if caller is None else self._singles.count(caller) + self._urgent.count(caller)
+        wait = self._expect_wait(caller, urgent)
+        if waiting >= self._queue or (own and own >= self._queue - waiting):
+            self._is_overloaded = True
+            raise self._refuse("The server has as many images waiting as it accepts: try again in a moment.", wait)
+        likely = LIKELY * seconds - self._seconds
+        if wait > likely:
+            self._is_overloaded = self._is_overloaded or seconds >= PATIENT_SECONDS
+            raise self._refuse("The images that wait would take longer than the call has time.", wait)
+        if self._is_overloaded and wait > OVERLOAD_SECONDS:
+            raise self._refuse("More images come than the server can judge: try again in a moment.", wait)
+
+    def _expect_wait(self, caller: Hashable, urgent: bool) -> float:
+        """Seconds until a single piece that came now would be taken, where all threads have work."""
+        before = self._urgent.count_before(caller)
+        if urgent:
+            before += min(len(self._singles), before // URGENT_TURNS)
+        else:
+            ordinary = self._singles.count_before(caller)
+            before = ordinary + min(before, URGENT_TURNS * (ordinary + 1))
+        before += min(len(self._sources), before + 1)  # singles and sources take turns
+        return self._seconds * (before + 1) / self._workers
+
+    def _refuse(self, message: str, wait: float) -> OverloadedError:
         # When half of the line has been worked off there is room again, and those who come then do not come in vain.
-        wait = self._seconds * (1 + self._waiting_singles / 2) / self._workers
-        return OverloadedError(
-            "QUEUE_FULL",
-            "The server has as many images waiting as it accepts: try again in a moment.",
-            retry_after=max(SHORTEST_HINT_SECONDS, wait),
-        )
+        return OverloadedError("QUEUE_FULL", message, retry_after=max(SHORTEST_HINT_SECONDS, wait / 2))
 
     def note_duration(self, seconds: float) -> None:
-        """Learns how long a piece of work lasts, for the hints to those who are refused."""
+        """Learns how long a piece of work lasts, by which it is told who can be done in time."""
         self._seconds += (seconds - self._seconds) / 8
 
     def _take_next(self) -> Job[Any] | None:
         """What comes next for whoever has finished a piece; None, and there is room, when nothing waits."""
         with self._lock:
-            if self._waiting_singles and (self._singles_turn or not self._sources):
+            singles = self._waiting_singles
+            self._is_overloaded = self._is_overloaded and singles > 0
+            if singles and (self._singles_turn or not self._sources):
                 self._singles_turn = False
                 return self._take_single()
             if self._sources:
                 self._singles_turn = True
-                source, line = self._sources.popitem(last=False)
-                job = line.popleft()
-                self._from_sources -= 1
-                if line:
-                    self._sources[source] = line  # behind all others
-                return job
+                return self._sources.take()
             self._free += 1
             return None
 
     def _take_single(self) -> Job[Any]:
         if self._urgent and (self._urgent_turns < URGENT_TURNS or not self._singles):
             self._urgent_turns += 1
-            return self._urgent.popleft()
+            return self._urgent.take()
         self._urgent_turns = 0
-        return self._singles.popleft()
+        return self._singles.take()
 
     def _work_off(self) -> None:
         while True:

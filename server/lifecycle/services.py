@@ -71,7 +71,7 @@ def make_inference_service(parts: Parts) -> Sequence[grpc.GenericRpcHandler]:
     from server.oip.inference import Inference
     from server.oip.servicer import InferenceServicer
 
-    inference = Inference(parts.detector.registry, parts.judge)
+    inference = Inference(parts.detector.registry, parts.judge, parts.config.most_message_bytes)
     servicer = InferenceServicer(parts.detector, inference, parts.streams, parts.config, is_serving=parts.is_serving)
     return servicer.make_handlers(parts.rpc, parts.checks)
 

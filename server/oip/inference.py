@@ -53,8 +53,16 @@ class Work:
 class Inference:
     """Answers requests. For one event loop."""
 
-    def __init__(self, registry: ModelRegistry, judge: Judge) -> None:
+    def __init__(self, registry: ModelRegistry, judge: Judge, most_bytes: int) -> None:
+        """Makes it.
+
+        Args:
+            registry: the models.
+            judge: the way to the core.
+            most_bytes: of a message.
+        """
         self._registry = registry
+        self._most_bytes = most_bytes
         self._judge = judge
 
     async def answer(
@@ -64,21 +72,20 @@ class Inference:
 
         Args:
             call: the call, whose message has not been taken.
-            read: what its message says. Raises RequestError.
+            read: what its message says, which is not compressed. Raises RequestError.
             check: what its transport must know of it before anything is judged. Raises RequestError.
 
         Raises:
             StrokeError: what keeps the images from being judged.
         """
-        self._judge.check_room()
+        self._judge.check_room(call)
         async with call.take_message() as message:
-            request = read(message.data)
+            request = read(await call.unfold(message, self._most_bytes))
             call.name_itself(request.id)
             if check is not None:
                 check(request)
             work = self._prepare(request, call.request_id)
-            message.data = b""  # the work holds its images now, and nobody the rest of it
-            del request
+            del request  # the work holds its images now, and nobody the rest of it
             if message.share is not None:
                 message.share.admit_images(len(work.images))
             return await self._do(call, work)

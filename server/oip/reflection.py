@@ -48,6 +48,7 @@ class Reflection:
             FORM,
             lambda request: asyncio.ensure_future(self._answer(request)),
             window=1,
+            window_bytes=MOST_BYTES,
             idle_seconds=IDLE_SECONDS,
             most_bytes=MOST_BYTES,
         )

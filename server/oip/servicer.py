@@ -12,13 +12,14 @@ import grpc
 
 from proto import inference_pb2 as pb
 from server.admission.call import ANYBODY, KNOWN, READ, Method
-from server.admission.inbox import inflate, malformed_request
+from server.admission.inbox import malformed_request
 from server.admission.judge import MOST_IMAGES
 from server.admission.status import Status, to_status
 from server.api.rpc.boundary import RpcBehaviour, RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
 from server.api.rpc.stream import Stream, StreamForm, StreamPlaces
 from server.config import ServerConfig
+from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes
 from server.core.detector import Detector
 from server.errors import ModelNotFoundError, RequestError, UnavailableError
 from server.models.registry import ModelRegistry
@@ -100,7 +101,7 @@ class InferenceServicer:
 
     async def _tell(self, kind: Any, answer: Callable[[Any], Any], call: RpcCall) -> bytes:
         """Answers a small message of the class ``kind``."""
-        async with call.take_message(CHECK_SECONDS) as message:
+        async with call.take_message(CHECK_SECONDS, tiny=MOST_SMALL_BYTES) as message:
             if len(message.data) > MOST_SMALL_BYTES:
                 raise malformed_request()
             request = read_message(kind, MOST_SMALL_BYTES, message.data)
@@ -132,11 +133,8 @@ class InferenceServicer:
     def _describe_repository(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         return pb.RepositoryIndexResponse(models=describe_repository(self._registry))
 
-    def _read(self, data: bytes) -> InferRequest:
-        return read_request(inflate(data, self._config.most_message_bytes))
-
     async def _infer(self, call: RpcCall) -> bytes | Status:
-        answer = await self._inference.answer(call, self._read)
+        answer = await self._inference.answer(call, read_request)
         if isinstance(answer, Status):
             return answer
         encoded: bytes = to_response(answer).SerializeToString()
@@ -148,7 +146,8 @@ class InferenceServicer:
             STREAM_FORM,
             lambda message: self._start(call, message),
             # So many that no worker waits for the network between two requests of one stream.
-            window=3 * self._plan.workers,
+            window=STREAM_IMAGES * self._plan.workers,
+            window_bytes=find_message_bytes(self._config) // STREAM_SHARE,
             idle_seconds=self._config.stream_idle_seconds,
             most_bytes=self._config.most_message_bytes,
         )

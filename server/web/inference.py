@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 from starlette.responses import Response
 
 from server.admission.call import READ, Method
-from server.admission.inbox import inflate
 from server.admission.judge import Judge
 from server.admission.status import Status
 from server.core.detector import Detector
@@ -58,8 +57,7 @@ class InferenceFace:
             is_serving: whether images are judged now.
         """
         self._registry = detector.registry
-        self._inference = Inference(detector.registry, judge)
-        self._most_bytes = most_bytes
+        self._inference = Inference(detector.registry, judge, most_bytes)
         self._is_serving = is_serving
 
     def list_routes(self, check_role: str) -> list[ProtocolRoute]:
@@ -97,9 +95,8 @@ class InferenceFace:
             raise RequestError("CONTENT_TYPE_UNSUPPORTED", f"A body may be compressed by {' or '.join(CODINGS)} alone.")
 
         def read(body: bytes) -> InferRequest:
-            plain = inflate(body, self._most_bytes) if coding in CODINGS else body
             name, version = find_model(call.request.path_params)
-            return read_request(plain, headers.get(HEADER_LENGTH), model_name=name, model_version=version)
+            return read_request(body, headers.get(HEADER_LENGTH), model_name=name, model_version=version)
 
         answer = await self._inference.answer(call, read, check=check_binary)
         if isinstance(answer, Status):

@@ -64,7 +64,7 @@ class Predictor:
         # What comes out of one that is compressed would be held by as many as may wait, and images are compressed.
         kind = read_kind(request.headers, (FORM,), may_compress=False)
         query = read_options(request.query_params.multi_items(), BATCH_OPTIONS)
-        self._judge.check_room()
+        self._judge.check_room(call)
         async with call.take_message() as message:
             form = parse_form(message.data, kind.boundary, MOST_IMAGES)
             message.data = b""  # the images are copies

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Generic, TypeVar
 
-from server.admission.inbox import Held, inflate
+from server.admission.inbox import Held
 from server.api.rpc.call import RpcCall
 from server.errors import BudgetExceededError, OverloadedError, StrokeError
 
@@ -50,6 +50,8 @@ class Group(Generic[Answer]):
 
     answers: list[asyncio.Future[Answer]]
     message: Held
+    size: int
+    """Bytes of the message."""
     weight: int = 1
     """Images of each answer."""
 
@@ -71,6 +73,7 @@ class Stream(Generic[Request, Answer]):
         judge: Callable[[Request], asyncio.Future[Answer]],
         *,
         window: int,
+        window_bytes: int,
         idle_seconds: float,
         most_bytes: int,
     ) -> None:
@@ -81,15 +84,16 @@ class Stream(Generic[Request, Answer]):
             form: what its messages hold. A message that is not of that form ends the stream after the answers before.
             judge: starts the work on one request.
             window: images that may be unanswered before no more messages are taken; the rest waits in the network.
+            window_bytes: bytes of them, likewise.
             idle_seconds: the stream ends when nothing arrives, or no answer is taken, for so long.
             most_bytes: of a message.
         """
         self._call = call
-        self._window = window
+        self._window, self._window_bytes = window, window_bytes
         self._idle_seconds = idle_seconds
         self._form, self._judge, self._most_bytes = form, judge, most_bytes
         self._groups: asyncio.Queue[Group[Answer] | None] = asyncio.Queue()
-        self._unanswered = 0
+        self._unanswered = self._unanswered_bytes = 0
         self._room = asyncio.Event()
         self._error: Exception | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -124,17 +128,17 @@ class Stream(Generic[Request, Answer]):
         try:
             while (message := await self._call.receive()) is not None:
                 try:
-                    answers, images = self._judge_all(message.data)
-                except Exception:
+                    answers, images = self._judge_all(await self._call.unfold(message, self._most_bytes))
+                except BaseException:
                     message.release()
                     raise
                 if message.share is not None:
                     message.share.add_images(images)
-                message.data = b""  # the work holds its parts now
                 weight = max(1, images // len(answers))
                 self._unanswered += weight * len(answers)
-                self._groups.put_nowait(Group(answers, message, weight))
-                while self._unanswered >= self._window:
+                self._unanswered_bytes += message.size
+                self._groups.put_nowait(Group(answers, message, message.size, weight))
+                while self._unanswered >= self._window or self._unanswered_bytes >= self._window_bytes:
                     self._room.clear()
                     await self._room.wait()
         except Exception as error:
@@ -145,7 +149,7 @@ class Stream(Generic[Request, Answer]):
 
     def _judge_all(self, data: bytes) -> tuple[list[asyncio.Future[Answer]], int]:
         """Starts the work on what a message holds, so many images. The parts of it are held by no frame that waits."""
-        requests = self._form.split(inflate(data, self._most_bytes))
+        requests = self._form.split(data)
         return [self._judge(request) for request in requests], sum(map(self._form.count_images, requests))
 
     async def _next_group(self) -> Group[Answer] | None:
@@ -173,6 +177,8 @@ class Stream(Generic[Request, Answer]):
                 await self._send(self._form.pack(answers))
                 self._unanswered -= group.weight * len(answers)
                 self._room.set()
+            self._unanswered_bytes -= group.size
+            self._room.set()
         finally:
             group.message.release()
 
