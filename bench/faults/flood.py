@@ -28,7 +28,6 @@ from proto import stroke_pb2 as pb
 from server.flags import LineParser, parse_settings, require, setting
 
 METHOD = "/stroke.v1.StrokeService/Predict"
-CONNECTIONS = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class FloodOptions:
     address: str = setting("", "HOST:PORT of the server")
     rate: float = setting(0.0, "calls a second of an open loop", least=0, most=100_000)
     clients: int = setting(0, "calls at any time of a closed loop", least=0, most=10_000)
+    connections: int = setting(4, "connections that they share", least=1, most=1000)
     seconds: float = setting(5.0, "for how long", least=0.1, most=3600)
     deadline: float = setting(2.0, "of each call, in seconds", least=0.001, most=600)
     seed: int = setting(0, "which timetable", least=0, most=2**32 - 1)
@@ -84,7 +84,7 @@ class Sender:
 
     def __init__(self, options: FloodOptions) -> None:
         self._options = options
-        self._channels = [connect(options.address) for _ in range(CONNECTIONS)]
+        self._channels = [connect(options.address) for _ in range(options.connections)]
         self._calls = [channel.unary_unary(METHOD) for channel in self._channels]
         images = make_images(ROOT / options.images)
         digests = [hashlib.sha256(image).hexdigest() for image in images]
@@ -109,12 +109,12 @@ class Sender:
         name, options = f"flood-{number}", self._options
         digest, message = self._messages[number % len(self._messages)]
         sent = time.monotonic()
-        self.history.add(Sent(name, f"flood.{number % CONNECTIONS}", digest, options.deadline, sent))
+        self.history.add(Sent(name, f"flood.{number % options.connections}", digest, options.deadline, sent))
         # Two messages one after the other are one (Protocol Buffers, encoding): so only the id is made anew.
         data = message + pb.PredictRequest(id=name).SerializeToString()
         with self._lock:
             self._open += 1
-        future = self._calls[number % CONNECTIONS].future(data, timeout=options.deadline)
+        future = self._calls[number % options.connections].future(data, timeout=options.deadline)
         future.add_done_callback(lambda future: self._take(name, due, sent, future))
 
     def wait(self, most_open: int, seconds: float = 60.0) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
 import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from bench.faults.callers import Caller, StubCaller, close_all, connect, read_error
+from bench.faults.callers import Caller, StubCaller, connect, read_error
 from bench.faults.checker import SLACK_SECONDS
 from bench.faults.flood import Flood, spawn
 from bench.faults.history import Ended, Sent
@@ -168,24 +167,21 @@ def wait_without_deadline(rig: Rig) -> None:
 def share_with_greedy(rig: Rig) -> None:
     """One who has 64 calls on their way all the time, beside one who has one."""
     with rig.serve() as server:
-        polite, *greedy = rig.make_callers(StubCaller, server.address, 2)
+        (polite,) = rig.make_callers(StubCaller, server.address, 1)
         for image in rig.images:
             polite.call(image, DEADLINE)
         alone = measure(rig, polite)
-        over = threading.Event()
-
-        def ask(number: int) -> None:
-            while not over.is_set():
-                if greedy[0].call(rig.images[number % len(rig.images)], DEADLINE).status != "OK":
-                    over.wait(0.02)  # what a refusal asks for at least
-
-        with ThreadPoolExecutor(GREEDY) as pool:
-            for number in range(GREEDY):
-                pool.submit(ask, number)
+        busy_from = read_cpu_seconds(server.pid) + 0.3
+        crowd = Crowd(rig, server, ",".join(map(str, os.sched_getaffinity(0))))
+        with ThreadPoolExecutor(1) as pool:
+            greedy = pool.submit(crowd.flood, clients=GREEDY, connections=1, seconds=rig.choose(30, 10))
+            wait_until(lambda: read_cpu_seconds(server.pid) > busy_from, 20)
             time.sleep(0.5)
             beside = measure(rig, polite)
-            over.set()
-        close_all([polite, *greedy])
+            is_valid = not greedy.done()
+            found, _ = greedy.result()
+        polite.close()
+    rig.check(is_valid and found.rate > 0, f"the other got {found.rate:.0f} answers a second all the while")
     failures = count_failures([ended for _, ended in beside])
     rig.check(
         not failures, f"{failures.total()} of {len(beside)} of the one's calls failed {dict(failures) or ''}".strip()
