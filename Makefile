@@ -6,7 +6,7 @@ SERVE = .venv-serve/bin/python
 NEIGHBOURS = tritonclient kserve perf_analyzer
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-web install-openvino install-signing install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion ablation model samples proto lock certs sbom audit clean
+.PHONY: help install install-server install-web install-openvino install-signing install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,15 @@ bench-training: .venv/.installed ## measure the budgets of training: input, memo
 
 bench-conversion: .venv/.installed ## measure what converting well-known networks takes (10 minutes)
 	$(ALL) -m bench.conversion --out docs
+
+faults: .venv/.installed ## inject faults into real servers, and judge every promise by what callers saw (15 minutes)
+	$(ALL) -m bench.faults --out docs
+
+faults-smoke: .venv/.installed ## the short form (about a minute)
+	$(ALL) -m bench.faults --smoke
+
+soak: .venv/.installed ## hold a load and print what grows (MINUTES=30)
+	$(ALL) -m bench.faults --soak $(or $(MINUTES),30)
 
 ablation: .venv/.installed ## measure what each part of training, generator and slices gives (6 hours; goes on where it was)
 	$(ALL) -m bench.training.ablation --out docs
