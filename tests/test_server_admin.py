@@ -211,9 +211,13 @@ def test_server_without_a_socket(tiny_models: Path, tmp_path: Path) -> None:
 
 
 def test_server_is_found_by_itself(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    models: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The only one; of two, the one that is named. What a killed one has left is no server."""
+    tmp_path = tmp_path_factory.mktemp("s")  # the path of a socket has 107 bytes at most
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("STROKE_ADMIN", raising=False)
     assert main(["list"]) == 3
