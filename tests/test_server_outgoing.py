@@ -54,8 +54,8 @@ def can_trace(tmp_path: Path) -> bool:
 
 
 def test_no_system_call_leads_out(tiny_models: Path, tmp_path: Path) -> None:
-    """Of Python, gRPC and the model's runtime alike: nothing connects but to socket files of this machine, to see whether
-    their servers live, and nothing is sent to an address."""
+    """Of Python, gRPC and the model's runtime alike: nothing connects but to socket files of this machine, and nothing
+    is sent to an address."""
     if not can_trace(tmp_path):
         pytest.skip("strace is not here, or may not trace: system calls of the libraries are not looked at")
     trace = tmp_path / "trace"
