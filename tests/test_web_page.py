@@ -182,7 +182,7 @@ def test_dropped_files_are_judged(here: Visit, study: Path) -> None:
 def test_names_of_files_stay_in_the_browser(here: Visit) -> None:
     """Neither in addresses nor in headers nor in what is sent, which is the image alone."""
     sent: list[Request] = []
-    here.page.on("request", sent.append)
+    here.page.on("request", lambda request: sent.append(request))
     here.add(("Doe^Jane.png", BRIGHT))
 
     (predict,) = [request for request in sent if "/predict" in request.url]

@@ -19,6 +19,8 @@ from jsonschema import Draft202012Validator
 
 from server.config import ServerConfig
 from server.lifecycle.app import Application
+from server.machine.memory import return_freed_memory
+from server.machine.processors import count_processors
 from tests.fakes import wait_until
 from tests.scraping import find_free_port
 
@@ -159,6 +161,8 @@ def serve_web(
         host: where HTTP is listened.
         settings: others of ``ServerConfig``.
     """
+    # As a server's own process does, which tells by small blocks what arrives: large ones of this caller are not such.
+    return_freed_memory(count_processors())
     port = find_free_port()
     address = f"unix:{folder / 'socket'}"
     application = Application(ServerConfig(models=models, host=address, http=f"{host}:{port}", **settings))
