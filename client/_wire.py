@@ -163,7 +163,8 @@ class Inbox(ABC):
     def put(self, event: StreamEvent, *, is_last: bool) -> None:
         """Takes an event; ``is_last``: no other comes on its call before something is sent."""
         self.events.append(event)
-        if is_last or sum(len(event.answers or ()) for event in self.events) >= self._batch:
+        # A copy, which is made in one go: whoever takes events takes them meanwhile.
+        if is_last or sum(len(event.answers or ()) for event in tuple(self.events)) >= self._batch:
             self.wake()
 
     def wake(self) -> None:

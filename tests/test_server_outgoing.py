@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,14 @@ def use_server(models: Path, *program: str, **environment: str) -> None:
     """A server's life: start, model, first calls, metrics, reload, stop."""
     port, image = find_free_port(), encode(make_slice())
     options = {"program": program} if program else {}
-    with run_server(models, "--metrics-port", str(port), **options, **environment) as server:  # type: ignore[arg-type]
-        with server.stub() as stub:
-            stub.Predict(pb.PredictRequest(image=image), timeout=60)
-            list(stub.PredictStream(iter([pb.PredictRequest(image=image)]), timeout=60))
-            scrape(port)
-        assert server.stop() == 0
+    with tempfile.TemporaryDirectory() as own:  # of other servers' sockets it would look whether they live
+        environment |= {"XDG_RUNTIME_DIR": own}
+        with run_server(models, "--metrics-port", str(port), **options, **environment) as server:  # type: ignore[arg-type]
+            with server.stub() as stub:
+                stub.Predict(pb.PredictRequest(image=image), timeout=60)
+                list(stub.PredictStream(iter([pb.PredictRequest(image=image)]), timeout=60))
+                scrape(port)
+            assert server.stop() == 0
 
 
 def can_trace(tmp_path: Path) -> bool:
@@ -54,8 +57,7 @@ def can_trace(tmp_path: Path) -> bool:
 
 
 def test_no_system_call_leads_out(tiny_models: Path, tmp_path: Path) -> None:
-    """Of Python, gRPC and the model's runtime alike: nothing connects but to socket files of this machine, and nothing
-    is sent to an address."""
+    """Of Python, gRPC and the model's runtime alike: nothing connects, nothing is sent to an address."""
     if not can_trace(tmp_path):
         pytest.skip("strace is not here, or may not trace: system calls of the libraries are not looked at")
     trace = tmp_path / "trace"
@@ -64,7 +66,7 @@ def test_no_system_call_leads_out(tiny_models: Path, tmp_path: Path) -> None:
     calls = trace.read_text("utf-8", "replace").splitlines()
     assert any(" bind(" in call for call in calls)
     assert any(" accept4(" in call for call in calls)
-    assert [call for call in calls if " connect(" in call and "sa_family=AF_UNIX, sun_path=" not in call] == []
+    assert [call for call in calls if " connect(" in call] == []
     assert [call for call in calls if " send" in call and "sa_family" in call] == []
     assert [call for call in calls if " socket(" in call and "SOCK_DGRAM" in call and "AF_INET" in call] == []
 

@@ -34,7 +34,7 @@ def impatient(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(port_bounds, "WORK_SECONDS", SHORT)
     monkeypatch.setattr(port_bounds, "SWEEP_SECONDS", 0.02)
     monkeypatch.setattr("server.web.envelope.DISCARD_SECONDS", 0.1)
-    monkeypatch.setattr(Call.take_message, "__defaults__", (2.5 * SHORT,))
+    monkeypatch.setattr(Call.take_message, "__defaults__", (SHORT,))
     with serve_web(tiny_models, tmp_path, max_wait_seconds=4 * SHORT) as server:
         yield server
 
