@@ -72,3 +72,12 @@ def start_box(root: Path, wanted: str = "tiny") -> Box:
     registry = ModelRegistry()
     registry.load(root, wanted)
     return Box(root, registry, Activator(registry, root, DEFAULT_OPTIONS))
+
+
+def start_second_of_three(root: Path) -> Box:
+    """Serves version 2; 1 and 3 are there, too."""
+    add_version(root, "2")
+    box = start_box(root)
+    add_version(root, "1", 0.04)
+    add_version(root, "3", 0.06)
+    return box

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
+from bench.neighbours import find_program
 from proto import inference_pb2 as pb
 
 SERVICE = "inference.GRPCInferenceService"
@@ -82,3 +85,11 @@ def texts(response: pb.ModelInferResponse, name: str) -> list[bytes]:
 def reason_of(error: grpc.RpcError) -> str:
     """The machine-readable reason of a failed call."""
     return str(dict(error.trailing_metadata())["stroke-reason"])  # type: ignore[attr-defined]
+
+
+def require_program(neighbour: str, program: str = "python") -> Path:
+    """A program of a neighbour's environment; without it the test is skipped, which says what installs it."""
+    try:
+        return find_program(neighbour, program)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))

@@ -13,7 +13,30 @@ from client import (
     RetryConfig,
     ServerUnavailableError,
 )
+from client._threads import _Inbox
 from tests.stream_driver import BUSY, Driver
+
+
+class TakenMeanwhile:
+    """An event during whose count somebody takes another one."""
+
+    def __init__(self, inbox: _Inbox) -> None:
+        self._inbox = inbox
+
+    @property
+    def answers(self) -> tuple[()]:
+        if len(self._inbox.events) > 1:
+            self._inbox.events.popleft()
+        return ()
+
+
+def test_events_may_be_taken_while_they_are_counted() -> None:
+    """The receiver of a call went down over it, and its stream hung."""
+    inbox = _Inbox(in_flight=8)
+    for _ in range(3):
+        inbox.put(TakenMeanwhile(inbox), is_last=False)  # type: ignore[arg-type]
+
+    assert len(inbox.events) == 1
 
 
 def test_window_is_refilled_by_halves() -> None:

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
-from bench.neighbours import find_program
 from proto import inference_pb2
 from server.oip.metadata import EXTENSIONS, HTTP_EXTENSIONS
 from server.oip.outputs import NAMES
 from tests.fakes import ROOT, run_server
-from tests.oip_calls import calling, texts
+from tests.oip_calls import calling, require_program, texts
 from tests.scraping import find_free_port
 
 PAGE = (ROOT / "docs" / "interop.md").read_text("utf-8")
@@ -59,20 +58,12 @@ def run(command: list[str], program: str = "", folder: Path = ROOT) -> str:
     return result.stdout
 
 
-def find_python(neighbour: str) -> str:
-    """The interpreter of a client's environment."""
-    try:
-        return str(find_program(neighbour))
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.parametrize(("client", "number"), [("tritonclient", 0), ("tritonclient", 1), ("kserve", 0)])
 def test_programs_print_what_the_page_says(client: str, number: int, addresses: Addresses) -> None:
     """In the clients' own environments."""
     program, shown = find_block("python", client, number)
 
-    assert run([find_python(client), "-"], put_in(program, addresses)).splitlines()[-1] == shown.strip()
+    assert run([str(require_program(client)), "-"], put_in(program, addresses)).splitlines()[-1] == shown.strip()
 
 
 def test_curl_gets_a_label(addresses: Addresses) -> None:

@@ -25,7 +25,7 @@ from server.models.family import CANARY, SHADOW
 from server.models.manifest import make_golden_input
 from server.models.registry import ModelRegistry
 from server.models.signature import TrustedKey
-from tests.administration import Box, add_version, start_box
+from tests.administration import Box, add_version, start_box, start_second_of_three
 from tests.fakes import (
     SIDE,
     SPEC,
@@ -38,12 +38,7 @@ PIXELS = make_golden_input(3, SIDE, SIDE, 3)[np.newaxis]
 
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
-    """Serves version 2; 1 and 3 are there, too."""
-    add_version(tmp_path, "2")
-    box = start_box(tmp_path)
-    add_version(tmp_path, "1", 0.04)
-    add_version(tmp_path, "3", 0.06)
-    return box
+    return start_second_of_three(tmp_path)
 
 
 def test_activation_serves_a_newer_version_and_so_does_a_restart(box: Box) -> None:

@@ -16,7 +16,7 @@ from server.models import activation
 from server.models.active import ACTIVE_FILE
 from server.models.family import CANARY, SHADOW
 from server.models.manifest import MANIFEST_FILE, MODEL_FILE, make_golden_input
-from tests.administration import Box, add_version, start_box
+from tests.administration import Box, add_version, start_second_of_three
 from tests.fakes import (
     SIDE,
     SPEC,
@@ -32,12 +32,7 @@ PIXELS = make_golden_input(3, SIDE, SIDE, 3)[np.newaxis]
 
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
-    """Serves version 2; 1 and 3 are there, too."""
-    add_version(tmp_path, "2")
-    box = start_box(tmp_path)
-    add_version(tmp_path, "1", 0.04)
-    add_version(tmp_path, "3", 0.06)
-    return box
+    return start_second_of_three(tmp_path)
 
 
 def flip(folder: Path) -> None:

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.neighbours import find_program
 from proto import __version__, inference_pb2
 from tests.access import token_of, write_tokens
 from tests.certificates import CA, chain, issue_server, key
 from tests.fakes import ROOT, encode, make_slice, run_server
-from tests.oip_calls import ask, calling, make_raw
+from tests.oip_calls import ask, calling, make_raw, require_program
 from tests.scraping import find_free_port
 
 SCRIPTS = ROOT / "tests" / "neighbours"
@@ -56,10 +55,7 @@ def expected(addresses: tuple[str, str]) -> list[list[float]]:
 
 def run(neighbour: str, script: str, *arguments: str) -> dict[str, Any]:
     """What a script prints in a neighbour's environment."""
-    try:
-        python = find_program(neighbour)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+    python = require_program(neighbour)
     # Nothing of this checkout may be imported in its place.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     result = subprocess.run(
@@ -171,10 +167,7 @@ def test_tritonclient_by_tls_with_a_token(tiny_models: Path, scans: list[str], t
 
 def test_perf_analyzer_runs(addresses: tuple[str, str], tmp_path: Path) -> None:
     """NVIDIA's load generator, with several images in a request, with a stream, and over HTTP."""
-    try:
-        program = find_program("perf_analyzer", "perf_analyzer")
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+    program = require_program("perf_analyzer", "perf_analyzer")
     if ctypes.util.find_library("b64") is None:
         pytest.skip("libb64 is not here (Debian: libb64-0d), which perf_analyzer needs: it was not run")
     image = base64.b64encode(make_raw(IMAGES[:1])).decode()
