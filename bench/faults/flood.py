@@ -1,12 +1,14 @@
 """``python -m bench.faults.flood``: more calls than a server can answer, from a process of its own, which stays on
 processors that the server does not use. Prints what came of them as JSON.
 
-One thread sends by a timetable that does not wait for answers, on several connections, without repetitions.
+One thread sends by a timetable that does not wait for answers, on several connections, without repetitions. With
+``--library`` callers of this project's client do, each of whom waits for an answer before it sends again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -14,11 +16,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.faults.callers import HINT_KEY, connect, read_answer, read_error
+from bench.faults.callers import HINT_KEY, LibraryCaller, connect, read_answer, read_error
 from bench.faults.golden import make_images
 from bench.faults.history import OK, Ended, Entry, History, Sent, load
 from bench.processes import ROOT
@@ -29,6 +32,9 @@ from server.flags import LineParser, parse_settings, require, setting
 
 METHOD = "/stroke.v1.StrokeService/Predict"
 
+SETTLE_SHARE = 0.25
+"""Of the time: what is due before counts for no latency, since a burst that fills the line waits as a burst may."""
+
 
 @dataclass(frozen=True)
 class FloodOptions:
@@ -37,6 +43,7 @@ class FloodOptions:
     address: str = setting("", "HOST:PORT of the server")
     rate: float = setting(0.0, "calls a second of an open loop", least=0, most=100_000)
     clients: int = setting(0, "calls at any time of a closed loop", least=0, most=10_000)
+    library: bool = setting(False, "with --clients: this project's client, which waits when it is refused")
     connections: int = setting(4, "connections that they share", least=1, most=1000)
     seconds: float = setting(5.0, "for how long", least=0.1, most=3600)
     deadline: float = setting(2.0, "of each call, in seconds", least=0.001, most=600)
@@ -46,6 +53,7 @@ class FloodOptions:
 
     def __post_init__(self) -> None:
         require(bool(self.rate) != bool(self.clients), "rate", "or --clients: one of the two")
+        require(not (self.library and self.rate), "library", "goes with --clients")
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Flood:
 
     answer_p50: float
     answer_p99: float
-    """Of good answers, from when they were due."""
+    """Of good answers, from when they were due, without those of the first quarter."""
 
     refusal_p50: float
     refusal_p99: float
@@ -162,14 +170,41 @@ def flood(options: FloodOptions) -> tuple[Flood, History]:
     busy = (time.process_time() - cpu) / seconds
     sender.wait(0)
     sender.close()
-    return summarise(sender.ends, began + seconds, seconds, late=late, busy=busy), sender.history
+    return summarise(sender.ends, began, seconds, late=late, busy=busy), sender.history
+
+
+def crowd(options: FloodOptions) -> tuple[Flood, History]:
+    """As ``flood``, with callers of this project's client, who say of a refusal all that it says."""
+    history = History()
+    callers = [LibraryCaller(f"flood.{number}", history, options.address) for number in range(options.connections)]
+    images = make_images(ROOT / options.images)
+    for caller in callers:
+        caller.call(images[0], 30)
+    ends: list[tuple[float, float, Ended, bool]] = []
+    began, cpu = time.monotonic(), time.process_time()
+
+    def run(first: int) -> None:
+        for number in itertools.count(first):
+            sent = time.monotonic()
+            if sent > began + options.seconds:
+                return
+            ended = callers[first % len(callers)].call(images[number % len(images)], options.deadline)
+            ends.append((sent, sent, ended, bool(ended.reason)))
+
+    with ThreadPoolExecutor(options.clients) as pool:
+        list(pool.map(run, range(options.clients)))
+    busy = (time.process_time() - cpu) / (time.monotonic() - began)
+    for caller in callers:
+        caller.close()
+    return summarise(ends, began, options.seconds, late=0.0, busy=busy), history
 
 
 def summarise(
-    ends: Sequence[tuple[float, float, Ended, bool]], end: float, seconds: float, *, late: float, busy: float
+    ends: Sequence[tuple[float, float, Ended, bool]], began: float, seconds: float, *, late: float, busy: float
 ) -> Flood:
-    """Figures of what came back; answers after ``end`` do not count for the rate."""
-    answers = sorted(ended.at - due for due, _, ended, _ in ends if ended.status == OK)
+    """Figures of what came back; answers after the end do not count for the rate."""
+    end, settled = began + seconds, began + SETTLE_SHARE * seconds
+    answers = sorted(ended.at - due for due, _, ended, _ in ends if ended.status == OK and due >= settled)
     refusals = sorted(ended.at - sent for _, sent, ended, _ in ends if ended.status == "RESOURCE_EXHAUSTED")
 
     def find(values: Sequence[float], percent: float) -> float:
@@ -193,7 +228,11 @@ def summarise(
 
 def spawn(processors: str, history: Path, **options: object) -> tuple[Flood, list[Entry]]:
     """Floods from another process on some processors (taskset(1)); returns what came of it, and its history."""
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = [
+        word
+        for name, value in options.items()
+        for word in ((f"--{name}",) if value is True else (f"--{name}", str(value)))
+    ]
     command = [
         "taskset",
         "-c",
@@ -216,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Floods a server, and prints what came of it."""
     parser = LineParser("python -m bench.faults.flood", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, FloodOptions, argv)
-    found, history = flood(options)
+    found, history = crowd(options) if options.library else flood(options)
     if options.history is not None:
         history.save(options.history)
     print(json.dumps(asdict(found)))

@@ -29,13 +29,24 @@ PLACES = 33
 refused."""
 
 GOODPUT = 0.9
-GREEDY = 64
-FAIR = 2.0
-"""How many times as long one caller may wait because of another."""
+"""Share of saturation that is answered to ten times as many callers, who wait when they are refused."""
 
-REFUSAL_SECONDS = 0.05
+STRANGERS_GOODPUT = {3: 0.7, 10: 0.35}
+"""The same for senders who never wait. A refusal costs a sixteenth of an answer, nine tenths of it gRPC's own part
+(docs/limits.md), so that 9 refusals for each answer leave less than half."""
+
+GREEDY = 64
+FAIR = 2.5
+"""How many times as long one caller may wait because of another: for the one image of the other that is in work, and
+for its own turn on a processor that always has work."""
+
+REFUSAL_SECONDS = {3: 0.05, 10: 2.0}
+"""Within which 99 % of refusals come. At ten times as much calls wait in gRPC, before anything of ours sees them."""
+
 KEPT_P99 = 2.0
 """How many times as long as at saturation what was accepted may take."""
+
+KNOWN_ENDS = ("OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 
 TIGHT_SECONDS = 0.1
 WASTE = 0.05
@@ -85,14 +96,26 @@ def overload(rig: Rig) -> None:
         rig.verdict.note(
             f"saturation {full.rate:.0f}/s, p99 {1000 * full.answer_p99:.0f} ms, {1000 * cpu:.1f} ms of CPU an answer"
         )
+        usual, found = (
+            crowd.flood(clients=factor * PLACES, library=True, seconds=seconds)[0] for factor in (1, FACTORS[-1])
+        )
+        judge_crowd(rig, found, usual)
         for factor in FACTORS[: rig.choose(2, 1)]:
             found, cpu_now = crowd.flood(rate=factor * full.rate, seconds=seconds)
             judge_flood(rig, factor, found, full, cpu / cpu_now)
         judge_waste(rig, crowd, port, full)
 
 
+def judge_crowd(rig: Rig, found: Flood, usual: Flood) -> None:
+    """Promises to ten times as many callers as saturate it, with this project's client."""
+    what = f"{FACTORS[-1] * PLACES} callers who wait when refused"
+    others = {end: number for end, number in found.ends.items() if not end.startswith(KNOWN_ENDS)}
+    rig.check(not others and not found.without_hint, f"{what}: {found.ends}")
+    check_goodput(rig, found.rate / usual.rate, GOODPUT)
+
+
 def judge_flood(rig: Rig, factor: int, found: Flood, full: Flood, cpu_share: float) -> None:
-    """Promises of an overload.
+    """Promises to senders who never wait.
 
     Args:
         rig: takes them.
@@ -101,23 +124,30 @@ def judge_flood(rig: Rig, factor: int, found: Flood, full: Flood, cpu_share: flo
         full: what came of saturation.
         cpu_share: answers for each second of the server's CPU, as a share of those at saturation.
     """
-    what = f"{factor}x"
-    others = {end: number for end, number in found.ends.items() if end != "OK" and "RESOURCE_EXHAUSTED" not in end}
-    rig.check(not others, f"{what}: {found.offered} calls, {found.ends}")
+    # gRPC itself ends by CANCELLED what it has no time to hand over before the deadline.
+    known = (*KNOWN_ENDS, "CANCELLED") if factor == FACTORS[-1] else KNOWN_ENDS
+    others = {end: number for end, number in found.ends.items() if not end.startswith(known)}
+    rig.check(not others, f"{factor}x that never waits: {found.offered} calls, {found.ends}")
     rig.check(not found.without_hint, f"{found.without_hint} refusals without reason or hint")
-    # Where others use the machine as well, two loads one after the other do not compare: then it is only told.
-    goodput = found.rate / full.rate
-    is_kept = goodput >= GOODPUT or rig.scale.room != 1
-    rig.check(is_kept, f"goodput {goodput:.0%} of saturation ({cpu_share:.0%} by the server's CPU time)")
+    check_goodput(rig, found.rate / full.rate, STRANGERS_GOODPUT[factor])
+    rig.verdict.note(f"{cpu_share:.0%} by the server's CPU time")
     rig.check(
-        found.refusal_p99 <= rig.allow(REFUSAL_SECONDS),
+        found.refusal_p99 <= rig.allow(REFUSAL_SECONDS[factor]),
         f"refused within {1000 * found.refusal_p50:.0f} ms (p99 {1000 * found.refusal_p99:.0f}, at most "
         f"{1000 * found.refusal_most:.0f})",
     )
     rig.verdict.note(f"the sender was {found.busy:.0%} busy, {1000 * found.late:.0f} ms late at most")
+    most = KEPT_P99 * full.answer_p99 if factor == FACTORS[0] else DEADLINE
     rig.check(
-        found.answer_p99 <= rig.allow(KEPT_P99) * full.answer_p99, f"accepted p99 {1000 * found.answer_p99:.0f} ms"
+        found.answer_p99 <= rig.allow(most),
+        f"accepted p99 {1000 * found.answer_p99:.0f} ms",
     )
+
+
+def check_goodput(rig: Rig, goodput: float, least: float) -> None:
+    """Promises a share of saturation. Where others use the machine as well, two loads one after the other do not
+    compare: then it is only told."""
+    rig.check(goodput >= least or rig.scale.room != 1, f"goodput {goodput:.0%} of saturation")
 
 
 def judge_waste(rig: Rig, crowd: Crowd, port: int, full: Flood) -> None:
@@ -166,13 +196,16 @@ def wait_without_deadline(rig: Rig) -> None:
 
 def share_with_greedy(rig: Rig) -> None:
     """One who has 64 calls on their way all the time, beside one who has one."""
-    with rig.serve() as server:
+    processors = sorted(os.sched_getaffinity(0))
+    # Callers who took the server's processor would be waited for as well.
+    wrap = ("taskset", "-c", str(processors[0])) if len(processors) > 1 else ()
+    with rig.serve(wrap=wrap) as server:
         (polite,) = rig.make_callers(StubCaller, server.address, 1)
         for image in rig.images:
             polite.call(image, DEADLINE)
         alone = measure(rig, polite)
         busy_from = read_cpu_seconds(server.pid) + 0.3
-        crowd = Crowd(rig, server, ",".join(map(str, os.sched_getaffinity(0))))
+        crowd = Crowd(rig, server, ",".join(map(str, processors[len(wrap) // 3 :])))
         with ThreadPoolExecutor(1) as pool:
             greedy = pool.submit(crowd.flood, clients=GREEDY, connections=1, seconds=rig.choose(30, 10))
             wait_until(lambda: read_cpu_seconds(server.pid) > busy_from, 20)
@@ -207,8 +240,10 @@ FAULTS = (
     Fault(
         "overload",
         "3 and 10 times as many calls as it can answer",
-        "refused in < 50 ms (99 %) with RESOURCE_EXHAUSTED, reason and hint; goodput >= 90 % of saturation; what is "
-        "accepted keeps its p99 (<= 2 x that at saturation); nothing is judged for callers whose deadline has passed",
+        "ten times as many callers of this project's client: goodput >= 90 % of saturation; 3 x of those who never "
+        "wait: refused in < 50 ms (99 %) with RESOURCE_EXHAUSTED, reason and hint, goodput >= 70 %, and what is "
+        "accepted keeps its p99 (<= 2 x that at saturation) once the first burst is through; 10 x of them: an end "
+        "within their 2 s, goodput >= 35 %; nothing is judged for callers whose deadline has passed",
         overload,
         in_smoke=True,
     ),
@@ -222,7 +257,7 @@ FAULTS = (
     Fault(
         "greedy",
         "one with 64 calls on their way all the time, beside one with one",
-        "the one's calls do not fail, and its p99 at most doubles",
+        "the one's calls do not fail, and its p99 is at most 2.5 times that alone",
         share_with_greedy,
     ),
 )
