@@ -6,7 +6,7 @@ SERVE = .venv-serve/bin/python
 NEIGHBOURS = tritonclient kserve perf_analyzer
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-web install-openvino install-signing install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
+.PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ install: .venv/.installed ## set up everything in .venv, training included (3 GB
 install-server: .venv-serve/.installed ## set up what serving needs in .venv-serve (no TensorFlow)
 
 install-web: .venv-serve/.installed-web ## add what --http needs to .venv-serve (6 MB)
+
+install-dicom: .venv-serve/.installed-dicom ## add what DICOM files need to .venv-serve (15 MB)
+
+install-dicom-codecs: .venv-serve/.installed-dicom-codecs ## add what compressed DICOM files need to .venv-serve (60 MB)
 
 install-openvino: .venv-serve/.installed-openvino ## add what --runtime openvino needs to .venv-serve (180 MB)
 
@@ -113,7 +117,7 @@ clean: ## remove environments and caches
 	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<
 	@touch $@
 
-.venv-serve/.installed-%: requirements/%.lock .venv-serve/.installed
+.venv-serve/.installed-%: requirements/extras/%.lock .venv-serve/.installed
 	@.venv-serve/bin/python -m pip install $(PIP_FLAGS) -r $<
 	@touch $@
 

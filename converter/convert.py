@@ -108,7 +108,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         found = search_pixels(source, reference, spec, options, tell)
         form = found.best.input_format
         spec = replace(spec, colour=form.colour, resample=form.resample, fit=form.fit)
-    input_format = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
+    input_format = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit, spec.windows)
     images = load_images(options.images, input_format, tell)
     if found is not None:
         preprocess = found.best.preprocess

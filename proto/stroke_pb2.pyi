@@ -8,21 +8,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PredictRequest(_message.Message):
-    __slots__ = ("image", "model_name", "model_version", "image_sha256", "id")
+    __slots__ = ("image", "model_name", "model_version", "image_sha256", "id", "frame")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SHA256_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model_name: str
     model_version: str
     image_sha256: str
     id: str
-    def __init__(self, image: _Optional[bytes] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., image_sha256: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+    frame: int
+    def __init__(self, image: _Optional[bytes] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., image_sha256: _Optional[str] = ..., id: _Optional[str] = ..., frame: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("id", "label", "confidence", "scores", "threshold", "model_name", "model_version", "model_digest", "image_sha256", "timings", "warnings", "positive_label", "positive_probability", "status", "reasons", "channel")
+    __slots__ = ("id", "label", "confidence", "scores", "threshold", "model_name", "model_version", "model_digest", "image_sha256", "timings", "warnings", "positive_label", "positive_probability", "status", "reasons", "channel", "outlier_score")
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATUS_UNSPECIFIED: _ClassVar[PredictResponse.Status]
@@ -47,6 +49,7 @@ class PredictResponse(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    OUTLIER_SCORE_FIELD_NUMBER: _ClassVar[int]
     id: str
     label: str
     confidence: float
@@ -63,7 +66,8 @@ class PredictResponse(_message.Message):
     status: PredictResponse.Status
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     channel: str
-    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., threshold: _Optional[float] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., positive_label: _Optional[str] = ..., positive_probability: _Optional[float] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., channel: _Optional[str] = ...) -> None: ...
+    outlier_score: float
+    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., threshold: _Optional[float] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., positive_label: _Optional[str] = ..., positive_probability: _Optional[float] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., channel: _Optional[str] = ..., outlier_score: _Optional[float] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("reason", "message")
@@ -133,6 +137,116 @@ class PredictError(_message.Message):
     retry_after_ms: int
     def __init__(self, id: _Optional[str] = ..., code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
+class PredictStudyRequest(_message.Message):
+    __slots__ = ("image", "model_name", "model_version", "image_sha256", "id", "study_id")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STUDY_ID_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model_name: str
+    model_version: str
+    image_sha256: str
+    id: str
+    study_id: str
+    def __init__(self, image: _Optional[bytes] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., image_sha256: _Optional[str] = ..., id: _Optional[str] = ..., study_id: _Optional[str] = ...) -> None: ...
+
+class PredictStudyResponse(_message.Message):
+    __slots__ = ("id", "status", "reasons", "label", "positive_label", "score", "threshold", "top_k", "first_look_id", "first_look_frame", "slices", "series", "left_out", "failures", "warnings", "model_name", "model_version", "model_digest", "study_instance_uid")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LOOK_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LOOK_FRAME_FIELD_NUMBER: _ClassVar[int]
+    SLICES_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STUDY_INSTANCE_UID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    status: PredictResponse.Status
+    reasons: _containers.RepeatedCompositeFieldContainer[Reason]
+    label: str
+    positive_label: str
+    score: float
+    threshold: float
+    top_k: int
+    first_look_id: str
+    first_look_frame: int
+    slices: _containers.RepeatedCompositeFieldContainer[StudySlice]
+    series: Series
+    left_out: _containers.RepeatedCompositeFieldContainer[Series]
+    failures: _containers.RepeatedCompositeFieldContainer[StudySlice]
+    warnings: _containers.RepeatedCompositeFieldContainer[Warning]
+    model_name: str
+    model_version: str
+    model_digest: str
+    study_instance_uid: str
+    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., label: _Optional[str] = ..., positive_label: _Optional[str] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., top_k: _Optional[int] = ..., first_look_id: _Optional[str] = ..., first_look_frame: _Optional[int] = ..., slices: _Optional[_Iterable[_Union[StudySlice, _Mapping]]] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., left_out: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[StudySlice, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., study_instance_uid: _Optional[str] = ...) -> None: ...
+
+class StudySlice(_message.Message):
+    __slots__ = ("id", "frame", "sop_instance_uid", "position_mm", "positive_probability", "status", "reasons", "image_sha256", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    SOP_INSTANCE_UID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_MM_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    frame: int
+    sop_instance_uid: str
+    position_mm: float
+    positive_probability: float
+    status: PredictResponse.Status
+    reasons: _containers.RepeatedCompositeFieldContainer[Reason]
+    image_sha256: str
+    error: PredictError
+    def __init__(self, id: _Optional[str] = ..., frame: _Optional[int] = ..., sop_instance_uid: _Optional[str] = ..., position_mm: _Optional[float] = ..., positive_probability: _Optional[float] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., image_sha256: _Optional[str] = ..., error: _Optional[_Union[PredictError, _Mapping]] = ...) -> None: ...
+
+class Series(_message.Message):
+    __slots__ = ("series_instance_uid", "slices", "reason", "message", "spacing_mm", "tilt_degrees")
+    SERIES_INSTANCE_UID_FIELD_NUMBER: _ClassVar[int]
+    SLICES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SPACING_MM_FIELD_NUMBER: _ClassVar[int]
+    TILT_DEGREES_FIELD_NUMBER: _ClassVar[int]
+    series_instance_uid: str
+    slices: int
+    reason: str
+    message: str
+    spacing_mm: float
+    tilt_degrees: float
+    def __init__(self, series_instance_uid: _Optional[str] = ..., slices: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., spacing_mm: _Optional[float] = ..., tilt_degrees: _Optional[float] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("prediction", "overlay_png", "heatmap", "heatmap_height", "heatmap_width")
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    OVERLAY_PNG_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    prediction: PredictResponse
+    overlay_png: bytes
+    heatmap: _containers.RepeatedScalarFieldContainer[float]
+    heatmap_height: int
+    heatmap_width: int
+    def __init__(self, prediction: _Optional[_Union[PredictResponse, _Mapping]] = ..., overlay_png: _Optional[bytes] = ..., heatmap: _Optional[_Iterable[float]] = ..., heatmap_height: _Optional[int] = ..., heatmap_width: _Optional[int] = ...) -> None: ...
+
 class GetModelRequest(_message.Message):
     __slots__ = ("model_name", "model_version")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -152,7 +266,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "is_default", "task", "intended_use", "labels", "positive_label", "threshold", "input_height", "input_width", "input_channels", "metrics", "provenance", "precision", "runtime", "runtime_version", "threads", "busy_threads", "workers", "profile", "model_card", "server_version")
+    __slots__ = ("name", "version", "digest", "is_default", "task", "intended_use", "labels", "positive_label", "threshold", "input_height", "input_width", "input_channels", "metrics", "provenance", "precision", "runtime", "runtime_version", "threads", "busy_threads", "workers", "profile", "model_card", "server_version", "windows", "study_top_k", "study_threshold", "outlier_threshold", "indeterminate_margin", "explains")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +304,12 @@ class Model(_message.Message):
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     MODEL_CARD_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    STUDY_TOP_K_FIELD_NUMBER: _ClassVar[int]
+    STUDY_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    OUTLIER_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    INDETERMINATE_MARGIN_FIELD_NUMBER: _ClassVar[int]
+    EXPLAINS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -213,4 +333,18 @@ class Model(_message.Message):
     profile: str
     model_card: str
     server_version: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: bool = ..., task: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., positive_label: _Optional[str] = ..., threshold: _Optional[float] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., runtime_version: _Optional[str] = ..., threads: _Optional[int] = ..., busy_threads: _Optional[int] = ..., workers: _Optional[int] = ..., profile: _Optional[str] = ..., model_card: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...
+    windows: _containers.RepeatedCompositeFieldContainer[Window]
+    study_top_k: int
+    study_threshold: float
+    outlier_threshold: float
+    indeterminate_margin: float
+    explains: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: bool = ..., task: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., positive_label: _Optional[str] = ..., threshold: _Optional[float] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., runtime_version: _Optional[str] = ..., threads: _Optional[int] = ..., busy_threads: _Optional[int] = ..., workers: _Optional[int] = ..., profile: _Optional[str] = ..., model_card: _Optional[str] = ..., server_version: _Optional[str] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., study_top_k: _Optional[int] = ..., study_threshold: _Optional[float] = ..., outlier_threshold: _Optional[float] = ..., indeterminate_margin: _Optional[float] = ..., explains: bool = ...) -> None: ...
+
+class Window(_message.Message):
+    __slots__ = ("level", "width")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    level: float
+    width: float
+    def __init__(self, level: _Optional[float] = ..., width: _Optional[float] = ...) -> None: ...

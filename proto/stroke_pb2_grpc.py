@@ -50,6 +50,16 @@ class StrokeServiceStub(object):
                 request_serializer=proto_dot_stroke__pb2.PredictBatchesRequest.SerializeToString,
                 response_deserializer=proto_dot_stroke__pb2.PredictBatchesResponse.FromString,
                 _registered_method=True)
+        self.PredictStudy = channel.stream_unary(
+                '/stroke.v1.StrokeService/PredictStudy',
+                request_serializer=proto_dot_stroke__pb2.PredictStudyRequest.SerializeToString,
+                response_deserializer=proto_dot_stroke__pb2.PredictStudyResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/stroke.v1.StrokeService/Explain',
+                request_serializer=proto_dot_stroke__pb2.PredictRequest.SerializeToString,
+                response_deserializer=proto_dot_stroke__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/stroke.v1.StrokeService/GetModel',
                 request_serializer=proto_dot_stroke__pb2.GetModelRequest.SerializeToString,
@@ -96,6 +106,28 @@ class StrokeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictStudy(self, request_iterator, context):
+        """Judges the slices of one study: CT slices as DICOM files in any order, or PNG and JPEG files, which are taken as one
+        series in the order of their ids. The server chooses the series that is judged, and answers once, when the caller has
+        half-closed the stream: with one score for the study, with the score of each slice, and with a reason for each
+        series that was left out. A slice that cannot be judged is told with its error and does not end the study. Slices are
+        judged as they come, never held all together; a study has at most so many slices and bytes (settings of the server),
+        beyond which the call ends with RESOURCE_EXHAUSTED (STUDY_TOO_LARGE). A server from before this method says
+        UNIMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Classifies one image, and shows where in it the evidence for the positive label lies: for research, not for
+        localisation. A server that was not started with `--explain` says UNIMPLEMENTED (EXPLAIN_DISABLED), one whose model
+        has no such output FAILED_PRECONDITION (MODEL_CANNOT_EXPLAIN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """Describes one served model.
         """
@@ -127,6 +159,16 @@ def add_StrokeServiceServicer_to_server(servicer, server):
                     servicer.PredictBatches,
                     request_deserializer=proto_dot_stroke__pb2.PredictBatchesRequest.FromString,
                     response_serializer=proto_dot_stroke__pb2.PredictBatchesResponse.SerializeToString,
+            ),
+            'PredictStudy': grpc.stream_unary_rpc_method_handler(
+                    servicer.PredictStudy,
+                    request_deserializer=proto_dot_stroke__pb2.PredictStudyRequest.FromString,
+                    response_serializer=proto_dot_stroke__pb2.PredictStudyResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=proto_dot_stroke__pb2.PredictRequest.FromString,
+                    response_serializer=proto_dot_stroke__pb2.ExplainResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -221,6 +263,60 @@ class StrokeService(object):
             '/stroke.v1.StrokeService/PredictBatches',
             proto_dot_stroke__pb2.PredictBatchesRequest.SerializeToString,
             proto_dot_stroke__pb2.PredictBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStudy(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/stroke.v1.StrokeService/PredictStudy',
+            proto_dot_stroke__pb2.PredictStudyRequest.SerializeToString,
+            proto_dot_stroke__pb2.PredictStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stroke.v1.StrokeService/Explain',
+            proto_dot_stroke__pb2.PredictRequest.SerializeToString,
+            proto_dot_stroke__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-LOCKS = ("client", "cli", "server", "web", "openvino", "signing", "training", "dev")
+EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs")
+LOCKS = ("client", "cli", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
 SECONDS = 300
 UNKNOWN = 3
 

@@ -11,7 +11,8 @@ import pytest
 from tests.fakes import ROOT
 
 LOCKS = sorted((ROOT / "requirements").rglob("*.lock"))
-PURPOSES = ("client", "cli", "server", "web", "openvino", "signing", "training", "dev")
+EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs")
+PURPOSES = ("client", "cli", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
 
 
 def read_pins(purpose: str) -> dict[str, str]:
@@ -44,7 +45,7 @@ def test_locks_agree_with_what_was_tested() -> None:
 
 def test_client_and_server_need_neither_tensorflow_nor_onnx() -> None:
     """Serving stays small, with HTTP too; and without HTTP it has none of what that takes."""
-    for purpose in ("client", "server", "web"):
+    for purpose in ("client", "server", "extras/web", "extras/dicom-codecs"):
         assert not {"tensorflow", "keras", "tf2onnx", "onnx", "openvino"} & {
             name.split(" ")[0] for name in read_pins(purpose)
         }
@@ -54,10 +55,18 @@ def test_client_and_server_need_neither_tensorflow_nor_onnx() -> None:
 
 def test_web_has_nothing_beside_what_it_is_chosen_for() -> None:
     """Bare uvicorn: a faster parser in C is one that the server's bounds on time and connections do not reach."""
-    added = read_pins("web").keys() - read_pins("server").keys()
+    added = read_pins("extras/web").keys() - read_pins("server").keys()
 
     assert {name.split(" ")[0] for name in added} == {
         *("anyio", "click", "h11", "idna", "python-multipart", "starlette", "uvicorn"),
+    }
+
+
+def test_no_codec_is_under_the_gpl() -> None:
+    """pydicom's ``gpl-license`` extra and highdicom's ``libjpeg`` extra would bring it."""
+    assert all("pylibjpeg-libjpeg" not in lock.read_text() for lock in LOCKS)
+    assert {"pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"} <= {
+        name.split(" ")[0] for name in read_pins("extras/dicom-codecs")
     }
 
 

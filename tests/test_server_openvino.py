@@ -90,7 +90,7 @@ def test_missing_package_says_what_to_install(tiny_models: Path) -> None:
 
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert "requirements/openvino.lock" in line
+    assert "requirements/extras/openvino.lock" in line
     assert "RUNTIME_MISSING" in line
 
 

@@ -186,7 +186,7 @@ def test_missing_extra_is_said_in_a_sentence(name: str, tiny_models: Path, tmp_p
 
     assert result.returncode == 1
     assert f"--http needs {name}, which is not installed: " in result.stderr
-    assert "requirements/web.lock" in result.stderr
+    assert "requirements/extras/web.lock" in result.stderr
     assert "make install-web" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 

@@ -54,6 +54,10 @@ class ImageRequest(Protocol):
     def id(self) -> str:
         """How the caller calls the request."""
 
+    @property
+    def frame(self) -> int:
+        """Of a DICOM file with several, from 1; 0: the only one."""
+
 
 @dataclass(frozen=True)
 class ImageToJudge:
@@ -64,6 +68,7 @@ class ImageToJudge:
     model_version: str = ""
     image_sha256: str = ""
     id: str = ""
+    frame: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +260,7 @@ class Judge:
             model_name=request.model_name,
             model_version=request.model_version,
             image_sha256=request.image_sha256,
+            frame=request.frame,
             on_digest=on_digest,
             route=request.route if isinstance(request, RoutedImage) else None,
         )

@@ -167,4 +167,9 @@ def to_model(model: OnnxModel, default: OnnxModel, plan: Plan, *, model_card: st
         profile=plan.profile,
         model_card=model_card,
         server_version=__version__,
+        windows=[stroke_pb2.Window(level=window.level, width=window.width) for window in spec.windows],
+        study_top_k=spec.study_top_k,
+        study_threshold=spec.study_threshold,
+        outlier_threshold=spec.outlier_threshold,
+        indeterminate_margin=spec.indeterminate_margin,
     )

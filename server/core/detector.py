@@ -181,10 +181,12 @@ class Detector:
         model_name: str = "",
         model_version: str = "",
         image_sha256: str = "",
+        frame: int = 0,
         on_digest: Callable[[str], None] | None = None,
         route: Route | None = None,
     ) -> Detection:
-        """``detect`` for work that was submitted: it has a worker already.
+        """``detect`` for work that was submitted: it has a worker already. ``frame`` is which one of a DICOM file with
+        several, from 1; 0: the only one.
 
         ``on_digest`` is told the SHA-256 of the image once it is known, also of one that is then refused. ``route`` is
         what judges it, whatever the names say by now.
@@ -192,7 +194,7 @@ class Detector:
         if not budget.remaining:
             raise waited_too_long()
         choice, digest = self._admit(image, model_name, model_version, image_sha256, on_digest, route)
-        return self._judge(image, digest, choice, budget)
+        return self._judge(image, digest, choice, budget, frame)
 
     def _admit(
         self,
@@ -214,12 +216,12 @@ class Detector:
         check_digest(image_sha256, digest)
         return route.pick(digest), digest
 
-    def _judge(self, image: Scan, digest: str, choice: Choice, budget: Budget) -> Detection:
+    def _judge(self, image: Scan, digest: str, choice: Choice, budget: Budget, frame: int = 0) -> Detection:
         """Decodes and judges one image."""
         model, dequeued = choice.served.model, time.monotonic()
         if not budget.is_wanted():
             raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
-        pixels = load_pixels(image, model.input_format, self.limits)
+        pixels = load_pixels(image, model.input_format, self.limits, frame)
         decoded = time.monotonic()
         probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
         answered = time.monotonic()

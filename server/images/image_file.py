@@ -51,6 +51,10 @@ def check_frames(frames: int) -> None:
         )
 
 
+def missing_frame(frame: int, frames: int) -> ImageError:
+    return ImageError("IMAGE_FRAME_MISSING", f"The file has no frame {frame}: it has {frames}.")
+
+
 def deep_image(bits: int) -> ImageError:
     """More than 8 bits: what decoders make of that (clip, or drop bits) is not what a reader would look at."""
     return ImageError(

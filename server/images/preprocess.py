@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from server.errors import ImageError
+from server.images.dicom.window import Window
 from server.images.fit import Placement, place
-from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_dimensions
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_dimensions, missing_frame
 from server.images.jpeg_file import JPEG_SIGNATURE, JpegFile, decode_jpeg, read_jpeg
 from server.images.png_file import PNG_SIGNATURE, decode_png, read_png
 from server.images.resample import LIBRARY_FILTERS, PILLOW_FILTERS, resample
@@ -80,6 +81,7 @@ class InputFormat:
     colour: str = "rgb"
     resample: str = "bilinear"
     fit: str = "stretch"
+    windows: tuple[Window, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -123,21 +125,26 @@ class Pixels:
         return self.array[rows : height - rows, columns : width - columns]
 
 
-def decode_image(data: Scan, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
+def decode_image(
+    data: Scan, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS, frame: int = 0
+) -> DecodedImage:
     """Decodes a PNG or JPEG file, or says why it cannot be judged.
 
     Args:
         data: the whole file; or pixels that somebody else has decoded.
         input_format: what the model takes: nothing is decoded that it would not see.
         limits: what the image may be.
+        frame: which one of a file with several, from 1; 0: the only one.
 
     Raises:
         ImageError: reasons IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_TOO_SMALL, IMAGE_UNDECODABLE, IMAGE_TRUNCATED,
-            IMAGE_DAMAGED, IMAGE_BIT_DEPTH, IMAGE_COLOUR_MODE, IMAGE_MULTI_FRAME. Nothing else is ever raised for any
-            bytes.
+            IMAGE_DAMAGED, IMAGE_BIT_DEPTH, IMAGE_COLOUR_MODE, IMAGE_MULTI_FRAME, IMAGE_FRAME_MISSING. Nothing else is
+            ever raised for any bytes.
         MemoryError: the machine's fault, not the image's.
     """
     check_size(data, limits)
+    if frame > 1:
+        raise missing_frame(frame, 1)
     if isinstance(data, np.ndarray):
         flat = Image.fromarray(data[:, :, 0] if data.shape[2] == 1 else data)
         return describe(flat, flat.reduce(JPEG_BLOCK) if flat.mode == "RGB" else None)
@@ -298,10 +305,10 @@ def channel_spread(image: Image.Image) -> int:
     return max(int(np.asarray(ImageChops.difference(*pair)).max()) for pair in pairs)
 
 
-def load_pixels(data: Scan, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
+def load_pixels(data: Scan, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS, frame: int = 0) -> Pixels:
     """``decode_image`` and ``to_pixels`` in one call.
 
     Raises:
         ImageError: as ``decode_image``.
     """
-    return to_pixels(decode_image(data, input_format, limits), input_format)
+    return to_pixels(decode_image(data, input_format, limits, frame), input_format)

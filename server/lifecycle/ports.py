@@ -99,7 +99,7 @@ def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPort, st
             raise
         raise ListenError(
             f"--http needs {package}, which is not installed: python -m pip install --require-hashes -r "
-            "requirements/web.lock, or make install-web"
+            "requirements/extras/web.lock, or make install-web"
         ) from None
     config = core.config
     find_context = RenewedContext(certificates).find if certificates is not None else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from server.errors import ModelFileError
+from server.images.dicom.window import Window
 from server.images.fit import FITS
 from server.images.resample import RESAMPLE_FILTERS
 from server.models.strict_json import is_unicode, parse_strictly
@@ -29,6 +30,12 @@ INPUT_NAME = "image"
 
 OUTPUT_NAME = "probabilities"
 """Name of the graph's output: float32 [N, len(labels)], each row in [0, 1] and summing to 1."""
+
+OUTLIER_NAME = "outlier_score"
+"""Name of the graph's second output, where it has one: float32 [N], >= 0, how unlike all that the model knows an image
+is."""
+
+MOST_STUDY_SLICES = 1000
 
 COLOURS = ("grey", "rgb")
 HEAD_CT, NO_CHECKS = "head-ct", "none"
@@ -77,8 +84,25 @@ class ModelSpec:
     fit: str = "stretch"
     """What is done about the aspect ratio, one of ``FITS``."""
 
+    windows: tuple[Window, ...] = ()
+    """How CT values become grey levels: one window, or one for each channel of an ``rgb`` input. In JSON ``[[level,
+    width]]``, Hounsfield units. Empty: the model takes no CT values, and so no DICOM files."""
+
     checks: str = HEAD_CT
     """What an image must look like to be judged, one of ``CHECKS``: a slice of a head CT, or anything."""
+
+    study_top_k: int = 0
+    """The score of a study is the mean of so many highest probabilities of its slices; 0: no studies are judged."""
+
+    study_threshold: float = 0.0
+    """Decision threshold on the score of a study, in [0, 1]."""
+
+    outlier_threshold: float = 0.0
+    """Largest score of the graph's output ``OUTLIER_NAME`` with which an image is judged, >= 0; 0: there is no such
+    output."""
+
+    indeterminate_margin: float = 0.0
+    """An image whose probability is nearer to ``threshold`` than this is not judged, in [0, 1]; 0: all are."""
 
     temperature: float = 1.0
     """Calibration temperature that is already in the graph; > 0; 1 means uncalibrated."""
@@ -112,6 +136,15 @@ class ModelSpec:
             raise invalid_spec(f"'positive_label' {self.positive_label!r} is not among the labels {list(self.labels)}")
         if not 0 <= self.threshold <= 1:
             raise invalid_spec(f"'threshold' {self.threshold} is not in [0, 1]")
+        if len(self.windows) not in ((0, 1) if self.colour == "grey" else (0, 1, 3)):
+            raise invalid_spec(f"'windows' must be one, or one for each channel, not {len(self.windows)}")
+        if not 0 <= self.study_top_k <= MOST_STUDY_SLICES:
+            raise invalid_spec(f"'study_top_k' {self.study_top_k} is not in 0 to {MOST_STUDY_SLICES}")
+        for name in ("study_threshold", "indeterminate_margin"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise invalid_spec(f"'{name}' {getattr(self, name)} is not in [0, 1]")
+        if not self.outlier_threshold >= 0:
+            raise invalid_spec(f"'outlier_threshold' {self.outlier_threshold} is below 0")
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise invalid_spec(f"'temperature' {self.temperature} is not a positive number")
         for name, choices in (
@@ -141,6 +174,7 @@ class ModelSpec:
         document = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
         for key in ("metrics", "provenance"):
             document[key] = dict(document[key])
+        document["windows"] = [[window.level, window.width] for window in self.windows]
         return json.dumps({**self.extra, **document}, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -184,7 +218,14 @@ def read_field(name: str, value: Any) -> Any:
         good = isinstance(value, dict) and all(is_number(v) for v in value.values())
     elif name == "provenance":
         good = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
-    elif name in ("threshold", "temperature"):
+    elif name == "windows":
+        good = isinstance(value, list) and all(
+            isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) and pair[1] > 0 for pair in value
+        )
+        value = tuple(Window(float(level), float(width)) for level, width in value) if good else value
+    elif name == "study_top_k":
+        good = isinstance(value, int) and not isinstance(value, bool)
+    elif name in ("threshold", "temperature", "study_threshold", "outlier_threshold", "indeterminate_margin"):
         good = is_number(value)
         value = float(value) if good else value
     elif name == "schema":

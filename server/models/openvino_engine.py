@@ -21,7 +21,7 @@ except ImportError:
     raise ModelFileError(
         "RUNTIME_MISSING",
         "--runtime openvino: OpenVINO is not installed; install it with "
-        "'pip install --require-hashes -r requirements/openvino.lock', or serve with --runtime onnxruntime",
+        "'pip install --require-hashes -r requirements/extras/openvino.lock', or serve with --runtime onnxruntime",
     ) from None
 
 

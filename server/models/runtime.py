@@ -116,7 +116,7 @@ class OnnxModel:
                 [Port(output, "float32", (_, classes))],
             ) if (name, output, depth, classes) == (INPUT_NAME, OUTPUT_NAME, channels, len(spec.labels)):
                 if inputs == list(stated):
-                    return InputFormat(height, width, spec.colour, spec.resample, spec.fit)
+                    return InputFormat(height, width, spec.colour, spec.resample, spec.fit, spec.windows)
         raise ModelFileError(
             "MODEL_GRAPH_UNSUITABLE",
             f"{source}: the graph has inputs {describe(inputs)} and outputs {describe(outputs)}, but the contract "

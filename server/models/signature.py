@@ -200,7 +200,7 @@ def import_cryptography() -> tuple[Any, Any]:
     except ModuleNotFoundError:
         raise invalid_keys(
             "signatures need the package cryptography, which is not installed: make install-signing, or python -m pip "
-            "install --require-hashes -r requirements/signing.lock"
+            "install --require-hashes -r requirements/extras/signing.lock"
         ) from None
     return serialization, ed25519
 

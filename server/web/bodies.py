@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -124,7 +124,8 @@ def read_image(kind: BodyKind, options: Mapping[str, str], most_bytes: int, body
 
 def make_request(image: bytes, options: Mapping[str, str]) -> ImageToJudge:
     """An image with its options."""
-    return ImageToJudge(image, **{OPTIONS[name]: value for name, value in options.items()})
+    fields: dict[str, Any] = {OPTIONS[name]: value for name, value in options.items()}
+    return ImageToJudge(image, **fields)
 
 
 def read_options(pairs: Iterable[tuple[str, str]], known: tuple[str, ...]) -> dict[str, str]:

@@ -151,7 +151,7 @@ def open_keras(path: Path) -> Predictor:
             # A network with one output answers the probability of the positive label, as the converter reads it.
             yield from (make_answer(row[column] if len(row) > 1 else row[0]) for row in answers)
 
-    input_format = InputFormat(height, width, spec.colour, spec.resample, spec.fit)
+    input_format = InputFormat(height, width, spec.colour, spec.resample, spec.fit, spec.windows)
     return predictor_of_spec(spec, hashlib.sha256(path.read_bytes()).hexdigest(), input_format, ask)
 
 
