@@ -22,7 +22,7 @@ from typing import Any
 
 from server.errors import ModelFileError
 from server.machine.bounded_file import open_regular, read_regular
-from server.models.golden import GoldenVector, read_outlier_score, read_probabilities
+from server.models.golden import GoldenVector, read_score, read_probabilities
 from server.models.strict_json import check_keys, is_unicode, is_whole, parse_strictly, read_list, read_number
 
 MANIFEST_FILE = "manifest.json"
@@ -108,7 +108,7 @@ class FileRecord:
             probabilities = tuple(map(read_probabilities, read_list(document["probabilities"], MOST_GOLDEN)))
         outlier_scores: tuple[float, ...] = ()
         if "outlier_scores" in document:
-            outlier_scores = tuple(map(read_outlier_score, read_list(document["outlier_scores"], MOST_GOLDEN)))
+            outlier_scores = tuple(map(read_score, read_list(document["outlier_scores"], MOST_GOLDEN)))
         gate = document.get("gate", {})
         if not isinstance(gate, dict):
             raise ValueError("a gate is not an object")
