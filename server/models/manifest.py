@@ -22,7 +22,7 @@ from typing import Any
 
 from server.errors import ModelFileError
 from server.machine.bounded_file import open_regular, read_regular
-from server.models.golden import GoldenVector, read_score, read_probabilities
+from server.models.golden import GoldenVector, read_probabilities, read_score
 from server.models.strict_json import check_keys, is_unicode, is_whole, parse_strictly, read_list, read_number
 
 MANIFEST_FILE = "manifest.json"

@@ -1,0 +1,97 @@
+"""The score: how far features lie from those of slices, in the directions in which slices differ, and in all others.
+
+A principal component analysis of standardised features parts them in two. Within its components the distance is
+Mahalanobis's; what it leaves over counts by its own mean square. Each part is divided by its number of dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import ConversionError
+
+MOST_COMPONENTS = 128
+MOST_SHARE = 0.75
+"""Components, at most, as a share of the features."""
+
+SLICES_EACH = 4
+"""Slices for each component, at least: with fewer its spread would be that of these very slices."""
+
+LEAST_SPREAD = 0.01
+"""Of a feature, as a share of the largest one of its group: less is taken for rounding, so that a feature which is the
+same on all slices cannot make an image an outlier by a hair."""
+
+LEAST_VARIANCE = 1e-4
+"""Of a component, and of what is left over, as a share of the mean; for the same reason."""
+
+SHARE = 0.01
+"""Of the validation slices, the share above the threshold."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Standardisation and components of D features, k of them, as float64."""
+
+    mean: NDArray[np.float64]
+    """[D]."""
+
+    scale: NDArray[np.float64]
+    """[D], > 0: what a feature less its mean is multiplied by."""
+
+    whiten: NDArray[np.float64]
+    """[D, k]: from standardised features to components of unit spread, over the root of k."""
+
+    back: NDArray[np.float64]
+    """[k, D]: from these to standardised features."""
+
+    weight: float
+    """What is left over is multiplied by this."""
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores [N] of features [N, D]: what ``converter.outlier.surgery`` makes of them in the graph."""
+        standard = (features - self.mean) * self.scale
+        components = standard @ self.whiten
+        left = self.weight * (standard - components @ self.back)
+        return np.asarray(np.sqrt(np.square(components).sum(axis=1) + np.square(left).sum(axis=1)))
+
+    def multiply(self, factor: float) -> Fit:
+        """The same with all scores multiplied."""
+        return replace(self, whiten=self.whiten * factor, back=self.back / factor, weight=self.weight * factor)
+
+
+def fit_features(features: NDArray[np.float32], groups: Sequence[int]) -> Fit:
+    """Fits features [N, D] of slices, which consist of groups of so many that are of one kind.
+
+    Raises:
+        ConversionError: there are too few slices, or a feature is no number.
+    """
+    wide = features.astype(np.float64)
+    if not np.isfinite(wide).all():
+        raise ConversionError("the model's features are not numbers on all slices: no outlier score can be fitted")
+    count, dimensions = wide.shape
+    components = min(MOST_COMPONENTS, count // SLICES_EACH, int(MOST_SHARE * dimensions))
+    if components < 1:
+        raise ConversionError(f"an outlier score cannot be fitted on {count} slices")
+    mean, spread = wide.mean(axis=0), wide.std(axis=0)
+    parts = np.split(spread, np.cumsum(groups)[:-1])
+    scale = 1 / np.concatenate([np.maximum(part, max(LEAST_SPREAD * part.max(), 1e-12)) for part in parts])
+    standard = (wide - mean) * scale
+    _, values, directions = np.linalg.svd(standard, full_matrices=False)
+    variances = np.square(values) / count
+    floor = LEAST_VARIANCE * variances.sum() / dimensions
+    kept, rest = np.maximum(variances[:components], floor), variances[components:].sum()
+    left = max(rest / max(1, dimensions - components), floor)
+    chosen = directions[:components].T
+    lengths = np.sqrt(kept * components)
+    return Fit(
+        mean, scale, chosen / lengths, (chosen * lengths).T, float(1 / np.sqrt(left * max(1, dimensions - components)))
+    )
+
+
+def choose_threshold(scores: Sequence[float] | NDArray[np.float64]) -> float:
+    """The score that ``SHARE`` of validation slices exceed."""
+    return float(np.quantile(np.asarray(scores), 1 - SHARE))
