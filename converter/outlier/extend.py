@@ -101,7 +101,7 @@ def run_extend(argv: Sequence[str]) -> int:
     )
     options = parse_settings(parser, ExtendOptions, argv)
     try:
-        extended = extend(options, tell=lambda step: complain(f"converter: {step} …"))
+        extended = extend(options, tell=tell_step)
     except ConversionError as error:
         complain(f"converter: error: {error}")
         return EXIT_FAILED
@@ -111,6 +111,10 @@ def run_extend(argv: Sequence[str]) -> int:
     spec = extended.spec
     say("\n".join([f"{extended.out}: {spec.name} {spec.version}", *(f"  {change}" for change in extended.changes)]))
     return 0
+
+
+def tell_step(step: str) -> None:
+    complain(f"converter: {step} …")
 
 
 def extend(options: ExtendOptions, tell: Callable[[str], None] = lambda step: None) -> Extended:

@@ -108,17 +108,23 @@ def add_grid(additions: Additions, shape: Sequence[int]) -> str:
     height, width, channels = shape[1:]
     step = max(1, height // SAMPLES)
     each = (height // step // CELLS, width // CELLS)
-    starts = ((height - each[0] * CELLS * step) // 2 + step // 2, (width - each[1] * CELLS) // 2, channels // 2)
-    ends = (starts[0] + (each[0] * CELLS - 1) * step + 1, starts[1] + each[1] * CELLS, starts[2] + 1)
-    bounds = [
-        additions.constant(f"grid_{name}", values, np.int64)
-        for name, values in (("starts", starts), ("ends", ends), ("axes", (1, 2, 3)), ("steps", (step, 1, 1)))
-    ]
-    samples = additions.add("Slice", "grid_samples", INPUT_NAME, *bounds)
+    samples = take(additions, INPUT_NAME, 1, (height - each[0] * CELLS * step) // 2 + step // 2, each[0] * CELLS, step)
+    if width % CELLS:
+        samples = take(additions, samples, 2, width % CELLS // 2, each[1] * CELLS)
+    if channels > 1:
+        samples = take(additions, samples, 3, channels // 2, 1)
     values = additions.add("Cast", "grid_values", samples, to=onnx.TensorProto.FLOAT)
     cells = additions.constant("grid_cells", (-1, CELLS, each[0], CELLS, each[1]), np.int64)
     means = additions.reduce("ReduceMean", "grid_means", additions.add("Reshape", "grid_parts", values, cells), (2, 4))
     return additions.add("Reshape", "grid", means, additions.constant("grid_row", (-1, CELLS * CELLS), np.int64))
+
+
+def take(additions: Additions, tensor: str, axis: int, first: int, count: int, step: int = 1) -> str:
+    """Adds what takes so many slices of a tensor. Each axis that is cut costs more than those that are not."""
+    name = f"grid_samples_{axis}"
+    bounds = (("starts", first), ("ends", first + (count - 1) * step + 1), ("axes", axis), ("steps", step))
+    values = [additions.constant(f"{name}_{what}", [value], np.int64) for what, value in bounds]
+    return additions.add("Slice", name, tensor, *values)
 
 
 def find_map(graph: Graph, shapes: dict[str, list[int]]) -> str | None:

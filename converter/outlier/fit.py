@@ -7,7 +7,7 @@ Mahalanobis's; what it leaves over counts by its own mean square. Each part is d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,33 +34,21 @@ SHARE = 0.01
 
 @dataclass(frozen=True)
 class Fit:
-    """Standardisation and components of D features, k of them, as float64."""
+    """An affine map of D features whose length is the score, as float64."""
 
-    mean: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+    """[D, D]."""
+
+    bias: NDArray[np.float64]
     """[D]."""
-
-    scale: NDArray[np.float64]
-    """[D], > 0: what a feature less its mean is multiplied by."""
-
-    whiten: NDArray[np.float64]
-    """[D, k]: from standardised features to components of unit spread, over the root of k."""
-
-    back: NDArray[np.float64]
-    """[k, D]: from these to standardised features."""
-
-    weight: float
-    """What is left over is multiplied by this."""
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores [N] of features [N, D]: what ``converter.outlier.surgery`` makes of them in the graph."""
-        standard = (features - self.mean) * self.scale
-        components = standard @ self.whiten
-        left = self.weight * (standard - components @ self.back)
-        return np.asarray(np.sqrt(np.square(components).sum(axis=1) + np.square(left).sum(axis=1)))
+        return np.asarray(np.linalg.norm(features @ self.matrix + self.bias, axis=1))
 
     def multiply(self, factor: float) -> Fit:
         """The same with all scores multiplied."""
-        return replace(self, whiten=self.whiten * factor, back=self.back / factor, weight=self.weight * factor)
+        return Fit(self.matrix * factor, self.bias * factor)
 
 
 def fit_features(features: NDArray[np.float32], groups: Sequence[int]) -> Fit:
@@ -75,21 +63,19 @@ def fit_features(features: NDArray[np.float32], groups: Sequence[int]) -> Fit:
     count, dimensions = wide.shape
     components = min(MOST_COMPONENTS, count // SLICES_EACH, int(MOST_SHARE * dimensions))
     if components < 1:
-        raise ConversionError(f"an outlier score cannot be fitted on {count} slices")
+        raise ConversionError(f"an outlier score cannot be fitted to {dimensions} features of {count} slices")
     mean, spread = wide.mean(axis=0), wide.std(axis=0)
     parts = np.split(spread, np.cumsum(groups)[:-1])
     scale = 1 / np.concatenate([np.maximum(part, max(LEAST_SPREAD * part.max(), 1e-12)) for part in parts])
     standard = (wide - mean) * scale
-    _, values, directions = np.linalg.svd(standard, full_matrices=False)
-    variances = np.square(values) / count
-    floor = LEAST_VARIANCE * variances.sum() / dimensions
-    kept, rest = np.maximum(variances[:components], floor), variances[components:].sum()
-    left = max(rest / max(1, dimensions - components), floor)
-    chosen = directions[:components].T
-    lengths = np.sqrt(kept * components)
-    return Fit(
-        mean, scale, chosen / lengths, (chosen * lengths).T, float(1 / np.sqrt(left * max(1, dimensions - components)))
-    )
+    variances, directions = np.linalg.eigh(standard.T @ standard / count)
+    variances, directions = variances[::-1], directions[:, ::-1]  # the largest first
+    floor = LEAST_VARIANCE * max(float(variances.mean()), 1e-12)
+    kept = np.maximum(variances[:components], floor) * components
+    left = max(float(variances[components:].mean()), floor) * (dimensions - components)
+    lengths = np.sqrt(np.concatenate([kept, np.full(dimensions - components, left)]))
+    matrix = scale[:, np.newaxis] * directions / lengths
+    return Fit(matrix, -mean @ matrix)
 
 
 def choose_threshold(scores: Sequence[float] | NDArray[np.float64]) -> float:

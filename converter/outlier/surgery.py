@@ -161,12 +161,10 @@ class Prepared:
     def finish(self, fit: Fit) -> onnx.ModelProto:
         """The graph with the score as its second output; the session is no longer needed."""
         more = self._additions
-        offset = more.add("Sub", "offset", self._features, more.constant("mean", fit.mean))
-        standard = more.add("Mul", "standard", offset, more.constant("scale", fit.scale))
-        parts = more.add("MatMul", "components", standard, more.constant("whiten", fit.whiten))
-        back = more.constant("back", fit.back)
-        left = more.add("Gemm", "left", parts, back, standard, alpha=-fit.weight, beta=fit.weight)
-        score = more.reduce("ReduceL2", "score", more.add("Concat", "all", parts, left, axis=1), [1])
+        far = more.add(
+            "Gemm", "distances", self._features, more.constant("matrix", fit.matrix), more.constant("bias", fit.bias)
+        )
+        score = more.reduce("ReduceL2", "score", far, [1])
         batch = self._model.graph.output[0].type.tensor_type.shape.dim[0].dim_param or "N"
         self._model.graph.output.append(helper.make_tensor_value_info(score, TensorProto.FLOAT, [batch]))
         return self._model
