@@ -52,7 +52,7 @@ def make_dicom(
         intercept: rescale intercept.
         bits: stored, of 16.
         signed: whether values are stored in two's complement.
-        syntax: transfer syntax; a compressed one needs an encoder of it.
+        syntax: transfer syntax; a compressed one needs an encoder of it, or ``PixelData`` as it encapsulates them.
         headless: without preamble and file meta information.
         tags: values by keyword, such as ``Modality="MR"``; None leaves it out.
     """
@@ -156,7 +156,7 @@ def write_dicom(dataset: Dataset, syntax: str, *, headless: bool = False, **tags
     """The bytes of a file with this data set, in which tags were changed."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    if syntax not in NATIVE:
+    if syntax not in NATIVE and "PixelData" not in tags:
         dataset.compress(syntax, generate_instance_uid=False)
     dataset.file_meta.TransferSyntaxUID = syntax
     for keyword, value in tags.items():
@@ -164,6 +164,8 @@ def write_dicom(dataset: Dataset, syntax: str, *, headless: bool = False, **tags
             setattr(dataset, keyword, value)
         elif keyword in dataset:
             delattr(dataset, keyword)
+    if syntax not in NATIVE:
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
     big, implicit = syntax == ExplicitVRBigEndian, syntax == ImplicitVRLittleEndian
     buffer = io.BytesIO()
     if headless:

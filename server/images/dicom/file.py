@@ -22,11 +22,12 @@ from server.images.dicom.pixel_format import (
     PIXEL_TAGS,
     RESCALE_GROUP,
     ROWS,
+    PixelFormat,
     make_levels,
     read_pixel_format,
     read_shape,
 )
-from server.images.dicom.signature import PREAMBLE, PREFIX, is_big_endian, is_implicit
+from server.images.dicom.signature import PREAMBLE, PREFIX, is_big_endian
 from server.images.dicom.slice_reader import MODALITY, SLICE_TAGS, FunctionalGroups, read_slice_header
 from server.images.dicom.window import Window
 from server.images.image_file import (
@@ -46,7 +47,13 @@ FLOAT_PIXELS, DOUBLE_PIXELS, PIXELS = 0x7FE00008, 0x7FE00009, 0x7FE00010
 PIXEL_ELEMENTS = frozenset((FLOAT_PIXELS, DOUBLE_PIXELS, PIXELS))
 """The data set is read up to the first of these."""
 
+PIXEL_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
+"""How they are represented (VR), all odd numbers: no length, which is even, can be taken for one."""
+
 UNDEFINED_LENGTH = 0xFFFFFFFF
+MOST_FRAMES = 2**31
+"""What a number of frames can be (IS)."""
+
 WORD = np.dtype("<u2")
 
 
@@ -118,16 +125,8 @@ def decode_dicom(data: bytes, windows: Sequence[Window], limits: ImageLimits, fr
     if not windows:
         raise refusals.no_window()
     file = read_dicom(data, limits)
-    if (modality := file.elements.text(MODALITY)) != "CT":
-        raise refusals.other_modality(modality)
-    index = choose_frame(frame, file.frames)
-    shape = read_shape(file.elements)
-    if file.pixels.is_float:
-        raise refusals.other_bit_depth()
-    meaning = read_pixel_format(file.elements, file.groups.find(index, RESCALE_GROUP), shape)
-    words = find_words(file, shape, index)
-    levels = make_levels(meaning, tuple(windows))
-    image = Image.fromarray(levels.take(words, axis=0))
+    words, meaning = read_frame(file, frame)
+    image = Image.fromarray(make_levels(meaning, tuple(windows)).take(words, axis=0))
     warnings = [ImageWarning("IMAGE_LOSSY", "The image was compressed with loss of detail.")] if file.is_lossy else []
     return DecodedImage(image, tuple(warnings))
 
@@ -154,7 +153,7 @@ def read_dicom(data: bytes, limits: ImageLimits) -> DicomFile:
     check_dimensions(columns, rows, limits)
     count = elements.number(FRAMES)
     frames = 1 if count is None else int(count)
-    if frames < 1 or frames != (count or 1):
+    if not 1 <= frames < MOST_FRAMES or frames != (count or 1):
         raise refusals.damaged()
     if frames > limits.max_frames or frames * rows * columns * WORD.itemsize > limits.max_frame_bytes:
         raise refusals.too_large(frames, frames * rows * columns * WORD.itemsize)
@@ -164,27 +163,44 @@ def read_dicom(data: bytes, limits: ImageLimits) -> DicomFile:
     return DicomFile(data, transfer_syntax, elements, pixels, rows, columns, frames, is_lossy, groups)
 
 
+def read_frame(file: DicomFile, frame: int = 0) -> tuple[NDArray[np.uint16], PixelFormat]:
+    """Returns the numbers of a frame as they are stored, and what they mean.
+
+    Args:
+        file: the file.
+        frame: which frame, from 1; 0: the only one.
+
+    Returns:
+        uint16 [rows, columns], unused bits included.
+
+    Raises:
+        ImageError: see ``decode_dicom``.
+    """
+    if (modality := file.elements.text(MODALITY)) != "CT":
+        raise refusals.other_modality(modality)
+    index = choose_frame(frame, file.frames)
+    shape = read_shape(file.elements)
+    if file.pixels.is_float:
+        raise refusals.other_bit_depth()
+    meaning = read_pixel_format(file.elements, file.groups.find(index, RESCALE_GROUP), shape)
+    if file.pixels.length == UNDEFINED_LENGTH or file.transfer_syntax not in (*syntax.NATIVE, ""):
+        return unpack_words(file, shape, index), meaning
+    return find_words(file, shape, index), meaning
+
+
 def find_pixels(data: bytes, start: int) -> PixelElement:
     """Returns where the value of the element of pixels stands that begins at ``start``."""
-    head = 8 if is_implicit(data[start : start + 6]) else 12
-    value = start + head
+    value = start + (12 if data[start + 4 : start + 6] in PIXEL_VRS else 8)
     is_float = data[start + 2 : start + 4] != PIXELS.to_bytes(4, "little")[:2]
     return PixelElement(value, int.from_bytes(data[value - 4 : value], "little"), is_float)
 
 
 def find_words(file: DicomFile, shape: FrameShape, index: int) -> NDArray[np.uint16]:
-    """Returns the words of one frame as they are stored, uint16 [rows, columns], unused bits included.
-
-    Args:
-        file: the file.
-        shape: how a frame is stored.
-        index: which frame, from 0.
+    """Returns the words of one uncompressed frame (from 0), where they stand in the file.
 
     Raises:
-        ImageError: reasons DICOM_PIXEL_LENGTH, DICOM_TRUNCATED, DICOM_JPEG_12_BIT, DICOM_NO_DECODER.
+        ImageError: reasons DICOM_PIXEL_LENGTH, DICOM_TRUNCATED.
     """
-    if file.pixels.length == UNDEFINED_LENGTH or file.transfer_syntax not in (*syntax.NATIVE, ""):
-        return unpack_words(file, shape, index)
     count = shape.rows * shape.columns
     if file.pixels.length != file.frames * count * WORD.itemsize:
         raise refusals.other_length()
@@ -195,6 +211,10 @@ def find_words(file: DicomFile, shape: FrameShape, index: int) -> NDArray[np.uin
 
 
 def unpack_words(file: DicomFile, shape: FrameShape, index: int) -> NDArray[np.uint16]:
-    """``find_words`` of a file with compressed pixels."""
+    """Returns the words of one compressed frame, decoded by a process of its own.
+
+    Raises:
+        ImageError: reasons DICOM_JPEG_12_BIT, DICOM_NO_DECODER.
+    """
     syntax.check_compressed(file.transfer_syntax)
     raise refusals.no_decoder(syntax.COMPRESSED[file.transfer_syntax], can_be_installed=True)
