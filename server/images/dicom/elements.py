@@ -25,9 +25,9 @@ from server.images.dicom.signature import is_implicit
 logging.getLogger("pydicom").disabled = True
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
-MOST_READS = 200_000
-"""A data set takes two or three for each of its elements: some hundred for a slice, 300 for each frame of an enhanced
-file. What asks for more was made to keep a reader busy, for a second here."""
+MOST_READS = 60_000
+"""A data set takes up to three for each of its elements and items: some 500 for a slice, 30 to 130 for each frame of an
+enhanced file. More would keep a processor busy for longer than a second, at up to 15 us each."""
 
 MOST_CHARACTERS = 256
 """Longest text that is looked at, in bytes."""
@@ -58,7 +58,7 @@ class BoundedReader(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads_left -= 1
         if self.reads_left < 0:
-            raise refusals.damaged()
+            raise refusals.too_many_elements()
         found = super().read(size)
         if size is not None and 0 < len(found) < size:
             self._has_stopped_short = True
@@ -81,7 +81,7 @@ class Elements:
         Raises:
             ImageError: it ends before its length is reached.
         """
-        element: Any = self._dataset.get_item(tag)
+        element: Any = self._dataset.get_item(tag, keep_deferred=True)
         if not isinstance(element, RawDataElement) or not element.value:
             return b""
         if len(element.value) != element.length:
@@ -125,7 +125,7 @@ class Elements:
         Raises:
             ImageError: it is damaged.
         """
-        element: Any = self._dataset.get_item(tag)
+        element: Any = self._dataset.get_item(tag, keep_deferred=True)
         if isinstance(element, RawDataElement):
             reader = BoundedReader(self.value(tag), self._reads)
             size = element.length
@@ -151,7 +151,7 @@ def read_elements(
         What was kept, and the file, standing before the element that ended it or at its end.
 
     Raises:
-        ImageError: reasons DICOM_DAMAGED, DICOM_TRUNCATED.
+        ImageError: reasons DICOM_DAMAGED, DICOM_TRUNCATED, DICOM_TOO_LARGE.
     """
     reader = BoundedReader(data)
     reader.seek(start)
