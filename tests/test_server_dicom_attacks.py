@@ -10,7 +10,7 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
 from server.errors import ImageError
-from server.images.dicom.elements import MOST_READS
+from server.images.dicom.budget import MOST_READS
 from server.images.dicom.file import decode_dicom, read_header
 from server.images.dicom.window import BRAIN
 from server.images.image_file import DEFAULT_LIMITS
@@ -25,10 +25,11 @@ SEEDS = (
     make_dicom(HU, headless=True),
     make_enhanced(np.stack([HU, HU]), intercepts=(-1024.0, 0.0)),
     make_enhanced(np.stack([HU, HU]), syntax=ImplicitVRLittleEndian),
+    make_enhanced(np.stack([HU, HU]), intercepts=(-1024.0, 0.0), delimited=True),
 )
 ODD_NUMBERS = tuple(map(bytes.fromhex, ("ffffffff", "feffffff", "ffffff7f", "00000000", "ffff", "0000")))
 ITEM, END_SEQUENCE = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-PIXELS, PIXEL_DESCRIPTION = b"\xe0\x7f\x10\x00", b"\x28\x00\x02\x00"
+PER_FRAME, PIXEL_DESCRIPTION = b"\x00\x52\x30\x92", b"\x28\x00\x02\x00"
 UNDEFINED = b"\xff\xff\xff\xff"
 PRIVATE = b"\x09\x00\x01\x10SQ\x00\x00" + UNDEFINED
 
@@ -106,9 +107,10 @@ def test_reading_ends_soon(name: str) -> None:
     assert judge(insert(elements, PIXEL_DESCRIPTION)) == reason
 
 
-def test_sequences_that_are_asked_for_are_limited_as_well() -> None:
+@pytest.mark.parametrize("tag", [b"\x00\x52\x29\x92", PER_FRAME], ids=["shared", "per frame"])
+def test_sequences_that_are_asked_for_are_limited_as_well(tag: bytes) -> None:
     """Items of a sequence of known length are read later than the rest, and count as others do."""
     items = (ITEM + bytes(4)) * MANY
-    sequence = b"\x00\x52\x30\x92SQ\x00\x00" + len(items).to_bytes(4, "little") + items
+    sequence = tag + b"SQ\x00\x00" + len(items).to_bytes(4, "little") + items
 
-    assert judge(insert(sequence, PIXELS)) == "DICOM_TOO_LARGE"
+    assert judge(insert(sequence, PER_FRAME)) == "DICOM_TOO_LARGE"

@@ -96,7 +96,8 @@ def test_text_of_any_character_set_is_read() -> None:
 
 
 @SYNTAXES
-def test_frames_are_described_one_by_one(syntax: str) -> None:
+@pytest.mark.parametrize("delimited", [False, True], ids=["of known length", "delimited"])
+def test_frames_are_described_one_by_one(syntax: str, delimited: bool) -> None:
     """From functional groups of their own, shared ones, and the data set."""
     frames = np.stack([HU, HU, HU])
     region = [make_item(CodeValue="69536005", CodeMeaning="Head")]
@@ -104,6 +105,7 @@ def test_frames_are_described_one_by_one(syntax: str) -> None:
     data = make_enhanced(
         frames,
         spacing=2.5,
+        delimited=delimited,
         syntax=syntax,
         BodyPartExamined=None,
         ContrastBolusAgentSequence=agents,

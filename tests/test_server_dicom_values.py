@@ -131,11 +131,12 @@ def test_monochrome1_is_inverted_after_the_window() -> None:
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("delimited", [False, True], ids=["of known length", "delimited"])
 @pytest.mark.parametrize("intercepts", [(), (-1024.0, -500.0, 0.0)], ids=["shared", "per frame"])
-def test_enhanced_file_is_read_frame_by_frame(intercepts: tuple[float, ...], syntax: str) -> None:
-    """Rescaling stands in functional groups, shared by all frames or in each."""
+def test_enhanced_file_is_read_frame_by_frame(intercepts: tuple[float, ...], delimited: bool, syntax: str) -> None:
+    """Rescaling stands in functional groups, shared by all frames or in each, written in either way."""
     hu = np.stack([make_hu(seed=seed) for seed in range(3)])
-    data = make_enhanced(np.maximum(hu, 0), intercepts=intercepts, syntax=syntax)
+    data = make_enhanced(np.maximum(hu, 0), intercepts=intercepts, delimited=delimited, syntax=syntax)
 
     for frame in (1, 2, 3):
         assert np.array_equal(read_values(data, frame)[0], np.maximum(hu[frame - 1], 0))
