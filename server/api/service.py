@@ -10,11 +10,12 @@ import grpc
 from proto import stroke_pb2
 from server.admission.call import READ, Method
 from server.admission.judge import Judge
+from server.admission.places import StreamPlaces
 from server.admission.status import Status
 from server.api.messages import BATCHES, SINGLES, Answer, encode_response, to_answer, to_model
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
-from server.api.rpc.stream import Stream, StreamForm, StreamPlaces
+from server.api.rpc.stream import Stream, StreamForm
 from server.config import ServerConfig
 from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes
 from server.core.detector import Detector

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from server.admission.boundary import Boundary, stopping_server
 from server.admission.inbox import Inbox
 from server.admission.judge import Judge
+from server.admission.places import StreamPlaces
 from server.api.health import Health
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.listen import bind
-from server.api.rpc.stream import StreamPlaces
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
 from server.core.capacity import find_message_bytes

@@ -18,8 +18,8 @@ from server.process.log import count_dropped_lines, count_suppressed_lines
 
 if TYPE_CHECKING:
     from server.admission.boundary import Boundary
+    from server.admission.places import StreamPlaces
     from server.api.health import Health
-    from server.api.rpc.stream import StreamPlaces
     from server.audit.writer import AuditLog
     from server.config import ServerConfig
     from server.core.detector import Detector
