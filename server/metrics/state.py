@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches", "ModelInfer", "ModelStreamInfer")
+IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches", "PredictStudy", "ModelInfer", "ModelStreamInfer")
 HTTP_METHODS = ("POST /predict", "POST /predict/batch", "POST /v2/models/{name}/infer")
 
 

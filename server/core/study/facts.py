@@ -10,6 +10,9 @@ from server.core.study.exclusion import Exclusion, find_exclusion, find_pattern
 from server.core.study.geometry import Vector, find_normal, find_place
 from server.core.study.rules import SeriesRules
 from server.images.dicom.header import SliceHeader
+from server.images.dicom.signature import is_dicom
+from server.images.image_file import ImageLimits
+from server.images.preprocess import check_size
 
 UID = re.compile(r"[0-9.]{1,64}")
 """PS3.5, 9.1. What is none is not shown: it might be anything."""
@@ -56,6 +59,20 @@ def keep_facts(header: SliceHeader, rules: SeriesRules) -> SliceFacts:
         gantry_tilt=tilt if abs(tilt) <= 90 else 0.0,
         is_lossy=header.is_lossy,
     )
+
+
+def read_facts(image: bytes, limits: ImageLimits, rules: SeriesRules) -> tuple[SliceFacts, ...] | None:
+    """Reads the header of a file: facts of each of its frames, at least one; None: it is no DICOM file.
+
+    Raises:
+        ImageError: it is one, and cannot be read.
+    """
+    if not is_dicom(image):
+        return None
+    check_size(image, limits)
+    from server.images.dicom.file import read_header
+
+    return tuple(keep_facts(header, rules) for header in read_header(image, limits))
 
 
 def find_uid(text: str) -> str:
