@@ -14,8 +14,8 @@ as by other methods: ``RequestError`` (REQUEST_MALFORMED: no slice came; ID_INVA
 ``ModelNotFoundError``, ``IncapableModelError`` (MODEL_WITHOUT_STUDIES), ``OverloadedError`` (TOO_MANY_STREAMS,
 STUDY_TOO_LARGE), ``BudgetExceededError`` (STREAM_IDLE), ``UnavailableError`` (SERVER_STOPPING).
 
-Of a slice nothing stays but what its header says in numbers, its probability and its SHA-256; its bytes are gone once it was
-judged. What the rules of series exclude by the header alone is not judged at all. For one event loop.
+Of a slice nothing stays but what its header says in numbers, its probability and its SHA-256; its bytes are gone once
+it was judged. What the rules of series exclude by the header alone is not judged at all. For one event loop.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Content:
 
 
 def describe_study(study: StudyAnswer) -> dict[str, object]:
-    """What was answered of a study. Its slices have lines of their own, which name it; no UID is kept, for it leads to a
+    """What was answered of a study. Its slices have lines of their own, which name it. No UID is kept: it leads to a
     patient where the archive is at hand."""
     model, spec = study.model, study.model.spec
     fields: dict[str, object] = {

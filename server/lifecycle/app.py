@@ -26,7 +26,6 @@ from server.core.capacity import find_message_bytes
 from server.core.detector import Detector
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
-from server.core.study.rules import DEFAULT_RULES
 from server.core.study.rules_file import RulesFileError, read_rules
 from server.errors import ModelFileError
 from server.lifecycle.admin import AdminHandlers, make_activator, open_socket
@@ -77,7 +76,7 @@ class Application:
         self._config = config
         self._plan = make_plan(config, count_processors())
         self._registry = ModelRegistry()
-        self._study_rules = DEFAULT_RULES if config.study_rules is None else read_rules(config.study_rules)
+        self._study_rules = read_rules(config.study_rules)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()

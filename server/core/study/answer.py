@@ -12,7 +12,7 @@ from server.core.study.rules import SeriesRules
 from server.core.study.slices import StudySlice, order_by_id
 from server.core.study.stack import PlacedSlice, Stack
 from server.images.checks import Reason
-from server.images.preprocess import ImageWarning
+from server.images.image_file import ImageWarning
 from server.models.contract import ModelSpec
 from server.models.runtime import OnnxModel
 

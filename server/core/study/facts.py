@@ -10,6 +10,7 @@ from server.core.study.exclusion import Exclusion, find_exclusion, find_pattern
 from server.core.study.geometry import Vector, find_normal, find_place
 from server.core.study.rules import SeriesRules
 from server.images.dicom.header import SliceHeader
+from server.images.dicom.optional import read_header
 from server.images.dicom.signature import is_dicom
 from server.images.image_file import ImageLimits
 from server.images.preprocess import check_size
@@ -70,8 +71,6 @@ def read_facts(image: bytes, limits: ImageLimits, rules: SeriesRules) -> tuple[S
     if not is_dicom(image):
         return None
     check_size(image, limits)
-    from server.images.dicom.file import read_header
-
     return tuple(keep_facts(header, rules) for header in read_header(image, limits))
 
 

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from server.core.study.rules import SeriesRules
+from server.core.study.rules import DEFAULT_RULES, SeriesRules
 from server.flags import Setting, list_settings
 from server.machine.bounded_file import read_regular
 
@@ -17,12 +17,14 @@ class RulesFileError(Exception):
     """The file cannot be used; the text is one line, for the operator."""
 
 
-def read_rules(path: Path) -> SeriesRules:
-    """Reads a file that has any of the keys of ``SeriesRules``; the others are as they are by default.
+def read_rules(path: Path | None) -> SeriesRules:
+    """Reads a file that has any of the keys of ``SeriesRules``; what it does not say, or all, is as it is by default.
 
     Raises:
         RulesFileError: it cannot be read, is no TOML, has a key that is none, or a value of the wrong type or range.
     """
+    if path is None:
+        return DEFAULT_RULES
     try:
         document = tomllib.loads(read_regular(path, MOST_BYTES).decode("utf-8"))
         return make_rules(document)
