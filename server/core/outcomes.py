@@ -104,9 +104,9 @@ class LogLines:
         if (study := outcome.study) is not None:
             fields["model"] = f"{study.model.spec.name}/{study.model.spec.version}"
             fields["label"] = study.label
-            fields["slices"] = len(study.slices)
-            fields["left_out"] = sum(series.slices for series in study.left_out)
-            fields["failures"] = len(study.failures)
+            fields["slices"] = str(len(study.slices))
+            fields["left_out"] = str(sum(series.slices for series in study.left_out))
+            fields["failures"] = str(len(study.failures))
         fields["ms"] = outcome.milliseconds
         if outcome.trace:
             fields["trace"] = outcome.trace

@@ -72,9 +72,6 @@ class SeriesRules:
             raise ValueError("'least_thickness_mm' must not be above 'most_thickness_mm'")
 
 
-DEFAULT_RULES = SeriesRules()
-
-
 def check_words(name: str, words: tuple[str, ...]) -> None:
     """Bounds a list of words.
 
@@ -83,6 +80,9 @@ def check_words(name: str, words: tuple[str, ...]) -> None:
     """
     if len(words) > MOST_PATTERNS or not all(0 < len(word) <= MOST_PATTERN and word.isprintable() for word in words):
         raise ValueError(f"'{name}' must be at most {MOST_PATTERNS} words of 1 to {MOST_PATTERN} characters")
+
+
+DEFAULT_RULES = SeriesRules()
 
 
 def render_table() -> str:
