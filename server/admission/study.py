@@ -107,7 +107,7 @@ class OpenStudy(Generic[Result]):
         self._work: set[asyncio.Task[None]] = set()
         self._work_bytes = 0
         self._room = asyncio.Event()
-        self._end: StrokeError | Status | Exception | None = None
+        self._end: BaseException | Status | None = None
         self._reader: asyncio.Task[None] | None = None
         self.last_judged = time.monotonic()
 
@@ -118,7 +118,7 @@ class OpenStudy(Generic[Result]):
             await asyncio.wait((self._reader,))
             while self._work and self._end is None:
                 await asyncio.wait(self._work, return_when=asyncio.FIRST_COMPLETED)
-            if isinstance(self._end, Exception):
+            if isinstance(self._end, BaseException):
                 raise self._end
             if self._end is not None:
                 return self._end
@@ -133,7 +133,7 @@ class OpenStudy(Generic[Result]):
         if self._reader is not None and not self._reader.done():
             self._stop(error)
 
-    def _stop(self, end: StrokeError | Status | Exception) -> None:
+    def _stop(self, end: BaseException | Status) -> None:
         self._end = self._end or end
         if self._reader is not None:
             self._reader.cancel()
@@ -182,7 +182,7 @@ class OpenStudy(Generic[Result]):
         self._room.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             traceback.clear_frames(error.__traceback__)
-            self._stop(error if isinstance(error, Exception) else RuntimeError("the work was given up"))
+            self._stop(error)
 
     def _begin(self, first: SliceToJudge) -> SliceWork:
         """Settles id and model of the study: that model judges all of it, though another one is served by then."""
