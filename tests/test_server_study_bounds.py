@@ -200,3 +200,19 @@ def test_error_of_the_transport_ends_the_study(box: Box) -> None:
 
     with pytest.raises(UnavailableError):
         asyncio.run(box.judge(take))
+
+
+def test_studies_together_keep_a_number_of_slices(tmp_path: Path) -> None:
+    """Four times that of the largest one. Who has half of them gets no more; all come back."""
+    write_model(tmp_path, STUDY_SPEC)
+    box = Box(tmp_path, {"study_slices": 4})
+    room = box.studies.slices
+    room.take_some(box.call.source, 6)
+    refusal = box.refuse(wrap(make_series(4)))
+    room.give_back(box.call.source, 6)
+
+    assert (refusal.reason, refusal.retry_after) == ("TOO_MANY_SLICES", 1.0)
+    box.judge_all(wrap(make_series(4)))
+    box.judge_all([SliceToJudge(make_enhanced(np.stack([make_hu(64)] * 4)))])
+    assert box.refuse(wrap(make_series(5))).reason == "STUDY_TOO_LARGE"
+    assert room.free == 16

@@ -27,8 +27,8 @@ def render_study(section: dict[str, Any]) -> str:
     texts = [
         "## A study",
         f"{format_machine(section['machine'])}.",
-        f"{section['slices']} slices as uncompressed DICOM files of {section['slice_kb']:.0f} kB, as one study and one by "
-        f"one over the same connection; {section['rounds']} rounds.",
+        f"{section['slices']} slices, uncompressed DICOM files of {section['slice_kb']:.0f} kB, as one study and one "
+        f"by one over the same connection; {section['rounds']} rounds.",
         render_table(("", "s", "CPU s of the server"), rows),
         render_budgets(budgets),
     ]
