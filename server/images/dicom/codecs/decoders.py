@@ -65,7 +65,7 @@ def decode_rle(data: bytes, shape: FrameShape) -> bytes:
         raise ValueError("offsets")
     words = bytearray(count_bytes(shape))
     for place, segment in ((1, data[first:second]), (0, data[second:])):
-        line = Image.frombytes("L", (shape.rows * shape.columns, 1), segment, "packbits", "L", 0, 1)
+        line = Image.frombytes("L", (shape.rows * shape.columns, 1), segment, "packbits", "L")
         words[place::WORD] = line.tobytes()
     return bytes(words)
 
