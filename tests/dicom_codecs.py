@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 
 from server.images.dicom.header import FrameShape
@@ -15,6 +18,7 @@ RLE, PROCESS_14, SV1 = "1.2.840.10008.1.2.5", f"{JPEG}.57", f"{JPEG}.70"
 JPEG_LS, NEAR_LOSSLESS = f"{JPEG}.80", f"{JPEG}.81"
 JPEG_2000, JPEG_2000_LOSSY = f"{JPEG}.90", f"{JPEG}.91"
 LOSSLESS = (RLE, PROCESS_14, SV1, JPEG_LS, JPEG_2000)
+HTJ2K = (f"{JPEG}.201", f"{JPEG}.202", f"{JPEG}.203")
 
 
 def make_words(shape: FrameShape, seed: int = 1) -> NDArray[np.uint16]:
@@ -49,7 +53,7 @@ def encode(syntax: str, words: NDArray[np.uint16], shape: FrameShape, precision:
     from openjpeg.utils import encode_array
 
     array = words.view(np.int16) if shape.is_signed else words
-    ratios = [8.0] if syntax == JPEG_2000_LOSSY else []
+    ratios = [3.0] if syntax == JPEG_2000_LOSSY else []
     return bytes(encode_array(array, bits_stored=precision, photometric_interpretation=0, compression_ratios=ratios))
 
 
@@ -94,3 +98,21 @@ def encapsulate(fragments: Sequence[bytes], offsets: Sequence[int] = ()) -> byte
     values = [struct.pack(f"<{len(offsets)}I", *offsets), *(one + b"\0" * (len(one) % 2) for one in fragments)]
     items = [b"\xfe\xff\x00\xe0" + struct.pack("<I", len(value)) + value for value in values]
     return b"".join(items) + b"\xfe\xff\xdd\xe0" + bytes(4)
+
+
+def compress(data: bytes, syntax: str, called: str = "") -> bytes:
+    """An uncompressed DICOM file in another transfer syntax, which it calls ``called`` if that is given."""
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    shape = FrameShape(dataset.Rows, dataset.Columns, dataset.BitsStored, bool(dataset.PixelRepresentation))
+    frames = np.frombuffer(dataset.PixelData, "<u2").reshape(-1, shape.rows, shape.columns)
+    dataset.PixelData = encapsulate([encode(syntax, words, shape) for words in frames])[:-8]
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = called or syntax
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+def read_htj2k() -> tuple[FrameShape, bytes]:
+    """High-Throughput JPEG 2000 that holds ``make_words`` of a shape, written by OpenJPH 0.26 (imagecodecs)."""
+    return FrameShape(64, 80, 16, True), (Path(__file__).parent / "htj2k_lossless.j2c").read_bytes()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from server.images.dicom import refusals, syntax
+from server.images.dicom.codecs.frames import decode_frame
 from server.images.dicom.elements import Elements, read_elements
 from server.images.dicom.header import FrameShape, SliceHeader
 from server.images.dicom.pixel_format import (
@@ -113,7 +114,8 @@ def decode_dicom(data: bytes, windows: Sequence[Window], limits: ImageLimits, fr
     Raises:
         ImageError: as ``read_dicom``, ``choose_frame``, ``read_shape`` and ``read_pixel_format``, and the reasons
             DICOM_WINDOW_MISSING, DICOM_MODALITY, DICOM_PIXEL_LENGTH, DICOM_TRUNCATED, DICOM_JPEG_12_BIT,
-            DICOM_NO_DECODER.
+            DICOM_NO_DECODER, DICOM_UNDECODABLE.
+        UnavailableError, OverloadedError: see ``decode_frame``.
     """
     if not windows:
         raise refusals.no_window()
@@ -181,7 +183,8 @@ def find_words(file: DicomFile, shape: FrameShape, index: int) -> NDArray[np.uin
         index: which frame, from 0.
 
     Raises:
-        ImageError: reasons DICOM_PIXEL_LENGTH, DICOM_TRUNCATED, DICOM_JPEG_12_BIT, DICOM_NO_DECODER.
+        ImageError: reasons DICOM_PIXEL_LENGTH, DICOM_TRUNCATED, DICOM_JPEG_12_BIT, DICOM_NO_DECODER, DICOM_UNDECODABLE.
+        UnavailableError, OverloadedError: see ``decode_frame``.
     """
     if file.pixels.length == UNDEFINED_LENGTH or file.transfer_syntax not in (*syntax.NATIVE, ""):
         return unpack_words(file, shape, index)
@@ -197,4 +200,5 @@ def find_words(file: DicomFile, shape: FrameShape, index: int) -> NDArray[np.uin
 def unpack_words(file: DicomFile, shape: FrameShape, index: int) -> NDArray[np.uint16]:
     """``find_words`` of a file with compressed pixels."""
     syntax.check_compressed(file.transfer_syntax)
-    raise refusals.no_decoder(syntax.COMPRESSED[file.transfer_syntax], can_be_installed=True)
+    packed = memoryview(file.data)[file.pixels.start :]
+    return decode_frame(file.transfer_syntax, packed, index, file.frames, shape)

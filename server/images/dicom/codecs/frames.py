@@ -7,8 +7,9 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from server.images.dicom import refusals
 from server.images.dicom.codecs.encapsulation import take_frame
-from server.images.dicom.codecs.pool import DecoderPool, mismatch
+from server.images.dicom.codecs.pool import DecoderPool
 from server.images.dicom.header import FrameShape
 from server.images.dicom.syntax import COMPRESSED, LOSSY
 
@@ -31,13 +32,15 @@ def forget_decoders() -> None:
 os.register_at_fork(after_in_child=forget_decoders)
 
 
-def decode_frame(syntax: str, data: bytes, frame: int, frames: int, shape: FrameShape) -> NDArray[np.uint16]:
+def decode_frame(
+    syntax: str, data: bytes | memoryview, index: int, frames: int, shape: FrameShape
+) -> NDArray[np.uint16]:
     """Decodes a frame of a compressed file.
 
     Args:
         syntax: UID of its transfer syntax, one of ``server.images.dicom.syntax.COMPRESSED``.
-        data: the value of Pixel Data as it is in the file, see ``take_frame``.
-        frame: which one, from 1; 0: the only one.
+        data: the file from the value of Pixel Data on, see ``take_frame``.
+        index: which frame, from 0.
         frames: how many there are by the header.
         shape: what the header says, within the limits.
 
@@ -48,10 +51,10 @@ def decode_frame(syntax: str, data: bytes, frame: int, frames: int, shape: Frame
         ImageError: reasons DICOM_UNDECODABLE, DICOM_NO_DECODER.
         UnavailableError, OverloadedError: see ``DecoderPool.decode``.
     """
-    packed = _pool.decode(syntax, take_frame(data, frame, frames), shape)
+    packed = _pool.decode(syntax, take_frame(data, index, frames), shape)
     words = np.frombuffer(packed, "<u2").reshape(shape.rows, shape.columns)
     if syntax in LOSSY and not fits(words, shape):
-        raise mismatch(COMPRESSED[syntax])
+        raise refusals.contradictory(COMPRESSED[syntax])
     return words
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from server.errors import ImageError, OverloadedError, UnavailableError
 from server.images.dicom import refusals
@@ -35,41 +36,13 @@ WAIT_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 
 
-def undecodable(name: str) -> ImageError:
-    """``name`` is that of the transfer syntax, here and below."""
-    return ImageError(
-        "DICOM_UNDECODABLE",
-        f"The DICOM file's pixels ({name}) are damaged and cannot be decoded. Copy or export it again.",
-    )
-
-
-def mismatch(name: str) -> ImageError:
-    return ImageError(
-        "DICOM_UNDECODABLE",
-        f"The DICOM file's pixels ({name}) are of another size, depth or sign than its header says, so their values "
-        "cannot be told: convert it to Explicit VR Little Endian where it was made.",
-    )
-
-
-def missing(name: str) -> ImageError:
-    return refusals.no_decoder(name, can_be_installed=True)
-
-
-def too_large(name: str) -> ImageError:
-    return ImageError(
-        "DICOM_UNDECODABLE",
-        f"The DICOM file's pixels ({name}) take more memory to decode than a slice may: convert it to Explicit VR "
-        "Little Endian.",
-    )
-
-
 REFUSALS: dict[Answer, Callable[[str], ImageError]] = {
-    Answer.UNDECODABLE: undecodable,
-    Answer.MISMATCH: mismatch,
-    Answer.MISSING: missing,
-    Answer.TOO_LARGE: too_large,
+    Answer.UNDECODABLE: refusals.undecodable,
+    Answer.MISMATCH: refusals.contradictory,
+    Answer.MISSING: partial(refusals.no_decoder, can_be_installed=True),
+    Answer.TOO_LARGE: refusals.too_costly,
 }
-"""What callers learn of an answer without pixels."""
+"""What callers learn of an answer without pixels; each takes the name of the transfer syntax."""
 
 
 class DecoderPool:
@@ -128,7 +101,7 @@ class DecoderPool:
                 "a decoder of DICOM slices %s and was replaced: %s, %d bytes; %d since the start",
                 *(error, COMPRESSED[syntax], len(data), self.failures),
             )
-            raise undecodable(COMPRESSED[syntax]) from None
+            raise refusals.undecodable(COMPRESSED[syntax]) from None
         except BaseException:  # its answer would be taken for that of the next frame
             self._drop(decoder)
             raise
