@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 from server.images.dicom.codecs.wire import count_bytes
 from server.images.dicom.header import FrameShape
@@ -27,6 +29,11 @@ class MismatchError(Exception):
     """The compressed data holds an image of another kind than the header says."""
 
 
+def load(syntax: str) -> None:
+    """Loads what decodes a transfer syntax; ImportError where it is not installed."""
+    import_module(DECODERS[syntax].module)
+
+
 def decode(syntax: str, data: bytes, shape: FrameShape) -> bytes:
     """Decodes a frame.
 
@@ -40,11 +47,10 @@ def decode(syntax: str, data: bytes, shape: FrameShape) -> bytes:
 
     Raises:
         MismatchError: see there.
-        ImportError: the codec is not installed.
         MemoryError: it would take too much.
         Exception: whatever a codec raises.
     """
-    words = DECODERS[syntax](data, shape)
+    words = DECODERS[syntax].decode(data, shape)
     if len(words) != count_bytes(shape):
         raise MismatchError
     return words
@@ -143,17 +149,26 @@ def read_jpeg_header(data: bytes) -> tuple[int, int, int, int]:
     raise ValueError("no frame")
 
 
+@dataclass(frozen=True)
+class Codec:
+    """What decodes a transfer syntax."""
+
+    module: str
+    """It has to be installed."""
+
+    decode: Callable[[bytes, FrameShape], bytes]
+
+
+def by_gdcm(syntax: str) -> Codec:
+    return Codec("gdcm", partial(decode_jpeg, syntax=syntax))
+
+
 JPEG = "1.2.840.10008.1.2.4"
-DECODERS: dict[str, Callable[[bytes, FrameShape], bytes]] = {
-    "1.2.840.10008.1.2.5": decode_rle,
-    f"{JPEG}.57": partial(decode_jpeg, syntax=f"{JPEG}.57"),
-    f"{JPEG}.70": partial(decode_jpeg, syntax=f"{JPEG}.70"),
-    f"{JPEG}.80": partial(decode_jpeg, syntax=f"{JPEG}.80"),
-    f"{JPEG}.81": partial(decode_jpeg, syntax=f"{JPEG}.81"),
-    f"{JPEG}.90": decode_jpeg_2000,
-    f"{JPEG}.91": decode_jpeg_2000,
-    f"{JPEG}.201": decode_jpeg_2000,
-    f"{JPEG}.202": decode_jpeg_2000,
-    f"{JPEG}.203": decode_jpeg_2000,
+RLE = Codec("PIL.Image", decode_rle)
+OPENJPEG = Codec("openjpeg.utils", decode_jpeg_2000)
+DECODERS = {
+    "1.2.840.10008.1.2.5": RLE,
+    **{f"{JPEG}.{number}": by_gdcm(f"{JPEG}.{number}") for number in (57, 70, 80, 81)},
+    **{f"{JPEG}.{number}": OPENJPEG for number in (90, 91, 201, 202, 203)},
 }
 """One for each transfer syntax, by its UID, and not whichever is found: they differ in what they make of odd files."""

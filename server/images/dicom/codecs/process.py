@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 
-from server.images.dicom.codecs.decoders import MismatchError, decode
+from server.images.dicom.codecs.decoders import MismatchError, decode, load
 from server.images.dicom.codecs.wire import ANSWER, REQUEST, Answer, unpack_request
 
 CONNECTION = 0
@@ -51,14 +51,18 @@ def send(answer: Answer, words: bytes = b"") -> None:
 def serve_one(seconds: float) -> None:
     """Decodes one frame. Whoever takes longer than that is ended by the kernel, even where nobody is left to do it."""
     syntax, shape, length = unpack_request(receive(REQUEST.size))
-    signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
-    words = b""
     try:
-        words, answer = decode(syntax, receive(length), shape), Answer.WORDS
+        load(syntax)
+    except ImportError:
+        send(Answer.MISSING)
+        return
+    send(Answer.READY)
+    data, words = receive(length), b""
+    signal.setitimer(signal.ITIMER_REAL, seconds + SPARE_SECONDS)
+    try:
+        words, answer = decode(syntax, data, shape), Answer.WORDS
     except MismatchError:
         answer = Answer.MISMATCH
-    except ImportError:
-        answer = Answer.MISSING
     except MemoryError:
         answer = Answer.TOO_LARGE
     except Exception:

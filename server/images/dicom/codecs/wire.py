@@ -1,6 +1,7 @@
 """What a server and a decoder process say to each other: each message is a header of fixed length, then its bytes.
 
-A decoder first says READY; then each request is answered once, in turn.
+A decoder says READY when it has started, and again when it has loaded what a request needs. Then it gets what is to be
+decoded and answers once; or it answers at once that it has no such codec.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Answer(IntEnum):
     """How a request ended. Only WORDS has bytes behind it."""
 
     READY = 0
+    """Not an end: it goes on."""
+
     WORDS = 1
     UNDECODABLE = 2
     """The codec makes no pixels of it."""
