@@ -18,15 +18,16 @@ _pool = DecoderPool()
 
 
 def limit_decoders(most: int) -> None:
-    """Lets this process have so many decoder processes at most, instead of one for each processor. Before the first
-    frame is decoded."""
+    """Lets this process have so many decoder processes at most, instead of one for each processor."""
     global _pool
-    _pool = DecoderPool(most)
+    previous, _pool = _pool, DecoderPool(most)
+    previous.close()
 
 
 def forget_decoders() -> None:
     """In a copy of this process, after fork(2): the decoders are those of the other one."""
-    limit_decoders(_pool.most)
+    global _pool
+    _pool = DecoderPool(_pool.most)
 
 
 os.register_at_fork(after_in_child=forget_decoders)
