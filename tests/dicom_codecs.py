@@ -105,9 +105,15 @@ def compress(data: bytes, syntax: str, called: str = "") -> bytes:
     dataset = pydicom.dcmread(io.BytesIO(data))
     shape = FrameShape(dataset.Rows, dataset.Columns, dataset.BitsStored, bool(dataset.PixelRepresentation))
     frames = np.frombuffer(dataset.PixelData, "<u2").reshape(-1, shape.rows, shape.columns)
-    dataset.PixelData = encapsulate([encode(syntax, words, shape) for words in frames])[:-8]
+    return put_in(data, called or syntax, [encode(syntax, words, shape) for words in frames])
+
+
+def put_in(data: bytes, syntax: str, frames: Sequence[bytes]) -> bytes:
+    """A DICOM file with frames that were encoded in place of its own."""
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    dataset.PixelData = encapsulate(frames)[:-8]
     dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = called or syntax
+    dataset.file_meta.TransferSyntaxUID = syntax
     buffer = io.BytesIO()
     dataset.save_as(buffer)
     return buffer.getvalue()
