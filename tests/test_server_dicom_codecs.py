@@ -9,16 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from server.errors import ImageError
-from server.images.dicom.codecs.decoders import DECODERS
-from server.images.dicom.codecs.encapsulation import take_frame
-from server.images.dicom.codecs.frames import decode_frame
-from server.images.dicom.header import FrameShape
-from server.images.dicom.syntax import COMPRESSED, LOSSY
-from server.images.dicom.window import BRAIN
-from server.images.preprocess import InputFormat, load_pixels
-from tests.dicom_codecs import (
-    HTJ2K,
+from bench.dicom_frames import (
     JPEG,
     JPEG_2000,
     JPEG_2000_LOSSY,
@@ -31,8 +22,16 @@ from tests.dicom_codecs import (
     encapsulate,
     encode,
     make_words,
-    read_htj2k,
 )
+from server.errors import ImageError
+from server.images.dicom.codecs.decoders import DECODERS
+from server.images.dicom.codecs.encapsulation import take_frame
+from server.images.dicom.codecs.frames import decode_frame
+from server.images.dicom.header import FrameShape
+from server.images.dicom.syntax import COMPRESSED, LOSSY
+from server.images.dicom.window import BRAIN
+from server.images.preprocess import InputFormat, load_pixels
+from tests.dicom_codecs import HTJ2K, read_htj2k
 from tests.dicom_files import make_dicom, make_enhanced, make_hu
 
 SHAPES = [FrameShape(64, 80, bits, signed) for bits in (12, 16) for signed in (False, True)]

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.dicom_frames import JPEG_2000, RLE, compress, encode, make_words
 from proto import stroke_pb2
 from server.errors import ImageError, OverloadedError, UnavailableError
 from server.images.dicom.codecs import frames
@@ -24,7 +25,6 @@ from server.images.dicom.codecs.decoder import make_command
 from server.images.dicom.codecs.pool import DecoderPool
 from server.images.dicom.header import FrameShape
 from server.images.dicom.window import BRAIN
-from tests.dicom_codecs import JPEG_2000, RLE, compress, encode, make_words
 from tests.dicom_files import make_dicom, make_hu
 from tests.fakes import SPEC, run_server, wait_until, write_model
 from tests.test_imports import list_loaded

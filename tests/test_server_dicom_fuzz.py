@@ -7,11 +7,12 @@ from collections import Counter
 
 import numpy as np
 
+from bench.dicom_frames import JPEG_2000_LOSSY, LOSSLESS, NEAR_LOSSLESS, compress, put_in
 from server.errors import StrokeError
 from server.images.dicom.window import BRAIN
 from server.images.preprocess import InputFormat, load_pixels
 from server.machine.processors import count_processors
-from tests.dicom_codecs import HTJ2K, JPEG_2000_LOSSY, LOSSLESS, NEAR_LOSSLESS, compress, put_in, read_htj2k
+from tests.dicom_codecs import HTJ2K, read_htj2k
 from tests.dicom_files import make_dicom, make_enhanced, make_hu
 from tests.test_server_dicom_decoders import list_children
 
