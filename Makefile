@@ -40,6 +40,7 @@ serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (set
 
 test: lint install-server install-client install-neighbours ## set up everything and run all checks, side by side on the cores there are
 	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
+	$(ALL) -m bench.faults --smoke
 
 lint: .venv/.installed
 	$(ALL) -m ruff check .
@@ -47,6 +48,7 @@ lint: .venv/.installed
 
 bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (15 minutes; BASE=DIR: and against another checkout)
 	$(ALL) -m bench.serving.decode --out docs
+	$(ALL) -m bench.serving.dicom --out docs
 	$(ALL) -m bench.serving --resnet50 --out docs
 	$(ALL) -m bench.serving.client --endurance 100000 --out docs
 	$(ALL) -m bench.serving.protection --out docs $(if $(BASE),--base $(BASE))
