@@ -161,9 +161,11 @@ def test_threshold_is_chosen_on_other_slices_and_said() -> None:
 
 
 def test_int8_file_with_another_opinion_is_refused() -> None:
-    """Two levels for all values are no variant of the model any more."""
+    """Eight levels for all values are no variant of the model any more; with two there is nothing to be fitted."""
     with pytest.raises(AccuracyError, match=r"alike of \d+\.\d+% of the slices"):
-        add_scores(make_files(bits=1), SPEC, SETS, kinds=[MAP])
+        add_scores(make_files(bits=3), SPEC, SETS, kinds=[PENULTIMATE])
+    with pytest.raises(ConversionError, match="the same on all slices"):
+        add_scores(make_files(bits=1), SPEC, SETS, kinds=[PENULTIMATE])
 
 
 def test_changed_answers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,5 +79,12 @@ def fit_features(features: NDArray[np.float32], groups: Sequence[int]) -> Fit:
 
 
 def choose_threshold(scores: Sequence[float] | NDArray[np.float64]) -> float:
-    """The score that ``SHARE`` of validation slices exceed."""
-    return float(np.quantile(np.asarray(scores), 1 - SHARE))
+    """The score that ``SHARE`` of validation slices exceed.
+
+    Raises:
+        ConversionError: there is none, since nothing differs.
+    """
+    threshold = float(np.quantile(np.asarray(scores), 1 - SHARE))
+    if not threshold > 0:
+        raise ConversionError("the model's features are the same on all slices: no outlier score can be fitted")
+    return threshold
