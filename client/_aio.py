@@ -18,9 +18,9 @@ from ._core import ClientCore, Readiness, model_from_proto
 from ._errors import StrokeClientError, error_from_closed
 from ._exchange import Retry, check_text, load_request, read_answer
 from ._proto import stroke_pb2
-from ._tasks import load_hashed, stream_results
 from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
-from ._wire import MessageForm
+from .stream.tasks import load_hashed, stream_results
+from .stream.wire import MessageForm
 
 _Response = TypeVar("_Response")
 

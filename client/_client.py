@@ -19,7 +19,7 @@ from ._proto import stroke_pb2
 from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
 
 if TYPE_CHECKING:
-    from ._wire import MessageForm
+    from .stream.wire import MessageForm
 
 _Response = TypeVar("_Response")
 
@@ -113,7 +113,7 @@ class StrokeClient(ClientCore):
             ValueError: ``timeout`` or ``in_flight`` is out of range.
             TypeError: ``images`` is one image, or one of them is nothing that can be read.
         """
-        from ._threads import stream_results  # a single image does without
+        from .stream.threads import stream_results  # a single image does without
 
         settings = self._settle_stream(
             images, model=model, version=version, timeout=timeout, in_flight=in_flight, ordered=ordered

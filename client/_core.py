@@ -35,7 +35,7 @@ from ._proto import stroke_pb2
 from ._types import HealthStatus, ModelInfo
 
 if TYPE_CHECKING:
-    from ._wire import StreamSettings
+    from .stream.wire import StreamSettings
 
 _NOT_READY_CODES = {"DEADLINE_EXCEEDED", "NOT_FOUND"}
 """Codes of a health check that may pass by themselves, besides those of any call; NOT_FOUND: the service is not
@@ -143,7 +143,7 @@ class ClientCore:
         self, images: object, *, model: str, version: str, timeout: float | None, in_flight: int, ordered: bool
     ) -> StreamSettings:
         """Returns the settings of a run of ``predict_many``, which documents them and what is raised."""
-        from ._wire import StreamSettings  # a single image does without streams
+        from .stream.wire import StreamSettings  # a single image does without streams
 
         timeout = self._settle_timeout(timeout)
         if in_flight < 1:

@@ -41,7 +41,7 @@ from .signals import EXIT_INTERRUPTED, Interruption
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from .image_folder import LeftOut
+    from ..files.folder import LeftOut
     from .result_file import ResultFile
 
 EXIT_ANSWERED = 0
@@ -119,7 +119,7 @@ class Batch:
         arguments = self._arguments
         if not any(os.path.isdir(word) or glob.has_magic(word) for word in arguments.images):
             return None
-        from .image_folder import LeftOut
+        from ..files.folder import LeftOut
 
         path = arguments.output or arguments.csv
         return LeftOut([path, f"{path}.part"] if path else ())

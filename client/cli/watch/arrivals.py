@@ -18,8 +18,8 @@ from itertools import islice
 
 from ..._config import DEFAULT_MAX_IMAGE_BYTES
 from ..._errors import ImageReadError, ImageTooLargeError, StrokeClientError
-from ..image_ends import has_image_end
-from ..image_folder import FOLDER, IMAGE_SUFFIXES, SPECIAL, LeftOut, name_kind
+from ...files.ends import has_image_end
+from ...files.folder import FOLDER, IMAGE_SUFFIXES, SPECIAL, LeftOut, name_kind
 from ..results import FileStamp
 
 PATIENCE_SECONDS = 30.0
