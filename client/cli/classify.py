@@ -246,7 +246,10 @@ class Batch:
         stamp = take_stamp(entry.image) if isinstance(entry.image, str) else None
         try:
             outcome = self._client.predict(
-                entry.image, model=self._arguments.model, version=self._arguments.model_version
+                entry.image,
+                model=self._arguments.model,
+                version=self._arguments.model_version,
+                frame=self._arguments.frame,
             )
         except StrokeClientError as error:
             if isinstance(error, _SERVER_FAULTS) or error.reason in _SERVER_REASONS:
@@ -271,6 +274,7 @@ class Batch:
                 model=self._arguments.model,
                 version=self._arguments.model_version,
                 in_flight=self._arguments.in_flight,
+                frame=self._arguments.frame,
             )
         ) as results:
             for entry in listed:

@@ -57,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     images = parser.add_argument_group("images")
     images.add_argument("images", nargs="*", metavar="IMAGE", help="file, folder, 'pattern*', or - for standard input")
     images.add_argument("--recursive", action="store_true", help="also take what lies below the folders")
+    images.add_argument(
+        "--frame", type=_read_count, default=0, metavar="N", help="which frame of multi-frame DICOM files (from 1)"
+    )
     images.add_argument("--watch", metavar="DIR", help="classify what arrives in this folder, until Ctrl-C")
     images.add_argument("--move", action="store_true", help="with --watch: move files to its done/ and failed/")
     images.add_argument("--beside", action="store_true", help="with --watch: write FILE.json beside each image")

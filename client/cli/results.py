@@ -171,6 +171,8 @@ def prediction_to_json(name: str, prediction: Prediction) -> Fields:
         "status": str(prediction.status),
         "reasons": [{"reason": reason.reason, "message": reason.message} for reason in prediction.reasons],
         "positive_label": prediction.positive_label,
+        "outlier_score": round(prediction.outlier_score, _DIGITS),
+        "frame": prediction.frame or None,
         **{_CLASS_COLUMN + label: score for label, score in scores.items()},
     }
 
@@ -237,7 +239,13 @@ CSV_COLUMNS = (
 why an image was not analysed. A table that an earlier version began has these alone."""
 
 STATUS_COLUMNS = ("status", "positive_label")
+"""Behind those; a table that a later version began has these as well."""
+
+DICOM_COLUMNS = ("outlier_score", "frame")
 """Behind those; and then, once a model has judged, a column ``p_LABEL`` with the probability of each of its classes."""
+
+_GENERATIONS = (CSV_COLUMNS + STATUS_COLUMNS + DICOM_COLUMNS, CSV_COLUMNS + STATUS_COLUMNS, CSV_COLUMNS)
+"""What tables begin with, the columns of classes left out: of this version, and of those before it."""
 
 _CLASS_COLUMN = "p_"
 
@@ -252,7 +260,7 @@ class CsvFormat:
     """
 
     def __init__(self) -> None:
-        self._columns: tuple[str, ...] = CSV_COLUMNS + STATUS_COLUMNS
+        self._columns: tuple[str, ...] = _GENERATIONS[0]
         self._is_widened = False
 
     @property
@@ -270,7 +278,8 @@ class CsvFormat:
         return _encode_row([_guard_cell(fields.get(column)) for column in self._columns])
 
     def widen(self, record: Record) -> bool:
-        if self._columns != CSV_COLUMNS + STATUS_COLUMNS or isinstance(record.outcome, StrokeClientError):
+        has_room = self._columns in _GENERATIONS[:-1]
+        if not has_room or isinstance(record.outcome, StrokeClientError):
             return False
         self._columns += tuple(_CLASS_COLUMN + label for label in record.outcome.scores)
         self._is_widened = True
@@ -303,9 +312,11 @@ class CsvFormat:
 
     def _read_header(self, cells: list[str]) -> tuple[str, ...]:
         """Returns the columns of a table, and goes on with them."""
-        columns, base = tuple(cells), CSV_COLUMNS + STATUS_COLUMNS
-        is_ours = columns == CSV_COLUMNS or columns[: len(base)] == base
-        if not is_ours or not all(column.startswith(_CLASS_COLUMN) for column in columns[len(base) :]):
+        columns = tuple(cells)
+        base = next((base for base in _GENERATIONS if columns[: len(base)] == base), ())
+        classes = columns[len(base) :]
+        is_ours = all(column.startswith(_CLASS_COLUMN) for column in classes) and not (classes and base == CSV_COLUMNS)
+        if not base or not is_ours:
             raise ValueError("line 1 is not the header of this program's tables")
         if not self._is_widened:  # otherwise the table is still to be written anew
             self._columns = columns

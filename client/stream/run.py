@@ -22,8 +22,9 @@ from .._errors import (
     StrokeClientError,
     error_from_status,
 )
-from .._exchange import ImageRequest, Retry, check_id, is_repeatable, read_answer
+from .._exchange import ImageRequest, check_id, read_answer
 from .._proto import stroke_pb2
+from .._retry import Retry, is_repeatable
 from .._types import Prediction, PredictionFailure
 from .wire import BATCHES, SINGLES, MessageForm, StreamCall, StreamEvent, StreamSettings
 

@@ -27,6 +27,7 @@ class StreamSettings:
     ordered: bool
     model: str
     version: str
+    frame: int
     max_image_bytes: int
     target: str
     retry: RetryConfig = RetryConfig()  # noqa: RUF009  # frozen
@@ -48,7 +49,9 @@ class StreamSettings:
             TypeError: ``item`` is nothing that can be read as an image.
         """
         try:
-            return load_request(item, self.max_image_bytes, model=self.model, version=self.version, index=index)
+            return load_request(
+                item, self.max_image_bytes, model=self.model, version=self.version, index=index, frame=self.frame
+            )
         except StrokeClientError as error:
             return PredictionFailure(describe_source(item), error, index)
 
