@@ -133,6 +133,10 @@ MODEL = stroke_pb2.Model(
     metrics={"sensitivity": 0.8, "auc": 0.9},
     provenance={"data": "synthetic"},
     model_card="# Model card\n",
+    windows=[stroke_pb2.Window(level=40, width=80)],
+    study_top_k=2,
+    study_threshold=0.35,
+    outlier_threshold=12.5,
 )
 
 

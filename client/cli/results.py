@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from .._errors import StrokeClientError
 
 if TYPE_CHECKING:
-    from .._types import Prediction
+    from .._types import ImageWarning, Prediction, Reason
 
 NOT_ANALYSED = "not analysed"
 """What an image is called that has no label: a class of its own, for people."""
@@ -150,11 +150,11 @@ def record_to_json(record: Record) -> Fields:
 
 
 def prediction_to_json(name: str, prediction: Prediction) -> Fields:
-    scores = {label: round(score, _DIGITS) for label, score in prediction.scores.items()}
+    scores = {label: round_score(score) for label, score in prediction.scores.items()}
     return {
         "file": name,
         "label": prediction.label or None,
-        "confidence": round(prediction.confidence, _DIGITS) if prediction.is_analysed else None,
+        "confidence": round_score(prediction.confidence) if prediction.is_analysed else None,
         "scores": scores,
         "threshold": prediction.threshold,
         "model": prediction.model,
@@ -166,15 +166,23 @@ def prediction_to_json(name: str, prediction: Prediction) -> Fields:
             "queue": round(prediction.timings.queue_ms, 3),
             "inference": round(prediction.timings.inference_ms, 3),
         },
-        "warnings": [{"reason": warning.reason, "message": warning.message} for warning in prediction.warnings],
+        "warnings": list_reasons(prediction.warnings),
         "request_id": prediction.request_id,
         "status": str(prediction.status),
-        "reasons": [{"reason": reason.reason, "message": reason.message} for reason in prediction.reasons],
+        "reasons": list_reasons(prediction.reasons),
         "positive_label": prediction.positive_label,
-        "outlier_score": round(prediction.outlier_score, _DIGITS),
+        "outlier_score": round_score(prediction.outlier_score),
         "frame": prediction.frame or None,
         **{_CLASS_COLUMN + label: score for label, score in scores.items()},
     }
+
+
+def list_reasons(reasons: Iterable[Reason | ImageWarning]) -> list[Fields]:
+    return [{"reason": reason.reason, "message": reason.message} for reason in reasons]
+
+
+def round_score(score: float) -> float:
+    return round(score, _DIGITS)
 
 
 def failure_to_json(name: str, error: StrokeClientError) -> Fields:

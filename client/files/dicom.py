@@ -11,8 +11,8 @@ import struct
 START_BYTES = 192
 """As many bytes of a file tell whether it is one."""
 
-_MARK, _MARK_AT = b"DICM", 128
-"""Behind a preamble of any content (PS3.10, 7.1)."""
+MARK_AT, PREAMBLE_END = 128, 132
+"""Between them the letters DICM stand, behind bytes of any content (PS3.10, 7.1)."""
 
 _OTHER_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
@@ -45,7 +45,7 @@ def is_dicom_start(start: bytes) -> bool:
     the letters DICM, or one without that begins with two plausible elements, in either byte order."""
     if start.startswith(_OTHER_IMAGES):
         return False
-    return start[_MARK_AT : _MARK_AT + len(_MARK)] == _MARK or any(
+    return start[MARK_AT:PREAMBLE_END] == b"DICM" or any(
         _begins_with_elements(start[:START_BYTES], order) for order in "<>"
     )
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from .dicom import START_BYTES, is_dicom_file
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+DICOM_SUFFIX = ".dcm"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", DICOM_SUFFIX)
 """Names of images, whatever is in them: one that is none is refused, and nobody misses its result."""
 
 _DICOM_SUFFIXES = (".ima", ".dicom")
@@ -185,6 +186,11 @@ def is_hidden(name: str) -> bool:
 def is_image_name(name: str) -> bool:
     """Whether a file of this name, or path, is taken for an image whatever is in it."""
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_dicom_name(name: str) -> bool:
+    """Whether a file of this name, or path, is taken for a DICOM file whatever is in it."""
+    return name.lower().endswith(DICOM_SUFFIX)
 
 
 def may_be_dicom(name: str) -> bool:

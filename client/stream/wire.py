@@ -27,7 +27,7 @@ class StreamSettings:
     ordered: bool
     model: str
     version: str
-    frame: int
+    frame: int = 0
     max_image_bytes: int
     target: str
     retry: RetryConfig = RetryConfig()  # noqa: RUF009  # frozen

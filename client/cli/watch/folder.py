@@ -234,7 +234,8 @@ class WatchRun:
         for path, kind in self._arrivals.left_out.files.items():
             if kind not in self._left_out:
                 self._left_out.add(kind)
-                self._log.note(os.path.basename(path), f"left out, as all like it: {kind}; PNG and JPEG are judged")
+                why = f"left out, as all like it: {kind}; PNG, JPEG and DICOM files are judged"
+                self._log.note(os.path.basename(path), why)
 
     def _judge(self, names: list[str]) -> None:
         """Sends the files that are complete and deals with what comes back."""
