@@ -79,8 +79,8 @@ def list_studies(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
         images = next((word for word in words if word not in {study.name for study in studies}), None)
         if images is not None:
             parser.error(
-                f"{studies[0].name} is judged as one study, since it holds DICOM files, and {images} is not: name them in "
-                "two runs, or add --each for an answer for each file"
+                f"{studies[0].name} is judged as one study, since it holds DICOM files, and {images} is not: name them "
+                "in two runs, or add --each for an answer for each file"
             )
     if given := [flag for flag in _WITHOUT if getattr(arguments, flag)]:
         flag = "--" + given[0].replace("_", "-")
