@@ -46,7 +46,7 @@ examples:
   {program} study/ --slices
   {program} --recursive scans/ --output results.jsonl --resume
   {program} --server box.local:50051 --json - < scan.png
-A folder of DICOM files is one study and gets one answer; --each answers each file.
+a folder of DICOM files is one study and gets one answer, unless with --each
 other commands (each with --help): health, models, bench, completion bash|zsh
 exit status: 0 all images answered, 1 some not, 2 wrong usage, 130 interrupted
 Research software: not a medical device, not for diagnosis.

@@ -24,7 +24,7 @@ ADVICE = {
     "WRONG_MODALITY": "send the CT of this patient.",
     "NO_SERIES": "see why each series was left out, and which files failed.",
 }
-"""What to do about an image, or a study, that was not analysed, by reason; where the server's sentence says it, nothing."""
+"""What to do about an image, or a study, that was not analysed, by reason."""
 
 _MOST_HEAD = 14
 """Columns that the heading of the probability may take: a class may have a long name."""
