@@ -33,6 +33,7 @@ from .results import (
     ResultFormat,
     ResultWriter,
     StreamWriter,
+    left_out_error,
     open_output,
     writing_results,
 )
@@ -129,7 +130,7 @@ class Batch:
         for path, kind in self._left_out.unjudged.items() if self._left_out is not None else ():
             if path not in known:
                 with writing_results():
-                    writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
+                    writer.write(Record(path, left_out_error(kind)))
 
     def _mind_left_out(self) -> int:
         """Returns the exit status of a run that answered all images."""

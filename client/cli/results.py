@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from .._errors import StrokeClientError
+from .._errors import ImageReadError, StrokeClientError
 
 if TYPE_CHECKING:
     from .._types import ImageWarning, Prediction, Reason
@@ -187,6 +187,15 @@ def round_score(score: float) -> float:
 
 def failure_to_json(name: str, error: StrokeClientError) -> Fields:
     return {"file": name, "error": str(error), "reason": error.reason, "request_id": error.request_id}
+
+
+def left_out_to_json(path: str, kind: str) -> Fields:
+    """Returns the record of a file that a folder holds beside images."""
+    return failure_to_json(path, left_out_error(kind))
+
+
+def left_out_error(kind: str) -> StrokeClientError:
+    return ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)
 
 
 _JSON_START = b'{"file": "'
