@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import grpc
 import pytest
 
+from client import InvalidRequestError, StrokeClient
 from client.cli.main import main
-from tests.client_fakes import FakeServer, RefusalError
+from tests.client_fakes import FakeServer, RefusalError, wait_for
 from tests.command_lines import list_drawn, open_session, render_screen
 
 DICOM = bytes(128) + b"DICM"
@@ -207,3 +209,37 @@ def test_study_on_a_terminal(study: Path, cli_server: FakeServer) -> None:
     assert re.match(r"^ *slice +mm +probability +answer +file", next(line for line in lines if "mm" in line))
     assert sum("study/" in line and "analysed" in line for line in lines) == 42
     assert any("/43" in part for part in list_drawn(session.raw))
+
+
+def test_half_a_folder_is_no_study(
+    study: Path, cli_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder below that cannot be read may hold the slice that matters: nothing is judged, by neither way in."""
+    (study / "below").mkdir()
+    (study / "below" / "9.dcm").write_bytes(b"stroke")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("below"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+
+    assert main(["--recursive", "study"]) == 1
+    assert "study: error: the folder cannot be read: study/below: Permission denied\n" in capsys.readouterr().err
+    with StrokeClient(cli_server.target) as client, pytest.raises(InvalidRequestError) as caught:
+        client.predict_study(study)
+    assert caught.value.reason == "FOLDER_UNREADABLE"
+    assert cli_server.servicer.slices == []
+
+
+def test_interrupted_study_ends_at_the_server(study: Path, cli_server: FakeServer) -> None:
+    """Ctrl-C: exit 130, and one line."""
+    cli_server.servicer.judge_study = lambda requests: cli_server.servicer.released.wait(20)
+    with open_session("study", columns=80, cwd=study.parent, STROKE_SERVER=cli_server.target) as session:
+        wait_for(lambda: len(cli_server.servicer.slices) == 3)
+        session.interrupt()
+
+    assert session.process.returncode == 130
+    assert render_screen(session.raw) == ["error: interrupted"]

@@ -52,6 +52,18 @@ class Study:
     left_out: LeftOut = field(default_factory=LeftOut)
     """What its folder holds beside them."""
 
+    fault: str = ""
+    """Why not all of the folder can be read; empty when it can."""
+
+    def check(self) -> None:
+        """Raises InvalidRequestError when half a study would be judged, or none: FOLDER_UNREADABLE, STUDY_EMPTY."""
+        if self.fault:
+            raise InvalidRequestError(f"the folder cannot be read: {self.fault}", "FOLDER_UNREADABLE")
+        if not self.files:
+            others = self.left_out.describe()
+            why = "there is no PNG, JPEG or DICOM file in this folder" + (f"; {others}" if others else "")
+            raise InvalidRequestError(why, "STUDY_EMPTY")
+
 
 def list_studies(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[Study]:
     """Returns the studies that the arguments name; none where they name images.
@@ -120,10 +132,7 @@ def judge_study(study: Study, arguments: argparse.Namespace, client: StrokeClien
         len(study.files), Terminal(sys.stderr, is_quiet=arguments.quiet), is_wanted=not arguments.quiet
     )
     try:
-        if not study.files:
-            others = study.left_out.describe()
-            why = "there is no PNG, JPEG or DICOM file in this folder" + (f"; {others}" if others else "")
-            raise InvalidRequestError(why, "STUDY_EMPTY")
+        study.check()
         prediction = client.predict_study(
             study.files, model=arguments.model, version=arguments.model_version, on_file=progress.draw
         )
@@ -154,9 +163,7 @@ def _expand(words: Iterable[str], *, recursive: bool) -> Iterable[str]:
 def _walk(folder: str, *, recursive: bool) -> Study:
     left_out, faults = LeftOut(), list[OSError]()
     files = tuple(walk_folder(folder, left_out, recursive=recursive, faults=faults))
-    for fault in faults:
-        left_out.add("folder that cannot be read", str(fault.filename))
-    return Study(folder, files, left_out)
+    return Study(folder, files, left_out, f"{faults[0].filename}: {faults[0].strerror}" if faults else "")
 
 
 def _is_dicom(path: str) -> bool:
