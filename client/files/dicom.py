@@ -38,6 +38,8 @@ _FIRST_ELEMENTS = {
 a class is never missing."""
 
 _LONGEST_VALUE = 64
+_ITEM = (0xFFFE, 0xE000)
+"""Tag that a sequence begins with, which may be long, or say at its end how long it is."""
 
 
 def is_dicom_start(start: bytes) -> bool:
@@ -73,9 +75,10 @@ def _begins_with_elements(start: bytes, order: str) -> bool:
         value_at, length = 12, struct.unpack_from(f"{order}I", start, 8)[0]
     else:
         value_at, length = 8, struct.unpack_from(f"{order}H", start, 6)[0]
-    most = 4 if representation == b"UL" else _LONGEST_VALUE
-    if length % 2 or length > most or (representation == b"UL" and length != most):
-        return representation == b"SQ"  # which may be long, or say at its end how long it is
+    if representation == b"SQ" and length:
+        return start[value_at : value_at + 4] == struct.pack(f"{order}HH", *_ITEM)
+    if length % 2 or (length != 4 if representation == b"UL" else length > _LONGEST_VALUE):
+        return False
     next_at = value_at + length
     if next_at + 8 > len(start):
         return False
