@@ -133,6 +133,8 @@ def test_study_without_a_file_is_refused_here(server: FakeServer, either: Client
         assert images is not tmp_path or "1 TIFF file" in str(caught.value)
     with pytest.raises(client.ImageReadError, match=r"none of the 2 files of the study can be read; nowhere/1\.dcm: "):
         either.call("predict_study", ["nowhere/2.dcm", "nowhere/1.dcm"])
+    with pytest.raises(client.ImageReadError, match=r"the only file of the study cannot be read; nowhere/1\.dcm: "):
+        either.call("predict_study", "nowhere/1.dcm")
     with pytest.raises(TypeError):
         either.call("predict_study", 7)
     with pytest.raises(TypeError):

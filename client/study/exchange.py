@@ -152,9 +152,9 @@ class StudyTry:
             raise InvalidRequestError("there is no file in the study", "STUDY_EMPTY")
         first = self._failures[0]
         count = len(self._failures)
-        what = "the only file" if count == 1 else f"none of the {count} files"
+        what = "the only file of the study cannot" if count == 1 else f"none of the {count} files of the study can"
         raise ImageReadError(
-            f"{what} of the study can be read; {first.source}: {first.error}",
+            f"{what} be read; {first.source}: {first.error}",
             first.error.reason if first.error is not None else "IMAGE_UNREADABLE",
         )
 
