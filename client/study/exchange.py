@@ -211,7 +211,12 @@ class StudyTry:
         if one.HasField("error"):
             fault = one.error
             error = error_from_status(
-                fault.code, fault.reason, fault.message, target=self._settings.target, request_id=self._settings.id
+                fault.code,
+                fault.reason,
+                fault.message,
+                target=self._settings.target,
+                request_id=self._settings.id,
+                retry_after=fault.retry_after_ms / 1000 or None,
             )
         return replace(
             sent,
