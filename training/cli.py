@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from server.flags import LineParser, parse_settings
+from server.images.dicom.window import parse_window
 from server.process.console import complain, guard_streams, say, silence_tensorflow
 from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
 from training.errors import TrainingError
@@ -35,8 +36,9 @@ AUDIT_EPILOG = """examples:
 Exit code: 0 when the page was written, whatever it says; 2 when the folder is not usable, or with --strict when an
 image cannot be decoded.
 """
-PHANTOM_EPILOG = """example:
+PHANTOM_EPILOG = """examples:
   python -m training phantom --out phantom --count 2000 --slices-per-patient 8 --without calcification jpeg
+  python -m training phantom --out studies --count 240 --slices-per-patient 24 --size 512 --dicom
 """
 EVALUATE_EPILOG = """examples:
   python -m training evaluate runs/first --data scans --split runs/first/split.csv
@@ -116,6 +118,8 @@ def run_phantom(arguments: Sequence[str]) -> bool:
             progress=Progress("drawing"),
             slices_per_patient=config.slices_per_patient,
             recipe=Recipe().leave_out(config.without),
+            dicom=config.dicom,
+            window=parse_window(config.window) if config.window else None,
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None

@@ -6,10 +6,12 @@ Nothing here imports TensorFlow, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.flags import REQUIRED, check_settings, require, setting
+from server.images.dicom.window import Window, parse_window
 from server.images.slice_table import PATIENT_PATTERN
 from server.models.contract import is_identifier
 from training.evaluation.operating_point import parse_rule
@@ -30,6 +32,18 @@ DEFAULT_PATIENT_PATTERN = PATIENT_PATTERN
 
 SPLIT_PARTS = ("test", "all")
 """Images of a split that can be judged."""
+
+
+def read_windows(texts: Sequence[str]) -> tuple[Window, ...]:
+    """Reads what ``--window`` was given.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    try:
+        return tuple(map(parse_window, texts))
+    except ValueError as error:
+        raise ValueError(f"--window {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,9 +264,22 @@ class PhantomConfig:
         choices=PARTS,
         metavar="NAME",
     )
+    dicom: bool = setting(
+        False,
+        "Writes CT values as DICOM files (CT Image Storage); needs pydicom. With several slices a patient, each is a "
+        "study of the whole head in a folder of its own, every other with a stroke.",
+    )
+    window: str | None = setting(
+        None,
+        "Writes the same CT values as PNG in this window, in Hounsfield units: without it and --dicom, windows vary as "
+        "loosely as hospitals keep them.",
+        metavar="LEVEL,WIDTH",
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
+        require(not (self.dicom and self.window), "window", "is for PNG, not for --dicom")
+        read_windows((self.window,) if self.window else ())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,8 @@ def render_ct(head: Head, patient: Patient, rng: np.random.Generator, size: int)
         first, share, bright = make_table(patient, size)
         density = np.float32(bright * _TABLE_HU - CT_AIR)
         np.maximum(values[first:], np.float32(CT_AIR) + share * density, out=values[first:])
-    return np.clip(np.rint(values), LEAST, MOST).astype(np.int16)
+    stored: Values = np.clip(np.rint(values), LEAST, MOST).astype(np.int16)
+    return stored
 
 
 def restore_densities(head: Head, hu: Field) -> Field:
@@ -60,4 +61,5 @@ def restore_densities(head: Head, hu: Field) -> Field:
     # Air cells are laid over bone without taking its share: no more of a pixel is bone than its density allows.
     bone = np.minimum(head.bone, np.clip(hu * np.float32(1 / BONE), 0, 1))
     air = np.clip((np.float32(_THIN) - hu) * np.float32(1 / (_THIN - AIR)), 0, 1)
-    return hu + bone * np.float32(CT_BONE - BONE) + air * np.float32(CT_AIR - AIR)
+    restored: Field = hu + bone * np.float32(CT_BONE - BONE) + air * np.float32(CT_AIR - AIR)
+    return restored

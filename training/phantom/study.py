@@ -15,6 +15,9 @@ LEVEL_MM = 150.0
 HALF_LENGTH_MM = 90.0
 """Half the length of a skull, which is the generator's unit across a slice."""
 
+SLICE_MM = 5.0
+"""Thickness of a slice, unless slices lie closer: then there is no gap and no overlap."""
+
 _LOW, _HIGH = 0.20, 1.0  # levels between which a study lies
 _EXTENT_MM = {
     "epidural": (30, 80),
