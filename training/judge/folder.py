@@ -188,9 +188,9 @@ def list_warnings(images: ImageSet, predictor: Predictor, answers: Answers, spli
     known = sum(digest in split.training_digests for digest in answers.digests) if split else 0
     if known:
         warnings.append(f"WARNING: {known:,} of the images were used in training or validation: leakage.")
-    if images.has_patients and "patient_top_k" not in predictor.metrics:
+    if images.has_patients and not predictor.study_top_k:
         warnings.append(
-            "The model has recorded no rule for people: one is called positive when any of the slices is, which grows "
+            "The model has no rule for studies: one is called positive when any of the slices is, which grows "
             "likelier with every slice."
         )
     return warnings
@@ -244,8 +244,8 @@ def evaluate_part(
     decision = Decision(
         predictor.threshold,
         "the model's own, which it brings with it",
-        int(predictor.metrics.get("patient_top_k", 1)),
-        predictor.metrics.get("patient_threshold"),
+        predictor.study_top_k,
+        predictor.study_threshold,
     )
     return evaluate(
         part,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +59,10 @@ class Predictor:
 
     positive_label: str
     threshold: float
-    metrics: Mapping[str, float]
-    """What was recorded of it; see ``training.run.results``."""
+    study_top_k: int
+    """The score of a study is the mean of so many highest ones of its slices; 0: the model has no rule for studies."""
 
+    study_threshold: float
     input_format: InputFormat | None
     """The pixels that it takes; None: it takes files, and decodes them itself."""
 
@@ -181,7 +182,7 @@ def open_server(target: str) -> Predictor:
             raise TrainingError(str(error)) from None
 
     name = f"{info.name} {info.version} (sha256 {info.digest[:12]}, {info.precision}) at {target}"
-    return Predictor(name, info.positive_label, info.threshold, info.metrics, None, ask)
+    return Predictor(name, info.positive_label, info.threshold, info.study_top_k, info.study_threshold, None, ask)
 
 
 def predictor_of_spec(
@@ -191,7 +192,9 @@ def predictor_of_spec(
     ask: Callable[[Iterable[Asked]], Iterator[Answer]],
 ) -> Predictor:
     name = f"{spec.name} {spec.version} (sha256 {digest[:12]})"
-    return Predictor(name, spec.positive_label, spec.threshold, spec.metrics, input_format, ask)
+    return Predictor(
+        name, spec.positive_label, spec.threshold, spec.study_top_k, spec.study_threshold, input_format, ask
+    )
 
 
 def make_answer(probability: np.float32) -> Answer:

@@ -156,7 +156,6 @@ def build_spec(
     metrics = {"test_trivial_auc": evaluation.baselines.trivial_auc.value}
     if evaluation.patients is not None:
         levels["test_patient"] = evaluation.patients
-        metrics |= {"patient_top_k": decision.top_k, "patient_threshold": evaluation.patients.threshold}
     return ModelSpec(
         name=config.name,
         version=config.version,
@@ -166,6 +165,8 @@ def build_spec(
         colour=INPUT_FORMAT.colour,
         resample=INPUT_FORMAT.resample,
         fit=INPUT_FORMAT.fit,
+        study_top_k=decision.top_k,
+        study_threshold=decision.patient_threshold,
         temperature=calibration.temperature,
         metrics={**report.flatten_figures(levels), **metrics},
         provenance={
