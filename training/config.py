@@ -56,16 +56,17 @@ class ListingConfig:
 
     data: Path = setting(
         REQUIRED,
-        "Folder with one folder of PNG or JPEG slices per class, whose names are the labels, or with a labels.csv "
-        "(columns file, label, and if known patient and study). Around the classes there may be train, val and test, "
-        "and in them a folder per patient.",
+        "Folder with one folder of PNG, JPEG or DICOM slices per class, whose names are the labels, or with a "
+        "labels.csv (columns file, label, and if known patient and study). Around the classes there may be train, val "
+        "and test, and in them a folder per patient.",
     )
     label_column: str = setting("label", "Column of labels.csv with the label.")
     exclude_column: str | None = setting(None, "Column of labels.csv that marks images to leave out with 1.")
     patient_pattern: str = setting(
         DEFAULT_PATIENT_PATTERN,
         "Regular expression that matches a whole file name; its group 'patient' (or its first group) is the "
-        "patient. Not looked at where labels.csv has a column 'patient'.",
+        "patient. Not looked at where labels.csv has a column 'patient', nor, unless given, of DICOM files, which say "
+        "whose they are.",
     )
     one_image_per_patient: bool = setting(
         False,
@@ -82,6 +83,31 @@ class ListingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """What commands see of CT values that bring no window of a model with them."""
+
+    window: tuple[str, ...] = setting(
+        ("40,80",),
+        "Window in which CT values of DICOM files are seen, in Hounsfield units; three windows are three channels. "
+        "PNG and JPEG files are taken as they are.",
+        metavar="LEVEL,WIDTH",
+    )
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """``window``, read."""
+        return read_windows(self.window)
+
+    def check_windows(self) -> None:
+        """Checks that there are as many as a network has channels.
+
+        Raises:
+            ValueError: naming the flag.
+        """
+        require(len(self.windows) in (1, 3), "window", f"must be one or three, not {len(self.windows)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(ListingConfig):
     """Settings of every command that judges labelled slices.
 
@@ -93,7 +119,7 @@ class DataConfig(ListingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataConfig):
+class TrainConfig(WindowConfig, DataConfig):
     """Settings of ``python -m training``."""
 
     out: Path = setting(REQUIRED, "Run folder to write; it must not exist.")
@@ -206,6 +232,7 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_windows()
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
         require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
@@ -220,12 +247,12 @@ class TrainConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig(ListingConfig):
+class AuditConfig(WindowConfig, ListingConfig):
     """Settings of ``python -m training audit``."""
 
     data: Path = setting(
         REQUIRED,
-        "Folder with one folder of PNG or JPEG slices per class, or with a labels.csv.",
+        "Folder with one folder of PNG, JPEG or DICOM slices per class, or with a labels.csv.",
         positional=True,
     )
     out: Path = setting(Path("audit"), "Folder for audit.md and audit.png; earlier ones in it are not overwritten.")
@@ -235,6 +262,10 @@ class AuditConfig(ListingConfig):
     )
     json: bool = setting(False, "Print everything as JSON.")
     seed: int = setting(7, "Seed of the leakage test's folds.", least=0, most=MOST_SEED)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_windows()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,6 +358,18 @@ class EvaluateConfig(DataConfig):
         super().__post_init__()
         for share in self.prevalence:
             require(0 < share < 1, "prevalence", "must be between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRuleConfig(DataConfig):
+    """Settings of ``python -m training study-rule``."""
+
+    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/1.", positional=True)
+    sensitivity: float = setting(
+        0.95, "Least share of the positive studies of DATA that the threshold finds.", least=0.01, most=1
+    )
+    test: Path | None = setting(None, "Folder with other studies, laid out as DATA, to measure the rule on.")
+    json: bool = setting(False, "Print JSON.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
 from server.models.contract import ModelSpec
 from server.models.manifest import MANIFEST_FILE
+from training.data.format import INPUT_FORMAT
 from training.errors import TrainingError
 
 Item = TypeVar("Item")
@@ -68,6 +69,11 @@ class Predictor:
 
     ask: Callable[[Iterable[Asked]], Iterator[Answer]]
     """From files, and their pixels where ``input_format`` is given, to answers in the same order."""
+
+    @property
+    def plain_format(self) -> InputFormat:
+        """The pixels that what needs no model looks at: of CT values the first window that the predictor sees."""
+        return replace(INPUT_FORMAT, windows=self.input_format.windows[:1]) if self.input_format else INPUT_FORMAT
 
 
 def open_predictor(model: str) -> Predictor:
