@@ -37,31 +37,32 @@ UID = re.compile(r"[0-9.]{1,64}")
 
 
 class BoundedReader(io.BytesIO):
-    """Bytes as a file that counts how often it is read, and whether it ended in the middle of a value."""
+    """Bytes as a file that counts how often it is read, and knows whether it ended in the middle of a value."""
 
     def __init__(self, data: bytes, reads: int = MOST_READS) -> None:
         super().__init__(data)
         self._size = len(data)
+        self._has_stopped_short = False
         self.reads_left = reads
-        self.is_cut = False
 
     @property
     def is_at_end(self) -> bool:
         """Whether all has been read."""
         return self.tell() >= self._size
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether more was to be read or skipped than there is."""
+        return self._has_stopped_short or self.tell() > self._size
+
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads_left -= 1
         if self.reads_left < 0:
             raise refusals.damaged()
         found = super().read(size)
-        self.is_cut |= size is not None and len(found) < size and bool(found)
+        if size is not None and 0 < len(found) < size:
+            self._has_stopped_short = True
         return found
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        position = super().seek(offset, whence)
-        self.is_cut |= position > self._size
-        return position
 
 
 class Elements:

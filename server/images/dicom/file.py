@@ -127,7 +127,7 @@ def decode_dicom(data: bytes, windows: Sequence[Window], limits: ImageLimits, fr
     meaning = read_pixel_format(file.elements, file.groups.find(index, RESCALE_GROUP), shape)
     words = find_words(file, shape, index)
     levels = make_levels(meaning, tuple(windows))
-    image = Image.fromarray(levels[words] if len(windows) > 1 else levels[:, 0][words])
+    image = Image.fromarray(levels.take(words, axis=0))
     warnings = [ImageWarning("IMAGE_LOSSY", "The image was compressed with loss of detail.")] if file.is_lossy else []
     return DecodedImage(image, tuple(warnings))
 

@@ -128,7 +128,11 @@ def find_values(pixel_format: PixelFormat) -> tuple[NDArray[np.float32], NDArray
 
 @lru_cache(maxsize=16)
 def make_levels(pixel_format: PixelFormat, windows: tuple[Window, ...]) -> NDArray[np.uint8]:
-    """Returns the grey levels of each word of 16 bits, uint8 [65536, len(windows)]: files of one scanner share them."""
+    """Returns the grey levels of each word of 16 bits: files of one scanner share them.
+
+    Returns:
+        uint8 [65536] for one window, otherwise uint8 [65536, len(windows)].
+    """
     with np.errstate(over="ignore"):
         values, is_padding = find_values(pixel_format)
     limit = np.finfo(np.float32).max / 1e6
@@ -136,5 +140,7 @@ def make_levels(pixel_format: PixelFormat, windows: tuple[Window, ...]) -> NDArr
     if pixel_format.is_inverted:
         levels = 255 - levels
     levels[is_padding] = 0
+    if len(windows) == 1:
+        levels = np.ascontiguousarray(levels[:, 0])
     levels.flags.writeable = False
     return levels
