@@ -72,15 +72,13 @@ def make_hash(key: bytes, kind: bytes, text: bytes) -> str | None:
 def read_ids(path: Path) -> tuple[bytes, bytes, bytes] | None:
     """Returns the ids of instance, patient and study as a file has them; None of a file that is not DICOM."""
     try:
-        with path.open("rb") as file:
-            data = file.read(HEAD_BYTES)
-            if not is_dicom(data[:SIGNATURE_BYTES]):
+        with path.open("rb", buffering=0) as file:
+            data = file.read(SIGNATURE_BYTES)
+            if not is_dicom(data):
                 return None
             load_reader()
-            is_whole = len(data) < HEAD_BYTES
-            ids = find_ids(data)
-            if ids is None and not is_whole:
-                ids = find_ids(data + file.read())
+            data += file.read(HEAD_BYTES)
+            ids = find_ids(data) or find_ids(data + file.read())
     except OSError:
         return None
     return ids or (b"", b"", b"")
