@@ -16,6 +16,7 @@ from pydicom.dataset import FileDataset
 
 from server.images.dicom.window import BRAIN, Window
 from tests.dicom_iod import find_faults
+from tests.fakes import ROOT
 from tests.test_training_phantom import digest_folder, read_labels
 from training.phantom import dicom_file
 from training.phantom.ct import CT_AIR, CT_BONE, PICTURE_PARTS
@@ -179,6 +180,20 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path, studies: Path) -> No
     uids = [dcmread(root / "00001/001.dcm").SOPInstanceUID for root in (studies, tmp_path / "other")]
     assert len(set(uids)) == 2
     assert all(uid.startswith("2.25.") and uid.is_valid for uid in uids)
+
+
+def test_the_sample_is_what_its_command_draws(tmp_path: Path) -> None:
+    """`make samples` draws it; another processor may round a value the other way."""
+    write_dataset(tmp_path / "out", 8, 2, size=512, processes=1, dicom=True)
+    drawn, values = read_ct(tmp_path / "out" / "stroke" / "00007.dcm")
+    sample, kept = read_ct(ROOT / "samples" / "stroke-4.dcm")
+    for file in (drawn, sample):
+        del file.PixelData
+    assert drawn == sample
+    assert np.abs(values - kept).max() <= 1
+    assert "--count 8 --seed 2 --size 512 --dicom\n\tcp build/samples/stroke/00007.dcm samples/stroke-4.dcm" in (
+        ROOT / "Makefile"
+    ).read_text(encoding="utf-8")
 
 
 def test_facts_say_how_the_files_were_made(studies: Path) -> None:
