@@ -63,6 +63,9 @@ class ExtendOptions:
         most=1,
         metavar="M",
     )
+    notes: str | None = setting(
+        None, "what people should know of this, such as why it is this window; in provenance and card", metavar="TEXT"
+    )
     force: bool = setting(False, "replace what is in the result's DIR")
 
     def __post_init__(self) -> None:
@@ -165,6 +168,9 @@ def describe(old: OnnxModel, spec: ModelSpec, options: ExtendOptions) -> tuple[M
     if options.indeterminate_margin is not None:
         spec = replace(spec, indeterminate_margin=options.indeterminate_margin)
         changes.append(f"no label within {spec.indeterminate_margin:g} of the threshold")
+    if options.notes:
+        facts["extended_notes"] = options.notes
+        changes.append(options.notes)
     return replace(spec, provenance={**spec.provenance, **facts}), changes
 
 

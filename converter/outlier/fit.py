@@ -21,9 +21,10 @@ MOST_SHARE = 0.75
 SLICES_EACH = 4
 """Slices for each component, at least: with fewer its spread would be that of these very slices."""
 
-LEAST_SPREAD = 0.01
+LEAST_SPREAD = 0.05
 """Of a feature, as a share of the largest one of its group: less is taken for rounding, so that a feature which is the
-same on all slices cannot make an image an outlier by a hair."""
+same on all slices cannot make an image an outlier by a hair. Measured on the bundled model: with 0.01 a channel that is
+nearly dead made a sample 1.9 times as strange in INT8 as in fp32, with 0.05 1.1 times."""
 
 LEAST_VARIANCE = 1e-4
 """Of a component, and of what is left over, as a share of the mean; for the same reason."""
