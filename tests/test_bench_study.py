@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.dicom.study import SIDES, measure, read_study
 from bench.processes import run_server
 from bench.report.study import render_study
-from bench.study import SIDES, measure, read_study
 from tests.fakes import write_model
 from tests.studies import STUDY_SPEC, make_series
 from tests.test_bench_report import MACHINE
