@@ -180,6 +180,8 @@ def test_frames_of_a_file_are_slices(server: FakeServer, either: ClientKind) -> 
         (lambda answer: setattr(answer, "score", 1.1), "ANSWER_INVALID"),
         (lambda answer: setattr(answer.slices[0], "positive_probability", -0.1), "ANSWER_INVALID"),
         (lambda answer: setattr(answer.slices[0], "position_mm", float("inf")), "ANSWER_INVALID"),
+        (lambda answer: setattr(answer.series, "tilt_degrees", float("nan")), "ANSWER_INVALID"),
+        (lambda answer: answer.left_out.add(spacing_mm=float("inf")), "ANSWER_INVALID"),
         (lambda answer: answer.ClearField("label"), "ANSWER_INVALID"),
         (lambda answer: setattr(answer, "status", 2), "ANSWER_INVALID"),
         (lambda answer: setattr(answer, "first_look_id", "000002"), "ANSWER_INVALID"),

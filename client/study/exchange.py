@@ -262,7 +262,11 @@ def _read_series(series: stroke_pb2.Series) -> StudySeries:
 def _is_sound(prediction: StudyPrediction) -> bool:
     """Whether figures are what they should be, and there is a label where, and only where, the study was analysed."""
     shares = (prediction.score, prediction.threshold, *(one.positive_probability for one in prediction.slices))
-    lengths = (*(one.position_mm for one in prediction.slices), *(one.spacing_mm for one in prediction.left_out))
+    series = (*prediction.left_out, *([prediction.series] if prediction.series is not None else []))
+    lengths = (
+        *(one.position_mm for one in prediction.slices),
+        *(length for one in series for length in (one.spacing_mm, one.tilt_degrees)),
+    )
     has_label = bool(prediction.label)
     # Written so that NaN fails, too; a softmax in float32 may exceed 1 by its rounding.
     return (

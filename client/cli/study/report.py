@@ -9,7 +9,7 @@ from ..._errors import StrokeClientError
 from ...files.folder import LeftOut
 from ...study.types import StudyPrediction, StudySeries, StudySlice
 from ..report import advise
-from ..results import Fields, failure_to_json, list_reasons, round_score
+from ..results import NOT_ANALYSED, Fields, failure_to_json, list_reasons, round_score
 from ..terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape
 
 _HEADS = ("slice", "mm", "probability", "answer", "file")
@@ -87,10 +87,24 @@ def _list_rows(study: StudyPrediction) -> list[list[str]]:
     rows = []
     for number, one in enumerate(study.slices, 1):
         star = "* " if one is study.first_look else ""
-        answer = "analysed" if one.is_analysed else " ".join(reason.reason for reason in one.reasons) or "not analysed"
         position = f"{one.position_mm:.1f}" if has_positions else ""
-        rows.append([f"{star}{number}", position, f"{one.positive_probability:.3f}", answer, escape(one.name)])
+        rows.append(
+            [
+                f"{star}{number}",
+                position,
+                f"{one.positive_probability:.3f}",
+                escape(_name_answer(one)),
+                escape(one.name),
+            ]
+        )
     return rows
+
+
+def _name_answer(one: StudySlice) -> str:
+    """Returns what came of a slice, in a word or the reasons' codes."""
+    if one.error is not None:
+        return one.error.reason
+    return "analysed" if one.is_analysed else " ".join(reason.reason for reason in one.reasons) or NOT_ANALYSED
 
 
 def study_to_json(name: str, study: StudyPrediction, left_out: LeftOut) -> Fields:
