@@ -16,6 +16,7 @@ from PIL import Image
 
 from server.images.dicom import refusals, syntax
 from server.images.dicom.budget import ReadBudget
+from server.images.dicom.codecs.frames import decode_frame
 from server.images.dicom.elements import Elements, read_elements, read_items
 from server.images.dicom.header import FrameShape, SliceHeader
 from server.images.dicom.item_list import UNDEFINED_LENGTH, list_items
@@ -122,7 +123,8 @@ def decode_dicom(data: bytes, windows: Sequence[Window], limits: ImageLimits, fr
     Raises:
         ImageError: as ``read_dicom``, ``choose_frame``, ``read_shape`` and ``read_pixel_format``, and the reasons
             DICOM_WINDOW_MISSING, DICOM_MODALITY, DICOM_PIXEL_LENGTH, DICOM_TRUNCATED, DICOM_JPEG_12_BIT,
-            DICOM_NO_DECODER.
+            DICOM_NO_DECODER, DICOM_UNDECODABLE.
+        UnavailableError, OverloadedError: see ``decode_frame``.
     """
     if not windows:
         raise refusals.no_window()
@@ -194,6 +196,7 @@ def read_frame(file: DicomFile, frame: int = 0) -> tuple[NDArray[np.uint16], Pix
 
     Raises:
         ImageError: see ``decode_dicom``.
+        UnavailableError, OverloadedError: see ``decode_frame``.
     """
     if (modality := file.elements.text(MODALITY)) != "CT":
         raise refusals.other_modality(modality)
@@ -240,4 +243,5 @@ def unpack_words(file: DicomFile, shape: FrameShape, index: int) -> NDArray[np.u
         ImageError: reasons DICOM_JPEG_12_BIT, DICOM_NO_DECODER.
     """
     syntax.check_compressed(file.transfer_syntax)
-    raise refusals.no_decoder(syntax.COMPRESSED[file.transfer_syntax], can_be_installed=True)
+    packed = memoryview(file.data)[file.pixels.start :]
+    return decode_frame(file.transfer_syntax, packed, index, file.frames, shape)

@@ -94,6 +94,36 @@ def no_decoder(name: str, *, can_be_installed: bool) -> ImageError:
     )
 
 
+def undecodable(name: str) -> ImageError:
+    """``name`` is that of the transfer syntax, here and below."""
+    return ImageError(
+        "DICOM_UNDECODABLE",
+        f"The DICOM file's pixels ({name}) are damaged and cannot be decoded. Copy or export it again.",
+    )
+
+
+def contradictory(name: str) -> ImageError:
+    return ImageError(
+        "DICOM_UNDECODABLE",
+        f"The DICOM file's pixels ({name}) are of another size, depth or sign than its header says, so its values "
+        "cannot be told: export it again, uncompressed.",
+    )
+
+
+def too_costly(name: str) -> ImageError:
+    return ImageError(
+        "DICOM_UNDECODABLE",
+        f"The DICOM file's pixels ({name}) take more memory to decode than a slice may: export it uncompressed.",
+    )
+
+
+def broken_items() -> ImageError:
+    return ImageError(
+        "DICOM_UNDECODABLE",
+        "The DICOM file's compressed pixels are not in the items that DICOM has for them: export it uncompressed.",
+    )
+
+
 def coloured() -> ImageError:
     return ImageError(
         "DICOM_COLOUR", "The DICOM file holds a colour image, a screen shot or a rendering: send the CT slice itself."
