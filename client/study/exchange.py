@@ -22,6 +22,7 @@ from .._errors import (
 )
 from .._exchange import check_text, describe_source, read_image, read_reasons, read_status, read_warnings
 from .._proto import stroke_pb2
+from .._types import AnalysisStatus
 from .files import StudyFile, StudyFiles
 from .types import StudyPrediction, StudySeries, StudySlice
 
@@ -207,9 +208,9 @@ class StudyTry:
                 None,
                 self._settings.id,
             )
-        error = None
+        status, error = read_status(one.status), None
         if one.HasField("error"):
-            fault = one.error
+            status, fault = AnalysisStatus.NOT_ANALYSED, one.error
             error = error_from_status(
                 fault.code,
                 fault.reason,
@@ -222,7 +223,7 @@ class StudyTry:
             sent,
             frame=one.frame,
             positive_probability=one.positive_probability,
-            status=read_status(one.status),
+            status=status,
             reasons=read_reasons(one.reasons),
             position_mm=one.position_mm,
             sop_instance_uid=one.sop_instance_uid,

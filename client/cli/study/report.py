@@ -38,7 +38,7 @@ class StudyReport:
             print(json.dumps(study_to_json(name, study, left_out)), flush=True)
         else:
             self._print_answer(name, study)
-        for one in study.failures:
+        for one in study.failed:
             self._notes.print(escape(f"{one.name}: "), ("error", FAILED), escape(f": {one.error}"))
         if self._is_quiet:
             return
@@ -155,9 +155,13 @@ def _slice_to_json(one: StudySlice) -> Fields:
         "position_mm": round(one.position_mm, 3),
         "sop_instance_uid": one.sop_instance_uid or None,
         "image_sha256": one.image_sha256,
+        **(_error_to_json(one) if one.error is not None else {}),
     }
 
 
 def _failure_to_json(one: StudySlice) -> Fields:
-    reason = one.error.reason if one.error is not None else ""
-    return {"file": str(one.source), "frame": one.frame or None, "error": str(one.error), "reason": reason}
+    return {"file": str(one.source), "frame": one.frame or None, **_error_to_json(one)}
+
+
+def _error_to_json(one: StudySlice) -> Fields:
+    return {"error": str(one.error), "reason": one.error.reason if one.error is not None else None}
