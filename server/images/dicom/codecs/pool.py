@@ -24,7 +24,7 @@ from server.machine.processors import count_processors
 
 logger = logging.getLogger(__name__)
 
-MEMORY_BYTES = 768 * 1024 * 1024
+MEMORY_BYTES = 512 * 1024 * 1024
 """Address space of a decoder process, libraries included."""
 
 SECONDS = 2.0
