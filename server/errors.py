@@ -15,6 +15,7 @@ the person who sent the image, say what happened and what to do, and never hold 
     ├── UnauthenticatedError nobody knows who calls
     ├── ForbiddenError       the caller may not do that
     ├── ChangeRefusedError   what is served cannot be changed like that
+    ├── IncapableModelError  the model cannot do what is asked for
     └── ModelFileError       a model on disk cannot be served
 """
 
@@ -75,6 +76,10 @@ class ForbiddenError(StrokeError):
 
 class ChangeRefusedError(StrokeError):
     """What is served cannot be changed in the way that an administrator wants; it may name files."""
+
+
+class IncapableModelError(StrokeError):
+    """The model that would answer cannot do what is asked for."""
 
 
 class ModelFileError(StrokeError):

@@ -9,6 +9,7 @@
     UnauthenticatedError      UNAUTHENTICATED
     ForbiddenError            PERMISSION_DENIED
     ChangeRefusedError        FAILED_PRECONDITION
+    IncapableModelError       FAILED_PRECONDITION
     MemoryError               RESOURCE_EXHAUSTED, reason MEMORY_SHORT: the machine's fault, and gone in a moment
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
@@ -27,6 +28,7 @@ from server.errors import (
     ChangeRefusedError,
     ForbiddenError,
     ImageError,
+    IncapableModelError,
     IntegrityError,
     ModelNotFoundError,
     OverloadedError,
@@ -52,6 +54,7 @@ STATUS_CODES: dict[type[StrokeError], str] = {
     UnauthenticatedError: "UNAUTHENTICATED",
     ForbiddenError: "PERMISSION_DENIED",
     ChangeRefusedError: "FAILED_PRECONDITION",
+    IncapableModelError: "FAILED_PRECONDITION",
 }
 
 

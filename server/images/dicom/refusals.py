@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from server.errors import ImageError
 
-EXPORT = "Export the slice as 8-bit PNG with the model's window, or"
-
 
 def no_library() -> ImageError:
     return ImageError(
@@ -32,7 +30,8 @@ def truncated() -> ImageError:
 
 def no_pixels() -> ImageError:
     return ImageError(
-        "DICOM_NO_PIXELS", "The DICOM file is a report, a document or a directory without pixels: send the CT slices."
+        "DICOM_NO_PIXELS",
+        "The DICOM file has no pixels: it is a report, a document or a directory, or was cut off. Send the CT slices.",
     )
 
 
@@ -171,4 +170,11 @@ def too_large(frames: int, size: int) -> ImageError:
         "DICOM_TOO_LARGE",
         f"The DICOM file unfolds to {frames:,} frames of {size:,} bytes in all, more than is accepted. "
         "Send its slices one by one.",
+    )
+
+
+def too_many_elements() -> ImageError:
+    return ImageError(
+        "DICOM_TOO_LARGE",
+        "The DICOM file has more elements before its pixels than are read. Send its slices one by one.",
     )
