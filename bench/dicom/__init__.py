@@ -1,0 +1,1 @@
+"""What DICOM slices cost, in each transfer syntax."""
