@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from client.cli.image_folder import LeftOut, walk_folder
+from client.files.folder import LeftOut, walk_folder
 from server.images.image_folder import list_folder
 from tests.dicom_starts import DICOM_STARTS
 

@@ -1,1 +1,1 @@
-"""What DICOM slices cost, in each transfer syntax."""
+"""What DICOM files and studies cost."""

@@ -33,6 +33,7 @@ from .results import (
     ResultFormat,
     ResultWriter,
     StreamWriter,
+    left_out_error,
     open_output,
     writing_results,
 )
@@ -41,7 +42,7 @@ from .signals import EXIT_INTERRUPTED, Interruption
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from .image_folder import LeftOut
+    from ..files.folder import LeftOut
     from .result_file import ResultFile
 
 EXIT_ANSWERED = 0
@@ -119,7 +120,7 @@ class Batch:
         arguments = self._arguments
         if not any(os.path.isdir(word) or glob.has_magic(word) for word in arguments.images):
             return None
-        from .image_folder import LeftOut
+        from ..files.folder import LeftOut
 
         path = arguments.output or arguments.csv
         return LeftOut([path, f"{path}.part"] if path else ())
@@ -129,7 +130,7 @@ class Batch:
         for path, kind in self._left_out.unjudged.items() if self._left_out is not None else ():
             if path not in known:
                 with writing_results():
-                    writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
+                    writer.write(Record(path, left_out_error(kind)))
 
     def _mind_left_out(self) -> int:
         """Returns the exit status of a run that answered all images."""
@@ -246,7 +247,10 @@ class Batch:
         stamp = take_stamp(entry.image) if isinstance(entry.image, str) else None
         try:
             outcome = self._client.predict(
-                entry.image, model=self._arguments.model, version=self._arguments.model_version
+                entry.image,
+                model=self._arguments.model,
+                version=self._arguments.model_version,
+                frame=self._arguments.frame,
             )
         except StrokeClientError as error:
             if isinstance(error, _SERVER_FAULTS) or error.reason in _SERVER_REASONS:
@@ -271,6 +275,7 @@ class Batch:
                 model=self._arguments.model,
                 version=self._arguments.model_version,
                 in_flight=self._arguments.in_flight,
+                frame=self._arguments.frame,
             )
         ) as results:
             for entry in listed:

@@ -45,6 +45,9 @@ class LabelledFile:
     folder: str | None = None
     """The folder below its class that it lies in, which may be the patient; None where it lies in the class itself."""
 
+    study: str | None = field(default=None, compare=False)
+    """None where nothing says which."""
+
 
 @dataclass
 class Listing:

@@ -196,6 +196,7 @@ def read_frame(file: DicomFile, frame: int = 0) -> tuple[NDArray[np.uint16], Pix
 
     Raises:
         ImageError: see ``decode_dicom``.
+        UnavailableError, OverloadedError: see ``decode_frame``.
     """
     if (modality := file.elements.text(MODALITY)) != "CT":
         raise refusals.other_modality(modality)

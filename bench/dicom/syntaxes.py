@@ -1,4 +1,4 @@
-"""``python -m bench.dicom``: what a DICOM slice of 512 x 512 costs in each transfer syntax.
+"""``python -m bench.dicom.syntaxes``: what a DICOM slice of 512 x 512 costs in each transfer syntax.
 
 What the server's own process does keeps its lock, what a decoder does is the codec. Syntaxes take turns within a round.
 A heartbeat, a thread that wants to wake up every millisecond, shows who holds Python's lock: how late it is while
@@ -8,6 +8,7 @@ slices are decoded in a process of their own, and by the same codec in the proce
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -137,7 +138,7 @@ def measure(rounds: int, slices: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
-    parser = LineParser("python -m bench.dicom", (__doc__ or "").splitlines()[0])
+    parser = LineParser("python -m bench.dicom.syntaxes", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, DicomOptions, argv)
     section = {
         "machine": describe_machine(PACKAGES),
@@ -158,3 +159,7 @@ def put_into_page(table: str, page: Path) -> None:
         head = re.escape(table.partition("\n")[0])
         text = re.sub(rf"{head}\n(\|.*\n)+", lambda match: f"{table}\n", page.read_text("utf-8"))
         page.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
