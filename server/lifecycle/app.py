@@ -28,7 +28,6 @@ from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.core.study.rules_file import RulesFileError, read_rules
 from server.errors import ModelFileError
-from server.images.dicom.codecs.frames import limit_decoders
 from server.lifecycle.admin import AdminHandlers, make_activator, open_socket
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
 from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
@@ -236,7 +235,6 @@ class Application:
         self._inbox = Inbox(find_message_bytes(config))
         journal = self._journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
         self._boundary = Boundary(CALLS, journal, self._gate)
-        limit_decoders(config.decoders or plan.workers)
         self._detector = detector = Detector(
             self._registry,
             plan,
