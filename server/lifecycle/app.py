@@ -266,10 +266,8 @@ class Application:
         """Opens the port of HTTP. Raises as ``open_web``."""
         from server.web.core import Core
 
-        parts = (self._boundary, self._inbox, self._judge, self._studies, self._detector)
-        self._web, self._web_address = open_web(
-            Core(self._config, *parts, lambda: self._health.is_serving), self._certificates
-        )
+        parts = (self._config, self._boundary, self._inbox, self._judge, self._studies, self._detector)
+        self._web, self._web_address = open_web(Core(*parts, lambda: self._health.is_serving), self._certificates)
 
     def _make_admin(self, boundary: RpcBoundary) -> grpc.GenericRpcHandler:
         """What administrators call."""
