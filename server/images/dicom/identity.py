@@ -87,6 +87,7 @@ def read_ids(path: Path) -> tuple[bytes, bytes, bytes] | None:
 
 def find_ids(data: bytes) -> tuple[bytes, bytes, bytes] | None:
     """Returns the ids; None where the bytes end before the study, or are damaged."""
+    from server.images.dicom.budget import ReadBudget
     from server.images.dicom.elements import read_elements
 
     budget = ReadBudget()
