@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ImageError
-from server.images.dicom.budget import ReadBudget
 from server.images.dicom.optional import load_reader
 from server.images.dicom.signature import PREAMBLE, PREFIX, SIGNATURE_BYTES, is_dicom
 
