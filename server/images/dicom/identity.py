@@ -19,6 +19,7 @@ from pathlib import Path
 from server.errors import ImageError
 from server.images.dicom.optional import load_reader
 from server.images.dicom.signature import PREAMBLE, PREFIX, SIGNATURE_BYTES, is_dicom
+from server.images.image_file import DEFAULT_LIMITS
 
 META_GROUP, TRANSFER_SYNTAX = 0x0002, 0x00020010
 INSTANCE, PATIENT_ID, STUDY = 0x00080018, 0x00100020, 0x0020000D
@@ -78,7 +79,7 @@ def read_ids(path: Path) -> tuple[bytes, bytes, bytes] | None:
                 return None
             load_reader()
             data += file.read(HEAD_BYTES)
-            ids = find_ids(data) or find_ids(data + file.read())
+            ids = find_ids(data) or find_ids(data + file.read(DEFAULT_LIMITS.max_bytes))
     except OSError:
         return None
     return ids or (b"", b"", b"")
@@ -86,12 +87,14 @@ def read_ids(path: Path) -> tuple[bytes, bytes, bytes] | None:
 
 def find_ids(data: bytes) -> tuple[bytes, bytes, bytes] | None:
     """Returns the ids; None where the bytes end before the study, or are damaged."""
+    from server.images.dicom.budget import ReadBudget
     from server.images.dicom.elements import read_elements
 
+    budget = ReadBudget()
     start = PREAMBLE + len(PREFIX) if data[PREAMBLE : PREAMBLE + len(PREFIX)] == PREFIX else 0
     try:
-        _, reader = read_elements(data, start, (TRANSFER_SYNTAX,), lambda tag, vr, length: tag >> 16 != META_GROUP)
-        found, reader = read_elements(data, reader.tell(), IDENTIFYING, lambda tag, vr, length: tag > STUDY)
+        _, reader = read_elements(data, start, (TRANSFER_SYNTAX,), lambda tag: tag >> 16 != META_GROUP, budget)
+        found, reader = read_elements(data, reader.tell(), IDENTIFYING, lambda tag: tag > STUDY, budget)
         if reader.is_at_end:
             return None
         instance, patient, study = (found.value(tag).strip(b" \0") for tag in IDENTIFYING)
