@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.dicom_frames import JPEG_2000, RLE, compress, encode, make_words
+from bench.dicom.frames import JPEG_2000, RLE, compress, encode, make_words
 from proto import stroke_pb2
 from server.errors import ImageError, OverloadedError, UnavailableError
 from server.images.dicom.codecs import frames

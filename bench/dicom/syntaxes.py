@@ -1,4 +1,4 @@
-"""``python -m bench.serving.dicom``: what a DICOM slice of 512 x 512 costs in each transfer syntax.
+"""``python -m bench.dicom.syntaxes``: what a DICOM slice of 512 x 512 costs in each transfer syntax.
 
 What the server's own process does keeps its lock, what a decoder does is the codec. Syntaxes take turns within a round.
 A heartbeat, a thread that wants to wake up every millisecond, shows who holds Python's lock: how late it is while
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.dicom_frames import JPEG_2000, LOSSLESS, NEAR_LOSSLESS, compress, encode, make_file, make_words
+from bench.dicom.frames import JPEG_2000, LOSSLESS, NEAR_LOSSLESS, compress, encode, make_file, make_words
 from bench.report.dicom import NATIVE
 from bench.report.machine import describe_machine
 from bench.report.page import publish
@@ -136,7 +136,7 @@ def measure(rounds: int, slices: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
-    parser = LineParser("python -m bench.serving.dicom", (__doc__ or "").splitlines()[0])
+    parser = LineParser("python -m bench.dicom.syntaxes", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, DicomOptions, argv)
     section = {
         "machine": describe_machine(PACKAGES),

@@ -1,4 +1,4 @@
-"""``python -m bench.serving.study``: a study by PredictStudy beside the same slices one by one by PredictBatches.
+"""``python -m bench.dicom.study``: a study by PredictStudy beside the same slices one by one by PredictBatches.
 
 Both sides send the same bytes to the same server in turn. What the server's processors do is what counts: a study must
 not cost much more than its slices.
@@ -90,7 +90,7 @@ def measure(service: Service, files: Sequence[bytes], rounds: int) -> dict[str, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
-    parser = LineParser("python -m bench.serving.study", (__doc__ or "").splitlines()[0])
+    parser = LineParser("python -m bench.dicom.study", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, StudyOptions, argv)
     files = read_study(options.study, options.slices)
     with run_server(options.models) as service:
