@@ -13,7 +13,6 @@ import pytest
 
 from converter.errors import ConversionError
 from converter.int8.patients import read_slices
-from converter.verify import load_images
 from server.images.dicom.window import BRAIN, Window, apply_windows
 from server.images.image_folder import list_folder
 from server.images.preprocess import load_pixels
@@ -233,8 +232,11 @@ def test_a_run_says_its_windows_and_names_nobody(scans: Path, tmp_path: Path) ->
     assert INPUT_FORMAT.windows == (BRAIN,)
 
 
+@pytest.mark.tensorflow
 def test_the_converter_proves_parity_on_what_the_model_sees(scans: Path, tmp_path: Path) -> None:
     """DICOM files among others are left out, and said, where the model has no window; alone they are an error."""
+    from converter.verify import load_images
+
     notes: list[str] = []
     assert load_images(scans, make_format((BRAIN,)), notes.append).shape == (16, 256, 256, 1)
     assert not notes
