@@ -112,11 +112,31 @@ class Judge:
         Raises:
             StrokeError: what keeps the image from being judged.
         """
+        return await self._work(call, partial(self._judge_message, call=call, read=read, write=write))
+
+    async def render(self, call: Call, read: Callable[[bytes], ImageRequest]) -> bytes | Status:
+        """Serves a call that wants to see what a model sees of one image, as a PNG file: with the same bounds as one
+        that has it judged, and of the images that its client may have in work it is one. Arguments and errors as
+        ``answer``."""
+        return await self._work(call, partial(self._render_message, call=call, read=read), images=1)
+
+    async def _work(
+        self, call: Call, do: Callable[[bytes, Budget], Result | Status], *, images: int = 0
+    ) -> Result | Status:
+        """Has the only message of a call worked on.
+
+        Args:
+            call: the call, whose message has not been taken.
+            do: the work on the bytes of its message.
+            images: how many there are that its method does not tell the gate of.
+        """
         seconds, source = min(call.seconds_left, self._max_wait_seconds), call.source
         self._detector.check_room(source, seconds)
         async with call.take_message(min(seconds, MESSAGE_SECONDS)) as message:
+            if images and message.share is not None:
+                message.share.admit_images(images)
             budget = Budget(seconds, lambda: call.is_wanted, call.started)
-            work = partial(self._judge_message, message.data, budget, call, read, write)
+            work = partial(do, message.data, budget)
             judged, job = self._start(work, caller=source, seconds=budget.remaining)
             message.data = b""  # the work holds it now
             del work
@@ -219,6 +239,24 @@ class Judge:
         except Exception as error:
             return to_status(error, call.request_id or call.name_itself(""))
 
+    def _render_message(
+        self, message: bytes, budget: Budget, call: Call, read: Callable[[bytes], ImageRequest]
+    ) -> bytes | Status:
+        try:
+            request = read(message)
+            check_id(request.id)
+            call.name_itself(request.id)
+            return self._detector.render_here(
+                request.image,
+                budget,
+                model_name=request.model_name,
+                model_version=request.model_version,
+                image_sha256=request.image_sha256,
+                frame=request.frame,
+            )
+        except Exception as error:
+            return to_status(error, call.request_id or call.name_itself(""))
+
     def _judge_request(
         self,
         request: ImageRequest,
@@ -252,8 +290,7 @@ class Judge:
         return answer
 
     def _detect(self, request: ImageRequest, budget: Budget, on_digest: Callable[[str], None]) -> Detection:
-        if request.id and not printable_id(request.id):
-            raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
+        check_id(request.id)
         return self._detector.detect_here(
             request.image,
             budget,
@@ -303,6 +340,16 @@ Started = tuple[asyncio.Future[Detection | Status], Job[Detection | Status]]
 def take_outcome(outcome: Detection | Status, request_id: str) -> Detection | Status:
     """For those who make the answer themselves."""
     return outcome
+
+
+def check_id(request_id: str) -> None:
+    """Refuses an id that can be neither answered nor logged.
+
+    Raises:
+        RequestError: reason ID_INVALID.
+    """
+    if request_id and not printable_id(request_id):
+        raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
 
 
 async def finish_soon(judged: asyncio.Future[Result]) -> Result:

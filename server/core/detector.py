@@ -24,6 +24,7 @@ from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, IntegrityError, RequestError
 from server.images.checks import Reason, find_reasons
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
+from server.images.picture import encode_picture
 from server.images.preprocess import ImageWarning, Scan, check_size, load_pixels
 from server.models.contract import HEAD_CT
 from server.models.family import Choice, Route
@@ -195,6 +196,23 @@ class Detector:
             raise waited_too_long()
         choice, digest = self._admit(image, model_name, model_version, image_sha256, on_digest, route)
         return self._judge(image, digest, choice, budget, frame)
+
+    def render_here(
+        self,
+        image: Scan,
+        budget: Budget,
+        *,
+        model_name: str = "",
+        model_version: str = "",
+        image_sha256: str = "",
+        frame: int = 0,
+    ) -> bytes:
+        """What the model that would judge an image sees of it, as a PNG file; for work that was submitted. Nothing is
+        judged. Raises as ``detect``."""
+        if not budget.remaining:
+            raise waited_too_long()
+        choice, _ = self._admit(image, model_name, model_version, image_sha256)
+        return encode_picture(load_pixels(image, choice.served.model.input_format, self.limits, frame).array)
 
     def _admit(
         self,

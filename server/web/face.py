@@ -21,10 +21,11 @@ from server.web.describe import GET_MODEL, LIST_MODELS, Describer
 from server.web.envelope import Envelope
 from server.web.inference import PATH as PROTOCOL_PATH
 from server.web.inference import InferenceFace, make_error
+from server.web.methods.picture import RENDER, Renderer
+from server.web.methods.predict import PREDICT, PREDICT_BATCH, Predictor
 from server.web.openapi import make_document
 from server.web.origin import check_origin
 from server.web.page import make_page
-from server.web.predict import PREDICT, PREDICT_BATCH, Predictor
 from server.web.problems import make_problem
 
 Behaviour: TypeAlias = Callable[[HttpCall], Awaitable[Response | Status]]
@@ -59,6 +60,7 @@ def make_app(core: Core) -> Envelope:
         check("/health/ready", ready),
         route("/predict", "POST", PREDICT, predictor.predict),
         route("/predict/batch", "POST", PREDICT_BATCH, predictor.predict_batch),
+        route("/render", "POST", RENDER, Renderer(core.judge, core.config.most_message_bytes).render),
         route("/models", "GET", LIST_MODELS, describer.list_models),
         route("/models/{name}", "GET", GET_MODEL, describer.get_model),
         *(route(one.path, one.verb, one.method, one.behaviour, make_error) for one in protocol.list_routes(health)),

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from proto import __version__
 from server.admission.judge import MOST_IMAGES
 from server.web.answers import encode_json
-from server.web.bodies import BATCH_OPTIONS, FILE, FORM, IMAGES, OPTIONS
+from server.web.bodies import BATCH_OPTIONS, FORM, IMAGES, OPTIONS
+from server.web.forms import FILE
 from server.web.problems import PROBLEM
 
 Schema = dict[str, Any]
@@ -20,6 +21,7 @@ NUMBER, TEXT, COUNT = {"type": "number"}, {"type": "string"}, {"type": "integer"
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 STATED_DIGEST = {"type": "string", "pattern": "^([0-9a-fA-F]{64})?$"}
+FRAME = {"type": "string", "pattern": "^([0-9]{1,9})?$"}
 REQUEST_ID = {"type": "string", "pattern": "^[ -~]{0,128}$"}
 
 WORDS = {
@@ -29,7 +31,7 @@ WORDS = {
     404: "No such model, version or path.",
     408: "The body did not come in time.",
     413: "The image, or the body, is too large.",
-    415: "The body is no PNG or JPEG.",
+    415: "The body is no PNG, JPEG or DICOM file.",
     422: "The image cannot be judged, or is not the one that was meant.",
     429: "You are at your limit.",
     500: "A fault of the server: its log has the details under the id.",
@@ -112,6 +114,13 @@ MODEL = record(
         "threshold": PROBABILITY,
         "metrics": {"type": "object", "additionalProperties": NUMBER},
         "provenance": {"type": "object", "additionalProperties": TEXT},
+        "windows": {
+            **list_of(record({"level": NUMBER, "width": NUMBER})),
+            "description": "How CT values become grey levels, in Hounsfield units; none: it takes no DICOM.",
+        },
+        "study_top_k": {**COUNT, "description": "0: the model judges no studies."},
+        **dict.fromkeys(("study_threshold", "outlier_threshold", "indeterminate_margin"), NUMBER),
+        "explains": {"type": "boolean", "description": "Whether the server explains answers of this model."},
     },
     optional=("model_card",),
 )
@@ -121,6 +130,7 @@ OPTION_SCHEMAS: dict[str, tuple[Schema, str]] = {
     "version": (TEXT, "Version of that model; empty: the one served by default."),
     "image_sha256": (STATED_DIGEST, "SHA-256 of the image: it is then checked that these bytes have arrived."),
     "id": (REQUEST_ID, "Stands in the answer and in the server's log. Nothing that names a patient."),
+    "frame": (FRAME, "Which frame of a DICOM file with several, from 1; empty or 0: the only one."),
 }
 
 
@@ -151,10 +161,10 @@ def form(file: Schema, names: tuple[str, ...]) -> Schema:
     }
 
 
-def answers(schema: Schema, *statuses: int) -> Schema:
+def answers(schema: Schema, *statuses: int, kind: str = "application/json") -> Schema:
     """What may be answered: ``schema``, and problems."""
     problem = {PROBLEM: {"schema": one_of("Problem")}}
-    return {"200": {"description": "Done.", "content": {"application/json": {"schema": schema}}}} | {
+    return {"200": {"description": "Done.", "content": {kind: {"schema": schema}}}} | {
         str(status): {"description": WORDS[status], "content": problem} for status in sorted(statuses)
     }
 
@@ -164,23 +174,26 @@ IMAGE_STATUSES = (*EVERYWHERE, 400, 404, 408, 413, 415, 422, 504)
 BINARY = {"type": "string", "format": "binary"}
 
 
+def look_at(summary: str, responses: Schema) -> Schema:
+    """A method that takes one image."""
+    return {
+        "summary": summary,
+        "parameters": list_query(tuple(OPTIONS)),
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": BINARY} for kind in IMAGES} | {FORM: form(BINARY, tuple(OPTIONS))},
+        },
+        "responses": responses,
+    }
+
+
 def make_paths() -> Schema:
     """All paths."""
     status = record({"status": {"enum": ["SERVING", "NOT_SERVING", "ALIVE"]}})
     not_ready = {"503": {"description": "Not ready.", "content": {"application/json": {"schema": status}}}}
     health = (401, 403, 500)
     return {
-        "/predict": {
-            "post": {
-                "summary": "Judges one image.",
-                "parameters": list_query(tuple(OPTIONS)),
-                "requestBody": {
-                    "required": True,
-                    "content": {kind: {"schema": BINARY} for kind in IMAGES} | {FORM: form(BINARY, tuple(OPTIONS))},
-                },
-                "responses": answers(one_of("Judgement"), *IMAGE_STATUSES),
-            }
-        },
+        "/predict": {"post": look_at("Judges one image.", answers(one_of("Judgement"), *IMAGE_STATUSES))},
         "/predict/batch": {
             "post": {
                 "summary": f"Judges 1 to {MOST_IMAGES} images; one that cannot be judged has its error in its place.",
@@ -199,6 +212,12 @@ def make_paths() -> Schema:
                     *IMAGE_STATUSES,
                 ),
             }
+        },
+        "/render": {
+            "post": look_at(
+                "Shows one image as the model sees it, in its own window and size. Nothing is judged.",
+                answers(BINARY, *IMAGE_STATUSES, kind="image/png"),
+            )
         },
         "/models": {
             "get": {
