@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from server.errors import ModelFileError
 from server.models.contract import OUTPUT_NAME
 from server.models.engine import EngineOptions, Port
-from server.models.native_thread import NativeThread
+from server.machine.native_thread import NativeThread
 
 # It imports its developer tools, and these a telemetry client; where that is missing, they take a stub of their own.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
