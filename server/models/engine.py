@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -71,6 +72,6 @@ class Engine(Protocol):
     inputs: list[Port]
     outputs: list[Port]
 
-    def run(self, pixels: NDArray[np.uint8], *, busy: bool) -> NDArray[np.float32]:
-        """Returns the probabilities; ``busy`` chooses between the two numbers of threads."""
+    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str], *, busy: bool) -> list[NDArray[np.float32]]:
+        """Returns the outputs of these names; ``busy`` chooses between the two numbers of threads."""
         ...
