@@ -1,7 +1,7 @@
 """Where in the image the cells of a feature map lie, by the kernels, strides and borders on the way to it.
 
-Convolutions without padding see nothing of the border by itself, and strides shift what they see: of a map that is simply
-stretched over the image, the paper's CNN would show a place up to 31 of 256 pixels beside where it is.
+Convolutions without padding give the border no cells, and strides shift what cells see: if its map was simply stretched
+over the image, that of the paper's CNN would show a place up to 31 of 256 pixels beside where it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from server.models.contract import INPUT_NAME
 
 Shapes = dict[str, tuple[int, ...]]
 
-PLAIN = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "Cast", "Transpose", "Concat", "Identity", "BatchNormalization"}
+PLAIN = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "Cast", "Transpose", "Concat", "Gather", "Identity"}
 """Operators that leave every place where it is."""
 
 

@@ -2,8 +2,8 @@
 
 HiResCAM (Draelos and Carin, 2020) is the ReLU of the sum over channels of feature map times gradient. The gradient of
 the log-odds of the positive label needs no automatic differentiation: from there back to a feature map there are dense
-layers, whose gradient is their weights; ReLU, whose gradient is 1 where it lets something pass; pooling and convolutions,
-whose gradients ONNX has operators for. All of it is written into the graph behind what is there already.
+layers, whose gradient is their weights; ReLU, whose gradient is 1 where it lets something pass; pooling and
+convolutions, whose gradients ONNX has operators for. All of it is written into the graph behind what is there already.
 
 Global average pooling and flattening lead to the last feature map. Where that has too few cells to show a place (the
 paper's CNN ends with 2 x 2), it goes on through convolutions and maxima until one has enough.
@@ -57,9 +57,7 @@ def add_heatmap(model: onnx.ModelProto) -> onnx.ModelProto | None:
     evidence = back.add("ReduceSum", [weighted, total], keepdims=0)
     graph.nodes.append(helper.make_node("Relu", [evidence], [HEATMAP_NAME], name=HEATMAP_NAME))
     _, _, rows, columns = back.shapes[found[0]]
-    copy.graph.output.append(
-        helper.make_tensor_value_info(HEATMAP_NAME, onnx.TensorProto.FLOAT, ["N", rows, columns])
-    )
+    copy.graph.output.append(helper.make_tensor_value_info(HEATMAP_NAME, onnx.TensorProto.FLOAT, ["N", rows, columns]))
     graph.remove_unused()
     area = find_area(graph, back.shapes, found[0])
     helper.set_model_props(copy, {**metadata, HEATMAP_KEY: json.dumps({"area": area})})
@@ -122,7 +120,7 @@ class BackwardPass:
                 others = self.add("Add", [self._tensor, self._constant(NEVER * chosen)])
                 shares = self.add("Softmax", [others], axis=-1)
                 self._gradient = self.add("Sub", [self._constant(chosen), shares])
-            return len(self.shapes.get(self._tensor, ())) == 2
+            return True
         if end is None or end.op_type != "Concat" or len(end.input) != 2 or classes != 2:
             return False
         sigmoid, rest = self._graph.find_maker(end.input[1]), self._graph.find_maker(end.input[0])
@@ -130,7 +128,7 @@ class BackwardPass:
             return False
         self._tensor = sigmoid.input[0]
         self._gradient = self._constant(np.array([[1.0 if positive == 1 else -1.0]], np.float32))
-        return rest.input[1] == end.input[1]
+        return bool(rest.input[1] == end.input[1])
 
     def find_map(self) -> tuple[str, str] | None:
         """Goes on to a feature map, float32 [N, C, h, w], with enough cells, otherwise to that with most of them.

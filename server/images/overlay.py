@@ -18,14 +18,16 @@ NOTICE = "RESEARCH, NOT FOR LOCALISATION"
 NOTICE_SHARE = 1 / 24
 """Height of its letters, of the picture's width: legible, and on one line."""
 
-LEAST_HEAT = 0.1
-"""Log-odds of one cell that are drawn as the strongest heat where no cell has more: what hardly counts is not to glow."""
+LEAST_HEAT = 1.0
+"""Log-odds of a cell that are drawn as the strongest heat where no cell has more: what hardly counts shall not glow."""
 
-LOW, HIGH = (255.0, 220.0, 0.0), (213.0, 30.0, 0.0)
+LOW, HIGH = (255, 220, 0), (213, 30, 0)
 """Colours of weak and strong evidence; both differ from grey for colour-blind people, too."""
 
 OPACITY = 0.65
 """Of the strongest heat, so that the image stays visible under it."""
+
+LEVELS = range(256)
 
 
 class Box(NamedTuple):
@@ -52,37 +54,37 @@ def draw_overlay(pixels: NDArray[np.uint8], heatmap: NDArray[np.float32], area: 
     scale = max(1, round(OVERLAY_SIDE / max(height, width)))
     size, box = (width * scale, height * scale), Box(*(scale * edge for edge in area))
     grey = Image.fromarray(np.rint(pixels.mean(axis=2)).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    heat = spread(heatmap / max(float(heatmap.max()), LEAST_HEAT), box, size)[:, :, np.newaxis]
-    colour = np.array(LOW, np.float32) * (1 - heat) + np.array(HIGH, np.float32) * heat
-    opacity = OPACITY * heat
-    blended = np.asarray(grey, np.float32)[:, :, np.newaxis] * (1 - opacity) + colour * opacity
-    picture = Image.fromarray(np.rint(blended).astype(np.uint8))
+    heat = spread(np.rint(heatmap * (255 / max(float(heatmap.max()), LEAST_HEAT))), box, size)
+    ramps = [[round(low + (high - low) * level / 255) for level in LEVELS] for low, high in zip(LOW, HIGH, strict=True)]
+    colour = Image.merge("RGB", [heat.point(ramp) for ramp in ramps])
+    picture = Image.composite(colour, grey.convert("RGB"), heat.point([round(OPACITY * level) for level in LEVELS]))
     burn_in(picture)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)  # a quarter larger than by default, in a quarter of the time
     return buffer.getvalue(), box
 
 
-def spread(heatmap: NDArray[np.float32], box: Box, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Brings a heatmap to its box in a picture of a size, width and height; linear between the middles of cells."""
-    rows, columns = heatmap.shape
+def spread(heat: NDArray[np.float32], box: Box, size: tuple[int, int]) -> Image.Image:
+    """Brings heat, 0 to 255, to its box in a picture of a size, width and height; linear between the middles of cells.
+
+    Returns:
+        An image of mode ``L``.
+    """
+    rows, columns = heat.shape
     across, down = columns / (box.right - box.left), rows / (box.bottom - box.top)
-    moved = Image.fromarray(heatmap.astype(np.float32)).transform(
+    return Image.fromarray(heat.astype(np.uint8)).transform(
         size,
         Image.Transform.AFFINE,
         (across, 0, -across * box.left, 0, down, -down * box.top),
         Image.Resampling.BILINEAR,
     )
-    return np.asarray(moved, np.float32)
 
 
 def burn_in(picture: Image.Image) -> None:
-    """Writes the notice into the picture, black on white along its lower edge."""
+    """Writes the notice into the picture, along its lower edge: white with black around it, legible on anything."""
     letters = max(8, round(picture.width * NOTICE_SHARE))
-    font = ImageFont.load_default(letters)
-    draw = ImageDraw.Draw(picture)
-    left, top, right, bottom = draw.textbbox((0, 0), NOTICE, font)
-    margin = letters // 4
-    strip = picture.height - (bottom - top) - 2 * margin
-    draw.rectangle((0, strip, picture.width, picture.height), fill="white")
-    draw.text(((picture.width - (right - left)) / 2 - left, strip + margin - top), NOTICE, fill="black", font=font)
+    font, stroke = ImageFont.load_default(letters), max(1, letters // 8)
+    place = (picture.width / 2, picture.height - letters / 4)
+    ImageDraw.Draw(picture).text(
+        place, NOTICE, fill="white", font=font, anchor="md", stroke_width=stroke, stroke_fill="black"
+    )

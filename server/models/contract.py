@@ -36,12 +36,12 @@ OUTLIER_NAME = "outlier_score"
 is."""
 
 HEATMAP_NAME = "heatmap"
-"""Name of the second output of a model's explain file: float32 [N, rows, columns], >= 0, what the log-odds of the positive
-label gain from each cell."""
+"""Name of the second output of a model's explain file: float32 [N, rows, columns], >= 0, what the log-odds of the
+positive label gain from each cell."""
 
 HEATMAP_KEY = "stroke.heatmap"
-"""Key in that file's ``metadata_props`` of JSON ``{"area": [left, top, right, bottom]}``: which part of the input the cells
-share out evenly, in pixels; it may reach beyond the input."""
+"""Key in that file's ``metadata_props`` of JSON ``{"area": [left, top, right, bottom]}``: which part of the input the
+cells share out evenly, in pixels; it may reach beyond the input."""
 
 MOST_STUDY_SLICES = 1000
 

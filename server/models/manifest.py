@@ -22,12 +22,13 @@ from typing import Any
 
 from server.errors import ModelFileError
 from server.machine.bounded_file import open_regular, read_regular
-from server.models.golden import GoldenVector, read_outlier_score, read_probabilities
+from server.models.golden import GoldenVector, read_heatmap, read_probabilities, read_score
 from server.models.strict_json import check_keys, is_unicode, is_whole, parse_strictly, read_list, read_number
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
+EXPLAIN_FILE = "model.explain.onnx"
 TARGETS = ("x86-vnni", "x86", "arm64")
 """Processors that a variant can be made for: quantisation that is fast on one can be slow or inexact on another."""
 
@@ -72,6 +73,9 @@ class FileRecord:
     outlier_scores: tuple[float, ...] = ()
     """The same of the scores that the golden vectors have; empty: theirs."""
 
+    heatmaps: tuple[tuple[float, ...], ...] = ()
+    """Of an explain file, those of the golden vectors, row by row."""
+
     def to_document(self) -> dict[str, Any]:
         """The entry in ``manifest.json``; what is not set is left out."""
         document: dict[str, Any] = {"sha256": self.sha256, "size": self.size, "tolerance": self.tolerance}
@@ -81,6 +85,8 @@ class FileRecord:
             document["probabilities"] = [list(row) for row in self.probabilities]
         if self.outlier_scores:
             document["outlier_scores"] = list(self.outlier_scores)
+        if self.heatmaps:
+            document["heatmaps"] = [list(row) for row in self.heatmaps]
         if self.gate:
             document["gate"] = dict(self.gate)
         return document
@@ -92,7 +98,9 @@ class FileRecord:
         Raises:
             ValueError: it is no such document.
         """
-        check_keys(document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "outlier_scores", "gate"})
+        check_keys(
+            document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "outlier_scores", "gate", "heatmaps"}
+        )
         sha256, size, tolerance = document["sha256"], document["size"], read_number(document["tolerance"])
         if not is_sha256(sha256):
             raise ValueError("a sha256 is not 64 lower-case hexadecimal digits")
@@ -108,11 +116,14 @@ class FileRecord:
             probabilities = tuple(map(read_probabilities, read_list(document["probabilities"], MOST_GOLDEN)))
         outlier_scores: tuple[float, ...] = ()
         if "outlier_scores" in document:
-            outlier_scores = tuple(map(read_outlier_score, read_list(document["outlier_scores"], MOST_GOLDEN)))
+            outlier_scores = tuple(map(read_score, read_list(document["outlier_scores"], MOST_GOLDEN)))
+        heatmaps: tuple[tuple[float, ...], ...] = ()
+        if "heatmaps" in document:
+            heatmaps = tuple(map(read_heatmap, read_list(document["heatmaps"], MOST_GOLDEN)))
         gate = document.get("gate", {})
         if not isinstance(gate, dict):
             raise ValueError("a gate is not an object")
-        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores)
+        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores, heatmaps)
 
 
 @dataclass(frozen=True)
@@ -174,10 +185,12 @@ class Manifest:
                 text.replace(document["digest"], "", 1)
             ):
                 raise ValueError("it is altered, its digest is not that of its text")
-        check_keys(document["files"], {MODEL_FILE}, {INT8_FILE})
+        check_keys(document["files"], {MODEL_FILE}, {INT8_FILE, EXPLAIN_FILE})
         files = {name: FileRecord.from_document(entry) for name, entry in document["files"].items()}
         golden = tuple(map(GoldenVector.from_document, read_list(document["golden"], MOST_GOLDEN)))
-        answers = [own for record in files.values() for own in (record.probabilities, record.outlier_scores)]
+        answers = [
+            own for record in files.values() for own in (record.probabilities, record.outlier_scores, record.heatmaps)
+        ]
         if not all(len(own) in (0, len(golden)) for own in answers):
             raise ValueError("a file's answers are not as many as the golden vectors")
         parity, reference = document["parity"], document.get("reference", {})

@@ -24,8 +24,10 @@ from server.machine.priority import call_here, call_quietly
 from server.machine.processors import is_suited
 from server.models.contract import INPUT_NAME, METADATA_KEY, OUTLIER_NAME, OUTPUT_NAME, ModelSpec
 from server.models.engine import DEFAULT_OPTIONS, Engine, EngineOptions, Port
+from server.models.explainer import Explainer
 from server.models.golden import GoldenVector, make_golden_input
 from server.models.manifest import (
+    EXPLAIN_FILE,
     HOW_TO_MAKE,
     HOW_TO_MEND,
     INT8_FILE,
@@ -51,8 +53,8 @@ class Scores(NamedTuple):
     probabilities: NDArray[np.float32]
     """[N, len(spec.labels)]."""
 
-    outlier: NDArray[np.float32] | None = None
-    """[N], see ``server.models.contract.OUTLIER_NAME``; None: the model does not tell."""
+    outlier: NDArray[np.float32]
+    """[N], see ``server.models.contract.OUTLIER_NAME``; zeros of a model that does not tell."""
 
 
 class OnnxModel:
@@ -64,6 +66,7 @@ class OnnxModel:
         input_format: the image that the graph takes.
         options: how it is run; ``precision`` is what the file computes with, one of ``FILES``.
         runtime, runtime_version: what runs it.
+        explainer: shows where the evidence lies; None: nobody has asked for it, or it has none.
     """
 
     def __init__(self, data: bytes, *, source: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
@@ -79,6 +82,7 @@ class OnnxModel:
                 MODEL_SPEC_UNKNOWN_SCHEMA, MODEL_GRAPH_UNSUITABLE, MODEL_EXTERNAL_DATA.
         """
         self.options = options
+        self.explainer: Explainer | None = None
         self.digest = hashlib.sha256(data).hexdigest()
         header = read_header(data, source)
         if not header.is_complete:
@@ -152,7 +156,8 @@ class OnnxModel:
 
     def score(self, pixels: NDArray[np.uint8], *, busy: bool = False) -> Scores:
         """All that the model says of images, in one run. The arguments are those of ``run``."""
-        return Scores(*self._engine.run(pixels, self._outputs, busy=busy))
+        probabilities, *rest = self._engine.run(pixels, self._outputs, busy=busy)
+        return Scores(probabilities, *rest or [np.zeros(len(probabilities), np.float32)])
 
 
 def open_engine(data: bytes, digest: str, options: EngineOptions) -> Engine:
@@ -223,6 +228,8 @@ def load_model(
                 f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
             )
         call(lambda: check_answers(model, manifest, path))
+        if options.explains and EXPLAIN_FILE in manifest.files:
+            model.explainer = call(lambda: load_explainer(folder, manifest, model))
         return model
 
     try:
@@ -233,6 +240,15 @@ def load_model(
             raise
         logger.warning("%s: not served with its optimised graph in the cache (%s): removed", path, error.reason)
         return open_verified(replace(options, cache=None))
+
+
+def load_explainer(folder: Path, manifest: Manifest, model: OnnxModel) -> Explainer:
+    """Loads and verifies the explain file of a model. Raises as ``read_verified`` and ``Explainer``."""
+    path = folder / EXPLAIN_FILE
+    data = read_verified(folder, EXPLAIN_FILE, manifest)
+    explainer = Explainer(data, source=str(path), input_format=model.input_format, options=model.options)
+    explainer.check(manifest.golden, manifest.files[EXPLAIN_FILE], str(path))
+    return explainer
 
 
 def check_answers(model: OnnxModel, manifest: Manifest, path: Path) -> None:
@@ -289,11 +305,10 @@ def measure_golden_difference(model: OnnxModel, golden: Sequence[GoldenVector]) 
     for index, vector in enumerate(golden if len(golden) > 1 else [*golden, *golden]):
         scores = model.score(make_golden_input(vector.seed, *shape)[np.newaxis], busy=index % 2 == 1)
         answer = scores.probabilities[0]
-        if answer.shape != (len(vector.probabilities),) or (scores.outlier is None) != (vector.outlier_score is None):
+        if answer.shape != (len(vector.probabilities),):
             return float("inf")
         differences.append(np.abs(answer - np.array(vector.probabilities)).max())
-        if scores.outlier is not None and vector.outlier_score is not None:
-            differences.append(abs(float(scores.outlier[0]) - vector.outlier_score) / max(1.0, vector.outlier_score))
+        differences.append(abs(float(scores.outlier[0]) - vector.outlier_score) / max(1.0, vector.outlier_score))
     return float(np.max(differences))
 
 
