@@ -195,6 +195,11 @@ class ServerConfig:
         "the model is one for head CTs, or off",
         choices=("on", "off"),
     )
+    explain: bool = setting(
+        False,
+        "answer Explain, too: where in an image the evidence lies, for research and not for localisation, of models "
+        "that have what it takes",
+    )
     audit: Path | None = setting(
         None, "file for the audit log: a line for each image that is judged or refused; none unless given"
     )

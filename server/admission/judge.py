@@ -100,7 +100,12 @@ class Judge:
         self._detector.check_room(call.source, min(call.seconds_left, self._max_wait_seconds))
 
     async def answer(
-        self, call: Call, read: Callable[[bytes], ImageRequest], write: Callable[[Detection, str], Result]
+        self,
+        call: Call,
+        read: Callable[[bytes], ImageRequest],
+        write: Callable[[Detection, str], Result],
+        *,
+        explains: bool = False,
     ) -> Result | Status:
         """Serves a call of one image.
 
@@ -108,19 +113,16 @@ class Judge:
             call: the call, whose message has not been taken.
             read: what its message says; done by the worker, as is ``write``. Raises StrokeError.
             write: makes the answer of a judgement and the request's id.
+            explains: its judgement is to have an explanation, see ``Detector.detect_here``.
 
         Raises:
             StrokeError: what keeps the image from being judged.
         """
-        return await self._work(call, partial(self._judge_message, call=call, read=read, write=write))
+        if explains:
+            self._detector.check_explains()
+        return await self.work(call, partial(self._judge_message, call=call, read=read, write=write, explains=explains))
 
-    async def render(self, call: Call, read: Callable[[bytes], ImageRequest]) -> bytes | Status:
-        """Serves a call that wants to see what a model sees of one image, as a PNG file: with the same bounds as one
-        that has it judged, and of the images that its client may have in work it is one. Arguments and errors as
-        ``answer``."""
-        return await self._work(call, partial(self._render_message, call=call, read=read), images=1)
-
-    async def _work(
+    async def work(
         self, call: Call, do: Callable[[bytes, Budget], Result | Status], *, images: int = 0
     ) -> Result | Status:
         """Has the only message of a call worked on.
@@ -129,6 +131,9 @@ class Judge:
             call: the call, whose message has not been taken.
             do: the work on the bytes of its message.
             images: how many there are that its method does not tell the gate of.
+
+        Raises:
+            StrokeError: what keeps it from being worked on.
         """
         seconds, source = min(call.seconds_left, self._max_wait_seconds), call.source
         self._detector.check_room(source, seconds)
@@ -229,31 +234,14 @@ class Judge:
         call: Call,
         read: Callable[[bytes], ImageRequest],
         write: Callable[[Detection, str], Result],
+        explains: bool,
     ) -> Result | Status:
         # Errors end here: one that travelled on would take this frame along, and with it the image.
         try:
             request = read(message)
             call.name_itself(request.id)
-            call.detection = self._detect(request, budget, call.note_digest)
+            call.detection = self._detect(request, budget, call.note_digest, explains)
             return write(call.detection, call.request_id)
-        except Exception as error:
-            return to_status(error, call.request_id or call.name_itself(""))
-
-    def _render_message(
-        self, message: bytes, budget: Budget, call: Call, read: Callable[[bytes], ImageRequest]
-    ) -> bytes | Status:
-        try:
-            request = read(message)
-            check_id(request.id)
-            call.name_itself(request.id)
-            return self._detector.render_here(
-                request.image,
-                budget,
-                model_name=request.model_name,
-                model_version=request.model_version,
-                image_sha256=request.image_sha256,
-                frame=request.frame,
-            )
         except Exception as error:
             return to_status(error, call.request_id or call.name_itself(""))
 
@@ -289,7 +277,9 @@ class Judge:
         )
         return answer
 
-    def _detect(self, request: ImageRequest, budget: Budget, on_digest: Callable[[str], None]) -> Detection:
+    def _detect(
+        self, request: ImageRequest, budget: Budget, on_digest: Callable[[str], None], explains: bool = False
+    ) -> Detection:
         check_id(request.id)
         return self._detector.detect_here(
             request.image,
@@ -300,6 +290,7 @@ class Judge:
             frame=request.frame,
             on_digest=on_digest,
             route=request.route if isinstance(request, RoutedImage) else None,
+            explains=explains,
         )
 
     def _start(

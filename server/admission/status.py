@@ -9,6 +9,8 @@
     UnauthenticatedError      UNAUTHENTICATED
     ForbiddenError            PERMISSION_DENIED
     ChangeRefusedError        FAILED_PRECONDITION
+    IncapableModelError       FAILED_PRECONDITION
+    DisabledError             UNIMPLEMENTED
     MemoryError               RESOURCE_EXHAUSTED, reason MEMORY_SHORT: the machine's fault, and gone in a moment
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
@@ -25,8 +27,10 @@ from server.admission.inbox import short_of_memory
 from server.errors import (
     BudgetExceededError,
     ChangeRefusedError,
+    DisabledError,
     ForbiddenError,
     ImageError,
+    IncapableModelError,
     IntegrityError,
     ModelNotFoundError,
     OverloadedError,
@@ -52,6 +56,8 @@ STATUS_CODES: dict[type[StrokeError], str] = {
     UnauthenticatedError: "UNAUTHENTICATED",
     ForbiddenError: "PERMISSION_DENIED",
     ChangeRefusedError: "FAILED_PRECONDITION",
+    IncapableModelError: "FAILED_PRECONDITION",
+    DisabledError: "UNIMPLEMENTED",
 }
 
 

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from server.core.decision import decide
+from server.core.explanation import Explanation, explain, refuse_model
 from server.core.plan import Plan
 from server.core.shadow import Shadows
 from server.core.workers import Job, WorkerPool, waited_too_long
-from server.errors import BudgetExceededError, IntegrityError, RequestError
+from server.errors import BudgetExceededError, DisabledError, IntegrityError, RequestError
 from server.images.checks import Reason, find_reasons
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.images.picture import encode_picture
@@ -76,6 +77,9 @@ class Detection:
 
     channel: str = ""
     """See ``server.models.family.Choice``."""
+
+    explanation: Explanation | None = None
+    """Where the evidence lies; None: nobody has asked, or the image was not analysed."""
 
 
 class Detector:
@@ -174,6 +178,17 @@ class Detector:
             self._check_ready()
         self._workers.check_room(caller, seconds)
 
+    def check_explains(self) -> None:
+        """Says whether judgements may be explained, whatever their model.
+
+        Raises:
+            DisabledError: reason EXPLAIN_DISABLED.
+        """
+        if not self.plan.options.explains:
+            raise DisabledError(
+                "EXPLAIN_DISABLED", "This server explains nothing: whoever runs it has not started it with --explain."
+            )
+
     def detect_here(
         self,
         image: Scan,
@@ -185,17 +200,25 @@ class Detector:
         frame: int = 0,
         on_digest: Callable[[str], None] | None = None,
         route: Route | None = None,
+        explains: bool = False,
     ) -> Detection:
         """``detect`` for work that was submitted: it has a worker already. ``frame`` is which one of a DICOM file with
         several, from 1; 0: the only one.
 
         ``on_digest`` is told the SHA-256 of the image once it is known, also of one that is then refused. ``route`` is
-        what judges it, whatever the names say by now.
+        what judges it, whatever the names say by now. With ``explains`` the judgement of an image that is analysed has
+        an explanation.
+
+        Raises:
+            IncapableModelError: reason MODEL_CANNOT_EXPLAIN.
+            StrokeError: as ``detect``.
         """
         if not budget.remaining:
             raise waited_too_long()
         choice, digest = self._admit(image, model_name, model_version, image_sha256, on_digest, route)
-        return self._judge(image, digest, choice, budget, frame)
+        if explains and choice.served.model.explainer is None:
+            raise refuse_model(choice.served.model)
+        return self._judge(image, digest, choice, budget, frame, explains)
 
     def render_here(
         self,
@@ -234,7 +257,9 @@ class Detector:
         check_digest(image_sha256, digest)
         return route.pick(digest), digest
 
-    def _judge(self, image: Scan, digest: str, choice: Choice, budget: Budget, frame: int = 0) -> Detection:
+    def _judge(
+        self, image: Scan, digest: str, choice: Choice, budget: Budget, frame: int = 0, explains: bool = False
+    ) -> Detection:
         """Decodes and judges one image."""
         model, dequeued = choice.served.model, time.monotonic()
         if not budget.is_wanted():
@@ -243,7 +268,6 @@ class Detector:
         decoded = time.monotonic()
         probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
         answered = time.monotonic()
-        self._workers.note_duration(answered - dequeued)
         choice.served.usage.note(answered - decoded)
         index = decide(probabilities, model.spec)
         scores = tuple(probabilities.tolist())
@@ -253,6 +277,8 @@ class Detector:
             self.shadows.offer(choice.shadow, image, pixels.array if is_alike else None, *judged)
         # The model runs in any case: whoever wonders about a refusal sees what it would have said.
         reasons = find_reasons(pixels) if self._checks and model.spec.checks == HEAD_CT else ()
+        explanation = explain(model, pixels.array) if explains and not reasons else None
+        self._workers.note_duration((time.monotonic() if explanation else answered) - dequeued)
         return Detection(
             model=model,
             label="" if reasons else model.spec.labels[index],
@@ -265,6 +291,7 @@ class Detector:
             warnings=pixels.warnings,
             reasons=reasons,
             channel=choice.channel,
+            explanation=explanation,
         )
 
 

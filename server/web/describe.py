@@ -77,5 +77,5 @@ class Describer:
             "study_threshold": spec.study_threshold,
             "outlier_threshold": spec.outlier_threshold,
             "indeterminate_margin": spec.indeterminate_margin,
-            "explains": False,
+            "explains": model.explainer is not None,
         }

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from server.admission.call import ANYBODY, KNOWN, Method
 from server.admission.ids import new_id
+from server.admission.picture import Pictures
 from server.admission.status import Status, to_status
 from server.web.call import HttpCall
 from server.web.core import Core
@@ -21,6 +22,7 @@ from server.web.describe import GET_MODEL, LIST_MODELS, Describer
 from server.web.envelope import Envelope
 from server.web.inference import PATH as PROTOCOL_PATH
 from server.web.inference import InferenceFace, make_error
+from server.web.methods.explain import EXPLAIN, Explainer
 from server.web.methods.picture import RENDER, Renderer
 from server.web.methods.predict import PREDICT, PREDICT_BATCH, Predictor
 from server.web.openapi import make_document
@@ -35,6 +37,7 @@ Refusal: TypeAlias = Callable[[Status, str], Response]
 def make_app(core: Core) -> Envelope:
     """The application of ASGI."""
     predictor = Predictor(core.judge, core.config.most_message_bytes)
+    renderer = Renderer(Pictures(core.detector, core.judge), core.config.most_message_bytes)
     describer = Describer(core.detector, core.is_serving)
     protocol = InferenceFace(core.detector, core.judge, core.config.most_message_bytes, core.is_serving)
     live, ready = describer.answer_live, describer.answer_ready
@@ -60,7 +63,8 @@ def make_app(core: Core) -> Envelope:
         check("/health/ready", ready),
         route("/predict", "POST", PREDICT, predictor.predict),
         route("/predict/batch", "POST", PREDICT_BATCH, predictor.predict_batch),
-        route("/render", "POST", RENDER, Renderer(core.judge, core.config.most_message_bytes).render),
+        route("/explain", "POST", EXPLAIN, Explainer(core.judge, core.config.most_message_bytes).explain),
+        route("/render", "POST", RENDER, renderer.render),
         route("/models", "GET", LIST_MODELS, describer.list_models),
         route("/models/{name}", "GET", GET_MODEL, describer.get_model),
         *(route(one.path, one.verb, one.method, one.behaviour, make_error) for one in protocol.list_routes(health)),

@@ -30,11 +30,13 @@ WORDS = {
     403: "Known, and not allowed; or a page of another server.",
     404: "No such model, version or path.",
     408: "The body did not come in time.",
+    409: "The model that would judge cannot do that.",
     413: "The image, or the body, is too large.",
     415: "The body is no PNG, JPEG or DICOM file.",
     422: "The image cannot be judged, or is not the one that was meant.",
     429: "You are at your limit.",
     500: "A fault of the server: its log has the details under the id.",
+    501: "The server was started without it.",
     503: "The server is busy, starting or stopping: again in a moment.",
     504: "The image has waited for too long.",
 }
@@ -85,6 +87,29 @@ JUDGEMENT = record(
     }
 )
 
+EXPLANATION = record(
+    {
+        "prediction": one_of("Judgement"),
+        "overlay_png": {
+            "type": ["string", "null"],
+            "contentEncoding": "base64",
+            "contentMediaType": "image/png",
+            "description": "The image as the model sees it under the heatmap; null, as the others, when the image was "
+            "not analysed.",
+        },
+        "heatmap": {
+            "type": ["array", "null"],
+            "items": list_of({"type": "number", "minimum": 0}),
+            "description": "Rows of cells: what the log-odds of the positive label gain from each.",
+        },
+        "box": {
+            **record(dict.fromkeys(("left", "top", "right", "bottom"), NUMBER)),
+            "type": ["object", "null"],
+            "description": "Where the heatmap lies in the picture, in its pixels.",
+        },
+    }
+)
+
 PROBLEM_FIELDS = record(
     {
         "type": TEXT,
@@ -125,6 +150,14 @@ MODEL = record(
     optional=("model_card",),
 )
 
+SCHEMAS = {
+    "Judgement": JUDGEMENT,
+    "Explanation": EXPLANATION,
+    "Problem": PROBLEM_FIELDS,
+    "Model": MODEL,
+    "Reason": REASON,
+}
+
 OPTION_SCHEMAS: dict[str, tuple[Schema, str]] = {
     "model": (TEXT, "Name of the model that judges; empty: the default one."),
     "version": (TEXT, "Version of that model; empty: the one served by default."),
@@ -161,10 +194,12 @@ def form(file: Schema, names: tuple[str, ...]) -> Schema:
     }
 
 
-def answers(schema: Schema, *statuses: int, kind: str = "application/json") -> Schema:
-    """What may be answered: ``schema``, and problems."""
+def answers(schema: Schema | None, *statuses: int, picture: bool = False) -> Schema:
+    """What may be answered: JSON of a schema, if it is not None, or a picture; and problems."""
     problem = {PROBLEM: {"schema": one_of("Problem")}}
-    return {"200": {"description": "Done.", "content": {kind: {"schema": schema}}}} | {
+    done = {} if schema is None else {"application/json": {"schema": schema}}
+    done |= {"image/png": {"schema": BINARY}} if picture else {}
+    return {"200": {"description": "Done.", "content": done}} | {
         str(status): {"description": WORDS[status], "content": problem} for status in sorted(statuses)
     }
 
@@ -213,10 +248,17 @@ def make_paths() -> Schema:
                 ),
             }
         },
+        "/explain": {
+            "post": look_at(
+                "Judges one image, and shows where in it the evidence for the positive label lies: for research, not "
+                "for localisation. Asked for `image/png`, the answer is the picture alone. Off unless `--explain`.",
+                answers(one_of("Explanation"), *IMAGE_STATUSES, 409, 501, picture=True),
+            )
+        },
         "/render": {
             "post": look_at(
                 "Shows one image as the model sees it, in its own window and size. Nothing is judged.",
-                answers(BINARY, *IMAGE_STATUSES, kind="image/png"),
+                answers(None, *IMAGE_STATUSES, picture=True),
             )
         },
         "/models": {
@@ -263,7 +305,13 @@ def make_document() -> Response:
         "security": [{}, {"token": []}],
         "paths": make_paths(),
         "components": {
-            "schemas": {"Judgement": JUDGEMENT, "Problem": PROBLEM_FIELDS, "Model": MODEL, "Reason": REASON},
+            "schemas": {
+                "Judgement": JUDGEMENT,
+                "Problem": PROBLEM_FIELDS,
+                "Model": MODEL,
+                "Reason": REASON,
+                "Explanation": EXPLANATION,
+            },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
