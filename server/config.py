@@ -197,8 +197,8 @@ class ServerConfig:
     )
     explain: bool = setting(
         False,
-        "answer Explain, too: where in an image the evidence lies, for research and not for localisation, of models "
-        "that have what it takes",
+        "answer Explain, too: a heatmap of where in an image the evidence lies, from models that have one; for "
+        "research, not for localisation, and nothing that a triage device may show",
     )
     audit: Path | None = setting(
         None, "file for the audit log: a line for each image that is judged or refused; none unless given"

@@ -11,7 +11,7 @@ from proto import stroke_pb2
 from server.admission.call import READ, Method
 from server.admission.judge import Judge
 from server.admission.status import Status
-from server.api.messages import BATCHES, SINGLES, Answer, encode_response, to_answer, to_model
+from server.api.messages import BATCHES, SINGLES, Answer, encode_explanation, encode_response, to_answer, to_model
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
 from server.api.rpc.stream import Stream, StreamForm, StreamPlaces
@@ -21,7 +21,7 @@ from server.core.detector import Detector
 
 SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
 
-PREDICT = Method("Predict", images=1)
+PREDICT, EXPLAIN = Method("Predict", images=1), Method("Explain", images=1)
 PREDICT_STREAM, PREDICT_BATCHES = Method("PredictStream"), Method("PredictBatches")
 GET_MODEL, LIST_MODELS = Method("GetModel", READ), Method("ListModels", READ)
 
@@ -40,12 +40,20 @@ class StrokeServicer:
         """What gRPC needs to know."""
         return boundary.make_handlers(
             SERVICE_NAME,
-            {PREDICT: self._predict, GET_MODEL: self._get_model, LIST_MODELS: self._list_models},
+            {
+                PREDICT: self._predict,
+                EXPLAIN: self._explain,
+                GET_MODEL: self._get_model,
+                LIST_MODELS: self._list_models,
+            },
             {PREDICT_STREAM: self._predict_stream, PREDICT_BATCHES: self._predict_batches},
         )
 
     async def _predict(self, call: RpcCall) -> bytes | Status:
         return await self._judge.answer(call, self._read_predict, encode_response)
+
+    async def _explain(self, call: RpcCall) -> bytes | Status:
+        return await self._judge.answer(call, self._read_predict, encode_explanation, explains=True)
 
     async def _predict_stream(self, call: RpcCall) -> None:
         await self._serve_stream(call, SINGLES)
