@@ -16,7 +16,8 @@ from server.config import ServerConfig
 from server.core.capacity import HTTP_CONNECTIONS
 from server.web.bodies import OPTIONS
 from server.web.connection import MOST_HEAD_BYTES
-from server.web.openapi import JUDGEMENT, make_document
+from server.web.openapi.document import make_document
+from server.web.openapi.schemas import JUDGEMENT
 from tests.fakes import ROOT, run_module, run_server
 from tests.scraping import find_free_port
 

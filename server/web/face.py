@@ -25,7 +25,8 @@ from server.web.inference import InferenceFace, make_error
 from server.web.methods.explain import EXPLAIN, Explainer
 from server.web.methods.picture import RENDER, Renderer
 from server.web.methods.predict import PREDICT, PREDICT_BATCH, Predictor
-from server.web.openapi import make_document
+from server.web.methods.study import STUDY, StudyCall, StudyFace
+from server.web.openapi.document import make_document
 from server.web.origin import check_origin
 from server.web.page import make_page
 from server.web.problems import make_problem
@@ -43,10 +44,22 @@ def make_app(core: Core) -> Envelope:
     live, ready = describer.answer_live, describer.answer_ready
     health = KNOWN if core.config.health == "token" else ANYBODY
 
-    def route(path: str, verb: str, method: Method, behaviour: Behaviour, refuse: Refusal = make_problem) -> Route:
+    def make_call(request: Request, method: Method) -> HttpCall:
+        return HttpCall(request, method, core.inbox, core.config.most_message_bytes)
+
+    def make_study_call(request: Request, method: Method) -> HttpCall:
+        return StudyCall(request, method, core.inbox, core.config)
+
+    def route(
+        path: str,
+        verb: str,
+        method: Method,
+        behaviour: Behaviour,
+        refuse: Refusal = make_problem,
+        make: Callable[[Request, Method], HttpCall] = make_call,
+    ) -> Route:
         async def serve(request: Request) -> Response:
-            call = HttpCall(request, method, core.inbox, core.config.most_message_bytes)
-            return await serve_call(core, call, behaviour, refuse)
+            return await serve_call(core, make(request, method), behaviour, refuse)
 
         return Route(path, serve, methods=[verb])
 
@@ -63,6 +76,7 @@ def make_app(core: Core) -> Envelope:
         check("/health/ready", ready),
         route("/predict", "POST", PREDICT, predictor.predict),
         route("/predict/batch", "POST", PREDICT_BATCH, predictor.predict_batch),
+        route("/study", "POST", STUDY, StudyFace(core.studies).predict_study, make=make_study_call),
         route("/explain", "POST", EXPLAIN, Explainer(core.judge, core.config.most_message_bytes).explain),
         route("/render", "POST", RENDER, renderer.render),
         route("/models", "GET", LIST_MODELS, describer.list_models),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from starlette.responses import Response
 
 from proto import __version__
@@ -12,17 +9,22 @@ from server.admission.judge import MOST_IMAGES
 from server.web.answers import encode_json
 from server.web.bodies import BATCH_OPTIONS, FORM, IMAGES, OPTIONS
 from server.web.forms import FILE
+from server.web.methods.study import SLICE_OPTIONS, STUDY_OPTIONS
+from server.web.openapi.schemas import (
+    BINARY,
+    FRAME,
+    REQUEST_ID,
+    SCHEMAS,
+    STATED_DIGEST,
+    TEXT,
+    Schema,
+    list_of,
+    one_of,
+    record,
+)
 from server.web.problems import PROBLEM
 
-Schema = dict[str, Any]
-
 NOTICE = "Research software. Not a medical device. Not for diagnosis or triage of patients."
-NUMBER, TEXT, COUNT = {"type": "number"}, {"type": "string"}, {"type": "integer"}
-PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
-DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-STATED_DIGEST = {"type": "string", "pattern": "^([0-9a-fA-F]{64})?$"}
-FRAME = {"type": "string", "pattern": "^([0-9]{1,9})?$"}
-REQUEST_ID = {"type": "string", "pattern": "^[ -~]{0,128}$"}
 
 WORDS = {
     400: "The request is at fault.",
@@ -42,127 +44,12 @@ WORDS = {
 }
 
 
-def one_of(kind: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{kind}"}
-
-
-def list_of(item: Schema, **limits: int) -> Schema:
-    return {"type": "array", "items": item, **limits}
-
-
-def record(fields: Mapping[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
-    """An object whose fields are all there, but for the optional ones."""
-    return {
-        "type": "object",
-        "properties": dict(fields),
-        "required": [name for name in fields if name not in optional],
-    }
-
-
-REASON = record({"reason": TEXT, "message": TEXT})
-
-JUDGEMENT = record(
-    {
-        "class": {"type": ["string", "null"], "description": "The label answered; null when status is NOT_ANALYSED."},
-        "confidence": {"type": ["number", "null"], "minimum": 0, "maximum": 1, "description": "Probability of class."},
-        "id": TEXT,
-        "status": {"enum": ["ANALYSED", "NOT_ANALYSED"]},
-        "scores": {"type": "object", "additionalProperties": PROBABILITY},
-        "positive_label": TEXT,
-        "positive_probability": PROBABILITY,
-        "threshold": {**PROBABILITY, "description": "The positive label is answered strictly above it."},
-        "model": TEXT,
-        "version": TEXT,
-        "channel": {
-            "enum": ["stable", "canary", ""],
-            "description": "canary: a version on trial; empty: it was named.",
-        },
-        "digest": {**DIGEST, "description": "SHA-256 of the model file that judged."},
-        "image_sha256": {**DIGEST, "description": "SHA-256 of the bytes that were judged."},
-        "timings": record(
-            {name: {"type": "number", "minimum": 0} for name in ("decode_ms", "queue_ms", "inference_ms")}
-        ),
-        "warnings": list_of(one_of("Reason")),
-        "reasons": {**list_of(one_of("Reason")), "description": "Why status is NOT_ANALYSED."},
-    }
-)
-
-EXPLANATION = record(
-    {
-        "prediction": one_of("Judgement"),
-        "overlay_png": {
-            "type": ["string", "null"],
-            "contentEncoding": "base64",
-            "contentMediaType": "image/png",
-            "description": "The image as the model sees it under the heatmap; null, as the others, when the image was "
-            "not analysed.",
-        },
-        "heatmap": {
-            "type": ["array", "null"],
-            "items": list_of({"type": "number", "minimum": 0}),
-            "description": "Rows of cells: what the log-odds of the positive label gain from each.",
-        },
-        "box": {
-            **record(dict.fromkeys(("left", "top", "right", "bottom"), NUMBER)),
-            "type": ["object", "null"],
-            "description": "Where the heatmap lies in the picture, in its pixels.",
-        },
-    }
-)
-
-PROBLEM_FIELDS = record(
-    {
-        "type": TEXT,
-        "title": TEXT,
-        "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "A sentence for people."},
-        "reason": {
-            "type": "string",
-            "pattern": "^[A-Z][A-Z0-9_]*$",
-            "description": "For programs; never changes meaning.",
-        },
-        "id": {"type": "string", "description": "Also in the server's log."},
-        "retry_after_ms": {"type": "integer", "minimum": 1},
-    },
-    optional=("retry_after_ms",),
-)
-
-MODEL = record(
-    {
-        **dict.fromkeys(("name", "version", "task", "intended_use", "positive_label", "precision", "runtime"), TEXT),
-        **dict.fromkeys(("runtime_version", "profile", "server_version", "model_card"), TEXT),
-        **dict.fromkeys(("input_height", "input_width", "input_channels"), COUNT),
-        **dict.fromkeys(("threads", "busy_threads", "workers"), COUNT),
-        "digest": DIGEST,
-        "is_default": {"type": "boolean"},
-        "labels": list_of(TEXT, minItems=2),
-        "threshold": PROBABILITY,
-        "metrics": {"type": "object", "additionalProperties": NUMBER},
-        "provenance": {"type": "object", "additionalProperties": TEXT},
-        "windows": {
-            **list_of(record({"level": NUMBER, "width": NUMBER})),
-            "description": "How CT values become grey levels, in Hounsfield units; none: it takes no DICOM.",
-        },
-        "study_top_k": {**COUNT, "description": "0: the model judges no studies."},
-        **dict.fromkeys(("study_threshold", "outlier_threshold", "indeterminate_margin"), NUMBER),
-        "explains": {"type": "boolean", "description": "Whether the server explains answers of this model."},
-    },
-    optional=("model_card",),
-)
-
-SCHEMAS = {
-    "Judgement": JUDGEMENT,
-    "Explanation": EXPLANATION,
-    "Problem": PROBLEM_FIELDS,
-    "Model": MODEL,
-    "Reason": REASON,
-}
-
 OPTION_SCHEMAS: dict[str, tuple[Schema, str]] = {
     "model": (TEXT, "Name of the model that judges; empty: the default one."),
     "version": (TEXT, "Version of that model; empty: the one served by default."),
     "image_sha256": (STATED_DIGEST, "SHA-256 of the image: it is then checked that these bytes have arrived."),
     "id": (REQUEST_ID, "Stands in the answer and in the server's log. Nothing that names a patient."),
+    "slice_id": (REQUEST_ID, "Stands before a file, and is its id in the answer; otherwise that is its number."),
     "frame": (FRAME, "Which frame of a DICOM file with several, from 1; empty or 0: the only one."),
 }
 
@@ -206,7 +93,6 @@ def answers(schema: Schema | None, *statuses: int, picture: bool = False) -> Sch
 
 EVERYWHERE = (401, 403, 429, 500, 503)
 IMAGE_STATUSES = (*EVERYWHERE, 400, 404, 408, 413, 415, 422, 504)
-BINARY = {"type": "string", "format": "binary"}
 
 
 def look_at(summary: str, responses: Schema) -> Schema:
@@ -246,6 +132,20 @@ def make_paths() -> Schema:
                     ),
                     *IMAGE_STATUSES,
                 ),
+            }
+        },
+        "/study": {
+            "post": {
+                "summary": "Judges the slices of one study: one answer, and a reason for every series left out. Files "
+                "come one after the other, DICOM in any order; PNG and JPEG are one series in the order of their ids.",
+                "parameters": list_query(STUDY_OPTIONS),
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        FORM: form(list_of(BINARY, minItems=1), (*STUDY_OPTIONS, *SLICE_OPTIONS)),
+                    },
+                },
+                "responses": answers(one_of("Study"), *IMAGE_STATUSES, 409),
             }
         },
         "/explain": {
@@ -305,13 +205,7 @@ def make_document() -> Response:
         "security": [{}, {"token": []}],
         "paths": make_paths(),
         "components": {
-            "schemas": {
-                "Judgement": JUDGEMENT,
-                "Problem": PROBLEM_FIELDS,
-                "Model": MODEL,
-                "Reason": REASON,
-                "Explanation": EXPLANATION,
-            },
+            "schemas": SCHEMAS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
