@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from python_multipart.exceptions import FormParserError
@@ -38,18 +38,35 @@ class Form:
     options: Pairs
 
 
-@dataclass
 class Part:
-    """A part of a form."""
+    """A part of a form.
 
-    name: str = ""
-    size: int = 0
-    pieces: list[memoryview] = field(default_factory=list)
-    """Its bytes, as its parser has told them."""
+    Attributes:
+        name: of its field.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""
+        self._content: memoryview | bytearray = memoryview(b"")
+
+    @property
+    def size(self) -> int:
+        """Bytes that have come."""
+        return len(self._content)
+
+    def add(self, piece: memoryview) -> None:
+        """Takes more of it. What comes in one piece is not copied; several are put together in one block of memory,
+        which is how those that count what arrives tell it from others."""
+        if not self._content:
+            self._content = piece
+            return
+        if isinstance(self._content, memoryview):
+            self._content = bytearray(self._content)
+        self._content += piece
 
     def join(self) -> bytes:
         """Its bytes."""
-        return b"".join(self.pieces)
+        return bytes(self._content)
 
     def read_option(self) -> str:
         """Its text.
@@ -150,14 +167,13 @@ class FormReader:
     def _take(self, data: bytes, start: int, end: int) -> None:
         part = self._part
         assert part is not None
-        part.size += end - start
+        part.add(memoryview(data)[start:end])
         if part.name != FILE and part.size > MOST_OPTION_BYTES:
             raise RequestError("OPTION_INVALID", f"The field {part.name[:100]!r} is too long.")
         if part.size > self._most_bytes:
             raise RequestError(
                 "MESSAGE_TOO_LARGE", f"A file of a form has at most {self._most_bytes:,} bytes: send single slices."
             )
-        part.pieces.append(memoryview(data)[start:end])
 
     def _end_part(self) -> None:
         assert self._part is not None
