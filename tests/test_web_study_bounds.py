@@ -44,7 +44,7 @@ def find_connection(web: WebServer) -> Any:
 
 
 def test_files_are_let_go_once_they_are_judged(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """60 MB in 120 files: what is held of them at a time is a part of what messages may take."""
+    """20 MB in 40 files: what is held of them at a time is a part of what messages may take."""
     seen: list[int] = []
     receive = Inbox.receive
 
@@ -54,7 +54,7 @@ def test_files_are_let_go_once_they_are_judged(web: WebServer, monkeypatch: pyte
         return held
 
     monkeypatch.setattr(Inbox, "receive", watch)
-    files = [file + bytes(500_000) for file in make_series(120)]
+    files = [file + bytes(500_000) for file in make_series(40)]
     answer = web.post_form("/study", *[("file", file) for file in files])
 
     assert answer.status == 200

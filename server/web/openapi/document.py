@@ -74,7 +74,7 @@ def form(file: Schema, names: tuple[str, ...]) -> Schema:
     return {
         "schema": {
             "type": "object",
-            "properties": {FILE: file, **fields},
+            "properties": {**fields, FILE: file},  # options of a study come first
             "required": [FILE],
             "additionalProperties": False,
         }
