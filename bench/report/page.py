@@ -16,6 +16,7 @@ from bench.report.figures import round_figures
 from bench.report.peers import render_peers
 from bench.report.protection import render_protection
 from bench.report.serving import render_serving
+from bench.report.study import render_study
 from bench.report.web import render_web
 
 HEAD = """\
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "serving": render_serving,
     "client": render_client,
     "protection": render_protection,
+    "study": render_study,
     "web": render_web,
     "peers": render_peers,
     "runtimes": render_runtimes,

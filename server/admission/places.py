@@ -47,23 +47,31 @@ class FairPlaces:
 
     @contextmanager
     def take(self, source: str) -> Iterator[None]:
-        """Holds a place for ``source``.
-
-        Raises:
-            OverloadedError: there is none for it.
-        """
-        held = self._held[source]
-        if not self._free or (held > 0 and held >= self._free):
-            raise self._refuse()
-        self._free -= 1
-        self._held[source] += 1
+        """Holds a place for ``source``. Raises as ``take_some``."""
+        self.take_some(source, 1)
         try:
             yield
         finally:
-            self._free += 1
-            self._held[source] -= 1
-            if not self._held[source]:
-                del self._held[source]
+            self.give_back(source, 1)
+
+    def take_some(self, source: str, count: int) -> None:
+        """Takes places for ``source``, to be given back.
+
+        Raises:
+            OverloadedError: there are not so many for it.
+        """
+        held = self._held[source] + count - 1
+        if count > self._free or (held > 0 and held >= self._free):
+            raise self._refuse()
+        self._free -= count
+        self._held[source] += count
+
+    def give_back(self, source: str, count: int) -> None:
+        """Gives back places of ``source``."""
+        self._free += count
+        self._held[source] -= count
+        if not self._held[source]:
+            del self._held[source]
 
 
 def too_many_calls() -> OverloadedError:

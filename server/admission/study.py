@@ -12,7 +12,7 @@ slices together brings None, and holds them until it has its answer. ``write`` m
 ``StudyAnswer`` (``server.core.study.answer``), in a worker. What comes back is that, or a ``Status``. Errors are raised
 as by other methods: ``RequestError`` (REQUEST_MALFORMED: no slice came; ID_INVALID: of the study),
 ``ModelNotFoundError``, ``IncapableModelError`` (MODEL_WITHOUT_STUDIES), ``OverloadedError`` (TOO_MANY_STREAMS,
-STUDY_TOO_LARGE), ``BudgetExceededError`` (STREAM_IDLE), ``UnavailableError`` (SERVER_STOPPING).
+STUDY_TOO_LARGE, TOO_MANY_SLICES), ``BudgetExceededError`` (STREAM_IDLE), ``UnavailableError`` (SERVER_STOPPING).
 
 Of a slice nothing stays but what its header says in numbers, its probability and its SHA-256; its bytes are gone once
 it was judged. What the rules of series exclude by the header alone is not judged at all. For one event loop.
@@ -30,11 +30,11 @@ from typing import Generic, TypeVar
 from server.admission.call import Call
 from server.admission.ids import printable_id
 from server.admission.judge import Judge
-from server.admission.places import StreamPlaces
+from server.admission.places import RETRY_SECONDS, FairPlaces, StreamPlaces
 from server.admission.slice_work import SliceToJudge, SliceWork, release
 from server.admission.status import Status
 from server.config import ServerConfig
-from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes
+from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes, find_most_study_slices
 from server.core.detector import Detector
 from server.core.study.answer import StudyAnswer, answer_study
 from server.core.study.rules import SeriesRules
@@ -69,6 +69,8 @@ class Studies:
         """
         self.detector, self.judge, self.config, self.rules = detector, judge, config, rules
         self._places = places
+        self.slices = FairPlaces(find_most_study_slices(config), too_many_slices)
+        """What is kept of slices, of all studies together."""
 
     async def answer(
         self,
@@ -101,13 +103,14 @@ class OpenStudy(Generic[Result]):
         self._studies, self._call, self._take, self._write = studies, call, take, write
         self._window = STREAM_IMAGES * detector.plan.workers
         self._window_bytes = find_message_bytes(config) // STREAM_SHARE
+        self._source = call.source
         self._begun: SliceWork | None = None
         self._slices: list[StudySlice] = []
         self._files = self._count = self._bytes = 0
         self._work: set[asyncio.Task[None]] = set()
         self._work_bytes = 0
         self._room = asyncio.Event()
-        self._end: StrokeError | Status | Exception | None = None
+        self._end: BaseException | Status | None = None
         self._reader: asyncio.Task[None] | None = None
         self.last_judged = time.monotonic()
 
@@ -118,7 +121,7 @@ class OpenStudy(Generic[Result]):
             await asyncio.wait((self._reader,))
             while self._work and self._end is None:
                 await asyncio.wait(self._work, return_when=asyncio.FIRST_COMPLETED)
-            if isinstance(self._end, Exception):
+            if isinstance(self._end, BaseException):
                 raise self._end
             if self._end is not None:
                 return self._end
@@ -127,13 +130,14 @@ class OpenStudy(Generic[Result]):
             self._reader.cancel()
             for task in self._work:
                 task.cancel()
+            self._studies.slices.give_back(self._source, self._count)
 
     def end(self, error: StrokeError) -> None:
         """See ``OpenStream``. A study of which all slices have come is finished."""
         if self._reader is not None and not self._reader.done():
             self._stop(error)
 
-    def _stop(self, end: StrokeError | Status | Exception) -> None:
+    def _stop(self, end: BaseException | Status) -> None:
         self._end = self._end or end
         if self._reader is not None:
             self._reader.cancel()
@@ -182,7 +186,7 @@ class OpenStudy(Generic[Result]):
         self._room.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             traceback.clear_frames(error.__traceback__)
-            self._stop(error if isinstance(error, Exception) else RuntimeError("the work was given up"))
+            self._stop(error)
 
     def _begin(self, first: SliceToJudge) -> SliceWork:
         """Settles id and model of the study: that model judges all of it, though another one is served by then."""
@@ -201,13 +205,14 @@ class OpenStudy(Generic[Result]):
 
     def _note_size(self, slices: int, size: int) -> None:
         config = self._studies.config
-        self._count += slices
         self._bytes += size
-        if self._count > config.study_slices or self._bytes > config.study_mb * MB:
+        if self._count + slices > config.study_slices or self._bytes > config.study_mb * MB:
             raise OverloadedError(
                 "STUDY_TOO_LARGE",
                 f"A study may have {config.study_slices:,} slices and {config.study_mb:,} MB: send fewer series of it.",
             )
+        self._studies.slices.take_some(self._source, slices)
+        self._count += slices
 
     async def _judge(self, one: SliceToJudge, number: int, work: SliceWork) -> None:
         start = partial(self._studies.judge.start_work, self._call)
@@ -215,7 +220,8 @@ class OpenStudy(Generic[Result]):
             seen = await start(partial(work.look, one, number))
             self._keep(seen.slices)
             more = len(seen.slices) + len(seen.frames) - 1
-            self._note_size(max(0, more), 0)
+            if more > 0:
+                self._note_size(more, 0)
             if one.held is not None and one.held.share is not None and seen.frames:
                 one.held.share.add_images(more)
             for begin in range(0, len(seen.frames), self._window):
@@ -238,3 +244,11 @@ class OpenStudy(Generic[Result]):
         answer = answer_study(self._call.request_id, self._slices, self._begun.model, self._studies.rules)
         self._call.study = answer
         return self._write(answer)
+
+
+def too_many_slices() -> OverloadedError:
+    return OverloadedError(
+        "TOO_MANY_SLICES",
+        "The studies that are in work have as many slices as the server keeps: send this one again later.",
+        retry_after=RETRY_SECONDS,
+    )

@@ -230,8 +230,7 @@ class Application:
         return None
 
     def _build_server(self) -> None:
-        config, plan = self._config, self._plan
-        audit = self._audit
+        config, plan, audit = self._config, self._plan, self._audit
         self._inbox = Inbox(find_message_bytes(config))
         journal = self._journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
         self._boundary = Boundary(CALLS, journal, self._gate)

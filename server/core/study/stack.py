@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,12 +37,13 @@ class Stack:
         slices: all of them.
     """
 
-    def __init__(self, slices: Sequence[StudySlice]) -> None:
+    def __init__(self, slices: Iterable[StudySlice]) -> None:
+        slices = sorted(slices, key=order_by_id)  # what is alike in all else stays in this order
         self._normal = find_mean_normal([one.facts.normal for one in slices if one.facts and one.facts.normal])
         positions = {id(one): self._find_position(one) for one in slices}
         duplicates = find_duplicates(slices, positions)
         placed = [PlacedSlice(one, positions[id(one)], id(one) in duplicates) for one in slices]
-        placed.sort(key=lambda one: (one.position is None, one.position or 0.0, order_by_id(one.slice)))
+        placed.sort(key=lambda one: (one.position is None, one.position or 0.0))
         self.slices = tuple(placed)
 
     def _find_position(self, one: StudySlice) -> float | None:
@@ -109,7 +110,7 @@ def find_duplicates(slices: Sequence[StudySlice], positions: dict[int, float | N
     Of those that do the one with the highest probability counts, so that the order in which they came changes nothing.
 
     Args:
-        slices: of one series.
+        slices: of one series, in the order of their ids.
         positions: along the normal, by the identity of the slice.
 
     Returns:
@@ -118,7 +119,7 @@ def find_duplicates(slices: Sequence[StudySlice], positions: dict[int, float | N
     seen: set[tuple[str, int]] = set()
     places: list[float] = []
     duplicates = set()
-    for one in sorted(slices, key=lambda one: (not one.is_analysed, -one.probability, order_by_id(one))):
+    for one in sorted(slices, key=lambda one: (not one.is_analysed, -one.probability)):
         position = positions[id(one)]
         names = {(name, one.frame) for name in (one.image_sha256, one.facts.sop if one.facts else "") if name}
         is_there = bool(names & seen) or (position is not None and is_near(places, position))
