@@ -7,7 +7,6 @@ on a busy server: explanations are rare, and are not to take the processors from
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -135,10 +134,10 @@ def read_area(text: str) -> Box:
     """
     document = parse_strictly(text)
     check_keys(document, {"area"})
-    edges = Box(*map(read_number, read_list(document["area"], 4)))
-    if not all(map(math.isfinite, edges)) or edges.left >= edges.right or edges.top >= edges.bottom:
-        raise ValueError("its edges are not in order")
-    return edges
+    edges = list(map(read_number, read_list(document["area"], 4)))
+    if len(edges) != 4 or edges[0] >= edges[2] or edges[1] >= edges[3]:
+        raise ValueError("an area has left, top, right and bottom, in order")
+    return Box(*edges)
 
 
 def unsuitable(source: str, wanted: str) -> ModelFileError:
