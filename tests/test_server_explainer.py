@@ -67,18 +67,18 @@ def test_altered_file_keeps_the_model_from_being_served(tmp_path: Path, options:
 
 
 def spoil_heatmap(document: dict[str, Any]) -> None:
-    document["files"][EXPLAIN_FILE]["heatmaps"][1][0] += 0.01
+    document["files"][EXPLAIN_FILE]["heatmap"][1] += 0.01
 
 
-def drop_heatmaps(document: dict[str, Any]) -> None:
-    del document["files"][EXPLAIN_FILE]["heatmaps"]
+def drop_heatmap(document: dict[str, Any]) -> None:
+    del document["files"][EXPLAIN_FILE]["heatmap"]
 
 
 def shorten_heatmap(document: dict[str, Any]) -> None:
-    document["files"][EXPLAIN_FILE]["heatmaps"][0].pop()
+    document["files"][EXPLAIN_FILE]["heatmap"].pop()
 
 
-@pytest.mark.parametrize("change", [spoil_heatmap, drop_heatmaps, shorten_heatmap])
+@pytest.mark.parametrize("change", [spoil_heatmap, drop_heatmap, shorten_heatmap])
 def test_other_answers_than_where_it_was_made_are_refused(
     tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:

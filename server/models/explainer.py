@@ -98,8 +98,8 @@ class Explainer:
             ModelFileError: reason MODEL_ANSWERS_WRONG.
         """
         try:
-            difference = max(self._measure(vector, row) for vector, row in zip(golden, record.heatmaps, strict=True))
-        except Exception as error:  # as above; and there may be none, or not as many
+            difference = self.measure(golden, record.heatmap)
+        except Exception as error:  # as above; and the heatmap may be of another size, or missing
             raise ModelFileError(
                 "MODEL_ANSWERS_WRONG", f"{source}: loads, but does not run ({type(error).__name__}); {HOW_TO_MEND}"
             ) from None
@@ -117,13 +117,15 @@ class Explainer:
         probabilities, heatmap = self._engine.run(pixels, [OUTPUT_NAME, HEATMAP_NAME], busy=False)
         return probabilities[0], heatmap[0]
 
-    def _measure(self, vector: GoldenVector, heatmap: Sequence[float]) -> float:
-        """Largest difference of a probability, or of a cell as a share of the strongest one where that is above 1."""
-        probabilities, found = self.answer(vector.seed)
-        cells = np.array(heatmap).reshape(found.shape)
-        apart = np.abs(found - cells).max() / max(1.0, cells.max())
-        # NumPy's maximum, for Python's would pass over NaN.
-        return float(np.maximum(np.abs(probabilities - np.array(vector.probabilities)).max(), apart))
+    def measure(self, golden: Sequence[GoldenVector], heatmap: Sequence[float]) -> float:
+        """Largest difference of a probability from the golden vectors, or of a cell from the heatmap of the first one,
+        as a share of the strongest cell where that is above 1; NaN when an answer is not a number."""
+        answers = [self.answer(vector.seed) for vector in golden]
+        wanted, cells = np.array(heatmap).reshape(self.rows, self.columns), answers[0][1]
+        differences = [np.abs(cells - wanted).max() / max(1.0, wanted.max())]
+        for vector, (probabilities, _) in zip(golden, answers, strict=True):
+            differences.append(np.abs(probabilities - np.array(vector.probabilities)).max())
+        return float(np.max(differences))  # which does not pass over NaN, as Python's would
 
 
 def read_area(text: str) -> Box:

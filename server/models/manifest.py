@@ -73,8 +73,8 @@ class FileRecord:
     outlier_scores: tuple[float, ...] = ()
     """The same of the scores that the golden vectors have; empty: theirs."""
 
-    heatmaps: tuple[tuple[float, ...], ...] = ()
-    """Of an explain file, those of the golden vectors, row by row."""
+    heatmap: tuple[float, ...] = ()
+    """Of an explain file, that of the first golden vector, row by row."""
 
     def to_document(self) -> dict[str, Any]:
         """The entry in ``manifest.json``; what is not set is left out."""
@@ -85,8 +85,8 @@ class FileRecord:
             document["probabilities"] = [list(row) for row in self.probabilities]
         if self.outlier_scores:
             document["outlier_scores"] = list(self.outlier_scores)
-        if self.heatmaps:
-            document["heatmaps"] = [list(row) for row in self.heatmaps]
+        if self.heatmap:
+            document["heatmap"] = list(self.heatmap)
         if self.gate:
             document["gate"] = dict(self.gate)
         return document
@@ -99,7 +99,7 @@ class FileRecord:
             ValueError: it is no such document.
         """
         check_keys(
-            document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "outlier_scores", "gate", "heatmaps"}
+            document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "outlier_scores", "gate", "heatmap"}
         )
         sha256, size, tolerance = document["sha256"], document["size"], read_number(document["tolerance"])
         if not is_sha256(sha256):
@@ -117,13 +117,11 @@ class FileRecord:
         outlier_scores: tuple[float, ...] = ()
         if "outlier_scores" in document:
             outlier_scores = tuple(map(read_score, read_list(document["outlier_scores"], MOST_GOLDEN)))
-        heatmaps: tuple[tuple[float, ...], ...] = ()
-        if "heatmaps" in document:
-            heatmaps = tuple(map(read_heatmap, read_list(document["heatmaps"], MOST_GOLDEN)))
+        heatmap = read_heatmap(document["heatmap"]) if "heatmap" in document else ()
         gate = document.get("gate", {})
         if not isinstance(gate, dict):
             raise ValueError("a gate is not an object")
-        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores, heatmaps)
+        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores, heatmap)
 
 
 @dataclass(frozen=True)
@@ -188,9 +186,7 @@ class Manifest:
         check_keys(document["files"], {MODEL_FILE}, {INT8_FILE, EXPLAIN_FILE})
         files = {name: FileRecord.from_document(entry) for name, entry in document["files"].items()}
         golden = tuple(map(GoldenVector.from_document, read_list(document["golden"], MOST_GOLDEN)))
-        answers = [
-            own for record in files.values() for own in (record.probabilities, record.outlier_scores, record.heatmaps)
-        ]
+        answers = [own for record in files.values() for own in (record.probabilities, record.outlier_scores)]
         if not all(len(own) in (0, len(golden)) for own in answers):
             raise ValueError("a file's answers are not as many as the golden vectors")
         parity, reference = document["parity"], document.get("reference", {})
