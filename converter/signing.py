@@ -202,7 +202,7 @@ def verify_files(folder: Path) -> list[dict[str, object]]:
             differences[name] = measure_golden_difference(model, manifest.list_golden(name))
     if model.explainer is not None:
         record = manifest.files[EXPLAIN_FILE]
-        differences[EXPLAIN_FILE] = model.explainer.measure(manifest.golden, record.heatmap)
+        differences[EXPLAIN_FILE] = model.explainer.measure(manifest.golden, record.heatmap_sums)
     for name, difference in differences.items():
         record = manifest.files[name]
         found.append(

@@ -17,7 +17,7 @@ from server.models.engine import EngineOptions
 from server.models.manifest import EXPLAIN_FILE
 from server.models.runtime import load_model
 from tests.backbones import randomise_statistics, use_tiny_backbone
-from tests.converting import SIDE, build_network, convert
+from tests.converting import SIDE, convert
 from tests.fakes import run_module
 
 if TYPE_CHECKING:
@@ -28,27 +28,25 @@ pytestmark = pytest.mark.tensorflow
 CLASSES = ("normal", "ischaemia", "haemorrhage")
 
 
-def build_deep_network(outputs: int = 2, activation: str = "softmax") -> Any:
-    """Like the paper's CNN it ends with few cells: 4 x 4 behind the last maximum, 8 x 8 before it."""
+def build_cnn(stages: int, outputs: int = 2, activation: str = "softmax") -> Any:
+    """Like the paper's CNN; with one stage it ends with enough cells, with three it goes back through a convolution."""
     import keras
     from keras import layers
 
     keras.utils.set_random_seed(5)
+    initializer = keras.initializers.RandomNormal(stddev=0.5)
     network = [keras.Input((SIDE, SIDE, 3)), layers.Rescaling(1 / 255)]
-    for _ in range(3):
-        network += [
-            layers.Conv2D(8, 3, activation="relu", kernel_initializer="he_normal"),
-            layers.MaxPooling2D(2),
-        ]
+    for _ in range(stages):
+        network += [layers.Conv2D(8, 3, activation="relu", kernel_initializer="he_normal"), layers.MaxPooling2D(2)]
     network += [
         layers.Flatten(),
         layers.Dense(16, activation="relu", kernel_initializer="he_normal"),
-        layers.Dense(outputs, activation=activation, kernel_initializer=keras.initializers.RandomNormal(stddev=0.5)),
+        layers.Dense(outputs, activation=activation, kernel_initializer=initializer),
     ]
     return keras.Sequential(network)
 
 
-def build_deeper_network() -> Any:
+def build_strided_network() -> Any:
     """It goes back through two convolutions, one of them padded and strided, and an odd number of rows."""
     import keras
     from keras import layers
@@ -136,14 +134,15 @@ def compute_in_tensorflow(network: Any, layer: int, pixels: NDArray[np.uint8], p
 @pytest.mark.parametrize(
     ("build", "labels", "layer", "cells"),
     [
-        (build_network, CLASSES[::2], -4, 10),
-        (lambda: build_network(outputs=1, activation="sigmoid"), CLASSES[::2], -4, 10),
-        (lambda: build_network(outputs=3), CLASSES, -4, 10),
-        (build_deep_network, CLASSES[::2], -5, 8),
-        (build_deeper_network, CLASSES[::2], 2, 15),
+        (lambda: build_cnn(1), CLASSES[::2], 2, 23),
+        (lambda: build_cnn(2), CLASSES[::2], 3, 21),
+        (lambda: build_cnn(3), CLASSES[::2], 3, 21),
+        (lambda: build_cnn(2, 1, "sigmoid"), CLASSES[::2], 3, 21),
+        (lambda: build_cnn(3, 3), CLASSES, 3, 21),
+        (build_strided_network, CLASSES[::2], 1, 16),
         (build_transfer_network, CLASSES[::2], -4, 4),
     ],
-    ids=["cnn", "sigmoid", "three classes", "through a maximum", "through convolutions", "backbone"],
+    ids=["flat", "through a maximum", "through a stage", "sigmoid", "three classes", "strided", "backbone"],
 )
 def test_it_is_tensorflows_gradient(
     tmp_path: Path, build: Callable[[], Any], labels: tuple[str, ...], layer: int, cells: int
@@ -164,11 +163,11 @@ def test_it_is_tensorflows_gradient(
 
 def test_first_class_may_be_the_positive_one(tmp_path: Path) -> None:
     """Which one it is the spec says."""
-    network, pixels = build_network(outputs=1, activation="sigmoid"), make_images(SIDE)
+    network, pixels = build_cnn(1, 1, "sigmoid"), make_images(SIDE)
 
     _, heatmaps = explain(network, tmp_path, ModelSpec("small", "1", ("stroke", "normal"), "stroke", 0.5))(pixels)
 
-    wanted = compute_in_tensorflow(network, -4, pixels, 0)
+    wanted = compute_in_tensorflow(network, 2, pixels, 0)
     assert np.abs(heatmaps - wanted).max() <= 1e-3 * max(1.0, wanted.max())
 
 
@@ -179,7 +178,7 @@ def test_conversion_writes_the_file_and_a_server_takes_it(converter_options: Con
     assert report.heatmap_failure == ""
     model = load_model(report.out, EngineOptions(explains=True))
     assert model.explainer is not None
-    assert (model.explainer.rows, model.explainer.columns) == (10, 10)
+    assert (model.explainer.rows, model.explainer.columns) == (21, 21)
     assert EXPLAIN_FILE in run_module("converter", "verify", str(report.out)).stdout
 
 

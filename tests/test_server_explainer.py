@@ -67,15 +67,15 @@ def test_altered_file_keeps_the_model_from_being_served(tmp_path: Path, options:
 
 
 def spoil_heatmap(document: dict[str, Any]) -> None:
-    document["files"][EXPLAIN_FILE]["heatmap"][1] += 0.01
+    document["files"][EXPLAIN_FILE]["heatmap_sums"][1] += 0.01
 
 
 def drop_heatmap(document: dict[str, Any]) -> None:
-    del document["files"][EXPLAIN_FILE]["heatmap"]
+    del document["files"][EXPLAIN_FILE]["heatmap_sums"]
 
 
 def shorten_heatmap(document: dict[str, Any]) -> None:
-    document["files"][EXPLAIN_FILE]["heatmap"].pop()
+    document["files"][EXPLAIN_FILE]["heatmap_sums"].pop()
 
 
 @pytest.mark.parametrize("change", [spoil_heatmap, drop_heatmap, shorten_heatmap])

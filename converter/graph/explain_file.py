@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-import numpy as np
 import onnx
 
 from converter.errors import ExplainError
 from converter.graph.heatmap import add_heatmap
 from server.errors import ModelFileError
-from server.models.explainer import Explainer
-from server.models.golden import MOST_CELLS, GoldenVector
+from server.models.explainer import Explainer, sum_cells
+from server.models.golden import GoldenVector
 from server.models.manifest import EXPLAIN_FILE, FileRecord
 from server.models.runtime import OnnxModel
 
-TOLERANCE = 1e-4
-"""Largest difference of a probability, or of a cell as a share of the strongest one, on another machine: as of fp32."""
+TOLERANCE = 0.01
+"""Largest difference of a probability, or of a sum of cells as a share of the largest, on another machine. Where another
+kernel rounds a sum to the other side of 0, ReLU lets a whole gradient through, or none: a cell may change by a thousandth
+or so, though the answer does not."""
 
 
 def make_explain_file(
@@ -44,13 +45,8 @@ def make_explain_file(
         explainer = Explainer(data, source=EXPLAIN_FILE, input_format=model.input_format)
     except ModelFileError as error:
         raise ExplainError(error.message) from None
-    if explainer.rows * explainer.columns > MOST_CELLS:
-        raise ExplainError(f"its last feature map has {explainer.rows} x {explainer.columns} cells, which is no map")
-    cells = explainer.answer(golden[0].seed)[1]
-    if not np.isfinite(cells).all():
-        raise ExplainError("its heatmap is not finite")
-    heatmap = tuple(map(float, cells.ravel()))
-    record = FileRecord(hashlib.sha256(data).hexdigest(), len(data), TOLERANCE, heatmap=heatmap)
+    sums = sum_cells(explainer.answer(golden[0].seed)[1])
+    record = FileRecord(hashlib.sha256(data).hexdigest(), len(data), TOLERANCE, heatmap_sums=sums)
     try:
         explainer.check(golden, record, EXPLAIN_FILE)
     except ModelFileError as error:

@@ -98,8 +98,8 @@ class Explainer:
             ModelFileError: reason MODEL_ANSWERS_WRONG.
         """
         try:
-            difference = self.measure(golden, record.heatmap)
-        except Exception as error:  # as above; and the heatmap may be of another size, or missing
+            difference = self.measure(golden, record.heatmap_sums)
+        except Exception as error:  # as above; and the manifest may have other sums, or none
             raise ModelFileError(
                 "MODEL_ANSWERS_WRONG", f"{source}: loads, but does not run ({type(error).__name__}); {HOW_TO_MEND}"
             ) from None
@@ -117,15 +117,20 @@ class Explainer:
         probabilities, heatmap = self._engine.run(pixels, [OUTPUT_NAME, HEATMAP_NAME], busy=False)
         return probabilities[0], heatmap[0]
 
-    def measure(self, golden: Sequence[GoldenVector], heatmap: Sequence[float]) -> float:
-        """Largest difference of a probability from the golden vectors, or of a cell from the heatmap of the first one,
-        as a share of the strongest cell where that is above 1; NaN when an answer is not a number."""
+    def measure(self, golden: Sequence[GoldenVector], heatmap_sums: Sequence[float]) -> float:
+        """Largest difference of a probability from the golden vectors, or of a sum of a row or column of the first
+        heatmap, as a share of the largest sum where that is above 1; NaN when an answer is not a number."""
         answers = [self.answer(vector.seed) for vector in golden]
-        wanted, cells = np.array(heatmap).reshape(self.rows, self.columns), answers[0][1]
-        differences = [np.abs(cells - wanted).max() / max(1.0, wanted.max())]
+        wanted, found = np.array(heatmap_sums), np.array(sum_cells(answers[0][1]))
+        differences = [np.abs(found - wanted).max() / max(1.0, wanted.max())]
         for vector, (probabilities, _) in zip(golden, answers, strict=True):
             differences.append(np.abs(probabilities - np.array(vector.probabilities)).max())
         return float(np.max(differences))  # which does not pass over NaN, as Python's would
+
+
+def sum_cells(heatmap: NDArray[np.float32]) -> tuple[float, ...]:
+    """The sums of the rows of a heatmap [rows, columns], then those of its columns: what a manifest has of it."""
+    return (*map(float, heatmap.sum(axis=1)), *map(float, heatmap.sum(axis=0)))
 
 
 def read_area(text: str) -> Box:
