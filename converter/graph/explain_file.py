@@ -16,9 +16,9 @@ from server.models.manifest import EXPLAIN_FILE, FileRecord
 from server.models.runtime import OnnxModel
 
 TOLERANCE = 0.01
-"""Largest difference of a probability, or of a sum of cells as a share of the largest, on another machine. Where another
-kernel rounds a sum to the other side of 0, ReLU lets a whole gradient through, or none: a cell may change by a thousandth
-or so, though the answer does not."""
+"""Largest difference of a probability, or of a sum of cells as a share of the largest, on another machine. Where
+another kernel rounds a sum to the other side of 0, ReLU lets a whole gradient through, or none: a cell may change by a
+thousandth or so, though the answer does not."""
 
 
 def make_explain_file(
