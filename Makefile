@@ -40,6 +40,7 @@ serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (set
 
 test: lint install-server install-client install-neighbours ## set up everything and run all checks, side by side on the cores there are
 	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
+	$(ALL) -m bench.faults --smoke
 
 lint: .venv/.installed
 	$(ALL) -m ruff check .

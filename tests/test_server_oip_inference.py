@@ -15,7 +15,7 @@ from server.admission.status import Status
 from server.core.detector import Detection
 from server.errors import OverloadedError, RequestError
 from server.images.checks import BLANK
-from server.images.preprocess import ImageWarning
+from server.images.image_file import ImageWarning
 from server.models.active import Release
 from server.models.family import Choice, Route, Served, Usage
 from server.oip.inference import InferAnswer, Inference

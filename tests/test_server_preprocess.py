@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "bomb: JPEG of many passes": (many_scans_jpeg, "IMAGE_UNDECODABLE"),
     "16-bit behind another chunk": (lambda: insert_chunk(png_with_header(64, 64, 16, 2)), "IMAGE_UNDECODABLE"),
     "16-bit behind an 8-bit header": (lambda: add_header(png_with_header(64, 64, 8, 2), 16), "IMAGE_BIT_DEPTH"),
-    "DICOM": (lambda: b"\0" * 128 + b"DICM" + b"\0" * 1000, "IMAGE_UNDECODABLE"),
+    "DICOM": (lambda: b"\0" * 128 + b"DICM" + b"\0" * 1000, "DICOM_WINDOW_MISSING"),
     "JPEG signature and garbage": (lambda: b"\xff\xd8\xff" + b"\x01" * 500 + b"\xff\xd9", "IMAGE_UNDECODABLE"),
 }
 

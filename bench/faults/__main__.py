@@ -43,7 +43,9 @@ class FaultOptions:
         0.0, "times may be so many times as long as promised; 0: 1, in a smoke run 5", least=0, most=1000
     )
     soak: float = setting(0.0, "hold a load for so many minutes instead, and print what grows", least=0, most=100_000)
-    out: Path | None = setting(None, "folder for reliability.md and .json (default: only print)")
+    out: Path | None = setting(
+        None, "folder for reliability.md and .json; with --only the rows of other faults stay (default: only print)"
+    )
     histories: Path = setting(Path("build/faults"), "folder for the histories of broken promises", metavar="DIR")
     json: bool = setting(False, "print JSON")
 
@@ -86,6 +88,7 @@ def inject(fault: Fault, scale: Scale, shared: Shared, histories: Path) -> dict[
         "findings": [asdict(finding) for finding in verdict.findings],
         "skipped": verdict.skipped,
         "seconds": round(time.monotonic() - started, 1),
+        "seed": scale.seed,
     }
 
 
@@ -117,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results.append(result)
         line = f"{result['name']:<14}{result['state']:<8}{result['done']}; promised: {result['promise']}"
         say(f"{line}; seen: {result['seen']} ({result['seconds']:g} s)")
-    section = {"machine": describe_machine(), "seed": seed, "room": scale.room, "faults": results}
+    section = {"machine": describe_machine(), "room": scale.room, "faults": results}
     text = publish(section, options.out)
     print(json.dumps(section, indent=1) if options.json else text)
     return 0 if all(result["state"] != "BROKEN" for result in results) else 1

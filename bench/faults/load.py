@@ -16,6 +16,10 @@ from client.cli.latencies import find_percentile
 POLL_SECONDS = 0.005
 
 
+Span = tuple[float, float]
+"""From when until when, in seconds of ``time.monotonic``."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a load. Times are seconds of ``time.monotonic``."""
@@ -103,9 +107,14 @@ class HeldLoad:
         """What was not answered, by status and reason."""
         return count_failures([call.ended for call in list(self.calls)])
 
-    def find_latency(self, percent: float, since: float = 0.0, until: float = float("inf")) -> float:
-        """A percentile of the seconds of those that were answered and due in a span of time; 0 of none."""
-        found = [c.seconds for c in list(self.calls) if c.ended.status == OK and since <= c.due < until]
+    def find_latency(self, percent: float, *spans: Span) -> float:
+        """A percentile of the seconds of those that were answered and due in some spans of time, without any in all of
+        it; 0 of none."""
+        found = [
+            call.seconds
+            for call in list(self.calls)
+            if call.ended.status == OK and (not spans or any(since <= call.due < until for since, until in spans))
+        ]
         return find_percentile(sorted(found), percent) if found else 0.0
 
     def _take(self) -> tuple[float, Caller, bytes]:

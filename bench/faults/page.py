@@ -24,19 +24,31 @@ unless they are rolled back. The checker refuses forged histories (`tests/test_b
 """
 
 TAIL = """\
-The seed in front repeats what was done: `python -m bench.faults --seed N --only NAME`. A part that a machine cannot do
+The seed repeats what was done: `python -m bench.faults --seed N --only NAME`. A part that a machine cannot do
 (no right to mount, no C compiler) says so instead of being left out.
 """
 
 
 def publish(section: dict[str, Any], out: Path | None) -> str:
-    """Returns the table, and writes page and figures into a folder, where there is one."""
+    """Returns the table, and writes page and figures into a folder, where there is one. Faults of an earlier run that
+    were not injected again keep their rows there."""
     text = render(section)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "reliability.json").write_text(json.dumps(section, indent=1) + "\n", "utf-8")
+        file = out / "reliability.json"
+        if file.exists():
+            section = renew(json.loads(file.read_text("utf-8")), section)
+            text = render(section)
+        file.write_text(json.dumps(section, indent=1) + "\n", "utf-8")
         (out / "reliability.md").write_text("\n".join([HEAD, text, TAIL]), "utf-8")
     return text
+
+
+def renew(before: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
+    """A section with the faults of an earlier one that it has not, in the order of that."""
+    now = {fault["name"]: fault for fault in section["faults"]}
+    merged = [now.pop(fault["name"], fault) for fault in before["faults"]]
+    return {**section, "faults": [*merged, *now.values()]}
 
 
 def render(section: dict[str, Any]) -> str:
@@ -44,16 +56,20 @@ def render(section: dict[str, Any]) -> str:
     faults = section["faults"]
     counts = {state: sum(one["state"] == state for one in faults) for state in ("kept", "BROKEN", "skipped")}
     summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-    head = (
-        f"{format_machine(section['machine'], ' for server and callers together')}; seed {section['seed']}; {summary}."
-    )
+    head = f"{format_machine(section['machine'], ' for server and callers together')}; {summary}."
     if section["room"] != 1:
         head += f" Times were allowed to be {section['room']:g} times as long as promised: others used the machine."
     rows = [
-        (f"`{one['name']}` {escape(one['done'])}", escape(one["promise"]), escape(one["seen"]), one["state"])
+        (
+            f"`{one['name']}` {escape(one['done'])}",
+            escape(one["promise"]),
+            escape(one["seen"]),
+            one["state"],
+            str(one["seed"]),
+        )
         for one in faults
     ]
-    table = render_table(("done", "promised", "seen", ""), rows).replace("---:", "---")
+    table = render_table(("done", "promised", "seen", "", "seed"), rows).replace("---:", "---")
     return f"{head}\n\n{table}\n"
 
 

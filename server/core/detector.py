@@ -24,8 +24,8 @@ from server.core.shadow import Shadows
 from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, DisabledError, IntegrityError, RequestError
 from server.images.checks import Reason, find_reasons
-from server.images.image_file import DEFAULT_LIMITS, ImageLimits
-from server.images.preprocess import ImageWarning, Scan, check_size, load_pixels
+from server.images.image_file import DEFAULT_LIMITS, ImageLimits, ImageWarning
+from server.images.preprocess import Scan, check_size, load_pixels
 from server.models.contract import HEAD_CT
 from server.models.family import Choice, Route
 from server.models.registry import ModelRegistry

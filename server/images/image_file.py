@@ -1,8 +1,11 @@
-"""What an image file may be, whatever its format, and the refusals of one that is not so, each with its reason."""
+"""What an image file may be, whatever its format, what becomes of it, and the refusals of one that is not so, each with
+its reason."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from PIL import Image
 
 from server.errors import ImageError
 
@@ -23,8 +26,33 @@ class ImageLimits:
     max_pixels: int = 25_000_000
     """Width times height, in pixels: bounds the memory of one decode to about 13 bytes a pixel."""
 
+    max_frames: int = 1000
+    """Frames of a DICOM file: as many as a study may have slices."""
+
+    max_frame_bytes: int = 512 * 1024 * 1024
+    """Size of all frames of a DICOM file once they are unpacked, in bytes: 1000 of 512 x 512 pixels."""
+
 
 DEFAULT_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True)
+class ImageWarning:
+    """Something about an image that did not keep it from being judged."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image that passed the gate: upright, one frame, 8 bits, mode ``L`` or ``RGB``, no alpha.
+
+    A JPEG may have shrunk on load, though never below the size that the model takes.
+    """
+
+    image: Image.Image
+    warnings: tuple[ImageWarning, ...]
 
 
 def check_dimensions(width: int, height: int, limits: ImageLimits) -> None:
@@ -49,6 +77,26 @@ def check_frames(frames: int) -> None:
         raise ImageError(
             "IMAGE_MULTI_FRAME", f"The file holds {frames} images. Export the one slice that is to be judged."
         )
+
+
+def choose_frame(frame: int, frames: int) -> int:
+    """Returns which frame of a file to judge, from 0.
+
+    Args:
+        frame: as a caller says it: from 1, 0 for the only one.
+        frames: how many the file has.
+
+    Raises:
+        ImageError: reasons IMAGE_MULTI_FRAME, IMAGE_FRAME_MISSING.
+    """
+    if frame > frames:
+        raise missing_frame(frame, frames)
+    if not frame and frames > 1:
+        raise ImageError(
+            "IMAGE_MULTI_FRAME",
+            f"The file holds {frames} frames. Say which one is to be judged, or send it as a study.",
+        )
+    return max(frame - 1, 0)
 
 
 def missing_frame(frame: int, frames: int) -> ImageError:

@@ -28,9 +28,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from server.errors import ImageError
+from server.images.dicom.optional import decode_dicom
+from server.images.dicom.signature import is_dicom
 from server.images.dicom.window import Window
 from server.images.fit import Placement, place
-from server.images.image_file import DEFAULT_LIMITS, ImageLimits, check_dimensions, missing_frame
+from server.images.image_file import (
+    DEFAULT_LIMITS,
+    DecodedImage,
+    ImageLimits,
+    ImageWarning,
+    check_dimensions,
+    missing_frame,
+)
 from server.images.jpeg_file import JPEG_SIGNATURE, JpegFile, decode_jpeg, read_jpeg
 from server.images.png_file import PNG_SIGNATURE, decode_png, read_png
 from server.images.resample import LIBRARY_FILTERS, PILLOW_FILTERS, resample
@@ -69,7 +78,7 @@ COLOUR_TOLERANCE = 16
 
 
 Scan: TypeAlias = bytes | NDArray[np.uint8]
-"""What is to be judged: a PNG or JPEG file, or pixels [height, width, channels] with 1 (grey) or 3 (RGB) channels."""
+"""What is to be judged: the bytes of a file, or pixels [height, width, channels] with 1 (grey) or 3 (RGB) channels."""
 
 
 @dataclass(frozen=True)
@@ -87,25 +96,6 @@ class InputFormat:
     def channels(self) -> int:
         """1 for grey, 3 for RGB."""
         return 1 if self.colour == "grey" else 3
-
-
-@dataclass(frozen=True)
-class ImageWarning:
-    """Something about an image that did not keep it from being judged."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """An image that passed the gate: upright, one frame, 8 bits, mode ``L`` or ``RGB``, no alpha.
-
-    A JPEG may have shrunk on load, though never below the size that the model takes.
-    """
-
-    image: Image.Image
-    warnings: tuple[ImageWarning, ...]
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,7 @@ class Pixels:
 def decode_image(
     data: Scan, input_format: InputFormat, limits: ImageLimits = DEFAULT_LIMITS, frame: int = 0
 ) -> DecodedImage:
-    """Decodes a PNG or JPEG file, or says why it cannot be judged.
+    """Decodes a PNG, JPEG or DICOM file, or says why it cannot be judged.
 
     Args:
         data: the whole file; or pixels that somebody else has decoded.
@@ -138,11 +128,13 @@ def decode_image(
 
     Raises:
         ImageError: reasons IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_TOO_SMALL, IMAGE_UNDECODABLE, IMAGE_TRUNCATED,
-            IMAGE_DAMAGED, IMAGE_BIT_DEPTH, IMAGE_COLOUR_MODE, IMAGE_MULTI_FRAME, IMAGE_FRAME_MISSING. Nothing else is
-            ever raised for any bytes.
+            IMAGE_DAMAGED, IMAGE_BIT_DEPTH, IMAGE_COLOUR_MODE, IMAGE_MULTI_FRAME, IMAGE_FRAME_MISSING, of DICOM files
+            also those of ``server.images.dicom.refusals``. Nothing else is ever raised for any bytes.
         MemoryError: the machine's fault, not the image's.
     """
     check_size(data, limits)
+    if isinstance(data, bytes) and is_dicom(data):
+        return decode_dicom(data, input_format.windows, limits, frame)
     if frame > 1:
         raise missing_frame(frame, 1)
     if isinstance(data, np.ndarray):
@@ -180,11 +172,8 @@ def find_format(data: bytes) -> str:
         return "PNG"
     if data.startswith(JPEG_SIGNATURE):
         return "JPEG"
-    if data[128:132] == b"DICM":
-        kind = "a DICOM file: export the slice with a brain window"
-    else:
-        kind = next((name for magic, name in OTHER_FORMATS if data.startswith(magic)), "in no known image format")
-    raise ImageError("IMAGE_UNDECODABLE", f"The file is {kind}. Only PNG and JPEG are accepted.")
+    kind = next((name for magic, name in OTHER_FORMATS if data.startswith(magic)), "in no known image format")
+    raise ImageError("IMAGE_UNDECODABLE", f"The file is {kind}. Only PNG, JPEG and DICOM are accepted.")
 
 
 def describe(

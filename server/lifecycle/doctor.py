@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from server.config import ServerConfig
-from server.core.capacity import find_most_image_memory, find_most_message_memory
+from server.core.capacity import find_most_image_memory, find_most_message_memory, find_most_model_memory
 from server.core.plan import make_plan
 from server.errors import ModelFileError
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
@@ -108,8 +108,7 @@ def examine(config: ServerConfig) -> Iterator[Finding]:
         look_at_permissions,
         look_at_certificates,
         look_at_access,
-        look_at_models,
-        look_at_memory,
+        look_at_models_and_memory,
         look_at_port,
     ]
     for look in looks:
@@ -243,9 +242,15 @@ def look_at_access(config: ServerConfig) -> Iterator[Finding]:
     yield Finding("access", GOOD, f"the files that say who may call can be used; {len(entries)} tokens")
 
 
-def look_at_models(config: ServerConfig) -> Iterator[Finding]:
-    """Digests, contract and golden answers, exactly as at a start."""
+def look_at_models_and_memory(config: ServerConfig) -> Iterator[Finding]:
+    """The models, and with them in memory what else that must hold."""
     registry = ModelRegistry()
+    yield from look_at_models(config, registry)
+    yield from look_at_memory(config, registry)
+
+
+def look_at_models(config: ServerConfig, registry: ModelRegistry) -> Iterator[Finding]:
+    """Digests, contract and golden answers, exactly as at a start. ``registry`` then has the models."""
     try:
         trusted = None if config.require_signature is None else read_trusted(config.require_signature)
         registry.load(config.models, config.model, make_plan(config, count_processors()).options, trusted)
@@ -266,12 +271,17 @@ def look_at_models(config: ServerConfig) -> Iterator[Finding]:
         yield Finding("model", WARNING, f"the {channel} of {name} is not served: {lost.message} [{lost.reason}]")
 
 
-def look_at_memory(config: ServerConfig) -> Iterator[Finding]:
-    """What the settings may come to need, against what there is. After the models, which are in memory by then."""
-    workers = make_plan(config, count_processors()).workers
+def look_at_memory(config: ServerConfig, registry: ModelRegistry) -> Iterator[Finding]:
+    """What the settings may come to need, against what there is: the models, which are in memory by then, callers'
+    messages and images, and one version more beside each while it is activated."""
+    workers, more = make_plan(config, count_processors()).workers, find_most_model_memory(registry)
     worst = read_resident_bytes() + find_most_message_memory(config, workers) + find_most_image_memory(config, workers)
+    worst += more
     there = read_available_bytes()
-    text = f"at most {worst / 1e6:.0f} MB with these settings; {there / 1e6:.0f} MB are available"
+    text = (
+        f"at most {worst / 1e6:.0f} MB with these settings, {more / 1e6:.0f} of them for a version that is activated; "
+        f"{there / 1e6:.0f} MB are available"
+    )
     if there and worst > there:
         yield Finding("memory", WARNING, f"{text}: lower --max-image-pixels, --max-image-bytes or --workers")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import struct
@@ -72,7 +73,7 @@ def hog_processors(rig: Rig) -> None:
             before = time.monotonic()
             hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"])]
             scene.load.wait_answers(rig.choose(1000, 40), 120)
-            alone, beside = scene.load.find_latency(99, 0, before), scene.load.find_latency(99, before)
+            alone, beside = (scene.load.find_latency(99, span) for span in ((0.0, before), (before, math.inf)))
             rig.verdict.note(f"p99 {1000 * alone:.0f} ms before, {1000 * beside:.0f} ms beside it")
     finally:
         for hog in hogs:

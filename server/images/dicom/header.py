@@ -1,8 +1,12 @@
-"""What a DICOM file says of its slice, typed, without a pixel and without a word about the patient."""
+"""What a DICOM file says of its slices, typed, without a pixel and without a word about the patient."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Vector: TypeAlias = tuple[float, float, float]
+Orientation: TypeAlias = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class SliceHeader:
     """(0008,0060), such as ``CT``."""
 
     image_type: tuple[str, ...]
-    """(0008,0008), such as ``ORIGINAL``, ``PRIMARY``, ``AXIAL``."""
+    """(0008,0008), or (0008,9007) of an enhanced file's frame, such as ``ORIGINAL``, ``PRIMARY``, ``AXIAL``."""
 
     frame: int
     """From 1; 0 for a file with one frame."""
@@ -24,7 +28,7 @@ class SliceHeader:
     rows: int
     columns: int
     body_part: str
-    """(0018,0015), such as ``HEAD``."""
+    """(0018,0015), such as ``HEAD``; of an enhanced file the meaning of its anatomic region, such as ``Head``."""
 
     series_description: str
     """(0008,103E). Free text, which may name people: rules look at it, nothing shows it."""
@@ -33,15 +37,15 @@ class SliceHeader:
     """(0018,1210), the convolution kernel, such as ``H31s``."""
 
     contrast_agent: str
-    """(0018,0010); anything but an empty text or NONE: contrast was given."""
+    """(0018,0010), or the meaning in (0018,0012); anything but an empty text or NONE: contrast was given."""
 
     slice_thickness: float | None
     """(0018,0050), in millimetres."""
 
-    position: tuple[float, float, float] | None
+    position: Vector | None
     """(0020,0032), of the first pixel, in millimetres, patient coordinates."""
 
-    orientation: tuple[float, float, float, float, float, float] | None
+    orientation: Orientation | None
     """(0020,0037), direction of rows and columns."""
 
     gantry_tilt: float | None
@@ -49,3 +53,16 @@ class SliceHeader:
 
     is_lossy: bool = False
     """Its compression lost detail."""
+
+
+@dataclass(frozen=True)
+class FrameShape:
+    """How one frame is stored: what a decoder has to deliver."""
+
+    rows: int
+    columns: int
+    bits_stored: int
+    """12 to 16, the lower ones of 16."""
+
+    is_signed: bool
+    """Two's complement in ``bits_stored`` bits."""
