@@ -55,6 +55,8 @@ class Content:
                 "positive_probability": detection.probabilities[spec.positive_index],
                 "threshold": spec.threshold,
             }
+            if spec.outlier_threshold:
+                fields["outlier_score"] = detection.outlier_score
             if detection.reasons:
                 fields["reasons"] = [reason.reason for reason in detection.reasons]
         fields["ms"] = round(outcome.milliseconds, 3)
