@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ._proto import __version__ as __version__
     from ._types import (
         AnalysisStatus,
+        Explanation,
         HealthStatus,
         ImageWarning,
         ModelInfo,
@@ -59,6 +60,7 @@ __all__ = [
     "AuthenticationError",
     "ClientClosedError",
     "DeadlineExceededError",
+    "Explanation",
     "HealthStatus",
     "ImageReadError",
     "ImageTooLargeError",
@@ -87,6 +89,7 @@ _HOMES = {
     **dict.fromkeys(
         (
             "AnalysisStatus",
+            "Explanation",
             "HealthStatus",
             "ImageWarning",
             "ModelInfo",

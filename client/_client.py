@@ -12,11 +12,11 @@ import grpc
 
 from ._channel import SERVICE
 from ._config import DEFAULT_IN_FLIGHT
-from ._core import ClientCore, Readiness, model_from_proto
+from ._core import ClientCore, Readiness, explanation_from_proto, model_from_proto
 from ._errors import StrokeClientError, error_from_closed
 from ._exchange import ImageRequest, Retry, check_text, load_request, read_answer
 from ._proto import stroke_pb2
-from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
+from ._types import Explanation, HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
 
 if TYPE_CHECKING:
     from ._wire import MessageForm
@@ -78,6 +78,25 @@ class StrokeClient(ClientCore):
         timeout = self._settle_timeout(timeout)
         request = load_request(image, self._config.max_image_bytes, model=model, version=version, request_id=request_id)
         return read_answer(self._call(self._calls.predict, request.to_proto(), timeout, request.id), request)
+
+    def explain(
+        self,
+        image: ImageInput,
+        *,
+        model: str = "",
+        version: str = "",
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Explanation:
+        """Classifies one image and shows where in it the evidence for the positive label lies, on a server that was
+        started with ``--explain``. For research, not for localisation. Arguments and errors are those of ``predict``.
+
+        Raises:
+            ServerError: the server explains nothing (EXPLAIN_DISABLED), or not this model (MODEL_CANNOT_EXPLAIN).
+        """
+        timeout = self._settle_timeout(timeout)
+        request = load_request(image, self._config.max_image_bytes, model=model, version=version, request_id=request_id)
+        return explanation_from_proto(self._call(self._calls.explain, request.to_proto(), timeout, request.id), request)
 
     def predict_many(
         self,

@@ -23,6 +23,7 @@ from ._config import (
     check_timeout,
 )
 from ._errors import (
+    ServerError,
     ServerUnavailableError,
     StrokeClientError,
     error_from_closed,
@@ -30,9 +31,9 @@ from ._errors import (
     may_pass,
     needs_look,
 )
-from ._exchange import Retry, Throttle, check_text
+from ._exchange import ImageRequest, Retry, Throttle, check_text, read_answer
 from ._proto import stroke_pb2
-from ._types import HealthStatus, ModelInfo
+from ._types import Explanation, HealthStatus, ModelInfo
 
 if TYPE_CHECKING:
     from ._wire import StreamSettings
@@ -304,6 +305,24 @@ class Readiness:
         return pause
 
 
+def explanation_from_proto(response: stroke_pb2.ExplainResponse, request: ImageRequest) -> Explanation:
+    """Returns the explanation in ``response`` when it is sound and belongs to ``request``.
+
+    Raises:
+        IntegrityError, ServerError: see ``read_answer``; its heatmap has another size than it says (ANSWER_INVALID).
+    """
+    prediction = read_answer(response.prediction, request)
+    rows, columns = response.heatmap_height, response.heatmap_width
+    if len(response.heatmap) != rows * columns or bool(response.overlay_png) != bool(rows * columns):
+        raise ServerError("the server's answer is not usable: report this", "ANSWER_INVALID", None, request.id)
+    return Explanation(
+        prediction=prediction,
+        overlay_png=response.overlay_png,
+        heatmap=tuple(tuple(response.heatmap[row * columns : (row + 1) * columns]) for row in range(rows)),
+        box=(response.heatmap_left, response.heatmap_top, response.heatmap_right, response.heatmap_bottom),
+    )
+
+
 def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
     return ModelInfo(
         name=model.name,
@@ -329,5 +348,6 @@ def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
         # A protobuf map has no order of its own; sorted, two listings of one model read the same.
         metrics=dict(sorted(model.metrics.items())),
         provenance=dict(sorted(model.provenance.items())),
+        explains=model.explains,
         model_card=model.model_card,
     )

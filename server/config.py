@@ -201,8 +201,8 @@ class ServerConfig:
     )
     checks: str = setting(
         "on",
-        "whether a label is withheld from an image that is blank, inverted or no head (status NOT_ANALYSED): on, where "
-        "the model is one for head CTs, or off",
+        "whether a label is withheld (status NOT_ANALYSED) from an image that is blank, inverted, cut off or no head, "
+        "where the model is one for head CTs, and where the model is in doubt: on or off",
         choices=("on", "off"),
     )
     explain: bool = setting(

@@ -78,6 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEP",
         help="with --csv: for Excel, parted by comma or semicolon",
     )
+    results.add_argument(
+        "--heatmap", metavar="FILE", help="of one image: write a PNG that shows where the evidence lies (for research)"
+    )
     results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
     results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
     results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
@@ -219,6 +222,8 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
             parser.error("--move and --beside go with --watch")
     elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast or arguments.strict:
         parser.error("--watch goes without images, --recursive, --resume, --fail-fast and --strict")
+    if arguments.heatmap is not None and (arguments.watch is not None or len(arguments.images) > 1):
+        parser.error("--heatmap goes with one image")
     if arguments.resume and not has_file:
         parser.error("--resume needs the file to go on with: --output FILE or --csv FILE")
     if arguments.resume and "-" in arguments.images:

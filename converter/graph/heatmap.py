@@ -23,8 +23,10 @@ from converter.graph.edit import Graph, read_attributes
 from server.errors import ModelFileError
 from server.models.contract import HEATMAP_KEY, HEATMAP_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
 
-LEAST_CELLS = 8
-"""Rows and columns of a heatmap that show a place. ResNet-50's last map has as many at 256 x 256 pixels."""
+LEAST_CELLS = 16
+"""Rows and columns of a heatmap that show a place. On synthetic slices the strongest cell of the paper's CNN lies
+within 16 pixels of the lesion 32 times in 100 with 2 x 2 cells, 58 times with 12 x 12, and 72 times with the 28 x 28
+that this gives; 60 x 60 gain three more, at 20 % of the time of a plain answer instead of 6 %."""
 
 NEVER = -1e30
 """Added to a logit, it leaves nothing of its class in a softmax."""

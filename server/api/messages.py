@@ -137,6 +137,7 @@ def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResp
         status=status.NOT_ANALYSED if detection.reasons else status.ANALYSED,
         reasons=[stroke_pb2.Reason(reason=r.reason, message=r.message) for r in detection.reasons],
         channel=detection.channel,
+        outlier_score=detection.outlier_score,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from server.core.decision import decide
+from server.core.decision import decide, find_doubts
 from server.core.explanation import Explanation, explain, refuse_model
 from server.core.plan import Plan
 from server.core.shadow import Shadows
@@ -78,6 +78,9 @@ class Detection:
     channel: str = ""
     """See ``server.models.family.Choice``."""
 
+    outlier_score: float = 0.0
+    """How unlike all that the model knows the image is, at least 0; 0: the model does not tell."""
+
     explanation: Explanation | None = None
     """Where the evidence lies; None: nobody has asked, or the image was not analysed."""
 
@@ -102,7 +105,7 @@ class Detector:
             plan: how many images are in work at the same time, and when that is many.
             queue: images that may wait for a worker, at least 0.
             limits: what an image may be.
-            checks: answer no label where the model's own checks find nothing to judge.
+            checks: answer no label where there is nothing to judge, or the model is in doubt.
             check_ready: raises UnavailableError while no image may be judged, from any thread; None: one always may.
         """
         self.registry = registry
@@ -266,17 +269,20 @@ class Detector:
             raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
         pixels = load_pixels(image, model.input_format, self.limits, frame)
         decoded = time.monotonic()
-        probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
+        said = model.score(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))
         answered = time.monotonic()
         choice.served.usage.note(answered - decoded)
-        index = decide(probabilities, model.spec)
-        scores = tuple(probabilities.tolist())
+        index = decide(said.probabilities[0], model.spec)
+        scores = tuple(said.probabilities[0].tolist())
+        doubts = find_doubts(said, model.spec)
         if choice.shadow is not None:
             is_alike = choice.shadow.model.input_format == model.input_format
-            judged = (model.spec.labels[index], scores[model.spec.positive_index])
+            judged = ("" if doubts else model.spec.labels[index], scores[model.spec.positive_index])
             self.shadows.offer(choice.shadow, image, pixels.array if is_alike else None, *judged)
         # The model runs in any case: whoever wonders about a refusal sees what it would have said.
-        reasons = find_reasons(pixels) if self._checks and model.spec.checks == HEAD_CT else ()
+        reasons: tuple[Reason, ...] = ()
+        if self._checks:
+            reasons = (find_reasons(pixels) if model.spec.checks == HEAD_CT else ()) or doubts
         explanation = explain(model, pixels.array) if explains and not reasons else None
         self._workers.note_duration((time.monotonic() if explanation else answered) - dequeued)
         return Detection(
@@ -291,6 +297,7 @@ class Detector:
             warnings=pixels.warnings,
             reasons=reasons,
             channel=choice.channel,
+            outlier_score=float(said.outlier[0]),
             explanation=explanation,
         )
 

@@ -7,7 +7,6 @@ on a busy server: explanations are rare, and are not to take the processors from
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -99,8 +98,8 @@ class Explainer:
             ModelFileError: reason MODEL_ANSWERS_WRONG.
         """
         try:
-            difference = max(self._measure(vector, row) for vector, row in zip(golden, record.heatmaps, strict=True))
-        except Exception as error:  # as above; and there may be none, or not as many
+            difference = self.measure(golden, record.heatmap_sums)
+        except Exception as error:  # as above; and the manifest may have other sums, or none
             raise ModelFileError(
                 "MODEL_ANSWERS_WRONG", f"{source}: loads, but does not run ({type(error).__name__}); {HOW_TO_MEND}"
             ) from None
@@ -118,13 +117,20 @@ class Explainer:
         probabilities, heatmap = self._engine.run(pixels, [OUTPUT_NAME, HEATMAP_NAME], busy=False)
         return probabilities[0], heatmap[0]
 
-    def _measure(self, vector: GoldenVector, heatmap: Sequence[float]) -> float:
-        """Largest difference of a probability, or of a cell as a share of the strongest one where that is above 1."""
-        probabilities, found = self.answer(vector.seed)
-        cells = np.array(heatmap).reshape(found.shape)
-        apart = np.abs(found - cells).max() / max(1.0, cells.max())
-        # NumPy's maximum, for Python's would pass over NaN.
-        return float(np.maximum(np.abs(probabilities - np.array(vector.probabilities)).max(), apart))
+    def measure(self, golden: Sequence[GoldenVector], heatmap_sums: Sequence[float]) -> float:
+        """Largest difference of a probability from the golden vectors, or of a sum of a row or column of the first
+        heatmap, as a share of the largest sum where that is above 1; NaN when an answer is not a number."""
+        answers = [self.answer(vector.seed) for vector in golden]
+        wanted, found = np.array(heatmap_sums), np.array(sum_cells(answers[0][1]))
+        differences = [np.abs(found - wanted).max() / max(1.0, wanted.max())]
+        for vector, (probabilities, _) in zip(golden, answers, strict=True):
+            differences.append(np.abs(probabilities - np.array(vector.probabilities)).max())
+        return float(np.max(differences))  # which does not pass over NaN, as Python's would
+
+
+def sum_cells(heatmap: NDArray[np.float32]) -> tuple[float, ...]:
+    """The sums of the rows of a heatmap [rows, columns], then those of its columns: what a manifest has of it."""
+    return (*map(float, heatmap.sum(axis=1)), *map(float, heatmap.sum(axis=0)))
 
 
 def read_area(text: str) -> Box:
@@ -135,10 +141,10 @@ def read_area(text: str) -> Box:
     """
     document = parse_strictly(text)
     check_keys(document, {"area"})
-    edges = Box(*map(read_number, read_list(document["area"], 4)))
-    if not all(map(math.isfinite, edges)) or edges.left >= edges.right or edges.top >= edges.bottom:
-        raise ValueError("its edges are not in order")
-    return edges
+    edges = list(map(read_number, read_list(document["area"], 4)))
+    if len(edges) != 4 or edges[0] >= edges[2] or edges[1] >= edges[3]:
+        raise ValueError("an area has left, top, right and bottom, in order")
+    return Box(*edges)
 
 
 def unsuitable(source: str, wanted: str) -> ModelFileError:

@@ -18,8 +18,8 @@ MOST_CLASSES = 1000
 PROBABILITY_SLACK = 1e-3
 """Probabilities are sums of rounded numbers."""
 
-MOST_CELLS = 4096
-"""Of a heatmap that is in a manifest: 64 x 64."""
+MOST_SUMS = 512
+"""Of rows and columns of a heatmap."""
 
 GOLDEN_GRID = 8
 """Cells a side of the coarse pattern in a golden input."""
@@ -77,16 +77,16 @@ def read_score(value: Any) -> float:
     return score
 
 
-def read_heatmap(value: Any) -> tuple[float, ...]:
-    """A heatmap, row by row.
+def read_heatmap_sums(value: Any) -> tuple[float, ...]:
+    """Sums of rows and columns of a heatmap.
 
     Raises:
-        ValueError: it is none.
+        ValueError: they are not.
     """
-    cells = tuple(map(read_number, read_list(value, MOST_CELLS)))
-    if not all(0 <= cell < math.inf for cell in cells):
-        raise ValueError("a cell of a heatmap is not a number from 0")
-    return cells
+    sums = tuple(map(read_number, read_list(value, MOST_SUMS)))
+    if not all(0 <= one < math.inf for one in sums):
+        raise ValueError("a sum of a heatmap is not a number from 0")
+    return sums
 
 
 def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:

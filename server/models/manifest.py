@@ -22,7 +22,7 @@ from typing import Any
 
 from server.errors import ModelFileError
 from server.machine.bounded_file import open_regular, read_regular
-from server.models.golden import GoldenVector, read_heatmap, read_probabilities, read_score
+from server.models.golden import GoldenVector, read_heatmap_sums, read_probabilities, read_score
 from server.models.strict_json import check_keys, is_unicode, is_whole, parse_strictly, read_list, read_number
 
 MANIFEST_FILE = "manifest.json"
@@ -73,8 +73,8 @@ class FileRecord:
     outlier_scores: tuple[float, ...] = ()
     """The same of the scores that the golden vectors have; empty: theirs."""
 
-    heatmaps: tuple[tuple[float, ...], ...] = ()
-    """Of an explain file, those of the golden vectors, row by row."""
+    heatmap_sums: tuple[float, ...] = ()
+    """Of an explain file: those of the rows, then of the columns, of the first golden vector's heatmap."""
 
     def to_document(self) -> dict[str, Any]:
         """The entry in ``manifest.json``; what is not set is left out."""
@@ -85,8 +85,8 @@ class FileRecord:
             document["probabilities"] = [list(row) for row in self.probabilities]
         if self.outlier_scores:
             document["outlier_scores"] = list(self.outlier_scores)
-        if self.heatmaps:
-            document["heatmaps"] = [list(row) for row in self.heatmaps]
+        if self.heatmap_sums:
+            document["heatmap_sums"] = list(self.heatmap_sums)
         if self.gate:
             document["gate"] = dict(self.gate)
         return document
@@ -99,7 +99,9 @@ class FileRecord:
             ValueError: it is no such document.
         """
         check_keys(
-            document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "outlier_scores", "gate", "heatmaps"}
+            document,
+            {"sha256", "size", "tolerance"},
+            {"target", "probabilities", "outlier_scores", "gate", "heatmap_sums"},
         )
         sha256, size, tolerance = document["sha256"], document["size"], read_number(document["tolerance"])
         if not is_sha256(sha256):
@@ -117,13 +119,11 @@ class FileRecord:
         outlier_scores: tuple[float, ...] = ()
         if "outlier_scores" in document:
             outlier_scores = tuple(map(read_score, read_list(document["outlier_scores"], MOST_GOLDEN)))
-        heatmaps: tuple[tuple[float, ...], ...] = ()
-        if "heatmaps" in document:
-            heatmaps = tuple(map(read_heatmap, read_list(document["heatmaps"], MOST_GOLDEN)))
+        heatmap_sums = read_heatmap_sums(document["heatmap_sums"]) if "heatmap_sums" in document else ()
         gate = document.get("gate", {})
         if not isinstance(gate, dict):
             raise ValueError("a gate is not an object")
-        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores, heatmaps)
+        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores, heatmap_sums)
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,7 @@ class Manifest:
         check_keys(document["files"], {MODEL_FILE}, {INT8_FILE, EXPLAIN_FILE})
         files = {name: FileRecord.from_document(entry) for name, entry in document["files"].items()}
         golden = tuple(map(GoldenVector.from_document, read_list(document["golden"], MOST_GOLDEN)))
-        answers = [
-            own for record in files.values() for own in (record.probabilities, record.outlier_scores, record.heatmaps)
-        ]
+        answers = [own for record in files.values() for own in (record.probabilities, record.outlier_scores)]
         if not all(len(own) in (0, len(golden)) for own in answers):
             raise ValueError("a file's answers are not as many as the golden vectors")
         parity, reference = document["parity"], document.get("reference", {})

@@ -45,6 +45,11 @@ JUDGEMENT = record(
         "positive_label": TEXT,
         "positive_probability": PROBABILITY,
         "threshold": {**PROBABILITY, "description": "The positive label is answered strictly above it."},
+        "outlier_score": {
+            "type": "number",
+            "minimum": 0,
+            "description": "How unlike the images that the model knows this one is; 0: the model does not tell.",
+        },
         "model": TEXT,
         "version": TEXT,
         "channel": {
