@@ -88,8 +88,9 @@ def test_a_study_on_which_nothing_comes_ends(web: WebServer) -> None:
     wait_until(lambda: web.application._boundary.in_flight == 0)
 
 
-def test_a_caller_who_has_gone_is_not_worked_for(web: WebServer) -> None:
-    """The study ends where it is; what was held of it is given back."""
+def test_a_caller_who_has_gone_is_not_worked_for(web: WebServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The study ends where it is, and what had come of it is not taken for all; what was held of it is given back."""
+    caplog.set_level("INFO")
     plain = socket.create_connection(("127.0.0.1", web.port))
     plain.sendall(HEAD + chunk(b"".join(map(make_part, make_series(3)))))
     wait_until(lambda: web.application._boundary.in_flight == 1)
@@ -98,6 +99,9 @@ def test_a_caller_who_has_gone_is_not_worked_for(web: WebServer) -> None:
 
     inbox = web.application._inbox
     wait_until(lambda: inbox._held == 0)
+    wait_until(lambda: "POST /study id=" in caplog.text)
+    assert "code=CANCELLED" in caplog.text
+    assert "INTERNAL" not in caplog.text
 
 
 @pytest.mark.parametrize(
