@@ -21,8 +21,9 @@ import pytest
 from server.config import ServerConfig
 from server.core.capacity import find_most_message_memory
 from tests.certificates import CA, chain, issue_server, key
-from tests.fakes import ServerProcess, encode, read_resident_bytes, run_server, wait_until
+from tests.fakes import ServerProcess, encode, read_resident_bytes, run_server, wait_until, write_model
 from tests.scraping import find_free_port
+from tests.studies import STUDY_SPEC
 from tests.test_server_attacks import IMAGE, PATIENCE, TIMEOUT, Witness
 
 pytestmark = pytest.mark.timed
@@ -103,9 +104,11 @@ def figures(witness: WebWitness, before: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def target(tiny_models: Path) -> Iterator[Target]:
-    port = find_free_port()
-    with run_server(tiny_models, "--http", f"127.0.0.1:{port}") as server:
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server that judges studies, too."""
+    models, port = tmp_path_factory.mktemp("models"), find_free_port()
+    write_model(models, STUDY_SPEC)
+    with run_server(models, "--http", f"127.0.0.1:{port}") as server:
         yield Target(server, port)
         assert not [line for line in server.log if "Traceback" in line or " ERROR " in line or "asyncio" in line]
         assert server.stop() == 0
