@@ -382,7 +382,7 @@ def test_help_names_the_program_as_it_was_called(monkeypatch: pytest.MonkeyPatch
 
 
 def test_help_fits_a_screen_and_teaches() -> None:
-    """--help has three examples and the statement of use, within 80 columns and 40 lines."""
+    """--help has three examples and the statement of use, within 80 columns and 41 lines."""
     done = run_client("--help", env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"})
     text = done.stdout.decode()
 

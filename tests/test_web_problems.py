@@ -87,6 +87,8 @@ def test_every_kind_of_error_has_a_status() -> None:
         "UnauthenticatedError": 401,
         "ForbiddenError": 403,
         "ChangeRefusedError": 409,
+        "DisabledError": 501,
+        "IncapableModelError": 409,
     }
 
 

@@ -78,9 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEP",
         help="with --csv: for Excel, parted by comma or semicolon",
     )
-    results.add_argument(
-        "--heatmap", metavar="FILE", help="of one image: write a PNG that shows where the evidence lies (for research)"
-    )
+    results.add_argument("--heatmap", metavar="FILE", help="write the heatmap of one image, a PNG (research)")
     results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
     results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
     results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
