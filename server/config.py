@@ -142,6 +142,13 @@ class ServerConfig:
         least=0,
         most=MOST_THREADS,
     )
+    decoders: int = setting(
+        0,
+        "processes that decode compressed DICOM files, at most; each takes some 60 MB from the first such file on; "
+        "0: one for each worker",
+        least=0,
+        most=MOST_THREADS,
+    )
     runtime: str = setting(
         "onnxruntime", "what runs the model: onnxruntime, or openvino (an extra installation)", choices=RUNTIMES
     )
@@ -158,10 +165,20 @@ class ServerConfig:
     )
     streams: int = setting(
         16,
-        "streams (PredictStream, PredictBatches, ModelStreamInfer) that may be open at the same time",
+        "streams (PredictStream, PredictBatches, PredictStudy, ModelStreamInfer) that may be open at the same time",
         least=1,
         most=1000,
     )
+    study_rules: Path | None = setting(
+        None,
+        "file of rules by which series of studies are chosen (docs/studies.md), in TOML; those of the program unless "
+        "given",
+        metavar="FILE",
+    )
+    study_slices: int = setting(
+        2000, "slices that a study may have, those included that are not judged", least=1, most=5000
+    )
+    study_mb: int = setting(2000, "megabytes (1,000,000 bytes) of files that a study may have", least=1, most=1_000_000)
     stream_idle_seconds: float = setting(
         60.0,
         "a stream ends when nothing arrives on it, or no answer is taken, for so long",

@@ -17,6 +17,13 @@ def test_streams_and_places_in_line_need_no_memory_of_their_own() -> None:
     assert find_most_message_memory(ServerConfig(), 8) < 600 * MB
 
 
+def test_studies_need_what_is_kept_of_their_slices() -> None:
+    """Of all studies together, however many streams there are."""
+    usual, larger = (find_most_message_memory(ServerConfig(study_slices=count), 2) for count in (2000, 5000))
+
+    assert usual < larger < usual + 30 * MB
+
+
 def test_memory_grows_with_the_largest_image() -> None:
     """One message must have room, and some others beside it."""
     config = ServerConfig(max_image_bytes=64 * 1024 * 1024)

@@ -13,8 +13,9 @@ import pytest
 
 from proto import stroke_pb2 as pb
 from server.admission.inbox import Held
+from server.admission.places import StreamPlaces
 from server.api.messages import Answer, has_response
-from server.api.rpc.stream import Stream, StreamForm, StreamPlaces
+from server.api.rpc.stream import Stream, StreamForm
 from server.errors import BudgetExceededError, OverloadedError, RequestError, UnavailableError
 
 TIMEOUT = 20

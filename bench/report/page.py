@@ -12,10 +12,12 @@ from typing import Any
 
 from bench.report.client import render_client
 from bench.report.core import render_decode, render_runtimes
+from bench.report.dicom import render_dicom
 from bench.report.figures import round_figures
 from bench.report.peers import render_peers
 from bench.report.protection import render_protection
 from bench.report.serving import render_serving
+from bench.report.study import render_study
 from bench.report.web import render_web
 
 HEAD = """\
@@ -30,10 +32,12 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "serving": render_serving,
     "client": render_client,
     "protection": render_protection,
+    "study": render_study,
     "web": render_web,
     "peers": render_peers,
     "runtimes": render_runtimes,
     "decode": render_decode,
+    "dicom": render_dicom,
 }
 """Section → what writes it as Markdown, in the order of the page."""
 

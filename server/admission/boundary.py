@@ -90,6 +90,7 @@ class Boundary:
                         is_image=call.method.images == 1,
                         detection=call.detection,
                         image_sha256=call.image_sha256,
+                        study=call.study,
                         trace=call.trace,
                     )
                 )

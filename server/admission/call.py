@@ -14,6 +14,7 @@ from server.admission.ids import new_id, printable_id
 from server.admission.inbox import Held, Inbox
 from server.core.detector import Detection
 from server.core.outcomes import Caller
+from server.core.study.answer import StudyAnswer
 
 if TYPE_CHECKING:  # loaded by those who have a gate
     from server.security.gate import Gate, Permit
@@ -59,6 +60,7 @@ class Call(ABC):
         request_id: printable; what the caller calls it, otherwise one that was made here.
         detection: what came of its image, where it is a call of one image that was judged.
         image_sha256: of that image; empty where it was not looked at.
+        study: what came of its slices, where it is a call of one study that was judged.
         is_wanted: False once the caller has gone: then no work is started for it.
     """
 
@@ -71,6 +73,7 @@ class Call(ABC):
         self.request_id = ""
         self.detection: Detection | None = None
         self.image_sha256 = ""
+        self.study: StudyAnswer | None = None
         self.is_wanted = True
         self._inbox = inbox
 

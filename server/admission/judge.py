@@ -153,6 +153,16 @@ class Judge:
         budget = Budget(float("inf"), lambda: call.is_wanted, time.monotonic())
         return self._start(partial(self._judge_request, request, call, budget, write), source=call.source)[0]
 
+    def start_work(self, call: Call, work: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Lets a worker do ``work`` of a stream, in the line of its caller."""
+        return self._start(work, source=call.source)[0]
+
+    def judge_here(self, request: ImageRequest, call: Call, study_id: str = "") -> Detection | Status:
+        """Judges one image of a stream in work that was started: it has a worker already. ``study_id`` is of the study
+        that it is a slice of."""
+        budget = Budget(float("inf"), lambda: call.is_wanted, time.monotonic())
+        return self._judge_request(request, call, budget, take_outcome, study_id)
+
     async def answer_all(
         self,
         call: Call,
@@ -234,6 +244,7 @@ class Judge:
         call: Call,
         budget: Budget,
         write: Callable[[Detection | Status, str], Result],
+        study_id: str = "",
     ) -> Result:
         """What comes of one image of several, with its own outcome: that it cannot be judged is an answer, too."""
         request_id = printable_id(request.id) or new_id()
@@ -255,6 +266,7 @@ class Judge:
                 is_image=True,
                 detection=detection,
                 image_sha256="".join(digests),
+                study_id=study_id,
                 trace=call.trace,
             )
         )

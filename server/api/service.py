@@ -10,11 +10,14 @@ import grpc
 from proto import stroke_pb2
 from server.admission.call import READ, Method
 from server.admission.judge import Judge
+from server.admission.places import StreamPlaces
 from server.admission.status import Status
+from server.admission.study import Studies
 from server.api.messages import BATCHES, SINGLES, Answer, encode_explanation, encode_response, to_answer, to_model
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
-from server.api.rpc.stream import Stream, StreamForm, StreamPlaces
+from server.api.rpc.stream import Stream, StreamForm
+from server.api.study import encode_study, take_slice
 from server.config import ServerConfig
 from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes
 from server.core.detector import Detector
@@ -23,16 +26,19 @@ SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
 
 PREDICT, EXPLAIN = Method("Predict", images=1), Method("Explain", images=1)
 PREDICT_STREAM, PREDICT_BATCHES = Method("PredictStream"), Method("PredictBatches")
+PREDICT_STUDY = Method("PredictStudy")
 GET_MODEL, LIST_MODELS = Method("GetModel", READ), Method("ListModels", READ)
 
 
 class StrokeServicer:
     """See ``proto/stroke.proto``."""
 
-    def __init__(self, detector: Detector, judge: Judge, streams: StreamPlaces, config: ServerConfig) -> None:
+    def __init__(
+        self, detector: Detector, judge: Judge, streams: StreamPlaces, studies: Studies, config: ServerConfig
+    ) -> None:
         self._registry, self._plan = detector.registry, detector.plan
         self._judge = judge
-        self._streams = streams
+        self._streams, self._studies = streams, studies
         self._config = config
         self._read_predict = partial(read_message, stroke_pb2.PredictRequest, config.most_message_bytes)
 
@@ -43,6 +49,7 @@ class StrokeServicer:
             {
                 PREDICT: self._predict,
                 EXPLAIN: self._explain,
+                PREDICT_STUDY: self._predict_study,
                 GET_MODEL: self._get_model,
                 LIST_MODELS: self._list_models,
             },
@@ -60,6 +67,10 @@ class StrokeServicer:
 
     async def _predict_batches(self, call: RpcCall) -> None:
         await self._serve_stream(call, BATCHES)
+
+    async def _predict_study(self, call: RpcCall) -> bytes | Status:
+        take = partial(take_slice, call, self._config.most_message_bytes)
+        return await self._studies.answer(call, take, encode_study)
 
     async def _get_model(self, call: RpcCall) -> bytes:
         request = await self._read(call, stroke_pb2.GetModelRequest)

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # who reads a log needs nothing of what judges
     from server.core.outcomes import Outcome
+    from server.core.study.answer import StudyAnswer
 
 IMAGE = "image"
-"""The event of a line about an image; all others are about the log itself."""
+"""The event of a line about an image."""
+
+STUDY = "study"
+"""That of a line about a study; all others are about the log itself."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Content:
         """The fields of a line. What there is nothing to say of is left out."""
         fields: dict[str, object] = {
             "time": time,
-            "event": IMAGE,
+            "event": IMAGE if outcome.study is None else STUDY,
             "id": outcome.request_id,
             "method": outcome.method,
             "code": outcome.code,
@@ -37,6 +41,7 @@ class Content:
             "client": outcome.caller.name,
             "peer": outcome.caller.peer if self.with_peer else "",
             "trace": outcome.trace,
+            "study": outcome.study_id,
         }
         if outcome.image_sha256:
             name, value = self.name_image(outcome.image_sha256)
@@ -59,6 +64,8 @@ class Content:
                 fields["outlier_score"] = detection.outlier_score
             if detection.reasons:
                 fields["reasons"] = [reason.reason for reason in detection.reasons]
+        if (study := outcome.study) is not None:
+            fields |= describe_study(study)
         fields["ms"] = round(outcome.milliseconds, 3)
         return fields
 
@@ -72,6 +79,31 @@ class Content:
             return "image_sha256", image_sha256
         digest = hmac.new(self.salt, image_sha256.encode("ascii"), hashlib.sha256).hexdigest()
         return "image_hmac_sha256", digest
+
+
+def describe_study(study: StudyAnswer) -> dict[str, object]:
+    """What was answered of a study. Its slices have lines of their own, which name it. No UID is kept: it leads to a
+    patient where the archive is at hand."""
+    model, spec = study.model, study.model.spec
+    fields: dict[str, object] = {
+        "status": "NOT_ANALYSED" if study.reasons else "ANALYSED",
+        "model": spec.name,
+        "version": spec.version,
+        "digest": model.digest,
+        "precision": model.options.precision,
+        "label": study.label,
+        "positive_label": spec.positive_label,
+        "score": study.score,
+        "threshold": spec.study_threshold,
+        "top_k": spec.study_top_k,
+        "slices": len(study.slices),
+        "analysed": sum(one.slice.is_analysed and not one.is_duplicate for one in study.slices),
+        "left_out": sum(series.slices for series in study.left_out),
+        "failures": len(study.failures),
+    }
+    if study.reasons:
+        fields["reasons"] = [reason.reason for reason in study.reasons]
+    return fields
 
 
 def describe_time(seconds: float) -> str:

@@ -59,7 +59,7 @@ class AuditOptions:
 
 
 class AuditLog:
-    """Writes a line for each image into a chain of files. See ``server.core.outcomes.Recorder``.
+    """Writes a line for each image, and for each study, into a chain of files. See ``server.core.outcomes.Recorder``.
 
     Attributes:
         written: lines about images that were written.
@@ -124,12 +124,12 @@ class AuditLog:
 
     def note(self, outcome: Outcome) -> None:
         """See ``Recorder``."""
-        if not outcome.is_image:
+        if not outcome.is_image and outcome.study is None:
             return
         if outcome.reason == "AUDIT_UNAVAILABLE":  # nothing to be said but how many
             with self._counting:
                 self.refused += 1
-        elif len(self._waiting) >= (MOST_WAITING if outcome.detection is not None else MOST_WAITING // 2):
+        elif len(self._waiting) >= (MOST_WAITING if outcome.detection or outcome.study else MOST_WAITING // 2):
             with self._counting:
                 self.lost += 1
         else:

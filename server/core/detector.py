@@ -121,7 +121,7 @@ class Detector:
         """Judges one image, and waits for that.
 
         Args:
-            image: the bytes of a PNG or JPEG file, or pixels.
+            image: the bytes of a PNG, JPEG or DICOM file, or pixels.
             budget: how long the caller waits.
             model_name: empty for the default model.
             model_version: empty for the version served by default.

@@ -46,6 +46,12 @@ ANSWERS = Metric(
 NOT_ANALYSED = Metric(
     "stroke_not_analysed_total", "counter", "images that got no label (NOT_ANALYSED), by reason", (*MODEL, "reason")
 )
+STUDIES = Metric(
+    "stroke_studies_total",
+    "counter",
+    "studies that were answered; outcome: positive, negative, or why they were not analysed",
+    (*MODEL, "outcome"),
+)
 PROBABILITY = Metric(
     "stroke_positive_probability",
     "histogram",
@@ -120,7 +126,7 @@ ALARM = Metric(
 )
 
 METRICS = (
-    *(REQUESTS, IMAGES, ANSWERS, NOT_ANALYSED, PROBABILITY, DURATION, QUEUE, DECODE, INFERENCE),
+    *(REQUESTS, IMAGES, ANSWERS, NOT_ANALYSED, STUDIES, PROBABILITY, DURATION, QUEUE, DECODE, INFERENCE),
     *(SERVING, IN_FLIGHT, CALLS_FREE, CONNECTIONS, STREAMS, STREAMS_FREE),
     *(WORKERS, WORKERS_FREE, QUEUE_DEPTH, QUEUE_PLACES, MODEL_INFO, SERVER_INFO, LOG_DROPPED, LOG_SUPPRESSED),
     *(MODEL_CHANGES, SHADOW_IMAGES, SHADOW_DIFFERENCE, SHADOW_MEDIAN),

@@ -16,6 +16,7 @@ from server.core import metric_names as names
 from server.core.detector import Detection
 from server.core.metric_names import MOST_SERIES, Metric
 from server.core.outcomes import Outcome
+from server.core.study.answer import StudyAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._requests, self._images = Counter(names.REQUESTS), Counter(names.IMAGES)
         self._answers, self._not_analysed = Counter(names.ANSWERS), Counter(names.NOT_ANALYSED)
+        self._studies = Counter(names.STUDIES)
         self._probability = Histogram(names.PROBABILITY)
         self._duration, self._queue = Histogram(names.DURATION), Histogram(names.QUEUE)
         self._decode, self._inference = Histogram(names.DECODE), Histogram(names.INFERENCE)
@@ -114,6 +116,8 @@ class Metrics:
                 self._duration.observe(outcome.ended - outcome.started, (result,))
             if outcome.detection is not None:
                 self._note_detection(outcome.detection)
+            if outcome.study is not None:
+                self._note_study(outcome.study)
 
     def _note_detection(self, detection: Detection) -> None:
         self._queue.observe(detection.queue_ms / 1000)
@@ -127,10 +131,15 @@ class Metrics:
         for reason in detection.reasons:
             self._not_analysed.count((spec.name, spec.version, reason.reason))
 
+    def _note_study(self, study: StudyAnswer) -> None:
+        spec = study.model.spec
+        outcome = "positive" if study.label == spec.positive_label else "negative"
+        self._studies.count((spec.name, spec.version, study.reasons[0].reason if study.reasons else outcome))
+
     def read_counts(self) -> list[tuple[Metric, dict[Labels, int]]]:
         """All counters, as they are together at one moment."""
         with self._lock:
-            counters = (self._requests, self._images, self._answers, self._not_analysed)
+            counters = (self._requests, self._images, self._answers, self._not_analysed, self._studies)
             return [(counter.metric, dict(counter.values)) for counter in counters]
 
     def read_spreads(self) -> list[tuple[Metric, dict[Labels, Spread]]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.core.detector import Detection
+from server.core.study.answer import StudyAnswer
 from server.process.log_lines import Entry
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,12 @@ class Outcome:
     image_sha256: str = ""
     """Of the image, also of one that was refused; empty where it was not looked at."""
 
+    study_id: str = ""
+    """Of the study that the image is a slice of."""
+
+    study: StudyAnswer | None = None
+    """The judgement of the study that a call has brought; None: there is none."""
+
     trace: str = ""
     """The caller's ``traceparent`` (W3C Trace Context), where it has the form of one."""
 
@@ -92,6 +99,14 @@ class LogLines:
             spec = outcome.detection.model.spec
             fields["model"] = f"{spec.name}/{spec.version}"
             fields["label"] = outcome.detection.label
+        if outcome.study_id:
+            fields["study"] = outcome.study_id
+        if (study := outcome.study) is not None:
+            fields["model"] = f"{study.model.spec.name}/{study.model.spec.version}"
+            fields["label"] = study.label
+            fields["slices"] = str(len(study.slices))
+            fields["left_out"] = str(sum(series.slices for series in study.left_out))
+            fields["failures"] = str(len(study.failures))
         fields["ms"] = outcome.milliseconds
         if outcome.trace:
             fields["trace"] = outcome.trace

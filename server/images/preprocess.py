@@ -161,8 +161,7 @@ def check_size(data: Scan, limits: ImageLimits) -> None:
     if len(data) > limits.max_bytes:
         raise ImageError(
             "IMAGE_TOO_LARGE",
-            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
-            "Export the single slice as 8-bit PNG or JPEG.",
+            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. Send the single slice.",
         )
 
 

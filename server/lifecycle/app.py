@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 from server.admission.boundary import Boundary, stopping_server
 from server.admission.inbox import Inbox
 from server.admission.judge import Judge
+from server.admission.places import StreamPlaces
+from server.admission.study import Studies
 from server.api.health import Health
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.listen import bind
-from server.api.rpc.stream import StreamPlaces
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
 from server.core.capacity import find_message_bytes
 from server.core.detector import Detector
 from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
+from server.core.study.rules_file import RulesFileError, read_rules
 from server.errors import ModelFileError
+from server.images.dicom.codecs.frames import limit_decoders
 from server.lifecycle.admin import AdminHandlers, make_activator, open_socket
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
 from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
@@ -74,6 +77,7 @@ class Application:
         self._config = config
         self._plan = make_plan(config, count_processors())
         self._registry = ModelRegistry()
+        self._study_rules = read_rules(config.study_rules)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops = 0
         self._stop_asked = asyncio.Event()
@@ -227,11 +231,11 @@ class Application:
         return None
 
     def _build_server(self) -> None:
-        config, plan = self._config, self._plan
-        audit = self._audit
+        config, plan, audit = self._config, self._plan, self._audit
         self._inbox = Inbox(find_message_bytes(config))
         journal = self._journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
         self._boundary = Boundary(CALLS, journal, self._gate)
+        limit_decoders(config.decoders or plan.workers)
         self._detector = detector = Detector(
             self._registry,
             plan,
@@ -242,7 +246,8 @@ class Application:
         )
         self._judge = Judge(detector, journal, max_wait_seconds=config.max_wait_seconds, batches=config.streams)
         self._streams = StreamPlaces(config.streams)
-        servicer = StrokeServicer(detector, self._judge, self._streams, config)
+        self._studies = Studies(detector, self._judge, self._streams, config, self._study_rules)
+        servicer = StrokeServicer(detector, self._judge, self._streams, self._studies, config)
         self._health = Health(SERVICE_NAME, self._inbox)
         if self._gate is not None:
             assert self._loop is not None
@@ -262,8 +267,10 @@ class Application:
         """Opens the port of HTTP. Raises as ``open_web``."""
         from server.web.core import Core
 
-        parts = (self._boundary, self._inbox, self._judge, self._detector, lambda: self._health.is_serving)
-        self._web, self._web_address = open_web(Core(self._config, *parts), self._certificates)
+        parts = (self._boundary, self._inbox, self._judge, self._studies, self._detector)
+        self._web, self._web_address = open_web(
+            Core(self._config, *parts, lambda: self._health.is_serving), self._certificates
+        )
 
     def _make_admin(self, boundary: RpcBoundary) -> grpc.GenericRpcHandler:
         """What administrators call."""
@@ -390,6 +397,6 @@ def serve(config: ServerConfig) -> int:
         application = Application(config)
     except ModelFileError as error:
         return fail(f"{error.message} [{error.reason}]")
-    except AccessFileError as error:
+    except (AccessFileError, RulesFileError) as error:
         return fail(str(error))
     return application.run(handle_signals=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from server.config import ServerConfig
 from server.core.capacity import find_most_image_memory, find_most_message_memory, find_most_model_memory
 from server.core.plan import make_plan
+from server.core.study.rules_file import RulesFileError, read_rules
 from server.errors import ModelFileError
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
 from server.machine.memory import read_resident_bytes
@@ -108,6 +109,7 @@ def examine(config: ServerConfig) -> Iterator[Finding]:
         look_at_permissions,
         look_at_certificates,
         look_at_access,
+        look_at_study_rules,
         look_at_models_and_memory,
         look_at_port,
     ]
@@ -240,6 +242,18 @@ def look_at_access(config: ServerConfig) -> Iterator[Finding]:
         if entry.expires_at - time.time() < EXPIRY_WARN_SECONDS:
             yield Finding("access", WARNING, f"the token of {entry.name} is good until {entry.expires} (UTC)")
     yield Finding("access", GOOD, f"the files that say who may call can be used; {len(entries)} tokens")
+
+
+def look_at_study_rules(config: ServerConfig) -> Iterator[Finding]:
+    """Whether the rules of series can be used. Nothing where those of the program hold."""
+    if config.study_rules is None:
+        return
+    try:
+        read_rules(config.study_rules)
+    except RulesFileError as error:
+        yield Finding("study rules", PROBLEM, str(error))
+    else:
+        yield Finding("study rules", GOOD, f"{config.study_rules}: every rule is known and within its range")
 
 
 def look_at_models_and_memory(config: ServerConfig) -> Iterator[Finding]:

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 
 from server.admission.judge import Judge
+from server.admission.places import StreamPlaces
 from server.api.health import HEALTH_SERVICE
 from server.api.rpc.boundary import RpcBoundary
-from server.api.rpc.stream import StreamPlaces
 from server.api.service import SERVICE_NAME
 from server.config import ServerConfig
 from server.core.detector import Detector

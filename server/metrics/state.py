@@ -18,8 +18,8 @@ from server.process.log import count_dropped_lines, count_suppressed_lines
 
 if TYPE_CHECKING:
     from server.admission.boundary import Boundary
+    from server.admission.places import StreamPlaces
     from server.api.health import Health
-    from server.api.rpc.stream import StreamPlaces
     from server.audit.writer import AuditLog
     from server.config import ServerConfig
     from server.core.detector import Detector
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches", "ModelInfer", "ModelStreamInfer")
+IMAGE_METHODS = ("Predict", "PredictStream", "PredictBatches", "PredictStudy", "ModelInfer", "ModelStreamInfer")
 HTTP_METHODS = ("POST /predict", "POST /predict/batch", "POST /v2/models/{name}/infer")
 
 

@@ -165,6 +165,8 @@ class ModelSpec:
                 raise invalid_spec(f"'{name}' {getattr(self, name)!r} is not one of {', '.join(choices)}")
 
         for spec_field in fields(self):  # JSON can hold half a surrogate pair, a protobuf string cannot
+            if spec_field.name == "windows":
+                continue  # numbers, of a kind that JSON does not know
             value = getattr(self, spec_field.name)
             if not is_unicode(dict(value) if isinstance(value, Mapping) else value):
                 raise invalid_spec(f"'{spec_field.name}' is not Unicode text")

@@ -14,10 +14,11 @@ from proto import inference_pb2 as pb
 from server.admission.call import ANYBODY, KNOWN, READ, Method
 from server.admission.inbox import malformed_request
 from server.admission.judge import MOST_IMAGES
+from server.admission.places import StreamPlaces
 from server.admission.status import Status, to_status
 from server.api.rpc.boundary import RpcBehaviour, RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
-from server.api.rpc.stream import Stream, StreamForm, StreamPlaces
+from server.api.rpc.stream import Stream, StreamForm
 from server.config import ServerConfig
 from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes
 from server.core.detector import Detector

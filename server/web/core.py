@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from server.admission.boundary import Boundary
 from server.admission.inbox import Inbox
 from server.admission.judge import Judge
+from server.admission.study import Studies
 from server.config import ServerConfig
 from server.core.detector import Detector
 
@@ -20,5 +21,6 @@ class Core:
     boundary: Boundary
     inbox: Inbox
     judge: Judge
+    studies: Studies
     detector: Detector
     is_serving: Callable[[], bool]

@@ -8,20 +8,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from server.admission.inbox import Held
 from server.api.rpc.call import RpcCall
-from server.errors import BudgetExceededError, OverloadedError, StrokeError
+from server.errors import BudgetExceededError, StrokeError
 
 HOLD_SECONDS = 0.05
 """How long finished answers wait for the rest of their message: one message costs less than several."""
-
-YIELDING_SECONDS = 5.0
-"""A stream on which no image has been judged for so long gives its place to one that comes when there is none."""
-
-RETRY_SECONDS = 1.0
-
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -189,46 +183,3 @@ class Stream(Generic[Request, Answer]):
         except TimeoutError:
             self._call.let_go()  # gRPC's send would wait for ever
             raise asyncio.CancelledError("an answer was not taken") from None
-
-
-class StreamPlaces:
-    """The streams that are open, of which there are at most so many."""
-
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._streams: set[Stream[Any, Any]] = set()
-        self._end: StrokeError | None = None
-
-    @property
-    def open(self) -> int:
-        """Streams that have a place."""
-        return len(self._streams)
-
-    async def run(self, stream: Stream[Any, Any]) -> None:
-        """Serves a stream, in the place of one on which nothing comes if there is no other.
-
-        Raises:
-            OverloadedError: reason TOO_MANY_STREAMS.
-            Exception: as ``Stream.run``.
-        """
-        if self._end is not None:
-            raise self._end
-        if len(self._streams) >= self._places:
-            idlest = min(self._streams, key=lambda open_stream: open_stream.last_judged)
-            if time.monotonic() - idlest.last_judged < YIELDING_SECONDS:
-                raise OverloadedError(
-                    "TOO_MANY_STREAMS", "As many streams are open as the server accepts.", retry_after=RETRY_SECONDS
-                )
-            idlest.end(BudgetExceededError("STREAM_IDLE", "The stream's place was needed; no image came on it."))
-            self._streams.discard(idlest)
-        self._streams.add(stream)
-        try:
-            await stream.run()
-        finally:
-            self._streams.discard(stream)
-
-    def end_all(self, error: StrokeError) -> None:
-        """Ends all streams, each after the answers to what was taken of it, and those that still come."""
-        self._end = error
-        for stream in self._streams:
-            stream.end(error)
