@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.dicom_frames import JPEG
+from bench.dicom.frames import JPEG
 from server.images.dicom.header import FrameShape
 
 HTJ2K = (f"{JPEG}.201", f"{JPEG}.202", f"{JPEG}.203")

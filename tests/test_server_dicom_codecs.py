@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.dicom_frames import (
+from bench.dicom.frames import (
     JPEG,
     JPEG_2000,
     JPEG_2000_LOSSY,

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from bench.dicom_frames import JPEG_2000_LOSSY, LOSSLESS, NEAR_LOSSLESS, compress, put_in
+from bench.dicom.frames import JPEG_2000_LOSSY, LOSSLESS, NEAR_LOSSLESS, compress, put_in
 from server.errors import StrokeError
 from server.images.dicom.window import BRAIN
 from server.images.preprocess import InputFormat, load_pixels

@@ -147,7 +147,7 @@ def judge_study(study: Study, arguments: argparse.Namespace, client: StrokeClien
     finally:
         progress.erase()
     report.add(study.name, prediction, study.left_out)
-    is_whole = not prediction.failures and not (arguments.strict and study.left_out.unjudged)
+    is_whole = not prediction.failed and not (arguments.strict and study.left_out.unjudged)
     return 0 if is_whole else 1
 
 

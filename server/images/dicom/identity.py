@@ -86,12 +86,14 @@ def read_ids(path: Path) -> tuple[bytes, bytes, bytes] | None:
 
 def find_ids(data: bytes) -> tuple[bytes, bytes, bytes] | None:
     """Returns the ids; None where the bytes end before the study, or are damaged."""
+    from server.images.dicom.budget import ReadBudget
     from server.images.dicom.elements import read_elements
 
+    budget = ReadBudget()
     start = PREAMBLE + len(PREFIX) if data[PREAMBLE : PREAMBLE + len(PREFIX)] == PREFIX else 0
     try:
-        _, reader = read_elements(data, start, (TRANSFER_SYNTAX,), lambda tag, vr, length: tag >> 16 != META_GROUP)
-        found, reader = read_elements(data, reader.tell(), IDENTIFYING, lambda tag, vr, length: tag > STUDY)
+        _, reader = read_elements(data, start, (TRANSFER_SYNTAX,), lambda tag: tag >> 16 != META_GROUP, budget)
+        found, reader = read_elements(data, reader.tell(), IDENTIFYING, lambda tag: tag > STUDY, budget)
         if reader.is_at_end:
             return None
         instance, patient, study = (found.value(tag).strip(b" \0") for tag in IDENTIFYING)
