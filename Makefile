@@ -32,13 +32,13 @@ install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up othe
 wheel: .venv/.installed ## build the client as a wheel that other projects install, into dist/
 	$(ALL) -m build --wheel --no-isolation
 
-demo: .venv-serve/.installed ## start the server, classify the samples, stop it (no TensorFlow)
+demo: .venv-serve/.installed-dicom ## start the server, classify the samples, stop it (no TensorFlow)
 	@$(SERVE) -m bench.demo
 
 serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (settings: STROKE_*)
 	$(SERVE) -m server
 
-test: lint install-server install-client install-neighbours ## set up everything and run all checks, side by side on the cores there are
+test: lint install-dicom install-client install-neighbours ## set up everything and run all checks, side by side on the cores there are
 	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
 	$(ALL) -m bench.faults --smoke
 
@@ -48,6 +48,7 @@ lint: .venv/.installed
 
 bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (15 minutes; BASE=DIR: and against another checkout)
 	$(ALL) -m bench.serving.decode --out docs
+	$(ALL) -m bench.dicom.syntaxes --out docs
 	$(ALL) -m bench.serving --resnet50 --out docs
 	$(ALL) -m bench.serving.client --endurance 100000 --out docs
 	$(ALL) -m bench.serving.protection --out docs $(if $(BASE),--base $(BASE))
@@ -80,6 +81,11 @@ ablation: .venv/.installed ## measure what each part of training, generator and 
 
 model: .venv/.installed ## train a model from nothing as the bundled one was (about 50 minutes; goes on where it was)
 	sh models/make_default.sh $(ALL)
+
+samples: .venv/.installed ## draw the DICOM file of samples/ again, the same byte for byte
+	rm -rf build/samples
+	$(ALL) -m training phantom --out build/samples --count 8 --seed 2 --size 512 --dicom
+	cp build/samples/stroke/00007.dcm samples/stroke-4.dcm
 
 proto: .venv/.installed ## generate stubs and golden messages from proto/*.proto
 	$(ALL) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proto/stroke.proto

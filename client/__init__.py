@@ -6,7 +6,8 @@
         prediction = client.predict("scan.png")
         print(prediction.label, prediction.confidence)
 
-``AsyncStrokeClient`` has the same methods as coroutines. Both classify folders on one stream:
+``AsyncStrokeClient`` has the same methods as coroutines. Both judge studies as a whole (``predict_study``), and
+classify folders on one stream:
 
         for result in client.predict_many(Path("series").glob("*.png")):
             print(result.source, result.error if isinstance(result, PredictionFailure) else result.label)
@@ -52,7 +53,9 @@ if TYPE_CHECKING:
         PredictionFailure,
         Reason,
         Timings,
+        Window,
     )
+    from .study.types import StudyPrediction, StudySeries, StudySlice
 
 __all__ = [
     "AnalysisStatus",
@@ -80,8 +83,12 @@ __all__ = [
     "ServerUnavailableError",
     "StrokeClient",
     "StrokeClientError",
+    "StudyPrediction",
+    "StudySeries",
+    "StudySlice",
     "TLSConfig",
     "Timings",
+    "Window",
 ]
 
 _HOMES = {
@@ -97,9 +104,11 @@ _HOMES = {
             "PredictionFailure",
             "Reason",
             "Timings",
+            "Window",
         ),
         "_types",
     ),
+    **dict.fromkeys(("StudyPrediction", "StudySeries", "StudySlice"), "study.types"),
     **dict.fromkeys(("KeepAliveConfig", "RetryConfig", "TLSConfig"), "_config"),
     "AsyncStrokeClient": "_aio",
     "StrokeClient": "_client",

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from ._channel import SERVICE, UnaryCalls, find_target, open_channel
 from ._config import DEFAULT_IN_FLIGHT
-from ._core import ClientCore, Readiness, explanation_from_proto, model_from_proto
+from ._core import ClientCore, Readiness, model_from_proto
 from ._errors import StrokeClientError, error_from_closed
-from ._exchange import Retry, check_text, load_request, read_answer
+from ._exchange import check_text, load_request, read_answer, read_explanation
 from ._proto import stroke_pb2
-from ._tasks import load_hashed, stream_results
 from ._types import Explanation, HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
-from ._wire import MessageForm
+from .stream.tasks import load_hashed, stream_results
+from .stream.wire import MessageForm
+
+if TYPE_CHECKING:
+    from ._retry import Retry
+    from .study.types import StudyInput, StudyPrediction
 
 _Response = TypeVar("_Response")
 
@@ -66,12 +71,14 @@ class AsyncStrokeClient(ClientCore):
         version: str = "",
         timeout: float | None = None,
         request_id: str | None = None,
+        frame: int = 0,
     ) -> Prediction:
         """Classifies one image; see ``StrokeClient.predict``. ``timeout`` counts from when the image is read."""
         timeout = self._settle_timeout(timeout)
         limit = self._config.max_image_bytes
         request = await load_hashed(
-            image, lambda: load_request(image, limit, model=model, version=version, request_id=request_id)
+            image,
+            lambda: load_request(image, limit, model=model, version=version, request_id=request_id, frame=frame),
         )
         return read_answer(
             await self._call(lambda calls: calls.predict, request.to_proto(), timeout, request.id), request
@@ -85,15 +92,17 @@ class AsyncStrokeClient(ClientCore):
         version: str = "",
         timeout: float | None = None,
         request_id: str | None = None,
+        frame: int = 0,
     ) -> Explanation:
         """Classifies one image and shows where the evidence lies; see ``StrokeClient.explain``."""
         timeout = self._settle_timeout(timeout)
         limit = self._config.max_image_bytes
         request = await load_hashed(
-            image, lambda: load_request(image, limit, model=model, version=version, request_id=request_id)
+            image,
+            lambda: load_request(image, limit, model=model, version=version, request_id=request_id, frame=frame),
         )
         answer = await self._call(lambda calls: calls.explain, request.to_proto(), timeout, request.id)
-        return explanation_from_proto(answer, request)
+        return read_explanation(answer, request)
 
     def predict_many(
         self,
@@ -104,6 +113,7 @@ class AsyncStrokeClient(ClientCore):
         timeout: float | None = None,
         in_flight: int = DEFAULT_IN_FLIGHT,
         ordered: bool = True,
+        frame: int = 0,
     ) -> AsyncGenerator[Prediction | PredictionFailure, None]:
         """Classifies many images; see ``StrokeClient.predict_many``.
 
@@ -114,10 +124,53 @@ class AsyncStrokeClient(ClientCore):
         that may be left early should close the generator (``contextlib.aclosing``), or the event loop does it later.
         """
         settings = self._settle_stream(
-            images, model=model, version=version, timeout=timeout, in_flight=in_flight, ordered=ordered
+            images, model=model, version=version, timeout=timeout, in_flight=in_flight, ordered=ordered, frame=frame
         )
         source = aiter(images) if isinstance(images, AsyncIterable) else iter(images)
         return stream_results(settings, source, self._count_servers, self._open_stream, self._translate)
+
+    async def predict_study(
+        self,
+        images: StudyInput,
+        *,
+        model: str = "",
+        version: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+        on_file: Callable[[int], None] | None = None,
+    ) -> StudyPrediction:
+        """Judges the slices of one study; see ``StrokeClient.predict_study``. One file is held at a time. A folder is
+        listed in a thread."""
+        from .study.files import StudyFiles
+        from .study.tasks import send_study
+
+        self._settle_timeout(timeout)
+        is_path = isinstance(images, str | os.PathLike)
+        files = await asyncio.to_thread(StudyFiles, images) if is_path else StudyFiles(images)
+        settings = self._settle_study(
+            files, model=model, version=version, timeout=timeout, request_id=request_id, on_file=on_file
+        )
+        retry: Retry | None = None
+        while True:
+            attempt = settings.start()
+            response: Any = None
+            failure: StrokeClientError | None = None
+            call = await self._open_study()
+            self._restraint.begin()
+            try:
+                response = await send_study(settings, attempt, call)
+            except grpc.RpcError as error:
+                failure = await self._explain(error, settings.id)
+            except asyncio.CancelledError as error:
+                failure = self._explain_cancellation(error)
+            finally:
+                self._end_try(failure, is_answered=response is not None)
+            if failure is None:
+                return attempt.read_answer(response)
+            if not settings.files.is_repeatable:
+                raise failure
+            retry = retry or self._start_retry(time.monotonic(), settings.timeout)
+            await self._wait_out(retry, failure)
 
     async def model_info(self, name: str = "", version: str = "", *, timeout: float | None = None) -> ModelInfo:
         """Describes one served model; see ``StrokeClient.model_info``."""
@@ -207,6 +260,17 @@ class AsyncStrokeClient(ClientCore):
             failure = self._translate(error)
         raise failure
 
+    async def _open_study(self) -> Any:
+        from .study.exchange import open_study
+
+        await self._finish_connecting()
+        metadata = await self._find_metadata()
+        try:
+            return open_study(self._channel, None, metadata)
+        except grpc.aio.UsageError as error:  # how grpc says that the channel is closed
+            failure = self._translate(error)
+        raise failure
+
     def _make_bell(self) -> None:
         self._closing = asyncio.Event()
 
@@ -223,7 +287,6 @@ class AsyncStrokeClient(ClientCore):
         started = time.monotonic()
         retry: Retry | None = None
         left = timeout
-        task = asyncio.current_task()
         while True:
             await self._finish_connecting()
             metadata = await self._find_metadata()
@@ -233,13 +296,9 @@ class AsyncStrokeClient(ClientCore):
             try:
                 response = await choose_method(self._calls)(request, timeout=left, metadata=metadata)
             except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
-                failure = self._translate_at_once(error, request_id)
-                if self._needs_look(error):
-                    failure = await asyncio.to_thread(self._look, error, failure)
+                failure = await self._explain(error, request_id)
             except asyncio.CancelledError as error:
-                if task is None or task.cancelling() or not self._closed:
-                    raise
-                failure = self._translate(error)  # not the task was cancelled, but the channel closed under the call
+                failure = self._explain_cancellation(error)
             finally:
                 self._end_try(failure, is_answered=response is not None)
             if failure is None:
@@ -248,14 +307,31 @@ class AsyncStrokeClient(ClientCore):
             if not repeats:
                 raise failure
             retry = retry or self._start_retry(started, timeout)
-            pause = self._choose_pause(retry, failure)
-            while True:
-                if await self._is_closed_within(pause):
-                    raise error_from_closed(self._target)
-                pause = self._choose_hold(retry)
-                if not pause:
-                    break
+            await self._wait_out(retry, failure)
             left = retry.time_left(time.monotonic())
+
+    async def _explain(self, error: Exception, request_id: str | None) -> StrokeClientError:
+        """Returns the error of the client for grpc's, after a look at the server where that may tell more."""
+        failure = self._translate_at_once(error, request_id)
+        return await asyncio.to_thread(self._look, error, failure) if self._needs_look(error) else failure
+
+    def _explain_cancellation(self, error: asyncio.CancelledError) -> StrokeClientError:
+        """Returns the error for a call under which the channel was closed; raises ``error`` when it was the task that
+        was cancelled."""
+        task = asyncio.current_task()
+        if task is None or task.cancelling() or not self._closed:
+            raise error
+        return self._translate(error)
+
+    async def _wait_out(self, retry: Retry, failure: StrokeClientError) -> None:
+        """Waits until a call that failed is to be made again, or raises why it is not."""
+        pause = self._choose_pause(retry, failure)
+        while True:
+            if await self._is_closed_within(pause):
+                raise error_from_closed(self._target)
+            pause = self._choose_hold(retry)
+            if not pause:
+                return
 
     async def _is_closed_within(self, seconds: float) -> bool:
         """Waits, no longer than until the client is closed; returns True when it is."""

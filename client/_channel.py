@@ -141,8 +141,8 @@ def call_metadata(token: Token | None) -> tuple[tuple[str, str], ...]:
 class UnaryCalls:
     """The calls of one request and one answer.
 
-    Made by hand, as those of the streams are (``client._wire``): gRPC's generated stub finds its messages only in a
-    package ``proto`` at the top of the path, which the wheel does without.
+    Made by hand, as those of the streams are (``client.stream.wire``): gRPC's generated stub finds its messages only in
+    a package ``proto`` at the top of the path, which the wheel does without.
     """
 
     def __init__(self, channel: Any) -> None:

@@ -23,7 +23,6 @@ from ._config import (
     check_timeout,
 )
 from ._errors import (
-    ServerError,
     ServerUnavailableError,
     StrokeClientError,
     error_from_closed,
@@ -31,12 +30,15 @@ from ._errors import (
     may_pass,
     needs_look,
 )
-from ._exchange import ImageRequest, Retry, Throttle, check_text, read_answer
+from ._exchange import check_frame, check_text
 from ._proto import stroke_pb2
-from ._types import Explanation, HealthStatus, ModelInfo
+from ._types import HealthStatus, ModelInfo, Window
 
 if TYPE_CHECKING:
-    from ._wire import StreamSettings
+    from ._retry import Retry
+    from .stream.wire import StreamSettings
+    from .study.exchange import StudySettings
+    from .study.files import StudyFiles
 
 _NOT_READY_CODES = {"DEADLINE_EXCEEDED", "NOT_FOUND"}
 """Codes of a health check that may pass by themselves, besides those of any call; NOT_FOUND: the service is not
@@ -116,7 +118,11 @@ class ClientCore:
         else:
             self._connect()
         tokens = self._config.retry.throttle_tokens
-        self._throttle = None if tokens is None else Throttle(tokens)
+        self._throttle = None
+        if tokens is not None:
+            from ._retry import Throttle  # a call that is answered does without
+
+            self._throttle = Throttle(tokens)
         self._restraint = Restraint()
 
     def _check_context(self) -> None:
@@ -141,10 +147,18 @@ class ClientCore:
         return self._config.timeout if timeout is None else check_timeout(timeout)
 
     def _settle_stream(
-        self, images: object, *, model: str, version: str, timeout: float | None, in_flight: int, ordered: bool
+        self,
+        images: object,
+        *,
+        model: str,
+        version: str,
+        timeout: float | None,
+        in_flight: int,
+        ordered: bool,
+        frame: int,
     ) -> StreamSettings:
         """Returns the settings of a run of ``predict_many``, which documents them and what is raised."""
-        from ._wire import StreamSettings  # a single image does without streams
+        from .stream.wire import StreamSettings  # a single image does without streams
 
         timeout = self._settle_timeout(timeout)
         if in_flight < 1:
@@ -152,17 +166,44 @@ class ClientCore:
         if isinstance(images, str | bytes | bytearray | memoryview):
             raise TypeError("images must be an iterable of images; predict() takes a single one")
         check_text(model, version)
+        check_frame(frame)
         return StreamSettings(
             timeout=timeout,
             in_flight=in_flight,
             ordered=ordered,
             model=model,
             version=version,
+            frame=frame,
             max_image_bytes=self._config.max_image_bytes,
             target=self._target,
             retry=self._config.retry,
             is_closed=lambda: self._closed,
             note_wait=self.note_wait,
+        )
+
+    def _settle_study(
+        self,
+        files: StudyFiles,
+        *,
+        model: str,
+        version: str,
+        timeout: float | None,
+        request_id: str | None,
+        on_file: Callable[[int], None] | None,
+    ) -> StudySettings:
+        """Returns the settings of a call of ``predict_study``, which documents them and what is raised."""
+        from .study.exchange import make_settings  # a single image does without studies
+
+        timeout = self._settle_timeout(timeout)
+        return make_settings(
+            files,
+            model=model,
+            version=version,
+            request_id=request_id,
+            timeout=timeout,
+            max_image_bytes=self._config.max_image_bytes,
+            target=self._target,
+            on_file=on_file,
         )
 
     def _count_lanes(self) -> int:
@@ -186,6 +227,8 @@ class ClientCore:
 
     def _start_retry(self, started: float, timeout: float) -> Retry:
         """Returns what judges the failures of a call that began at ``started`` of ``time.monotonic``."""
+        from ._retry import Retry  # a call that is answered does without
+
         return Retry(self._config.retry, started, timeout, self._throttle, self._restraint)
 
     def _choose_pause(self, retry: Retry, failure: StrokeClientError) -> float:
@@ -305,24 +348,6 @@ class Readiness:
         return pause
 
 
-def explanation_from_proto(response: stroke_pb2.ExplainResponse, request: ImageRequest) -> Explanation:
-    """Returns the explanation in ``response`` when it is sound and belongs to ``request``.
-
-    Raises:
-        IntegrityError, ServerError: see ``read_answer``; its heatmap has another size than it says (ANSWER_INVALID).
-    """
-    prediction = read_answer(response.prediction, request)
-    rows, columns = response.heatmap_height, response.heatmap_width
-    if len(response.heatmap) != rows * columns or bool(response.overlay_png) != bool(rows * columns):
-        raise ServerError("the server's answer is not usable: report this", "ANSWER_INVALID", None, request.id)
-    return Explanation(
-        prediction=prediction,
-        overlay_png=response.overlay_png,
-        heatmap=tuple(tuple(response.heatmap[row * columns : (row + 1) * columns]) for row in range(rows)),
-        box=(response.heatmap_left, response.heatmap_top, response.heatmap_right, response.heatmap_bottom),
-    )
-
-
 def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
     return ModelInfo(
         name=model.name,
@@ -348,6 +373,11 @@ def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
         # A protobuf map has no order of its own; sorted, two listings of one model read the same.
         metrics=dict(sorted(model.metrics.items())),
         provenance=dict(sorted(model.provenance.items())),
-        explains=model.explains,
         model_card=model.model_card,
+        windows=tuple(Window(window.level, window.width) for window in model.windows),
+        study_top_k=model.study_top_k,
+        study_threshold=model.study_threshold,
+        outlier_threshold=model.outlier_threshold,
+        indeterminate_margin=model.indeterminate_margin,
+        explains=model.explains,
     )

@@ -24,8 +24,9 @@
     7 PERMISSION_DENIED  AuthenticationError      15 DATA_LOSS           IntegrityError
     8 RESOURCE_EXHAUSTED OverloadedError (**)     16 UNAUTHENTICATED     AuthenticationError
 
-(*) With a reason IMAGE_... it is an InvalidImageError, with IMAGE_TOO_LARGE an ImageTooLargeError.
-(**) When gRPC itself refused a message above a size limit, it is an ImageTooLargeError (an answer: a ServerError).
+(*) With a reason IMAGE_... or DICOM_... it is an InvalidImageError, with IMAGE_TOO_LARGE an ImageTooLargeError.
+(**) A study with more than the server takes (STUDY_TOO_LARGE) is an ImageTooLargeError; so is a message that gRPC
+itself refused above a size limit (an answer: a ServerError).
 
 A connection that cannot be made is UNAVAILABLE to gRPC whatever the cause. ``client.tls.probe`` tells the causes in TLS
 apart; its docstring has their reasons.
@@ -85,7 +86,7 @@ class ImageReadError(InvalidImageError):
 
 
 class ImageTooLargeError(InvalidImageError):
-    """The image has more bytes or pixels than is accepted."""
+    """The image has more bytes or pixels than is accepted, or the study more slices or bytes."""
 
 
 class InvalidRequestError(StrokeClientError):
@@ -168,6 +169,8 @@ _CODES: dict[int, tuple[str, type[StrokeClientError], str, str]] = {
     ),
 }
 
+_TOO_LARGE_STUDY = "STUDY_TOO_LARGE"
+
 _PASSING = {"UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"}
 
 _NOT_CONNECTED = "(failed to connect|connections to all backends failing)"
@@ -235,7 +238,9 @@ def error_from_status(
     """
     code, kind, made_reason, sentence = _CODES.get(number, _CODES[2])
     if reason:
-        if number == 3 and reason.startswith("IMAGE_"):
+        if number == 8 and reason == _TOO_LARGE_STUDY:
+            kind = ImageTooLargeError
+        if number == 3 and reason.startswith(("IMAGE_", "DICOM_")):
             kind = ImageTooLargeError if reason == "IMAGE_TOO_LARGE" else InvalidImageError
         return kind(details or sentence.format(target=target), reason, code, request_id, retry_after)
     if _NO_TARGET.match(details):

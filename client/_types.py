@@ -36,15 +36,17 @@ class AnalysisStatus(StrEnum):
 
     ANALYSED = "ANALYSED"
     NOT_ANALYSED = "NOT_ANALYSED"
-    """The image is blank, inverted or no head: it has no label."""
+    """There is no label, and reasons say why: the image is blank, no head, unlike all that the model knows, too near
+    the threshold, and so on."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why an image was not analysed."""
+    """Why an image, or a study, was not analysed."""
 
     reason: str
-    """Machine-readable, UPPER_SNAKE: IMAGE_BLANK, IMAGE_INVERTED, NO_HEAD; more may come."""
+    """Machine-readable, UPPER_SNAKE: IMAGE_BLANK, IMAGE_INVERTED, NO_HEAD, INSUFFICIENT_QUALITY, OUT_OF_DISTRIBUTION,
+    INDETERMINATE; of studies also WRONG_MODALITY and NO_SERIES; more may come."""
 
     message: str
     """A sentence for people."""
@@ -52,10 +54,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class ImageWarning:
-    """Something about an image that did not keep it from being judged."""
+    """Something about an image, or a study, that did not keep it from being judged."""
 
     reason: str
-    """Machine-readable, UPPER_SNAKE, for example IMAGE_BLANK."""
+    """Machine-readable, UPPER_SNAKE, for example IMAGE_LOSSY, or SLICE_GAP of a study."""
 
     message: str
     """A sentence for people."""
@@ -138,6 +140,13 @@ class Prediction:
     """``stable``, or ``canary`` for a version on trial, which answers a share of the images; empty for another version
     that was asked for, and from a server from before this field."""
 
+    outlier_score: float = 0.0
+    """How unlike the slices that the model knows this one is, >= 0: above ``ModelInfo.outlier_threshold`` it is not
+    analysed. 0: the model does not tell."""
+
+    frame: int = 0
+    """Which frame of a multi-frame file was asked for, from 1; 0: the only one."""
+
     @property
     def is_analysed(self) -> bool:
         """False when the image has no label."""
@@ -182,6 +191,20 @@ class PredictionFailure:
 
     index: int = 0
     """Position among the images, from 0."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of CT values, in Hounsfield units: ``level - width / 2`` becomes black, ``level + width / 2`` white."""
+
+    level: float
+    """Level (window centre), in Hounsfield units."""
+
+    width: float
+    """Width, in Hounsfield units, > 0."""
+
+    def __str__(self) -> str:
+        return f"level {self.level:g} width {self.width:g} HU"
 
 
 @dataclass(frozen=True)
@@ -254,15 +277,36 @@ class ModelInfo:
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Where it comes from, by name; empty when not recorded."""
 
-    explains: bool = False
-    """True when the server explains answers of this model."""
-
     model_card: str = ""
     """What to know before relying on it, in Markdown; empty when there is none, and always from ``list_models()``."""
 
+    windows: tuple[Window, ...] = ()
+    """How CT values become the grey levels of the image that the network sees: one window, or one for each channel;
+    empty: it takes no DICOM files."""
+
+    study_top_k: int = 0
+    """The score of a study is the mean of so many highest probabilities of its slices; 0: it judges no studies."""
+
+    study_threshold: float = 0.0
+    """Threshold on the score of a study, in [0, 1]."""
+
+    outlier_threshold: float = 0.0
+    """``Prediction.outlier_score`` above which an image is not analysed; 0: it has no such score."""
+
+    indeterminate_margin: float = 0.0
+    """An image whose probability is nearer to ``threshold`` than this is not analysed; 0: none is."""
+
+    explains: bool = False
+    """The server shows where in an image the evidence for this model's answer lies."""
+
+    @property
+    def judges_studies(self) -> bool:
+        """Whether ``predict_study`` can be asked of it."""
+        return self.study_top_k > 0
+
 
 for _result in (
-    *(AnalysisStatus, HealthStatus, Reason, ImageWarning, Timings, Prediction, Explanation),
-    *(PredictionFailure, ModelInfo),
+    *(AnalysisStatus, HealthStatus, Reason, ImageWarning, Timings, Prediction, Explanation, PredictionFailure),
+    *(Window, ModelInfo),
 ):
     _result.__module__ = __package__  # where users import it from

@@ -95,7 +95,7 @@ class Parity:
 def load_images(
     folder: Path, input_format: InputFormat, tell: Callable[[str], None] = lambda note: None
 ) -> NDArray[np.uint8]:
-    """Decodes up to ``MAX_IMAGES`` PNG and JPEG files of a folder and what lies below, spread evenly over their names.
+    """Decodes up to ``MAX_IMAGES`` images of a folder and what lies below, spread evenly over their names.
 
     Args:
         folder: where to look, see ``list_folder``.
@@ -115,7 +115,9 @@ def load_images(
     files, left_out = found.images, found.describe_left_out()
     if not files:
         also = f" ({left_out})" if left_out else ""
-        raise ConversionError(f"{folder}: no PNG or JPEG in it{also}; parity is proven on real images: --images DIR")
+        raise ConversionError(
+            f"{folder}: no PNG, JPEG or DICOM file in it{also}; parity is proven on real images: --images DIR"
+        )
     if left_out:
         tell(f"{left_out} of {folder}")
     chosen = [files[i] for i in spread_evenly(len(files), MAX_IMAGES)]

@@ -112,8 +112,9 @@ class StrokeServiceServicer(object):
         half-closed the stream: with one score for the study, with the score of each slice, and with a reason for each
         series that was left out. A slice that cannot be judged is told with its error and does not end the study. Slices are
         judged as they come, never held all together; a study has at most so many slices and bytes (settings of the server),
-        beyond which the call ends with RESOURCE_EXHAUSTED (STUDY_TOO_LARGE). A server from before this method says
-        UNIMPLEMENTED.
+        beyond which the call ends with RESOURCE_EXHAUSTED (STUDY_TOO_LARGE). A model without a rule for studies refuses them
+        with FAILED_PRECONDITION (MODEL_WITHOUT_STUDIES). Trouble of the server that passes ends the call, since an answer
+        without some slices would be another one. A server from before this method says UNIMPLEMENTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -142,6 +142,13 @@ class ServerConfig:
         least=0,
         most=MOST_THREADS,
     )
+    decoders: int = setting(
+        0,
+        "processes that decode compressed DICOM files, at most; each takes some 60 MB from the first such file on; "
+        "0: one for each worker",
+        least=0,
+        most=MOST_THREADS,
+    )
     runtime: str = setting(
         "onnxruntime", "what runs the model: onnxruntime, or openvino (an extra installation)", choices=RUNTIMES
     )

@@ -70,6 +70,46 @@ def make_refusal_to_judge(request: stroke_pb2.PredictRequest) -> stroke_pb2.Pred
     return response
 
 
+def make_study_response(requests: list[stroke_pb2.PredictStudyRequest]) -> stroke_pb2.PredictStudyResponse:
+    """The judgement of a sound server: slices that begin with ``stroke`` are positive, ``broken`` ones are refused, and
+    ``scout`` ones are of a series that is left out. They are in the order of their ids."""
+    response = stroke_pb2.PredictStudyResponse(
+        id=requests[0].study_id,
+        status=stroke_pb2.PredictResponse.ANALYSED,
+        positive_label="stroke",
+        threshold=0.35,
+        top_k=2,
+        model_name=requests[0].model_name or "stroke-cnn",
+        model_version=requests[0].model_version or "1",
+        model_digest="ab" * 32,
+        study_instance_uid="1.2.3",
+    )
+    for request in sorted(requests, key=lambda one: one.id):
+        digest = hashlib.sha256(request.image).hexdigest()
+        one = stroke_pb2.StudySlice(id=request.id, image_sha256=digest, status=stroke_pb2.PredictResponse.ANALYSED)
+        if request.image.startswith(b"broken"):
+            one.error.CopyFrom(stroke_pb2.PredictError(id=request.id, code=3, reason="IMAGE_DAMAGED", message="Bad."))
+            response.failures.append(one)
+        elif not request.image.startswith(b"scout"):
+            one.positive_probability = 0.9 if request.image.startswith(b"stroke") else 0.1
+            one.position_mm, one.sop_instance_uid = 5.0 * len(response.slices), f"1.2.3.{len(response.slices)}"
+            response.slices.append(one)
+    scouts = sum(request.image.startswith(b"scout") for request in requests)
+    if scouts:
+        response.left_out.add(series_instance_uid="1.2.9", slices=scouts, reason="LOCALIZER", message="A scout.")
+    if response.slices:
+        first = max(response.slices, key=lambda one: one.positive_probability)
+        response.first_look_id, response.first_look_frame = first.id, first.frame
+        highest = sorted((one.positive_probability for one in response.slices), reverse=True)[:2]
+        response.score = sum(highest) / len(highest)
+        response.label = "stroke" if response.score > response.threshold else "normal"
+        response.series.slices, response.series.spacing_mm = len(response.slices), 5.0
+    else:
+        response.status = stroke_pb2.PredictResponse.NOT_ANALYSED
+        response.reasons.add(reason="NO_SERIES", message="No series could be judged.")
+    return response
+
+
 MODEL = stroke_pb2.Model(
     name="stroke-cnn",
     version="1",
@@ -93,6 +133,10 @@ MODEL = stroke_pb2.Model(
     metrics={"sensitivity": 0.8, "auc": 0.9},
     provenance={"data": "synthetic"},
     model_card="# Model card\n",
+    windows=[stroke_pb2.Window(level=40, width=80)],
+    study_top_k=2,
+    study_threshold=0.35,
+    outlier_threshold=12.5,
 )
 
 
@@ -105,6 +149,12 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
 
     def __init__(self) -> None:
         self.judge: Callable[[stroke_pb2.PredictRequest], stroke_pb2.PredictResponse] = make_response
+        self.judge_study: Callable[[list[stroke_pb2.PredictStudyRequest]], stroke_pb2.PredictStudyResponse] = (
+            make_study_response
+        )
+        self.take_slice: Callable[[stroke_pb2.PredictStudyRequest], object] = lambda request: None
+        """Called with each slice of a study as it comes; a test replaces it to refuse or hang."""
+        self.slices: list[stroke_pb2.PredictStudyRequest] = []
         self.released = threading.Event()
         self.requests: list[stroke_pb2.PredictRequest] = []
         self.time_remaining: list[float] = []
@@ -201,6 +251,20 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
 
         for answer in self.PredictStream(unpack(), context):
             yield stroke_pb2.PredictBatchesResponse(responses=[answer])
+
+    def PredictStudy(self, requests, context):  # noqa: N802
+        self.metadata.append(dict(context.invocation_metadata()))
+        taken = []
+        try:
+            for request in requests:
+                taken.append(request)
+                if self.keeps_requests:
+                    self.slices.append(request)
+                self.take_slice(request)
+            return self.judge_study(taken)
+        except RefusalError as refusal:
+            context.set_trailing_metadata((("stroke-reason", refusal.reason),))
+            context.abort(refusal.code, refusal.message)
 
     def GetModel(self, request, context):  # noqa: N802
         if request.model_name not in ("", MODEL.name):

@@ -52,7 +52,7 @@ def make_dicom(
         intercept: rescale intercept.
         bits: stored, of 16.
         signed: whether values are stored in two's complement.
-        syntax: transfer syntax; a compressed one needs an encoder of it.
+        syntax: transfer syntax; a compressed one needs an encoder of it, or ``PixelData`` as it encapsulates them.
         headless: without preamble and file meta information.
         tags: values by keyword, such as ``Modality="MR"``; None leaves it out.
     """
@@ -65,6 +65,7 @@ def make_enhanced(
     *,
     intercepts: tuple[float, ...] = (),
     spacing: float = 5.0,
+    delimited: bool = False,
     syntax: str = ExplicitVRLittleEndian,
     **tags: Any,
 ) -> bytes:
@@ -74,6 +75,7 @@ def make_enhanced(
         hu: CT values [frames, rows, columns].
         intercepts: rescale intercept of each frame; one for all, in the shared groups, unless given.
         spacing: between frames, in millimetres.
+        delimited: sequences and items do not say how long they are, and end with a delimiter.
         syntax: transfer syntax.
         tags: values by keyword.
     """
@@ -99,7 +101,7 @@ def make_enhanced(
         shared.PixelValueTransformationSequence = [make_rescale(INTERCEPT)]
     dataset.SharedFunctionalGroupsSequence = [shared]
     dataset.PerFrameFunctionalGroupsSequence = frames
-    return write_dicom(dataset, syntax, **tags)
+    return write_dicom(dataset, syntax, delimited=delimited, **tags)
 
 
 def make_item(**tags: Any) -> Dataset:
@@ -152,11 +154,23 @@ def describe_slice(stored: np.ndarray, slope: float, intercept: float, bits: int
     return dataset
 
 
-def write_dicom(dataset: Dataset, syntax: str, *, headless: bool = False, **tags: Any) -> bytes:
+def delimit(dataset: Dataset) -> None:
+    """Lets all sequences end with a delimiter."""
+    for element in dataset:
+        if element.VR == "SQ":
+            element.is_undefined_length = True
+            for item in element.value:
+                item.is_undefined_length_sequence_item = True
+                delimit(item)
+
+
+def write_dicom(
+    dataset: Dataset, syntax: str, *, headless: bool = False, delimited: bool = False, **tags: Any
+) -> bytes:
     """The bytes of a file with this data set, in which tags were changed."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    if syntax not in NATIVE:
+    if syntax not in NATIVE and "PixelData" not in tags:
         dataset.compress(syntax, generate_instance_uid=False)
     dataset.file_meta.TransferSyntaxUID = syntax
     for keyword, value in tags.items():
@@ -164,6 +178,10 @@ def write_dicom(dataset: Dataset, syntax: str, *, headless: bool = False, **tags
             setattr(dataset, keyword, value)
         elif keyword in dataset:
             delattr(dataset, keyword)
+    if delimited:
+        delimit(dataset)
+    if syntax not in NATIVE:
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
     big, implicit = syntax == ExplicitVRBigEndian, syntax == ImplicitVRLittleEndian
     buffer = io.BytesIO()
     if headless:

@@ -39,6 +39,7 @@ SECONDS = {
     "tests/test_client_stream.py": 11,
     "tests/test_client_watch.py": 10,
     "tests/test_client_page.py": 10,
+    "tests/test_client_study_life.py": 10,
     "tests/test_converter_convert.py": 10,
     "tests/test_training_localisation.py": 10,
     "tests/test_converter_quantize.py": 8,

@@ -8,8 +8,8 @@ import grpc
 
 from client import RetryConfig, ServerUnavailableError, StrokeClientError
 from client._exchange import ImageRequest
-from client._stream import StreamRun
-from client._wire import MessageForm, StreamEvent, StreamSettings
+from client.stream.run import StreamRun
+from client.stream.wire import MessageForm, StreamEvent, StreamSettings
 from proto import stroke_pb2
 from tests.client_fakes import make_response
 

@@ -23,7 +23,7 @@ from client import (
     StrokeClient,
     StrokeClientError,
 )
-from client._exchange import Retry
+from client._retry import Retry
 from client.cli.terminal import WaitNotice, notice_on
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve, wait_for
 from tests.client_kinds import KINDS, ClientKind, make_images

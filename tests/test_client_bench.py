@@ -64,6 +64,7 @@ def test_json_is_one_object(server: FakeServer, image: str, capsys: pytest.Captu
         "warmup_seconds": 0.05,
         "images": 1,
         "image_bytes": len(IMAGE),
+        "left_out": "",
         "interrupted": False,
     }
     assert [run["rate"] for run in runs] == [40, 80]

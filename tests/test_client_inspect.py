@@ -22,6 +22,7 @@ from client.cli.health import list_alarms, list_servers
 from client.cli.main import main
 from client.cli.models import describe_model, print_models
 from client.cli.terminal import Terminal
+from proto import stroke_pb2
 from tests.certificates import CA, chain, credentials, issue_client, issue_server, key
 from tests.client_fakes import MODEL, FakeServer, serve
 from tests.command_lines import open_session, render_screen
@@ -124,8 +125,11 @@ def test_models_are_a_table(server: FakeServer, capsys: pytest.CaptureFixture[st
     assert main(["models", "--server", server.target]) == 0
 
     head, row = capsys.readouterr().out.splitlines()
-    assert " ".join(head.split()) == "name version default precision runtime input threshold labels digest"
-    assert " ".join(row.split()) == "stroke-cnn 1 yes int8 onnxruntime 256x256x3 0.05 normal/stroke abababababab"
+    heads = "name version default precision runtime input threshold window studies labels digest"
+    assert " ".join(head.split()) == heads
+    assert (
+        " ".join(row.split()) == f"stroke-cnn 1 yes int8 onnxruntime 256x256x3 0.05 40/80 yes normal/stroke {6 * 'ab'}"
+    )
     assert [head.index(word) for word in ("version", "labels")] == [row.index(" 1 ") + 1, row.index("normal")]
 
 
@@ -158,6 +162,29 @@ def test_one_model_is_shown_whole(server: FakeServer, capsys: pytest.CaptureFixt
     assert values["metrics.auc"] == "0.9"
     assert values["provenance.data"] == "synthetic"
     assert values["digest"] == "ab" * 32
+    assert values["window"] == "level 40 width 80 HU"
+    assert values["studies"] == "stroke above 0.35, mean of the 2 highest slices"
+    assert values["outliers"] == "not analysed above 12.5"
+    assert "margin" not in values
+
+
+def test_model_without_dicom_and_studies_is_shown(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so, and has no lines of what it does not have."""
+    plain = stroke_pb2.Model()
+    plain.CopyFrom(MODEL)
+    for field in ("windows", "study_top_k", "study_threshold", "outlier_threshold"):
+        plain.ClearField(field)
+    monkeypatch.setattr("tests.client_fakes.MODEL", plain)
+
+    assert main(["models", "stroke-cnn", "--server", server.target]) == 0
+    lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()]
+    assert ["window", "none: it takes no DICOM files"] in lines
+    assert ["studies", "not judged"] in lines
+    assert "outliers" not in [line[0] for line in lines]
+    assert main(["models", "--server", server.target]) == 0
+    assert capsys.readouterr().out.split()[-4:] == ["-", "no", "normal/stroke", 6 * "ab"]
 
 
 def test_interval_stands_beside_its_figure() -> None:

@@ -33,7 +33,7 @@ def both(request: pytest.FixtureRequest, servers: list[FakeServer]) -> ClientKin
 
 def test_images_are_shared_out(servers: list[FakeServer], both: ClientKind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each server of the list judges a fair part of the run, and each image is judged once."""
-    monkeypatch.setattr("client._stream._FIRST_SHARE_SECONDS", 0.1)
+    monkeypatch.setattr("client.stream.run._FIRST_SHARE_SECONDS", 0.1)
 
     results = both.predict_many(make_images(900))
 
@@ -60,8 +60,8 @@ def test_server_that_comes_back_gets_its_part(
     servers: list[FakeServer], both: ClientKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run outlives a restart, and the restarted server works again within the run."""
-    monkeypatch.setattr("client._stream._FIRST_SHARE_SECONDS", 0.1)
-    monkeypatch.setattr("client._stream._SHARE_SECONDS", 0.1)
+    monkeypatch.setattr("client.stream.run._FIRST_SHARE_SECONDS", 0.1)
+    monkeypatch.setattr("client.stream.run._SHARE_SECONDS", 0.1)
     restarted: list[FakeServer] = []
 
     def restart(result: Prediction) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from client.cli.image_folder import LeftOut
 from client.cli.main import main
 from client.cli.selection import list_images
+from client.files.folder import LeftOut
 from tests.client_fakes import FakeServer
 from tests.command_lines import POSITIVE
 from tests.fakes import encode, make_slice
@@ -22,7 +22,7 @@ from tests.fakes import encode, make_slice
 def test_folder_is_walked_in_sorted_order(
     cli_server: FakeServer, scans: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """PNG and JPEG files in any case, no hidden ones, names as the user wrote them; below only on request."""
+    """PNG, JPEG and DICOM files in any case, no hidden ones, names as the user wrote them; below only on request."""
     assert main(["scans/"]) == 0
     flat = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
     assert main(["--recursive", "scans"]) == 0
@@ -44,7 +44,7 @@ def test_folder_without_images_is_a_failure(
     first, second, third = map(json.loads, out.splitlines())
     assert [first["file"], second["file"], third["file"]] == ["scans/b.png", "empty", "scans/c.jpeg"]
     assert second["reason"] == "IMAGE_UNREADABLE"
-    assert "empty: error: no PNG or JPEG file in this folder (--recursive looks into the folders below)" in err
+    assert "empty: error: no PNG, JPEG or DICOM file in this folder (--recursive looks into the folders below)" in err
     assert "2 images: 2 positive (stroke), 0 failed; " in err
     assert "; 1 folder or pattern without images\n" in err
 
@@ -107,6 +107,7 @@ def read_standard_input(data: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
     return main(["-"])
 
 
+DICOM = bytes(128) + b"DICM"
 PNG, JPEG = encode(make_slice(side=16)), encode(make_slice(side=16), "JPEG")
 
 
@@ -229,17 +230,17 @@ def test_file_named_twice_is_judged_once(scans: Path) -> None:
 def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an image, what other programs export, and what systems put there."""
     folder = tmp_path / "study"
-    for name in ("a.png", "b.dcm", "c.DCM", "d.tif", "._a.png", "__MACOSX/._a.png", "Thumbs.db", ".lesions/a.png"):
+    for name in ("a.png", "b.tif", "c.ima", "d.TIF", "._a.png", "__MACOSX/._a.png", "Thumbs.db", ".lesions/a.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(POSITIVE)
-    (folder / "1.2.840.1").write_bytes(bytes(128) + b"DICM")
+    (folder / "DICOMDIR").write_bytes(DICOM)
     monkeypatch.chdir(tmp_path)
     return folder
 
 
 LEFT_OUT = (
-    "left out: 3 DICOM files (study/1.2.840.1, study/b.dcm, study/c.DCM), 1 TIFF file (study/d.tif), "
-    "4 hidden or system files"
+    "left out: 1 DICOM directory (study/DICOMDIR), 2 TIFF files (study/b.tif, study/d.TIF), "
+    "1 file called DICOM that does not begin so (study/c.ima), 4 hidden or system files"
 )
 
 
@@ -260,7 +261,7 @@ def test_what_folders_hold_beside_images_is_said(
 def test_strict_run_minds_what_was_left_out(cli_server: FakeServer, mixed: Path) -> None:
     """Exit 1 with --strict, but not for hidden and system files, nor for the run's own results."""
     assert main(["study", "--strict"]) == 1
-    for name in ("b.dcm", "c.DCM", "d.tif", "1.2.840.1"):
+    for name in ("b.tif", "c.ima", "d.TIF"):
         (mixed / name).unlink()
     assert main(["study", "--strict", "--output", "study/results.jsonl"]) == 0
     assert main(["study", "--strict", "--output", "study/results.jsonl", "--resume"]) == 0
@@ -272,10 +273,9 @@ def test_json_names_what_was_left_out(cli_server: FakeServer, mixed: Path, capsy
     first, *others = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["file"], first["label"]) == ("study/a.png", "stroke")
     assert [(record["file"], record["reason"], record["error"]) for record in others] == [
-        ("study/1.2.840.1", "LEFT_OUT", "left out of its folder: DICOM file"),
-        ("study/b.dcm", "LEFT_OUT", "left out of its folder: DICOM file"),
-        ("study/c.DCM", "LEFT_OUT", "left out of its folder: DICOM file"),
-        ("study/d.tif", "LEFT_OUT", "left out of its folder: TIFF file"),
+        ("study/b.tif", "LEFT_OUT", "left out of its folder: TIFF file"),
+        ("study/c.ima", "LEFT_OUT", "left out of its folder: file called DICOM that does not begin so"),
+        ("study/d.TIF", "LEFT_OUT", "left out of its folder: TIFF file"),
     ]
 
     for flag, name in (("--output", "r.jsonl"), ("--csv", "r.csv")):
@@ -283,10 +283,10 @@ def test_json_names_what_was_left_out(cli_server: FakeServer, mixed: Path, capsy
         before = Path(name).read_bytes()
         assert main(["study", flag, name, "--resume"]) == 0
         assert Path(name).read_bytes() == before
-        assert before.count(b"LEFT_OUT") == 4
-        assert main(["study", "study/d.tif", flag, name, "--resume"]) == 0
+        assert before.count(b"LEFT_OUT") == 3
+        assert main(["study", "study/d.TIF", flag, name, "--resume"]) == 0
         assert Path(name).read_bytes().startswith(before)
-        assert Path(name).read_bytes().count(b"study/d.tif") == 2
+        assert Path(name).read_bytes().count(b"study/d.TIF") == 2
 
 
 def test_folders_below_are_counted_where_they_are_not_asked_for(
@@ -305,7 +305,8 @@ def test_folders_below_are_counted_where_they_are_not_asked_for(
 @pytest.mark.parametrize(
     ("name", "data", "is_minded"),
     [
-        ("IM0001", bytes(128) + b"DICM", True),
+        ("IM0001.dicom", b"", True),
+        ("DICOMDIR", DICOM, False),
         ("1.2.840.5", b"\x89PNG\r\n\x1a\n", True),
         ("scan", b"\xff\xd8\xff\xe0", True),
         ("scan", b"II*\0", True),

@@ -14,7 +14,7 @@ import pytest
 
 from client import AsyncStrokeClient, ImageTooLargeError, OverloadedError, Prediction, RetryConfig, StrokeClient
 from client._config import RetryConfig as Config
-from client._exchange import Retry, choose_pause, is_repeatable
+from client._retry import Retry, choose_pause, is_repeatable
 from tests.client_fakes import FakeServer, RefusalError, make_response, serve
 from tests.client_kinds import ClientKind, expect_labels, make_images
 

@@ -20,7 +20,7 @@ from tests.fakes import ROOT, ServerProcess, run_server
 PAGE = (ROOT / "docs" / "client.md").read_text("utf-8")
 COMMANDS = re.findall(r"^\$ (.+)$", PAGE, re.MULTILINE)
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-SNAKE = re.compile(r"[A-Z]+(?:_[A-Z]+)+|UNAUTHENTICATED")
+SNAKE = re.compile(r"[A-Z]+(?:_[A-Z]+)+|UNAUTHENTICATED|INDETERMINATE")
 NOT_REASONS = re.compile(
     r"GRPC_|STROKE_|NO_COLOR|O_[A-Z]+$|CERTIFICATE_|UNKNOWN_CA|WRONG_VERSION|DECRYPT_|ACCESS_DENIED|NOT_SERVING|NOT_ANALYSED"
     r"|SERVICE_UNK"

@@ -62,6 +62,8 @@ def test_json_has_the_documented_shape(cli_server: FakeServer, scans: Path, caps
         "status": "ANALYSED",
         "reasons": [],
         "positive_label": "stroke",
+        "outlier_score": 0.0,
+        "frame": None,
         "p_normal": 0.027,
         "p_stroke": 0.973,
     }
@@ -246,6 +248,8 @@ def test_csv_is_a_table_that_spreadsheets_open(
         "file_bytes": str(len(POSITIVE)),
         "status": "ANALYSED",
         "positive_label": "stroke",
+        "outlier_score": "0.0",
+        "frame": "",
         "p_normal": "0.027",
         "p_stroke": "0.973",
     }

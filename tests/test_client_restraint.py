@@ -12,7 +12,7 @@ import pytest
 from client import OverloadedError, StrokeClientError
 from client._channel import Restraint
 from client._config import RetryConfig
-from client._exchange import Retry
+from client._retry import Retry
 
 REFUSAL = OverloadedError("full", "QUEUE_FULL", "RESOURCE_EXHAUSTED", retry_after=0.01)
 

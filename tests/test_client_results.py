@@ -16,6 +16,7 @@ from client.cli.excel import choose_table
 from client.cli.result_file import ResultFile
 from client.cli.results import (
     CSV_COLUMNS,
+    STATUS_COLUMNS,
     CsvFormat,
     FileStamp,
     JsonLinesFormat,
@@ -158,10 +159,11 @@ def test_tables_for_excel_have_the_columns_of_classes_too(tmp_path: Path) -> Non
     assert path.read_bytes().startswith(b"\xef\xbb\xbffile;")
 
 
-def test_tables_of_earlier_versions_are_gone_on_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("columns", [CSV_COLUMNS, (*CSV_COLUMNS, *STATUS_COLUMNS, "p_normal", "p_stroke")])
+def test_tables_of_earlier_versions_are_gone_on_with(tmp_path: Path, columns: tuple[str, ...]) -> None:
     """They keep the columns that they have."""
     path = tmp_path / "results.csv"
-    old = ",".join(CSV_COLUMNS) + "\n" + "a.png,normal" + "," * (len(CSV_COLUMNS) - 2) + "\n"
+    old = ",".join(columns) + "\n" + "a.png,normal" + "," * (len(columns) - 2) + "\n"
     path.write_text(old)
 
     file = ResultFile(str(path), CsvFormat())
@@ -170,7 +172,17 @@ def test_tables_of_earlier_versions_are_gone_on_with(tmp_path: Path) -> None:
 
     assert path.read_text().startswith(old + "b.png,stroke,0.5,")
     with path.open(newline="") as table:
-        assert [len(row) for row in csv.reader(table)] == [len(CSV_COLUMNS)] * 3
+        assert [len(row) for row in csv.reader(table)] == [len(columns)] * 3
+
+
+@pytest.mark.parametrize("columns", [(*CSV_COLUMNS, "p_normal"), (*CSV_COLUMNS, "outlier_score"), STATUS_COLUMNS])
+def test_tables_of_other_programs_are_not_gone_on_with(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    """Their columns are none that any version has written."""
+    path = tmp_path / "results.csv"
+    path.write_text(",".join(columns) + "\n")
+
+    with pytest.raises(ResultFileError):
+        ResultFile(str(path), CsvFormat())
 
 
 def test_classes_may_have_any_name(tmp_path: Path) -> None:

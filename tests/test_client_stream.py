@@ -192,7 +192,7 @@ def test_busy_server_is_asked_again_for_that_image(
     server: FakeServer, either: ClientKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An image refused for overload is sent again on the same stream, and its result keeps its place."""
-    monkeypatch.setattr("client._exchange.choose_pause", lambda error, backoff, hint_limit: 0.0)
+    monkeypatch.setattr("client._retry.choose_pause", lambda error, backoff, hint_limit: 0.0)
     images = make_images(20)
     server.servicer.raise_once(images[6], RefusalError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "busy"))
 

@@ -14,7 +14,7 @@ from client import (
     ServerError,
     StrokeClientError,
 )
-from client._wire import BATCHES, SINGLES, StreamEvent
+from client.stream.wire import BATCHES, SINGLES, StreamEvent
 from proto.stroke_pb2_grpc import StrokeServiceServicer
 from tests.client_fakes import FakeServer, RecordingServicer, serve
 from tests.client_kinds import Asynchronous, Blocking, ClientKind, expect_labels, make_images

@@ -27,7 +27,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes away the pauses before new tries."""
-    monkeypatch.setattr("client._exchange.choose_pause", lambda error, backoff, hint_limit: 0.0)
+    monkeypatch.setattr("client._retry.choose_pause", lambda error, backoff, hint_limit: 0.0)
 
 
 @pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED, None], ids=str)

@@ -13,7 +13,7 @@ from client import (
     RetryConfig,
     ServerUnavailableError,
 )
-from client._threads import _Inbox
+from client.stream.threads import _Inbox
 from tests.stream_driver import BUSY, Driver
 
 

@@ -44,6 +44,8 @@ def test_wrong_uses_are_found(cache: Path, tmp_path: Path) -> None:
         "StrokeClient().predict_many([b''], in_flight='8')": "arg-type",
         "[result.label for result in StrokeClient().predict_many([b''])]": "union-attr",
         "AsyncStrokeClient().predict(b'').label": "attr-defined",
+        "AsyncStrokeClient().predict_study('s').label": "attr-defined",
+        "StrokeClient().predict_study(7)": "arg-type",
         "TLSConfig('ca.pem')": "call-arg",
         "def change(prediction: Prediction) -> None: prediction.label = 'x'": "misc",
     }

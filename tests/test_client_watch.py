@@ -110,9 +110,9 @@ def test_hidden_temporary_and_other_files_are_left_alone(server: FakeServer, hot
 
 
 def test_what_is_no_image_is_counted_and_named(server: FakeServer, hot: Path) -> None:
-    """At the start, when the first of a kind arrives, and in the end: nobody waits for results of DICOM files."""
-    for name in ("a.dcm", "b.dcm", "c.tif", "1.2.840"):
-        (hot / name).write_bytes(bytes(128) + b"DICM")
+    """At the start, when the first of a kind arrives, and in the end: nobody waits for results of TIFF files."""
+    for name in ("a.ima", "b.ima", "c.tif", "DICOMDIR"):
+        (hot / name).write_bytes(b"II*\0")
     (hot / "patient").mkdir()
     with watching_here(hot, server.target, "--move") as watch:
         (hot / "scan.png").write_bytes(make_png())
@@ -126,12 +126,12 @@ def test_what_is_no_image_is_counted_and_named(server: FakeServer, hot: Path) ->
         assert watch.stop() == 0
 
     start, end = watch.log.splitlines()[0], watch.log.splitlines()[-1]
-    dicoms = f"3 DICOM files ({hot}/1.2.840, {hot}/a.dcm, {hot}/b.dcm)"
-    others = f"1 folder ({hot}/patient)"
-    assert f"0 wait; left out: {dicoms}, 1 TIFF file ({hot}/c.tif), {others}; Ctrl-C ends" in start
+    index, dicoms = f"1 DICOM directory ({hot}/DICOMDIR)", "2 files called DICOM that do not begin so"
+    others = f"{dicoms} ({hot}/a.ima, {hot}/b.ima), 1 folder ({hot}/patient)"
+    assert f"0 wait; left out: {index}, 1 TIFF file ({hot}/c.tif), {others}; Ctrl-C ends" in start
     assert watch.log.count("left out, as all like it: ") == 1
     nii = f"2 .nii files ({hot}/e.nii, {hot}/f.nii)"
-    assert f"0 failed, left out: {nii}, {dicoms}, 1 TIFF file ({hot}/d.tif), {others}" in end
+    assert f"0 failed, left out: {nii}, {index}, 1 TIFF file ({hot}/d.tif), {others}" in end
 
 
 def test_own_files_of_a_watch_are_not_counted(server: FakeServer, hot: Path) -> None:

@@ -124,8 +124,8 @@ def test_it_is_said_where_patients_are_not_known(tmp_path: Path) -> None:
 def test_masks_do_not_calibrate(tmp_path: Path) -> None:
     """Hidden files are left out, and counted."""
     write_patients(tmp_path / "data", "{person} ({number}).png")
-    write_names(tmp_path / "data", ".lesions/stroke/s0 (1).png", "stroke/._s0 (1).png", "stroke/1.dcm")
+    write_names(tmp_path / "data", ".lesions/stroke/s0 (1).png", "stroke/._s0 (1).png", "stroke/DICOMDIR")
     said: list[str] = []
     load_sets(tmp_path / "data", FORMAT, SPEC, said.append)
 
-    assert said[0] == f"left out: 1 DICOM file, 2 hidden or system files of {tmp_path / 'data'}"
+    assert said[0] == f"left out: 1 DICOM directory, 2 hidden or system files of {tmp_path / 'data'}"

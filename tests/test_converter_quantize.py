@@ -272,7 +272,7 @@ def test_folder_without_labels_is_judged_without_auc(tmp_path: Path) -> None:
 
 def test_folder_with_too_few_slices_is_refused(tmp_path: Path) -> None:
     """The message says how many are needed, and in which folders."""
-    with pytest.raises(ConversionError, match=r"20 PNG and JPEG slices.*at least 96 .*normal, stroke"):
+    with pytest.raises(ConversionError, match=r"20 slices.*at least 96 .*normal, stroke"):
         load_sets(write_folder(tmp_path, 10), FORMAT, SPEC)
     with pytest.raises(ConversionError, match="no such folder"):
         load_sets(tmp_path / "missing", FORMAT, SPEC)

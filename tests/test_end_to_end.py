@@ -17,7 +17,7 @@ from tests.fakes import ROOT, ServerProcess, run_module, run_server, wait_until
 
 MODELS = ROOT / "models"
 BUNDLED = MODELS / "stroke-cnn" / "1"
-SAMPLES = sorted((ROOT / "samples").glob("*.png"))
+SAMPLES = sorted((ROOT / "samples").iterdir())
 
 
 def ask(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:

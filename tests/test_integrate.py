@@ -100,7 +100,7 @@ def test_javascript_reports_a_refusal(predict: Run, bundled: ServerProcess, tmp_
     assert result.stdout == f"{bundled.address}: SERVING\n"
     assert result.stderr == (
         f"{tmp_path}/text.png: INVALID_ARGUMENT [IMAGE_UNDECODABLE] "
-        "The file is in no known image format. Only PNG and JPEG are accepted.\n"
+        "The file is in no known image format. Only PNG, JPEG and DICOM are accepted.\n"
     )
 
 

@@ -109,6 +109,17 @@ def test_search_finds_an_image_in_all_files(
         assert (code, json.loads(line)["id"]) == (0, "b")
 
 
+def test_search_finds_the_slices_of_a_study(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By the id of the study."""
+    with open_log(log) as written:
+        for number in (1, 2):
+            written.note(judged(str(number), study_id="s-1"))
+        written.note(judged("3", study_id="s-2"))
+
+    lines = [json.loads(line) for line in run(capfd, "search", log, "--id", "s-1")[1]]
+    assert [(line["id"], line["study"]) for line in lines] == [("1", "s-1"), ("2", "s-1")]
+
+
 def test_search_finds_an_id(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The whole of it, whatever is in it."""
     assert [json.loads(line)["id"] for line in run(capfd, "search", log, "--id", 'an "id"')[1]] == ['an "id"']

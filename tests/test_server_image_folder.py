@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from client.cli.image_folder import LeftOut, walk_folder
+from client.files.folder import LeftOut, walk_folder
 from server.images.image_folder import list_folder
+from tests.dicom_starts import DICOM_STARTS
+
+DICOM = bytes(128) + b"DICM...."
 
 
 def write_files(root: Path, *names: str, data: bytes = b"x") -> Path:
@@ -46,14 +49,29 @@ def test_hidden_and_system_files_are_counted(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
-    """By their suffix, and DICOM by its content where archives name files by numbers."""
-    write_files(tmp_path, "1.png", "2.dcm", "3.tif", "4.TIF", "README")
-    write_files(tmp_path, "1.2.840.113", "IM0001", data=bytes(128) + b"DICM....")
+    """By their suffix; what looks like DICOM by its name or place and is none is told from the rest."""
+    write_files(tmp_path, "1.png", "2.ima", "3.tif", "4.TIF", "README", "1.2.840.7")
+    write_files(tmp_path, "DICOMDIR", data=DICOM)
 
     found = list_folder(tmp_path)
 
-    assert found.describe_left_out() == "left out: 2 .tif files, 3 DICOM files, 1 file without a suffix"
-    assert found.others == 6
+    assert found.describe_left_out() == (
+        "left out: 2 .tif files, 1 DICOM directory, 1 file called DICOM that does not begin so, "
+        "2 files without a suffix"
+    )
+    assert found.others == 5
+
+
+def test_dicom_files_are_images(tmp_path: Path) -> None:
+    """By their name, or by how they begin where archives name them by numbers or not at all."""
+    write_files(tmp_path, "1.dcm", "2.DCM")
+    write_files(tmp_path, "3.ima", "4.dicom", "5.2.840.113", "IM0001", "headless/1.2.3", data=DICOM)
+    write_files(tmp_path, "headless/IM0002", data=DICOM_STARTS["explicit character set"])
+
+    assert list_names(tmp_path) == [
+        *("1.dcm", "2.DCM", "3.ima", "4.dicom", "5.2.840.113", "IM0001", "headless/1.2.3", "headless/IM0002")
+    ]
+    assert list_folder(tmp_path).left_out == {}
 
 
 def test_linked_folders_are_followed(tmp_path: Path) -> None:

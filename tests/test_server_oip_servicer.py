@@ -137,7 +137,7 @@ def test_image_that_cannot_be_judged_fails_the_request(caller: Caller) -> None:
     )
     assert refusal_of(caller, ask(b"no image"))[1:] == (
         "IMAGE_UNDECODABLE",
-        "The file is in no known image format. Only PNG and JPEG are accepted.",
+        "The file is in no known image format. Only PNG, JPEG and DICOM are accepted.",
     )
 
 

@@ -72,7 +72,7 @@ def test_unreadable_images_are_listed(page: str) -> None:
     assert "- **Of these: 1 x The image file ends too early, 1 x The image has 16 bits a channel.**" in page
     assert "- `normal/6 (90).png`: The image" in page
     assert "- `normal/6 (91).png`: The image has 16 bits" in page
-    assert "- **left out: 1 file neither .png nor .jpg**" in page
+    assert "- **left out: 1 file besides the images**" in page
 
 
 def test_class_linked_file_type_is_flagged(page: str) -> None:

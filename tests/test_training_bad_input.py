@@ -39,7 +39,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one-class": (lambda data: shutil.rmtree(data / "stroke"), "has 1 class (normal); the networks tell two apart"),
     "empty-class": (
         lambda data: (shutil.rmtree(data / "stroke"), (data / "stroke").mkdir()),
-        "the class folder stroke has no PNG or JPEG images",
+        "the class folder stroke has no PNG, JPEG or DICOM images",
     ),
     "three-classes": (
         lambda data: shutil.copytree(data / "stroke", data / "tumour"),
@@ -57,8 +57,8 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         "line 4: stroke/1 (1).png is there already, with another label or patient",
     ),
     "no-images": (
-        lambda data: [path.rename(path.with_suffix(".dcm")) for path in data.glob("*/*.png")],
-        "has neither a labels.csv nor PNG or JPEG images",
+        lambda data: [path.rename(path.with_suffix(".tif")) for path in data.glob("*/*.png")],
+        "has neither a labels.csv nor PNG, JPEG or DICOM images",
     ),
     "text-named-png": (
         lambda data: (data / "stroke" / "1 (1).png").write_text("not an image, whatever it is called " * 9),

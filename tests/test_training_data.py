@@ -62,7 +62,7 @@ def test_other_files_are_counted_and_hidden_ones_are_not(discs: Path) -> None:
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        ({}, "has neither a labels.csv nor PNG or JPEG images"),
+        ({}, "has neither a labels.csv nor PNG, JPEG or DICOM images"),
         ({"normal": 1}, r"has 1 class \(normal\)"),
         ({"normal": 1, "stroke": 0}, "class folder stroke has no"),
         ({"a": 1, "b": 1, "c": 1}, r"has 3 classes \(a, b, c\)"),
@@ -147,11 +147,11 @@ def test_corrupt_image_names_itself(discs: Path, tmp_path: Path) -> None:
 
 
 def test_all_images_that_cannot_be_decoded_are_counted(discs: Path, tmp_path: Path) -> None:
-    """Once, by what is wrong with them, and not one after another; DICOM under another name is told as such."""
+    """Once, by what is wrong with them, and not one after another; DICOM under another name is read as such."""
     for name in ("normal/0 (1).png", "normal/2 (1).png"):
         Image.fromarray(np.full((64, 64), 4000, np.uint16)).save(discs / name)
     (discs / "stroke" / "1 (1).png").write_bytes(bytes(128) + b"DICM" + bytes(300))
-    message = r"3 of 4 images cannot be decoded \(2 x The image has 16 bits a channel, 1 x The file is .*DICOM.*\); the"
+    message = r"3 of 4 images cannot be decoded \(2 x The image has 16 bits a channel, 1 x The .*\); the"
     with pytest.raises(TrainingError, match=message + r" first: .*normal/0 \(1\)\.png: The image has 16 bits"):
         decode_images(list_images(discs), tmp_path, ignore_progress)
 

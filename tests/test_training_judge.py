@@ -154,9 +154,7 @@ def test_people_are_decided_on_as_the_model_recorded(
     scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Number of slices and threshold of people travel with the model."""
-    spec = ModelSpec(
-        "tiny", "1", ("normal", "stroke"), "stroke", 0.5, metrics={"patient_top_k": 2, "patient_threshold": 0.4}
-    )
+    spec = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.5, study_top_k=2, study_threshold=0.4)
     patients = ask(capsys, write_model(tmp_path, spec), scans)["evaluations"]["all images"]["patients"]
     assert (patients["top_k"], patients["threshold"]) == (2, 0.4)
 

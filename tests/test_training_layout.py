@@ -199,15 +199,13 @@ def test_linked_folders_are_read(tmp_path: Path) -> None:
 
 
 def test_what_is_no_image_is_counted_once_by_kind(tmp_path: Path) -> None:
-    """DICOM among the slices is said with what to do about it."""
-    write_names(tmp_path, *CLASSES, "normal/5.dcm", "stroke/6.dcm", "stroke/7.tif", "stroke/notes.txt", "0.png")
+    """Also what is called as DICOM files are and is none."""
+    write_names(tmp_path, *CLASSES, "normal/5.ima", "stroke/6.ima", "stroke/7.tif", "stroke/notes.txt", "0.png")
     images = list_images(tmp_path)
 
     assert images.warnings == (
         "left out: 1 image in no class folder",
-        "left out: 2 files neither .png nor .jpg (1 .tif file, 1 .txt file)",
-        "left out: 2 DICOM files; only PNG and JPEG are read: export them as 8-bit PNG with a brain window (level 40, "
-        "width 80)",
+        "left out: 4 files besides the images (1 .tif file, 1 .txt file, 2 files called DICOM that do not begin so)",
     )
     assert images.ignored == 5
 

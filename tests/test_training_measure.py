@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from training.errors import TrainingError
 from training.evaluation.figures import Evaluation, Predictions
@@ -161,7 +162,17 @@ def test_choice_is_made_on_validation_only() -> None:
 def test_without_people_only_slices_are_chosen_for() -> None:
     """Nothing is chosen for people where they are not known."""
     decision = choose_decision("youden", SCORES, POSITIVE, None)
-    assert (decision.top_k, decision.patient_threshold) == (1, None)
+    assert (decision.top_k, decision.patient_threshold) == (0, 0.0)
+
+
+@pytest.mark.parametrize("groups", [np.arange(6), np.array([0, 1, 2, 0, 1, 2])])
+def test_there_is_no_rule_for_people_where_none_can_be_chosen(groups: NDArray[np.int64]) -> None:
+    """With one image each, or people of one class alone, a person is called positive when any slice is."""
+    decision = choose_decision("youden", SCORES, POSITIVE, groups)
+    assert decision.top_k == 0
+    patients = measure(make_predictions(groups=np.array([0, 0, 1, 1, 2, 2])), decision).patients
+    assert patients is not None
+    assert (patients.top_k, patients.threshold) == (1, decision.threshold)
 
 
 def test_trivial_score_is_the_share_of_mid_grey() -> None:

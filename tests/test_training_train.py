@@ -107,7 +107,10 @@ def test_spec_is_the_servers_contract(run: Path) -> None:
     assert 0 <= spec.metrics["test_auc_low"] <= spec.metrics["test_auc"] <= spec.metrics["test_auc_high"] <= 1
     assert spec.provenance["images"] == "24"
     assert len(spec.provenance["data_fingerprint"]) == 64
-    assert {"test_patient_auc", "test_ece", "test_brier", "patient_top_k", "patient_threshold"} <= spec.metrics.keys()
+    assert {"test_patient_auc", "test_ece", "test_brier"} <= spec.metrics.keys()
+    assert not {name for name in spec.metrics if name.endswith(("top_k", "threshold"))}
+    assert spec.study_top_k >= 1
+    assert 0 <= spec.study_threshold <= 1
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["calibration"]["temperature"] == spec.temperature
     assert metrics["evaluation"]["slices"]["threshold"] == spec.threshold

@@ -24,8 +24,12 @@ from client import (
     ServerUnavailableError,
     StrokeClient,
     StrokeClientError,
+    StudyPrediction,
+    StudySeries,
+    StudySlice,
     Timings,
     TLSConfig,
+    Window,
 )
 
 
@@ -63,6 +67,28 @@ def judge_a_folder(client: StrokeClient) -> int:
         else:
             print(result.source, result.label, result.confidence)
     return failures
+
+
+def judge_a_study(client: StrokeClient, slices: list[Path]) -> str:
+    study = client.predict_study("study/", timeout=30.0, on_file=print)
+    assert_type(study, StudyPrediction)
+    assert_type(study.first_look, StudySlice | None)
+    assert_type(study.slices, tuple[StudySlice, ...])
+    assert_type(study.left_out, tuple[StudySeries, ...])
+    if study.first_look is not None:
+        print(study.first_look.source, study.first_look.frame)
+    for one in study.failures:
+        assert_type(one.error, StrokeClientError | None)
+    client.predict_study(slices)
+    client.predict_study(path.read_bytes() for path in slices)
+    client.predict_study({"a-1": slices[0], "a-2": b"..."}, model="stroke-cnn", request_id="case-7")
+    window = client.model_info().windows[0]
+    assert_type(window, Window)
+    return study.label
+
+
+def choose_a_frame(client: StrokeClient) -> float:
+    return client.predict("enhanced.dcm", frame=3).outlier_score
 
 
 def tell_errors_apart(client: StrokeClient) -> str:

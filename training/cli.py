@@ -1,4 +1,4 @@
-"""The command line: ``python -m training`` trains; ``audit``, ``evaluate``, ``card`` and ``phantom`` come after it."""
+"""The command line: ``python -m training`` trains; its other commands look at data, judge models and draw slices."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from server.flags import LineParser, parse_settings
+from server.images.dicom.window import parse_window
 from server.process.console import complain, guard_streams, say, silence_tensorflow
-from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
+from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, StudyRuleConfig, TrainConfig
 from training.errors import TrainingError
 
 TRAIN_EPILOG = """examples:
@@ -22,10 +23,11 @@ After a stop, a crash or a full disk, the same command with --resume goes on aft
 same result as without the break.
 
 other commands:
-  python -m training audit --help     look for leaks and shortcuts in a data set before training on it
-  python -m training phantom --help   write synthetic slices
-  python -m training evaluate --help  judge a model, or a running server, on labelled images
-  python -m training card --help      write the model card of a run again, with more facts
+  python -m training audit --help       look for leaks and shortcuts in a data set before training on it
+  python -m training phantom --help     write synthetic slices
+  python -m training evaluate --help    judge a model, or a running server, on labelled images
+  python -m training study-rule --help  choose how a model that judges slices judges studies
+  python -m training card --help        write the model card of a run again, with more facts
 """
 AUDIT_EPILOG = """examples:
   python -m training audit scans
@@ -35,14 +37,20 @@ AUDIT_EPILOG = """examples:
 Exit code: 0 when the page was written, whatever it says; 2 when the folder is not usable, or with --strict when an
 image cannot be decoded.
 """
-PHANTOM_EPILOG = """example:
+PHANTOM_EPILOG = """examples:
   python -m training phantom --out phantom --count 2000 --slices-per-patient 8 --without calcification jpeg
+  python -m training phantom --out studies --count 240 --slices-per-patient 24 --size 512 --dicom
 """
 EVALUATE_EPILOG = """examples:
   python -m training evaluate runs/first --data scans --split runs/first/split.csv
   python -m training evaluate models/stroke-cnn/1 --data scans --out evaluations/first
   python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
       --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
+"""
+STUDY_RULE_EPILOG = """examples:
+  python -m training phantom --out studies --count 4800 --slices-per-patient 24 --seed 21 --size 512 --dicom
+  python -m training phantom --out others --count 4800 --slices-per-patient 24 --seed 22 --size 512 --dicom
+  python -m training study-rule models/stroke-cnn/1 --data studies --test others
 """
 CARD_EPILOG = """examples:
   python -m training card runs/first --facts facts.json
@@ -60,7 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     guard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands = {"audit": run_audit, "phantom": run_phantom, "evaluate": run_evaluate, "card": run_card}
+    commands = {
+        "audit": run_audit,
+        "phantom": run_phantom,
+        "evaluate": run_evaluate,
+        "study-rule": run_study_rule,
+        "card": run_card,
+    }
     run = commands[arguments.pop(0)] if arguments and arguments[0] in commands else run_train
     try:
         if not run(arguments):
@@ -116,6 +130,8 @@ def run_phantom(arguments: Sequence[str]) -> bool:
             progress=Progress("drawing"),
             slices_per_patient=config.slices_per_patient,
             recipe=Recipe().leave_out(config.without),
+            dicom=config.dicom,
+            window=parse_window(config.window) if config.window else None,
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None
@@ -129,6 +145,14 @@ def run_evaluate(arguments: Sequence[str]) -> bool:
     from training.judge.folder import evaluate_folder
 
     return say(evaluate_folder(config).removesuffix("\n")) or config.out is not None
+
+
+def run_study_rule(arguments: Sequence[str]) -> bool:
+    from training.judge.study_rule import choose_study_rule
+
+    what = "Choose how a model that judges slices judges studies, on labelled ones."
+    parser = make_parser("python -m training study-rule", what, STUDY_RULE_EPILOG)
+    return say(choose_study_rule(parse_settings(parser, StudyRuleConfig, arguments)))
 
 
 def run_card(arguments: Sequence[str]) -> bool:

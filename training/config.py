@@ -6,10 +6,12 @@ Nothing here imports TensorFlow, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.flags import REQUIRED, check_settings, require, setting
+from server.images.dicom.window import Window, parse_window
 from server.images.slice_table import PATIENT_PATTERN
 from server.models.contract import is_identifier
 from training.evaluation.operating_point import parse_rule
@@ -32,6 +34,18 @@ SPLIT_PARTS = ("test", "all")
 """Images of a split that can be judged."""
 
 
+def read_windows(texts: Sequence[str]) -> tuple[Window, ...]:
+    """Reads what ``--window`` was given.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    try:
+        return tuple(map(parse_window, texts))
+    except ValueError as error:
+        raise ValueError(f"--window {error}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ListingConfig:
     """What says which slices a data folder has, and of whom.
@@ -42,16 +56,17 @@ class ListingConfig:
 
     data: Path = setting(
         REQUIRED,
-        "Folder with one folder of PNG or JPEG slices per class, whose names are the labels, or with a labels.csv "
-        "(columns file, label, and if known patient and study). Around the classes there may be train, val and test, "
-        "and in them a folder per patient.",
+        "Folder with one folder of PNG, JPEG or DICOM slices per class, whose names are the labels, or with a "
+        "labels.csv (columns file, label, and if known patient and study). Around the classes there may be train, val "
+        "and test, and in them a folder per patient.",
     )
     label_column: str = setting("label", "Column of labels.csv with the label.")
     exclude_column: str | None = setting(None, "Column of labels.csv that marks images to leave out with 1.")
     patient_pattern: str = setting(
         DEFAULT_PATIENT_PATTERN,
         "Regular expression that matches a whole file name; its group 'patient' (or its first group) is the "
-        "patient. Not looked at where labels.csv has a column 'patient'.",
+        "patient. Not looked at where labels.csv has a column 'patient', nor, unless given, of DICOM files, which say "
+        "whose they are.",
     )
     one_image_per_patient: bool = setting(
         False,
@@ -68,6 +83,31 @@ class ListingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """What commands see of CT values that bring no window of a model with them."""
+
+    window: tuple[str, ...] = setting(
+        ("40,80",),
+        "Window in which CT values of DICOM files are seen, in Hounsfield units; three windows are three channels. "
+        "PNG and JPEG files are taken as they are.",
+        metavar="LEVEL,WIDTH",
+    )
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """``window``, read."""
+        return read_windows(self.window)
+
+    def check_windows(self) -> None:
+        """Checks that there are as many as a network has channels.
+
+        Raises:
+            ValueError: naming the flag.
+        """
+        require(len(self.windows) in (1, 3), "window", f"must be one or three, not {len(self.windows)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(ListingConfig):
     """Settings of every command that judges labelled slices.
 
@@ -79,7 +119,7 @@ class DataConfig(ListingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataConfig):
+class TrainConfig(WindowConfig, DataConfig):
     """Settings of ``python -m training``."""
 
     out: Path = setting(REQUIRED, "Run folder to write; it must not exist.")
@@ -192,6 +232,7 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_windows()
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
         require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
@@ -206,12 +247,12 @@ class TrainConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig(ListingConfig):
+class AuditConfig(WindowConfig, ListingConfig):
     """Settings of ``python -m training audit``."""
 
     data: Path = setting(
         REQUIRED,
-        "Folder with one folder of PNG or JPEG slices per class, or with a labels.csv.",
+        "Folder with one folder of PNG, JPEG or DICOM slices per class, or with a labels.csv.",
         positional=True,
     )
     out: Path = setting(Path("audit"), "Folder for audit.md and audit.png; earlier ones in it are not overwritten.")
@@ -221,6 +262,10 @@ class AuditConfig(ListingConfig):
     )
     json: bool = setting(False, "Print everything as JSON.")
     seed: int = setting(7, "Seed of the leakage test's folds.", least=0, most=MOST_SEED)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_windows()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,9 +295,22 @@ class PhantomConfig:
         choices=PARTS,
         metavar="NAME",
     )
+    dicom: bool = setting(
+        False,
+        "Writes CT values as DICOM files (CT Image Storage); needs pydicom. With several slices a patient, each is a "
+        "study of the whole head in a folder of its own, every other with a stroke.",
+    )
+    window: str | None = setting(
+        None,
+        "Writes the same CT values as PNG in this window, in Hounsfield units: without it and --dicom, windows vary as "
+        "loosely as hospitals keep them.",
+        metavar="LEVEL,WIDTH",
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
+        require(not (self.dicom and self.window), "window", "is for PNG, not for --dicom")
+        read_windows((self.window,) if self.window else ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +358,18 @@ class EvaluateConfig(DataConfig):
         super().__post_init__()
         for share in self.prevalence:
             require(0 < share < 1, "prevalence", "must be between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRuleConfig(DataConfig):
+    """Settings of ``python -m training study-rule``."""
+
+    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/1.", positional=True)
+    sensitivity: float = setting(
+        0.95, "Least share of the positive studies of DATA that the threshold finds.", least=0.01, most=1
+    )
+    test: Path | None = setting(None, "Folder with other studies, laid out as DATA, to measure the rule on.")
+    json: bool = setting(False, "Print JSON.")
 
 
 @dataclass(frozen=True, kw_only=True)

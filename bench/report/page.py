@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.report.client import render_client
 from bench.report.core import render_decode, render_runtimes
+from bench.report.dicom import render_dicom
 from bench.report.figures import round_figures
 from bench.report.peers import render_peers
 from bench.report.protection import render_protection
@@ -36,6 +37,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": render_peers,
     "runtimes": render_runtimes,
     "decode": render_decode,
+    "dicom": render_dicom,
 }
 """Section → what writes it as Markdown, in the order of the page."""
 

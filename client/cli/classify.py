@@ -33,6 +33,7 @@ from .results import (
     ResultFormat,
     ResultWriter,
     StreamWriter,
+    left_out_error,
     open_output,
     writing_results,
 )
@@ -41,7 +42,7 @@ from .signals import EXIT_INTERRUPTED, Interruption
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from .image_folder import LeftOut
+    from ..files.folder import LeftOut
     from .result_file import ResultFile
 
 EXIT_ANSWERED = 0
@@ -121,7 +122,7 @@ class Batch:
         arguments = self._arguments
         if not any(os.path.isdir(word) or glob.has_magic(word) for word in arguments.images):
             return None
-        from .image_folder import LeftOut
+        from ..files.folder import LeftOut
 
         path = arguments.output or arguments.csv
         return LeftOut([path, f"{path}.part"] if path else ())
@@ -131,7 +132,7 @@ class Batch:
         for path, kind in self._left_out.unjudged.items() if self._left_out is not None else ():
             if path not in known:
                 with writing_results():
-                    writer.write(Record(path, ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)))
+                    writer.write(Record(path, left_out_error(kind)))
 
     def _mind_left_out(self) -> int:
         """Returns the exit status of a run that answered all images."""
@@ -258,8 +259,12 @@ class Batch:
         """Returns the judgement of an image, and writes its heatmap where one was asked for."""
         arguments = self._arguments
         if arguments.heatmap is None:
-            return self._client.predict(image, model=arguments.model, version=arguments.model_version)
-        explanation = self._client.explain(image, model=arguments.model, version=arguments.model_version)
+            return self._client.predict(
+                image, model=arguments.model, version=arguments.model_version, frame=arguments.frame
+            )
+        explanation = self._client.explain(
+            image, model=arguments.model, version=arguments.model_version, frame=arguments.frame
+        )
         if explanation.overlay_png:
             with writing_results(), open(arguments.heatmap, "xb") as file:
                 file.write(explanation.overlay_png)
@@ -284,6 +289,7 @@ class Batch:
                 model=self._arguments.model,
                 version=self._arguments.model_version,
                 in_flight=self._arguments.in_flight,
+                frame=self._arguments.frame,
             )
         ) as results:
             for entry in listed:

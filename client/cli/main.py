@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import glob
 import io
 import os
 import sys
@@ -42,8 +43,10 @@ DEFAULT_SETTLE = 0.5
 _EPILOG = """\
 examples:
   {program} scan.png
+  {program} study/ --slices
   {program} --recursive scans/ --output results.jsonl --resume
   {program} --server box.local:50051 --json - < scan.png
+a folder of DICOM files is one study and gets one answer, unless with --each
 other commands (each with --help): health, models, bench, completion bash|zsh
 exit status: 0 all images answered, 1 some not, 2 wrong usage, 130 interrupted
 Research software: not a medical device, not for diagnosis.
@@ -57,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     images = parser.add_argument_group("images")
     images.add_argument("images", nargs="*", metavar="IMAGE", help="file, folder, 'pattern*', or - for standard input")
     images.add_argument("--recursive", action="store_true", help="also take what lies below the folders")
+    images.add_argument(
+        "--frame", type=_read_count, default=0, metavar="N", help="which frame of multi-frame DICOM files (from 1)"
+    )
+    images.add_argument("--study", action="store_true", help="one answer for a folder, of PNG or JPEG slices, too")
+    images.add_argument("--each", action="store_true", help="an answer for each file, of DICOM folders, too")
+    images.add_argument("--slices", action="store_true", help="with a study: print the table of its slices")
     images.add_argument("--watch", metavar="DIR", help="classify what arrives in this folder, until Ctrl-C")
     images.add_argument("--move", action="store_true", help="with --watch: move files to its done/ and failed/")
     images.add_argument("--beside", action="store_true", help="with --watch: write FILE.json beside each image")
@@ -78,9 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEP",
         help="with --csv: for Excel, parted by comma or semicolon",
     )
-    results.add_argument(
-        "--heatmap", metavar="FILE", help="of one image: write a PNG that shows where the evidence lies (for research)"
-    )
+    results.add_argument("--heatmap", metavar="FILE", help="write the heatmap of one image, a PNG (research)")
     results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
     results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
     results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
@@ -209,7 +216,19 @@ def _classify(words: list[str]) -> int:
         from .watch.folder import watch
 
         return watch(arguments, connection)
+    if arguments.study or (not arguments.each and any(map(may_be_folder, arguments.images))):
+        from .study.command import list_studies, run_studies
+
+        if studies := list_studies(parser, arguments):
+            return run_studies(studies, arguments, connection)
+    if arguments.slices:
+        parser.error("--slices goes with a study: a folder of DICOM files, or --study")
     return run(arguments, connection)
+
+
+def may_be_folder(word: str) -> bool:
+    """Whether a word on the command line is a folder, or a pattern that may match some."""
+    return os.path.isdir(word) or glob.has_magic(word)
 
 
 def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -220,10 +239,14 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
             parser.error("name an image, a folder of them, or - for standard input")
         if arguments.move or arguments.beside:
             parser.error("--move and --beside go with --watch")
+    elif arguments.study or arguments.slices:
+        parser.error("--watch judges each file as it arrives: it goes without --study and --slices")
     elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast or arguments.strict:
         parser.error("--watch goes without images, --recursive, --resume, --fail-fast and --strict")
     if arguments.heatmap is not None and (arguments.watch is not None or len(arguments.images) > 1):
         parser.error("--heatmap goes with one image")
+    if arguments.each and (arguments.study or arguments.slices):
+        parser.error("--each is an answer for each file: it goes without --study and --slices")
     if arguments.resume and not has_file:
         parser.error("--resume needs the file to go on with: --output FILE or --csv FILE")
     if arguments.resume and "-" in arguments.images:

@@ -84,7 +84,19 @@ def _print_card(model: ModelInfo) -> int:
 
 def print_models(models: list[ModelInfo], terminal: Terminal) -> None:
     """Prints the table of served models."""
-    heads = ("name", "version", "default", "precision", "runtime", "input", "threshold", "labels", "digest")
+    heads = (
+        "name",
+        "version",
+        "default",
+        "precision",
+        "runtime",
+        "input",
+        "threshold",
+        "window",
+        "studies",
+        "labels",
+        "digest",
+    )
     rows = [
         [
             model.name,
@@ -94,6 +106,8 @@ def print_models(models: list[ModelInfo], terminal: Terminal) -> None:
             model.runtime,
             _format_input(model),
             f"{model.threshold:.3g}",
+            ", ".join(f"{window.level:g}/{window.width:g}" for window in model.windows) or "-",
+            "yes" if model.judges_studies else "no",
             "/".join(model.labels),
             model.digest[:_SHORT_DIGEST],
         ]
@@ -112,10 +126,15 @@ def describe_model(model: ModelInfo) -> str:
         "labels": ", ".join(model.labels),
         "positive": f"{model.positive_label} above {model.threshold:.6g}",
         "input": _format_input(model),
+        "window": _format_windows(model) or "none: it takes no DICOM files",
+        "studies": _format_study_rule(model),
+        **_format_limits(model),
+        "explains": "yes" if model.explains else "",
         "precision": model.precision,
         "runtime": f"{model.runtime} {model.runtime_version}",
         "threads": f"{model.workers} workers with {model.threads} threads, {model.busy_threads} when busy",
         "profile": model.profile,
+        "heatmaps": "yes (--heatmap)" if model.explains else "no",
         "digest": model.digest,
         **{f"metrics.{name}": text for name, text in _format_metrics(model.metrics).items()},
         **{f"provenance.{name}": value for name, value in model.provenance.items()},
@@ -133,6 +152,25 @@ def _format_metrics(metrics: Mapping[str, float]) -> dict[str, str]:
         if f"{name}_low" in metrics and f"{name}_high" in metrics:
             texts[name] += f" ({metrics[f'{name}_low']:.6g} to {metrics[f'{name}_high']:.6g})"
     return texts
+
+
+def _format_windows(model: ModelInfo) -> str:
+    """Returns the windows of a model, one for each channel; empty for a model without."""
+    return ", ".join(map(str, model.windows))
+
+
+def _format_study_rule(model: ModelInfo) -> str:
+    if not model.judges_studies:
+        return "not judged"
+    return f"{model.positive_label} above {model.study_threshold:.6g}, mean of the {model.study_top_k} highest slices"
+
+
+def _format_limits(model: ModelInfo) -> dict[str, str]:
+    """Returns when an image has no answer, as lines; those of the limits that the model has."""
+    return {
+        "outliers": f"not analysed above {model.outlier_threshold:.6g}" if model.outlier_threshold else "",
+        "margin": f"not analysed within {model.indeterminate_margin:.6g}" if model.indeterminate_margin else "",
+    }
 
 
 def _format_input(model: ModelInfo) -> str:

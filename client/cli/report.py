@@ -14,8 +14,17 @@ from .results import NOT_ANALYSED, Record, ResultWriter, writing_results
 from .terminal import FAILED, FAINT, HEADING, POSITIVE, WARNING, ProgressBar, Terminal, escape
 
 if TYPE_CHECKING:
-    from .._types import Prediction
+    from .._types import Prediction, Reason
     from .latencies import Latencies
+
+ADVICE = {
+    "INSUFFICIENT_QUALITY": "look at the slice itself, and export it again, whole and unclipped.",
+    "OUT_OF_DISTRIBUTION": "see whether it is an upright axial slice of a head CT, in the model's window.",
+    "INDETERMINATE": "a person has to decide.",
+    "WRONG_MODALITY": "send the CT of this patient.",
+    "NO_SERIES": "see why each series was left out, and which files failed.",
+}
+"""What to do about an image, or a study, that was not analysed, by reason."""
 
 _MOST_HEAD = 14
 """Columns that the heading of the probability may take: a class may have a long name."""
@@ -73,7 +82,7 @@ class TableWriter:
         for reason in prediction.reasons:
             if reason.reason not in self._explained:
                 self._explained.add(reason.reason)
-                self._terminal.print((escape(f"  {reason.reason}: {reason.message}"), FAINT), is_folded=True)
+                self._terminal.print((escape(f"  {reason.reason}: {advise(reason)}"), FAINT), is_folded=True)
 
     def close(self) -> None:
         """Leaves the terminal open: it is not this class's."""
@@ -229,7 +238,7 @@ class Report:
             if reason.reason not in self._warned:
                 self._warned.add(reason.reason)
                 advice = " (others like it: see the results)" if self._total > 1 else ""
-                self._print(f"{name}: ", NOT_ANALYSED, WARNING, f": {reason.message}{advice}")
+                self._print(f"{name}: ", NOT_ANALYSED, WARNING, f": {advise(reason)}{advice}")
         for warning in prediction.warnings if not self._is_quiet else ():
             if warning.reason in reasons:
                 continue
@@ -289,6 +298,12 @@ class Report:
     def _print(self, start: str, kind: str, style: str, end: str) -> None:
         self._progress.erase()
         self._terminal.print(escape(start), (kind, style), escape(end))
+
+
+def advise(reason: Reason) -> str:
+    """Returns the server's sentence, and what to do where that is known."""
+    advice = ADVICE.get(reason.reason, "")
+    return f"{reason.message} Advice: {advice}" if advice else reason.message
 
 
 def format_ms(milliseconds: float) -> str:

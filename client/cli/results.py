@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from .._errors import StrokeClientError
+from .._errors import ImageReadError, StrokeClientError
 
 if TYPE_CHECKING:
-    from .._types import Prediction
+    from .._types import ImageWarning, Prediction, Reason
 
 NOT_ANALYSED = "not analysed"
 """What an image is called that has no label: a class of its own, for people."""
@@ -150,11 +150,11 @@ def record_to_json(record: Record) -> Fields:
 
 
 def prediction_to_json(name: str, prediction: Prediction) -> Fields:
-    scores = {label: round(score, _DIGITS) for label, score in prediction.scores.items()}
+    scores = {label: round_score(score) for label, score in prediction.scores.items()}
     return {
         "file": name,
         "label": prediction.label or None,
-        "confidence": round(prediction.confidence, _DIGITS) if prediction.is_analysed else None,
+        "confidence": round_score(prediction.confidence) if prediction.is_analysed else None,
         "scores": scores,
         "threshold": prediction.threshold,
         "model": prediction.model,
@@ -166,17 +166,36 @@ def prediction_to_json(name: str, prediction: Prediction) -> Fields:
             "queue": round(prediction.timings.queue_ms, 3),
             "inference": round(prediction.timings.inference_ms, 3),
         },
-        "warnings": [{"reason": warning.reason, "message": warning.message} for warning in prediction.warnings],
+        "warnings": list_reasons(prediction.warnings),
         "request_id": prediction.request_id,
         "status": str(prediction.status),
-        "reasons": [{"reason": reason.reason, "message": reason.message} for reason in prediction.reasons],
+        "reasons": list_reasons(prediction.reasons),
         "positive_label": prediction.positive_label,
+        "outlier_score": round_score(prediction.outlier_score),
+        "frame": prediction.frame or None,
         **{_CLASS_COLUMN + label: score for label, score in scores.items()},
     }
 
 
+def list_reasons(reasons: Iterable[Reason | ImageWarning]) -> list[Fields]:
+    return [{"reason": reason.reason, "message": reason.message} for reason in reasons]
+
+
+def round_score(score: float) -> float:
+    return round(score, _DIGITS)
+
+
 def failure_to_json(name: str, error: StrokeClientError) -> Fields:
     return {"file": name, "error": str(error), "reason": error.reason, "request_id": error.request_id}
+
+
+def left_out_to_json(path: str, kind: str) -> Fields:
+    """Returns the record of a file that a folder holds beside images."""
+    return failure_to_json(path, left_out_error(kind))
+
+
+def left_out_error(kind: str) -> StrokeClientError:
+    return ImageReadError(f"left out of its folder: {kind}", LEFT_OUT)
 
 
 _JSON_START = b'{"file": "'
@@ -237,7 +256,13 @@ CSV_COLUMNS = (
 why an image was not analysed. A table that an earlier version began has these alone."""
 
 STATUS_COLUMNS = ("status", "positive_label")
+"""Behind those; a table that a later version began has these as well."""
+
+DICOM_COLUMNS = ("outlier_score", "frame")
 """Behind those; and then, once a model has judged, a column ``p_LABEL`` with the probability of each of its classes."""
+
+_GENERATIONS = (CSV_COLUMNS + STATUS_COLUMNS + DICOM_COLUMNS, CSV_COLUMNS + STATUS_COLUMNS, CSV_COLUMNS)
+"""What tables begin with, the columns of classes left out: of this version, and of those before it."""
 
 _CLASS_COLUMN = "p_"
 
@@ -252,7 +277,7 @@ class CsvFormat:
     """
 
     def __init__(self) -> None:
-        self._columns: tuple[str, ...] = CSV_COLUMNS + STATUS_COLUMNS
+        self._columns: tuple[str, ...] = _GENERATIONS[0]
         self._is_widened = False
 
     @property
@@ -270,7 +295,8 @@ class CsvFormat:
         return _encode_row([_guard_cell(fields.get(column)) for column in self._columns])
 
     def widen(self, record: Record) -> bool:
-        if self._columns != CSV_COLUMNS + STATUS_COLUMNS or isinstance(record.outcome, StrokeClientError):
+        has_room = self._columns in _GENERATIONS[:-1]
+        if not has_room or isinstance(record.outcome, StrokeClientError):
             return False
         self._columns += tuple(_CLASS_COLUMN + label for label in record.outcome.scores)
         self._is_widened = True
@@ -303,9 +329,11 @@ class CsvFormat:
 
     def _read_header(self, cells: list[str]) -> tuple[str, ...]:
         """Returns the columns of a table, and goes on with them."""
-        columns, base = tuple(cells), CSV_COLUMNS + STATUS_COLUMNS
-        is_ours = columns == CSV_COLUMNS or columns[: len(base)] == base
-        if not is_ours or not all(column.startswith(_CLASS_COLUMN) for column in columns[len(base) :]):
+        columns = tuple(cells)
+        base = next((base for base in _GENERATIONS if columns[: len(base)] == base), ())
+        classes = columns[len(base) :]
+        is_ours = all(column.startswith(_CLASS_COLUMN) for column in classes) and not (classes and base == CSV_COLUMNS)
+        if not base or not is_ours:
             raise ValueError("line 1 is not the header of this program's tables")
         if not self._is_widened:  # otherwise the table is still to be written anew
             self._columns = columns

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from .results import LEFT_OUT, NOT_ANALYSED, Fields, FileStamp
 
 if TYPE_CHECKING:
-    from .image_folder import LeftOut
+    from ..files.folder import LeftOut
     from .result_file import ResultFile
 
 
@@ -44,9 +44,9 @@ class ListedImage:
 def list_images(arguments: list[str], *, recursive: bool, left_out: LeftOut | None = None) -> list[ListedImage]:
     """Returns the images that ``arguments`` name, in the order of the arguments, each once however often it is named.
 
-    A file is taken whatever its name; in folders the PNG and JPEG files that are not hidden, in sorted order
-    (``image_folder``). An argument with ``*``, ``?`` or ``[`` that is no file stands for the files and folders that it
-    matches, sorted, as if the shell had expanded it; with ``recursive``, ``**`` matches any number of folders.
+    A file is taken whatever its name; in folders the PNG, JPEG and DICOM files that are not hidden, in sorted order
+    (``client.files.folder``). An argument with ``*``, ``?`` or ``[`` that is no file stands for the files and folders
+    that it matches, sorted, as if the shell had expanded it; with ``recursive``, ``**`` matches any number of folders.
 
     Args:
         arguments: paths, patterns, ``-`` for standard input.
@@ -83,13 +83,13 @@ def _list_all(arguments: Iterable[str], *, recursive: bool, left_out: LeftOut | 
 def _take_standard_input() -> ListedImage:
     if sys.stdin is None:
         return ListedImage("-", fault="standard input is closed")
-    from .image_ends import SingleImage
+    from ..files.ends import SingleImage
 
     return ListedImage("-", cast("BinaryIO", SingleImage(sys.stdin.buffer)))
 
 
 def _take_pipe(path: str) -> ListedImage:
-    from .image_ends import SingleImage
+    from ..files.ends import SingleImage
 
     return ListedImage(path, cast("BinaryIO", SingleImage(path)))
 
@@ -123,11 +123,11 @@ def _list_folder(folder: str, *, recursive: bool, left_out: LeftOut | None) -> I
         yield entry
     if not found:
         advice = "" if recursive else " (--recursive looks into the folders below)"
-        yield ListedImage(folder, fault=f"no PNG or JPEG file in this folder{advice}")
+        yield ListedImage(folder, fault=f"no PNG, JPEG or DICOM file in this folder{advice}")
 
 
 def _walk_folder(folder: str, *, recursive: bool, left_out: LeftOut | None) -> Iterator[ListedImage]:
-    from .image_folder import LeftOut, walk_folder  # files by name do without
+    from ..files.folder import LeftOut, walk_folder  # files by name do without
 
     faults: list[OSError] = []
     nobody = LeftOut()

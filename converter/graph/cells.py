@@ -1,7 +1,7 @@
 """Where in the image the cells of a feature map lie, by the kernels, strides and borders on the way to it.
 
 Convolutions without padding give the border no cells, and strides shift what cells see: if its map was simply stretched
-over the image, that of the paper's CNN would show a place up to 31 of 256 pixels beside where it is.
+over the image, that of the paper's CNN would show a place up to 14 of 256 pixels beside where it is.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import onnx
 
@@ -12,7 +13,7 @@ from converter.graph.heatmap import add_heatmap
 from server.errors import ModelFileError
 from server.models.explainer import Explainer, sum_cells
 from server.models.golden import GoldenVector
-from server.models.manifest import EXPLAIN_FILE, FileRecord
+from server.models.manifest import EXPLAIN_FILE, MODEL_FILE, FileRecord, Manifest
 from server.models.runtime import OnnxModel
 
 TOLERANCE = 0.01
@@ -52,3 +53,24 @@ def make_explain_file(
     except ModelFileError as error:
         raise ExplainError(error.message) from None
     return data, record
+
+
+def renew_explain_file(files: Mapping[str, bytes], manifest: Manifest) -> tuple[dict[str, bytes], Manifest, str]:
+    """Gives the files of a model folder an explain file, made of their fp32 model, in place of one that is there.
+
+    Args:
+        files: bytes by name, ``MODEL_FILE`` among them; the manifest need not be.
+        manifest: of these files, golden vectors included.
+
+    Returns:
+        The same with it, and what has come of it, in words.
+    """
+    kept = {name: data for name, data in files.items() if name != EXPLAIN_FILE}
+    records = {name: record for name, record in manifest.files.items() if name != EXPLAIN_FILE}
+    graph, model = onnx.load_from_string(files[MODEL_FILE]), OnnxModel(files[MODEL_FILE], source=MODEL_FILE)
+    try:
+        data, record = make_explain_file(graph, model, manifest.golden)
+    except ExplainError as error:
+        return kept, replace(manifest, files=records), f"no heatmap: {error}"
+    renewed = replace(manifest, files={**records, EXPLAIN_FILE: record})
+    return {**kept, EXPLAIN_FILE: data}, renewed, "a heatmap, in a file of its own"

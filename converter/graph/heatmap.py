@@ -175,8 +175,9 @@ class BackwardPass:
     _through_Sub = _through_Add  # noqa: N815
 
     def _through_Mul(self, node: onnx.NodeProto) -> str | None:  # noqa: N802
-        has_constant = self._graph.read_constant(node.input[1]) is not None
-        return self.add(node.op_type, [self._gradient, node.input[1]]) if has_constant else None
+        if self._graph.read_constant(node.input[1]) is None or not self._keeps_shape(node):
+            return None
+        return self.add(node.op_type, [self._gradient, node.input[1]])
 
     _through_Div = _through_Mul  # noqa: N815
 

@@ -108,7 +108,7 @@ def split_folder(
     )
     if len(held_out) < LEAST_HELD_OUT or not calibration:
         raise ConversionError(
-            f"--calibrate {folder}: has {len(slices)} PNG and JPEG slices, too few to judge the result: at least "
+            f"--calibrate {folder}: has {len(slices)} slices, too few to judge the result: at least "
             f"{LEAST_HELD_OUT * 3 // 2} are needed, in folders named {', '.join(spec.labels)}, of several patients each"
         )
     parting = describe_parting(slices)

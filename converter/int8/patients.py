@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.errors import ConversionError
+from server.errors import ImageError
+from server.images.dicom.identity import read_identities
 from server.images.image_folder import ImageFolder
 from server.images.slice_table import (
     PATIENT_PATTERN,
@@ -34,7 +36,8 @@ class KnownSlice:
 
 
 def read_slices(folder: Path, found: ImageFolder, labels: Sequence[str]) -> list[KnownSlice]:
-    """Finds out what the images of a folder show, and of whom: by ``labels.csv``, by their names, or by their folders.
+    """Finds out what the images of a folder show, and of whom: by ``labels.csv``, by what DICOM files
+    say, by their names, or by their folders.
 
     Args:
         folder: what was listed.
@@ -60,9 +63,24 @@ def read_slices(folder: Path, found: ImageFolder, labels: Sequence[str]) -> list
     ]
     if not any(people):
         people = find_patients([parts[-1] for parts in files], PATIENT_PATTERN)
-        if are_patient_folders(below, shown, people):
+        told = read_people(folder, found)
+        if told:
+            people = [told.get(path, person) for path, person in zip(found.images, people, strict=True)]
+        elif are_patient_folders(below, shown, people):
             people = below
     return [KnownSlice(path, label, person) for path, label, person in zip(found.images, shown, people, strict=True)]
+
+
+def read_people(folder: Path, found: ImageFolder) -> dict[Path, str | None]:
+    """Returns who DICOM files show, as hashes; nothing where there are none.
+
+    Raises:
+        ConversionError: there are, and nothing to read them with.
+    """
+    try:
+        return {path: identity.person for path, identity in read_identities(found.images).items()}
+    except ImageError:
+        raise ConversionError(f"{folder} has DICOM files, for which pydicom is needed: make install") from None
 
 
 def read_rows(folder: Path, found: ImageFolder) -> dict[Path, dict[str, str]]:

@@ -133,7 +133,7 @@ def search_pixels(
     Raises:
         OutputValuesError: none comes near enough; the message has the best.
     """
-    usual = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit)
+    usual = InputFormat(source.height, source.width, spec.colour, spec.resample, spec.fit, spec.windows)
     trial = Trial(source, spec, tell)
     few = reference.choose(spread_evenly(len(reference.files), FIRST_FILES))
     first = trial.rank(few, list_values(source, few, usual, options))

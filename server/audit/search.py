@@ -30,8 +30,9 @@ def find_image(path: Path, image_sha256: str) -> Iterator[str]:
 
 
 def find_id(path: Path, request_id: str) -> Iterator[str]:
-    """The lines about a request, from all files of a log, in their order. Raises OSError."""
-    yield from find(path, [json.dumps(request_id)], lambda fields: fields.get("id") == request_id)
+    """The lines about a request, and of a study those of its slices, from all files of a log, in their order. Raises
+    OSError."""
+    yield from find(path, [json.dumps(request_id)], lambda fields: request_id in map(fields.get, ("id", "study")))
 
 
 def find(path: Path, marks: list[str], is_wanted: Callable[[Mapping[str, Any]], bool]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from server.core.shadow import Shadows
 from server.core.workers import Job, WorkerPool, waited_too_long
 from server.errors import BudgetExceededError, DisabledError, IntegrityError, RequestError
 from server.images.checks import Reason, find_reasons
+from server.images.dicom.codecs.frames import limit_decoders
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits, ImageWarning
 from server.images.picture import encode_picture
 from server.images.preprocess import Scan, check_size, load_pixels
@@ -98,7 +99,7 @@ class Detector:
         checks: bool = True,
         check_ready: Callable[[], None] | None = None,
     ) -> None:
-        """Makes the workers for a plan.
+        """Makes the workers for a plan, and room for the decoders of this process.
 
         Args:
             registry: the models.
@@ -114,6 +115,7 @@ class Detector:
         self._checks = checks
         self._check_ready = check_ready
         self._workers = WorkerPool(plan.workers, queue)
+        limit_decoders(plan.decoders or plan.workers)
         self.shadows = Shadows(limits, lambda: self._workers.waiting > 0)
 
     def detect(
@@ -122,7 +124,7 @@ class Detector:
         """Judges one image, and waits for that.
 
         Args:
-            image: the bytes of a PNG or JPEG file, or pixels.
+            image: the bytes of a PNG, JPEG or DICOM file, or pixels.
             budget: how long the caller waits.
             model_name: empty for the default model.
             model_version: empty for the version served by default.

@@ -108,7 +108,7 @@ def deep_image(bits: int) -> ImageError:
     return ImageError(
         "IMAGE_BIT_DEPTH",
         f"The image has {bits} bits a channel: raw CT values need a window before they can be judged. "
-        "Export it as 8-bit PNG or JPEG with a brain window (level 40, width 80).",
+        "Send the DICOM file, or export it as 8-bit PNG or JPEG with a brain window (level 40, width 80).",
     )
 
 

@@ -13,7 +13,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+from server.images.dicom.signature import SIGNATURE_BYTES, is_dicom
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+"""Names of images, whatever is in them: one that is none is refused when it is decoded."""
+
+DICOM_SUFFIXES = (".ima", ".dicom")
+"""Names that others have too, so that what is in the file tells."""
+
+INDEX_NAME = "dicomdir"
+"""What exports on a disc list their files in (PS3.10, 8.6), in lower case: it begins as they do, and is no image."""
+
 SYSTEM_NAMES = frozenset(
     (
         *("__macosx", "icon\r"),
@@ -24,21 +34,21 @@ SYSTEM_NAMES = frozenset(
 """Names, in lower case, that macOS, Windows, Linux and network drives give to what is their own."""
 
 HIDDEN = "hidden or system file"
-DICOM = "DICOM file"
+NO_DICOM = "file called DICOM that does not begin so"
+INDEX = "DICOM directory"
 REPEATED = "link to what is listed already"
 DANGLING = "dangling link"
 UNREADABLE = "folder that cannot be read"
 SPECIAL = "pipe, socket or device"
 NAMELESS = "file without a suffix"
 PLURALS = {
+    NO_DICOM: "files called DICOM that do not begin so",
+    INDEX: "DICOM directories",
     NAMELESS: "files without a suffix",
     REPEATED: "links to what is listed already",
     SPECIAL: "pipes, sockets or devices",
     UNREADABLE: "folders that cannot be read",
 }
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-DICOM_PREAMBLE = 128
-"""Bytes before the letters DICM (PS3.10)."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +56,17 @@ class ImageFolder:
     """The images of a folder and what lies beside them."""
 
     images: tuple[Path, ...]
-    """PNG and JPEG files by name, at any depth, sorted; whether they can be decoded is not known."""
+    """PNG, JPEG and DICOM files by name, and those that begin as DICOM and whose name says nothing, at any depth,
+    sorted; whether they can be decoded is not known."""
 
     left_out: Mapping[str, int]
     """How many there are of each kind that was left out; the files of a hidden folder count one by one."""
 
     @property
     def others(self) -> int:
-        """Visible files that are left out because they are no images by name."""
-        return sum(count for kind, count in self.left_out.items() if kind in (DICOM, NAMELESS) or kind.startswith("."))
+        """Visible files that are left out because they are no images by name or content."""
+        kinds = (NO_DICOM, NAMELESS)
+        return sum(count for kind, count in self.left_out.items() if kind in kinds or kind.startswith("."))
 
     def describe_left_out(self, kinds: Collection[str] | None = None) -> str:
         """Returns ``left out: 11 hidden or system files, 2 .tif files``; empty where nothing was, or none of ``kinds``.
@@ -122,7 +134,7 @@ def list_folder(folder: Path, *, own: Collection[str] = ()) -> ImageFolder:
                 (folder_links if entry.is_symlink() else waiting).append(child)
             elif not stat.S_ISREG(mode):
                 left_out[SPECIAL] += 1
-            elif child.suffix.lower() not in SUFFIXES:
+            elif not is_image(child):
                 left_out[name_kind(child)] += 1
             else:
                 (file_links if entry.is_symlink() else images).append(child)
@@ -154,16 +166,25 @@ def count_files(path: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(path))
 
 
-def name_kind(path: Path) -> str:
-    """Returns what a file that is no image by name is: archives often name DICOM files by numbers alone."""
+def is_image(path: Path) -> bool:
+    """Whether a file is an image: of most files the name tells, of others the first bytes."""
     suffix = path.suffix.lower()
-    if suffix in DICOM_SUFFIXES:
-        return DICOM
-    if suffix and not suffix[1:].isdigit():
-        return f"{suffix} file"
+    if suffix in SUFFIXES:
+        return True
+    if not (suffix in ("", *DICOM_SUFFIXES) or suffix[1:].isdigit()) or path.name.lower() == INDEX_NAME:
+        return False
     try:
         with path.open("rb") as file:
-            start = file.read(DICOM_PREAMBLE + 4)
+            return is_dicom(file.read(SIGNATURE_BYTES))
     except OSError:
-        return NAMELESS
-    return DICOM if start[DICOM_PREAMBLE:] == b"DICM" else NAMELESS
+        return False
+
+
+def name_kind(path: Path) -> str:
+    """Returns what a file is that is no image. Archives often name files by numbers alone, which are no suffix."""
+    suffix = path.suffix.lower()
+    if path.name.lower() == INDEX_NAME:
+        return INDEX
+    if suffix in DICOM_SUFFIXES:
+        return NO_DICOM
+    return f"{suffix} file" if suffix and not suffix[1:].isdigit() else NAMELESS

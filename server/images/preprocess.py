@@ -133,14 +133,15 @@ def decode_image(
         MemoryError: the machine's fault, not the image's.
     """
     check_size(data, limits)
-    if isinstance(data, bytes) and is_dicom(data):
-        return decode_dicom(data, input_format.windows, limits, frame)
-    if frame > 1:
+    kind = "pixels" if isinstance(data, np.ndarray) else find_format(data)
+    if frame > 1 and kind != "DICOM":
         raise missing_frame(frame, 1)
     if isinstance(data, np.ndarray):
         flat = Image.fromarray(data[:, :, 0] if data.shape[2] == 1 else data)
         return describe(flat, flat.reduce(JPEG_BLOCK) if flat.mode == "RGB" else None)
-    if find_format(data) == "PNG":
+    if kind == "DICOM":
+        return decode_dicom(data, input_format.windows, limits, frame)
+    if kind == "PNG":
         png = read_png(data, limits)
         flat, was_transparent = flatten_colours(decode_png(png))
         preview = flat.reduce(JPEG_BLOCK) if flat.mode == "RGB" else None
@@ -161,17 +162,18 @@ def check_size(data: Scan, limits: ImageLimits) -> None:
     if len(data) > limits.max_bytes:
         raise ImageError(
             "IMAGE_TOO_LARGE",
-            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
-            "Export the single slice as 8-bit PNG or JPEG.",
+            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. Send the single slice.",
         )
 
 
 def find_format(data: bytes) -> str:
-    """Returns ``PNG`` or ``JPEG`` by magic bytes."""
+    """Returns ``PNG``, ``JPEG`` or ``DICOM`` by how a file begins."""
     if data.startswith(PNG_SIGNATURE):
         return "PNG"
     if data.startswith(JPEG_SIGNATURE):
         return "JPEG"
+    if is_dicom(data):
+        return "DICOM"
     kind = next((name for magic, name in OTHER_FORMATS if data.startswith(magic)), "in no known image format")
     raise ImageError("IMAGE_UNDECODABLE", f"The file is {kind}. Only PNG, JPEG and DICOM are accepted.")
 

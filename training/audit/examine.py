@@ -16,6 +16,7 @@ from training.audit.page import render_page
 from training.audit.shortcuts import find_shortcuts
 from training.config import AuditConfig
 from training.data.duplicates import find_near_duplicates
+from training.data.format import make_format
 from training.data.labels import ImageSet, list_data
 from training.data.split import join_groups
 from training.errors import TrainingError, count_nouns
@@ -44,7 +45,7 @@ def audit(config: AuditConfig) -> str:
         if (config.out / name).exists():
             raise TrainingError(f"{config.out / name} exists; name another --out, or remove it")
     images = list_data(config)
-    inspection = inspect_images(images, Progress("reading"))
+    inspection = inspect_images(images, make_format(config.windows), Progress("reading"))
     labels = set(images.targets[inspection.kept].tolist())
     if len(labels) < len(images.labels):
         raise TrainingError(f"{images.root} has no readable image of {find_lost(images, labels)}")

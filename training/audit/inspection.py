@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from server.images.dicom.optional import read_header as read_dicom_header
+from server.images.dicom.signature import is_dicom
 from server.images.image_file import DEFAULT_LIMITS
 from server.images.jpeg_file import read_jpeg
 from server.images.png_file import PNG_MODES, read_png
-from server.images.preprocess import find_format
+from server.images.preprocess import InputFormat, find_format
 from server.machine.processors import count_processors
 from training.data.duplicates import SIDE, shrink
 from training.data.labels import ImageSet
@@ -35,11 +37,11 @@ class FileFacts:
     """Width and height as stored, in pixels."""
 
     mode: str
-    """Pillow's name of the colour mode."""
+    """Pillow's name of the colour mode; ``CT`` for CT values."""
 
     tables: str
-    """First digits of the SHA-256 of a JPEG's first quantisation table, which stands for program and quality; 'PNG'
-    or 'lossless' where there is none."""
+    """First digits of the SHA-256 of a JPEG's first quantisation table, which stands for program and quality; 'PNG',
+    'DICOM' or 'lossless' where there is none."""
 
     brightness: float
     """Mean grey value, 0 to 255."""
@@ -65,14 +67,14 @@ class Inspection:
     """File and reason."""
 
 
-def inspect_images(images: ImageSet, progress: Callable[[int, int], None]) -> Inspection:
+def inspect_images(images: ImageSet, input_format: InputFormat, progress: Callable[[int, int], None]) -> Inspection:
     """Reads every image; one that cannot be decoded is kept aside with its reason."""
     count = len(images.files)
     results: list[FileFacts | str] = []
     with ThreadPoolExecutor(max_workers=count_processors()) as pool:
         while len(results) < count:
             part = images.files[len(results) : len(results) + CHUNK]
-            results += pool.map(lambda file: inspect_file(images, file), part)
+            results += pool.map(lambda file: inspect_file(images, file, input_format), part)
             progress(len(results), count)
     return Inspection(
         np.array([index for index, result in enumerate(results) if isinstance(result, FileFacts)], np.int64),
@@ -81,11 +83,11 @@ def inspect_images(images: ImageSet, progress: Callable[[int, int], None]) -> In
     )
 
 
-def inspect_file(images: ImageSet, file: str) -> FileFacts | str:
+def inspect_file(images: ImageSet, file: str, input_format: InputFormat) -> FileFacts | str:
     """Returns the facts about one image, or why it cannot be decoded."""
     path = images.root / file
     try:
-        data, pixels = read_image(path)
+        data, pixels = read_image(path, input_format)
     except UndecodableError as error:
         return error.reason
     except OSError as error:
@@ -107,6 +109,9 @@ def inspect_file(images: ImageSet, file: str) -> FileFacts | str:
 def read_header(data: bytes) -> tuple[tuple[int, int], str, str]:
     """Returns size, mode and digest of the tables of a file that was decoded: of what its pixels need, for Pillow alone
     refuses some files for their metadata."""
+    if is_dicom(data):
+        (header, *_) = read_dicom_header(data, DEFAULT_LIMITS)
+        return (header.columns, header.rows), "CT", "DICOM"
     if find_format(data) == "PNG":
         png = read_png(data, DEFAULT_LIMITS)
         return (png.width, png.height), PNG_MODES[png.colour], "PNG"

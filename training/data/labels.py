@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.errors import ImageError
 from server.images import slice_table
+from server.images.dicom.identity import Identity, read_identities
 from server.images.image_folder import ImageFolder
 from server.images.slice_table import are_patient_folders, find_patients
 from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
@@ -50,8 +52,12 @@ class ImageSet:
     """[N], index into ``labels`` of each file."""
 
     patients: tuple[str | None, ...]
-    """Who each image shows: from labels.csv, or else from its name; the image itself where each shows another person;
-    None where that is not known."""
+    """Who each image shows: from labels.csv, or else from a DICOM file, as a hash, or from the file's name; the image
+    itself where each shows another person; None where that is not known."""
+
+    studies: tuple[str | None, ...] = ()
+    """Of which study each image is: from labels.csv, or else from a DICOM file, as a hash; None where that is not
+    known; empty where it is of none."""
 
     parts: tuple[str, ...] = ()
     """Which part of a split each image is in, train, validation or test, where folders say it; else nothing."""
@@ -138,21 +144,13 @@ def list_images(
         hint = f"; in each of them are {inner}: where those are the classes, put them at the top" if inner else ""
         raise TrainingError(f"{root} has {classes}; the networks tell two apart{hint}")
     files = [entry.file for entry in labelled]
-    if listing.has_patients:
-        patients = [entry.patient for entry in labelled]
-    elif one_image_per_patient:
-        patients = list(files)
-    else:
-        patients = find_patients(files, patient_pattern)
-        folders = [entry.folder for entry in labelled]
-        if patient_pattern == DEFAULT_PATIENT_PATTERN and are_patient_folders(
-            folders, [entry.label for entry in labelled], patients
-        ):
-            patients = folders
-            listing.notes.append(
-                f"patients are the {len(set(folders)):,} folders below the classes; where they are not, say who it is "
-                "by --patient-pattern or a labels.csv"
-            )
+    identities = find_identities(root, found)
+    patients = find_people(
+        listing, labelled, identities, patient_pattern=patient_pattern, one_image_per_patient=one_image_per_patient
+    )
+    studies = [
+        entry.study or (identities[entry.file].study if entry.file in identities else None) for entry in labelled
+    ]
     parts = find_parts(files)
     if parts:
         counts = ", ".join(f"{count:,} {part}" for part, count in Counter(parts).items())
@@ -163,11 +161,58 @@ def list_images(
         files=tuple(files),
         targets=np.array([labels.index(entry.label) for entry in labelled], np.int64),
         patients=tuple(patients),
+        studies=tuple(studies),
         parts=parts,
         ignored=listing.ignored,
         notes=tuple(listing.notes),
         warnings=tuple(listing.warnings),
     )
+
+
+def find_identities(root: Path, found: ImageFolder) -> dict[str, Identity]:
+    """Returns whose each DICOM file is, by its path below ``root``; of all that are there, labelled or not.
+
+    Raises:
+        TrainingError: there are DICOM files, and nothing to read them with.
+    """
+    try:
+        return {path.relative_to(root).as_posix(): who for path, who in read_identities(found.images).items()}
+    except ImageError:
+        raise TrainingError(f"{root} has DICOM files, for which pydicom is needed: make install") from None
+
+
+def find_people(
+    listing: Listing,
+    labelled: Sequence[LabelledFile],
+    identities: Mapping[str, Identity],
+    *,
+    patient_pattern: str,
+    one_image_per_patient: bool,
+) -> list[str | None]:
+    """Returns who each image shows, and notes in the listing where that may surprise.
+
+    DICOM files say it themselves, unless a pattern was given: they are often written anew with one id for all.
+    """
+    files = [entry.file for entry in labelled]
+    if listing.has_patients:
+        return [entry.patient for entry in labelled]
+    if one_image_per_patient:
+        return list(files)
+    patients = find_patients(files, patient_pattern)
+    if patient_pattern != DEFAULT_PATIENT_PATTERN:
+        return patients
+    folders = [entry.folder for entry in labelled]
+    if not identities and are_patient_folders(folders, [entry.label for entry in labelled], patients):
+        listing.notes.append(
+            f"patients are the {len(set(folders)):,} folders below the classes; where they are not, say who it is "
+            "by --patient-pattern or a labels.csv"
+        )
+        return folders
+    told = {file: identities[file].person for file in files if file in identities}
+    if told:
+        people = count_nouns(len(set(told.values())), "patient")
+        listing.notes.append(f"{count_nouns(len(told), 'DICOM file')} say whose they are: {people}, named by hashes")
+    return [told.get(file, name) for file, name in zip(files, patients, strict=True)]
 
 
 def read_table(root: Path, found: ImageFolder, label_column: str, exclude_column: str | None) -> Listing:
@@ -198,7 +243,9 @@ def read_table(root: Path, found: ImageFolder, label_column: str, exclude_column
             raise TrainingError(f"{path}, line {line}: {row['file'] or 'a row without a file'} has no {label_column}")
         label = spellings.setdefault(row[label_column].casefold(), row[label_column])
         variants |= {row[label_column]} - {label}
-        entry = LabelledFile(file, label, (row[person_column] or None) if person_column else None)
+        entry = LabelledFile(
+            file, label, (row[person_column] or None) if person_column else None, study=row.get("study") or None
+        )
         if listed.setdefault(file, entry) != entry:
             raise TrainingError(f"{path}, line {line}: {file} is there already, with another label or patient")
     finder.require_all(path)

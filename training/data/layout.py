@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from server.images.image_folder import DICOM, HIDDEN, NAMELESS, SUFFIXES, ImageFolder, is_hidden, list_folder
+from server.images.image_folder import HIDDEN, NAMELESS, NO_DICOM, ImageFolder, is_hidden, is_image, list_folder
 from server.images.slice_table import TABLE_NAME
 from training.errors import TrainingError, count_nouns
 from training.phantom.dataset import FACTS_FILE, LESION_FOLDER
@@ -44,6 +44,9 @@ class LabelledFile:
 
     folder: str | None = None
     """The folder below its class that it lies in, which may be the patient; None where it lies in the class itself."""
+
+    study: str | None = field(default=None, compare=False)
+    """None where nothing says which."""
 
 
 @dataclass
@@ -104,7 +107,7 @@ def list_subfolders(folder: Path) -> list[str]:
 
 def has_images(folder: Path) -> bool:
     """Tells whether images lie directly in a folder."""
-    return any(path.suffix.lower() in SUFFIXES and not is_hidden(path.name) for path in folder.iterdir())
+    return any(not is_hidden(path.name) and path.is_file() and is_image(path) for path in folder.iterdir())
 
 
 def name_split(folder: str = "") -> str | None:
@@ -141,7 +144,7 @@ def read_class_folders(root: Path, found: ImageFolder) -> Listing:
     if not nested:
         left_out = found.describe_left_out()
         raise TrainingError(
-            f"{root} has neither a {TABLE_NAME} nor PNG or JPEG images in folders below it, one folder per class"
+            f"{root} has neither a {TABLE_NAME} nor PNG, JPEG or DICOM images in folders below it, one folder per class"
             + (f" ({left_out})" if left_out else "")
         )
     depth = find_split_depth(nested)
@@ -203,7 +206,7 @@ def require_classes(root: Path, labels: Sequence[str]) -> None:
         )
     empty = sorted(set(list_subfolders(root)) - set(labels))
     if empty:
-        raise TrainingError(f"{root}: the class folder {', '.join(empty)} has no PNG or JPEG images")
+        raise TrainingError(f"{root}: the class folder {', '.join(empty)} has no PNG, JPEG or DICOM images")
 
 
 def strip_wrappers(paths: list[Parts]) -> list[Parts]:
@@ -225,19 +228,13 @@ def tell_left_out(listing: Listing, found: ImageFolder, *, has_table: bool) -> N
 
     Beside a table other files are usual, and what it names is known.
     """
-    dicom = found.left_out.get(DICOM, 0)
-    named = [kind for kind in found.left_out if kind.startswith(".") or kind == NAMELESS]
-    if others := found.others - dicom:
+    named = [kind for kind in found.left_out if kind.startswith(".") or kind in (NAMELESS, NO_DICOM)]
+    if others := found.others:
         kinds = found.describe_left_out(named).removeprefix("left out: ")
         (listing.notes if has_table else listing.warnings).append(
-            f"left out: {count_nouns(others, 'file')} neither .png nor .jpg" + (f" ({kinds})" if others > 1 else "")
-        )
-    if dicom:
-        listing.warnings.append(
-            f"left out: {count_nouns(dicom, 'DICOM file')}; only PNG and JPEG are read: export them as 8-bit PNG with "
-            "a brain window (level 40, width 80)"
+            f"left out: {count_nouns(others, 'file')} besides the images" + (f" ({kinds})" if others > 1 else "")
         )
     if hidden := found.describe_left_out([HIDDEN]):
         listing.notes.append(hidden)
-    if rest := found.describe_left_out(found.left_out.keys() - {DICOM, HIDDEN, *named}):
+    if rest := found.describe_left_out(found.left_out.keys() - {HIDDEN, *named}):
         listing.warnings.append(rest)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import ImageError
-from server.images.preprocess import load_pixels
+from server.images.preprocess import InputFormat, load_pixels
 from server.machine.processors import count_processors
 from training.data.duplicates import SIDE, shrink
 from training.data.format import INPUT_FORMAT
@@ -45,16 +45,19 @@ class UndecodableError(TrainingError):
 class PixelStore:
     """Decoded images in an unnamed file: fixed size, read and written by position, from any thread.
 
-    Each image has one plane of grey values and, where the data set has lesion masks, one more with its mask.
+    Each image has a plane of grey values, or three of as many windows, and, where the data set has lesion masks, one
+    more with its mask.
     Plain reads rather than a memory map: mapped pages count as the process's memory, up to the size of the folder.
 
     Attributes:
-        small: uint8 [N, 1024], the images at 32 x 32 pixels, to compare them with each other. In memory: 1 KB an image.
+        small: uint8 [N, 1024], the first planes at 32 x 32 pixels, to compare them with each other. In memory: 1 KB an
+            image.
     """
 
-    def __init__(self, folder: Path, count: int, *, has_lesions: bool = False) -> None:
+    def __init__(self, folder: Path, count: int, *, channels: int = 1, has_lesions: bool = False) -> None:
         self.has_lesions = has_lesions
-        self.planes = 1 + has_lesions
+        self.channels = channels
+        self.planes = channels + has_lesions
         self._shape = (INPUT_FORMAT.height, INPUT_FORMAT.width, self.planes)
         self._bytes = int(np.prod(self._shape))
         self.small = np.zeros((count, SIDE**2), np.uint8)
@@ -94,9 +97,15 @@ class PixelStore:
 
 
 def decode_images(
-    images: ImageSet, folder: Path, progress: Callable[[int, int], None]
+    images: ImageSet, folder: Path, progress: Callable[[int, int], None], input_format: InputFormat = INPUT_FORMAT
 ) -> tuple[PixelStore, tuple[str, ...]]:
     """Decodes all images into a store in ``folder``; the caller closes it.
+
+    Args:
+        images: the images.
+        folder: where the store lies.
+        progress: called with how many are decoded, of how many.
+        input_format: as which pixels.
 
     Returns:
         The store, and the SHA-256 of each file's bytes.
@@ -104,18 +113,18 @@ def decode_images(
     Raises:
         TrainingError: naming the first file that cannot be decoded, and counting all by what is wrong with them.
     """
-    store = PixelStore(folder, len(images.files), has_lesions=images.has_lesions)
+    store = PixelStore(folder, len(images.files), channels=input_format.channels, has_lesions=images.has_lesions)
 
     refused: dict[int, UndecodableError] = {}
 
     def decode(index: int) -> str:
         path, digest = images.root / images.files[index], ""
         try:
-            data, pixels = read_image(path)
+            data, pixels = read_image(path, input_format)
             digest = hashlib.sha256(data).hexdigest()
             if store.has_lesions:
-                path = images.root / LESION_FOLDER / images.files[index]
-                lesion = read_image(path)[1] if path.exists() else np.zeros_like(pixels)
+                mask = find_mask(images.root / LESION_FOLDER / images.files[index])
+                lesion = read_image(mask)[1] if mask else np.zeros_like(pixels[..., :1])
                 pixels = np.concatenate([pixels, lesion], axis=2)
         except UndecodableError as error:
             refused[index] = error
@@ -151,15 +160,20 @@ def count_reasons(reasons: Iterable[str]) -> str:
     return ", ".join(f"{count:,} x {kind}" for kind, count in kinds.most_common())
 
 
-def read_image(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
-    """Returns a file's bytes and its pixels as the server decodes them, uint8 [H, W, 1].
+def find_mask(path: Path) -> Path | None:
+    """Returns the lesion mask that has an image's name, or that name with .png; None where there is none."""
+    return next((mask for mask in (path, path.with_suffix(".png")) if mask.exists()), None)
+
+
+def read_image(path: Path, input_format: InputFormat = INPUT_FORMAT) -> tuple[bytes, NDArray[np.uint8]]:
+    """Returns a file's bytes and its pixels as the server decodes them, uint8 [H, W, channels].
 
     Raises:
         UndecodableError: naming the file, when it cannot be decoded.
     """
     data = path.read_bytes()
     try:
-        return data, load_pixels(data, INPUT_FORMAT).array
+        return data, load_pixels(data, input_format).array
     except ImageError as error:
         raise UndecodableError(path, error.message) from None
 

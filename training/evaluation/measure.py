@@ -68,34 +68,36 @@ class Decision:
     rule: str
     """How it was chosen and where, for people to read."""
 
-    top_k: int = 1
-    """A person's score is the mean of so many highest scores."""
-
-    patient_threshold: float | None = None
-    """To be exceeded by the score of a person; None: that of a slice. With ``top_k`` 1 a person is then called positive
+    top_k: int = 0
+    """A person's score is the mean of so many highest scores. 0: there is no rule for people; one is called positive
     when any slice is."""
+
+    patient_threshold: float = 0.0
+    """To be exceeded by the score of a person, where there is a rule."""
 
 
 def choose_decision(rule: str, scores: Floats, positive: Bools, groups: NDArray[np.int64] | None) -> Decision:
     """Chooses threshold, number of slices and threshold of people on validation images.
 
+    There is no rule for people where they are not known, have one image each, or are all of one class.
+
     Args:
         rule: see ``operating_point.parse_rule``.
         scores: [N], calibrated probabilities of the positive label on validation images.
         positive: [N], true for images that have it; both classes must occur.
-        groups: [N], any numbers that tell people apart; None where they are not known.
+        groups: [N], any numbers that tell people, or their studies, apart; None where they are not known.
     """
     threshold = choose_threshold(rule, scores, positive)
     where = f"{rule}, chosen on {len(scores):,} validation images"
     if groups is None:
         return Decision(threshold, where)
     groups = np.unique(groups, return_inverse=True)[1]
-    top_k = choose_top_k(scores, positive, groups)
     people = find_positive_patients(positive, groups)
-    patient_threshold = threshold
-    if has_both(people):
-        patient_threshold = choose_threshold(rule, score_patients(scores, groups, top_k), people)
-    return Decision(threshold, f"{where} of {len(people):,} people", top_k, patient_threshold)
+    where = f"{where} of {len(people):,} people"
+    if len(people) == len(groups) or not has_both(people):
+        return Decision(threshold, where)
+    top_k = choose_top_k(scores, positive, groups)
+    return Decision(threshold, where, top_k, choose_threshold(rule, score_patients(scores, groups, top_k), people))
 
 
 def evaluate(
@@ -207,10 +209,12 @@ def evaluate_patients(predictions: Predictions, decision: Decision) -> PatientLe
     people = int(predictions.groups.max()) + 1
     if not predictions.has_patients or people == len(predictions.groups):
         return None
-    scores = score_patients(predictions.scores, predictions.groups, decision.top_k)
+    top_k, threshold = decision.top_k, decision.patient_threshold
+    if not top_k:
+        top_k, threshold = 1, decision.threshold
+    scores = score_patients(predictions.scores, predictions.groups, top_k)
     positive = find_positive_patients(predictions.positive, predictions.groups)
-    threshold = decision.threshold if decision.patient_threshold is None else decision.patient_threshold
-    return measure_people(scores, positive, threshold, decision.top_k)
+    return measure_people(scores, positive, threshold, top_k)
 
 
 def measure_people(scores: Floats, positive: Bools, threshold: Threshold, top_k: int) -> PatientLevel:

@@ -120,7 +120,7 @@ def make_view_batches(
                 first += len(indices)
 
     def prepare(indices: tf.Tensor, number: tf.Tensor, batch_seed: tf.Tensor) -> tf.Tensor:
-        images = tf.cast(split_planes(read_batch(store, indices))[0], tf.float32)
+        images = tf.cast(split_planes(read_batch(store, indices), store.channels)[0], tf.float32)
         if augmentation is not None:
             images = tf.cond(number > 0, lambda: vary_batch(images, batch_seed, augmentation), lambda: images)
         return expand_grey(tf.ensure_shape(images, [None, *images.shape[1:]]))

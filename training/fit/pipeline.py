@@ -21,7 +21,9 @@ def make_batches(store: PixelStore, indices: NDArray[np.int64], batch_size: int)
     """Returns batches of images in the order of ``indices``: uint8 [N, H, W, 3], 0 to 255."""
     batches = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
     images = batches.map(
-        lambda index: expand_grey(split_planes(read_batch(store, index))[0]), num_parallel_calls=2, deterministic=True
+        lambda index: expand_grey(split_planes(read_batch(store, index), store.channels)[0]),
+        num_parallel_calls=2,
+        deterministic=True,
     )
     return images.prefetch(PREFETCHED_BATCHES)
 
@@ -60,7 +62,7 @@ def make_training_batches(
         index, target = batch
         planes = read_batch(store, index)
         planes = vary_batch(planes, batch_seed, augmentation) if augmentation else tf.cast(planes, tf.float32)
-        images, masks = split_planes(planes)
+        images, masks = split_planes(planes, store.channels)
         weight = tf.gather(class_weights, target)
         if not with_lesions:
             return expand_grey(images), target, weight
@@ -84,11 +86,11 @@ def read_batch(store: PixelStore, indices: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(images, [None, INPUT_FORMAT.height, INPUT_FORMAT.width, store.planes])
 
 
-def split_planes(planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns grey images [N, H, W, 1] and lesion masks [N, H, W, 0 or 1]."""
-    return planes[..., :1], planes[..., 1:]
+def split_planes(planes: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns images [N, H, W, channels] and lesion masks [N, H, W, 0 or 1]."""
+    return planes[..., :channels], planes[..., channels:]
 
 
 def expand_grey(images: tf.Tensor) -> tf.Tensor:
     """Repeats the channel of grey images, [N, H, W, 1] to [N, H, W, 3]: at the end, where it costs least."""
-    return tf.repeat(images, 3, axis=3)
+    return images if images.shape[3] == 3 else tf.repeat(images, 3, axis=3)

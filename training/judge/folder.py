@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.images.image_folder import list_folder
+from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
-from training.config import EvaluateConfig
+from training.config import DataConfig, EvaluateConfig
 from training.data.duplicates import shrink
 from training.data.labels import LABELS_FILE, FileFinder, ImageSet, list_data, read_rows, require_columns
 from training.data.pixels import read_image, write_csv
@@ -80,7 +81,7 @@ def evaluate_folder(config: EvaluateConfig) -> str:
         has_patients=images.has_patients,
     )
     warnings = (*images.warnings, *list_warnings(images, predictor, answers, split))
-    nearest = find_nearest(images, positive, split, predictions, answers)
+    nearest = find_nearest(images, positive, split, predictions, answers, predictor.plain_format)
     evaluations = {
         name: evaluate_part(config, predictor, predictions, nearest, chosen[kept], name, warnings)
         for name, chosen in choose_subsets(config, columns, len(positive)).items()
@@ -95,12 +96,16 @@ def evaluate_folder(config: EvaluateConfig) -> str:
         write_predictions(config.out / "predictions.csv", predictions, predictor)
         names = f"not {predictor.positive_label}", predictor.positive_label
         write_plots(
-            config.out, next(iter(evaluations.values())), predictions, read_predicted(images, predictions), names
+            config.out,
+            next(iter(evaluations.values())),
+            predictions,
+            read_predicted(images, predictions, predictor.plain_format),
+            names,
         )
     return document if config.json else page
 
 
-def find_positive(config: EvaluateConfig, images: ImageSet) -> Bools:
+def find_positive(config: DataConfig, images: ImageSet) -> Bools:
     """Returns [N], whether the label of each image is the positive one."""
     name = next((name for name in (config.positive, "1") if name in images.labels), None)
     if name is None:
@@ -188,16 +193,21 @@ def list_warnings(images: ImageSet, predictor: Predictor, answers: Answers, spli
     known = sum(digest in split.training_digests for digest in answers.digests) if split else 0
     if known:
         warnings.append(f"WARNING: {known:,} of the images were used in training or validation: leakage.")
-    if images.has_patients and "patient_top_k" not in predictor.metrics:
+    if images.has_patients and not predictor.study_top_k:
         warnings.append(
-            "The model has recorded no rule for people: one is called positive when any of the slices is, which grows "
+            "The model has no rule for studies: one is called positive when any of the slices is, which grows "
             "likelier with every slice."
         )
     return warnings
 
 
 def find_nearest(
-    images: ImageSet, positive: Bools, split: Split | None, predictions: Predictions, answers: Answers
+    images: ImageSet,
+    positive: Bools,
+    split: Split | None,
+    predictions: Predictions,
+    answers: Answers,
+    plain_format: InputFormat,
 ) -> Nearest | None:
     """Returns the nearest neighbour's answers: from the training images of the split, else within these images.
 
@@ -213,7 +223,10 @@ def find_nearest(
     if learned:
         with ThreadPoolExecutor(count_processors()) as pool:
             files = [images.root / images.files[index] for index in learned]
-            tiny = [shrink(pixels[np.newaxis, ..., 0])[0] for _, pixels in map_ahead(pool, read_image, files)]
+            tiny = [
+                shrink(pixels[np.newaxis, ..., 0])[0]
+                for _, pixels in map_ahead(pool, lambda path: read_image(path, plain_format), files)
+            ]
         return evaluate_nearest(np.stack(tiny), positive[learned].astype(np.int64), small, targets, seed=SEED)
     try:
         return cross_validate_nearest(small, targets, predictions.groups, seed=SEED)
@@ -244,8 +257,8 @@ def evaluate_part(
     decision = Decision(
         predictor.threshold,
         "the model's own, which it brings with it",
-        int(predictor.metrics.get("patient_top_k", 1)),
-        predictor.metrics.get("patient_threshold"),
+        predictor.study_top_k,
+        predictor.study_threshold,
     )
     return evaluate(
         part,
@@ -270,8 +283,8 @@ def write_predictions(path: Path, predictions: Predictions, predictor: Predictor
     write_csv(path, ("file", "positive", "probability", "answered_positive", "trivial"), rows)
 
 
-def read_predicted(images: ImageSet, predictions: Predictions) -> ReadImages:
+def read_predicted(images: ImageSet, predictions: Predictions, plain_format: InputFormat) -> ReadImages:
     """Returns what decodes predicted images by position, for the galleries."""
     return lambda indices: np.stack(
-        [read_image(images.root / predictions.files[index])[1][..., 0] for index in indices]
+        [read_image(images.root / predictions.files[index], plain_format)[1][..., 0] for index in indices]
     )

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import ImageError
-from server.images.preprocess import InputFormat, load_pixels
+from server.images.preprocess import load_pixels
 from server.machine.processors import count_processors
 from training.data.duplicates import SIDE, shrink
-from training.data.format import INPUT_FORMAT
 from training.evaluation.figures import Bools, Floats
 from training.evaluation.nearest import score_trivially
 from training.judge.predictors import Answer, Asked, Predictor, map_ahead
@@ -86,7 +85,7 @@ def ask_predictor(predictor: Predictor, files: Sequence[Path], progress: Callabl
                 yield files[index], picture.pixels
 
     with ThreadPoolExecutor(count_processors()) as pool:
-        decoded = map_ahead(pool, lambda path: read_picture(path, predictor.input_format), files)
+        decoded = map_ahead(pool, lambda path: read_picture(path, predictor), files)
         for index, answer in enumerate(predictor.ask(list_asked(decoded))):
             answers[asked[index]] = answer
             progress(asked[index] + 1, len(files))
@@ -106,14 +105,15 @@ def ask_predictor(predictor: Predictor, files: Sequence[Path], progress: Callabl
     )
 
 
-def read_picture(path: Path, input_format: InputFormat | None) -> Picture:
+def read_picture(path: Path, predictor: Predictor) -> Picture:
     """Decodes one file for a predictor, and as the networks of this package take it for what needs no model."""
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
+    input_format, plain_format = predictor.input_format, predictor.plain_format
     try:
-        decoded = load_pixels(data, INPUT_FORMAT)
+        decoded = load_pixels(data, plain_format)
         pixels = decoded.array
-        if input_format not in (None, INPUT_FORMAT):
+        if input_format not in (None, plain_format):
             pixels = load_pixels(data, input_format).array
     except ImageError as error:
         return Picture(digest, None, np.zeros(SIDE * SIDE, np.float32), np.nan, refusal=error.message)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
 from server.models.contract import ModelSpec
 from server.models.manifest import MANIFEST_FILE
+from training.data.format import INPUT_FORMAT
 from training.errors import TrainingError
 
 Item = TypeVar("Item")
@@ -59,14 +60,20 @@ class Predictor:
 
     positive_label: str
     threshold: float
-    metrics: Mapping[str, float]
-    """What was recorded of it; see ``training.run.results``."""
+    study_top_k: int
+    """The score of a study is the mean of so many highest ones of its slices; 0: the model has no rule for studies."""
 
+    study_threshold: float
     input_format: InputFormat | None
     """The pixels that it takes; None: it takes files, and decodes them itself."""
 
     ask: Callable[[Iterable[Asked]], Iterator[Answer]]
     """From files, and their pixels where ``input_format`` is given, to answers in the same order."""
+
+    @property
+    def plain_format(self) -> InputFormat:
+        """The pixels that what needs no model looks at: of CT values the first window that the predictor sees."""
+        return replace(INPUT_FORMAT, windows=self.input_format.windows[:1]) if self.input_format else INPUT_FORMAT
 
 
 def open_predictor(model: str) -> Predictor:
@@ -181,7 +188,7 @@ def open_server(target: str) -> Predictor:
             raise TrainingError(str(error)) from None
 
     name = f"{info.name} {info.version} (sha256 {info.digest[:12]}, {info.precision}) at {target}"
-    return Predictor(name, info.positive_label, info.threshold, info.metrics, None, ask)
+    return Predictor(name, info.positive_label, info.threshold, info.study_top_k, info.study_threshold, None, ask)
 
 
 def predictor_of_spec(
@@ -191,7 +198,9 @@ def predictor_of_spec(
     ask: Callable[[Iterable[Asked]], Iterator[Answer]],
 ) -> Predictor:
     name = f"{spec.name} {spec.version} (sha256 {digest[:12]})"
-    return Predictor(name, spec.positive_label, spec.threshold, spec.metrics, input_format, ask)
+    return Predictor(
+        name, spec.positive_label, spec.threshold, spec.study_top_k, spec.study_threshold, input_format, ask
+    )
 
 
 def make_answer(probability: np.float32) -> Answer:

@@ -3,6 +3,10 @@
 Not a substitute for real scans. Normal and stroke slices come from one pipeline: head, findings that are no stroke,
 window, noise, table and position are drawn alike, and the only difference is the lesion. Every slice has its own random
 streams made of seed and index, so the same seed gives the same bytes whatever the number of processes.
+
+There are two kinds of data sets. Pictures are what hospitals export: in windows as loose as they keep them,
+recompressed, resized. CT values are what the scanner stores, as DICOM files or as PNG in one stated window; with one
+slice a patient they show the heads and lesions of the pictures of the same seed.
 """
 
 from __future__ import annotations
@@ -23,11 +27,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from server.images.dicom.window import Window, apply_windows
 from server.machine.processors import count_processors
+from training.phantom.ct import PICTURE_PARTS
+from training.phantom.dicom_file import Place, encode_dicom, require_pydicom
 from training.phantom.lesions import HAEMORRHAGES
 from training.phantom.patient import Patient
 from training.phantom.recipe import FINDINGS, Recipe
-from training.phantom.slice import MINIMUM_SIZE, Slice, generate_slice
+from training.phantom.slice import (
+    MINIMUM_SIZE,
+    CtSlice,
+    Slice,
+    generate_ct_slice,
+    generate_ct_slice_at,
+    generate_slice,
+)
+from training.phantom.study import SLICE_MM, plan_study
 
 __all__ = ["LESION_FOLDER", "Slice", "choose_kind", "encode_png", "generate_slice", "write_dataset"]
 
@@ -51,8 +66,10 @@ def write_dataset(
     progress: Callable[[int, int], None] | None = None,
     slices_per_patient: int = 1,
     recipe: Recipe | None = None,
+    dicom: bool = False,
+    window: Window | None = None,
 ) -> None:
-    """Write count slices as PNG into one folder a class; all or nothing.
+    """Write count slices as PNG or DICOM into one folder a class; all or nothing.
 
     Beside the class folders: labels.csv, FACTS_FILE with what a model card wants to know of the data, and in
     LESION_FOLDER a mask of the same name for each slice with a lesion.
@@ -65,11 +82,14 @@ def write_dataset(
         processes: as many as there are processors unless told.
         progress: called with (slices done, count).
         slices_per_patient: with more than one, files are named ``<patient> (<slice>).png``, and a stroke patient has
-            slices that the lesion does not reach, which are normal.
+            slices that the lesion does not reach, which are normal. Of CT values they are a study of the whole head,
+            in a folder of its own, ``<patient>/<slice>``, from the skull base up.
         recipe: what to draw; everything unless told.
+        dicom: CT values as DICOM files; pydicom is needed.
+        window: CT values as PNG in this window; not looked at with ``dicom``.
 
     Raises:
-        ValueError: a number is too small, or the folder holds something.
+        ValueError: a number is too small, the folder holds something, or pydicom is missing.
     """
     if count < 2:
         raise ValueError(f"count must be at least 2 (one slice of each class), not {count}")
@@ -79,11 +99,11 @@ def write_dataset(
         raise ValueError(f"slices_per_patient must be at least 1, not {slices_per_patient}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"the output folder already exists and is not empty: {out}")
+    if dicom:
+        require_pydicom()
     with _stage_folder(out) as stage:
-        for label in _LABELS:
-            (stage / label).mkdir()
-        (stage / LESION_FOLDER / _LABELS[1]).mkdir(parents=True)
-        job = _Job(stage, count, seed, size, slices_per_patient, recipe or Recipe())
+        (stage / LESION_FOLDER).mkdir()
+        job = _Job(stage, count, seed, size, slices_per_patient, recipe or Recipe(), dicom, window)
         chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         rows: _Rows = []
         for part in _map_chunks(job.write_chunk, chunks, processes):
@@ -119,6 +139,8 @@ class _Job:
     size: int
     slices_per_patient: int
     recipe: Recipe
+    dicom: bool
+    window: Window | None
 
     def write_chunk(self, indices: range) -> _Rows:
         # glibc learns from one large block that is freed to keep the many small ones: a third faster on Linux.
@@ -126,20 +148,57 @@ class _Job:
         del block
         return [self._write_slice(index) for index in indices]
 
+    @property
+    def has_ct(self) -> bool:
+        return self.dicom or self.window is not None
+
     def _write_slice(self, index: int) -> tuple[str, ...]:
         owner, turn = divmod(index, self.slices_per_patient)
-        patient = Patient(int(np.random.default_rng([self.seed, owner]).integers(1 << 62)), self.recipe)
-        kind = choose_kind(index) if self.slices_per_patient == 1 else self._choose_patient_kind(owner, turn)
+        recipe = self.recipe.leave_out(PICTURE_PARTS) if self.has_ct else self.recipe
+        patient = Patient(int(np.random.default_rng([self.seed, owner]).integers(1 << 62)), recipe)
         rng = np.random.default_rng([self.seed, owner, turn])
-        item = generate_slice(rng, kind=kind, size=self.size, patient=patient)
         name = f"{owner:05d}"
-        label = _LABELS[kind is not None]
-        file = f"{label}/{name}.png" if self.slices_per_patient == 1 else f"{label}/{name} ({turn + 1}).png"
-        (self.stage / file).write_bytes(encode_png(item.pixels))
-        if kind:
-            (self.stage / LESION_FOLDER / file).write_bytes(encode_png(item.lesion * np.uint8(255)))
+        item, data = self._draw_ct(rng, patient, index) if self.has_ct else self._draw_picture(rng, patient, index)
+        label = _LABELS[item.kind is not None]
+        if self.slices_per_patient == 1:
+            file = f"{label}/{name}"
+        else:
+            file = f"{name}/{turn + 1:03d}" if self.has_ct else f"{label}/{name} ({turn + 1})"
+        mask = f"{file}.png"
+        file += ".dcm" if self.dicom else ".png"
+        self._write(file, data)
+        if item.kind:
+            self._write(f"{LESION_FOLDER}/{mask}", encode_png(item.lesion * np.uint8(255)))
         findings = " ".join(sorted(patient.parts & FINDINGS.keys()))
-        return (file, label, kind or "none", f"{item.level:.4f}", str(self.seed), name, name, findings)
+        return (file, label, item.kind or "none", f"{item.level:.4f}", str(self.seed), name, name, findings)
+
+    def _write(self, file: str, data: bytes) -> None:
+        path = self.stage / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def _draw_picture(self, rng: np.random.Generator, patient: Patient, index: int) -> tuple[Slice, bytes]:
+        owner, turn = divmod(index, self.slices_per_patient)
+        kind = choose_kind(index) if self.slices_per_patient == 1 else self._choose_patient_kind(owner, turn)
+        item = generate_slice(rng, kind=kind, size=self.size, patient=patient)
+        return item, encode_png(item.pixels)
+
+    def _draw_ct(self, rng: np.random.Generator, patient: Patient, index: int) -> tuple[CtSlice, bytes]:
+        owner, turn = divmod(index, self.slices_per_patient)
+        thickness = SLICE_MM
+        if self.slices_per_patient == 1:
+            item = generate_ct_slice(rng, kind=choose_kind(index), size=self.size, patient=patient)
+        else:
+            study = plan_study(patient, choose_kind(owner), self.slices_per_patient)
+            item = generate_ct_slice_at(
+                rng, study.levels[turn], kind=study.kinds[turn], size=self.size, patient=patient
+            )
+            thickness = min(thickness, study.spacing)
+        if self.dicom:
+            place = Place(self.seed, f"{owner:05d}", turn + 1, item.level, thickness)
+            return item, encode_dicom(item.values, place, patient)
+        assert self.window is not None
+        return item, encode_png(apply_windows(item.values.astype(np.float32), (self.window,))[..., 0])
 
     def _choose_patient_kind(self, owner: int, turn: int) -> str | None:
         """Three of four patients have a stroke, and two thirds of their slices show it: half of all slices."""
@@ -155,6 +214,10 @@ class _Job:
         missing = self.recipe.list_missing()
         if missing:
             command += f" --without {' '.join(missing)}"
+        if self.dicom:
+            command += " --dicom"
+        elif self.window:
+            command += f" --window {self.window.level:g},{self.window.width:g}"
         return {
             "name": f"synthetic head-CT slices, seed {self.seed}",
             "source": command,

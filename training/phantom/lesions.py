@@ -16,7 +16,7 @@ HAEMORRHAGES = ("epidural", "subdural", "subarachnoid", "intraparenchymal", "int
 KINDS = (*HAEMORRHAGES, "infarct")
 
 # Where each kind can be seen; the mode of a triangular distribution sits in the middle of the three.
-_LEVELS = {
+LEVELS = {
     "epidural": (0.30, 0.50, 0.90),
     "subdural": (0.31, 0.66, 0.96),
     "subarachnoid": (0.30, 0.48, 0.94),
@@ -43,7 +43,7 @@ class Plan:
 
 def draw_level(rng: np.random.Generator, kind: str) -> float:
     """Draw an anatomical level at which this kind of lesion can be seen."""
-    low, mode, high = _LEVELS[kind]
+    low, mode, high = LEVELS[kind]
     # A third evenly, or the base and the vertex, where models are weakest, would be rare.
     return float(rng.uniform(low, high) if rng.random() < 0.35 else rng.triangular(low, mode, high))
 

@@ -15,27 +15,34 @@ from training.phantom.texture import Field
 
 Grey = NDArray[np.uint8]
 _TILE = 640  # side of the stored noise; a slice takes a window of it at a random place, turned at random
+RIM_NOISE = 0.85
 
 
 def render_slice(head: Head, patient: Patient, rng: np.random.Generator, size: int) -> Grey:
     """The windowed slice, uint8 (size, size)."""
     hu = filter_image(head.hu, patient.look.sharpness)
+    scan_head(head, hu, patient, rng, size)
+    grey = np.zeros((size, size), dtype=np.uint8)
+    rows, cols = head.shape
+    grey[head.top : head.top + rows, head.left : head.left + cols] = _apply_window(hu, patient)
+    if "table" in patient.parts:
+        first, table, bright = make_table(patient, size)
+        np.maximum(grey[first:], (table * np.float32(bright)).astype(np.uint8), out=grey[first:])
+    if "gamma" in patient.parts:
+        look = patient.look
+        curve = 255 * (np.arange(256) / 255) ** look.gamma * look.gain + look.offset
+        grey = np.clip(curve, 0, 255).astype(np.uint8).take(grey)
+    return _store(grey, patient)
+
+
+def scan_head(head: Head, hu: Field, patient: Patient, rng: np.random.Generator, size: int) -> None:
+    """Adds to densities on the head's grid, in HU, what a scanner adds: noise, shading, streaks."""
     hu += _draw_noise(head, patient, rng, size)
     _shade(head, hu, rng)
     if "streaks" in patient.parts and head.traits.level < 0.42:
         _harden_beam(head, hu, patient.open_stream("streaks"))
     for area, value in head.streaks:
         hu[area] += value
-    grey = np.zeros((size, size), dtype=np.uint8)
-    rows, cols = head.shape
-    grey[head.top : head.top + rows, head.left : head.left + cols] = _apply_window(hu, patient)
-    if "table" in patient.parts:
-        _draw_table(grey, patient)
-    if "gamma" in patient.parts:
-        look = patient.look
-        curve = 255 * (np.arange(256) / 255) ** look.gamma * look.gain + look.offset
-        grey = np.clip(curve, 0, 255).astype(np.uint8).take(grey)
-    return _store(grey, patient)
 
 
 def blur(image: Field, amount: float) -> Field:
@@ -81,7 +88,7 @@ def make_grains() -> tuple[Field, ...]:
     return tuple(tiles)
 
 
-def _take_grain(rng: np.random.Generator, grain: float, shape: tuple[int, int]) -> Field:
+def take_grain(rng: np.random.Generator, grain: float, shape: tuple[int, int]) -> Field:
     if max(shape) > _TILE:
         return rng.standard_normal(shape, dtype=np.float32)
     tiles = make_grains()
@@ -91,20 +98,25 @@ def _take_grain(rng: np.random.Generator, grain: float, shape: tuple[int, int]) 
     return part[:: 1 - 2 * (turn & 1), :: 1 - (turn & 2)]
 
 
-def _draw_noise(head: Head, patient: Patient, rng: np.random.Generator, size: int) -> Field:
-    look, low = patient.look, head.traits.level < 0.42
-    sigma = (
+def measure_noise(level: float, patient: Patient, size: int) -> float:
+    """The spread of the noise, HU; ``RIM_NOISE`` of it at the rim of a head and around it."""
+    look = patient.look
+    return (
         look.sigma
         * (1 - 0.35 * look.grain)
         * (size / 256)
-        * (1.25 if low else 1.0)
+        * (1.25 if level < 0.42 else 1.0)
         * (1 + 0.3 * max(0.0, look.sharpness))
     )
+
+
+def _draw_noise(head: Head, patient: Patient, rng: np.random.Generator, size: int) -> Field:
+    sigma = measure_noise(head.traits.level, patient, size)
     # Less reaches the detector through the middle of a head: it is noisier there.
     gain = np.clip(head.depth, 0, 1)
     gain *= np.float32(0.5 * sigma)
-    gain += np.float32(0.85 * sigma)
-    gain *= _take_grain(rng, look.grain, head.shape)
+    gain += np.float32(RIM_NOISE * sigma)
+    gain *= take_grain(rng, patient.look.grain, head.shape)
     return gain
 
 
@@ -145,9 +157,13 @@ def _apply_window(hu: Field, patient: Patient) -> Grey:
     return hu.astype(np.uint8)
 
 
-def _draw_table(grey: Grey, patient: Patient) -> None:
-    """The head rest: a thin bright arc under the head, or the two upright ends of one."""
-    rng, pose, size = patient.open_stream("table"), patient.pose, grey.shape[0]
+def make_table(patient: Patient, size: int) -> tuple[int, Field, float]:
+    """The head rest: a thin bright arc under the head, or the two upright ends of one.
+
+    Returns:
+        The first row that it reaches, its share of each pixel from there on, and its grey level, 0 to 255.
+    """
+    rng, pose = patient.open_stream("table"), patient.pose
     scale = size * pose.scale
     radius = scale * float(rng.uniform(0.95, 1.7))
     x0 = size * pose.x + scale * float(rng.normal(0, 0.05))
@@ -160,11 +176,10 @@ def _draw_table(grey: Grey, patient: Patient) -> None:
     away = measure_distance(x, np.maximum(y, 0))  # a U: straight above its centre
     away -= np.float32(radius)
     np.abs(away, out=away)
-    mask = np.clip(np.float32(thick + 0.5) - away, 0, 1)
+    share: Field = np.clip(np.float32(thick + 0.5) - away, 0, 1)
     if keep:
-        mask *= np.abs(x) > np.float32(keep)
-    mask *= np.float32(bright)
-    np.maximum(grey[first:], mask.astype(np.uint8), out=grey[first:])
+        share *= np.abs(x) > np.float32(keep)
+    return first, share, bright
 
 
 def _store(grey: Grey, patient: Patient) -> Grey:

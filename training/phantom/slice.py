@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.phantom.anatomy import draw_anatomy
+from training.phantom.ct import Values, render_ct
 from training.phantom.head import BASE_LEVEL, Head, Push, measure_size
 from training.phantom.lesions import HAEMORRHAGES, KINDS, draw_level, plan_lesion
 from training.phantom.painting import paint_lesion
@@ -33,6 +34,16 @@ class Slice:
     level: float
 
 
+@dataclass(frozen=True)
+class CtSlice:
+    """One slice as a scanner stores it: CT values int16 in HU, and the rest as in ``Slice``."""
+
+    values: Values
+    lesion: NDArray[np.bool_]
+    kind: str | None
+    level: float
+
+
 def generate_slice(
     rng: np.random.Generator,
     *,
@@ -53,19 +64,63 @@ def generate_slice(
     Raises:
         ValueError: unknown kind or too small a size.
     """
+    patient = patient or Patient(int(rng.integers(1 << 62)), recipe or Recipe())
+    head, lesion = _draw_visible(rng, patient, kind, size)
+    return Slice(render_slice(head, patient, rng, size), lesion, kind, round(head.traits.level, 4))
+
+
+def generate_ct_slice(rng: np.random.Generator, *, kind: str | None, size: int, patient: Patient) -> CtSlice:
+    """Draw the slice that ``generate_slice`` draws, before any window.
+
+    Raises:
+        ValueError: as there.
+    """
+    head, lesion = _draw_visible(rng, patient, kind, size)
+    return CtSlice(render_ct(head, patient, rng, size), lesion, kind, round(head.traits.level, 4))
+
+
+def generate_ct_slice_at(
+    rng: np.random.Generator, level: float, *, kind: str | None, size: int, patient: Patient
+) -> CtSlice:
+    """Draw one slice of a study; a lesion that would not be seen at this level is left out.
+
+    Args:
+        rng: what differs from slice to slice.
+        level: where the slice is, see ``head``.
+        kind: as in ``generate_slice``.
+        size: likewise.
+        patient: whose head it is, and whose lesion: in the same place on every slice.
+
+    Raises:
+        ValueError: as in ``generate_slice``.
+    """
+    _check(kind, size)
+    before = rng.bit_generator.state
+    head, lesion, is_visible = _draw_head(rng, patient, kind, level, size, 0)
+    if not is_visible:
+        kind, rng.bit_generator.state = None, before
+        head, lesion, _ = _draw_head(rng, patient, None, level, size, 0)
+    return CtSlice(render_ct(head, patient, rng, size), lesion, kind, round(level, 4))
+
+
+def _check(kind: str | None, size: int) -> None:
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be None or one of {', '.join(KINDS)}, not {kind!r}")
     if size < MINIMUM_SIZE:
         raise ValueError(f"size must be at least {MINIMUM_SIZE}, not {size}")
-    patient = patient or Patient(int(rng.integers(1 << 62)), recipe or Recipe())
+
+
+def _draw_visible(
+    rng: np.random.Generator, patient: Patient, kind: str | None, size: int
+) -> tuple[Head, NDArray[np.bool_]]:
+    """A head at a level where its lesion, if it has one, is seen; and that lesion's mask on the slice."""
+    _check(kind, size)
     for attempt in range(_ATTEMPTS):
         level = draw_level(rng, kind) if kind else _draw_normal_level(rng)
-        head, lesion, contrast = _draw_head(rng, patient, kind, level, size, attempt)
-        if kind is None or (lesion.sum() >= _VISIBLE_AREA * size * size and contrast >= _VISIBLE_CONTRAST):
+        head, lesion, is_visible = _draw_head(rng, patient, kind, level, size, attempt)
+        if is_visible:
             break
-    mask = np.zeros((size, size), dtype=bool)
-    mask[head.top : head.top + head.shape[0], head.left : head.left + head.shape[1]] = lesion
-    return Slice(render_slice(head, patient, rng, size), mask, kind, round(level, 4))
+    return head, lesion
 
 
 def _draw_normal_level(rng: np.random.Generator) -> float:
@@ -79,8 +134,8 @@ def _draw_normal_level(rng: np.random.Generator) -> float:
 
 def _draw_head(
     rng: np.random.Generator, patient: Patient, kind: str | None, level: float, size: int, attempt: int
-) -> tuple[Head, NDArray[np.bool_], float]:
-    """A head in HU, the mask of its lesion on the head's grid, and the lesion's mean contrast in HU."""
+) -> tuple[Head, NDArray[np.bool_], bool]:
+    """A head in HU, the mask of its lesion on the slice, and whether that is seen; true without one."""
     # The lesion of a patient is planned from the patient's own stream: it stays in place from slice to slice.
     plan = plan_lesion(patient.open_stream("lesion", attempt), kind, level) if kind else None
     pose = patient.pose
@@ -97,13 +152,15 @@ def _draw_head(
         plan.push if plan else Push(),
     )
     draw_anatomy(head, patient)
+    mask = np.zeros((size, size), dtype=bool)
     if plan is None:
         lay_bone(head, patient)
-        return head, np.zeros(head.shape, dtype=bool), 0.0
+        return head, mask, True
     before = head.hu.copy()
-    mask: Field = paint_lesion(head, plan)
+    painted: Field = paint_lesion(head, plan)
     after = head.hu.copy()
     lay_bone(head, patient)
-    hit = mask * (1 - np.clip(head.bone, 0, 1)) > 0.5
+    hit = painted * (1 - np.clip(head.bone, 0, 1)) > 0.5
     contrast = float(np.abs(after - before)[hit].mean()) if hit.any() else 0.0
-    return head, hit, contrast
+    mask[head.top : head.top + head.shape[0], head.left : head.left + head.shape[1]] = hit
+    return head, mask, bool(hit.sum() >= _VISIBLE_AREA * size * size and contrast >= _VISIBLE_CONTRAST)

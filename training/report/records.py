@@ -52,7 +52,7 @@ def recorded_flags(config: TrainConfig) -> str:
         if value is True:
             words.append(flag_of(name))
         elif value is not False and value is not None and name not in (*PATH_FLAGS, "notes"):
-            words += [flag_of(name), str(value)]
+            words += [flag_of(name), *map(str, value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)
 
 

@@ -108,6 +108,7 @@ def evaluate_pooled(
     decision = Decision(
         thresholds[folds],  # type: ignore[arg-type] # one per image is compared as one for all would be
         f"{config.operating_point}, chosen in each fold on its validation images; stated is the median",
+        top_k=1,
         patient_threshold=float(np.median(thresholds)),
     )
     evaluation = evaluate(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from server.models.contract import ModelSpec
 from training.config import TrainConfig
-from training.data.format import INPUT_FORMAT
+from training.data.format import make_format
 from training.data.pixels import compute_fingerprint
 from training.data.split import Data
 from training.evaluation.calibration import Calibration, calibrate
@@ -111,8 +111,16 @@ def decide(config: TrainConfig, data: Data, calibration: Calibration) -> Decisio
         config.operating_point,
         calibration.probabilities[:, column],
         data.images.targets[validation] == column,
-        data.groups[validation] if data.images.has_patients else None,
+        find_studies(data)[validation] if data.images.has_patients else None,
     )
+
+
+def find_studies(data: Data) -> NDArray[np.int64]:
+    """Returns numbers [N] that tell studies apart; a person's images are one where their studies are not known."""
+    studies = data.images.studies or (None,) * len(data.groups)
+    keys = list(zip(data.groups.tolist(), studies, strict=True))
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], np.int64)
 
 
 def evaluate_test(
@@ -144,7 +152,7 @@ def evaluate_test(
 
 
 def read_pixels(data: Data) -> ReadImages:
-    """Returns what reads images of the store by position, without their lesion masks: uint8 [n, H, W]."""
+    """Returns what reads the first planes of images of the store by position: uint8 [n, H, W]."""
     return lambda indices: data.store.read(indices)[..., 0]
 
 
@@ -153,19 +161,22 @@ def build_spec(
 ) -> ModelSpec:
     """Returns the contract of the model, with the figures by name and where it all comes from."""
     levels = {"test": evaluation.slices}
+    input_format = make_format(config.windows)
     metrics = {"test_trivial_auc": evaluation.baselines.trivial_auc.value}
     if evaluation.patients is not None:
         levels["test_patient"] = evaluation.patients
-        metrics |= {"patient_top_k": decision.top_k, "patient_threshold": evaluation.patients.threshold}
     return ModelSpec(
         name=config.name,
         version=config.version,
         labels=data.images.labels,
         positive_label=config.positive,
         threshold=decision.threshold,
-        colour=INPUT_FORMAT.colour,
-        resample=INPUT_FORMAT.resample,
-        fit=INPUT_FORMAT.fit,
+        colour=input_format.colour,
+        resample=input_format.resample,
+        fit=input_format.fit,
+        windows=input_format.windows,
+        study_top_k=decision.top_k,
+        study_threshold=decision.patient_threshold,
         temperature=calibration.temperature,
         metrics={**report.flatten_figures(levels), **metrics},
         provenance={

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.config import TrainConfig
+from training.data.format import make_format
 from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint, decode_images
 from training.data.split import SPLIT_FILE, group_data, keeps_folders, split_data
@@ -42,7 +43,7 @@ def train(config: TrainConfig) -> Path:
         )
     with open_run_folder(config) as folder:
         config = replace(config, resume=False)  # how often a run was stopped is not part of what it is
-        store, digests = decode_images(images, folder, Progress("decoding"))
+        store, digests = decode_images(images, folder, Progress("decoding"), make_format(config.windows))
         with store:
             record_run(config, folder, compute_fingerprint(images.files, digests))
             data = group_data(config, images, store, digests)

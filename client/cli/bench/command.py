@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...files.folder import LeftOut
 from ..connection import Connection, add_connection_flags, make_parser, read_connection, read_seconds, run_with_client
 from ..selection import list_images
 from ..signals import EXIT_INTERRUPTED
@@ -93,16 +94,19 @@ def main(argv: list[str]) -> int:
     connection = read_connection(parser, arguments)
 
     def load(client: StrokeClient) -> int:
-        images = _read_images(arguments.images)
+        left_out = LeftOut()
+        images = _read_images(arguments.images, left_out)
+        if others := left_out.describe():
+            print(escape(f"note: {others}"), file=sys.stderr)
         for image in images[:1]:  # what fails for the first image is said before anything is measured
             client.predict(image, model=arguments.model, version=arguments.model_version)
-        return _Bench(arguments, connection, images).run(client)
+        return _Bench(arguments, connection, images, others).run(client)
 
     return run_with_client(connection, load)
 
 
-def _read_images(words: list[str]) -> list[bytes]:
-    """Returns the bytes of the images that are named.
+def _read_images(words: list[str], left_out: LeftOut) -> list[bytes]:
+    """Returns the bytes of the images that are named; ``left_out`` takes what folders hold beside them.
 
     Raises:
         ImageReadError: one cannot be read.
@@ -113,7 +117,7 @@ def _read_images(words: list[str]) -> list[bytes]:
 
     images: list[bytes] = []
     held = 0
-    listed = list_images(words, recursive=False)
+    listed = list_images(words, recursive=False, left_out=left_out)
     for entry in listed:
         if entry.image is None:
             raise ImageReadError(f"{entry.name}: {entry.fault}", "IMAGE_UNREADABLE")
@@ -132,11 +136,14 @@ def _read_images(words: list[str]) -> list[bytes]:
 class _Bench:
     """One run of the command: its loads one after the other."""
 
-    def __init__(self, arguments: argparse.Namespace, connection: Connection, images: list[bytes]) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, connection: Connection, images: list[bytes], left_out: str
+    ) -> None:
         self._arguments = arguments
         self._server = connection.server
         self._timeout = connection.timeout
         self._images = images
+        self._left_out = left_out
         self._line = StatusLine(Terminal(sys.stderr))
 
     def run(self, client: StrokeClient) -> int:
@@ -180,6 +187,7 @@ class _Bench:
             "warmup_seconds": arguments.warmup,
             "images": len(self._images),
             "image_bytes": sum(map(len, self._images)),
+            "left_out": self._left_out,
             "interrupted": interrupted,
         }
 

@@ -18,8 +18,9 @@ from itertools import islice
 
 from ..._config import DEFAULT_MAX_IMAGE_BYTES
 from ..._errors import ImageReadError, ImageTooLargeError, StrokeClientError
-from ..image_ends import has_image_end
-from ..image_folder import FOLDER, IMAGE_SUFFIXES, SPECIAL, LeftOut, name_kind
+from ...files.dicom import is_dicom_file
+from ...files.ends import has_image_end
+from ...files.folder import FOLDER, SPECIAL, LeftOut, is_image_name, may_be_dicom, name_kind
 from ..results import FileStamp
 
 PATIENCE_SECONDS = 30.0
@@ -95,11 +96,6 @@ class _Judged:
 _TEMPORARY_SUFFIXES = (".part", ".partial", ".filepart", ".tmp", ".crdownload")
 
 
-def is_image_name(name: str) -> bool:
-    """True for names of PNG and JPEG files that are neither hidden nor temporary."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not is_temporary_name(name)
-
-
 def is_temporary_name(name: str) -> bool:
     """True for names of files on their way."""
     return name.startswith((".", "~")) or name.lower().endswith(_TEMPORARY_SUFFIXES)
@@ -130,6 +126,7 @@ class Arrivals:
         self._waiting: dict[str, _Waiting] = {}
         self._judged: dict[str, _Judged] = {}
         self._odd: set[str] = set()
+        self._looked_into: dict[str, tuple[Stamp, bool]] = {}  # files whose names do not say whether they are images
 
     @property
     def waiting(self) -> int:
@@ -157,10 +154,11 @@ class Arrivals:
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 name = entry.name
-                if not is_image_name(name):
-                    if not is_temporary_name(name):
-                        strangers.add(entry.path)
-                        self._look_at_stranger(entry)
+                if is_temporary_name(name):
+                    continue
+                if not self._is_image(entry):
+                    strangers.add(entry.path)
+                    self._look_at_stranger(entry)
                     continue
                 names.add(name)
                 if (judged := self._judged.get(name)) is not None and judged.skipped:
@@ -177,6 +175,8 @@ class Arrivals:
         self._odd = odd
         self.left_out.discard([path for path in self.left_out.files if path not in strangers])
         self._forget_missing(names)
+        present = names | {os.path.basename(path) for path in strangers}
+        self._looked_into = {name: found for name, found in self._looked_into.items() if name in present}
         self._recheck_judged()
         return [name for _, name in sorted(settled)]
 
@@ -248,6 +248,25 @@ class Arrivals:
         if same and finished:
             self._waiting.pop(name, None)
         return True
+
+    def _is_image(self, entry: os.DirEntry[str]) -> bool:
+        """Whether a file is one to judge: by its name, or by its first bytes, which are read again when it has
+        changed."""
+        name = entry.name
+        if is_image_name(name) or name in self._judged:
+            return True
+        if not may_be_dicom(name):
+            return False
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:  # gone again, or not yet for us to see
+            return False
+        stamp = Stamp(status.st_size, status.st_mtime_ns)
+        known = self._looked_into.get(name)
+        if known is None or known[0] != stamp:
+            is_dicom = stat.S_ISREG(status.st_mode) and is_dicom_file(entry.path)
+            known = self._looked_into[name] = (stamp, is_dicom)
+        return known[1]
 
     def _look_at_stranger(self, entry: os.DirEntry[str]) -> None:
         if entry.path in self.left_out.files:

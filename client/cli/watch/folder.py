@@ -48,6 +48,7 @@ from ..terminal import escape
 from .arrivals import Arrivals, ArrivedImage, lock_folder
 from .log import WatchLog, format_duration
 from .outcomes import KnownResult, Outcomes
+from .strangers import Strangers
 
 if TYPE_CHECKING:
     from ..._client import StrokeClient
@@ -166,7 +167,7 @@ class WatchRun:
         self._journal = journal
         journals = [path for path in (arguments.csv, arguments.output) if path]
         self._arrivals = Arrivals(arguments.watch, settle=arguments.settle, own=[*outcomes.list_targets(), *journals])
-        self._left_out: set[str] = set()  # kinds that were named
+        self._strangers = Strangers(self._arrivals.left_out, self._log)
         self._known: dict[str, KnownResult] = {}  # of images that are still to be moved
         self._labels: Counter[str] = Counter()
         self._failed = 0
@@ -207,9 +208,7 @@ class WatchRun:
             if self._arrivals.adopt_result(known.name, known.sha256, known.stamp, finished=kept) and not kept:
                 self._known[known.name] = known
         judged, waiting = self._arrivals.judged, self._arrivals.waiting
-        left_out = self._arrivals.left_out
-        self._left_out.update(left_out.files.values())
-        others = f"; {left_out.describe()}" if left_out.files else ""
+        others = self._strangers.take_up()
         self._log.note("", f"watching {self._name}: {judged} images have results, {waiting} wait{others}; Ctrl-C ends")
 
     def _poll(self) -> tuple[list[str], float]:
@@ -220,7 +219,7 @@ class WatchRun:
         except OSError as error:
             return [], self._grow_pause(f"the folder cannot be read: {error.strerror}: waiting for it")
         self._name_oddities()
-        self._name_left_out()
+        self._strangers.look()
         if self._trouble.startswith("the folder"):
             self._recover("the folder is back")
         return names, max(POLL_SECONDS, (time.monotonic() - began) / _POLL_SHARE)
@@ -228,13 +227,6 @@ class WatchRun:
     def _name_oddities(self) -> None:
         for name in self._arrivals.oddities:
             self._log.note(name, "left alone: a link, a folder or a device, not a file")
-
-    def _name_left_out(self) -> None:
-        """Names the first of each kind that is no image."""
-        for path, kind in self._arrivals.left_out.files.items():
-            if kind not in self._left_out:
-                self._left_out.add(kind)
-                self._log.note(os.path.basename(path), f"left out, as all like it: {kind}; PNG and JPEG are judged")
 
     def _judge(self, names: list[str]) -> None:
         """Sends the files that are complete and deals with what comes back."""

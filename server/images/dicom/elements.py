@@ -20,14 +20,11 @@ from pydicom.filereader import read_dataset, read_sequence
 
 from server.errors import ImageError
 from server.images.dicom import refusals
+from server.images.dicom.budget import ReadBudget
 from server.images.dicom.signature import is_implicit
 
 logging.getLogger("pydicom").disabled = True
 warnings.filterwarnings("ignore", module=r"pydicom\.")
-
-MOST_READS = 200_000
-"""A data set takes two or three for each of its elements: some hundred for a slice, 300 for each frame of an enhanced
-file. What asks for more was made to keep a reader busy, for a second here."""
 
 MOST_CHARACTERS = 256
 """Longest text that is looked at, in bytes."""
@@ -39,11 +36,11 @@ UID = re.compile(r"[0-9.]{1,64}")
 class BoundedReader(io.BytesIO):
     """Bytes as a file that counts how often it is read, and knows whether it ended in the middle of a value."""
 
-    def __init__(self, data: bytes, reads: int = MOST_READS) -> None:
+    def __init__(self, data: bytes, budget: ReadBudget) -> None:
         super().__init__(data)
         self._size = len(data)
+        self._spend = budget.spend
         self._has_stopped_short = False
-        self.reads_left = reads
 
     @property
     def is_at_end(self) -> bool:
@@ -56,9 +53,7 @@ class BoundedReader(io.BytesIO):
         return self._has_stopped_short or self.tell() > self._size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise refusals.damaged()
+        self._spend()
         found = super().read(size)
         if size is not None and 0 < len(found) < size:
             self._has_stopped_short = True
@@ -68,9 +63,9 @@ class BoundedReader(io.BytesIO):
 class Elements:
     """A data set, or an item of a sequence in one. What is absent, or not of the kind asked for, is empty or None."""
 
-    def __init__(self, dataset: Dataset, reads: int = MOST_READS) -> None:
+    def __init__(self, dataset: Dataset, budget: ReadBudget) -> None:
         self._dataset = dataset
-        self._reads = reads
+        self._budget = budget
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._dataset
@@ -81,7 +76,7 @@ class Elements:
         Raises:
             ImageError: it ends before its length is reached.
         """
-        element: Any = self._dataset.get_item(tag)
+        element: Any = self._dataset.get_item(tag, keep_deferred=True)
         if not isinstance(element, RawDataElement) or not element.value:
             return b""
         if len(element.value) != element.length:
@@ -125,19 +120,31 @@ class Elements:
         Raises:
             ImageError: it is damaged.
         """
-        element: Any = self._dataset.get_item(tag)
+        element: Any = self._dataset.get_item(tag, keep_deferred=True)
         if isinstance(element, RawDataElement):
-            reader = BoundedReader(self.value(tag), self._reads)
-            size = element.length
-            found = guard(reader, lambda: read_sequence(reader, element.is_implicit_VR, True, size, "latin_1"))
-            self._reads = reader.reads_left
-        else:
-            found = element.value if element is not None and element.VR == "SQ" else []
-        return [Elements(item, self._reads) for item in found]
+            return read_items(self.value(tag), element.is_implicit_VR, self._budget)
+        found = element.value if element is not None and element.VR == "SQ" else []
+        return [Elements(item, self._budget) for item in found]
+
+
+def read_items(data: bytes, implicit: bool, budget: ReadBudget) -> list[Elements]:
+    """Reads items, one after another.
+
+    Args:
+        data: the bytes from the first one's header to the last one's end.
+        implicit: elements do not say how their values are represented.
+        budget: of the file.
+
+    Raises:
+        ImageError: as ``read_elements``.
+    """
+    reader = BoundedReader(data, budget)
+    items = guard(reader, lambda: read_sequence(reader, implicit, True, len(data), "latin_1"))
+    return [Elements(item, budget) for item in items]
 
 
 def read_elements(
-    data: bytes, start: int, tags: Collection[int], stop: Callable[[int, str | None, int], bool]
+    data: bytes, start: int, tags: Collection[int], stops: Callable[[int], bool], budget: ReadBudget
 ) -> tuple[Elements, BoundedReader]:
     """Reads a little-endian data set up to an element.
 
@@ -145,20 +152,25 @@ def read_elements(
         data: the file.
         start: where the data set begins.
         tags: the elements to keep.
-        stop: whether to end before an element, by its tag, VR and length.
+        stops: whether to end before an element, by its tag.
+        budget: of the file.
 
     Returns:
         What was kept, and the file, standing before the element that ended it or at its end.
 
     Raises:
-        ImageError: reasons DICOM_DAMAGED, DICOM_TRUNCATED.
+        ImageError: reasons DICOM_DAMAGED, DICOM_TRUNCATED, DICOM_TOO_LARGE.
     """
-    reader = BoundedReader(data)
+    reader = BoundedReader(data, budget)
     reader.seek(start)
     # What is found and not what the file says of itself, which is wrong now and then.
     implicit = is_implicit(data[start : start + 6])
+
+    def stop(tag: int, vr: str | None, length: int) -> bool:
+        return stops(tag)
+
     dataset = guard(reader, lambda: read_dataset(reader, implicit, True, stop_when=stop, specific_tags=[*tags]))
-    return Elements(dataset, reader.reads_left), reader
+    return Elements(dataset, budget), reader
 
 
 def guard(reader: BoundedReader, read: Callable[[], Any]) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from server.errors import ImageError
 
-EXPORT = "Export the slice as 8-bit PNG with the model's window, or"
-
 
 def no_library() -> ImageError:
     return ImageError(
@@ -32,7 +30,8 @@ def truncated() -> ImageError:
 
 def no_pixels() -> ImageError:
     return ImageError(
-        "DICOM_NO_PIXELS", "The DICOM file is a report, a document or a directory without pixels: send the CT slices."
+        "DICOM_NO_PIXELS",
+        "The DICOM file has no pixels: it is a report, a document or a directory, or was cut off. Send the CT slices.",
     )
 
 
@@ -95,6 +94,36 @@ def no_decoder(name: str, *, can_be_installed: bool) -> ImageError:
     )
 
 
+def undecodable(name: str) -> ImageError:
+    """``name`` is that of the transfer syntax, here and below."""
+    return ImageError(
+        "DICOM_UNDECODABLE",
+        f"The DICOM file's pixels ({name}) are damaged and cannot be decoded. Copy or export it again.",
+    )
+
+
+def contradictory(name: str) -> ImageError:
+    return ImageError(
+        "DICOM_UNDECODABLE",
+        f"The DICOM file's pixels ({name}) are of another size, depth or sign than its header says, so its values "
+        "cannot be told: export it again, uncompressed.",
+    )
+
+
+def too_costly(name: str) -> ImageError:
+    return ImageError(
+        "DICOM_UNDECODABLE",
+        f"The DICOM file's pixels ({name}) take more memory to decode than a slice may: export it uncompressed.",
+    )
+
+
+def broken_items() -> ImageError:
+    return ImageError(
+        "DICOM_UNDECODABLE",
+        "The DICOM file's compressed pixels are not in the items that DICOM has for them: export it uncompressed.",
+    )
+
+
 def coloured() -> ImageError:
     return ImageError(
         "DICOM_COLOUR", "The DICOM file holds a colour image, a screen shot or a rendering: send the CT slice itself."
@@ -141,4 +170,11 @@ def too_large(frames: int, size: int) -> ImageError:
         "DICOM_TOO_LARGE",
         f"The DICOM file unfolds to {frames:,} frames of {size:,} bytes in all, more than is accepted. "
         "Send its slices one by one.",
+    )
+
+
+def too_many_elements() -> ImageError:
+    return ImageError(
+        "DICOM_TOO_LARGE",
+        "The DICOM file has more elements before its pixels than are read. Send its slices one by one.",
     )

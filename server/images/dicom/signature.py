@@ -26,6 +26,12 @@ EARLY_ELEMENTS = {
 }
 """What may come first in these groups, and how its value is represented (VR)."""
 
+LONGEST = 64
+"""Bytes that the first value has at most, other than a sequence."""
+
+ITEM = (0xFFFE, 0xE000)
+"""Tag with which a sequence begins."""
+
 OTHERS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 """PNG and JPEG: what begins like that is none of ours, also where the letters happen to stand at the right place."""
 
@@ -60,8 +66,10 @@ def begins_data_set(start: bytes, order: str) -> bool:
     if vr is None:
         return False
     length, begin = read_length(start, 0, vr, order)
-    if length % 2 or (length != 4 if vr == b"UL" else length > 64):
-        return vr == b"SQ"  # it may be long, or end where it says so
+    if vr == b"SQ" and length:  # it may be long, or end where it says so, but begins with an item
+        return start[begin : begin + 4] == struct.pack(f"{order}HH", *ITEM)
+    if length % 2 or (length != 4 if vr == b"UL" else length > LONGEST):
+        return False
     end = begin + length
     if end + 8 > len(start):
         return False

@@ -3,7 +3,9 @@ or shared by all, or plainly in the data set of a file with one slice."""
 
 from __future__ import annotations
 
-from server.images.dicom import refusals
+from collections.abc import Callable
+from functools import lru_cache
+
 from server.images.dicom.elements import Elements
 from server.images.dicom.header import SliceHeader
 
@@ -18,7 +20,7 @@ SHARED, PER_FRAME = 0x52009229, 0x52009230
 SLICE_TAGS = frozenset(
     (
         *(SOP_INSTANCE, STUDY, SERIES, MODALITY, IMAGE_TYPE, SERIES_DESCRIPTION, CONTRAST, CONTRAST_AGENTS, BODY_PART),
-        *(THICKNESS, TILT, KERNEL, POSITION, ORIENTATION, SHARED, PER_FRAME),
+        *(THICKNESS, TILT, KERNEL, POSITION, ORIENTATION, SHARED),
     )
 )
 """The elements of the data set that are looked at; those in groups are found from there."""
@@ -29,23 +31,22 @@ ANATOMY_GROUP, ANATOMIC_REGION = 0x00209071, 0x00082218
 
 
 class FunctionalGroups:
-    """The functional groups of a data set, read once; those of one without any are the data set itself."""
+    """The functional groups of a data set; those of one without any are the data set itself."""
 
-    def __init__(self, elements: Elements, frames: int) -> None:
-        """Reads the sequences.
+    def __init__(self, elements: Elements, read_own: Callable[[int], list[Elements]]) -> None:
+        """Reads those that all frames share.
 
-        Raises:
-            ImageError: reason DICOM_DAMAGED, also where they are of another number of frames.
+        Args:
+            elements: the data set.
+            read_own: reads the groups of one frame, which counts from 0: one, or none where there are none.
         """
         self._elements = elements
         self._shared = elements.items(SHARED)[:1]
-        self._own = elements.items(PER_FRAME)
-        if self._own and len(self._own) != frames:
-            raise refusals.damaged()
+        self._read_own = lru_cache(maxsize=1)(read_own)
 
     def find(self, frame: int, group: int) -> Elements:
         """Returns the elements of a group for a frame, which counts from 0."""
-        for place in (*self._own[frame : frame + 1], *self._shared):
+        for place in (*self._read_own(frame), *self._shared):
             for item in place.items(group):
                 return item
         return self._elements

@@ -14,7 +14,6 @@ NATIVE = frozenset((IMPLICIT, EXPLICIT))
 
 COMPRESSED = {
     "1.2.840.10008.1.2.5": "RLE Lossless",
-    f"{JPEG}.50": "JPEG Baseline",
     f"{JPEG}.57": "JPEG Lossless",
     f"{JPEG}.70": "JPEG Lossless (first-order prediction)",
     f"{JPEG}.80": "JPEG-LS Lossless",
@@ -27,7 +26,7 @@ COMPRESSED = {
 }
 """Pixels that a decoder unpacks, and what the standard calls the way they are packed."""
 
-LOSSY = frozenset((f"{JPEG}.50", f"{JPEG}.81", f"{JPEG}.91", f"{JPEG}.203"))
+LOSSY = frozenset((f"{JPEG}.81", f"{JPEG}.91", f"{JPEG}.203"))
 """Those that lose detail, or may."""
 
 

@@ -3,11 +3,15 @@ what the file suggests for people (Window Center, Window Width) is of another pu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+MOST_HU = 65_536
+"""More than any scanner stores, either way from water."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,21 @@ class Window:
 
 BRAIN = Window(40.0, 80.0)
 """The window in which brains are read."""
+
+
+def parse_window(text: str) -> Window:
+    """Reads ``LEVEL,WIDTH`` in Hounsfield units, such as ``40,80``.
+
+    Raises:
+        ValueError: it is no such text, or out of the range of CT values.
+    """
+    try:
+        level, width = map(float, text.split(","))
+    except ValueError:
+        level, width = math.nan, math.nan
+    if not (abs(level) <= MOST_HU and 0 < width <= MOST_HU):
+        raise ValueError(f"{text!r} is not LEVEL,WIDTH in Hounsfield units, such as 40,80 for brains")
+    return Window(level, width)
 
 
 def apply_windows(values: NDArray[np.float32], windows: Sequence[Window]) -> NDArray[np.uint8]:

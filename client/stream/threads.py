@@ -16,11 +16,11 @@ from typing import Any
 
 import grpc
 
-from ._errors import StrokeClientError
-from ._exchange import ImageRequest
-from ._stream import StreamRun
-from ._types import ImageInput, Prediction, PredictionFailure
-from ._wire import Inbox, MessageForm, StreamCall, StreamSettings
+from .._errors import StrokeClientError
+from .._exchange import ImageRequest
+from .._types import ImageInput, Prediction, PredictionFailure
+from .run import StreamRun
+from .wire import Inbox, MessageForm, StreamCall, StreamSettings
 
 _CLOSE_SECONDS = 2.0
 """Time for the orderly end of calls whose results are no longer needed."""

@@ -1,7 +1,7 @@
 """``predict_many``: what to read, send, repeat, give up and return, and when.
 
 ``StreamRun`` holds all decisions and no input or output: it knows no thread and no event loop. Who drives it
-(``client._threads``, ``client._tasks``) reads the images, opens the calls, reports what happens on them,
+(``client.stream.threads``, ``client.stream.tasks``) reads the images, opens the calls, reports what happens on them,
 and waits no longer than ``wake_at``.
 
 Images are shared out among lanes, one call each. A lane whose call breaks sends its unanswered images again on a new
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ._errors import (
+from .._errors import (
     DeadlineExceededError,
     ImageTooLargeError,
     IntegrityError,
@@ -22,10 +22,11 @@ from ._errors import (
     StrokeClientError,
     error_from_status,
 )
-from ._exchange import ImageRequest, Retry, check_id, is_repeatable, read_answer
-from ._proto import stroke_pb2
-from ._types import Prediction, PredictionFailure
-from ._wire import BATCHES, SINGLES, MessageForm, StreamCall, StreamEvent, StreamSettings
+from .._exchange import ImageRequest, check_id, read_answer
+from .._proto import stroke_pb2
+from .._retry import Retry, is_repeatable
+from .._types import Prediction, PredictionFailure
+from .wire import BATCHES, SINGLES, MessageForm, StreamCall, StreamEvent, StreamSettings
 
 _TIMEOUTS_IN_A_ROW = 2
 """The first is taken for a bad image, the second for a dead server."""

@@ -9,8 +9,15 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_RESULT_SUFFIXES = tuple(f"{suffix}.json" for suffix in IMAGE_SUFFIXES)
+from .dicom import START_BYTES, is_dicom_file
+
+DICOM_SUFFIX = ".dcm"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", DICOM_SUFFIX)
+"""Names of images, whatever is in them: one that is none is refused, and nobody misses its result."""
+
+_DICOM_SUFFIXES = (".ima", ".dicom")
+_RESULT_SUFFIX = ".json"
+_RESULT_SUFFIXES = tuple(f"{suffix}{_RESULT_SUFFIX}" for suffix in (*IMAGE_SUFFIXES, *_DICOM_SUFFIXES))
 """What a watch writes beside images."""
 
 _SYSTEM_NAMES = frozenset(
@@ -24,7 +31,8 @@ _SYSTEM_NAMES = frozenset(
 
 HIDDEN = "hidden or system file"
 REPEATED = "link to what is listed already"
-_DICOM = "DICOM file"
+_NO_DICOM = "file called DICOM that does not begin so"
+_DICOM_INDEX = "DICOM directory"
 _TIFF = "TIFF file"
 _NAMELESS_IMAGE = "image without a suffix"
 _NAMELESS = "file without a suffix"
@@ -33,6 +41,8 @@ FOLDER = "folder"
 _BELOW = "folder that only --recursive looks into"
 _PLURALS = {
     REPEATED: "links to what is listed already",
+    _NO_DICOM: "files called DICOM that do not begin so",
+    _DICOM_INDEX: "DICOM directories",
     _NAMELESS: "files without a suffix",
     _NAMELESS_IMAGE: "images without a suffix",
     SPECIAL: "pipes, sockets or devices",
@@ -41,16 +51,16 @@ _PLURALS = {
 _UNNAMED = (HIDDEN, REPEATED, SPECIAL)
 """Nobody misses a result of these."""
 
-_KINDS = {".dcm": _DICOM, ".dicom": _DICOM, ".ima": _DICOM, ".tif": _TIFF, ".tiff": _TIFF}
+_INDEX_NAME = "dicomdir"
+"""What exports on a disc list their files in (PS3.10, 8.6), in lower case: it begins as they do, and is no image."""
+
+_KINDS = {**dict.fromkeys(_DICOM_SUFFIXES, _NO_DICOM), ".tif": _TIFF, ".tiff": _TIFF}
 _OTHER_IMAGES = (
     *(".bmp", ".gif", ".webp", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".j2k", ".jpx", ".jls", ".apng", ".jpe"),
     *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".img", ".hdr", ".npy", ".npz", ".zip", ".7z", ".tar"),
 )
-_UNJUDGED = {_DICOM, _TIFF, _NAMELESS_IMAGE, FOLDER, _BELOW, *(f"{suffix} file" for suffix in _OTHER_IMAGES)}
+_UNJUDGED = {_NO_DICOM, _TIFF, _NAMELESS_IMAGE, FOLDER, _BELOW, *(f"{suffix} file" for suffix in _OTHER_IMAGES)}
 """What is, or may hold, images that have no result."""
-
-_DICOM_PREAMBLE = 128
-"""Bytes before the letters DICM (PS3.10)."""
 
 _MOST_NAMES = 3
 """Names of a kind that a sentence has."""
@@ -76,7 +86,7 @@ class LeftOut:
 
     def add(self, kind: str, path: str, count: int = 1) -> None:
         """Takes something of a kind, which stands for ``count`` files."""
-        if path.endswith(_RESULT_SUFFIXES) or (self._own and os.path.abspath(path) in self._own) or not count:
+        if _is_result(path) or (self._own and os.path.abspath(path) in self._own) or not count:
             return
         if kind not in _UNNAMED:
             if path in self.files:
@@ -91,7 +101,7 @@ class LeftOut:
                 self._counts[kind] -= 1
 
     def describe(self) -> str:
-        """Returns ``left out: 2 DICOM files (a.dcm, b.dcm), 1 hidden or system file``; empty where nothing was."""
+        """Returns ``left out: 2 TIFF files (a.tif, b.tif), 1 hidden or system file``; empty where nothing was."""
         names: dict[str, list[str]] = {}
         for path, kind in self.files.items():
             names.setdefault(kind, []).append(path)
@@ -106,7 +116,8 @@ class LeftOut:
 
 
 def walk_folder(folder: str, left_out: LeftOut, *, recursive: bool, faults: list[OSError]) -> Iterator[str]:
-    """Yields the images of a folder by name, folder by folder, each sorted.
+    """Yields the images of a folder, folder by folder, each sorted: PNG, JPEG and DICOM files by name, and files whose
+    name says nothing and that begin as DICOM files.
 
     Links are followed. What several lead to is listed once, under its own name where that is below ``folder``, so a
     loop ends; a link to what ``folder`` lies in is not followed. Dangling links are listed: reading them says so.
@@ -150,7 +161,7 @@ def walk_folder(folder: str, left_out: LeftOut, *, recursive: bool, faults: list
                     left_out.add(HIDDEN, child)
                 elif not _is_readable_kind(child):  # a pipe or socket would block for ever
                     left_out.add(SPECIAL, child)
-                elif not name.lower().endswith(IMAGE_SUFFIXES):
+                elif not is_image(child):
                     left_out.add(name_kind(child), child)
                 elif os.path.islink(child) and os.path.exists(child):
                     file_links.append(child)
@@ -172,21 +183,52 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name, or path, is taken for an image whatever is in it."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_dicom_name(name: str) -> bool:
+    """Whether a file of this name, or path, is taken for a DICOM file whatever is in it."""
+    return name.lower().endswith(DICOM_SUFFIX)
+
+
+def may_be_dicom(name: str) -> bool:
+    """Whether what is in a file of this name, or path, tells if it is a DICOM file: archives often name them by numbers
+    alone."""
+    base = os.path.basename(name).lower()
+    suffix = os.path.splitext(base)[1]
+    return base != _INDEX_NAME and (suffix in ("", *_DICOM_SUFFIXES) or suffix[1:].isdigit())
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is one to be judged. Of most files the name tells, of others the first bytes."""
+    return is_image_name(path) or (may_be_dicom(path) and is_dicom_file(path))
+
+
 def name_kind(path: str) -> str:
-    """Returns what a file that is no image by name is: archives often name DICOM files by numbers alone."""
-    suffix = os.path.splitext(path)[1].lower()
+    """Returns what a file that is no image is."""
+    name = os.path.basename(path).lower()
+    if name == _INDEX_NAME:
+        return _DICOM_INDEX
+    suffix = os.path.splitext(name)[1]
     if suffix and not suffix[1:].isdigit():
         return _KINDS.get(suffix, f"{suffix} file")
     try:
         with open(path, "rb") as file:
-            start = file.read(_DICOM_PREAMBLE + 4)
+            start = file.read(START_BYTES)
     except OSError:
         return _NAMELESS
-    if start[_DICOM_PREAMBLE:] == b"DICM":
-        return _DICOM
     if start.startswith((b"II*\x00", b"MM\x00*")):
         return _TIFF
     return _NAMELESS_IMAGE if start.startswith((b"\x89PNG", b"\xff\xd8\xff")) else _NAMELESS
+
+
+def _is_result(path: str) -> bool:
+    """Whether a file is what a watch writes beside images, or beside this image whose name has no suffix."""
+    return path.endswith(_RESULT_SUFFIXES) or (
+        path.endswith(_RESULT_SUFFIX) and may_be_dicom(image := path.removesuffix(_RESULT_SUFFIX)) and is_image(image)
+    )
 
 
 def _is_readable_kind(file: str) -> bool:

@@ -1,5 +1,5 @@
-"""What both drivers of ``client._stream`` share, threads and event loop: the settings of a run, the forms in which its
-images travel (several to a message, or one, for servers that know no better), its calls and their events."""
+"""What both drivers of ``client.stream.run`` share, threads and event loop: the settings of a run, the forms in which
+its images travel (several to a message, or one, for servers that know no better), its calls and their events."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._channel import SERVICE
-from ._config import RetryConfig
-from ._errors import StrokeClientError, error_from_closed
-from ._exchange import ImageRequest, describe_source, load_request
-from ._proto import stroke_pb2
-from ._types import ImageInput, PredictionFailure
+from .._channel import SERVICE
+from .._config import RetryConfig
+from .._errors import StrokeClientError, error_from_closed
+from .._exchange import ImageRequest, describe_source, load_request
+from .._proto import stroke_pb2
+from .._types import ImageInput, PredictionFailure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class StreamSettings:
     ordered: bool
     model: str
     version: str
+    frame: int = 0
     max_image_bytes: int
     target: str
     retry: RetryConfig = RetryConfig()  # noqa: RUF009  # frozen
@@ -48,7 +49,9 @@ class StreamSettings:
             TypeError: ``item`` is nothing that can be read as an image.
         """
         try:
-            return load_request(item, self.max_image_bytes, model=self.model, version=self.version, index=index)
+            return load_request(
+                item, self.max_image_bytes, model=self.model, version=self.version, index=index, frame=self.frame
+            )
         except StrokeClientError as error:
             return PredictionFailure(describe_source(item), error, index)
 

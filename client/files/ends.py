@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from typing import BinaryIO
 
 from .._config import DEFAULT_MAX_IMAGE_BYTES
+from .dicom import START_BYTES, is_dicom_start
+from .dicom_end import has_dicom_end
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -28,14 +30,16 @@ def has_image_end(data: bytes) -> bool | None:
     """Returns True when the image is there to its end, False when its end is missing, None for what is no image.
 
     A PNG holds its last chunk; a JPEG holds the marker EOI behind the start of its first scan, because a thumbnail in
-    its header has an EOI of its own. Bytes behind the end do no harm. Nothing, or zeros (space that a writer reserved
-    before it fills it), counts as an image whose end is missing.
+    its header has an EOI of its own; a DICOM file holds all that its elements announce. Bytes behind the end do no
+    harm. Nothing, or zeros (space that a writer reserved before it fills it), counts as an image whose end is missing.
     """
     if data.startswith(_PNG_START):
         return data.rfind(_PNG_END) > 0
     if data.startswith(_JPEG_MARK):
         scan = _find_scan(data)
         return scan is not None and data.rfind(_JPEG_END, scan) > 0
+    if is_dicom_start(data[:START_BYTES]):
+        return has_dicom_end(data)
     head = data[:8]
     if not head.strip(b"\x00") or _PNG_START.startswith(head) or _JPEG_MARK.startswith(head):
         return False

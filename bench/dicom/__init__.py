@@ -1,0 +1,1 @@
+"""What DICOM files and studies cost."""

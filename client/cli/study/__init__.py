@@ -1,0 +1,1 @@
+"""``python -m client study/``: one answer for a folder of slices."""
