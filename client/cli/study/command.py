@@ -37,7 +37,7 @@ _FATAL = (AuthenticationError, ClientClosedError, ModelNotFoundError, ServerUnav
 _SINGLE = {"MODEL_WITHOUT_STUDIES", "CALL_UNKNOWN", "STUDY_TOO_LARGE"}
 """Reasons for which the files may still be judged one by one."""
 
-_WITHOUT = ("csv", "output", "excel", "resume", "retry_failed", "frame")
+_WITHOUT = ("csv", "output", "excel", "resume", "retry_failed", "frame", "heatmap")
 """Flags that are for images."""
 
 
