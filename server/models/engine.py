@@ -41,6 +41,9 @@ class EngineOptions:
     cache: Path | None = None
     """Folder for optimised graphs; None: nothing is kept."""
 
+    explains: bool = False
+    """Models that can show where the evidence for their answers lies are loaded with what that takes."""
+
     is_aside: bool = False
     """It is opened while another model answers: at low priority, as far as the runtime lets that be."""
 

@@ -18,6 +18,9 @@ MOST_CLASSES = 1000
 PROBABILITY_SLACK = 1e-3
 """Probabilities are sums of rounded numbers."""
 
+MOST_SUMS = 512
+"""Of rows and columns of a heatmap."""
+
 GOLDEN_GRID = 8
 """Cells a side of the coarse pattern in a golden input."""
 
@@ -72,6 +75,18 @@ def read_score(value: Any) -> float:
     if not 0 <= score < math.inf:
         raise ValueError("an outlier score is not a number from 0")
     return score
+
+
+def read_heatmap_sums(value: Any) -> tuple[float, ...]:
+    """Sums of rows and columns of a heatmap.
+
+    Raises:
+        ValueError: they are not.
+    """
+    sums = tuple(map(read_number, read_list(value, MOST_SUMS)))
+    if not all(0 <= one < math.inf for one in sums):
+        raise ValueError("a sum of a heatmap is not a number from 0")
+    return sums
 
 
 def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:

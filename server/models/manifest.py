@@ -22,12 +22,13 @@ from typing import Any
 
 from server.errors import ModelFileError
 from server.machine.bounded_file import open_regular, read_regular
-from server.models.golden import GoldenVector, read_probabilities, read_score
+from server.models.golden import GoldenVector, read_heatmap_sums, read_probabilities, read_score
 from server.models.strict_json import check_keys, is_unicode, is_whole, parse_strictly, read_list, read_number
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
+EXPLAIN_FILE = "model.explain.onnx"
 TARGETS = ("x86-vnni", "x86", "arm64")
 """Processors that a variant can be made for: quantisation that is fast on one can be slow or inexact on another."""
 
@@ -72,6 +73,9 @@ class FileRecord:
     outlier_scores: tuple[float, ...] = ()
     """The same of the scores that the golden vectors have; empty: theirs."""
 
+    heatmap_sums: tuple[float, ...] = ()
+    """Of an explain file: those of the rows, then of the columns, of the first golden vector's heatmap."""
+
     def to_document(self) -> dict[str, Any]:
         """The entry in ``manifest.json``; what is not set is left out."""
         document: dict[str, Any] = {"sha256": self.sha256, "size": self.size, "tolerance": self.tolerance}
@@ -81,6 +85,8 @@ class FileRecord:
             document["probabilities"] = [list(row) for row in self.probabilities]
         if self.outlier_scores:
             document["outlier_scores"] = list(self.outlier_scores)
+        if self.heatmap_sums:
+            document["heatmap_sums"] = list(self.heatmap_sums)
         if self.gate:
             document["gate"] = dict(self.gate)
         return document
@@ -92,7 +98,11 @@ class FileRecord:
         Raises:
             ValueError: it is no such document.
         """
-        check_keys(document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "outlier_scores", "gate"})
+        check_keys(
+            document,
+            {"sha256", "size", "tolerance"},
+            {"target", "probabilities", "outlier_scores", "gate", "heatmap_sums"},
+        )
         sha256, size, tolerance = document["sha256"], document["size"], read_number(document["tolerance"])
         if not is_sha256(sha256):
             raise ValueError("a sha256 is not 64 lower-case hexadecimal digits")
@@ -109,10 +119,11 @@ class FileRecord:
         outlier_scores: tuple[float, ...] = ()
         if "outlier_scores" in document:
             outlier_scores = tuple(map(read_score, read_list(document["outlier_scores"], MOST_GOLDEN)))
+        heatmap_sums = read_heatmap_sums(document["heatmap_sums"]) if "heatmap_sums" in document else ()
         gate = document.get("gate", {})
         if not isinstance(gate, dict):
             raise ValueError("a gate is not an object")
-        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores)
+        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores, heatmap_sums)
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,7 @@ class Manifest:
                 text.replace(document["digest"], "", 1)
             ):
                 raise ValueError("it is altered, its digest is not that of its text")
-        check_keys(document["files"], {MODEL_FILE}, {INT8_FILE})
+        check_keys(document["files"], {MODEL_FILE}, {INT8_FILE, EXPLAIN_FILE})
         files = {name: FileRecord.from_document(entry) for name, entry in document["files"].items()}
         golden = tuple(map(GoldenVector.from_document, read_list(document["golden"], MOST_GOLDEN)))
         answers = [own for record in files.values() for own in (record.probabilities, record.outlier_scores)]

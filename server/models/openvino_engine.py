@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import ModelFileError
+from server.machine.native_thread import NativeThread
 from server.models.engine import EngineOptions, Port
-from server.models.native_thread import NativeThread
 
 # It imports its developer tools, and these a telemetry client; where that is missing, they take a stub of their own.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

@@ -24,8 +24,10 @@ from server.machine.priority import call_here, call_quietly
 from server.machine.processors import is_suited
 from server.models.contract import INPUT_NAME, METADATA_KEY, OUTLIER_NAME, OUTPUT_NAME, ModelSpec
 from server.models.engine import DEFAULT_OPTIONS, Engine, EngineOptions, Port
+from server.models.explainer import Explainer
 from server.models.golden import GoldenVector, make_golden_input
 from server.models.manifest import (
+    EXPLAIN_FILE,
     HOW_TO_MAKE,
     HOW_TO_MEND,
     INT8_FILE,
@@ -64,6 +66,7 @@ class OnnxModel:
         input_format: the image that the graph takes.
         options: how it is run; ``precision`` is what the file computes with, one of ``FILES``.
         runtime, runtime_version: what runs it.
+        explainer: shows where the evidence lies; None: nobody has asked for it, or it has none.
     """
 
     def __init__(self, data: bytes, *, source: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
@@ -79,6 +82,7 @@ class OnnxModel:
                 MODEL_SPEC_UNKNOWN_SCHEMA, MODEL_GRAPH_UNSUITABLE, MODEL_EXTERNAL_DATA.
         """
         self.options = options
+        self.explainer: Explainer | None = None
         self.digest = hashlib.sha256(data).hexdigest()
         header = read_header(data, source)
         if not header.is_complete:
@@ -224,6 +228,8 @@ def load_model(
                 f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
             )
         call(lambda: check_answers(model, manifest, path))
+        if options.explains and EXPLAIN_FILE in manifest.files:
+            model.explainer = call(lambda: load_explainer(folder, manifest, model))
         return model
 
     try:
@@ -234,6 +240,15 @@ def load_model(
             raise
         logger.warning("%s: not served with its optimised graph in the cache (%s): removed", path, error.reason)
         return open_verified(replace(options, cache=None))
+
+
+def load_explainer(folder: Path, manifest: Manifest, model: OnnxModel) -> Explainer:
+    """Loads and verifies the explain file of a model. Raises as ``read_verified`` and ``Explainer``."""
+    path = folder / EXPLAIN_FILE
+    data = read_verified(folder, EXPLAIN_FILE, manifest)
+    explainer = Explainer(data, source=str(path), input_format=model.input_format, options=model.options)
+    explainer.check(manifest.golden, manifest.files[EXPLAIN_FILE], str(path))
+    return explainer
 
 
 def check_answers(model: OnnxModel, manifest: Manifest, path: Path) -> None:
