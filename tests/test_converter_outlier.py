@@ -52,7 +52,7 @@ def build_network(opset: int = 17, bits: int = 0, channels: int = 1) -> onnx.Mod
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["turned"], perm=(0, 3, 1, 2)),
-        helper.make_node("Conv", ["turned", "first"], ["sums"], strides=(2, 2)),
+        helper.make_node("Conv", ["turned", "first"], ["sums"], kernel_shape=(3, 3), strides=(2, 2)),
         helper.make_node("Relu", ["sums"], ["middle"]),
     ]
     taken = "middle"
@@ -67,7 +67,7 @@ def build_network(opset: int = 17, bits: int = 0, channels: int = 1) -> onnx.Mod
         ]
         taken = "again"
     nodes += [
-        helper.make_node("Conv", [taken, "second"], ["deep"], strides=(4, 4)),
+        helper.make_node("Conv", [taken, "second"], ["deep"], kernel_shape=(3, 3), strides=(4, 4)),
         helper.make_node("GlobalAveragePool", ["deep"], ["means"]),
         helper.make_node("Flatten", ["means"], ["flat"]),
         helper.make_node("MatMul", ["flat", "dense"], ["logits"]),
