@@ -3,7 +3,7 @@
 # conversion. About 50 minutes on two processors with AMX (mixed_bfloat16); on processors without it, take float32 and
 # some hours. What was stopped goes on.
 #
-# Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/1). COUNT and EPOCHS make another
+# Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/2). COUNT and EPOCHS make another
 # one, in a folder of its own unless WORK says where slices and run go. The fp32 model is there before the INT8 variant is
 # tried, which is calibrated and judged on synthetic slices that training has not seen; INT8= tries none. The outlier score is
 # fitted to such slices, too; OUTLIER= leaves it out. How studies are judged is chosen afterwards (training study-rule).
@@ -13,7 +13,7 @@
 # spec names, too.
 set -eu
 python=${1:-python}
-out=${2:-build/models/stroke-cnn/1}
+out=${2:-build/models/stroke-cnn/2}
 count=${COUNT:-20000}
 epochs=${EPOCHS:-8}
 work=${WORK:-build/default-$count-$epochs}

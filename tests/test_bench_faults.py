@@ -69,7 +69,7 @@ class FakeCaller(Caller):
 
 def test_answers_are_the_same_to_the_bit_with_one_thread_and_with_two() -> None:
     """So that one golden answer is enough, whatever a server runs with: the bundled model, both precisions."""
-    folder = ROOT / "models" / "stroke-cnn" / "1"
+    folder = ROOT / "models" / "stroke-cnn" / "2"
     _, options = find_options(["--models", str(ROOT / "models")])
     for precision in ("fp32", "int8"):
         answers = []

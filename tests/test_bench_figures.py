@@ -78,7 +78,7 @@ def test_bundled_network_has_the_papers_arithmetic() -> None:
         2 * side**2 * outputs * 9 * inputs for side, inputs, outputs in zip(sides, (1, *filters), filters, strict=False)
     )
 
-    flops = count_flops(ROOT / "models" / "stroke-cnn" / "1" / "model.onnx")
+    flops = count_flops(ROOT / "models" / "stroke-cnn" / "2" / "model.onnx")
 
     assert flops == convolutions + 2 * (2 * 2 * 64 * 64 + 64 * 2)
 

@@ -13,7 +13,7 @@ from server.models.runtime import load_model
 from tests.fakes import ROOT
 from training.phantom.patient import Patient
 
-MODEL = ROOT / "models" / "stroke-cnn" / "1"
+MODEL = ROOT / "models" / "stroke-cnn" / "2"
 
 
 def test_slices_are_those_whose_patient_has_the_part() -> None:

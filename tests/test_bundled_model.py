@@ -21,7 +21,7 @@ from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_ma
 from server.models.runtime import load_model
 from tests.fakes import ROOT, encode, make_slice, run_module, run_server
 
-FOLDER = ROOT / "models" / "stroke-cnn" / "1"
+FOLDER = ROOT / "models" / "stroke-cnn" / "2"
 TOLERANCE = 1e-5
 
 
@@ -118,7 +118,7 @@ def test_its_weights_are_those_of_a_revision_that_is_named() -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """What ``make model`` makes of a few slices: slices, training, card and conversion, as a user runs them."""
     root = tmp_path_factory.mktemp("made")
-    out = root / "models" / "stroke-cnn" / "1"
+    out = root / "models" / "stroke-cnn" / "2"
     environment = {**os.environ, "COUNT": "80", "EPOCHS": "1", "INT8": "", "OUTLIER": "", "WORK": str(root / "work")}
     command = ["sh", "models/make_default.sh", sys.executable, str(out)]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)

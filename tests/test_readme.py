@@ -103,7 +103,7 @@ def mask(line: str) -> str:
     Where the INT8 variant does not suit the processor, the fp32 model answers, and its digest and digits are its own.
     """
     line = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", line)
-    if not is_suited(read_manifest(ROOT / "models" / "stroke-cnn" / "1").files[INT8_FILE].target):
+    if not is_suited(read_manifest(ROOT / "models" / "stroke-cnn" / "2").files[INT8_FILE].target):
         line = re.sub(r"sha256 \w+|0\.\d\d\d\b", "#", line)
     return re.sub(r"(0\.\d\d)\d\b", r"\1", line)
 

@@ -21,7 +21,7 @@ from server.models.manifest import (
 )
 from tests.fakes import ROOT, build_tiny_model, rewrite_manifest, run_module, sign_manifest, write_model
 
-BUNDLED = ROOT / "models" / "stroke-cnn" / "1" / MANIFEST_FILE
+BUNDLED = ROOT / "models" / "stroke-cnn" / "2" / MANIFEST_FILE
 
 
 def drop_digest(text: str) -> str:

@@ -149,7 +149,7 @@ def test_evaluation_sees_them_in_the_models_window(
 
 def test_the_bundled_model_answers_a_png_in_its_window_as_the_dicom_file(tmp_path: Path) -> None:
     """What the phantom writes as PNG in the brain window and as DICOM is the same slice to the model."""
-    model = load_model(ROOT / "models" / "stroke-cnn" / "1")
+    model = load_model(ROOT / "models" / "stroke-cnn" / "2")
     input_format = replace(model.input_format, windows=(BRAIN,))
     answers = []
     for name, options in {"ct": {"dicom": True}, "png": {"window": BRAIN}}.items():

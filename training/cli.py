@@ -43,14 +43,14 @@ PHANTOM_EPILOG = """examples:
 """
 EVALUATE_EPILOG = """examples:
   python -m training evaluate runs/first --data scans --split runs/first/split.csv
-  python -m training evaluate models/stroke-cnn/1 --data scans --out evaluations/first
+  python -m training evaluate models/stroke-cnn/2 --data scans --out evaluations/first
   python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
       --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
 """
 STUDY_RULE_EPILOG = """examples:
   python -m training phantom --out studies --count 4800 --slices-per-patient 24 --seed 21 --size 512 --dicom
   python -m training phantom --out others --count 4800 --slices-per-patient 24 --seed 22 --size 512 --dicom
-  python -m training study-rule models/stroke-cnn/1 --data studies --test others
+  python -m training study-rule models/stroke-cnn/2 --data studies --test others
 """
 CARD_EPILOG = """examples:
   python -m training card runs/first --facts facts.json

@@ -364,7 +364,7 @@ class EvaluateConfig(DataConfig):
 class StudyRuleConfig(DataConfig):
     """Settings of ``python -m training study-rule``."""
 
-    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/1.", positional=True)
+    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/2.", positional=True)
     sensitivity: float = setting(
         0.95, "Least share of the positive studies of DATA that the threshold finds.", least=0.01, most=1
     )
