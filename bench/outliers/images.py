@@ -229,7 +229,7 @@ def wobble(rng: np.random.Generator, amount: float) -> NDArray[np.float64]:
     """How far an outline departs from an ellipse, by direction."""
     angles = np.arctan2(ROWS, COLUMNS)
     waves = [rng.normal(0, amount / n) * np.cos(n * angles + rng.uniform(0, 2 * np.pi)) for n in (2, 3, 4, 5)]
-    return np.sum(waves, axis=0).astype(np.float64)
+    return np.asarray(np.sum(waves, axis=0), np.float64)
 
 
 def paint(image: NDArray[np.float64], where: NDArray[np.bool_], value: float) -> NDArray[np.float64]:
