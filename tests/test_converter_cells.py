@@ -110,7 +110,7 @@ def test_bundled_model_leaves_a_margin() -> None:
     """Its convolutions have no padding: a map that was stretched would lie up to 14 pixels beside what it shows."""
     from converter.graph.heatmap import add_heatmap
 
-    explained = add_heatmap(onnx.load(ROOT / "models" / "stroke-cnn" / "1" / "model.onnx"))
+    explained = add_heatmap(onnx.load(ROOT / "models" / "stroke-cnn" / "2" / "model.onnx"))
 
     assert explained is not None
     (text,) = [entry.value for entry in explained.metadata_props if entry.key == "stroke.heatmap"]

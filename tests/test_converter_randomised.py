@@ -18,7 +18,7 @@ from server.models.contract import HEATMAP_NAME, INPUT_NAME
 from server.models.runtime import OnnxModel
 from tests.fakes import ROOT
 
-MODEL = onnx.load(ROOT / "models" / "stroke-cnn" / "1" / "model.onnx")
+MODEL = onnx.load(ROOT / "models" / "stroke-cnn" / "2" / "model.onnx")
 SEEDS = range(5)
 
 

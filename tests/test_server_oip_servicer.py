@@ -20,7 +20,7 @@ from tests.scraping import find_free_port, scrape
 PIXELS = make_slice()
 IMAGE = encode(PIXELS)
 OTHER = encode(make_slice(200))
-NAMES = ["probabilities", "label", "status", "reasons", "warnings", "image_sha256"]
+NAMES = ["probabilities", "label", "status", "reasons", "warnings", "image_sha256", "outlier_score"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_answers_are_those_of_the_core(caller: Caller, two_versions: ServerProce
 
     assert (answer.model_name, answer.model_version, answer.id) == ("tiny", "1", "x-1")
     assert [output.name for output in answer.outputs] == NAMES
-    assert [tuple(output.shape) for output in answer.outputs] == [(2, 2)] + 5 * [(2,)]
+    assert [tuple(output.shape) for output in answer.outputs] == [(2, 2)] + 6 * [(2,)]
     scores = [score.probability for score in expected.scores]
     assert list(answer.outputs[0].contents.fp32_contents[:2]) == scores
     assert texts(answer, "label") == [expected.label.encode(), b"stroke"]
@@ -288,7 +288,9 @@ def test_stream_answers_in_order_and_outlives_what_fails(caller: Caller) -> None
         5: "MODEL_NOT_FOUND",
         6: "REQUEST_MALFORMED",
     }
-    assert all(len(answer.infer_response.raw_output_contents) == 6 for answer in answers if not answer.error_message)
+    assert all(
+        len(answer.infer_response.raw_output_contents) == len(NAMES) for answer in answers if not answer.error_message
+    )
 
 
 def test_gate_stands_before_the_protocol_too(tiny_models: Path, tmp_path: Path) -> None:

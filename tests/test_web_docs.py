@@ -44,7 +44,7 @@ def test_commands_work_in_their_order(tmp_path: Path) -> None:
     """One line judges a sample, as a form, as it is, with options, and several; the paper's program does."""
     install, start, *curls = COMMANDS[:6]
     study, picture = COMMANDS[6:8]
-    has_rule = load_model(ROOT / "models" / "stroke-cnn" / "1").spec.study_top_k > 0
+    has_rule = load_model(ROOT / "models" / "stroke-cnn" / "2").spec.study_top_k > 0
     port = str(find_free_port())
     assert install == "make install-web"
     with run_server(ROOT / "models", *shlex.split(start.replace("8000", port))[3:]):

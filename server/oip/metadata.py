@@ -30,8 +30,8 @@ def describe_server(*, with_http: bool) -> dict[str, Any]:
 
 def list_outputs(model: OnnxModel) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and shape of every output, the shape without the number of images."""
-    numbers = [(PROBABILITIES, FP32, [len(model.spec.labels)]), (OUTLIER_NAME, FP32, [])]
-    return [*numbers, *((name, BYTES, []) for name in TEXTS)]
+    texts = ((name, BYTES, []) for name in TEXTS)
+    return [(PROBABILITIES, FP32, [len(model.spec.labels)]), *texts, (OUTLIER_NAME, FP32, [])]
 
 
 def describe_model(model: OnnxModel, versions: Iterable[str]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ TEXTS: dict[str, Callable[[Detection], str]] = {
 }
 """Outputs of one text for each image, by name. ``label`` is empty of an image that was not analysed."""
 
-NAMES = (PROBABILITIES, OUTLIER_NAME, *TEXTS)
+NAMES = (PROBABILITIES, *TEXTS, OUTLIER_NAME)
 
 
 @dataclass(frozen=True)
