@@ -106,7 +106,10 @@ class DecoderPool:
         except BaseException:  # its answer would be taken for that of the next frame
             self._drop(decoder)
             raise
-        self._release(decoder)
+        if decoder.is_spent:
+            self._drop(decoder)
+        else:
+            self._release(decoder)
         if answer is not Answer.WORDS:
             raise REFUSALS[answer](COMPRESSED[syntax])
         return words
