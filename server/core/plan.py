@@ -84,6 +84,7 @@ def make_plan(config: ServerConfig, processors: int) -> Plan:
         busy_threads=busy_threads,
         workers=config.workers or workers,
         cache=config.cache_folder,
+        explains=config.explain,
     )
     return Plan(config.profile, options, config.decoders)
 
