@@ -153,5 +153,10 @@ def test_no_rule_where_none_can_be_chosen(
     write_table(tmp_path, [[file, label, ""] for file, label, _ in rows])
     assert main([*refused, str(tmp_path)]) == 2
     assert "it is not known which slices are of one study" in capsys.readouterr().err
+    for path in sorted((tmp_path / "data").glob("*/*.png")):
+        (tmp_path / f"{path.parent.name}-{path.name}").write_bytes(b"no image")
+    write_table(tmp_path, [[file.removeprefix("data/").replace("/", "-"), label, "P1"] for file, label, _ in rows])
+    assert main([*refused, str(tmp_path)]) == 2
+    assert "no slice could be judged; the first: The file is" in capsys.readouterr().err
     assert main(["study-rule", str(tmp_path / "none"), "--data", str(studies)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
