@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ._proto import __version__ as __version__
     from ._types import (
         AnalysisStatus,
+        Explanation,
         HealthStatus,
         ImageWarning,
         ModelInfo,
@@ -62,6 +63,7 @@ __all__ = [
     "AuthenticationError",
     "ClientClosedError",
     "DeadlineExceededError",
+    "Explanation",
     "HealthStatus",
     "ImageReadError",
     "ImageTooLargeError",
@@ -94,6 +96,7 @@ _HOMES = {
     **dict.fromkeys(
         (
             "AnalysisStatus",
+            "Explanation",
             "HealthStatus",
             "ImageWarning",
             "ModelInfo",

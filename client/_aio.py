@@ -17,9 +17,9 @@ from ._channel import SERVICE, UnaryCalls, find_target, open_channel
 from ._config import DEFAULT_IN_FLIGHT
 from ._core import ClientCore, Readiness, model_from_proto
 from ._errors import StrokeClientError, error_from_closed
-from ._exchange import check_text, load_request, read_answer
+from ._exchange import check_text, load_request, read_answer, read_explanation
 from ._proto import stroke_pb2
-from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
+from ._types import Explanation, HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
 from .stream.tasks import load_hashed, stream_results
 from .stream.wire import MessageForm
 
@@ -83,6 +83,26 @@ class AsyncStrokeClient(ClientCore):
         return read_answer(
             await self._call(lambda calls: calls.predict, request.to_proto(), timeout, request.id), request
         )
+
+    async def explain(
+        self,
+        image: ImageInput,
+        *,
+        model: str = "",
+        version: str = "",
+        timeout: float | None = None,
+        request_id: str | None = None,
+        frame: int = 0,
+    ) -> Explanation:
+        """Classifies one image and shows where the evidence lies; see ``StrokeClient.explain``."""
+        timeout = self._settle_timeout(timeout)
+        limit = self._config.max_image_bytes
+        request = await load_hashed(
+            image,
+            lambda: load_request(image, limit, model=model, version=version, request_id=request_id, frame=frame),
+        )
+        answer = await self._call(lambda calls: calls.explain, request.to_proto(), timeout, request.id)
+        return read_explanation(answer, request)
 
     def predict_many(
         self,

@@ -154,6 +154,7 @@ class UnaryCalls:
             )
 
         self.predict = make_call("Predict", stroke_pb2.PredictRequest, stroke_pb2.PredictResponse)
+        self.explain = make_call("Explain", stroke_pb2.PredictRequest, stroke_pb2.ExplainResponse)
         self.get_model = make_call("GetModel", stroke_pb2.GetModelRequest, stroke_pb2.Model)
         self.list_models = make_call("ListModels", stroke_pb2.ListModelsRequest, stroke_pb2.ListModelsResponse)
         # grpc.health.v1. Its messages have one field each, and the package that holds them (grpcio-health-checking) is

@@ -14,9 +14,9 @@ from ._channel import SERVICE
 from ._config import DEFAULT_IN_FLIGHT
 from ._core import ClientCore, Readiness, model_from_proto
 from ._errors import StrokeClientError, error_from_closed
-from ._exchange import ImageRequest, check_text, load_request, read_answer
+from ._exchange import ImageRequest, check_text, load_request, read_answer, read_explanation
 from ._proto import stroke_pb2
-from ._types import HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
+from ._types import Explanation, HealthStatus, ImageInput, ModelInfo, Prediction, PredictionFailure
 
 if TYPE_CHECKING:
     from ._retry import Retry
@@ -83,6 +83,27 @@ class StrokeClient(ClientCore):
         limit = self._config.max_image_bytes
         request = load_request(image, limit, model=model, version=version, request_id=request_id, frame=frame)
         return read_answer(self._call(self._calls.predict, request.to_proto(), timeout, request.id), request)
+
+    def explain(
+        self,
+        image: ImageInput,
+        *,
+        model: str = "",
+        version: str = "",
+        timeout: float | None = None,
+        request_id: str | None = None,
+        frame: int = 0,
+    ) -> Explanation:
+        """Classifies one image and shows where in it the evidence for the positive label lies, on a server that was
+        started with ``--explain``. For research, not for localisation. Arguments and errors are those of ``predict``.
+
+        Raises:
+            ServerError: the server explains nothing (EXPLAIN_DISABLED), or not this model (MODEL_CANNOT_EXPLAIN).
+        """
+        timeout = self._settle_timeout(timeout)
+        limit = self._config.max_image_bytes
+        request = load_request(image, limit, model=model, version=version, request_id=request_id, frame=frame)
+        return read_explanation(self._call(self._calls.explain, request.to_proto(), timeout, request.id), request)
 
     def predict_many(
         self,

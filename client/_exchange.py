@@ -21,7 +21,7 @@ from ._errors import (
     ServerError,
 )
 from ._proto import stroke_pb2
-from ._types import AnalysisStatus, ImageInput, ImageWarning, Prediction, Reason, Source, Timings
+from ._types import AnalysisStatus, Explanation, ImageInput, ImageWarning, Prediction, Reason, Source, Timings
 
 if TYPE_CHECKING:
     from ._retry import Retry
@@ -210,6 +210,24 @@ def read_answer(response: stroke_pb2.PredictResponse, request: ImageRequest) -> 
     if not is_known or not is_sound:
         raise ServerError("the server's answer is not usable: report this", "ANSWER_INVALID", None, request.id)
     return prediction
+
+
+def read_explanation(response: stroke_pb2.ExplainResponse, request: ImageRequest) -> Explanation:
+    """Returns the explanation in ``response`` when it is sound and belongs to ``request``.
+
+    Raises:
+        IntegrityError, ServerError: see ``read_answer``; its heatmap has another size than it says (ANSWER_INVALID).
+    """
+    prediction = read_answer(response.prediction, request)
+    rows, columns = response.heatmap_height, response.heatmap_width
+    if len(response.heatmap) != rows * columns or bool(response.overlay_png) != bool(rows * columns):
+        raise ServerError("the server's answer is not usable: report this", "ANSWER_INVALID", None, request.id)
+    return Explanation(
+        prediction=prediction,
+        overlay_png=response.overlay_png,
+        heatmap=tuple(tuple(response.heatmap[row * columns : (row + 1) * columns]) for row in range(rows)),
+        box=(response.heatmap_left, response.heatmap_top, response.heatmap_right, response.heatmap_bottom),
+    )
 
 
 def check_id(answered_id: str, request: ImageRequest) -> None:

@@ -162,6 +162,24 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """The judgement of one image, and where in it the evidence lies. For research, not for localisation."""
+
+    prediction: Prediction
+    """What ``predict`` returns."""
+
+    overlay_png: bytes
+    """The image as the model sees it with the heatmap over it, as a PNG; empty when the image was not analysed."""
+
+    heatmap: tuple[tuple[float, ...], ...]
+    """Rows from the top, columns from the left: what the log-odds of ``prediction.positive_label`` gain from each cell,
+    at least 0. Empty when the image was not analysed."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom of the heatmap in the picture, in its pixels; it may reach beyond the picture."""
+
+
+@dataclass(frozen=True)
 class PredictionFailure:
     """An image of ``predict_many`` that was not judged."""
 
@@ -288,6 +306,7 @@ class ModelInfo:
 
 
 for _result in (
-    *(AnalysisStatus, HealthStatus, Reason, ImageWarning, Timings, Prediction, PredictionFailure, Window, ModelInfo),
+    *(AnalysisStatus, HealthStatus, Reason, ImageWarning, Timings, Prediction, Explanation, PredictionFailure),
+    *(Window, ModelInfo),
 ):
     _result.__module__ = __package__  # where users import it from

@@ -14,9 +14,10 @@ from pathlib import Path
 import onnx
 
 from converter.config import INT8_MINUTES, ConvertOptions
-from converter.errors import AccuracyError, ConversionError, FusionError, SourceError, TargetError
+from converter.errors import AccuracyError, ConversionError, ExplainError, FusionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
+from converter.graph.explain_file import make_explain_file
 from converter.heads import check_head, describe_head
 from converter.int8.calibrate import load_sets
 from converter.int8.quantize import Quantised, quantise
@@ -39,7 +40,7 @@ from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.processors import find_target
 from server.models.contract import ModelSpec, is_identifier
-from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
+from server.models.manifest import EXPLAIN_FILE, INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
 from server.models.runtime import OnnxModel, load_model
 
 RECORDED_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
@@ -70,6 +71,9 @@ class ConversionReport:
 
     int8: Mapping[str, object] | None
     """What the manifest records of the INT8 variant, size included; None without one."""
+
+    heatmap_failure: str = ""
+    """Why the model cannot show where its evidence lies; empty: it can."""
 
     int8_failure: str = ""
     """Why the INT8 variant that was asked for is not there; empty: it is there, or was not asked for."""
@@ -138,6 +142,12 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     golden = make_golden_vectors(model)
     files = {MODEL_FILE: data}
     records = {MODEL_FILE: FileRecord(hashlib.sha256(data).hexdigest(), len(data), GOLDEN_TOLERANCE)}
+    no_heatmap = ""
+    try:
+        tell("adding a heatmap in a file of its own")
+        files[EXPLAIN_FILE], records[EXPLAIN_FILE] = make_explain_file(graph, model, golden)
+    except ExplainError as error:
+        no_heatmap = str(error)
     quantised, failure = make_int8(options, graph, model, tell) if options.int8 else (None, "")
     if quantised is not None:
         files[INT8_FILE] = quantised.data
@@ -177,6 +187,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         recorded=recorded,
         reference=evidence,
         int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
+        heatmap_failure=no_heatmap,
         int8_failure=failure,
     )
 

@@ -7,6 +7,7 @@ ConversionError
 ├── OutputNamesError       parity: names or types differ from the contract
 ├── OutputShapeError       parity: shapes differ from the source model's
 ├── OutputValuesError      parity: values differ by more than the tolerance
+├── ExplainError           there is no heatmap of the network
 ├── AccuracyError          the INT8 variant does not pass the accuracy gate
 └── FusionError            ONNX Runtime does not fuse the INT8 variant
 """
@@ -47,6 +48,10 @@ class OutputShapeError(ConversionError):
 
 class OutputValuesError(ConversionError):
     """The converted model answers other values than the source model."""
+
+
+class ExplainError(ConversionError):
+    """There is no heatmap of the network."""
 
 
 class AccuracyError(ConversionError):

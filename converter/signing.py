@@ -13,7 +13,7 @@ from server.errors import ModelFileError
 from server.flags import REQUIRED, LineParser, check_settings, parse_settings, setting
 from server.machine.bounded_file import read_regular
 from server.models.engine import EngineOptions
-from server.models.manifest import read_manifest, read_manifest_bytes
+from server.models.manifest import EXPLAIN_FILE, read_manifest, read_manifest_bytes
 from server.models.signature import (
     MOST_BYTES,
     MOST_SIGNATURES,
@@ -195,21 +195,27 @@ def verify_files(folder: Path) -> list[dict[str, object]]:
 
     manifest = read_manifest(folder)
     found: list[dict[str, object]] = []
+    differences: dict[str, float] = {}
     for precision, name in FILES.items():
         if name in manifest.files:
-            model = load_model(folder, replace(EngineOptions(), precision=precision))
-            record = manifest.files[name]
-            found.append(
-                {
-                    "file": name,
-                    "sha256": model.digest,
-                    "size": record.size,
-                    "golden_difference": measure_golden_difference(model, manifest.list_golden(name)),
-                    "tolerance": record.tolerance,
-                    "labels": list(model.spec.labels),
-                    "threshold": model.spec.threshold,
-                }
-            )
+            model = load_model(folder, replace(EngineOptions(), precision=precision, explains=True))
+            differences[name] = measure_golden_difference(model, manifest.list_golden(name))
+    if model.explainer is not None:
+        record = manifest.files[EXPLAIN_FILE]
+        differences[EXPLAIN_FILE] = model.explainer.measure(manifest.golden, record.heatmap_sums)
+    for name, difference in differences.items():
+        record = manifest.files[name]
+        found.append(
+            {
+                "file": name,
+                "sha256": record.sha256,
+                "size": record.size,
+                "golden_difference": difference,
+                "tolerance": record.tolerance,
+                "labels": list(model.spec.labels),
+                "threshold": model.spec.threshold,
+            }
+        )
     return found
 
 

@@ -27,7 +27,7 @@ from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
 from server.images.slice_table import TABLE_NAME
 from server.machine.processors import count_processors
-from server.models.manifest import GoldenVector, make_golden_input
+from server.models.golden import GoldenVector, make_golden_input
 from server.models.runtime import OnnxModel
 from training.phantom.dataset import FACTS_FILE
 

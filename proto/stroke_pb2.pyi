@@ -234,18 +234,26 @@ class Series(_message.Message):
     def __init__(self, series_instance_uid: _Optional[str] = ..., slices: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., spacing_mm: _Optional[float] = ..., tilt_degrees: _Optional[float] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("prediction", "overlay_png", "heatmap", "heatmap_height", "heatmap_width")
+    __slots__ = ("prediction", "overlay_png", "heatmap", "heatmap_height", "heatmap_width", "heatmap_left", "heatmap_top", "heatmap_right", "heatmap_bottom")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     OVERLAY_PNG_FIELD_NUMBER: _ClassVar[int]
     HEATMAP_FIELD_NUMBER: _ClassVar[int]
     HEATMAP_HEIGHT_FIELD_NUMBER: _ClassVar[int]
     HEATMAP_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_LEFT_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_TOP_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_RIGHT_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_BOTTOM_FIELD_NUMBER: _ClassVar[int]
     prediction: PredictResponse
     overlay_png: bytes
     heatmap: _containers.RepeatedScalarFieldContainer[float]
     heatmap_height: int
     heatmap_width: int
-    def __init__(self, prediction: _Optional[_Union[PredictResponse, _Mapping]] = ..., overlay_png: _Optional[bytes] = ..., heatmap: _Optional[_Iterable[float]] = ..., heatmap_height: _Optional[int] = ..., heatmap_width: _Optional[int] = ...) -> None: ...
+    heatmap_left: float
+    heatmap_top: float
+    heatmap_right: float
+    heatmap_bottom: float
+    def __init__(self, prediction: _Optional[_Union[PredictResponse, _Mapping]] = ..., overlay_png: _Optional[bytes] = ..., heatmap: _Optional[_Iterable[float]] = ..., heatmap_height: _Optional[int] = ..., heatmap_width: _Optional[int] = ..., heatmap_left: _Optional[float] = ..., heatmap_top: _Optional[float] = ..., heatmap_right: _Optional[float] = ..., heatmap_bottom: _Optional[float] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model_name", "model_version")

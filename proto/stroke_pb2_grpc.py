@@ -123,7 +123,8 @@ class StrokeServiceServicer(object):
     def Explain(self, request, context):
         """Classifies one image, and shows where in it the evidence for the positive label lies: for research, not for
         localisation. A server that was not started with `--explain` says UNIMPLEMENTED (EXPLAIN_DISABLED), one whose model
-        has no such output FAILED_PRECONDITION (MODEL_CANNOT_EXPLAIN).
+        has no heatmap FAILED_PRECONDITION (MODEL_CANNOT_EXPLAIN); see `Model.explains`. An image that is not analysed is
+        answered all the same, without a picture.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

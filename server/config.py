@@ -208,9 +208,14 @@ class ServerConfig:
     )
     checks: str = setting(
         "on",
-        "whether a label is withheld from an image that is blank, inverted or no head (status NOT_ANALYSED): on, where "
-        "the model is one for head CTs, or off",
+        "whether a label is withheld (status NOT_ANALYSED) from an image that is blank, inverted, cut off or no head, "
+        "where the model is one for head CTs, and where the model is in doubt: on or off",
         choices=("on", "off"),
+    )
+    explain: bool = setting(
+        False,
+        "answer Explain, too: a heatmap of where in an image the evidence lies, from models that have one; for "
+        "research, not for localisation, and nothing that a triage device may show",
     )
     audit: Path | None = setting(
         None, "file for the audit log: a line for each image that is judged or refused; none unless given"

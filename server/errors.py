@@ -15,6 +15,7 @@ the person who sent the image, say what happened and what to do, and never hold 
     ├── UnauthenticatedError nobody knows who calls
     ├── ForbiddenError       the caller may not do that
     ├── ChangeRefusedError   what is served cannot be changed like that
+    ├── DisabledError        the server was not started with what is asked for
     ├── IncapableModelError  the model cannot do what is asked for
     └── ModelFileError       a model on disk cannot be served
 """
@@ -76,6 +77,10 @@ class ForbiddenError(StrokeError):
 
 class ChangeRefusedError(StrokeError):
     """What is served cannot be changed in the way that an administrator wants; it may name files."""
+
+
+class DisabledError(StrokeError):
+    """The server was not started with what is asked for."""
 
 
 class IncapableModelError(StrokeError):

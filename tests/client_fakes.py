@@ -140,6 +140,10 @@ MODEL = stroke_pb2.Model(
 )
 
 
+OVERLAY = b"\x89PNG\r\n\x1a\n and so on"
+"""What a sound server shows of an image."""
+
+
 class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
     """Answers with ``judge``, which a test replaces to refuse, break or hang."""
 
@@ -162,6 +166,8 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         """Answers wait until no further request comes for a moment."""
         self.most_unanswered = 0
         self.keeps_requests = True
+        self.cells = 6
+        """Of a heatmap that says it has six."""
 
     @property
     def images(self) -> list[bytes]:
@@ -188,6 +194,23 @@ class RecordingServicer(stroke_pb2_grpc.StrokeServiceServicer):
         self.time_remaining.append(context.time_remaining())
         self.metadata.append(dict(context.invocation_metadata()))
         return self._answer(request, context)
+
+    def Explain(self, request, context):  # noqa: N802
+        """Two rows of three cells; nothing of an image that was not analysed."""
+        prediction = self.Predict(request, context)
+        if prediction.status == stroke_pb2.PredictResponse.NOT_ANALYSED:
+            return stroke_pb2.ExplainResponse(prediction=prediction)
+        return stroke_pb2.ExplainResponse(
+            prediction=prediction,
+            overlay_png=OVERLAY,
+            heatmap=[0, 1, 2, 3, 4, 5][: self.cells],
+            heatmap_height=2,
+            heatmap_width=3,
+            heatmap_left=-8,
+            heatmap_top=16,
+            heatmap_right=496,
+            heatmap_bottom=480,
+        )
 
     def PredictStream(self, requests, context):  # noqa: N802
         ending = "cancelled"

@@ -26,16 +26,8 @@ from PIL import Image
 
 from proto import stroke_pb2_grpc
 from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
-from server.models.manifest import (
-    INT8_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    FileRecord,
-    GoldenVector,
-    Manifest,
-    digest_text,
-    make_golden_input,
-)
+from server.models.golden import GoldenVector, make_golden_input
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, digest_text
 from server.models.runtime import OnnxModel
 from tests.tracing import ROOT, traced
 

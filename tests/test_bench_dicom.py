@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bench.dicom import syntaxes
 from bench.report.dicom import NATIVE, render_codecs, render_dicom
-from bench.serving import dicom
 from server.images.dicom.header import FrameShape
 from server.images.dicom.syntax import COMPRESSED
 from tests.fakes import ROOT
@@ -32,11 +32,11 @@ def make_section(**beats: list[float]) -> dict[str, Any]:
 
 def test_every_syntax_is_measured_that_can_be_encoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of High-Throughput JPEG 2000 cannot."""
-    monkeypatch.setattr(dicom, "SHAPE", FrameShape(64, 64, 12, False))
+    monkeypatch.setattr(syntaxes, "SHAPE", FrameShape(64, 64, 12, False))
 
-    section = {**make_section(), **dicom.measure(rounds=1, slices=2)}
+    section = {**make_section(), **syntaxes.measure(rounds=1, slices=2)}
 
-    assert section["syntaxes"].keys() == {NATIVE, *dicom.SYNTAXES}
+    assert section["syntaxes"].keys() == {NATIVE, *syntaxes.SYNTAXES}
     for syntax, figures in section["syntaxes"].items():
         assert len(figures) == (2 if syntax == NATIVE else 5)
         assert all(value > 0 for (value,) in figures.values())

@@ -382,14 +382,14 @@ def test_help_names_the_program_as_it_was_called(monkeypatch: pytest.MonkeyPatch
 
 
 def test_help_fits_a_screen_and_teaches() -> None:
-    """--help has four examples and the statement of use, within 80 columns and 46 lines."""
+    """--help has four examples and the statement of use, within 80 columns and 47 lines."""
     done = run_client("--help", env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"})
     text = done.stdout.decode()
 
     assert done.returncode == 0
     assert "not a medical device" in text
     assert text.split("examples:")[1].count("python -m client") == 4
-    assert len(text.splitlines()) <= 46
+    assert len(text.splitlines()) <= 47
     assert max(map(len, text.splitlines())) <= 80
     for action in build_parser()._actions:
         assert action.help

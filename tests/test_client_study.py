@@ -14,6 +14,7 @@ import pytest
 import client
 from client import AnalysisStatus, StudyPrediction
 from client.files.order import natural_key
+from proto import stroke_pb2
 from tests.client_fakes import FakeServer, RefusalError, make_study_response
 from tests.client_kinds import ClientKind
 
@@ -152,6 +153,24 @@ def test_study_that_was_not_analysed_has_no_label(server: FakeServer, either: Cl
     assert str(answer) == "not analysed [NO_SERIES] No series could be judged.  (stroke-cnn 1)"
 
 
+def test_slice_whose_pixels_failed_is_none_that_counts(server: FakeServer, either: ClientKind) -> None:
+    """The server leaves it in its place, with its error: it is among what failed all the same."""
+
+    def judge(requests):
+        response = make_study_response(requests)
+        response.slices[0].ClearField("status")
+        response.slices[0].error.CopyFrom(stroke_pb2.PredictError(code=3, reason="DICOM_TRUNCATED", message="Half."))
+        return response
+
+    server.servicer.judge_study = judge
+    answer = either.call("predict_study", [b"normal", b"stroke"])
+
+    assert [one.is_analysed for one in answer.slices] == [False, True]
+    assert answer.slices[0].status == AnalysisStatus.NOT_ANALYSED
+    assert answer.failed == (answer.slices[0],)
+    assert answer.analysed_slices == 1
+
+
 def test_frames_of_a_file_are_slices(server: FakeServer, either: ClientKind) -> None:
     """All with the file's source, and the frame of the one to look at first."""
 
@@ -180,6 +199,8 @@ def test_frames_of_a_file_are_slices(server: FakeServer, either: ClientKind) -> 
         (lambda answer: setattr(answer, "score", 1.1), "ANSWER_INVALID"),
         (lambda answer: setattr(answer.slices[0], "positive_probability", -0.1), "ANSWER_INVALID"),
         (lambda answer: setattr(answer.slices[0], "position_mm", float("inf")), "ANSWER_INVALID"),
+        (lambda answer: setattr(answer.series, "tilt_degrees", float("nan")), "ANSWER_INVALID"),
+        (lambda answer: answer.left_out.add(spacing_mm=float("inf")), "ANSWER_INVALID"),
         (lambda answer: answer.ClearField("label"), "ANSWER_INVALID"),
         (lambda answer: setattr(answer, "status", 2), "ANSWER_INVALID"),
         (lambda answer: setattr(answer, "first_look_id", "000002"), "ANSWER_INVALID"),

@@ -12,7 +12,8 @@ import pytest
 
 from client import InvalidRequestError, StrokeClient
 from client.cli.main import main
-from tests.client_fakes import FakeServer, RefusalError, wait_for
+from proto import stroke_pb2
+from tests.client_fakes import FakeServer, RefusalError, make_study_response, wait_for
 from tests.command_lines import list_drawn, open_session, render_screen
 
 DICOM = bytes(128) + b"DICM"
@@ -209,6 +210,24 @@ def test_study_on_a_terminal(study: Path, cli_server: FakeServer) -> None:
     assert re.match(r"^ *slice +mm +probability +answer +file", next(line for line in lines if "mm" in line))
     assert sum("study/" in line and "analysed" in line for line in lines) == 42
     assert any("/43" in part for part in list_drawn(session.raw))
+
+
+def test_slice_without_an_answer_is_told_in_the_table(
+    study: Path, cli_server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its reasons, in letters that drive no terminal."""
+
+    def judge(requests):
+        response = make_study_response(requests)
+        response.slices[0].status = stroke_pb2.PredictResponse.NOT_ANALYSED
+        response.slices[0].reasons.add(reason="INDETERMINATE\x1b[2J", message="Too near.")
+        return response
+
+    cli_server.servicer.judge_study = judge
+    assert main(["study", "--slices"]) == 0
+    out = capsys.readouterr().out
+    assert "INDETERMINATE\\x1b[2J  study/2.dcm" in out
+    assert "mean of 1 of 1 slices" in out
 
 
 def test_half_a_folder_is_no_study(

@@ -16,7 +16,7 @@ from converter.errors import (
 )
 from server.images.preprocess import InputFormat, load_pixels
 from server.models.contract import METADATA_KEY, ModelSpec
-from server.models.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
+from server.models.manifest import EXPLAIN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest
 from server.models.runtime import load_model
 from tests.converting import LABELS, SIDE, build_network, convert, save_keras
 from tests.fakes import make_slice, sha256_hex
@@ -98,6 +98,7 @@ def test_what_is_written_is_complete_and_checked(keras_file: Path, converter_opt
     assert len(manifest.golden) >= 2
     assert sorted(path.name for path in report.out.parent.parent.rglob("*") if path.is_file()) == [
         MANIFEST_FILE,
+        EXPLAIN_FILE,
         MODEL_FILE,
     ]
 

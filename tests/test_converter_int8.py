@@ -13,7 +13,7 @@ import pytest
 from converter.cli import main
 from converter.int8.watch import Watch
 from server.machine.processors import find_target
-from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest
+from server.models.manifest import EXPLAIN_FILE, INT8_FILE, MANIFEST_FILE, MODEL_FILE, Manifest
 from server.models.runtime import load_model
 from tests.converting import LABELS, convert
 from tests.fakes import sha256_hex
@@ -75,7 +75,7 @@ def test_variant_that_fails_the_gate_leaves_the_model_alone(
 
     assert report.int8 is None
     assert "mean |Δp|" in report.int8_failure
-    assert sorted(path.name for path in report.out.iterdir()) == [MANIFEST_FILE, MODEL_FILE]
+    assert sorted(path.name for path in report.out.iterdir()) == [MANIFEST_FILE, EXPLAIN_FILE, MODEL_FILE]
     assert load_model(report.out)
 
 

@@ -20,6 +20,8 @@ PROGRAMS = {
     "bench.conversion.__main__": ("",),
     "bench.faults.__main__": ("",),
     "bench.faults.flood": ("",),
+    "bench.dicom.study": ("",),
+    "bench.dicom.syntaxes": ("",),
     "bench.serving.__main__": ("",),
     "bench.serving.client": ("",),
     "bench.serving.client_load": ("",),

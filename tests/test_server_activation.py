@@ -22,7 +22,7 @@ from server.models import activation
 from server.models.activation import Activator
 from server.models.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.family import CANARY, SHADOW
-from server.models.manifest import make_golden_input
+from server.models.golden import make_golden_input
 from server.models.registry import ModelRegistry
 from server.models.signature import TrustedKey
 from tests.administration import Box, add_version, start_box, start_second_of_three

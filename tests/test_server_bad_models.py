@@ -15,7 +15,8 @@ from onnx import numpy_helper
 from server.models import activation
 from server.models.active import ACTIVE_FILE
 from server.models.family import CANARY, SHADOW
-from server.models.manifest import MANIFEST_FILE, MODEL_FILE, make_golden_input
+from server.models.golden import make_golden_input
+from server.models.manifest import MANIFEST_FILE, MODEL_FILE
 from tests.administration import Box, add_version, start_second_of_three
 from tests.fakes import (
     SIDE,

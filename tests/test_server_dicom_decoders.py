@@ -167,6 +167,18 @@ def test_decoder_may_not_do_what_decoding_does_not_need(pool: DecoderPool, monke
     assert resource.prlimit(pid, resource.RLIMIT_AS)[1] < 1024**3
 
 
+def test_decoder_starts_where_less_is_allowed_already() -> None:
+    """An operator's limit stays, where it is the lower one."""
+    limited = ["sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *make_command(512 * 1024 * 1024, 2.0)]
+    pool = DecoderPool(1, command=limited)
+
+    decode(pool)
+
+    (pid,) = (decoder.pid for decoder in pool._free)
+    assert resource.prlimit(pid, resource.RLIMIT_AS)[1] == 400_000 * 1024
+    pool.close()
+
+
 def test_decoder_loads_next_to_nothing() -> None:
     """Neither the server nor a codec that nobody needs, and never what parses files."""
     loaded = list_loaded("server.images.dicom.codecs.process")

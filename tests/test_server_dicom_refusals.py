@@ -97,6 +97,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "32 bits": (lambda: make_dicom(HU, bits=32, BitsAllocated=32, PixelData=bytes(2 * PIXELS)), "DICOM_BIT_DEPTH"),
     "floating point": (make_float, "DICOM_BIT_DEPTH"),
     "sign of another kind": (lambda: make_dicom(HU, PixelRepresentation=2), "DICOM_DAMAGED"),
+    "no samples": (lambda: make_dicom(HU, SamplesPerPixel=None), "DICOM_DAMAGED"),
+    "no photometric interpretation": (lambda: make_dicom(HU, PhotometricInterpretation=None), "DICOM_DAMAGED"),
     "no rows": (lambda: make_dicom(HU, Rows=0), "DICOM_DAMAGED"),
     "no frames": (lambda: make_dicom(HU, NumberOfFrames=0), "DICOM_DAMAGED"),
     "other frames than groups": (lambda: make_enhanced(HU[np.newaxis], NumberOfFrames=2), "DICOM_DAMAGED"),

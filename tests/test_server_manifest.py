@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from server.errors import ModelFileError
+from server.models.golden import MOST_CLASSES
 from server.models.manifest import (
     INT8_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
-    MOST_CLASSES,
     MOST_GOLDEN,
     MOST_MODEL_BYTES,
     Manifest,

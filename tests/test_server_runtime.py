@@ -10,15 +10,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from server.errors import ModelFileError
-from server.models.manifest import (
-    INT8_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    FileRecord,
-    GoldenVector,
-    Manifest,
-    make_golden_input,
-)
+from server.models.golden import GoldenVector, make_golden_input
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
 from server.models.runtime import OnnxModel, load_model
 from tests.fakes import SIDE, SPEC, build_tiny_graph, build_tiny_model, rewrite_manifest, sha256_hex, write_model
 

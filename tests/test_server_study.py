@@ -296,6 +296,27 @@ def test_study_takes_the_place_of_a_stream(models: Path) -> None:
         assert ask(stub, make_requests(make_series(8))).status == ANALYSED
 
 
+@pytest.mark.parametrize("ending", ["goes", "deadline"])
+def test_half_a_study_is_none(models: Path, tmp_path: Path, ending: str) -> None:
+    """gRPC says of a caller that has gone, or whose time is up, that there are no more slices: nothing is answered."""
+    audit = tmp_path / "audit.jsonl"
+    with run_server(models, "--audit", str(audit)) as server, server.stub() as stub:
+        outbox: queue.Queue[pb.PredictStudyRequest | None] = queue.Queue()
+        seconds = TIMEOUT if ending == "goes" else 2.0
+        call = stub.PredictStudy.future(iter(outbox.get, None), timeout=seconds)
+        for request in make_requests(make_series(8)):
+            outbox.put(request)
+        if ending == "goes":
+            wait_until(lambda: sum("PredictStudy image" in line for line in server.log) == 8)
+            call.cancel()
+        wait_until(lambda: any("PredictStudy id=" in line for line in server.log))
+        outbox.put(None)
+        assert server.stop() == 0
+
+    assert any("PredictStudy id=" in line and "code=CANCELLED" in line for line in server.log)
+    assert '"event":"study"' not in audit.read_text().replace(" ", "")
+
+
 def test_server_that_stops_says_so(models: Path) -> None:
     """Of a study whose slices have not all come."""
     with run_server(models) as server, server.stub() as stub:

@@ -19,23 +19,38 @@ import grpc
 from bench.processes import Service, run_server
 from bench.report.machine import describe_machine
 from bench.report.page import publish
+from bench.training.data import make_once
 from proto import stroke_pb2 as pb
 from proto.stroke_pb2_grpc import StrokeServiceStub
-from server.flags import REQUIRED, LineParser, parse_settings, setting
+from server.flags import LineParser, parse_settings, setting
 
 BATCH = 4
 """Slices in a message of PredictBatches: 2 MB, as the client would send."""
+
+
+DRAWN = 24
+"""Slices of a drawn study."""
 
 
 @dataclass(frozen=True)
 class StudyOptions:
     """What is measured."""
 
-    study: Path = setting(REQUIRED, "folder of DICOM files of head CTs (python -m training phantom --dicom)")
+    study: Path | None = setting(None, "folder of DICOM files of head CTs (default: drawn ones, 512 x 512)")
     models: Path = setting(Path("models"), "folder of models; the only one must judge studies")
     slices: int = setting(300, "slices of the study; files are sent again where there are fewer", least=1, most=2000)
     rounds: int = setting(7, "rounds", least=1, most=1000)
     out: Path | None = setting(None, "folder of the report, whose other sections stay (default: only print)")
+
+
+def draw_study() -> Path:
+    """A study of drawn slices; it is kept for the next time."""
+    from training.phantom.dataset import write_dataset
+
+    return make_once(
+        f"study-{DRAWN}",
+        lambda folder: write_dataset(folder, DRAWN, 7, size=512, slices_per_patient=DRAWN, dicom=True),
+    )
 
 
 def read_study(folder: Path, count: int) -> list[bytes]:
@@ -92,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
     parser = LineParser("python -m bench.dicom.study", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, StudyOptions, argv)
-    files = read_study(options.study, options.slices)
+    files = read_study(options.study or draw_study(), options.slices)
     with run_server(options.models) as service:
         sides = measure(service, files, options.rounds)
     section: dict[str, Any] = {

@@ -7,6 +7,7 @@ slices are decoded in a process of their own, and by the same codec in the proce
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.dicom.frames import JPEG_2000, LOSSLESS, NEAR_LOSSLESS, compress, encode, make_file, make_words
-from bench.report.dicom import NATIVE
+from bench.report.dicom import NATIVE, render_codecs
+from bench.report.figures import round_figures
 from bench.report.machine import describe_machine
 from bench.report.page import publish
 from bench.serving.settings import ReportOptions
@@ -146,7 +148,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         **measure(options.rounds, options.slices),
     }
     print(publish("dicom", section, options.out))
+    if options.out is not None:
+        put_into_page(render_codecs(round_figures(section)), options.out / "dicom.md")
     return 0
+
+
+def put_into_page(table: str, page: Path) -> None:
+    """Puts the table into a page in place of the one that it has, if there is such a page."""
+    if page.exists():
+        head = re.escape(table.partition("\n")[0])
+        text = re.sub(rf"{head}\n(\|.*\n)+", lambda match: f"{table}\n", page.read_text("utf-8"))
+        page.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -11,15 +11,8 @@ import onnx
 from onnx import numpy_helper
 
 from server.models.contract import METADATA_KEY, ModelSpec
-from server.models.manifest import (
-    MANIFEST_FILE,
-    MODEL_FILE,
-    FileRecord,
-    GoldenVector,
-    Manifest,
-    make_golden_input,
-    read_manifest,
-)
+from server.models.golden import GoldenVector, make_golden_input
+from server.models.manifest import MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, read_manifest
 from server.models.repository import find_only_model
 from server.models.runtime import OnnxModel
 

@@ -81,6 +81,8 @@ class Batch:
         """
         self._left_out = self._make_left_out()
         listed = list_images(self._arguments.images, recursive=self._arguments.recursive, left_out=self._left_out)
+        if self._arguments.heatmap is not None:
+            check_heatmap(self._arguments.heatmap, len(listed))
         file = self._open_file()
         if file is None:
             printer = self._make_printer(listed)
@@ -246,17 +248,29 @@ class Batch:
             return
         stamp = take_stamp(entry.image) if isinstance(entry.image, str) else None
         try:
-            outcome = self._client.predict(
-                entry.image,
-                model=self._arguments.model,
-                version=self._arguments.model_version,
-                frame=self._arguments.frame,
-            )
+            outcome = self._ask(entry.image)
         except StrokeClientError as error:
             if isinstance(error, _SERVER_FAULTS) or error.reason in _SERVER_REASONS:
                 raise
             outcome = error
         yield Record(entry.name, outcome, stamp)
+
+    def _ask(self, image: str | BinaryIO) -> Prediction:
+        """Returns the judgement of an image, and writes its heatmap where one was asked for."""
+        arguments = self._arguments
+        if arguments.heatmap is None:
+            return self._client.predict(
+                image, model=arguments.model, version=arguments.model_version, frame=arguments.frame
+            )
+        explanation = self._client.explain(
+            image, model=arguments.model, version=arguments.model_version, frame=arguments.frame
+        )
+        if explanation.overlay_png:
+            with writing_results(), open(arguments.heatmap, "xb") as file:
+                file.write(explanation.overlay_png)
+        else:
+            print(f"note: {arguments.heatmap} is not written: the image was not analysed", file=sys.stderr)
+        return explanation.prediction
 
     def _judge_many(self, listed: Sequence[ListedImage]) -> Generator[Record, None, None]:
         """Yields one record for each image, in order."""
@@ -288,6 +302,14 @@ class Batch:
                     raise outcome
                 yield Record(entry.name, outcome, stamps.popleft())
             next(results, None)  # so that the stream ends in order rather than by a cancellation
+
+
+def check_heatmap(path: str, images: int) -> None:
+    """Raises ResultFileError when a heatmap cannot be written to ``path``, before anything is sent."""
+    if images != 1:
+        raise ResultFileError(f"--heatmap goes with one image, not with the {images} that were named")
+    if os.path.lexists(path):
+        raise ResultFileError(f"{path} exists: name another file for the heatmap")
 
 
 def _announce(plan: ResumePlan, report: Report, path: str) -> None:

@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEP",
         help="with --csv: for Excel, parted by comma or semicolon",
     )
+    results.add_argument("--heatmap", metavar="FILE", help="write the heatmap of one image, a PNG (research)")
     results.add_argument("--resume", action="store_true", help="go on with FILE where the last run stopped")
     results.add_argument("--retry-failed", action="store_true", help="with --resume: judge failed images again")
     results.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
@@ -242,6 +243,8 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
         parser.error("--watch judges each file as it arrives: it goes without --study and --slices")
     elif arguments.images or arguments.recursive or arguments.resume or arguments.fail_fast or arguments.strict:
         parser.error("--watch goes without images, --recursive, --resume, --fail-fast and --strict")
+    if arguments.heatmap is not None and (arguments.watch is not None or len(arguments.images) > 1):
+        parser.error("--heatmap goes with one image")
     if arguments.each and (arguments.study or arguments.slices):
         parser.error("--each is an answer for each file: it goes without --study and --slices")
     if arguments.resume and not has_file:

@@ -134,6 +134,7 @@ def describe_model(model: ModelInfo) -> str:
         "runtime": f"{model.runtime} {model.runtime_version}",
         "threads": f"{model.workers} workers with {model.threads} threads, {model.busy_threads} when busy",
         "profile": model.profile,
+        "heatmaps": "yes (--heatmap)" if model.explains else "no",
         "digest": model.digest,
         **{f"metrics.{name}": text for name, text in _format_metrics(model.metrics).items()},
         **{f"provenance.{name}": value for name, value in model.provenance.items()},

@@ -22,6 +22,7 @@ from .._errors import (
 )
 from .._exchange import check_text, describe_source, read_image, read_reasons, read_status, read_warnings
 from .._proto import stroke_pb2
+from .._types import AnalysisStatus
 from .files import StudyFile, StudyFiles
 from .types import StudyPrediction, StudySeries, StudySlice
 
@@ -207,9 +208,9 @@ class StudyTry:
                 None,
                 self._settings.id,
             )
-        error = None
+        status, error = read_status(one.status), None
         if one.HasField("error"):
-            fault = one.error
+            status, fault = AnalysisStatus.NOT_ANALYSED, one.error
             error = error_from_status(
                 fault.code,
                 fault.reason,
@@ -222,7 +223,7 @@ class StudyTry:
             sent,
             frame=one.frame,
             positive_probability=one.positive_probability,
-            status=read_status(one.status),
+            status=status,
             reasons=read_reasons(one.reasons),
             position_mm=one.position_mm,
             sop_instance_uid=one.sop_instance_uid,
@@ -262,7 +263,11 @@ def _read_series(series: stroke_pb2.Series) -> StudySeries:
 def _is_sound(prediction: StudyPrediction) -> bool:
     """Whether figures are what they should be, and there is a label where, and only where, the study was analysed."""
     shares = (prediction.score, prediction.threshold, *(one.positive_probability for one in prediction.slices))
-    lengths = (*(one.position_mm for one in prediction.slices), *(one.spacing_mm for one in prediction.left_out))
+    series = (*prediction.left_out, *([prediction.series] if prediction.series is not None else []))
+    lengths = (
+        *(one.position_mm for one in prediction.slices),
+        *(length for one in series for length in (one.spacing_mm, one.tilt_degrees)),
+    )
     has_label = bool(prediction.label)
     # Written so that NaN fails, too; a softmax in float32 may exceed 1 by its rounding.
     return (

@@ -118,7 +118,7 @@ class StudyPrediction:
 
     slices: tuple[StudySlice, ...]
     """The slices of the series that was judged, from the feet to the head; of PNG and JPEG files in the order of their
-    ids."""
+    ids. One of which the header alone could be used has an ``error``."""
 
     series: StudySeries | None
     """The series that was judged; None: none was."""
@@ -156,6 +156,11 @@ class StudyPrediction:
     def is_analysed(self) -> bool:
         """False when the study has no label."""
         return self.status == AnalysisStatus.ANALYSED
+
+    @property
+    def failed(self) -> tuple[StudySlice, ...]:
+        """Everything that was not judged: ``failures``, and the slices with an ``error``."""
+        return (*self.failures, *(one for one in self.slices if one.error is not None))
 
     @property
     def analysed_slices(self) -> int:

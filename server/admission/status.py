@@ -10,6 +10,7 @@
     ForbiddenError            PERMISSION_DENIED
     ChangeRefusedError        FAILED_PRECONDITION
     IncapableModelError       FAILED_PRECONDITION
+    DisabledError             UNIMPLEMENTED
     MemoryError               RESOURCE_EXHAUSTED, reason MEMORY_SHORT: the machine's fault, and gone in a moment
     anything else             INTERNAL, with a fixed text and the id under which the log has the traceback
 
@@ -26,6 +27,7 @@ from server.admission.inbox import short_of_memory
 from server.errors import (
     BudgetExceededError,
     ChangeRefusedError,
+    DisabledError,
     ForbiddenError,
     ImageError,
     IncapableModelError,
@@ -55,6 +57,7 @@ STATUS_CODES: dict[type[StrokeError], str] = {
     ForbiddenError: "PERMISSION_DENIED",
     ChangeRefusedError: "FAILED_PRECONDITION",
     IncapableModelError: "FAILED_PRECONDITION",
+    DisabledError: "UNIMPLEMENTED",
 }
 
 

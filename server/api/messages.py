@@ -137,7 +137,21 @@ def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResp
         status=status.NOT_ANALYSED if detection.reasons else status.ANALYSED,
         reasons=[stroke_pb2.Reason(reason=r.reason, message=r.message) for r in detection.reasons],
         channel=detection.channel,
+        outlier_score=detection.outlier_score,
     )
+
+
+def encode_explanation(detection: Detection, request_id: str) -> bytes:
+    """The answer to a single image whose judgement was to be explained."""
+    response = stroke_pb2.ExplainResponse(prediction=to_response(detection, request_id))
+    if (explanation := detection.explanation) is not None:
+        response.overlay_png = explanation.overlay_png
+        response.heatmap_height, response.heatmap_width = explanation.heatmap.shape
+        response.heatmap.extend(explanation.heatmap.ravel().tolist())
+        for name, edge in explanation.box._asdict().items():
+            setattr(response, f"heatmap_{name}", edge)
+    answer: bytes = response.SerializeToString()
+    return answer
 
 
 def to_model(model: OnnxModel, default: OnnxModel, plan: Plan, *, model_card: str = "") -> stroke_pb2.Model:
@@ -172,4 +186,5 @@ def to_model(model: OnnxModel, default: OnnxModel, plan: Plan, *, model_card: st
         study_threshold=spec.study_threshold,
         outlier_threshold=spec.outlier_threshold,
         indeterminate_margin=spec.indeterminate_margin,
+        explains=model.explainer is not None,
     )

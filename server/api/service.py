@@ -13,7 +13,7 @@ from server.admission.judge import Judge
 from server.admission.places import StreamPlaces
 from server.admission.status import Status
 from server.admission.study import Studies
-from server.api.messages import BATCHES, SINGLES, Answer, encode_response, to_answer, to_model
+from server.api.messages import BATCHES, SINGLES, Answer, encode_explanation, encode_response, to_answer, to_model
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
 from server.api.rpc.stream import Stream, StreamForm
@@ -24,7 +24,7 @@ from server.core.detector import Detector
 
 SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
 
-PREDICT = Method("Predict", images=1)
+PREDICT, EXPLAIN = Method("Predict", images=1), Method("Explain", images=1)
 PREDICT_STREAM, PREDICT_BATCHES = Method("PredictStream"), Method("PredictBatches")
 PREDICT_STUDY = Method("PredictStudy")
 GET_MODEL, LIST_MODELS = Method("GetModel", READ), Method("ListModels", READ)
@@ -48,6 +48,7 @@ class StrokeServicer:
             SERVICE_NAME,
             {
                 PREDICT: self._predict,
+                EXPLAIN: self._explain,
                 PREDICT_STUDY: self._predict_study,
                 GET_MODEL: self._get_model,
                 LIST_MODELS: self._list_models,
@@ -57,6 +58,9 @@ class StrokeServicer:
 
     async def _predict(self, call: RpcCall) -> bytes | Status:
         return await self._judge.answer(call, self._read_predict, encode_response)
+
+    async def _explain(self, call: RpcCall) -> bytes | Status:
+        return await self._judge.answer(call, self._read_predict, encode_explanation, explains=True)
 
     async def _predict_stream(self, call: RpcCall) -> None:
         await self._serve_stream(call, SINGLES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 
 from proto import stroke_pb2
@@ -14,6 +16,11 @@ from server.core.study.slices import Refusal, StudySlice
 from server.images.checks import Reason
 
 ANALYSED, NOT_ANALYSED = stroke_pb2.PredictResponse.ANALYSED, stroke_pb2.PredictResponse.NOT_ANALYSED
+CLOSING_SECONDS = 0.05
+"""Of a caller that goes, or whose deadline passes, gRPC says first that there are no more messages, as of one that is
+done, and a moment later that the call is over. So long the end is not believed: half a study is none. Slices that are
+still in work take as long anyway."""
+
 UNKNOWN = stroke_pb2.PredictResponse.STATUS_UNSPECIFIED
 
 
@@ -22,9 +29,11 @@ async def take_slice(call: Call, most_bytes: int) -> SliceToJudge | None:
 
     Raises:
         StrokeError: as ``Call.receive`` and ``Call.unfold``, and RequestError (REQUEST_MALFORMED).
+        CancelledError: the caller has gone, or its deadline has passed.
     """
     held = await call.receive()
     if held is None:
+        await asyncio.sleep(CLOSING_SECONDS)
         return None
     try:
         request = parse(stroke_pb2.PredictStudyRequest, await call.unfold(held, most_bytes))

@@ -60,6 +60,8 @@ class Content:
                 "positive_probability": detection.probabilities[spec.positive_index],
                 "threshold": spec.threshold,
             }
+            if spec.outlier_threshold:
+                fields["outlier_score"] = detection.outlier_score
             if detection.reasons:
                 fields["reasons"] = [reason.reason for reason in detection.reasons]
         if (study := outcome.study) is not None:

@@ -17,13 +17,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from server.core.decision import decide
+from server.core.decision import decide, find_doubts
+from server.core.explanation import Explanation, explain, refuse_model
 from server.core.plan import Plan
 from server.core.shadow import Shadows
 from server.core.workers import Job, WorkerPool, waited_too_long
-from server.errors import BudgetExceededError, IntegrityError, RequestError
+from server.errors import BudgetExceededError, DisabledError, IntegrityError, RequestError
 from server.images.checks import Reason, find_reasons
+from server.images.dicom.codecs.frames import limit_decoders
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits, ImageWarning
+from server.images.picture import encode_picture
 from server.images.preprocess import Scan, check_size, load_pixels
 from server.models.contract import HEAD_CT
 from server.models.family import Choice, Route
@@ -76,6 +79,12 @@ class Detection:
     channel: str = ""
     """See ``server.models.family.Choice``."""
 
+    outlier_score: float = 0.0
+    """How unlike all that the model knows the image is, at least 0; 0: the model does not tell."""
+
+    explanation: Explanation | None = None
+    """Where the evidence lies; None: nobody has asked, or the image was not analysed."""
+
 
 class Detector:
     """Judges images with the models of a registry. Safe to call from many threads."""
@@ -90,14 +99,14 @@ class Detector:
         checks: bool = True,
         check_ready: Callable[[], None] | None = None,
     ) -> None:
-        """Makes the workers for a plan.
+        """Makes the workers for a plan, and room for the decoders of this process.
 
         Args:
             registry: the models.
             plan: how many images are in work at the same time, and when that is many.
             queue: images that may wait for a worker, at least 0.
             limits: what an image may be.
-            checks: answer no label where the model's own checks find nothing to judge.
+            checks: answer no label where there is nothing to judge, or the model is in doubt.
             check_ready: raises UnavailableError while no image may be judged, from any thread; None: one always may.
         """
         self.registry = registry
@@ -106,6 +115,7 @@ class Detector:
         self._checks = checks
         self._check_ready = check_ready
         self._workers = WorkerPool(plan.workers, queue)
+        limit_decoders(plan.decoders or plan.workers)
         self.shadows = Shadows(limits, lambda: self._workers.waiting > 0)
 
     def detect(
@@ -173,6 +183,17 @@ class Detector:
             self._check_ready()
         self._workers.check_room(caller, seconds)
 
+    def check_explains(self) -> None:
+        """Says whether judgements may be explained, whatever their model.
+
+        Raises:
+            DisabledError: reason EXPLAIN_DISABLED.
+        """
+        if not self.plan.options.explains:
+            raise DisabledError(
+                "EXPLAIN_DISABLED", "This server explains nothing: whoever runs it has not started it with --explain."
+            )
+
     def detect_here(
         self,
         image: Scan,
@@ -184,17 +205,42 @@ class Detector:
         frame: int = 0,
         on_digest: Callable[[str], None] | None = None,
         route: Route | None = None,
+        explains: bool = False,
     ) -> Detection:
         """``detect`` for work that was submitted: it has a worker already. ``frame`` is which one of a DICOM file with
         several, from 1; 0: the only one.
 
         ``on_digest`` is told the SHA-256 of the image once it is known, also of one that is then refused. ``route`` is
-        what judges it, whatever the names say by now.
+        what judges it, whatever the names say by now. With ``explains`` the judgement of an image that is analysed has
+        an explanation.
+
+        Raises:
+            IncapableModelError: reason MODEL_CANNOT_EXPLAIN.
+            StrokeError: as ``detect``.
         """
         if not budget.remaining:
             raise waited_too_long()
         choice, digest = self._admit(image, model_name, model_version, image_sha256, on_digest, route)
-        return self._judge(image, digest, choice, budget, frame)
+        if explains and choice.served.model.explainer is None:
+            raise refuse_model(choice.served.model)
+        return self._judge(image, digest, choice, budget, frame, explains)
+
+    def render_here(
+        self,
+        image: Scan,
+        budget: Budget,
+        *,
+        model_name: str = "",
+        model_version: str = "",
+        image_sha256: str = "",
+        frame: int = 0,
+    ) -> bytes:
+        """What the model that would judge an image sees of it, as a PNG file; for work that was submitted. Nothing is
+        judged. Raises as ``detect``."""
+        if not budget.remaining:
+            raise waited_too_long()
+        choice, _ = self._admit(image, model_name, model_version, image_sha256)
+        return encode_picture(load_pixels(image, choice.served.model.input_format, self.limits, frame).array)
 
     def _admit(
         self,
@@ -216,25 +262,31 @@ class Detector:
         check_digest(image_sha256, digest)
         return route.pick(digest), digest
 
-    def _judge(self, image: Scan, digest: str, choice: Choice, budget: Budget, frame: int = 0) -> Detection:
+    def _judge(
+        self, image: Scan, digest: str, choice: Choice, budget: Budget, frame: int = 0, explains: bool = False
+    ) -> Detection:
         """Decodes and judges one image."""
         model, dequeued = choice.served.model, time.monotonic()
         if not budget.is_wanted():
             raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
         pixels = load_pixels(image, model.input_format, self.limits, frame)
         decoded = time.monotonic()
-        probabilities = model.run(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))[0]
+        said = model.score(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))
         answered = time.monotonic()
-        self._workers.note_duration(answered - dequeued)
         choice.served.usage.note(answered - decoded)
-        index = decide(probabilities, model.spec)
-        scores = tuple(probabilities.tolist())
+        index = decide(said.probabilities[0], model.spec)
+        scores = tuple(said.probabilities[0].tolist())
+        doubts = find_doubts(said, model.spec)
         if choice.shadow is not None:
             is_alike = choice.shadow.model.input_format == model.input_format
-            judged = (model.spec.labels[index], scores[model.spec.positive_index])
+            judged = ("" if doubts else model.spec.labels[index], scores[model.spec.positive_index])
             self.shadows.offer(choice.shadow, image, pixels.array if is_alike else None, *judged)
         # The model runs in any case: whoever wonders about a refusal sees what it would have said.
-        reasons = find_reasons(pixels) if self._checks and model.spec.checks == HEAD_CT else ()
+        reasons: tuple[Reason, ...] = ()
+        if self._checks:
+            reasons = (find_reasons(pixels) if model.spec.checks == HEAD_CT else ()) or doubts
+        explanation = explain(model, pixels.array) if explains and not reasons else None
+        self._workers.note_duration((time.monotonic() if explanation else answered) - dequeued)
         return Detection(
             model=model,
             label="" if reasons else model.spec.labels[index],
@@ -247,6 +299,8 @@ class Detector:
             warnings=pixels.warnings,
             reasons=reasons,
             channel=choice.channel,
+            outlier_score=float(said.outlier[0]),
+            explanation=explanation,
         )
 
 

@@ -38,6 +38,9 @@ class Plan:
     options: EngineOptions
     """How models are run."""
 
+    decoders: int = 0
+    """Processes that decode compressed DICOM files, at most; 0: one for each worker."""
+
     @property
     def workers(self) -> int:
         """Images in work at the same time."""
@@ -81,8 +84,9 @@ def make_plan(config: ServerConfig, processors: int) -> Plan:
         busy_threads=busy_threads,
         workers=config.workers or workers,
         cache=config.cache_folder,
+        explains=config.explain,
     )
-    return Plan(config.profile, options)
+    return Plan(config.profile, options, config.decoders)
 
 
 def list_tuned(options: EngineOptions) -> dict[str, str | int]:

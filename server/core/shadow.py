@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.decision import decide
+from server.core.decision import decide, find_doubts
 from server.images.image_file import ImageLimits
 from server.images.preprocess import Scan, load_pixels
 from server.machine.priority import lower_priority
@@ -46,7 +46,7 @@ class ShadowReport:
     total_difference: float = 0.0
     largest_difference: float = 0.0
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Images by the label that was answered and that of the shadow, where they differ."""
+    """Images by the label that was answered and that of the shadow, where they differ; empty: it is in doubt."""
 
     times: deque[float] = field(default_factory=lambda: deque(maxlen=TIMES))
     """Of runs, in milliseconds."""
@@ -78,7 +78,7 @@ class Comparison:
     """uint8 [height, width, channels], as the shadow takes them; None: they are to be made of the image."""
 
     label: str
-    """By the probabilities alone, whatever the checks have said."""
+    """By the model alone, whatever the checks have said; empty: it is in doubt."""
 
     positive: float
     """Probability of the positive label."""
@@ -161,15 +161,16 @@ class Shadows:
             if pixels is None:
                 pixels = load_pixels(comparison.image, model.input_format, self._limits).array
             started = time.monotonic()
-            probabilities = model.run(pixels[np.newaxis])[0]
+            said = model.score(pixels[np.newaxis])
             seconds = time.monotonic() - started
-            label = model.spec.labels[decide(probabilities, model.spec)]
+            index = decide(said.probabilities[0], model.spec)
+            label = "" if find_doubts(said, model.spec) else model.spec.labels[index]
         except Exception as error:
             report.failed += 1
             logger.debug("the shadow %s has failed (%s)", served.release.version, type(error).__name__)
             return
         served.usage.note(seconds)
-        difference = abs(float(probabilities[model.spec.positive_index]) - comparison.positive)
+        difference = abs(float(said.probabilities[0, model.spec.positive_index]) - comparison.positive)
         report.times.append(1000 * seconds)
         report.total_difference += difference
         report.largest_difference = max(report.largest_difference, difference)

@@ -28,13 +28,12 @@ from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.core.study.rules_file import RulesFileError, read_rules
 from server.errors import ModelFileError
-from server.images.dicom.codecs.frames import limit_decoders
 from server.lifecycle.admin import AdminHandlers, make_activator, open_socket
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
 from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
 from server.lifecycle.services import CHECKS, Parts, list_services
+from server.lifecycle.upkeep import return_memory
 from server.machine.addresses import ListenError
-from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
 from server.models.registry import ModelRegistry
 from server.process.console import PATIENCE_SECONDS, complain, has_terminal, say
@@ -62,9 +61,6 @@ for the quiet time, at the latest until the accept time is over, while health al
 
 LEAVE_SECONDS = 0.4
 """For gRPC to close what is open, after the drain."""
-
-TRIM_SECONDS = 2.0
-"""How often memory that is free is given back, if there has been work meanwhile."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_CANNOT_SERVE = 1
@@ -195,7 +191,11 @@ class Application:
         if self._certificates is not None:
             lines.append(f"  {self._certificates.summary}")
         threading.Thread(target=say, args=("\n".join(lines), PATIENCE_SECONDS), daemon=True).start()
-        upkeep = [asyncio.create_task(self._trim()), asyncio.create_task(show_life())]
+        arrivals = (self._boundary, self._inbox)
+        trim = return_memory(
+            lambda: max(place.last_arrival for place in arrivals), lambda: self._registry.last_departure
+        )
+        upkeep = [asyncio.create_task(trim), asyncio.create_task(show_life())]
         await self._stop_asked.wait()
         for task in upkeep:
             task.cancel()
@@ -235,7 +235,6 @@ class Application:
         self._inbox = Inbox(find_message_bytes(config))
         journal = self._journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
         self._boundary = Boundary(CALLS, journal, self._gate)
-        limit_decoders(config.decoders or plan.workers)
         self._detector = detector = Detector(
             self._registry,
             plan,
@@ -267,10 +266,8 @@ class Application:
         """Opens the port of HTTP. Raises as ``open_web``."""
         from server.web.core import Core
 
-        parts = (self._boundary, self._inbox, self._judge, self._studies, self._detector)
-        self._web, self._web_address = open_web(
-            Core(self._config, *parts, lambda: self._health.is_serving), self._certificates
-        )
+        parts = (self._config, self._boundary, self._inbox, self._judge, self._studies, self._detector)
+        self._web, self._web_address = open_web(Core(*parts, lambda: self._health.is_serving), self._certificates)
 
     def _make_admin(self, boundary: RpcBoundary) -> grpc.GenericRpcHandler:
         """What administrators call."""
@@ -320,20 +317,6 @@ class Application:
         except ModelFileError as error:
             return fail(f"{error.message} [{error.reason}]")
         return None
-
-    async def _trim(self) -> None:
-        """Gives freed memory back whenever nothing has arrived for a while since something did. What is left of calls
-        that were cut off hangs together in cycles, and with them what gRPC has received of their messages."""
-        assert self._loop is not None
-        trimmed = 0.0
-        while True:
-            await asyncio.sleep(TRIM_SECONDS)
-            last = max(self._boundary.last_arrival, self._inbox.last_arrival)
-            has_room = trimmed < self._registry.last_departure  # a model has gone: however busy the server is
-            if has_room or trimmed < last < time.monotonic() - TRIM_SECONDS:
-                trimmed = time.monotonic()
-                gc.collect()
-                await self._loop.run_in_executor(None, trim_memory)
 
     async def _drain(self) -> int:
         """Refuses what is new, finishes what is in flight, and closes."""

@@ -19,7 +19,7 @@ def describe_choices(registry: ModelRegistry, plan: Plan) -> str:
     return "\n".join(
         f"  {m.spec.name} {m.spec.version}: {m.options.precision} with {m.runtime} {m.runtime_version}, profile "
         f"{plan.profile}: {m.options.workers} at the same time, threads {m.options.threads} ({m.options.busy_threads} "
-        "when busy)"
+        f"when busy){', with heatmaps' if m.explainer is not None else ''}"
         for m in registry
     )
 

@@ -11,6 +11,7 @@ from proto import admin_pb2
 CHANNELS = {admin_pb2.STABLE: "stable", admin_pb2.CANARY: "canary", admin_pb2.SHADOW: "shadow"}
 LIST_HEAD = ("model", "version", "channel", "on disk", "")
 STATUS_HEAD = ("version", "channel", "on disk", "images", "mean ms", "share", "memory", "")
+IN_DOUBT = "not analysed"
 
 
 def to_document(message: Any) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def render_shadow(report: Any) -> str:
             f"  same label {100 * report.agreement:.2f} %, mean difference {report.mean_difference:.4f}, largest "
             f"{report.largest_difference:.4f}, median {report.median_ms:.1f} ms"
         )
-    lines += [f"  {getattr(one, 'from')} → {one.to}: {one.images:,}" for one in report.changes]
+    lines += [f"  {getattr(one, 'from') or IN_DOUBT} → {one.to or IN_DOUBT}: {one.images:,}" for one in report.changes]
     return "\n".join(lines)
 
 

@@ -24,7 +24,8 @@ from server.errors import ModelFileError
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
 from server.machine.processors import count_processors, is_suited
 from server.models.engine import EngineOptions
-from server.models.manifest import INT8_FILE, make_golden_input, read_manifest
+from server.models.golden import make_golden_input
+from server.models.manifest import INT8_FILE, read_manifest
 from server.models.registry import ModelRegistry
 from server.process.console import complain, say
 from server.process.program import EXIT_INTERRUPTED, watch_interrupts

@@ -64,7 +64,8 @@ async def show(metrics: Metrics, state: State) -> MetricsPort:
         ListenError: it cannot be listened on.
     """
     gauges, config = Gauges(), state.config
-    metrics.expect((*IMAGE_METHODS, *(HTTP_METHODS if config.http else ())))
+    explain = ("Explain",) if config.explain else ()
+    metrics.expect((*IMAGE_METHODS, *explain, *(HTTP_METHODS if config.http else ())))
     provide_state(gauges, state)
     port = MetricsPort(Exposition(metrics, gauges).render, CONTENT_TYPE)
     try:

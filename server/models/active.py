@@ -26,8 +26,8 @@ from typing import Any
 from server.errors import ModelFileError
 from server.machine.bounded_file import read_regular
 from server.models.contract import is_identifier
-from server.models.manifest import check_keys, is_sha256, is_whole, read_number
-from server.models.strict_json import parse_strictly
+from server.models.manifest import is_sha256
+from server.models.strict_json import check_keys, is_whole, parse_strictly, read_number
 
 ACTIVE_FILE = "active.json"
 STAGED_FILE = ".active.json.new"

@@ -35,6 +35,14 @@ OUTLIER_NAME = "outlier_score"
 """Name of the graph's second output, where it has one: float32 [N], >= 0, how unlike all that the model knows an image
 is."""
 
+HEATMAP_NAME = "heatmap"
+"""Name of the second output of a model's explain file: float32 [N, rows, columns], >= 0, what the log-odds of the
+positive label gain from each cell."""
+
+HEATMAP_KEY = "stroke.heatmap"
+"""Key in that file's ``metadata_props`` of JSON ``{"area": [left, top, right, bottom]}``: which part of the input the
+cells share out evenly, in pixels; it may reach beyond the input."""
+
 MOST_STUDY_SLICES = 1000
 
 COLOURS = ("grey", "rgb")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -40,6 +41,9 @@ class EngineOptions:
     cache: Path | None = None
     """Folder for optimised graphs; None: nothing is kept."""
 
+    explains: bool = False
+    """Models that can show where the evidence for their answers lies are loaded with what that takes."""
+
     is_aside: bool = False
     """It is opened while another model answers: at low priority, as far as the runtime lets that be."""
 
@@ -68,6 +72,6 @@ class Engine(Protocol):
     inputs: list[Port]
     outputs: list[Port]
 
-    def run(self, pixels: NDArray[np.uint8], *, busy: bool) -> NDArray[np.float32]:
-        """Returns the probabilities; ``busy`` chooses between the two numbers of threads."""
+    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str], *, busy: bool) -> list[NDArray[np.float32]]:
+        """Returns the outputs of these names; ``busy`` chooses between the two numbers of threads."""
         ...

@@ -20,16 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server.errors import ModelFileError
 from server.machine.bounded_file import open_regular, read_regular
-from server.models.strict_json import is_unicode, parse_strictly
+from server.models.golden import GoldenVector, read_heatmap_sums, read_probabilities, read_score
+from server.models.strict_json import check_keys, is_unicode, is_whole, parse_strictly, read_list, read_number
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
+EXPLAIN_FILE = "model.explain.onnx"
 TARGETS = ("x86-vnni", "x86", "arm64")
 """Processors that a variant can be made for: quantisation that is fast on one can be slow or inexact on another."""
 
@@ -46,13 +45,6 @@ MOST_MODEL_BYTES = 2**31 - 1
 CHUNK_BYTES = 1024 * 1024
 MOST_GOLDEN = 64
 """Each is a run of the model at every start; the converter writes four."""
-
-MOST_CLASSES = 1000
-PROBABILITY_SLACK = 1e-3
-"""Probabilities are sums of rounded numbers."""
-
-GOLDEN_GRID = 8
-"""Cells a side of the coarse pattern in a golden input."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +70,12 @@ class FileRecord:
     gate: Mapping[str, Any] = field(default_factory=dict)
     """What the converter's accuracy gate measured; for people."""
 
+    outlier_scores: tuple[float, ...] = ()
+    """The same of the scores that the golden vectors have; empty: theirs."""
+
+    heatmap_sums: tuple[float, ...] = ()
+    """Of an explain file: those of the rows, then of the columns, of the first golden vector's heatmap."""
+
     def to_document(self) -> dict[str, Any]:
         """The entry in ``manifest.json``; what is not set is left out."""
         document: dict[str, Any] = {"sha256": self.sha256, "size": self.size, "tolerance": self.tolerance}
@@ -85,6 +83,10 @@ class FileRecord:
             document["target"] = self.target
         if self.probabilities:
             document["probabilities"] = [list(row) for row in self.probabilities]
+        if self.outlier_scores:
+            document["outlier_scores"] = list(self.outlier_scores)
+        if self.heatmap_sums:
+            document["heatmap_sums"] = list(self.heatmap_sums)
         if self.gate:
             document["gate"] = dict(self.gate)
         return document
@@ -96,7 +98,11 @@ class FileRecord:
         Raises:
             ValueError: it is no such document.
         """
-        check_keys(document, {"sha256", "size", "tolerance"}, {"target", "probabilities", "gate"})
+        check_keys(
+            document,
+            {"sha256", "size", "tolerance"},
+            {"target", "probabilities", "outlier_scores", "gate", "heatmap_sums"},
+        )
         sha256, size, tolerance = document["sha256"], document["size"], read_number(document["tolerance"])
         if not is_sha256(sha256):
             raise ValueError("a sha256 is not 64 lower-case hexadecimal digits")
@@ -110,31 +116,14 @@ class FileRecord:
         probabilities: tuple[tuple[float, ...], ...] = ()
         if "probabilities" in document:
             probabilities = tuple(map(read_probabilities, read_list(document["probabilities"], MOST_GOLDEN)))
+        outlier_scores: tuple[float, ...] = ()
+        if "outlier_scores" in document:
+            outlier_scores = tuple(map(read_score, read_list(document["outlier_scores"], MOST_GOLDEN)))
+        heatmap_sums = read_heatmap_sums(document["heatmap_sums"]) if "heatmap_sums" in document else ()
         gate = document.get("gate", {})
         if not isinstance(gate, dict):
             raise ValueError("a gate is not an object")
-        return cls(sha256, size, tolerance, target, probabilities, gate)
-
-
-@dataclass(frozen=True)
-class GoldenVector:
-    """A seed of ``make_golden_input`` and the probabilities, in label order, that belong to it."""
-
-    seed: int
-    probabilities: tuple[float, ...]
-
-    @classmethod
-    def from_document(cls, document: Any) -> GoldenVector:
-        """Reads an entry of ``golden``.
-
-        Raises:
-            ValueError: it is no such entry.
-        """
-        check_keys(document, {"seed", "probabilities"})
-        seed = document["seed"]
-        if not (is_whole(seed) and 0 <= seed < 2**32):
-            raise ValueError("a seed is not a whole number in [0, 2**32)")
-        return cls(seed, read_probabilities(document["probabilities"]))
+        return cls(sha256, size, tolerance, target, probabilities, gate, outlier_scores, heatmap_sums)
 
 
 @dataclass(frozen=True)
@@ -152,10 +141,14 @@ class Manifest:
 
     def list_golden(self, name: str) -> tuple[GoldenVector, ...]:
         """The golden vectors with the answers that the file ``name`` must give."""
-        own = self.files[name].probabilities
-        if not own:
+        record = self.files[name]
+        if not record.probabilities:
             return self.golden
-        return tuple(GoldenVector(vector.seed, answer) for vector, answer in zip(self.golden, own, strict=True))
+        scores = record.outlier_scores or [vector.outlier_score for vector in self.golden]
+        return tuple(
+            GoldenVector(vector.seed, answer, score)
+            for vector, answer, score in zip(self.golden, record.probabilities, scores, strict=True)
+        )
 
     def to_json(self) -> str:
         """Returns the text of ``manifest.json``, which states its own digest."""
@@ -163,7 +156,7 @@ class Manifest:
             "schema": MANIFEST_SCHEMA,
             "digest": "",
             "files": {name: record.to_document() for name, record in self.files.items()},
-            "golden": [{"seed": vector.seed, "probabilities": list(vector.probabilities)} for vector in self.golden],
+            "golden": [vector.to_document() for vector in self.golden],
             "parity": dict(self.parity),
         }
         if self.reference:
@@ -192,11 +185,12 @@ class Manifest:
                 text.replace(document["digest"], "", 1)
             ):
                 raise ValueError("it is altered, its digest is not that of its text")
-        check_keys(document["files"], {MODEL_FILE}, {INT8_FILE})
+        check_keys(document["files"], {MODEL_FILE}, {INT8_FILE, EXPLAIN_FILE})
         files = {name: FileRecord.from_document(entry) for name, entry in document["files"].items()}
         golden = tuple(map(GoldenVector.from_document, read_list(document["golden"], MOST_GOLDEN)))
-        if not all(len(record.probabilities) in (0, len(golden)) for record in files.values()):
-            raise ValueError("a file's probabilities are not as many as the golden vectors")
+        answers = [own for record in files.values() for own in (record.probabilities, record.outlier_scores)]
+        if not all(len(own) in (0, len(golden)) for own in answers):
+            raise ValueError("a file's answers are not as many as the golden vectors")
         parity, reference = document["parity"], document.get("reference", {})
         if not (isinstance(parity, dict) and isinstance(reference, dict)):
             raise ValueError("the parity or the reference is not an object")
@@ -209,78 +203,9 @@ def digest_text(text: str) -> str:
     return hashlib.sha256("".join(text.split()).encode()).hexdigest()
 
 
-def check_keys(document: Any, needed: set[str], possible: set[str] | None = None) -> None:
-    """Checks that a document is an object with all the needed keys, and no other than these and the possible ones.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not isinstance(document, dict):
-        raise ValueError("a part is not an object")
-    if missing := needed - document.keys():
-        raise ValueError(f"{', '.join(sorted(missing))} is missing")
-    if unknown := document.keys() - needed - (possible or set()):
-        raise ValueError(f"{min(unknown)[:40]!r} is not known")
-
-
-def read_list(value: Any, most: int) -> list[Any]:
-    """A list of 1 to ``most`` entries.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not (isinstance(value, list) and 1 <= len(value) <= most):
-        raise ValueError(f"a list does not have 1 to {most} entries")
-    return value
-
-
-def read_probabilities(value: Any) -> tuple[float, ...]:
-    """The probabilities of one answer.
-
-    Raises:
-        ValueError: they are not.
-    """
-    probabilities = tuple(map(read_number, read_list(value, MOST_CLASSES)))
-    if not all(-PROBABILITY_SLACK <= p <= 1 + PROBABILITY_SLACK for p in probabilities):
-        raise ValueError("a probability is not in [0, 1]")
-    return probabilities
-
-
-def read_number(value: Any) -> float:
-    """A number as a float.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("a number is of the wrong type")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError("a number is too large") from None
-
-
-def is_whole(value: Any) -> bool:
-    """Whether it is an int, which ``bool`` is not meant to be."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def is_sha256(value: Any) -> bool:
     """Whether it is a SHA-256 in lower-case hexadecimal digits."""
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def make_golden_input(seed: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """Makes the input of a golden vector: uint8 [height, width, channels], all channels alike, as in a grey image.
-
-    A coarse pattern under fine noise, so that early and late layers both have something to answer. NumPy guarantees the
-    stream of ``RandomState`` for ever (NEP 19), which it does not for its newer generators.
-    """
-    random = np.random.RandomState(seed)
-    coarse = random.randint(0, 200, (GOLDEN_GRID, GOLDEN_GRID), dtype=np.uint8)
-    rows, columns = (np.arange(side) * GOLDEN_GRID // side for side in (height, width))
-    grey = coarse[np.ix_(rows, columns)] + random.randint(0, 56, (height, width), dtype=np.uint8)
-    return np.ascontiguousarray(np.repeat(grey[:, :, np.newaxis], channels, axis=2))
 
 
 def read_manifest(folder: Path) -> Manifest:

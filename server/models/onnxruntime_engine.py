@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from server.machine.memory import trim_memory
 from server.machine.priority import call_here, call_in_thread, call_quietly, lower_priority
-from server.models.contract import INPUT_NAME, OUTPUT_NAME
+from server.models.contract import INPUT_NAME
 from server.models.engine import EngineOptions, Port
 from server.models.graph_cache import LARGE_MODEL_BYTES, CachedGraph, GraphCache
 from server.models.onnx_header import MalformedError, list_external
@@ -67,11 +67,10 @@ class OnnxRuntimeEngine:
         self.inputs = [to_port(port) for port in self._alone.get_inputs()]
         self.outputs = [to_port(port) for port in self._alone.get_outputs()]
 
-    def run(self, pixels: NDArray[np.uint8], *, busy: bool) -> NDArray[np.float32]:
+    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str], *, busy: bool) -> list[NDArray[np.float32]]:
         """See ``server.models.engine.Engine``."""
         session = self._busy if busy else self._alone
-        (probabilities,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
-        return np.asarray(probabilities, dtype=np.float32)
+        return [np.asarray(answer, dtype=np.float32) for answer in session.run(outputs, {INPUT_NAME: pixels})]
 
 
 class Weights:

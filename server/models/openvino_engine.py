@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import ModelFileError
-from server.models.contract import OUTPUT_NAME
+from server.machine.native_thread import NativeThread
 from server.models.engine import EngineOptions, Port
-from server.models.native_thread import NativeThread
 
 # It imports its developer tools, and these a telemetry client; where that is missing, they take a stub of their own.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -42,9 +42,9 @@ class OpenVinoEngine:
         self.inputs, self.outputs = THREAD.call(lambda: compile_models(data, options, requests))
         THREAD.drop_with(self, requests)
 
-    def run(self, pixels: NDArray[np.uint8], *, busy: bool) -> NDArray[np.float32]:
+    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str], *, busy: bool) -> list[NDArray[np.float32]]:
         """See ``server.models.engine.Engine``."""
-        return self._requests[-1 if busy else 0].run(pixels)
+        return self._requests[-1 if busy else 0].run(pixels, outputs)
 
 
 class Requests:
@@ -54,14 +54,15 @@ class Requests:
         self._compiled = compiled
         self._idle: list[openvino.InferRequest] = []
 
-    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of a batch."""
+    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The outputs of these names for a batch."""
         try:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
         try:
-            return np.array(request.infer([pixels])[OUTPUT_NAME], dtype=np.float32)
+            answers = request.infer([pixels])
+            return [np.array(answers[name], dtype=np.float32) for name in outputs]
         finally:
             self._idle.append(request)
 

@@ -248,5 +248,6 @@ def where(place: Place) -> tuple[str, str]:
 
 
 def make_quiet(options: EngineOptions) -> EngineOptions:
-    """How a shadow is run: in one thread, that which asks it, whose low priority is then that of all its work."""
-    return replace(options, threads=1, busy_threads=1, workers=1)
+    """How a shadow is run: in one thread, that which asks it, whose low priority is then that of all its work. It
+    answers nobody, and so explains nothing."""
+    return replace(options, threads=1, busy_threads=1, workers=1, explains=False)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +22,18 @@ from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.priority import call_here, call_quietly
 from server.machine.processors import is_suited
-from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from server.models.contract import INPUT_NAME, METADATA_KEY, OUTLIER_NAME, OUTPUT_NAME, ModelSpec
 from server.models.engine import DEFAULT_OPTIONS, Engine, EngineOptions, Port
+from server.models.explainer import Explainer
+from server.models.golden import GoldenVector, make_golden_input
 from server.models.manifest import (
+    EXPLAIN_FILE,
     HOW_TO_MAKE,
     HOW_TO_MEND,
     INT8_FILE,
     MODEL_FILE,
-    GoldenVector,
     Manifest,
     check_file,
-    make_golden_input,
     parse_manifest,
     read_manifest_bytes,
     read_verified,
@@ -45,6 +47,16 @@ FILES = {"fp32": MODEL_FILE, "int8": INT8_FILE}
 """The file of each precision."""
 
 
+class Scores(NamedTuple):
+    """What a model says of N images."""
+
+    probabilities: NDArray[np.float32]
+    """[N, len(spec.labels)]."""
+
+    outlier: NDArray[np.float32]
+    """[N], see ``server.models.contract.OUTLIER_NAME``; zeros of a model that does not tell."""
+
+
 class OnnxModel:
     """A verified model in memory. ``run`` may be called from many threads at once.
 
@@ -54,6 +66,7 @@ class OnnxModel:
         input_format: the image that the graph takes.
         options: how it is run; ``precision`` is what the file computes with, one of ``FILES``.
         runtime, runtime_version: what runs it.
+        explainer: shows where the evidence lies; None: nobody has asked for it, or it has none.
     """
 
     def __init__(self, data: bytes, *, source: str, options: EngineOptions = DEFAULT_OPTIONS) -> None:
@@ -69,6 +82,7 @@ class OnnxModel:
                 MODEL_SPEC_UNKNOWN_SCHEMA, MODEL_GRAPH_UNSUITABLE, MODEL_EXTERNAL_DATA.
         """
         self.options = options
+        self.explainer: Explainer | None = None
         self.digest = hashlib.sha256(data).hexdigest()
         header = read_header(data, source)
         if not header.is_complete:
@@ -95,6 +109,7 @@ class OnnxModel:
         except ModelFileError as error:
             raise ModelFileError(error.reason, f"{source}: {error.message}") from None
         self.input_format = self._read_input_format(source, header.inputs)
+        self._outputs = (OUTPUT_NAME, OUTLIER_NAME) if self.spec.outlier_threshold else (OUTPUT_NAME,)
 
     def _read_input_format(self, source: str, stated: Sequence[Port]) -> InputFormat:
         """Checks that the graph has the names, types and shapes of the contract, and reads the image size from it.
@@ -107,15 +122,22 @@ class OnnxModel:
         channels = InputFormat(1, 1, spec.colour).channels
         inputs, outputs = list(self._engine.inputs), list(self._engine.outputs)
         wanted = (
-            f"one input {INPUT_NAME} uint8 [N, height, width, {channels}] and one output {OUTPUT_NAME} float32 "
+            f"one input {INPUT_NAME} uint8 [N, height, width, {channels}], an output {OUTPUT_NAME} float32 "
             f"[N, {len(spec.labels)}]"
         )
-        match inputs, outputs:
-            case (
-                [Port(name, "uint8", (None, int(height), int(width), depth))],
-                [Port(output, "float32", (_, classes))],
-            ) if (name, output, depth, classes) == (INPUT_NAME, OUTPUT_NAME, channels, len(spec.labels)):
-                if inputs == list(stated):
+        answered = {OUTPUT_NAME: (len(spec.labels),)}
+        if spec.outlier_threshold:
+            wanted += f" and, for its outlier_threshold, {OUTLIER_NAME} float32 [N]"
+            answered[OUTLIER_NAME] = ()
+        is_answered = {port.name: (port.dtype, *port.shape[1:]) for port in outputs} == {
+            name: ("float32", *shape) for name, shape in answered.items()
+        }
+        match inputs:
+            case [Port(name, "uint8", (None, int(height), int(width), depth))] if (name, depth) == (
+                INPUT_NAME,
+                channels,
+            ):
+                if is_answered and inputs == list(stated):
                     return InputFormat(height, width, spec.colour, spec.resample, spec.fit, spec.windows)
         raise ModelFileError(
             "MODEL_GRAPH_UNSUITABLE",
@@ -130,7 +152,12 @@ class OnnxModel:
             pixels: the images.
             busy: true while many images are in work, to run with ``options.busy_threads`` threads.
         """
-        return self._engine.run(pixels, busy=busy)
+        return self.score(pixels, busy=busy).probabilities
+
+    def score(self, pixels: NDArray[np.uint8], *, busy: bool = False) -> Scores:
+        """All that the model says of images, in one run. The arguments are those of ``run``."""
+        probabilities, *rest = self._engine.run(pixels, self._outputs, busy=busy)
+        return Scores(probabilities, *rest or [np.zeros(len(probabilities), np.float32)])
 
 
 def open_engine(data: bytes, digest: str, options: EngineOptions) -> Engine:
@@ -201,6 +228,8 @@ def load_model(
                 f"its place is {Path(model.spec.name) / model.spec.version} below the models folder",
             )
         call(lambda: check_answers(model, manifest, path))
+        if options.explains and EXPLAIN_FILE in manifest.files:
+            model.explainer = call(lambda: load_explainer(folder, manifest, model))
         return model
 
     try:
@@ -211,6 +240,15 @@ def load_model(
             raise
         logger.warning("%s: not served with its optimised graph in the cache (%s): removed", path, error.reason)
         return open_verified(replace(options, cache=None))
+
+
+def load_explainer(folder: Path, manifest: Manifest, model: OnnxModel) -> Explainer:
+    """Loads and verifies the explain file of a model. Raises as ``read_verified`` and ``Explainer``."""
+    path = folder / EXPLAIN_FILE
+    data = read_verified(folder, EXPLAIN_FILE, manifest)
+    explainer = Explainer(data, source=str(path), input_format=model.input_format, options=model.options)
+    explainer.check(manifest.golden, manifest.files[EXPLAIN_FILE], str(path))
+    return explainer
 
 
 def check_answers(model: OnnxModel, manifest: Manifest, path: Path) -> None:
@@ -257,17 +295,20 @@ def choose_precision(folder: Path, manifest: Manifest, options: EngineOptions) -
 
 
 def measure_golden_difference(model: OnnxModel, golden: Sequence[GoldenVector]) -> float:
-    """Largest absolute difference of a probability from the golden vectors; NaN when an answer is not a number.
+    """Largest absolute difference of a probability from the golden vectors, or of an outlier score, as a share of it
+    where it is above 1; NaN when an answer is not a number.
 
     The vectors take turns between the two numbers of threads, so that both have answered before the model is served.
     """
     shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
     differences = []
     for index, vector in enumerate(golden if len(golden) > 1 else [*golden, *golden]):
-        answer = model.run(make_golden_input(vector.seed, *shape)[np.newaxis], busy=index % 2 == 1)[0]
+        scores = model.score(make_golden_input(vector.seed, *shape)[np.newaxis], busy=index % 2 == 1)
+        answer = scores.probabilities[0]
         if answer.shape != (len(vector.probabilities),):
             return float("inf")
         differences.append(np.abs(answer - np.array(vector.probabilities)).max())
+        differences.append(abs(float(scores.outlier[0]) - vector.outlier_score) / max(1.0, vector.outlier_score))
     return float(np.max(differences))
 
 

@@ -51,3 +51,47 @@ def read_float(literal: str) -> float:
     if not math.isfinite(value):
         raise ValueError("a number is too large")
     return value
+
+
+def check_keys(document: Any, needed: set[str], possible: set[str] | None = None) -> None:
+    """Checks that a document is an object with all the needed keys, and no other than these and the possible ones.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(document, dict):
+        raise ValueError("a part is not an object")
+    if missing := needed - document.keys():
+        raise ValueError(f"{', '.join(sorted(missing))} is missing")
+    if unknown := document.keys() - needed - (possible or set()):
+        raise ValueError(f"{min(unknown)[:40]!r} is not known")
+
+
+def read_list(value: Any, most: int) -> list[Any]:
+    """A list of 1 to ``most`` entries.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (isinstance(value, list) and 1 <= len(value) <= most):
+        raise ValueError(f"a list does not have 1 to {most} entries")
+    return value
+
+
+def read_number(value: Any) -> float:
+    """A number as a float.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a number is of the wrong type")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number is too large") from None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an int, which ``bool`` is not meant to be."""
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -7,6 +7,7 @@ from typing import Any
 
 from proto import __version__
 from server.admission.judge import MOST_IMAGES
+from server.models.contract import OUTLIER_NAME
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
 from server.oip.outputs import BYTES, FP32, PROBABILITIES, TEXTS
@@ -29,7 +30,8 @@ def describe_server(*, with_http: bool) -> dict[str, Any]:
 
 def list_outputs(model: OnnxModel) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and shape of every output, the shape without the number of images."""
-    return [(PROBABILITIES, FP32, [len(model.spec.labels)]), *((name, BYTES, []) for name in TEXTS)]
+    numbers = [(PROBABILITIES, FP32, [len(model.spec.labels)]), (OUTLIER_NAME, FP32, [])]
+    return [*numbers, *((name, BYTES, []) for name in TEXTS)]
 
 
 def describe_model(model: OnnxModel, versions: Iterable[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.core.detector import Detection
-from server.models.contract import ModelSpec
+from server.models.contract import OUTLIER_NAME, ModelSpec
 from server.oip.request import (
     SHARED_MEMORY,
     Parameters,
@@ -33,7 +33,7 @@ TEXTS: dict[str, Callable[[Detection], str]] = {
 }
 """Outputs of one text for each image, by name. ``label`` is empty of an image that was not analysed."""
 
-NAMES = (PROBABILITIES, *TEXTS)
+NAMES = (PROBABILITIES, OUTLIER_NAME, *TEXTS)
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,9 @@ def make_output(detections: Sequence[Detection], output: WantedOutput) -> Output
     if output.name in TEXTS:
         texts = [TEXTS[output.name](detection).encode() for detection in detections]
         return OutputTensor(output.name, BYTES, (number,), texts)
+    if output.name == OUTLIER_NAME:
+        scores = np.array([detection.outlier_score for detection in detections], np.float32)
+        return OutputTensor(output.name, FP32, scores.shape, scores)
     spec = detections[0].model.spec
     if classes := min(read_class_count(output), len(spec.labels)):
         texts = [text for detection in detections for text in classify(detection.probabilities, spec, classes)]

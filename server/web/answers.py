@@ -20,6 +20,7 @@ def describe_detection(detection: Detection, request_id: str) -> dict[str, Any]:
         "positive_label": spec.positive_label,
         "positive_probability": detection.probabilities[spec.positive_index],
         "threshold": spec.threshold,
+        "outlier_score": detection.outlier_score,
         "model": spec.name,
         "version": spec.version,
         "channel": detection.channel,

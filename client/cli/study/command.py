@@ -37,7 +37,7 @@ _FATAL = (AuthenticationError, ClientClosedError, ModelNotFoundError, ServerUnav
 _SINGLE = {"MODEL_WITHOUT_STUDIES", "CALL_UNKNOWN", "STUDY_TOO_LARGE"}
 """Reasons for which the files may still be judged one by one."""
 
-_WITHOUT = ("csv", "output", "excel", "resume", "retry_failed", "frame")
+_WITHOUT = ("csv", "output", "excel", "resume", "retry_failed", "frame", "heatmap")
 """Flags that are for images."""
 
 
@@ -147,7 +147,7 @@ def judge_study(study: Study, arguments: argparse.Namespace, client: StrokeClien
     finally:
         progress.erase()
     report.add(study.name, prediction, study.left_out)
-    is_whole = not prediction.failures and not (arguments.strict and study.left_out.unjudged)
+    is_whole = not prediction.failed and not (arguments.strict and study.left_out.unjudged)
     return 0 if is_whole else 1
 
 

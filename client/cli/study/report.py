@@ -9,7 +9,7 @@ from ..._errors import StrokeClientError
 from ...files.folder import LeftOut
 from ...study.types import StudyPrediction, StudySeries, StudySlice
 from ..report import advise
-from ..results import Fields, failure_to_json, list_reasons, round_score
+from ..results import NOT_ANALYSED, Fields, failure_to_json, list_reasons, round_score
 from ..terminal import FAILED, FAINT, POSITIVE, WARNING, Terminal, escape
 
 _HEADS = ("slice", "mm", "probability", "answer", "file")
@@ -38,7 +38,7 @@ class StudyReport:
             print(json.dumps(study_to_json(name, study, left_out)), flush=True)
         else:
             self._print_answer(name, study)
-        for one in study.failures:
+        for one in study.failed:
             self._notes.print(escape(f"{one.name}: "), ("error", FAILED), escape(f": {one.error}"))
         if self._is_quiet:
             return
@@ -87,10 +87,24 @@ def _list_rows(study: StudyPrediction) -> list[list[str]]:
     rows = []
     for number, one in enumerate(study.slices, 1):
         star = "* " if one is study.first_look else ""
-        answer = "analysed" if one.is_analysed else " ".join(reason.reason for reason in one.reasons) or "not analysed"
         position = f"{one.position_mm:.1f}" if has_positions else ""
-        rows.append([f"{star}{number}", position, f"{one.positive_probability:.3f}", answer, escape(one.name)])
+        rows.append(
+            [
+                f"{star}{number}",
+                position,
+                f"{one.positive_probability:.3f}",
+                escape(_name_answer(one)),
+                escape(one.name),
+            ]
+        )
     return rows
+
+
+def _name_answer(one: StudySlice) -> str:
+    """Returns what came of a slice, in a word or the reasons' codes."""
+    if one.error is not None:
+        return one.error.reason
+    return "analysed" if one.is_analysed else " ".join(reason.reason for reason in one.reasons) or NOT_ANALYSED
 
 
 def study_to_json(name: str, study: StudyPrediction, left_out: LeftOut) -> Fields:
@@ -141,9 +155,13 @@ def _slice_to_json(one: StudySlice) -> Fields:
         "position_mm": round(one.position_mm, 3),
         "sop_instance_uid": one.sop_instance_uid or None,
         "image_sha256": one.image_sha256,
+        **(_error_to_json(one) if one.error is not None else {}),
     }
 
 
 def _failure_to_json(one: StudySlice) -> Fields:
-    reason = one.error.reason if one.error is not None else ""
-    return {"file": str(one.source), "frame": one.frame or None, "error": str(one.error), "reason": reason}
+    return {"file": str(one.source), "frame": one.frame or None, **_error_to_json(one)}
+
+
+def _error_to_json(one: StudySlice) -> Fields:
+    return {"error": str(one.error), "reason": one.error.reason if one.error is not None else None}

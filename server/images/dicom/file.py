@@ -240,7 +240,8 @@ def unpack_words(file: DicomFile, shape: FrameShape, index: int) -> NDArray[np.u
     """Returns the words of one compressed frame, decoded by a process of its own.
 
     Raises:
-        ImageError: reasons DICOM_JPEG_12_BIT, DICOM_NO_DECODER.
+        ImageError: reasons DICOM_JPEG_12_BIT, DICOM_NO_DECODER, DICOM_UNDECODABLE, DICOM_TRUNCATED.
+        UnavailableError, OverloadedError: see ``decode_frame``.
     """
     syntax.check_compressed(file.transfer_syntax)
     packed = memoryview(file.data)[file.pixels.start :]

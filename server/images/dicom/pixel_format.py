@@ -63,7 +63,10 @@ def read_shape(elements: Elements) -> FrameShape:
     Raises:
         ImageError: reasons DICOM_COLOUR, DICOM_BIT_DEPTH, DICOM_HIGH_BIT, DICOM_DAMAGED.
     """
-    if elements.integer(SAMPLES) != 1 or elements.text(PHOTOMETRIC) not in GREY:
+    samples, photometric = elements.integer(SAMPLES), elements.text(PHOTOMETRIC)
+    if not samples or not photometric:
+        raise refusals.damaged()
+    if samples != 1 or photometric not in GREY:
         raise refusals.coloured()
     allocated, bits, sign = (elements.integer(tag) for tag in (BITS_ALLOCATED, BITS_STORED, SIGNED))
     rows, columns = elements.integer(ROWS), elements.integer(COLUMNS)

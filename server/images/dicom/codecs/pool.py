@@ -24,7 +24,7 @@ from server.machine.processors import count_processors
 
 logger = logging.getLogger(__name__)
 
-MEMORY_BYTES = 768 * 1024 * 1024
+MEMORY_BYTES = 512 * 1024 * 1024
 """Address space of a decoder process, libraries included."""
 
 SECONDS = 2.0
@@ -96,7 +96,8 @@ class DecoderPool:
             answer, words = decoder.ask(syntax, data, shape, self._seconds)
         except DecoderFailedError as error:
             self._drop(decoder)
-            self.failures += 1
+            with self._changed:
+                self.failures += 1
             logger.warning(
                 "a decoder of DICOM slices %s and was replaced: %s, %d bytes; %d since the start",
                 *(error, COMPRESSED[syntax], len(data), self.failures),

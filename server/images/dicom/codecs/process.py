@@ -22,7 +22,9 @@ SPARE_SECONDS = 0.5
 
 def limit(memory_bytes: int) -> None:
     """Gives up what decoding does not need; a codec that wants more fails, or the process does."""
-    for kind, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+    for kind, wanted in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+        allowed = resource.getrlimit(kind)[1]
+        most = wanted if allowed == resource.RLIM_INFINITY else min(wanted, allowed)
         resource.setrlimit(kind, (most, most))
     # The server decides when this ends, not who stops the server: slices in flight are still to be decoded.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
