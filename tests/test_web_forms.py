@@ -45,7 +45,7 @@ def test_forms_as_programs_write_them_in_pieces(case: str) -> None:
     assert read_in_pieces(FORMS[case], 5) == [("file", IMAGE)]
 
 
-@pytest.mark.parametrize("case", set(FAULTY) - {"no image", "two images", "many fields", "ends that are none"})
+@pytest.mark.parametrize("case", sorted(set(FAULTY) - {"no image", "two images", "many fields", "ends that are none"}))
 def test_faulty_form_is_refused_in_pieces(case: str) -> None:
     """At the piece that shows it, or at the end."""
     with pytest.raises(RequestError, match="The form cannot be read"):
