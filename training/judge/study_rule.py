@@ -132,7 +132,13 @@ def judge_slice(path: Path, model: OnnxModel) -> Answer:
         return Answer(refusal=error.message)
     if model.spec.checks == HEAD_CT and (reasons := find_reasons(pixels)):
         return Answer(refusal=reasons[0].message)
-    return make_answer(model.run(pixels.array[np.newaxis])[0, model.spec.positive_index])
+    said, spec = model.score(pixels.array[np.newaxis]), model.spec
+    if spec.outlier_threshold and said.outlier[0] > spec.outlier_threshold:
+        return Answer(refusal="The image is unlike those that the model knows.")
+    probability = said.probabilities[0, spec.positive_index]
+    if abs(float(probability) - spec.threshold) < spec.indeterminate_margin:
+        return Answer(refusal="The probability is too near to the threshold.")
+    return make_answer(probability)
 
 
 def describe(data: Studies, level: PatientLevel) -> str:
