@@ -22,6 +22,7 @@ from converter.errors import (
 from converter.pixels.sampling import spread_evenly
 from converter.source import BATCH_SIZE, SourceModel, split_batches
 from server.errors import ImageError, ModelFileError
+from server.images.dicom.signature import SIGNATURE_BYTES, is_dicom
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
 from server.images.slice_table import TABLE_NAME
@@ -106,6 +107,13 @@ def load_images(
         )
     if left_out:
         tell(f"{left_out} of {folder}")
+    if not input_format.windows and (unseen := [path for path in files if begins_as_dicom(path)]):
+        files = tuple(path for path in files if path not in unseen)
+        if not files:
+            raise ConversionError(
+                f"{folder}: all DICOM files, which the model sees in no window: --window 40,80 gives one"
+            )
+        tell(f"left out: {len(unseen):,} DICOM files of {folder}, which the model sees in no window (--window)")
     chosen = [files[i] for i in spread_evenly(len(files), MAX_IMAGES)]
     images = []
     for path in chosen:
@@ -114,6 +122,12 @@ def load_images(
         except ImageError as error:
             raise ConversionError(f"{path}: {error.message} [{error.reason}]") from None
     return np.stack(images)
+
+
+def begins_as_dicom(path: Path) -> bool:
+    """Whether a file is DICOM."""
+    with path.open("rb") as file:
+        return is_dicom(file.read(SIGNATURE_BYTES))
 
 
 def make_random_images(input_format: InputFormat) -> NDArray[np.uint8]:

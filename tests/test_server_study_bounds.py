@@ -202,6 +202,21 @@ def test_error_of_the_transport_ends_the_study(box: Box) -> None:
         asyncio.run(box.judge(take))
 
 
+def test_caller_of_whom_the_transport_says_that_it_has_gone_has_no_answer(box: Box) -> None:
+    """As over HTTP, when the connection is closed in the middle of a form."""
+    rest = iter(wrap(make_series(8)))
+
+    async def take() -> SliceToJudge | None:
+        one = next(rest, None)
+        if one is None:
+            raise asyncio.CancelledError
+        return one
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(box.judge(take))
+    assert box.call.study is None
+
+
 def test_studies_together_keep_a_number_of_slices(tmp_path: Path) -> None:
     """Four times that of the largest one. Who has half of them gets no more; all come back."""
     write_model(tmp_path, STUDY_SPEC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +149,19 @@ def test_slice_near_the_threshold_of_images_counts(box: Box, monkeypatch: pytest
         answer = box.judge_all(wrap(make_series(8)))
         assert bool(answer.score) is score
         assert bool(answer.reasons) is not score
+
+
+def test_slices_wait_in_the_line_of_their_caller(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among streams, so that others have their turns between them: frames of one file, too."""
+    sources = []
+    submit = box.detector.submit
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        sources.append(options["source"])
+        return submit(*arguments, **options)
+
+    monkeypatch.setattr(box.detector, "submit", note)
+    box.judge_all(wrap([*make_series(8), make_enhanced(np.stack([make_hu(64)] * 4))]))
+
+    assert set(sources) == {box.call.source}
+    assert len(sources) == 8 + 1 + 4 + 1  # files, frames, and the answer

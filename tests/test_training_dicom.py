@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converter.errors import ConversionError
 from converter.int8.patients import read_slices
 from server.images.dicom.window import BRAIN, Window, apply_windows
 from server.images.image_folder import list_folder
@@ -18,7 +19,7 @@ from server.images.preprocess import load_pixels
 from server.models.contract import ModelSpec
 from server.models.runtime import load_model
 from tests.dicom_files import make_dicom, make_hu
-from tests.fakes import ROOT, write_model
+from tests.fakes import ROOT, encode, make_slice, write_model
 from tests.test_training_data import ignore_progress
 from training.cli import main
 from training.config import TrainConfig
@@ -229,3 +230,20 @@ def test_a_run_says_its_windows_and_names_nobody(scans: Path, tmp_path: Path) ->
     for path in config.out.rglob("*"):
         assert SECRET.encode() not in path.read_bytes()
     assert INPUT_FORMAT.windows == (BRAIN,)
+
+
+@pytest.mark.tensorflow
+def test_the_converter_proves_parity_on_what_the_model_sees(scans: Path, tmp_path: Path) -> None:
+    """DICOM files among others are left out, and said, where the model has no window; alone they are an error."""
+    from converter.verify import load_images
+
+    notes: list[str] = []
+    assert load_images(scans, make_format((BRAIN,)), notes.append).shape == (16, 256, 256, 1)
+    assert not notes
+    blind = replace(INPUT_FORMAT, windows=())
+    with pytest.raises(ConversionError, match="all DICOM files, which the model sees in no window: --window"):
+        load_images(scans, blind)
+    (tmp_path / "data").symlink_to(scans)
+    (tmp_path / "a.png").write_bytes(encode(make_slice()))
+    assert len(load_images(tmp_path, blind, notes.append)) == 1
+    assert notes == [f"left out: 16 DICOM files of {tmp_path}, which the model sees in no window (--window)"]

@@ -21,13 +21,19 @@ import pytest
 from server.config import ServerConfig
 from server.core.capacity import find_most_message_memory
 from tests.certificates import CA, chain, issue_server, key
-from tests.fakes import ServerProcess, encode, read_resident_bytes, run_server, wait_until
+from tests.fakes import ServerProcess, encode, read_resident_bytes, run_server, wait_until, write_model
 from tests.scraping import find_free_port
+from tests.studies import STUDY_SPEC
 from tests.test_server_attacks import IMAGE, PATIENCE, TIMEOUT, Witness
 
 pytestmark = pytest.mark.timed
 
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+STUDY = (
+    b"POST /study HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n4\r\n--x\r\r\n1\r\n\n\r\n"
+)
+EMPTY_FILE = b'Content-Disposition: form-data; name="file"\r\n\r\n\r\n--x\r\n'
 MOST_CONNECTIONS = 128
 CHANGING = 3 * 16 + 6
 """Connections that come and go in the same moment, and those of the witnesses."""
@@ -98,9 +104,11 @@ def figures(witness: WebWitness, before: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def target(tiny_models: Path) -> Iterator[Target]:
-    port = find_free_port()
-    with run_server(tiny_models, "--http", f"127.0.0.1:{port}") as server:
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server that judges studies, too."""
+    models, port = tmp_path_factory.mktemp("models"), find_free_port()
+    write_model(models, STUDY_SPEC)
+    with run_server(models, "--http", f"127.0.0.1:{port}") as server:
         yield Target(server, port)
         assert not [line for line in server.log if "Traceback" in line or " ERROR " in line or "asyncio" in line]
         assert server.stop() == 0
@@ -138,6 +146,8 @@ CROWDS = {
     "nothing": (b"", b""),
     "slow heads": (b"GET / HTTP/1.1\r\nHost: x\r\n", b"a: b\r\n"),
     "slow bodies": (POST + b"Content-Length: 8000000\r\n\r\n" + bytes(1000), bytes(10)),
+    "slow studies": (STUDY, b"1\r\nx\r\n"),
+    "studies of empty files": (STUDY, b"%x\r\n%b\r\n" % (len(EMPTY_FILE), EMPTY_FILE)),
     "chunks without end": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
     "bodies that are held back": (POST + b"Content-Length: 8000000\r\nExpect: 100-continue\r\n\r\n", b""),
     "bodies of what has none": (b"GET /models HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n", bytes(10)),

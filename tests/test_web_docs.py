@@ -14,9 +14,13 @@ import pytest
 
 from server.config import ServerConfig
 from server.core.capacity import HTTP_CONNECTIONS
+from server.images.png_file import PNG_SIGNATURE
+from server.models.runtime import load_model
 from server.web.bodies import OPTIONS
 from server.web.connection import MOST_HEAD_BYTES
-from server.web.openapi import JUDGEMENT, make_document
+from server.web.methods.study import SLICE_OPTIONS
+from server.web.openapi.document import make_document
+from server.web.openapi.schemas import EXPLANATION, JUDGEMENT, STUDY
 from tests.fakes import ROOT, run_module, run_server
 from tests.scraping import find_free_port
 
@@ -39,10 +43,17 @@ def curl(command: str, folder: Path, **environment: str) -> str:
 def test_commands_work_in_their_order(tmp_path: Path) -> None:
     """One line judges a sample, as a form, as it is, with options, and several; the paper's program does."""
     install, start, *curls = COMMANDS[:6]
+    study, picture = COMMANDS[6:8]
+    has_rule = load_model(ROOT / "models" / "stroke-cnn" / "1").spec.study_top_k > 0
     port = str(find_free_port())
     assert install == "make install-web"
     with run_server(ROOT / "models", *shlex.split(start.replace("8000", port))[3:]):
         answers = [json.loads(curl(command.replace("8000", port), tmp_path)) for command in curls]
+        if has_rule:
+            judged = json.loads(curl(study.replace("8000", port), tmp_path))
+            assert (judged["id"], judged["class"], judged["status"]) == ("study-4", "stroke", "ANALYSED")
+            assert judged["first_look_id"] in ("2", "3")
+        curl(picture.replace("8000", port).replace("seen.png", f"{tmp_path}/seen.png"), tmp_path)
         program = PROGRAM.replace("8000", port)
         printed = subprocess.run(
             [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
@@ -54,12 +65,13 @@ def test_commands_work_in_their_order(tmp_path: Path) -> None:
         ("study-3-1", "stroke"),
         ("study-3-2", "normal"),
     ]
+    assert (tmp_path / "seen.png").read_bytes().startswith(PNG_SIGNATURE)
     assert printed.startswith("stroke 0.9")
 
 
 def test_commands_with_tls_and_token_work(tmp_path: Path) -> None:
     """Who has no token is refused."""
-    certs, token, start, ask = COMMANDS[6:]
+    certs, token, start, ask = COMMANDS[8:]
     put_in = re.compile(r"(?<=--out )certs|\bcerts/|\btokens\.txt")
     words = [
         shlex.split(put_in.sub(lambda found: f"{tmp_path}/{found[0]}", line))[2:] for line in (certs, token, start)
@@ -89,7 +101,9 @@ def test_page_says_what_there_is() -> None:
 
     assert paths - {"/openapi.json"} == set(document["paths"])
     assert options == set(OPTIONS)
-    assert all(f"`{name}`" in PAGE for name in JUDGEMENT["properties"])
+    fields = {**JUDGEMENT["properties"], **STUDY["properties"], **EXPLANATION["properties"]}
+    assert [name for name in fields if f"`{name}`" not in PAGE] == []
+    assert [name for name in SLICE_OPTIONS if f"`{name}`" not in PAGE] == []
     assert f"{MOST_HEAD_BYTES // 1024} KiB of head" in PAGE
     assert f"most {HTTP_CONNECTIONS} connections" in PAGE
     assert f"{ServerConfig().most_message_bytes // 2**20} MiB of body" in PAGE

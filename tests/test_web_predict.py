@@ -260,4 +260,4 @@ def test_image_as_text_is_no_image(web: WebServer) -> None:
     answer = web.post_form("/predict", ("file", base64.b64encode(BRIGHT)))
 
     assert answer.outcome == (415, "IMAGE_UNDECODABLE")
-    assert "PNG and JPEG" in answer.json["detail"]
+    assert "PNG, JPEG and DICOM" in answer.json["detail"]

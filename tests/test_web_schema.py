@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.explaining import write_explained
 from tests.fakes import ROOT
+from tests.studies import STUDY_SPEC
 from tests.web_calls import serve_web
 
 EXCLUDED = {
@@ -19,9 +21,10 @@ EXCLUDED = {
 """Checks that do not hold, with their reasons; all others do."""
 
 
-def test_answers_are_as_the_document_says(tiny_models: Path, tmp_path: Path) -> None:
+def test_answers_are_as_the_document_says(tmp_path: Path) -> None:
     """Status, headers, content type and schema; what it forbids is refused, other methods are with ``Allow``."""
-    with serve_web(tiny_models, tmp_path) as web:
+    write_explained(tmp_path / "models", STUDY_SPEC)
+    with serve_web(tmp_path / "models", tmp_path, explain=True) as web:
         found = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{web.port}/openapi.json"),

@@ -75,7 +75,9 @@ class Visit:
             self.wait()
 
     def wait(self) -> None:
-        """Waits until nothing is being judged."""
+        """Waits until nothing is being looked at or judged."""
+        expect(self.page.locator("#main")).not_to_have_attribute("aria-busy", "true")
+        expect(self.page.locator(".study progress:visible")).to_have_count(0)
         expect(self.page.locator("#progress-area")).to_be_hidden()
 
     def drop(self, *paths: Path) -> None:
@@ -84,7 +86,7 @@ class Visit:
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             session.send("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 300, "data": data})
-        expect(self.page.locator("tbody").first).to_be_visible()
+        expect(self.page.locator("tbody, .study").first).to_be_visible()
         self.wait()
 
     def rows(self) -> list[list[str]]:

@@ -120,11 +120,28 @@ class Judge:
         """
         if explains:
             self._detector.check_explains()
+        return await self.work(call, partial(self._judge_message, call=call, read=read, write=write, explains=explains))
+
+    async def work(
+        self, call: Call, do: Callable[[bytes, Budget], Result | Status], *, images: int = 0
+    ) -> Result | Status:
+        """Has the only message of a call worked on.
+
+        Args:
+            call: the call, whose message has not been taken.
+            do: the work on the bytes of its message.
+            images: how many there are that its method does not tell the gate of.
+
+        Raises:
+            StrokeError: what keeps it from being worked on.
+        """
         seconds, source = min(call.seconds_left, self._max_wait_seconds), call.source
         self._detector.check_room(source, seconds)
         async with call.take_message(min(seconds, MESSAGE_SECONDS)) as message:
+            if images and message.share is not None:
+                message.share.admit_images(images)
             budget = Budget(seconds, lambda: call.is_wanted, call.started)
-            work = partial(self._judge_message, message.data, budget, call, read, write, explains)
+            work = partial(do, message.data, budget)
             judged, job = self._start(work, caller=source, seconds=budget.remaining)
             message.data = b""  # the work holds it now
             del work
@@ -275,8 +292,7 @@ class Judge:
     def _detect(
         self, request: ImageRequest, budget: Budget, on_digest: Callable[[str], None], explains: bool = False
     ) -> Detection:
-        if request.id and not printable_id(request.id):
-            raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
+        check_id(request.id)
         return self._detector.detect_here(
             request.image,
             budget,
@@ -327,6 +343,16 @@ Started = tuple[asyncio.Future[Detection | Status], Job[Detection | Status]]
 def take_outcome(outcome: Detection | Status, request_id: str) -> Detection | Status:
     """For those who make the answer themselves."""
     return outcome
+
+
+def check_id(request_id: str) -> None:
+    """Refuses an id that can be neither answered nor logged.
+
+    Raises:
+        RequestError: reason ID_INVALID.
+    """
+    if request_id and not printable_id(request_id):
+        raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
 
 
 async def finish_soon(judged: asyncio.Future[Result]) -> Result:

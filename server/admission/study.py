@@ -119,6 +119,8 @@ class OpenStudy(Generic[Result]):
         self._reader = asyncio.create_task(self._read())
         try:
             await asyncio.wait((self._reader,))
+            if self._reader.cancelled() and self._end is None:
+                raise asyncio.CancelledError("the caller has gone")  # which is no end of the slices
             while self._work and self._end is None:
                 await asyncio.wait(self._work, return_when=asyncio.FIRST_COMPLETED)
             if isinstance(self._end, BaseException):

@@ -26,6 +26,7 @@ from server.errors import BudgetExceededError, DisabledError, IntegrityError, Re
 from server.images.checks import Reason, find_reasons
 from server.images.dicom.codecs.frames import limit_decoders
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits, ImageWarning
+from server.images.picture import encode_picture
 from server.images.preprocess import Scan, check_size, load_pixels
 from server.models.contract import HEAD_CT
 from server.models.family import Choice, Route
@@ -223,6 +224,23 @@ class Detector:
         if explains and choice.served.model.explainer is None:
             raise refuse_model(choice.served.model)
         return self._judge(image, digest, choice, budget, frame, explains)
+
+    def render_here(
+        self,
+        image: Scan,
+        budget: Budget,
+        *,
+        model_name: str = "",
+        model_version: str = "",
+        image_sha256: str = "",
+        frame: int = 0,
+    ) -> bytes:
+        """What the model that would judge an image sees of it, as a PNG file; for work that was submitted. Nothing is
+        judged. Raises as ``detect``."""
+        if not budget.remaining:
+            raise waited_too_long()
+        choice, _ = self._admit(image, model_name, model_version, image_sha256)
+        return encode_picture(load_pixels(image, choice.served.model.input_format, self.limits, frame).array)
 
     def _admit(
         self,

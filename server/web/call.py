@@ -11,7 +11,7 @@ from starlette.requests import Request
 from server.admission.call import Call, Method
 from server.admission.ids import find_trace
 from server.admission.inbox import Inbox
-from server.errors import RequestError
+from server.errors import RequestError, StrokeError
 from server.security.clients import read_token
 from server.web.connection import NAMES
 
@@ -65,7 +65,7 @@ class HttpCall(Call):
         """Refuses a body whose length is known and too large, before any of it is read.
 
         Raises:
-            RequestError: reason MESSAGE_TOO_LARGE.
+            StrokeError: reason MESSAGE_TOO_LARGE, or another one for methods with another bound.
         """
         length = self.request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._most_bytes:
@@ -105,7 +105,7 @@ class HttpCall(Call):
             raise asyncio.CancelledError("the caller has gone")
         return message
 
-    def _too_large(self) -> RequestError:
+    def _too_large(self) -> StrokeError:
         return RequestError(
             "MESSAGE_TOO_LARGE", f"The body of a request has at most {self._most_bytes:,} bytes: send less at a time."
         )

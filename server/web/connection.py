@@ -32,6 +32,9 @@ from server.web.problems import make_problem
 NAMES = "stroke.names"
 """Key in the scope of a request: the names of the caller's verified certificate."""
 
+PROLONG = "stroke.prolong"
+"""Key in the scope of a request: what is called when one that may take long gets on."""
+
 MOST_HEAD_BYTES = 16 * 1024
 HEAD_PIECE, BODY_PIECE = 16 * 1024, 64 * 1024
 """So many bytes are parsed at a time, of a head and of a body: h11 would take a head of any length that has come as a
@@ -98,7 +101,7 @@ class Connection(H11Protocol):
 
     Attributes:
         address: whose it is; without the port.
-        since: when it was made, its last request had a head, or its last answer was complete, in seconds of
+        since: when it was made, its last request had a head or got on, or its last answer was complete, in seconds of
             ``time.monotonic``: what came last.
         greeting: what makes it, TLS included.
         accepted: its socket, until it is being made.
@@ -136,15 +139,18 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.flow = Flow(transport, self._unparsed)
         transport.set_write_buffer_limits(HIGH_WATER_LIMIT)
-        names = read_peer_certificate(transport.get_extra_info("peercert"))
-        if names:
-            app = self.app
+        app, names = self.app, read_peer_certificate(transport.get_extra_info("peercert"))
 
-            async def run(scope: Any, receive: Any, send: Any) -> None:
-                scope[NAMES] = names
-                await app(scope, receive, send)
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            scope[NAMES] = names
+            scope[PROLONG] = self.prolong
+            await app(scope, receive, send)
 
-            self.app = run
+        self.app = run
+
+    def prolong(self) -> None:
+        """Gives the request that is under way as long as a new one: something of it has come to its end."""
+        self.since = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Gives its place free."""

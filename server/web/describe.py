@@ -72,4 +72,10 @@ class Describer:
             "workers": options.workers,
             "profile": self._plan.profile,
             "server_version": __version__,
+            "windows": [{"level": window.level, "width": window.width} for window in spec.windows],
+            "study_top_k": spec.study_top_k,
+            "study_threshold": spec.study_threshold,
+            "outlier_threshold": spec.outlier_threshold,
+            "indeterminate_margin": spec.indeterminate_margin,
+            "explains": model.explainer is not None,
         }

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from server.admission.call import ANYBODY, KNOWN, Method
 from server.admission.ids import new_id
+from server.admission.picture import Pictures
 from server.admission.status import Status, to_status
 from server.web.call import HttpCall
 from server.web.core import Core
@@ -21,10 +22,13 @@ from server.web.describe import GET_MODEL, LIST_MODELS, Describer
 from server.web.envelope import Envelope
 from server.web.inference import PATH as PROTOCOL_PATH
 from server.web.inference import InferenceFace, make_error
-from server.web.openapi import make_document
+from server.web.methods.explain import EXPLAIN, Explainer
+from server.web.methods.picture import RENDER, Renderer
+from server.web.methods.predict import PREDICT, PREDICT_BATCH, Predictor
+from server.web.methods.study import STUDY, StudyCall, StudyFace
+from server.web.openapi.document import make_document
 from server.web.origin import check_origin
 from server.web.page import make_page
-from server.web.predict import PREDICT, PREDICT_BATCH, Predictor
 from server.web.problems import make_problem
 
 Behaviour: TypeAlias = Callable[[HttpCall], Awaitable[Response | Status]]
@@ -34,15 +38,28 @@ Refusal: TypeAlias = Callable[[Status, str], Response]
 def make_app(core: Core) -> Envelope:
     """The application of ASGI."""
     predictor = Predictor(core.judge, core.config.most_message_bytes)
+    renderer = Renderer(Pictures(core.detector, core.judge), core.config.most_message_bytes)
     describer = Describer(core.detector, core.is_serving)
     protocol = InferenceFace(core.detector, core.judge, core.config.most_message_bytes, core.is_serving)
     live, ready = describer.answer_live, describer.answer_ready
     health = KNOWN if core.config.health == "token" else ANYBODY
 
-    def route(path: str, verb: str, method: Method, behaviour: Behaviour, refuse: Refusal = make_problem) -> Route:
+    def make_call(request: Request, method: Method) -> HttpCall:
+        return HttpCall(request, method, core.inbox, core.config.most_message_bytes)
+
+    def make_study_call(request: Request, method: Method) -> HttpCall:
+        return StudyCall(request, method, core.inbox, core.config)
+
+    def route(
+        path: str,
+        verb: str,
+        method: Method,
+        behaviour: Behaviour,
+        refuse: Refusal = make_problem,
+        make: Callable[[Request, Method], HttpCall] = make_call,
+    ) -> Route:
         async def serve(request: Request) -> Response:
-            call = HttpCall(request, method, core.inbox, core.config.most_message_bytes)
-            return await serve_call(core, call, behaviour, refuse)
+            return await serve_call(core, make(request, method), behaviour, refuse)
 
         return Route(path, serve, methods=[verb])
 
@@ -59,6 +76,9 @@ def make_app(core: Core) -> Envelope:
         check("/health/ready", ready),
         route("/predict", "POST", PREDICT, predictor.predict),
         route("/predict/batch", "POST", PREDICT_BATCH, predictor.predict_batch),
+        route("/study", "POST", STUDY, StudyFace(core.studies).predict_study, make=make_study_call),
+        route("/explain", "POST", EXPLAIN, Explainer(core.judge, core.config.most_message_bytes).explain),
+        route("/render", "POST", RENDER, renderer.render),
         route("/models", "GET", LIST_MODELS, describer.list_models),
         route("/models/{name}", "GET", GET_MODEL, describer.get_model),
         *(route(one.path, one.verb, one.method, one.behaviour, make_error) for one in protocol.list_routes(health)),

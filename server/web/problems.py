@@ -31,9 +31,14 @@ STATUS_OF_REASON = {
     "PATH_UNKNOWN": 404,
     "METHOD_UNKNOWN": 405,
     "MESSAGE_LATE": 408,
+    "STREAM_IDLE": 408,
+    "DICOM_TOO_LARGE": 413,
     "IMAGE_TOO_LARGE": 413,
     "MESSAGE_TOO_LARGE": 413,
+    "STUDY_TOO_LARGE": 413,
     "CONTENT_TYPE_UNSUPPORTED": 415,
+    "DICOM_NOT_SUPPORTED": 415,
+    "DICOM_NO_DECODER": 415,
     "IMAGE_UNDECODABLE": 415,
     "IMAGE_SHA256_INVALID": 400,
     "HEAD_TOO_LARGE": 431,
@@ -41,7 +46,7 @@ STATUS_OF_REASON = {
 }
 """Where HTTP has a status of its own."""
 
-IMAGE, LIMIT = "IMAGE_", "LIMIT_"
+IMAGES, LIMIT = ("IMAGE_", "DICOM_"), "LIMIT_"
 UNSUITABLE, TOO_MANY = 422, 429
 """Of other reasons that begin so: the image that came cannot be judged, or its sender has sent too many."""
 
@@ -50,7 +55,7 @@ def find_http_status(status: Status) -> int:
     """The status of HTTP for one of ours."""
     if status.reason in STATUS_OF_REASON:
         return STATUS_OF_REASON[status.reason]
-    if status.reason.startswith(IMAGE) and status.code == "INVALID_ARGUMENT":
+    if status.reason.startswith(IMAGES) and status.code == "INVALID_ARGUMENT":
         return UNSUITABLE
     if status.reason.startswith(LIMIT):
         return TOO_MANY

@@ -37,10 +37,21 @@ def find_positive_patients(positive: Bools, groups: NDArray[np.int64]) -> Bools:
 
 
 def choose_top_k(scores: Floats, positive: Bools, groups: NDArray[np.int64]) -> int:
-    """Returns the number of slices with the highest AUC over validation patients; the smallest of equals.
+    """Returns the smallest number of slices whose AUC over validation patients cannot be told from the highest.
 
-    It is 1 where all people are of one class, so that nothing can be chosen.
+    That is one within its standard error (the rule of Breiman et al. 1984): among numbers that differ by chance, few
+    slices find a lesion that few slices show. It is 1 where all people are of one class, so that nothing can be chosen.
     """
     labels = find_positive_patients(positive, groups)
     aucs = [compute_auc(score_patients(scores, groups, top_k), labels) for top_k in TOP_K]
-    return TOP_K[0] if np.isnan(aucs[0]) else TOP_K[int(np.argmax(aucs))]
+    if np.isnan(aucs[0]):
+        return TOP_K[0]
+    enough = max(aucs) - measure_auc_error(max(aucs), int(labels.sum()), int((~labels).sum()))
+    return next(top_k for top_k, auc in zip(TOP_K, aucs, strict=True) if auc >= enough)
+
+
+def measure_auc_error(auc: float, positives: int, negatives: int) -> float:
+    """Returns the standard error of an AUC (Hanley and McNeil 1982)."""
+    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (positives - 1) * (first - auc**2) + (negatives - 1) * (second - auc**2)
+    return float(np.sqrt(max(0.0, spread) / (positives * negatives)))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.core.study.choice import Choice, SeriesReport, choose_series
+from server.core.study.choice import SeriesChoice, SeriesReport, choose_series
 from server.core.study.rules import SeriesRules
 from server.core.study.slices import StudySlice, order_by_id
 from server.core.study.stack import PlacedSlice, Stack
@@ -106,7 +106,9 @@ def pick_label(analysed: Sequence[StudySlice], score: float, spec: ModelSpec) ->
     return max(sorted(counts), key=counts.__getitem__)
 
 
-def find_reasons(choice: Choice, analysed: Sequence[StudySlice], score: float, spec: ModelSpec) -> tuple[Reason, ...]:
+def find_reasons(
+    choice: SeriesChoice, analysed: Sequence[StudySlice], score: float, spec: ModelSpec
+) -> tuple[Reason, ...]:
     """Why a study is not analysed; nothing where it is."""
     if choice.stack is None:
         return (WRONG_MODALITY if choice.is_other_modality else NO_SERIES,)
@@ -129,7 +131,7 @@ def sum_up(stack: Stack) -> tuple[Reason, ...]:
     return tuple(texts[name] for name in sorted(counts, key=lambda name: (-counts[name], name))[:MOST_REASONS])
 
 
-def find_warnings(choice: Choice, slices: Sequence[StudySlice]) -> list[ImageWarning]:
+def find_warnings(choice: SeriesChoice, slices: Sequence[StudySlice]) -> list[ImageWarning]:
     """What a careful reader should know of the series that was judged, and of what came beside it."""
     found = []
     studies = {one.facts.study for one in slices if one.facts is not None}

@@ -33,7 +33,7 @@ class SeriesReport:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SeriesChoice:
     """What was chosen."""
 
     stack: Stack | None
@@ -48,7 +48,7 @@ class Choice:
     """Whether nothing was CT."""
 
 
-def choose_series(slices: Sequence[StudySlice], rules: SeriesRules) -> Choice:
+def choose_series(slices: Sequence[StudySlice], rules: SeriesRules) -> SeriesChoice:
     """Chooses among the slices of files that could be read.
 
     Files without a header are one series, which is judged where no file has one: what they are nobody can check, so
@@ -65,7 +65,7 @@ def choose_series(slices: Sequence[StudySlice], rules: SeriesRules) -> Choice:
             groups.setdefault((one.facts.study, one.facts.series), []).append(one)
     if not groups:
         stack = Stack(plain) if plain else None
-        return Choice(stack, SeriesReport("", len(plain)) if plain else None, "", ())
+        return SeriesChoice(stack, SeriesReport("", len(plain)) if plain else None, "", ())
     left_out: list[SeriesReport] = []
     stacks: dict[tuple[str, str], Stack] = {}
     for key, members in sorted(groups.items()):
@@ -86,11 +86,11 @@ def choose_series(slices: Sequence[StudySlice], rules: SeriesRules) -> Choice:
     best = prefer(stacks, rules)
     if best is None:
         is_other = not plain and all(one.reason == "WRONG_MODALITY" for one in left_out)
-        return Choice(None, None, "", tuple(left_out), is_other)
+        return SeriesChoice(None, None, "", tuple(left_out), is_other)
     for key, stack in stacks.items():
         if key != best:
             left_out.append(report(key[1], stack, describe_preference(stack, stacks[best], rules)))
-    return Choice(stacks[best], report(best[1], stacks[best]), best[0], tuple(left_out))
+    return SeriesChoice(stacks[best], report(best[1], stacks[best]), best[0], tuple(left_out))
 
 
 def report_excluded(uid: str, members: Sequence[StudySlice]) -> list[SeriesReport]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from server.errors import ImageError
 from server.images.dicom.optional import load_reader
 from server.images.dicom.signature import PREAMBLE, PREFIX, SIGNATURE_BYTES, is_dicom
+from server.images.image_file import DEFAULT_LIMITS
 
 META_GROUP, TRANSFER_SYNTAX = 0x0002, 0x00020010
 INSTANCE, PATIENT_ID, STUDY = 0x00080018, 0x00100020, 0x0020000D
@@ -78,7 +79,7 @@ def read_ids(path: Path) -> tuple[bytes, bytes, bytes] | None:
                 return None
             load_reader()
             data += file.read(HEAD_BYTES)
-            ids = find_ids(data) or find_ids(data + file.read())
+            ids = find_ids(data) or find_ids(data + file.read(DEFAULT_LIMITS.max_bytes))
     except OSError:
         return None
     return ids or (b"", b"", b"")

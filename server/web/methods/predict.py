@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -17,16 +16,14 @@ from server.web.answers import describe_detection, encode_detection, encode_json
 from server.web.bodies import (
     BATCH_OPTIONS,
     FORM,
-    IMAGES,
-    OPTIONS,
     join_options,
+    make_reader,
     make_request,
-    parse_form,
-    read_image,
     read_kind,
     read_options,
 )
 from server.web.call import HttpCall
+from server.web.forms import parse_form
 from server.web.problems import describe_problem
 
 PREDICT = Method("POST /predict", images=1)
@@ -51,11 +48,7 @@ class Predictor:
 
     async def predict(self, call: HttpCall) -> Response | Status:
         """Judges the image of a body, or of a form."""
-        request = call.request
-        kind = read_kind(request.headers, (FORM, *IMAGES))
-        options = read_options(request.query_params.multi_items(), tuple(OPTIONS))
-        read = partial(read_image, kind, options, self._most_bytes)
-        answer = await self._judge.answer(call, read, encode_detection)
+        answer = await self._judge.answer(call, make_reader(call.request, self._most_bytes), encode_detection)
         return answer if isinstance(answer, Status) else Response(answer, media_type=JSON)
 
     async def predict_batch(self, call: HttpCall) -> Response | Status:

@@ -1,0 +1,1 @@
+"""``GET /openapi.json``: the API of HTTP as programs read it."""
