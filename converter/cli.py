@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from converter.config import CommandOptions
-from converter.report import render_reference, render_variant, report_model
+from converter.report import render_reference, render_score, render_variant, report_model
 from converter.signing import COMMANDS
 from server.flags import LineParser, parse_settings
 from server.process.console import complain, guard_streams, say, silence_tensorflow
@@ -37,6 +37,7 @@ def build_parser() -> LineParser:
             "  python -m converter other.h5 -o models/other/1 --labels normal,stroke --positive stroke \\\n"
             "      --threshold 0.5 --reference predictions.csv --images data/test\n"
             "  python -m converter runs/x/brain_stroke_model.keras -o models/stroke-cnn/2 --int8 --calibrate data/\n"
+            "  python -m converter extend models/stroke-cnn/1 -o models/stroke-cnn/2 --window 40,80\n"
             "  python -m converter report models/stroke-cnn/2\n"
             "  python -m converter verify models/stroke-cnn/2\n"
             "  python -m converter sign models/stroke-cnn/2 --key signing.pem\n\n"
@@ -61,6 +62,10 @@ def run_command(argv: Sequence[str]) -> int:
     """See ``main``."""
     if argv[:1] == ["report"]:
         return report_model(argv[1:])
+    if argv[:1] == ["extend"]:
+        from converter.outlier.extend import run_extend  # and ONNX Runtime with it, which others need not wait for
+
+        return run_extend(argv[1:])
     if argv and (command := COMMANDS.get(argv[0])) is not None:
         return command(argv[1:])
     options = parse_settings(build_parser(), CommandOptions, argv)
@@ -98,12 +103,13 @@ def run_command(argv: Sequence[str]) -> int:
             "converter: warning: parity is no proof here: the model answers nearly 0 or 1 on every image, so that it "
             "would have to be a very different one to answer otherwise; --images DIR with images that it finds hard"
         )
-    failure = report.heatmap_failure
-    say(f"  heatmap      {f'none: {failure}' if failure else 'in a file of its own, for servers with --explain'}")
+    say(f"  heatmap      {report.heatmap}")
     if report.reference:
         say(render_reference(report.reference))
     if report.recorded:
         say(f"  recorded     {report.recorded} files answer as training wrote down")
+    if spec.outlier_threshold:
+        say(f"  {render_score(spec)}")
     if report.int8:
         say(render_variant(report.int8))
     return tell_failure(report)

@@ -5,11 +5,14 @@ Nothing here imports TensorFlow, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from converter.pixels.preprocess import CHANNEL_ORDERS, PREPROCESS
 from server.flags import REQUIRED, setting
+from server.images.dicom.window import Window, parse_window
 from server.images.fit import FITS
 from server.images.resample import RESAMPLE_FILTERS
 from server.models.contract import COLOURS
@@ -18,6 +21,30 @@ from training.fit.models import MODELS
 
 INT8_MINUTES = 10
 """What the INT8 variant may take, in all: loading of slices, calibration, search and judgement."""
+
+
+def window_setting() -> Any:
+    """The windows of a model."""
+    return setting(
+        (),
+        "window in which the model sees CT values of DICOM files, in Hounsfield units; three windows are the "
+        "channels of an RGB model (default: as the model has it; without one it takes no DICOM files)",
+        metavar="LEVEL,WIDTH",
+    )
+
+
+def read_windows(texts: Sequence[str]) -> tuple[Window, ...]:
+    """Reads what ``--window`` was given.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    if len(texts) not in (0, 1, 3):
+        raise ValueError(f"--window must be one or three, not {len(texts)}")
+    try:
+        return tuple(map(parse_window, texts))
+    except ValueError as error:
+        raise ValueError(f"--window {error}") from None
 
 
 @dataclass(frozen=True)
@@ -101,10 +128,13 @@ class ConvertOptions:
         "spec.json, or as the model)",
         choices=COLOURS,
     )
+    window: tuple[str, ...] = window_setting()
+    outlier: bool = setting(False, "add a score of how unlike all that the model knows an image is (some minutes)")
     int8: bool = setting(False, "make the INT8 variant too, if it passes the accuracy gate (some minutes)")
     calibrate: Path | None = setting(
         None,
-        "slices that the INT8 variant is calibrated and judged on, one folder a class (default: synthetic ones)",
+        "slices that the INT8 variant is calibrated and judged on, and the outlier score fitted to, one folder a class "
+        "(default: synthetic ones)",
         metavar="DIR",
     )
     target: str | None = setting(
@@ -122,8 +152,11 @@ class ConvertOptions:
     force: bool = setting(False, "replace what is in DIR")
 
     def __post_init__(self) -> None:
-        if not self.int8 and (self.calibrate or self.target or self.int8_minutes is not None):
-            raise ValueError("--calibrate, --target and --int8-minutes are for --int8")
+        if not self.int8 and (self.target or self.int8_minutes is not None):
+            raise ValueError("--target and --int8-minutes are for --int8")
+        if self.calibrate and not (self.int8 or self.outlier):
+            raise ValueError("--calibrate is for --int8 and --outlier")
+        read_windows(self.window)
 
 
 @dataclass(frozen=True)

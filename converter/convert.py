@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -13,35 +11,29 @@ from pathlib import Path
 
 import onnx
 
-from converter.config import INT8_MINUTES, ConvertOptions
-from converter.errors import AccuracyError, ConversionError, ExplainError, FusionError, SourceError, TargetError
+from converter.config import INT8_MINUTES, ConvertOptions, read_windows
+from converter.errors import AccuracyError, ConversionError, FusionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
-from converter.graph.explain_file import make_explain_file
+from converter.graph.explain_file import renew_explain_file
 from converter.heads import check_head, describe_head
 from converter.int8.calibrate import load_sets
 from converter.int8.quantize import Quantised, quantise
 from converter.int8.recorded import REFERENCE_FILE, check_recorded
 from converter.int8.watch import Watch
+from converter.model_folder import GOLDEN_TOLERANCE, INT8_TOLERANCE, answer_golden, install, make_golden_vectors
+from converter.outlier.surgery import fit_score
 from converter.pixels.evidence import check_flag, choose_preprocess
 from converter.pixels.reference import Reference, check_served, read_reference
 from converter.pixels.search import Found, search_pixels
 from converter.source import load_source
-from converter.verify import (
-    GOLDEN_TOLERANCE,
-    INT8_TOLERANCE,
-    Parity,
-    answer_golden,
-    check_parity,
-    load_images,
-    make_golden_vectors,
-)
+from converter.verify import Parity, check_parity, load_images
 from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.processors import find_target
 from server.models.contract import ModelSpec, is_identifier
-from server.models.manifest import EXPLAIN_FILE, INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
-from server.models.runtime import OnnxModel, load_model
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
+from server.models.runtime import OnnxModel
 
 RECORDED_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
@@ -69,11 +61,11 @@ class ConversionReport:
     reference: Mapping[str, object] | None
     """How near the served answers come to the author's, and what else was tried; None without a reference."""
 
+    heatmap: str
+    """Whether the model can show where its evidence lies, and if not, why, in words."""
+
     int8: Mapping[str, object] | None
     """What the manifest records of the INT8 variant, size included; None without one."""
-
-    heatmap_failure: str = ""
-    """Why the model cannot show where its evidence lies; empty: it can."""
 
     int8_failure: str = ""
     """Why the INT8 variant that was asked for is not there; empty: it is there, or was not asked for."""
@@ -139,25 +131,24 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     if record_file.exists() and not recorded:
         tell(f"note: none of the files in {record_file} is in {options.images}; --images DATA compares with them too")
     evidence = describe_evidence(found, reference, model) if found and reference else None
-    golden = make_golden_vectors(model)
-    files = {MODEL_FILE: data}
-    records = {MODEL_FILE: FileRecord(hashlib.sha256(data).hexdigest(), len(data), GOLDEN_TOLERANCE)}
-    no_heatmap = ""
-    try:
-        tell("adding a heatmap in a file of its own")
-        files[EXPLAIN_FILE], records[EXPLAIN_FILE] = make_explain_file(graph, model, golden)
-    except ExplainError as error:
-        no_heatmap = str(error)
     quantised, failure = make_int8(options, graph, model, tell) if options.int8 else (None, "")
+    files = {MODEL_FILE: data} if quantised is None else {MODEL_FILE: data, INT8_FILE: quantised.data}
+    if options.outlier:
+        files, spec = fit_score(options.calibrate, files, spec, model.input_format, tell)
+        data, model = files[MODEL_FILE], OnnxModel(files[MODEL_FILE], source=MODEL_FILE)
+    golden = make_golden_vectors(model)
+    records = {MODEL_FILE: FileRecord(model.digest, len(data), GOLDEN_TOLERANCE)}
     if quantised is not None:
-        files[INT8_FILE] = quantised.data
+        variant = OnnxModel(files[INT8_FILE], source=INT8_FILE)
+        own = answer_golden(variant, [vector.seed for vector in golden])
         records[INT8_FILE] = FileRecord(
-            quantised.model.digest,
-            len(quantised.data),
+            variant.digest,
+            len(files[INT8_FILE]),
             INT8_TOLERANCE,
             quantised.target,
-            tuple(vector.probabilities for vector in answer_golden(quantised.model, [v.seed for v in golden])),
+            tuple(vector.probabilities for vector in own),
             quantised.to_document(),
+            tuple(vector.outlier_score for vector in own) if options.outlier else (),
         )
     manifest = Manifest(
         files=records,
@@ -171,6 +162,8 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         },
         reference=evidence or {},
     )
+    tell("adding a heatmap in a file of its own")
+    files, manifest, heatmap = renew_explain_file(files, manifest)
     tell(f"installing into {options.out}")
     install({**files, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
     record = records.get(INT8_FILE)
@@ -187,7 +180,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         recorded=recorded,
         reference=evidence,
         int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
-        heatmap_failure=no_heatmap,
+        heatmap=heatmap,
         int8_failure=failure,
     )
 
@@ -253,6 +246,7 @@ def build_spec(options: ConvertOptions) -> ModelSpec:
             colour=options.colour or recorded.colour,
             resample=options.resample or recorded.resample,
             fit=options.fit or recorded.fit,
+            windows=read_windows(options.window) or recorded.windows,
             name=name,
             version=version,
             labels=labels,
@@ -298,37 +292,3 @@ def describe_conversion(options: ConvertOptions) -> Mapping[str, str]:
     if options.model.is_file():
         facts["source_sha256"] = hashlib.sha256(options.model.read_bytes()).hexdigest()
     return facts
-
-
-def install(files: Mapping[str, bytes], out: Path, *, force: bool) -> None:
-    """Writes a model folder aside, loads it as the server would, and moves it into place by a rename.
-
-    With ``force`` there are two renames, and for a moment between them no model.
-
-    Raises:
-        TargetError: the folder cannot be written, or what was written does not load; what was there before is there.
-    """
-    # Hidden, so that no server takes it for a version; same name and version, so that it loads from there.
-    staging = out.parent.parent / f".staging-{os.getpid()}"
-    staged = staging / out.parent.name / out.name
-    try:
-        staged.mkdir(parents=True)
-        for name, data in files.items():
-            with (staged / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        load_model(staged)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if force and out.exists():
-            out.rename(staging / "replaced")
-        staged.rename(out)
-    except ModelFileError as error:
-        raise TargetError(f"the written model does not load: {error.message}") from None
-    except OSError as error:
-        raise TargetError(f"{out}: cannot be written ({error.strerror})") from None
-    finally:
-        # Also on Ctrl-C: what was there before comes back, and is never deleted with the staging folder.
-        if (staging / "replaced").exists() and not out.exists():
-            (staging / "replaced").rename(out)
-        shutil.rmtree(staging, ignore_errors=True)

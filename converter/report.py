@@ -9,6 +9,7 @@ from typing import Any
 from converter.config import ReportOptions
 from server.errors import ModelFileError
 from server.flags import LineParser, parse_settings
+from server.models.contract import ModelSpec
 from server.models.manifest import Manifest, read_manifest, read_verified
 from server.process.console import complain, say
 
@@ -80,3 +81,9 @@ def render_variant(variant: Mapping[str, Any]) -> str:
             f"|Δp| mean {figures['mean_difference']:.4f}, largest {figures['largest_difference']:.3f}; AUC drop {drop}"
         )
     return "\n".join(lines)
+
+
+def render_score(spec: ModelSpec) -> str:
+    """The threshold of a model's outlier score, where it has one, and how it was chosen."""
+    share = spec.metrics["outlier_validation_share"]
+    return f"outlier score: threshold {spec.outlier_threshold:.3f}, which {share:.1%} of the validation slices exceed"

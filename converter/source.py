@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from converter.custom import explain_unknown, load_custom
 from converter.errors import SourceError, describe
+from converter.graph.precision import call_in_float32, widen_signature
 from converter.heads import expect_probabilities
 from converter.keras_file import KerasFile, check_folder, find_inline_code, read_keras_file
 from converter.pixels.preprocess import BYTES_AS_THEY_ARE, Preprocess
 from converter.pixels.scaling import read_input_range
-from converter.precision import call_in_float32, widen_signature
 from server.machine.processors import count_processors
 from training.fit.models import MODELS
 

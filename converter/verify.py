@@ -19,7 +19,7 @@ from converter.errors import (
     OutputShapeError,
     OutputValuesError,
 )
-from converter.sampling import spread_evenly
+from converter.pixels.sampling import spread_evenly
 from converter.source import BATCH_SIZE, SourceModel, split_batches
 from server.errors import ImageError, ModelFileError
 from server.images.dicom.signature import SIGNATURE_BYTES, is_dicom
@@ -27,7 +27,6 @@ from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
 from server.images.slice_table import TABLE_NAME
 from server.machine.processors import count_processors
-from server.models.golden import GoldenVector, make_golden_input
 from server.models.runtime import OnnxModel
 from training.phantom.dataset import FACTS_FILE
 
@@ -47,26 +46,13 @@ VARIATION_IMAGES = 4
 """Image files on which the source's own variation is measured, beside the random ones: those on which it is least
 certain, for there its rounding shows most."""
 
-GOLDEN_TOLERANCE = 1e-4
-"""The same between the machine that converts and one that serves: other processors take other fp32 kernels."""
-
-INT8_TOLERANCE = 0.02
-"""The same for an INT8 variant, against its own answers where it was made: a value that another kernel rounds the other
-way moves its layer by one level of 255."""
-
 MAX_IMAGES = 32
 RANDOM_IMAGES = 8
 PATCHES = 2
 """Patches a side."""
 
-GOLDEN_CANDIDATES = 64
-GOLDEN_VECTORS = 4
 SATURATED = 1e-3
 """An answer nearer than this to 0 and 1 is saturated: with quite other weights it would hardly be another one."""
-
-GOLDEN_ROUND = 16
-HESITANT = 0.6
-"""Golden vectors below this probability are good enough to look no further: 96 % of the slope that 0.5 has."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +107,7 @@ def load_images(
         )
     if left_out:
         tell(f"{left_out} of {folder}")
-    if not input_format.windows and (unseen := [path for path in files if begins_as_dicom(path)]):
+    if not input_format.windows and (unseen := {path for path in files if begins_as_dicom(path)}):
         files = tuple(path for path in files if path not in unseen)
         if not files:
             raise ConversionError(
@@ -290,22 +276,3 @@ def advise_activation(source: SourceModel) -> str:
         "if they are logits, --activation softmax; independent sigmoids are no probabilities of classes that exclude "
         "each other: train the model with a softmax or one sigmoid"
     )
-
-
-def make_golden_vectors(model: OnnxModel) -> tuple[GoldenVector, ...]:
-    """Picks the inputs on which the model is least certain: a saturated answer would hide a changed weight."""
-    chosen: list[GoldenVector] = []
-    for first in range(0, GOLDEN_CANDIDATES, GOLDEN_ROUND):
-        candidates = chosen + answer_golden(model, range(first, first + GOLDEN_ROUND))
-        chosen = sorted(candidates, key=lambda vector: max(vector.probabilities))[:GOLDEN_VECTORS]
-        if max(chosen[-1].probabilities) < HESITANT:
-            break
-    return tuple(chosen)
-
-
-def answer_golden(model: OnnxModel, seeds: Iterable[int]) -> list[GoldenVector]:
-    """The model's answers to golden inputs."""
-    shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
-    seeds = list(seeds)
-    answers = run_batches(model, (make_golden_input(seed, *shape)[np.newaxis] for seed in seeds))
-    return [GoldenVector(seed, tuple(map(float, answer))) for seed, answer in zip(seeds, answers, strict=True)]

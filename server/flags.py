@@ -325,7 +325,8 @@ def add_settings(parser: LineParser, config: type[Settings], names: Sequence[str
             options["action"] = "store_true"
         else:
             options |= {"required": one.default is REQUIRED, "metavar": one.metavar}
-            options["nargs"] = "+" if one.is_many and not one.details.separator else None
+            if one.is_many and not one.details.separator:
+                options |= {"nargs": "+", "action": "extend"}  # several values, or the flag several times
         flags = sorted(filter(None, (one.flag, one.details.short)), key=lambda flag: flag.startswith("--"))
         parser.add_argument(*flags, dest=one.name, **options)
 

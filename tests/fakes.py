@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from proto import stroke_pb2_grpc
-from server.models.contract import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from server.models.contract import INPUT_NAME, METADATA_KEY, OUTLIER_NAME, OUTPUT_NAME, ModelSpec
 from server.models.golden import GoldenVector, make_golden_input
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, digest_text
 from server.models.runtime import OnnxModel
@@ -48,7 +48,10 @@ def build_tiny_graph(
     input_type: int = TensorProto.UINT8,
     with_spec: bool = True,
 ) -> onnx.ModelProto:
-    """A model whose probability of the second label grows with the mean grey level: sigmoid(gain * (mean - 128))."""
+    """A model whose probability of the second label grows with the mean grey level: sigmoid(gain * (mean - 128)).
+
+    Where its spec has a threshold for outliers, the mean is also its outlier score.
+    """
     channels = 1 if spec.colour == "grey" else 3
     weights = np.zeros((1, len(spec.labels)), np.float32)
     weights[0, 1] = gain
@@ -72,6 +75,9 @@ def build_tiny_graph(
             helper.make_tensor("bias", TensorProto.FLOAT, bias.shape, bias),
         ],
     )
+    if spec.outlier_threshold:
+        graph.node.append(helper.make_node("Identity", ["mean"], [OUTLIER_NAME]))
+        graph.output.append(helper.make_tensor_value_info(OUTLIER_NAME, TensorProto.FLOAT, ["N"]))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     if with_spec:
         helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -96,15 +102,17 @@ def write_model(
         target: the processor that it is made for.
     """
     data = data or build_tiny_model(spec)
-    answers = answer_golden(data)
+    golden = make_golden(data)
     files = {MODEL_FILE: FileRecord(sha256_hex(data), len(data), 1e-4)}
     folder = root / spec.name / spec.version
     folder.mkdir(parents=True)
     (folder / MODEL_FILE).write_bytes(data)
     if int8 is not None:
-        files[INT8_FILE] = FileRecord(sha256_hex(int8), len(int8), 1e-4, target, answer_golden(int8))
+        own = make_golden(int8)
+        answers = tuple(vector.probabilities for vector in own)
+        scores = tuple(vector.outlier_score for vector in own) if spec.outlier_threshold else ()
+        files[INT8_FILE] = FileRecord(sha256_hex(int8), len(int8), 1e-4, target, answers, outlier_scores=scores)
         (folder / INT8_FILE).write_bytes(int8)
-    golden = tuple(GoldenVector(seed, answer) for seed, answer in zip(GOLDEN_SEEDS, answers, strict=True))
     manifest = Manifest(files, golden, {"image_difference": 0.0})
     (folder / MANIFEST_FILE).write_text(manifest.to_json())
     return folder
@@ -129,11 +137,15 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def answer_golden(data: bytes) -> tuple[tuple[float, ...], ...]:
-    """A model's answers to the golden vectors that ``write_model`` writes."""
+def make_golden(data: bytes) -> tuple[GoldenVector, ...]:
+    """The golden vectors that ``write_model`` writes."""
     model = OnnxModel(data, source="tiny")
     shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
-    return tuple(tuple(model.run(make_golden_input(seed, *shape)[np.newaxis])[0].tolist()) for seed in GOLDEN_SEEDS)
+    said = [model.score(make_golden_input(seed, *shape)[np.newaxis]) for seed in GOLDEN_SEEDS]
+    return tuple(
+        GoldenVector(seed, tuple(one.probabilities[0].tolist()), float(one.outlier[0]))
+        for seed, one in zip(GOLDEN_SEEDS, said, strict=True)
+    )
 
 
 def with_version(version: str, spec: ModelSpec = SPEC) -> ModelSpec:

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from converter.errors import OutputValuesError
 from converter.pixels.preprocess import Preprocess
 from server.images.preprocess import InputFormat
+from server.models.runtime import Scores
 from tests.converting import LABELS, SIDE, convert
 
 if TYPE_CHECKING:
@@ -231,16 +232,16 @@ def test_average_over_thousands_of_equal_values_varies_by_what_it_is_off() -> No
 @pytest.mark.parametrize(("certainty", "asked"), [(0.55, 16), (0.7, 64)])
 def test_golden_vectors_are_looked_for_until_the_model_hesitates(certainty: float, asked: int) -> None:
     """A saturated answer would hide a changed weight; where there is no other, the best of all candidates."""
-    from converter.verify import make_golden_vectors
+    from converter.model_folder import make_golden_vectors
 
     asked_for: list[int] = []
 
     class Model:
         input_format = InputFormat(1, 1)
 
-        def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def score(self, images: NDArray[np.uint8]) -> Scores:
             asked_for.append(len(images))
-            return np.array([[1 - certainty, certainty]], np.float32)
+            return Scores(np.array([[1 - certainty, certainty]], np.float32), np.zeros(1, np.float32))
 
     model: Any = Model()
 

@@ -59,7 +59,7 @@ def test_precision_of_keras_2_is_widened_too(policy: str) -> None:
     import tensorflow as tf
     import tf_keras
 
-    from converter.precision import call_in_float32
+    from converter.graph.precision import call_in_float32
 
     model = build_in(policy, tf_keras)
     pixels = tf.constant(np.random.RandomState(0).randint(0, 256, (4, SIDE, SIDE, 3)), tf.float32)

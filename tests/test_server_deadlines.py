@@ -78,7 +78,7 @@ class Server:
         self.judge = Judge(self.detector, journal, max_wait_seconds=CAP, batches=4)
         self.inbox = Inbox(1 << 20, lambda: 0)
         self._boundary = Boundary(16, journal)
-        run = OnnxModel.run
+        run = OnnxModel.score
 
         def held_run(model: OnnxModel, pixels: Any, *, busy: bool) -> Any:
             self.judged += 1
@@ -86,7 +86,7 @@ class Server:
             assert self.go_on.wait(60)
             return run(model, pixels, busy=busy)
 
-        monkeypatch.setattr(OnnxModel, "run", held_run)
+        monkeypatch.setattr(OnnxModel, "score", held_run)
 
     def note(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

@@ -25,7 +25,7 @@ from server.errors import (
 )
 from server.models.engine import DEFAULT_OPTIONS
 from server.models.registry import ModelRegistry
-from server.models.runtime import OnnxModel
+from server.models.runtime import OnnxModel, Scores
 from tests.fakes import SPEC, encode, make_slice, sha256_hex
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
@@ -48,18 +48,18 @@ def make_detector(registry: ModelRegistry, *, queue: int) -> Detector:
 def held_worker(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keeps one worker busy."""
     entered, release = threading.Event(), threading.Event()
-    run = OnnxModel.run
+    run = OnnxModel.score
 
-    def slow_run(model: OnnxModel, pixels: np.ndarray, *, busy: bool) -> np.ndarray:
+    def slow_run(model: OnnxModel, pixels: np.ndarray, *, busy: bool) -> Scores:
         entered.set()
         assert release.wait(60)
         return run(model, pixels, busy=busy)
 
-    monkeypatch.setattr(OnnxModel, "run", slow_run)
+    monkeypatch.setattr(OnnxModel, "score", slow_run)
     thread = threading.Thread(target=detector.detect, args=(BRIGHT, Budget(30)))
     thread.start()
     assert entered.wait(60)
-    monkeypatch.setattr(OnnxModel, "run", run)
+    monkeypatch.setattr(OnnxModel, "score", run)
     try:
         yield
     finally:

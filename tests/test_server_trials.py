@@ -26,7 +26,7 @@ from server.models.active import Release
 from server.models.engine import DEFAULT_OPTIONS
 from server.models.family import CANARY, SHADOW, Choice, Route, Served, Usage
 from server.models.registry import ModelRegistry
-from server.models.runtime import OnnxModel
+from server.models.runtime import OnnxModel, Scores
 from tests.administration import add_version, operate, read_status
 from tests.fakes import build_tiny_model, encode, make_slice, run_server, wait_until, with_version, write_model
 from tests.scraping import find_free_port, scrape
@@ -141,15 +141,15 @@ def test_shadow_that_fails_disturbs_nobody(
     """It is counted, and the next image is scored."""
     activator.activate("tiny", "2", SHADOW)
     (shadow,) = detector.registry.shadows
-    report, run = detector.shadows.report_on(shadow), OnnxModel.run
+    report, run = detector.shadows.report_on(shadow), OnnxModel.score
 
-    def fail(model: OnnxModel, pixels: np.ndarray, *, busy: bool = False) -> np.ndarray:
+    def fail(model: OnnxModel, pixels: np.ndarray, *, busy: bool = False) -> Scores:
         if model is shadow.model:
-            return np.full((1, 2), np.nan, np.float32)
+            return Scores(np.full((1, 2), np.nan, np.float32), np.zeros(1, np.float32))
         return run(model, pixels, busy=busy)
 
     with monkeypatch.context() as patch:
-        patch.setattr(OnnxModel, "run", fail)
+        patch.setattr(OnnxModel, "score", fail)
         assert detector.detect(BRIGHT, FAR).label == "stroke"
         wait_until(lambda: report.failed == 1)
     detector.detect(BRIGHT, FAR)
@@ -162,14 +162,14 @@ def test_shadow_is_dropped_under_load(
     """When others wait, or when it is slower than what comes; what it holds is bounded."""
     activator.activate("tiny", "2", SHADOW)
     (shadow,) = detector.registry.shadows
-    report, run, release = detector.shadows.report_on(shadow), OnnxModel.run, threading.Event()
+    report, run, release = detector.shadows.report_on(shadow), OnnxModel.score, threading.Event()
 
-    def wait(model: OnnxModel, pixels: np.ndarray, *, busy: bool = False) -> np.ndarray:
+    def wait(model: OnnxModel, pixels: np.ndarray, *, busy: bool = False) -> Scores:
         if model is shadow.model:
             assert release.wait(60)
         return run(model, pixels, busy=busy)
 
-    monkeypatch.setattr(OnnxModel, "run", wait)
+    monkeypatch.setattr(OnnxModel, "score", wait)
     for image in IMAGES:
         detector.detect(image, FAR)
     release.set()

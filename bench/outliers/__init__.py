@@ -1,0 +1,1 @@
+"""What a model does with images that nobody should send it."""

@@ -195,7 +195,9 @@ def restore_values(pixels: Grey) -> NDArray[np.float64]:
     values = pixels.astype(np.float64) / 255 * 80
     bone = ndimage.gaussian_filter((pixels > 250).astype(np.float64), 1.5)
     values = np.where(pixels > 250, 300 + 1000 * bone, values)
-    return np.where(find_ground(pixels), -1000.0, np.where(pixels < 3, -80.0, values))
+    values = np.where(pixels < 3, -80.0, values)
+    values[find_ground(pixels)] = -1000.0
+    return values
 
 
 def find_ground(pixels: Grey) -> NDArray[np.bool_]:

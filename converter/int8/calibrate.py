@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from converter.errors import ConversionError
 from converter.int8.patients import KnownSlice, describe_parting, part_patients, read_slices
-from converter.sampling import spread_evenly
+from converter.pixels.sampling import spread_evenly
 from server.errors import ImageError
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
@@ -65,6 +65,7 @@ def load_sets(
     input_format: InputFormat,
     spec: ModelSpec,
     tell: Callable[[str], None] = lambda note: None,
+    most: tuple[int, int] = (MOST_CALIBRATION, MOST_HELD_OUT),
 ) -> CalibrationSets:
     """Loads slices from a folder, or draws synthetic ones.
 
@@ -73,21 +74,28 @@ def load_sets(
         input_format: what the model takes.
         spec: labels of the model.
         tell: called with what was left out, and whether the two sets are of different patients.
+        most: slices of the two sets.
 
     Raises:
         ConversionError: there are too few, or one cannot be decoded.
     """
     if folder is not None:
-        return split_folder(folder, input_format, spec, source=folder.resolve().name, tell=tell)
+        return split_folder(folder, input_format, spec, source=folder.resolve().name, tell=tell, most=most)
     with tempfile.TemporaryDirectory() as drawn:
-        count = MOST_CALIBRATION + MOST_HELD_OUT
+        count = sum(most)
         write_dataset(Path(drawn) / "phantom", count, PHANTOM_SEED)
         source = f"python -m training phantom --count {count} --seed {PHANTOM_SEED}"
-        return split_folder(Path(drawn) / "phantom", input_format, spec, source=source, tell=tell)
+        return split_folder(Path(drawn) / "phantom", input_format, spec, source=source, tell=tell, most=most)
 
 
 def split_folder(
-    folder: Path, input_format: InputFormat, spec: ModelSpec, *, source: str, tell: Callable[[str], None]
+    folder: Path,
+    input_format: InputFormat,
+    spec: ModelSpec,
+    *,
+    source: str,
+    tell: Callable[[str], None],
+    most: tuple[int, int],
 ) -> CalibrationSets:
     """A third of each class calibrates; the rest judges: other patients, where it is known who the slices show."""
     try:
@@ -103,8 +111,8 @@ def split_folder(
         slices = sorted((item for item in slices if item.label), key=lambda item: spec.labels.index(item.label or ""))
     parts = part_patients(slices, is_labelled=is_labelled)
     calibration, held_out = (
-        [group[index] for group in groups for index in spread_evenly(len(group), most // len(groups))]
-        for groups, most in zip(parts, (MOST_CALIBRATION, MOST_HELD_OUT), strict=True)
+        [group[index] for group in groups for index in spread_evenly(len(group), number // len(groups))]
+        for groups, number in zip(parts, most, strict=True)
     )
     if len(held_out) < LEAST_HELD_OUT or not calibration:
         raise ConversionError(

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from converter.int8.calibrate import LEAST_HELD_OUT, CalibrationSets, Slices
 from converter.int8.watch import TimeIsUp, Watch
-from converter.sampling import spread_evenly
+from converter.pixels.sampling import spread_evenly
 from server.machine.processors import count_processors
 from server.models.runtime import OnnxModel
 

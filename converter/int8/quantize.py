@@ -24,7 +24,7 @@ from converter.int8.sensitivity import measure_sensitivity
 from converter.int8.speed import compare_speed
 from converter.int8.watch import TimeIsUp, Watch, describe_time
 from converter.int8.workshop import TARGETS, Candidate, Workshop, prepare
-from converter.sampling import take_evenly
+from converter.pixels.sampling import take_evenly
 from server.machine.processors import is_suited
 from server.models.runtime import OnnxModel
 

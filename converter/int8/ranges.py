@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
 from converter.int8.watch import Watch
-from converter.sampling import take_evenly
+from converter.pixels.sampling import take_evenly
 from server.machine.processors import count_processors
 from server.models.contract import INPUT_NAME
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from converter.errors import InputRangeError
 from converter.pixels.preprocess import PREPROCESS, Preprocess, list_possible
-from converter.sampling import spread_evenly, take_evenly
+from converter.pixels.sampling import spread_evenly, take_evenly
 from converter.source import SourceModel
 from server.models.contract import ModelSpec
 

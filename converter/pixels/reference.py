@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from converter.errors import OutputValuesError, SourceError
 from converter.heads import expect_probabilities
-from converter.sampling import spread_evenly
+from converter.pixels.sampling import spread_evenly
 from server.errors import ImageError
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels

@@ -21,7 +21,7 @@ from converter.config import ConvertOptions
 from converter.errors import OutputValuesError
 from converter.pixels.preprocess import CHANNEL_ORDERS, Preprocess, list_possible
 from converter.pixels.reference import BOUND, Closeness, Reference
-from converter.sampling import spread_evenly
+from converter.pixels.sampling import spread_evenly
 from converter.source import SourceModel
 from server.images.fit import FITS
 from server.images.preprocess import InputFormat

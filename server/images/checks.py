@@ -1,4 +1,4 @@
-"""Is there a head to judge? Cheap checks in front of the model, on the pixels that it sees.
+"""Is there a head to judge, and enough of it? Cheap checks in front of the model, on the pixels that it sees.
 
 A classifier of brain slices answers whatever it is shown: an all-black slice, an inverted export and a photo get a
 label like any other image. These checks find what cannot be judged. They look at a grid of at most 64 x 64 pixels and
@@ -45,6 +45,21 @@ FIELD_OF_VIEW = 0.97
 BLOCKS = 8
 """Blocks a side, among which the one with most bright pixels is looked for."""
 
+CUT_OFF = 0.4
+"""Bright stretch of the first row, or of the first or last column, as a share of it, from which on the head is cut off.
+Synthetic slices: at most 0.33; real ones: 0.17. The last row is not looked at, for a head lies on a rest."""
+
+SOFT = 0.9
+"""Share of the range below which a bright pixel is tissue, and no bone."""
+
+LEAST_SOFT = 0.001
+"""Share of all pixels that are tissue, less is no brain: 4 of 4,096. Of synthetic and of real slices one in 1,000 has
+less, at the vertex."""
+
+LARGE, SATURATED = 0.15, 0.1
+"""Where more than ``LARGE`` of all pixels are bright, and less than ``SATURATED`` of these are tissue, grey levels are
+lost in white. Synthetic slices: at least 0.44; real ones: 0.15."""
+
 SPARSE = 0.05
 """With a smaller share of bright pixels an image may be a few letters: then strokes and solid areas are told apart."""
 
@@ -63,6 +78,14 @@ INVERTED = Reason(
 )
 NO_HEAD = Reason(
     "NO_HEAD", "Nothing in the image could be a head: send one slice of a head CT in a brain window, on black ground."
+)
+
+
+POOR = "INSUFFICIENT_QUALITY"
+CLIPPED = Reason(POOR, "The head is cut off at the edge of the image: send the whole slice.")
+NO_BRAIN = Reason(POOR, "There is hardly any brain in the image: send a slice between skull base and vertex.")
+WHITE_OUT = Reason(
+    POOR, "The image is saturated: nearly all that is not black is white. Export it in a brain window (40, 80)."
 )
 
 
@@ -118,12 +141,39 @@ def find_reasons(pixels: Pixels) -> tuple[Reason, ...]:
     if min(grid.shape) <= 2 * FRAME:  # a strip
         return (NO_HEAD,)
     level = low + BRIGHT * (high - low)
-    if shows_head(grid, grid >= level, COULD_BE, lambda: measure_solid(grey >= level)):
-        return ()
+    bright = grid >= level
+    if shows_head(grid, bright, COULD_BE, lambda: measure_solid(grey >= level)):
+        return find_faults(bright, bright & (grid < low + SOFT * (high - low)))
     grid = invert(grid, level)
     if shows_head(grid, grid >= level - low, IS_SURELY, lambda: measure_solid(grey <= high - level + low)):
         return (INVERTED,)
     return (NO_HEAD,)
+
+
+def find_faults(bright: NDArray[np.bool_], soft: NDArray[np.bool_]) -> tuple[Reason, ...]:
+    """Returns what makes a slice of a head one that cannot be judged.
+
+    Motion is not looked for: what blurs a slice no more than that lies among slices of soft kernels.
+
+    Args:
+        bright: which pixels of the grid are bright.
+        soft: which of them are no bone.
+    """
+    for line in (bright[0], bright[:, 0], bright[:, -1]):
+        if np.count_nonzero(line) >= CUT_OFF * len(line) and find_longest(line) >= CUT_OFF * len(line):
+            return (CLIPPED,)
+    area, tissue = np.count_nonzero(bright), np.count_nonzero(soft)
+    if tissue < LEAST_SOFT * bright.size:
+        return (NO_BRAIN,)
+    if area > LARGE * bright.size and tissue < SATURATED * area:
+        return (WHITE_OUT,)
+    return ()
+
+
+def find_longest(line: NDArray[np.bool_]) -> int:
+    """Returns the length of the longest stretch of true values."""
+    ends = np.flatnonzero(np.diff(line.astype(np.int8), prepend=0, append=0))
+    return int((ends[1::2] - ends[::2]).max(initial=0))
 
 
 def shows_head(

@@ -125,7 +125,7 @@ class OnnxModel:
             f"one input {INPUT_NAME} uint8 [N, height, width, {channels}], an output {OUTPUT_NAME} float32 "
             f"[N, {len(spec.labels)}]"
         )
-        answered = {OUTPUT_NAME: (len(spec.labels),)}
+        answered: dict[str, tuple[int, ...]] = {OUTPUT_NAME: (len(spec.labels),)}
         if spec.outlier_threshold:
             wanted += f" and, for its outlier_threshold, {OUTLIER_NAME} float32 [N]"
             answered[OUTLIER_NAME] = ()

@@ -1,0 +1,84 @@
+"""A model folder: the golden vectors that are recorded in it, and how it is put into place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from converter.errors import TargetError
+from server.errors import ModelFileError
+from server.models.golden import GoldenVector, make_golden_input
+from server.models.runtime import OnnxModel, load_model
+
+GOLDEN_TOLERANCE = 1e-4
+"""The same between the machine that converts and one that serves: other processors take other fp32 kernels."""
+
+INT8_TOLERANCE = 0.02
+"""The same for an INT8 variant, against its own answers where it was made: a value that another kernel rounds the other
+way moves its layer by one level of 255."""
+
+GOLDEN_CANDIDATES = 64
+GOLDEN_VECTORS = 4
+
+GOLDEN_ROUND = 16
+HESITANT = 0.6
+"""Golden vectors below this probability are good enough to look no further: 96 % of the slope that 0.5 has."""
+
+
+def make_golden_vectors(model: OnnxModel) -> tuple[GoldenVector, ...]:
+    """Picks the inputs on which the model is least certain: a saturated answer would hide a changed weight."""
+    chosen: list[GoldenVector] = []
+    for first in range(0, GOLDEN_CANDIDATES, GOLDEN_ROUND):
+        candidates = chosen + answer_golden(model, range(first, first + GOLDEN_ROUND))
+        chosen = sorted(candidates, key=lambda vector: max(vector.probabilities))[:GOLDEN_VECTORS]
+        if max(chosen[-1].probabilities) < HESITANT:
+            break
+    return tuple(chosen)
+
+
+def answer_golden(model: OnnxModel, seeds: Sequence[int]) -> list[GoldenVector]:
+    """The model's answers to golden inputs."""
+    shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
+    said = [model.score(make_golden_input(seed, *shape)[np.newaxis]) for seed in seeds]
+    return [
+        GoldenVector(seed, tuple(map(float, one.probabilities[0])), float(one.outlier[0]))
+        for seed, one in zip(seeds, said, strict=True)
+    ]
+
+
+def install(files: Mapping[str, bytes], out: Path, *, force: bool) -> None:
+    """Writes a model folder aside, loads it as the server would, and moves it into place by a rename.
+
+    With ``force`` there are two renames, and for a moment between them no model.
+
+    Raises:
+        TargetError: the folder cannot be written, or what was written does not load; what was there before is there.
+    """
+    # Hidden, so that no server takes it for a version; same name and version, so that it loads from there.
+    staging = out.parent.parent / f".staging-{os.getpid()}"
+    staged = staging / out.parent.name / out.name
+    try:
+        staged.mkdir(parents=True)
+        for name, data in files.items():
+            with (staged / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        load_model(staged)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if force and out.exists():
+            out.rename(staging / "replaced")
+        staged.rename(out)
+    except ModelFileError as error:
+        raise TargetError(f"the written model does not load: {error.message}") from None
+    except OSError as error:
+        raise TargetError(f"{out}: cannot be written ({error.strerror})") from None
+    finally:
+        # Also on Ctrl-C: what was there before comes back, and is never deleted with the staging folder.
+        if (staging / "replaced").exists() and not out.exists():
+            (staging / "replaced").rename(out)
+        shutil.rmtree(staging, ignore_errors=True)
