@@ -103,8 +103,7 @@ def run_command(argv: Sequence[str]) -> int:
             "converter: warning: parity is no proof here: the model answers nearly 0 or 1 on every image, so that it "
             "would have to be a very different one to answer otherwise; --images DIR with images that it finds hard"
         )
-    failure = report.heatmap_failure
-    say(f"  heatmap      {f'none: {failure}' if failure else 'in a file of its own, for servers with --explain'}")
+    say(f"  heatmap      {report.heatmap}")
     if report.reference:
         say(render_reference(report.reference))
     if report.recorded:

@@ -12,10 +12,10 @@ from pathlib import Path
 import onnx
 
 from converter.config import INT8_MINUTES, ConvertOptions, read_windows
-from converter.errors import AccuracyError, ConversionError, ExplainError, FusionError, SourceError, TargetError
+from converter.errors import AccuracyError, ConversionError, FusionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
-from converter.graph.explain_file import make_explain_file
+from converter.graph.explain_file import renew_explain_file
 from converter.heads import check_head, describe_head
 from converter.int8.calibrate import load_sets
 from converter.int8.quantize import Quantised, quantise
@@ -32,7 +32,7 @@ from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.processors import find_target
 from server.models.contract import ModelSpec, is_identifier
-from server.models.manifest import EXPLAIN_FILE, INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
+from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
 from server.models.runtime import OnnxModel
 
 RECORDED_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
@@ -61,11 +61,11 @@ class ConversionReport:
     reference: Mapping[str, object] | None
     """How near the served answers come to the author's, and what else was tried; None without a reference."""
 
+    heatmap: str
+    """Whether the model can show where its evidence lies, and if not, why, in words."""
+
     int8: Mapping[str, object] | None
     """What the manifest records of the INT8 variant, size included; None without one."""
-
-    heatmap_failure: str = ""
-    """Why the model cannot show where its evidence lies; empty: it can."""
 
     int8_failure: str = ""
     """Why the INT8 variant that was asked for is not there; empty: it is there, or was not asked for."""
@@ -138,12 +138,6 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         data, model = files[MODEL_FILE], OnnxModel(files[MODEL_FILE], source=MODEL_FILE)
     golden = make_golden_vectors(model)
     records = {MODEL_FILE: FileRecord(model.digest, len(data), GOLDEN_TOLERANCE)}
-    no_heatmap = ""
-    try:
-        tell("adding a heatmap in a file of its own")
-        files[EXPLAIN_FILE], records[EXPLAIN_FILE] = make_explain_file(graph, model, golden)
-    except ExplainError as error:
-        no_heatmap = str(error)
     if quantised is not None:
         variant = OnnxModel(files[INT8_FILE], source=INT8_FILE)
         own = answer_golden(variant, [vector.seed for vector in golden])
@@ -168,6 +162,8 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         },
         reference=evidence or {},
     )
+    tell("adding a heatmap in a file of its own")
+    files, manifest, heatmap = renew_explain_file(files, manifest)
     tell(f"installing into {options.out}")
     install({**files, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
     record = records.get(INT8_FILE)
@@ -184,7 +180,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         recorded=recorded,
         reference=evidence,
         int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
-        heatmap_failure=no_heatmap,
+        heatmap=heatmap,
         int8_failure=failure,
     )
 

@@ -107,7 +107,7 @@ def load_images(
         )
     if left_out:
         tell(f"{left_out} of {folder}")
-    if not input_format.windows and (unseen := [path for path in files if begins_as_dicom(path)]):
+    if not input_format.windows and (unseen := {path for path in files if begins_as_dicom(path)}):
         files = tuple(path for path in files if path not in unseen)
         if not files:
             raise ConversionError(

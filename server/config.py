@@ -144,7 +144,7 @@ class ServerConfig:
     )
     decoders: int = setting(
         0,
-        "processes that decode compressed DICOM files, at most; each takes some 60 MB from the first such file on; "
+        "processes that decode compressed DICOM files, at most; each takes 20 to 60 MB from the first such file on; "
         "0: one for each worker",
         least=0,
         most=MOST_THREADS,

@@ -85,6 +85,16 @@ def test_area_is_what_cells_see(layers: tuple[tuple[str, dict[str, Any]], ...]) 
     assert np.abs(middles - expected)[whole].max() < 1e-6
 
 
+def test_weights_tell_the_kernel_where_nothing_else_does() -> None:
+    """The attribute is optional."""
+    model = build_layers(CONV3, POOL2)
+    stated = find_area(Graph(model), read_shapes(model), "map")
+    for attribute in [one for one in model.graph.node[2].attribute if one.name == "kernel_shape"]:
+        model.graph.node[2].attribute.remove(attribute)
+
+    assert find_area(Graph(model), read_shapes(model), "map") == stated == [1, 1, SIDE - 1, SIDE - 1]
+
+
 def test_padding_of_its_own_shifts_the_cells() -> None:
     """As Keras pads before the first convolution of ResNet-50."""
     model = build_layers(CONV3)

@@ -38,7 +38,7 @@ def test_bundled_model_can_be_explained(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name, data in {**files, MANIFEST_FILE: manifest.to_json().encode()}.items():
         (folder / name).write_bytes(data)
-    assert said == "a heatmap, in a file of its own"
+    assert said == "in a file of its own, for servers with --explain"
     explainer = load_model(folder, EngineOptions(explains=True)).explainer
     assert explainer is not None
     assert (explainer.rows, explainer.columns) == (28, 28)
@@ -77,7 +77,7 @@ def test_file_of_a_network_that_has_none_any_more_goes(tmp_path: Path) -> None:
 
     files, manifest, said = renew_explain_file(files, manifest)
 
-    assert said.startswith("no heatmap: between its last feature map and its probabilities")
+    assert said.startswith("none: between its last feature map and its probabilities")
     assert EXPLAIN_FILE not in files
     assert EXPLAIN_FILE not in manifest.files
 

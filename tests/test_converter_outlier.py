@@ -300,7 +300,7 @@ def test_extended_model_is_served_with_the_same_answers(folder: Path, slices: Pa
     before, after = read_manifest(folder), read_manifest(out)
     assert [vector.seed for vector in after.golden] == [vector.seed for vector in before.golden]
     assert all(vector.outlier_score > 0 for name in after.files for vector in after.list_golden(name))
-    assert extended.changes[:1] == ("window: level 40, width 80",)
+    assert len(extended.changes) == 5
 
 
 def test_extended_again_keeps_what_is_not_said(folder: Path, slices: Path, capsys: pytest.CaptureFixture[str]) -> None:

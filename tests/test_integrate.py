@@ -13,8 +13,9 @@ import grpc
 import pytest
 
 from proto import stroke_pb2
-from server.core.decision import INDETERMINATE, OUT_OF_DISTRIBUTION
-from server.images.checks import BLANK, CLIPPED, INVERTED, NO_HEAD
+from server.core import decision
+from server.core.study import answer
+from server.images import checks
 from tests.client_fakes import FakeServer, RefusalError, make_response
 from tests.fakes import ROOT, ServerProcess, run_server
 
@@ -218,9 +219,8 @@ def test_page_explains_every_reason_that_the_server_can_send() -> None:
             # Shown on the console of the box; sent to administrators, whose page is docs/models.md.
             if kind not in ("ModelFileError", "ChangeRefusedError"):
                 sent.add(reason)
-    sent |= {
-        one.reason for one in (BLANK, INVERTED, NO_HEAD, CLIPPED, OUT_OF_DISTRIBUTION, INDETERMINATE)
-    }  # in answers
+    for module in (checks, decision, answer):  # with an answer
+        sent |= {value.reason for value in vars(module).values() if isinstance(value, checks.Reason)}
 
     rows = re.findall(r"^\| (`[A-Z].*?) \|", PAGE, re.MULTILINE)
     explained = {reason for row in rows for reason in re.findall(r"`([A-Z0-9_]+)`", row)}

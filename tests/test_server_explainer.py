@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server.core.explanation import explain
 from server.errors import ModelFileError
 from server.models.activation import Activator
 from server.models.engine import EngineOptions
@@ -126,6 +127,15 @@ def test_unsuitable_file_is_refused(tmp_path: Path, data: bytes) -> None:
 
     assert refusal.value.reason == "MODEL_GRAPH_UNSUITABLE"
     assert EXPLAIN_FILE in refusal.value.message
+
+
+def test_heatmap_that_is_no_number_is_a_fault_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a picture of it, whose colours would mean nothing."""
+    model = load_model(write_explained(tmp_path), EXPLAINING)
+    monkeypatch.setattr(model.explainer, "run", lambda pixels: np.full((1, CELLS, CELLS), np.nan, np.float32))
+
+    with pytest.raises(ArithmeticError, match="not finite"):
+        explain(model, CORNER[0])
 
 
 def test_it_follows_the_version_that_answers(tmp_path: Path) -> None:

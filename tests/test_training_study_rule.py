@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from server.models.contract import ModelSpec
+from server.models.runtime import Scores
 from tests.fakes import encode, make_slice, write_model
 from training.cli import main
+from training.data.format import INPUT_FORMAT
+from training.judge.study_rule import judge_slice
 
 SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.5)
 SLICES = 6
@@ -122,6 +127,31 @@ def test_slices_that_a_server_would_not_analyse_have_no_part(
     assert capsys.readouterr().out.rstrip().endswith("; 3 slices not analysed")
 
 
+@pytest.mark.parametrize(
+    ("probability", "outlier", "refusal"),
+    [
+        (0.9, 0.5, ""),
+        (0.9, 2.5, "unlike those that the model knows"),
+        (0.52, 0.5, "too near to the threshold"),
+        (0.56, 0.5, ""),
+    ],
+)
+def test_slices_that_the_model_itself_does_not_answer_have_no_part(
+    tmp_path: Path, probability: float, outlier: float, refusal: str
+) -> None:
+    """As a server judges by the limits of the spec."""
+    (tmp_path / "a.png").write_bytes(encode(make_head(80)))
+    said = Scores(np.array([[1 - probability, probability]], np.float32), np.array([outlier], np.float32))
+    model = SimpleNamespace(
+        spec=replace(SPEC, outlier_threshold=2.0, indeterminate_margin=0.05),
+        input_format=INPUT_FORMAT,
+        score=lambda pixels: said,
+    )
+    answer = judge_slice(tmp_path / "a.png", model)  # type: ignore[arg-type]
+    assert refusal in answer.refusal
+    assert bool(answer.refusal) == bool(refusal) == np.isnan(answer.score)
+
+
 def test_two_studies_of_a_person_are_two(
     studies: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,5 +183,10 @@ def test_no_rule_where_none_can_be_chosen(
     write_table(tmp_path, [[file, label, ""] for file, label, _ in rows])
     assert main([*refused, str(tmp_path)]) == 2
     assert "it is not known which slices are of one study" in capsys.readouterr().err
+    for path in sorted((tmp_path / "data").glob("*/*.png")):
+        (tmp_path / f"{path.parent.name}-{path.name}").write_bytes(b"no image")
+    write_table(tmp_path, [[file.removeprefix("data/").replace("/", "-"), label, "P1"] for file, label, _ in rows])
+    assert main([*refused, str(tmp_path)]) == 2
+    assert "no slice could be judged; the first: The file is" in capsys.readouterr().err
     assert main(["study-rule", str(tmp_path / "none"), "--data", str(studies)]) == 2
     assert capsys.readouterr().err.startswith("error: ")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.access import token_of, write_tokens
 from tests.audit_logs import read_log
 from tests.fakes import encode, sha256_hex, write_model
 from tests.fakes import make_slice as make_picture
@@ -161,3 +162,15 @@ def test_audit_log_has_every_slice(tmp_path: Path) -> None:
     lines = [line for line in read_log(tmp_path / "audit") if line.get("method") == "POST /study"]
 
     assert {line["image_sha256"] for line in lines if "image_sha256" in line} == set(map(sha256_hex, files))
+
+
+@pytest.mark.parametrize("limit", ["images=2", "bytes=20000", "requests=100"])
+def test_limits_of_a_client_slow_its_study_down(tmp_path: Path, limit: str) -> None:
+    """Its files wait for their turn, as the images of a stream do; who is not known is refused."""
+    write_model(tmp_path / "models", STUDY_SPEC)
+    tokens = write_tokens(tmp_path / "tokens", few=limit)
+    body = make_form(*[("file", file) for file in make_series(12)])
+    with serve_web(tmp_path / "models", tmp_path, tokens=tokens) as web:
+        answer = web.ask("POST", "/study", body, content_type=FORM, authorization=f"Bearer {token_of('few')}")
+        assert (answer.status, len(answer.json["slices"])) == (200, 12)
+        assert web.ask("POST", "/study", body, content_type=FORM).outcome == (401, "TOKEN_MISSING")

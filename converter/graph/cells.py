@@ -37,9 +37,9 @@ def find_area(graph: Graph, shapes: Shapes, tensor: str) -> list[float]:
         if node is None:
             return [0.0, 0.0, float(width), float(height)]
         if node.op_type in ("Conv", "MaxPool", "AveragePool"):
-            pads, attributes = read_padding(node, shapes), read_attributes(node)
-            kernel = attributes.get("kernel_shape") or shapes[node.input[1]][2:]
-            if pads is None or len(kernel) != 2:
+            kernel, attributes = read_kernel(graph, node), read_attributes(node)
+            pads = read_padding(node, shapes, kernel)
+            if pads is None:
                 return [0.0, 0.0, float(width), float(height)]
             strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
             for axis in (0, 1):
@@ -59,17 +59,26 @@ def find_area(graph: Graph, shapes: Shapes, tensor: str) -> list[float]:
     return [starts[1], starts[0], ends[1], ends[0]]
 
 
-def read_padding(node: onnx.NodeProto, shapes: Shapes) -> list[int] | None:
+def read_kernel(graph: Graph, node: onnx.NodeProto) -> tuple[int, ...]:
+    """The size of the windows of a convolution, of which its weights may tell it, or of pooling; empty: unknown."""
+    if "kernel_shape" in (attributes := read_attributes(node)):
+        return tuple(attributes["kernel_shape"])
+    weights = graph.read_constant(node.input[1]) if len(node.input) > 1 else None
+    return () if weights is None else weights.shape[2:]
+
+
+def read_padding(node: onnx.NodeProto, shapes: Shapes, kernel: tuple[int, ...]) -> list[int] | None:
     """The padding of a convolution or pooling of two dimensions: top, left, bottom, right; None: it cannot be told."""
     attributes = read_attributes(node)
+    if len(kernel) != 2:
+        return None
     mode = attributes.get("auto_pad", b"NOTSET")
-    if mode in (b"NOTSET", ""):
+    if mode == b"NOTSET":
         return list(attributes.get("pads", [0, 0, 0, 0]))
     if mode == b"VALID":
         return [0, 0, 0, 0]
     sizes, made = shapes.get(node.input[0], ())[2:], shapes.get(node.output[0], ())[2:]
-    kernel = attributes.get("kernel_shape") or shapes.get(node.input[1], ())[2:]
-    if not (len(sizes) == len(made) == len(kernel) == 2 and all((*sizes, *made))):
+    if not (len(sizes) == len(made) == 2 and all((*sizes, *made))):
         return None
     strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     begins, ends = [], []

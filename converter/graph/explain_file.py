@@ -71,6 +71,6 @@ def renew_explain_file(files: Mapping[str, bytes], manifest: Manifest) -> tuple[
     try:
         data, record = make_explain_file(graph, model, manifest.golden)
     except ExplainError as error:
-        return kept, replace(manifest, files=records), f"no heatmap: {error}"
+        return kept, replace(manifest, files=records), f"none: {error}"
     renewed = replace(manifest, files={**records, EXPLAIN_FILE: record})
-    return {**kept, EXPLAIN_FILE: data}, renewed, "a heatmap, in a file of its own"
+    return {**kept, EXPLAIN_FILE: data}, renewed, "in a file of its own, for servers with --explain"

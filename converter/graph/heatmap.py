@@ -225,7 +225,9 @@ class BackwardPass:
         attributes = read_attributes(node)
         kernel, strides = attributes["kernel_shape"], attributes.get("strides", [1, 1])
         # Where windows overlap, a place may be the largest of several, whose gradients would have to be added.
-        if any(k > s for k, s in zip(kernel, strides, strict=True)) or any(read_padding(node, self.shapes) or [1]):
+        if any(k > s for k, s in zip(kernel, strides, strict=True)) or any(
+            read_padding(node, self.shapes, tuple(kernel)) or [1]
+        ):
             return None
         if len(node.output) == 1:
             node.output.append(f"{HEATMAP_NAME}_{node.name}_places")
@@ -235,8 +237,10 @@ class BackwardPass:
 
     def _through_Conv(self, node: onnx.NodeProto) -> str | None:  # noqa: N802
         weights, attributes = self._graph.read_constant(node.input[1]), read_attributes(node)
-        pads = read_padding(node, self.shapes)
-        if weights is None or pads is None or weights.ndim != 4:
+        if weights is None or weights.ndim != 4:
+            return None
+        pads = read_padding(node, self.shapes, weights.shape[2:])
+        if pads is None:
             return None
         strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
         missing = [  # rows and columns at the end that no window of the convolution has reached

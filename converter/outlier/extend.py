@@ -14,9 +14,9 @@ from pathlib import Path
 import onnx
 
 from converter.config import read_windows, window_setting
-from converter.errors import ConversionError, ExplainError, TargetError
+from converter.errors import ConversionError, TargetError
 from converter.graph.edit import embed_spec
-from converter.graph.explain_file import make_explain_file
+from converter.graph.explain_file import renew_explain_file
 from converter.model_folder import answer_golden, install
 from converter.outlier.surgery import fit_score
 from converter.report import render_score
@@ -24,7 +24,6 @@ from server.errors import ModelFileError
 from server.flags import REQUIRED, LineParser, check_settings, parse_settings, setting
 from server.models.contract import MOST_STUDY_SLICES, ModelSpec, is_identifier
 from server.models.manifest import (
-    EXPLAIN_FILE,
     INT8_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -150,17 +149,10 @@ def extend(options: ExtendOptions, tell: Callable[[str], None] = lambda step: No
         changes.append(render_score(spec))
     spec = replace(spec, model_card=amend_card(spec, options, changes))
     after = {file: embed_spec(onnx.load_from_string(data), spec) for file, data in models.items()}
-    extended = describe_files(manifest, after)
-    if EXPLAIN_FILE not in before:
-        try:
-            graph, model = onnx.load_from_string(after[MODEL_FILE]), OnnxModel(after[MODEL_FILE], source=MODEL_FILE)
-            after[EXPLAIN_FILE], record = make_explain_file(graph, model, extended.golden)
-            extended = replace(extended, files={**extended.files, EXPLAIN_FILE: record})
-            changes.append("heatmap, in a file of its own")
-        except ExplainError as error:
-            tell(f"note: no heatmap: {error}")
+    files, extended, heatmap = renew_explain_file(after, describe_files(manifest, after))
+    changes.append(f"heatmap: {heatmap}")
     tell(f"installing into {options.out}")
-    install({**before, **after, MANIFEST_FILE: extended.to_json().encode()}, options.out, force=options.force)
+    install({**files, MANIFEST_FILE: extended.to_json().encode()}, options.out, force=options.force)
     return Extended(options.out, spec, tuple(changes))
 
 

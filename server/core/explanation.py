@@ -32,9 +32,14 @@ def explain(model: OnnxModel, pixels: NDArray[np.uint8]) -> Explanation:
     Args:
         model: what has answered.
         pixels: uint8 [height, width, channels], what it has seen.
+
+    Raises:
+        ArithmeticError: the heatmap has a cell that is no number; a fault of the model, not the image.
     """
     assert model.explainer is not None
     heatmap = model.explainer.run(pixels[np.newaxis])[0]
+    if not np.isfinite(heatmap).all():
+        raise ArithmeticError("the model's heatmap is not finite")
     overlay_png, box = draw_overlay(pixels, heatmap, model.explainer.area)
     return Explanation(heatmap, overlay_png, box)
 

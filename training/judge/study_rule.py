@@ -29,7 +29,7 @@ from training.evaluation.measure import Decision, choose_decision, measure_peopl
 from training.evaluation.patient_level import find_positive_patients, score_patients
 from training.evaluation.summary import replace_nan
 from training.judge.folder import find_positive
-from training.judge.predictors import map_ahead
+from training.judge.predictors import Answer, make_answer, map_ahead
 from training.progress import Progress
 
 SHOWN = ("sensitivity", "specificity", "auc")
@@ -105,32 +105,40 @@ def judge_studies(config: StudyRuleConfig, folder: Path, model: OnnxModel) -> St
     if not images.has_patients:
         raise TrainingError(f"{folder}: it is not known which slices are of one study; --patient-pattern can tell")
     progress = Progress("judging")
-    scores: list[float] = []
+    answers: list[Answer] = []
     with ThreadPoolExecutor(count_processors()) as pool:
         paths = [images.root / file for file in images.files]
-        for score in map_ahead(pool, lambda path: judge_slice(path, model), paths):
-            scores.append(score)
-            progress(len(scores), len(paths))
-    every = np.array(scores)
-    kept = ~np.isnan(every)
+        for answer in map_ahead(pool, lambda path: judge_slice(path, model), paths):
+            answers.append(answer)
+            progress(len(answers), len(paths))
+    scores = np.array([answer.score for answer in answers])
+    kept = ~np.isnan(scores)
+    if not kept.any():
+        raise TrainingError(f"{folder}: no slice could be judged; the first: {answers[0].refusal}")
     keys = [str(key) for key in zip(images.patients, images.studies, strict=True)]
     studies = np.unique(keys, return_inverse=True)[1]
     positive = find_positive_patients(find_positive(config, images), studies)[studies][kept]
     if not positive.any() or positive.all():
         raise TrainingError(f"{folder}: the studies whose slices could be judged are all of one class")
     groups = np.unique(studies[kept], return_inverse=True)[1].astype(np.int64)
-    return Studies(images.root.resolve().name, every[kept], positive, groups, int((~kept).sum()))
+    return Studies(images.root.resolve().name, scores[kept], positive, groups, int((~kept).sum()))
 
 
-def judge_slice(path: Path, model: OnnxModel) -> float:
-    """Returns the probability of the positive label; NaN where a server would give none."""
+def judge_slice(path: Path, model: OnnxModel) -> Answer:
+    """Returns the probability of the positive label, or why a server would give none."""
     try:
         pixels = load_pixels(path.read_bytes(), model.input_format)
-    except ImageError:
-        return np.nan
-    if model.spec.checks == HEAD_CT and find_reasons(pixels):
-        return np.nan
-    return float(model.run(pixels.array[np.newaxis])[0, model.spec.positive_index])
+    except ImageError as error:
+        return Answer(refusal=error.message)
+    if model.spec.checks == HEAD_CT and (reasons := find_reasons(pixels)):
+        return Answer(refusal=reasons[0].message)
+    said, spec = model.score(pixels.array[np.newaxis]), model.spec
+    if spec.outlier_threshold and said.outlier[0] > spec.outlier_threshold:
+        return Answer(refusal="The image is unlike those that the model knows.")
+    probability = said.probabilities[0, spec.positive_index]
+    if abs(float(probability) - spec.threshold) < spec.indeterminate_margin:
+        return Answer(refusal="The probability is too near to the threshold.")
+    return make_answer(probability)
 
 
 def describe(data: Studies, level: PatientLevel) -> str:

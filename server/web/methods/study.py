@@ -146,15 +146,18 @@ async def take_slice(call: StudyCall) -> SliceToJudge | None:
     held = await call.receive()
     if held is None:
         return None
-    if held.share is not None:
-        held.share.add_images(1)
-    image, held.data = held.data, b""
-    options = call.options
-    return SliceToJudge(
-        image=image,
-        model_name=options.get("model", ""),
-        model_version=options.get("version", ""),
-        study_id=options.get("id", ""),
-        held=held,
-        **{SLICE_OPTIONS[name]: value for name, value in call.slice_options.items()},
-    )
+    try:
+        if held.share is not None:
+            held.share.add_images(1)
+        image, held.data = held.data, b""
+        return SliceToJudge(
+            image=image,
+            model_name=call.options.get("model", ""),
+            model_version=call.options.get("version", ""),
+            study_id=call.options.get("id", ""),
+            held=held,
+            **{SLICE_OPTIONS[name]: value for name, value in call.slice_options.items()},
+        )
+    except BaseException:
+        held.release()
+        raise

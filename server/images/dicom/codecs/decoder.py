@@ -35,7 +35,11 @@ class DecoderFailedError(Exception):
 
 
 class Decoder:
-    """A process that decodes. For one thread at a time."""
+    """A process that decodes. For one thread at a time.
+
+    Attributes:
+        is_spent: it has said that another should take its place.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         """Starts it and waits until it is ready.
@@ -47,6 +51,7 @@ class Decoder:
             OSError: it cannot be started.
             DecoderFailedError: it was started and is of no use.
         """
+        self.is_spent = False
         self._socket, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         try:
@@ -138,7 +143,7 @@ class Decoder:
         return data
 
     def _receive_header(self, deadline: float) -> tuple[Answer, int]:
-        code, length = ANSWER.unpack(self._receive(ANSWER.size, deadline))
+        code, self.is_spent, length = ANSWER.unpack(self._receive(ANSWER.size, deadline))
         try:
             return Answer(code), length
         except ValueError:

@@ -14,8 +14,8 @@ from server.images.dicom.header import FrameShape
 REQUEST = struct.Struct("<64sIIB?Q")
 """UID of the transfer syntax, the fields of ``FrameShape``, length of what is to be decoded."""
 
-ANSWER = struct.Struct("<BQ")
-"""An ``Answer``, length of the words."""
+ANSWER = struct.Struct("<B?Q")
+"""An ``Answer``, whether the decoder has so much memory that another should take its place, length of the words."""
 
 
 class Answer(IntEnum):
