@@ -30,7 +30,7 @@ def describe_server(*, with_http: bool) -> dict[str, Any]:
 
 def list_outputs(model: OnnxModel) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and shape of every output, the shape without the number of images."""
-    texts = ((name, BYTES, []) for name in TEXTS)
+    texts: list[tuple[str, str, list[int]]] = [(name, BYTES, []) for name in TEXTS]
     return [(PROBABILITIES, FP32, [len(model.spec.labels)]), *texts, (OUTLIER_NAME, FP32, [])]
 
 
