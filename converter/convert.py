@@ -134,7 +134,12 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     quantised, failure = make_int8(options, graph, model, tell) if options.int8 else (None, "")
     files = {MODEL_FILE: data} if quantised is None else {MODEL_FILE: data, INT8_FILE: quantised.data}
     if options.outlier:
-        files, spec = fit_score(options.calibrate, files, spec, model.input_format, tell)
+        try:
+            scored = fit_score(options.calibrate, files, spec, model.input_format, tell)
+        except AccuracyError as error:
+            quantised, failure = None, str(error)
+            scored = fit_score(options.calibrate, {MODEL_FILE: data}, spec, model.input_format, tell)
+        files, spec = scored
         data, model = files[MODEL_FILE], OnnxModel(files[MODEL_FILE], source=MODEL_FILE)
     golden = make_golden_vectors(model)
     records = {MODEL_FILE: FileRecord(model.digest, len(data), GOLDEN_TOLERANCE)}

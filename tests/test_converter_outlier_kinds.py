@@ -64,6 +64,22 @@ def test_conversion_adds_a_score_to_both_files(
     assert all(vector.outlier_score > 0 for vector in manifest.golden)
 
 
+def test_int8_variant_that_knows_other_outliers_is_left_out(
+    keras_file: Path, calibration_slices: Path, converter_options: ConvertOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that answers otherwise is: the fp32 model is installed, with its score."""
+    monkeypatch.setattr("converter.outlier.surgery.LEAST_AGREEMENT", 2)
+    monkeypatch.setattr("converter.outlier.surgery.FEW", -100)
+
+    report = convert(
+        replace(converter_options, model=keras_file, outlier=True, int8=True, calibrate=calibration_slices)
+    )
+
+    assert "whether they are outliers" in report.int8_failure
+    assert INT8_FILE not in read_manifest(report.out).files
+    assert load_model(report.out).spec.outlier_threshold > 0
+
+
 @pytest.mark.parametrize("changes", [{"calibrate": Path("slices")}, {"window": ("40,80", "75,215")}])
 def test_settings_without_what_they_are_for_are_refused(
     changes: dict[str, Any], converter_options: ConvertOptions
