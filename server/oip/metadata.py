@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from proto import __version__
@@ -30,7 +30,7 @@ def describe_server(*, with_http: bool) -> dict[str, Any]:
 
 def list_outputs(model: OnnxModel) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and shape of every output, the shape without the number of images."""
-    texts: list[tuple[str, str, list[int]]] = [(name, BYTES, []) for name in TEXTS]
+    texts: Iterator[tuple[str, str, list[int]]] = ((name, BYTES, []) for name in TEXTS)
     return [(PROBABILITIES, FP32, [len(model.spec.labels)]), *texts, (OUTLIER_NAME, FP32, [])]
 
 
