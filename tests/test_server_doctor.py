@@ -35,7 +35,7 @@ def test_box_that_is_well(config: ServerConfig) -> None:
     """Each subject once; the model is read and asked as at a start, and memory has the figure for a unit of systemd."""
     findings = {finding.subject: finding for finding in examine(config)}
 
-    assert [*findings] == ["processor", "cores", "clock", "disk", "permissions", "model", "memory", "port"]
+    assert [*findings] == ["processor", "cores", "clock", "disk", "permissions", "dicom", "model", "memory", "port"]
     assert {finding.state for finding in findings.values()} <= {"ok", "warning"}
     assert "golden answers are right" in findings["model"].text
     assert "MemoryMax=" in findings["memory"].text
@@ -92,6 +92,21 @@ def test_what_a_box_lacks(
     monkeypatch.setattr(doctor, name, value)
 
     assert find(config, subject).state == state
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        ("pydicom", "DICOM files are refused: to read them, make install-dicom"),
+        ("gdcm", "DICOM files are read; JPEG and JPEG-LS are refused: make install-dicom-codecs"),
+        ("nothing", "DICOM files are read, compressed ones, too"),
+    ],
+)
+def test_what_is_read_of_dicom(lacking: str, said: str, config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what is installed, with the command that adds what is not."""
+    monkeypatch.setattr(doctor, "find_spec", lambda package: None if package == lacking else object())
+
+    assert find(config, "dicom") == Finding("dicom", "ok", said)
 
 
 def test_examination_that_fails_is_a_finding(config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from server.config import ServerConfig
+from server.images.dicom.codecs.pool import MEMORY_BYTES
 from server.models.registry import ModelRegistry
 
 MESSAGE_BYTES = 32 * 1024 * 1024
@@ -52,6 +55,12 @@ def find_most_study_slices(config: ServerConfig) -> int:
 def find_most_model_memory(registry: ModelRegistry) -> int:
     """Bytes that one more model may take: while a version is activated, it is in memory beside the one that answers."""
     return max((served.memory_bytes for _, served in registry.channels), default=0)
+
+
+def find_most_decoder_memory(config: ServerConfig, workers: int) -> int:
+    """Bytes that decoders of compressed DICOM files may take, which are processes beside the server; none are started
+    where DICOM files are not read."""
+    return (config.decoders or workers) * MEMORY_BYTES if find_spec("pydicom") else 0
 
 
 def find_most_image_memory(config: ServerConfig, workers: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import os
 import shutil
@@ -12,10 +11,16 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from server.config import ServerConfig
-from server.core.capacity import find_most_image_memory, find_most_message_memory, find_most_model_memory
+from server.core.capacity import (
+    find_most_decoder_memory,
+    find_most_image_memory,
+    find_most_message_memory,
+    find_most_model_memory,
+)
 from server.core.plan import make_plan
 from server.core.study.rules_file import RulesFileError, read_rules
 from server.errors import ModelFileError
@@ -110,6 +115,7 @@ def examine(config: ServerConfig) -> Iterator[Finding]:
         look_at_certificates,
         look_at_access,
         look_at_study_rules,
+        look_at_dicom,
         look_at_models_and_memory,
         look_at_port,
     ]
@@ -256,6 +262,17 @@ def look_at_study_rules(config: ServerConfig) -> Iterator[Finding]:
         yield Finding("study rules", GOOD, f"{config.study_rules}: every rule is known and within its range")
 
 
+def look_at_dicom(config: ServerConfig) -> Iterator[Finding]:
+    """Which DICOM files are read, by what is installed."""
+    if find_spec("pydicom") is None:
+        yield Finding("dicom", GOOD, "DICOM files are refused: to read them, make install-dicom")
+        return
+    codecs = {"gdcm": "JPEG and JPEG-LS", "openjpeg": "JPEG 2000"}
+    missing = [name for package, name in codecs.items() if find_spec(package) is None]
+    rest = f"; {' and '.join(missing)} are refused: make install-dicom-codecs" if missing else ", compressed ones, too"
+    yield Finding("dicom", GOOD, f"DICOM files are read{rest}")
+
+
 def look_at_models_and_memory(config: ServerConfig) -> Iterator[Finding]:
     """The models, and with them in memory what else that must hold."""
     registry = ModelRegistry()
@@ -287,10 +304,10 @@ def look_at_models(config: ServerConfig, registry: ModelRegistry) -> Iterator[Fi
 
 def look_at_memory(config: ServerConfig, registry: ModelRegistry) -> Iterator[Finding]:
     """What the settings may come to need, against what there is: the models, which are in memory by then, callers'
-    messages and images, and one version more beside each while it is activated."""
+    messages and images, decoders, and one version more beside each while it is activated."""
     workers, more = make_plan(config, count_processors()).workers, find_most_model_memory(registry)
     worst = read_resident_bytes() + find_most_message_memory(config, workers) + find_most_image_memory(config, workers)
-    worst += more
+    worst += more + find_most_decoder_memory(config, workers)
     there = read_available_bytes()
     text = (
         f"at most {worst / 1e6:.0f} MB with these settings, {more / 1e6:.0f} of them for a version that is activated; "
@@ -335,7 +352,7 @@ def look_at_port(config: ServerConfig) -> Iterator[Finding]:
     else:
         yield look_at_address("port", config.host, config.port)
     if config.http:
-        missing = [name for name in HTTP_NEEDS if importlib.util.find_spec(name) is None]
+        missing = [name for name in HTTP_NEEDS if find_spec(name) is None]
         if missing:
             yield Finding("http", PROBLEM, f"not installed: {', '.join(missing)}; make install-web adds it")
         yield look_at_address("http", config.http.rpartition(":")[0].strip("[]"), config.http_port)
