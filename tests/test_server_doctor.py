@@ -172,7 +172,7 @@ def test_what_http_needs_is_looked_for(config: ServerConfig, monkeypatch: pytest
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     assert find(replace(config, http=address), "http").state == "ok"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
 
     found = [one for one in examine(replace(config, http=address)) if one.subject == "http"]
     assert [one.state for one in found] == ["problem", "ok"]
