@@ -49,6 +49,7 @@ lint: .venv/.installed
 bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (15 minutes; BASE=DIR: and against another checkout)
 	$(ALL) -m bench.serving.decode --out docs
 	$(ALL) -m bench.dicom.syntaxes --out docs
+	$(ALL) -m bench.dicom.study --out docs
 	$(ALL) -m bench.serving --resnet50 --out docs
 	$(ALL) -m bench.serving.client --endurance 100000 --out docs
 	$(ALL) -m bench.serving.protection --out docs $(if $(BASE),--base $(BASE))
