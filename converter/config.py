@@ -5,14 +5,13 @@ Nothing here imports TensorFlow, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converter.pixels.preprocess import CHANNEL_ORDERS, PREPROCESS
 from server.flags import REQUIRED, setting
-from server.images.dicom.window import Window, parse_window
+from server.images.dicom.window import read_windows
 from server.images.fit import FITS
 from server.images.resample import RESAMPLE_FILTERS
 from server.models.contract import COLOURS
@@ -31,20 +30,6 @@ def window_setting() -> Any:
         "channels of an RGB model (default: as the model has it; without one it takes no DICOM files)",
         metavar="LEVEL,WIDTH",
     )
-
-
-def read_windows(texts: Sequence[str]) -> tuple[Window, ...]:
-    """Reads what ``--window`` was given.
-
-    Raises:
-        ValueError: naming the flag.
-    """
-    if len(texts) not in (0, 1, 3):
-        raise ValueError(f"--window must be one or three, not {len(texts)}")
-    try:
-        return tuple(map(parse_window, texts))
-    except ValueError as error:
-        raise ValueError(f"--window {error}") from None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from converter.config import INT8_MINUTES, ConvertOptions, read_windows
+from converter.config import INT8_MINUTES, ConvertOptions
 from converter.errors import AccuracyError, ConversionError, FusionError, SourceError, TargetError
 from converter.export import export_model
 from converter.graph.edit import embed_spec
@@ -29,6 +29,7 @@ from converter.pixels.search import Found, search_pixels
 from converter.source import load_source
 from converter.verify import Parity, check_parity, load_images
 from server.errors import ModelFileError
+from server.images.dicom.window import read_windows
 from server.images.preprocess import InputFormat
 from server.machine.processors import find_target
 from server.models.contract import ModelSpec, is_identifier

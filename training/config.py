@@ -6,12 +6,11 @@ Nothing here imports TensorFlow, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.flags import REQUIRED, check_settings, require, setting
-from server.images.dicom.window import Window, parse_window
+from server.images.dicom.window import Window, read_windows
 from server.images.slice_table import PATIENT_PATTERN
 from server.models.contract import is_identifier
 from training.evaluation.operating_point import parse_rule
@@ -32,18 +31,6 @@ DEFAULT_PATIENT_PATTERN = PATIENT_PATTERN
 
 SPLIT_PARTS = ("test", "all")
 """Images of a split that can be judged."""
-
-
-def read_windows(texts: Sequence[str]) -> tuple[Window, ...]:
-    """Reads what ``--window`` was given.
-
-    Raises:
-        ValueError: naming the flag.
-    """
-    try:
-        return tuple(map(parse_window, texts))
-    except ValueError as error:
-        raise ValueError(f"--window {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from converter.config import read_windows, window_setting
+from converter.config import window_setting
 from converter.errors import ConversionError, TargetError
 from converter.graph.edit import embed_spec
 from converter.graph.explain_file import renew_explain_file
@@ -22,6 +22,7 @@ from converter.outlier.surgery import fit_score
 from converter.report import render_score
 from server.errors import ModelFileError
 from server.flags import REQUIRED, LineParser, check_settings, parse_settings, setting
+from server.images.dicom.window import read_windows
 from server.models.contract import MOST_STUDY_SLICES, ModelSpec, is_identifier
 from server.models.manifest import (
     INT8_FILE,

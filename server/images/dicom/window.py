@@ -44,6 +44,20 @@ def parse_window(text: str) -> Window:
     return Window(level, width)
 
 
+def read_windows(texts: Sequence[str]) -> tuple[Window, ...]:
+    """Reads what ``--window`` was given: nothing, one window, or one for each of three channels.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    if len(texts) not in (0, 1, 3):
+        raise ValueError(f"--window must be one or three, not {len(texts)}")
+    try:
+        return tuple(map(parse_window, texts))
+    except ValueError as error:
+        raise ValueError(f"--window {error}") from None
+
+
 def apply_windows(values: NDArray[np.float32], windows: Sequence[Window]) -> NDArray[np.uint8]:
     """Makes grey levels of CT values, linearly between the ends of each window (PS3.3 C.11.2.1.3.2, LINEAR_EXACT).
 
