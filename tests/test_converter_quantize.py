@@ -287,12 +287,9 @@ def test_damaged_slice_names_itself(tmp_path: Path) -> None:
         load_sets(tmp_path, FORMAT, SPEC)
 
 
-def test_slices_are_drawn_where_no_folder_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_are_drawn_where_no_folder_is_given() -> None:
     """Synthetic slices of both classes, and the command that draws them again."""
-    monkeypatch.setattr("converter.int8.calibrate.MOST_CALIBRATION", 32)
-    monkeypatch.setattr("converter.int8.calibrate.MOST_HELD_OUT", 64)
-
-    sets = load_sets(None, FORMAT, SPEC)
+    sets = load_sets(None, FORMAT, SPEC, most=(32, 64))
 
     assert sets.source == "python -m training phantom --count 96 --seed 1789"
     assert (len(sets.calibration.pixels), len(sets.held_out.pixels)) == (32, 64)

@@ -22,6 +22,7 @@ PROGRAMS = {
     "bench.faults.flood": ("",),
     "bench.dicom.study": ("",),
     "bench.dicom.syntaxes": ("",),
+    "bench.outliers.__main__": ("",),
     "bench.serving.__main__": ("",),
     "bench.serving.client": ("",),
     "bench.serving.client_load": ("",),

@@ -250,7 +250,7 @@ def test_kind_that_is_not_decoded_is_named_and_not_called_damaged(name: str) -> 
     assert refuse(data) == reason
     message = message_of(data)
     assert word in message
-    assert "Export it as 8-bit PNG" in message
+    assert "xport it as 8-bit PNG" in message
     assert "damaged" not in message
 
 
