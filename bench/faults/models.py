@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from converter.model_folder import answer_golden
 from server.models.contract import METADATA_KEY, ModelSpec
-from server.models.golden import GoldenVector, make_golden_input
 from server.models.manifest import MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest, read_manifest
 from server.models.repository import find_only_model
 from server.models.runtime import OnnxModel
@@ -52,22 +52,26 @@ def read_spec(model: onnx.ModelProto) -> ModelSpec:
 
 
 def scale_weights(model: onnx.ModelProto, factor: float) -> None:
-    """Multiplies the last matrix or bias of a graph, so that all answers differ a little."""
-    for tensor in reversed(model.graph.initializer):
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= 1 and np.prod(tensor.dims) >= 2:
-            values = numpy_helper.to_array(tensor) * np.float32(factor)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-            return
+    """Multiplies the last matrix or bias on the way to the probabilities, so that all answers differ a little."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    on_the_way = {model.graph.output[0].name}
+    for node in reversed(model.graph.node):
+        if on_the_way.isdisjoint(node.output):
+            continue
+        for name in node.input:
+            tensor = tensors.get(name)
+            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) >= 2:
+                values = numpy_helper.to_array(tensor) * np.float32(factor)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+                return
+        on_the_way.update(node.input)
     raise ValueError("the model has no weights")
 
 
 def write_folder(folder: Path, data: bytes) -> Path:
     """Writes a model with its manifest, as the converter does; what it answers now is what it must answer."""
     model = OnnxModel(data, source=folder.name)
-    shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
-    golden = tuple(
-        GoldenVector(seed, tuple(model.run(make_golden_input(seed, *shape)[np.newaxis])[0].tolist())) for seed in SEEDS
-    )
+    golden = tuple(answer_golden(model, SEEDS))
     manifest = Manifest({MODEL_FILE: FileRecord(model.digest, len(data), TOLERANCE)}, golden, {})
     folder.mkdir(parents=True)
     (folder / MODEL_FILE).write_bytes(data)
@@ -80,8 +84,7 @@ def make_large_model(models: Path, root: Path) -> Path:
 
     def enlarge(model: onnx.ModelProto) -> None:
         # Weights that add nothing to the answer but cannot be left out: output + 0 * sum(weights * output).
-        (output,) = model.graph.output
-        name = output.name
+        name = model.graph.output[0].name
         for node in model.graph.node:
             node.output[:] = [f"{one}_before" if one == name else one for one in node.output]
         classes = len(read_spec(model).labels)
@@ -114,7 +117,7 @@ def make_nan_weights(model: onnx.ModelProto) -> None:
 
 def make_nan_for_black(model: onnx.ModelProto) -> None:
     """Answers as before, but to an image without light: 0 / 0."""
-    (source,), (output,) = model.graph.input, model.graph.output
+    (source,), output = model.graph.input, model.graph.output[0]
     for node in model.graph.node:
         node.output[:] = [f"{one}_before" if one == output.name else one for one in node.output]
     make = onnx.helper.make_node

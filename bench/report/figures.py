@@ -5,6 +5,7 @@ Absolute figures drift from minute to minute on shared machines; what two sides 
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -27,12 +28,13 @@ def take(rounds: Sequence[dict[str, Any]], key: str) -> list[float]:
 
 
 def divide(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
-    """Ratios of figures that were taken in the same round.
+    """Ratios of figures that were taken in the same round; NaN where there was nothing to compare with, as in a round
+    that is shorter than an answer takes.
 
     Raises:
         ValueError: the sides have not the same number of rounds.
     """
-    return [above / below for above, below in zip(numerators, denominators, strict=True)]
+    return [above / below if below else math.nan for above, below in zip(numerators, denominators, strict=True)]
 
 
 def summarise(values: Sequence[float], form: str = ".2f") -> str:
