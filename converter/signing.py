@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from server.errors import ModelFileError
 from server.flags import REQUIRED, LineParser, check_settings, parse_settings, setting
 from server.machine.bounded_file import read_regular
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import EXPLAIN_FILE, read_manifest, read_manifest_bytes
 from server.models.signature import (
     MOST_BYTES,

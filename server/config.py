@@ -11,7 +11,7 @@ from pathlib import Path
 from server.flags import LineParser, add_settings, check_settings, flag_of, quote, read_settings, require, setting
 from server.images.image_file import DEFAULT_LIMITS, ImageLimits
 from server.machine.folders import find_cache, find_runtime_folder
-from server.models.engine import RUNTIMES
+from server.models.engines.engine import RUNTIMES
 from server.process.log_lines import FORMATS
 
 MOST_IMAGE_BYTES = 512 * 1024 * 1024

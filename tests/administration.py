@@ -14,7 +14,7 @@ import pytest
 from server.errors import ChangeRefusedError
 from server.models.activation import Activator
 from server.models.active import read_active
-from server.models.engine import DEFAULT_OPTIONS
+from server.models.engines.engine import DEFAULT_OPTIONS
 from server.models.registry import ModelRegistry
 from tests.fakes import build_tiny_model, run_module, with_version, write_model
 

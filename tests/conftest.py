@@ -12,7 +12,7 @@ from tests.client_fakes import FakeServer, serve
 from tests.client_kinds import KINDS, ClientKind
 from tests.fakes import RSNA, ServerProcess, run_server, write_model
 
-pytest_plugins = ("tests.processes", "tests.coverage_table", "tests.converting")
+pytest_plugins = ("tests.processes", "tests.coverage_table", "tests.converting", "tests.browsing")
 
 
 @pytest.fixture(scope="session")

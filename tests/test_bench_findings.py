@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.training.findings import Pair, draw_pair, find_key, find_slices, judge_pairs, main, render_findings
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.runtime import load_model
 from tests.fakes import ROOT
 from training.phantom.patient import Patient

@@ -16,7 +16,7 @@ import pytest
 from converter.int8.gate import Comparison
 from server.images.preprocess import InputFormat, load_pixels
 from server.machine.processors import is_suited
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_manifest
 from server.models.runtime import load_model
 from tests.fakes import ROOT, encode, make_slice, run_module, run_server

@@ -13,7 +13,7 @@ from converter.graph.explain_file import make_explain_file, renew_explain_file
 from converter.graph.heatmap import add_heatmap
 from converter.outlier.surgery import remove_score
 from server.models.contract import METADATA_KEY, OUTPUT_NAME
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import EXPLAIN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, read_manifest, read_verified
 from server.models.runtime import OnnxModel, load_model
 from tests.explaining import write_explained

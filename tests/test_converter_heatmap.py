@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from server.models.contract import HEATMAP_NAME, INPUT_NAME, OUTPUT_NAME, ModelSpec
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import EXPLAIN_FILE
 from server.models.runtime import load_model
 from tests.backbones import randomise_statistics, use_tiny_backbone

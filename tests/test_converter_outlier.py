@@ -25,7 +25,7 @@ from converter.outlier.surgery import Prepared, add_scores
 from server.errors import ModelFileError
 from server.images.dicom.window import BRAIN
 from server.models.contract import METADATA_KEY, ModelSpec
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import INT8_FILE, MODEL_FILE, read_manifest
 from server.models.runtime import OnnxModel, load_model
 from tests.fakes import encode, write_model

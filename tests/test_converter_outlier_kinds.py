@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from server.images.dicom.window import BRAIN
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import INT8_FILE, read_manifest
 from server.models.runtime import load_model
 from tests.backbones import build_tiny_base

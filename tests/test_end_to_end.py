@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.runtime import load_model
 from tests.fakes import ROOT, ServerProcess, run_module, run_server, wait_until
 

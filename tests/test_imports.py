@@ -147,7 +147,7 @@ def test_rules_see_every_kind_of_import() -> None:
     assert "client._client" in list_imports("client")
     assert "client.cli.main" in list_imports("client.__main__")
     assert "server.lifecycle.app" in list_imports("server.cli")
-    assert "server.models.openvino_engine" in list_imports("server.models.runtime")
+    assert "server.models.engines.openvino_engine" in list_imports("server.models.runtime")
 
 
 def test_client_has_no_stubs_that_others_have_too() -> None:

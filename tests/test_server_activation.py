@@ -20,7 +20,7 @@ from server.errors import ChangeRefusedError, ModelFileError
 from server.machine import priority
 from server.models import activation
 from server.models.activation import Activator
-from server.models.engine import DEFAULT_OPTIONS, EngineOptions
+from server.models.engines.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.family import CANARY, SHADOW
 from server.models.golden import make_golden_input
 from server.models.registry import ModelRegistry
@@ -271,7 +271,7 @@ def test_only_what_a_trusted_key_has_signed_is_activated(box: Box) -> None:
 @pytest.mark.openvino
 def test_old_model_of_openvino_is_dropped_where_it_was_made(tmp_path: Path) -> None:
     """In the thread that outlives it; the new one answers."""
-    from server.models.openvino_engine import OpenVinoEngine
+    from server.models.engines.openvino_engine import OpenVinoEngine
 
     add_version(tmp_path, "1", 0.04)
     options = EngineOptions(runtime="openvino")
@@ -324,7 +324,7 @@ def test_threads_that_answer_have_the_usual_priority(box: Box, monkeypatch: pyte
     of an activation is done by such ones. A rollback is in a hurry."""
     quiet: list[str] = []
     monkeypatch.setattr(priority, "lower_priority", lambda: quiet.append(threading.current_thread().name))
-    monkeypatch.setattr("server.models.onnxruntime_engine.lower_priority", priority.lower_priority)
+    monkeypatch.setattr("server.models.engines.onnxruntime_engine.lower_priority", priority.lower_priority)
     many = replace(DEFAULT_OPTIONS, threads=3)
     box.activator = Activator(box.registry, box.root, many)
     usual = set(list_priorities())

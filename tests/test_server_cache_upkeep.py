@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from server.models import cache_upkeep, graph_cache, onnxruntime_engine
-from server.models.cache_upkeep import MOST_ENTRIES, MOST_UNUSED_SECONDS, STAGING, STAGING_SECONDS, hold_builds
-from server.models.engine import EngineOptions
+from server.models.engines import cache_upkeep, graph_cache, onnxruntime_engine
+from server.models.engines.cache_upkeep import MOST_ENTRIES, MOST_UNUSED_SECONDS, STAGING, STAGING_SECONDS, hold_builds
+from server.models.engines.engine import EngineOptions
 from server.models.runtime import load_model
 from tests.fakes import ROOT, wait_until, with_version, write_model
 
@@ -173,8 +173,8 @@ def test_lock_that_is_never_free_holds_up_no_start(
 BUILD = """
 import sys, time
 from pathlib import Path
-from server.models import onnxruntime_engine
-from server.models.engine import EngineOptions
+from server.models.engines import onnxruntime_engine
+from server.models.engines.engine import EngineOptions
 from server.models.runtime import load_model
 onnxruntime_engine.LARGE_MODEL_BYTES = 1
 def write(data, path):

@@ -27,7 +27,7 @@ from server.images.checks import (
 )
 from server.images.preprocess import InputFormat, Pixels, load_pixels
 from server.models.contract import ModelSpec
-from server.models.engine import DEFAULT_OPTIONS
+from server.models.engines.engine import DEFAULT_OPTIONS
 from server.models.registry import ModelRegistry
 from tests.fakes import ROOT, SPEC, encode, make_slice, write_model
 from training.phantom.dataset import choose_kind, generate_slice

@@ -20,7 +20,7 @@ from server.admission.status import Status
 from server.core.detector import Detection, Detector
 from server.core.outcomes import Journal, Outcome
 from server.core.plan import Plan
-from server.models.engine import DEFAULT_OPTIONS
+from server.models.engines.engine import DEFAULT_OPTIONS
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
 from tests.fakes import encode, make_slice

@@ -23,7 +23,7 @@ from server.errors import (
     RequestError,
     UnavailableError,
 )
-from server.models.engine import DEFAULT_OPTIONS
+from server.models.engines.engine import DEFAULT_OPTIONS
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel, Scores
 from tests.fakes import SPEC, encode, make_slice, sha256_hex

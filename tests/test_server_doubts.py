@@ -19,7 +19,7 @@ from server.core.outcomes import Caller, Outcome
 from server.core.plan import Plan
 from server.errors import ModelFileError
 from server.models.contract import OUTLIER_NAME
-from server.models.engine import DEFAULT_OPTIONS, EngineOptions
+from server.models.engines.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.golden import GoldenVector
 from server.models.manifest import INT8_FILE, MODEL_FILE, Manifest, read_manifest
 from server.models.registry import ModelRegistry

@@ -12,7 +12,7 @@ import pytest
 from server.core.explanation import explain
 from server.errors import ModelFileError
 from server.models.activation import Activator
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.family import CANARY, SHADOW
 from server.models.manifest import EXPLAIN_FILE, read_manifest
 from server.models.registry import ModelRegistry

@@ -17,11 +17,12 @@ from onnx import numpy_helper
 
 from server.errors import ModelFileError
 from server.machine import processors
-from server.models import graph_cache, onnxruntime_engine, runtime
-from server.models.cache_upkeep import ENTRY_FILE
+from server.models import runtime
 from server.models.contract import METADATA_KEY
-from server.models.engine import EngineOptions
-from server.models.graph_cache import GRAPH_FILE, WEIGHTS_FILE
+from server.models.engines import graph_cache, onnxruntime_engine
+from server.models.engines.cache_upkeep import ENTRY_FILE
+from server.models.engines.engine import EngineOptions
+from server.models.engines.graph_cache import GRAPH_FILE, WEIGHTS_FILE
 from server.models.manifest import MODEL_FILE
 from server.models.runtime import OnnxModel, load_model
 from tests.fakes import SIDE, SPEC, build_tiny_graph, sha256_hex, write_model

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from server.errors import ModelFileError
 from server.models.contract import METADATA_KEY
-from server.models.engine import Port
+from server.models.engines.engine import Port
 from server.models.manifest import MODEL_FILE
 from server.models.onnx_header import MalformedError, list_external, read_header
 from server.models.runtime import OnnxModel

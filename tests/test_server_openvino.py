@@ -14,7 +14,7 @@ import pytest
 
 from proto import stroke_pb2 as pb
 from server.errors import ModelFileError
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import MODEL_FILE
 from server.models.runtime import OnnxModel, load_model
 from tests.fakes import ROOT, SIDE, build_tiny_model, encode, make_slice, run_server, write_model
@@ -98,7 +98,7 @@ def test_its_telemetry_client_is_not_loaded(tiny_models: Path) -> None:
     """A hospital box talks to nobody."""
     result = run_code(
         "import sys\nfrom pathlib import Path\n"
-        "from server.models.engine import EngineOptions\nfrom server.models.runtime import load_model\n"
+        "from server.models.engines.engine import EngineOptions\nfrom server.models.runtime import load_model\n"
         "load_model(Path(sys.argv[1]) / 'tiny' / '1', EngineOptions(runtime='openvino'))\n"
         "print([name for name, module in sys.modules.items() if name.startswith('openvino_telemetry') and module])",
         tiny_models,
@@ -110,7 +110,7 @@ def test_its_telemetry_client_is_not_loaded(tiny_models: Path) -> None:
 STACK = """
 import ctypes, gc, signal, sys
 from pathlib import Path
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.runtime import load_model
 
 class Stack(ctypes.Structure):
@@ -160,7 +160,7 @@ SERVE = """
 import gc, os, sys
 from pathlib import Path
 from server.cli import main
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.runtime import load_model
 
 def load():

@@ -15,7 +15,7 @@ from server.core.study.answer import StudyAnswer
 from server.errors import IncapableModelError
 from server.images.checks import Reason
 from server.models.activation import Activator
-from server.models.engine import DEFAULT_OPTIONS
+from server.models.engines.engine import DEFAULT_OPTIONS
 from tests.dicom_files import make_enhanced, make_hu
 from tests.fakes import SPEC, encode, with_version, write_model
 from tests.fakes import make_slice as make_pixels

@@ -23,7 +23,7 @@ from server.lifecycle.sockets import name_socket
 from server.machine.priority import LOW_PRIORITY
 from server.models.activation import Activator
 from server.models.active import Release
-from server.models.engine import DEFAULT_OPTIONS
+from server.models.engines.engine import DEFAULT_OPTIONS
 from server.models.family import CANARY, SHADOW, Choice, Route, Served, Usage
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel, Scores

@@ -16,7 +16,7 @@ from server.core import plan
 from server.core.plan import describe_basis, find_place, make_plan, write_tuning
 from server.errors import ModelFileError
 from server.lifecycle.tune import list_choices, main
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from tests.fakes import ROOT, build_tiny_model, run_module, run_server, write_model
 
 pytestmark = pytest.mark.timed

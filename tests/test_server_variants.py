@@ -10,7 +10,7 @@ import pytest
 
 from server.errors import ModelFileError
 from server.models import runtime
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import INT8_FILE, MODEL_FILE
 from server.models.runtime import load_model
 from tests.fakes import SIDE, build_tiny_model, rewrite_manifest, run_module, sha256_hex, write_model

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Download, Request, expect
+from playwright.sync_api import Download, Request, expect
 
 from client.cli.results import CSV_COLUMNS, STATUS_COLUMNS
 from tests.fakes import SPEC, encode, make_slice, write_model
-from tests.web_browser import Visit, needs_browser, numbered, open_browser, serve_page, visit
+from tests.web_browser import Visit, needs_browser, numbered, serve_page
 
 pytestmark = needs_browser
 
@@ -32,12 +32,6 @@ TORN = BRIGHT[:-200]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with two models, that takes small files only."""
     models = tmp_path_factory.mktemp("models")
@@ -45,13 +39,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_model(models, STRICT)
     with serve_page(models, "--model", "tiny,strict", "--max-image-bytes", "65536") as address:
         yield address
-
-
-@pytest.fixture
-def here(browser: Browser, url: str) -> Iterator[Visit]:
-    with visit(browser, url) as opened:
-        opened.open()
-        yield opened
 
 
 def read_table(download: Download) -> list[dict[str, str]]:

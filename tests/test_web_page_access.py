@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 from tests.fakes import encode, make_slice
-from tests.web_browser import Visit, needs_browser, numbered, open_browser, problem, serve_page, visit
+from tests.web_browser import Visit, needs_browser, numbered, problem, serve_page, visit
 
 pytestmark = needs_browser
 
@@ -22,22 +22,9 @@ MARKUP = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[str]:
     with serve_page(tiny_models) as address:
         yield address
-
-
-@pytest.fixture
-def here(browser: Browser, url: str) -> Iterator[Visit]:
-    with visit(browser, url) as opened:
-        opened.open()
-        yield opened
 
 
 def answer_not_analysed(here: Visit) -> None:

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.access import token_of, write_tokens
 from tests.fakes import encode, make_slice
-from tests.web_browser import Visit, needs_browser, numbered, open_browser, problem, serve_page, visit
+from tests.web_browser import Visit, needs_browser, numbered, problem, serve_page, visit
 
 pytestmark = needs_browser
 
@@ -19,12 +19,6 @@ SENT = "predict?*"
 BUSY = problem(503, "QUEUE_FULL", "More images wait than the server accepts.", {"Retry-After": "1"}, retry_after_ms=1)
 STOPPING = problem(503, "SERVER_STOPPING", "The server stops.", {"Retry-After": "0"})
 LIMITED = problem(429, "LIMIT_IMAGES", "As many images of this client are in work as it may have.", retry_after_ms=1)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

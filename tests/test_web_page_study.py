@@ -13,10 +13,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, Route, expect
 
 from tests.dicom_files import make_enhanced
-from tests.explaining import write_explained
 from tests.fakes import encode, make_slice
-from tests.studies import SERIES, STUDY_SPEC, make_series
-from tests.web_browser import Upload, Visit, needs_browser, open_browser, problem, serve_page, visit
+from tests.studies import SERIES, make_series
+from tests.web_browser import Upload, Visit, needs_browser, problem, serve_page, visit
 
 pytestmark = needs_browser
 
@@ -36,30 +35,10 @@ OTHER: list[Upload] = [(f"other-{number}", file) for number, file in enumerate(O
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("models")
-    write_explained(root, STUDY_SPEC)
-    return root
-
-
-@pytest.fixture(scope="module")
-def url(models: Path) -> Iterator[str]:
+def url(study_models: Path) -> Iterator[str]:
     """A server that judges studies and explains."""
-    with serve_page(models, "--explain") as address:
+    with serve_page(study_models, "--explain") as address:
         yield address
-
-
-@pytest.fixture
-def here(browser: Browser, url: str) -> Iterator[Visit]:
-    with visit(browser, url) as opened:
-        opened.open()
-        yield opened
 
 
 def find_studies(here: Visit) -> Locator:
@@ -118,7 +97,7 @@ def test_slices_are_looked_through(here: Visit) -> None:
     assert here.asked("render") == 3
 
 
-def test_heatmap_is_offered_where_the_server_has_it(here: Visit, browser: Browser, models: Path) -> None:
+def test_heatmap_is_offered_where_the_server_has_it(here: Visit, browser: Browser, study_models: Path) -> None:
     """With what it is not for; for single images, too. Without --explain there is no button."""
     here.add(*FILES, ("a.png", BRIGHT))
     study = find_studies(here)
@@ -134,7 +113,7 @@ def test_heatmap_is_offered_where_the_server_has_it(here: Visit, browser: Browse
     expect(here.page.locator(".more").get_by_text("Research, not for localisation.")).to_be_visible()
     assert here.asked("explain") == 2
 
-    with serve_page(models) as plain, visit(browser, plain) as there:
+    with serve_page(study_models) as plain, visit(browser, plain) as there:
         there.open()
         there.add(*FILES, ("a.png", BRIGHT))
         there.page.click(".name")

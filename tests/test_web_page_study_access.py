@@ -10,39 +10,17 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.access import token_of, write_tokens
-from tests.explaining import write_explained
-from tests.studies import STUDY_SPEC
 from tests.test_web_page_access import MARKUP, find_violations
 from tests.test_web_page_study import BONE, FILES, expect_picture, find_studies
-from tests.web_browser import Visit, needs_browser, open_browser, problem, serve_page, visit
+from tests.web_browser import Visit, needs_browser, problem, serve_page, visit
 
 pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("models")
-    write_explained(root, STUDY_SPEC)
-    return root
-
-
-@pytest.fixture(scope="module")
-def url(models: Path) -> Iterator[str]:
-    with serve_page(models, "--explain") as address:
+def url(study_models: Path) -> Iterator[str]:
+    with serve_page(study_models, "--explain") as address:
         yield address
-
-
-@pytest.fixture
-def here(browser: Browser, url: str) -> Iterator[Visit]:
-    with visit(browser, url) as opened:
-        opened.open()
-        yield opened
 
 
 def make_answer(**fields: Any) -> dict[str, Any]:
@@ -133,10 +111,10 @@ def test_a_study_is_looked_through_with_the_keyboard(here: Visit) -> None:
     assert here.page.locator(":focus-visible").evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
 
 
-def test_a_study_waits_for_a_token(browser: Browser, models: Path, tmp_path: Path) -> None:
+def test_a_study_waits_for_a_token(browser: Browser, study_models: Path, tmp_path: Path) -> None:
     """And is judged once there is one; its pictures are asked for with it, too."""
     tokens = write_tokens(tmp_path / "tokens", reader="roles=predict,read", looker="roles=read")
-    with serve_page(models, "--tokens", str(tokens)) as url, visit(browser, url) as here:
+    with serve_page(study_models, "--tokens", str(tokens)) as url, visit(browser, url) as here:
         here.open()
         here.page.fill("#token", token_of("looker"))
         here.page.keyboard.press("Enter")

@@ -20,7 +20,7 @@ from server.core.plan import make_plan
 from server.errors import ImageError
 from server.images.preprocess import load_pixels
 from server.machine.processors import count_processors
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.repository import find_wanted
 from server.models.runtime import OnnxModel, load_model
 

@@ -25,7 +25,7 @@ from server.images.checks import find_reasons
 from server.images.image_folder import list_folder
 from server.images.preprocess import load_pixels
 from server.models.contract import HEAD_CT
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import MODEL_FILE
 from server.models.runtime import OnnxModel, load_model
 from training.phantom.dataset import choose_kind, generate_slice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from server.models.engine import DEFAULT_OPTIONS, EngineOptions
+from server.models.engines.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.repository import find_only_model
 from server.models.runtime import OnnxModel, load_model
 

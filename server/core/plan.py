@@ -17,7 +17,7 @@ from server.config import MOST_THREADS, PRECISIONS, ServerConfig
 from server.errors import ModelFileError
 from server.machine.bounded_file import read_regular
 from server.machine.processors import count_processors, describe_processor
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.manifest import read_manifest
 from server.models.repository import find_wanted
 from server.models.strict_json import parse_strictly

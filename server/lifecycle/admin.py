@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from server.admission.inbox import Inbox
     from server.config import ServerConfig
     from server.core.outcomes import Journal
-    from server.models.engine import EngineOptions
+    from server.models.engines.engine import EngineOptions
     from server.models.registry import ModelRegistry
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from server.core.plan import Plan, check_place, describe_basis, find_place, list
 from server.errors import ModelFileError
 from server.flags import LineParser, add_settings, check_settings, read_settings, setting
 from server.machine.processors import count_processors, is_suited
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.golden import make_golden_input
 from server.models.manifest import INT8_FILE, read_manifest
 from server.models.registry import ModelRegistry

@@ -21,7 +21,7 @@ from typing import NoReturn
 from server.errors import ChangeRefusedError, ModelFileError, StrokeError
 from server.models.active import ActiveModel, Canary, Release, change_active, read_active
 from server.models.contract import is_identifier
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.family import CANARY, SHADOW, STABLE, Family, Served
 from server.models.registry import ModelRegistry, load_served, make_quiet
 from server.models.repository import Place, read_release, sort_version

@@ -17,7 +17,7 @@ from server.errors import ModelFileError
 from server.images.overlay import Box
 from server.images.preprocess import InputFormat
 from server.models.contract import HEATMAP_KEY, HEATMAP_NAME, INPUT_NAME, OUTPUT_NAME
-from server.models.engine import DEFAULT_OPTIONS, EngineOptions, Port
+from server.models.engines.engine import DEFAULT_OPTIONS, EngineOptions, Port
 from server.models.golden import GoldenVector, make_golden_input
 from server.models.manifest import HOW_TO_MEND, FileRecord
 from server.models.onnx_header import read_header
@@ -50,7 +50,7 @@ class Explainer:
             ModelFileError: reasons MODEL_FILE_INVALID, MODEL_EXTERNAL_DATA, MODEL_GRAPH_UNSUITABLE.
         """
         # Here, for the runtime is loaded only where it is used (``server.models.runtime.open_engine``).
-        from server.models.onnxruntime_engine import OnnxRuntimeEngine
+        from server.models.engines.onnxruntime_engine import OnnxRuntimeEngine
 
         header = read_header(data, source)
         if not header.is_complete:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from server.errors import ModelFileError
-from server.models.engine import Port
+from server.models.engines.engine import Port
 
 MOST_FIELDS = 2_000_000
 """Of one walk. ResNet-50 has some 2,000; a file of empty fields would keep the start busy for hours."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from server.errors import ModelFileError, ModelNotFoundError, UnavailableError
 from server.machine.memory import read_resident_bytes
 from server.models.active import Active, Release
-from server.models.engine import DEFAULT_OPTIONS, EngineOptions
+from server.models.engines.engine import DEFAULT_OPTIONS, EngineOptions
 from server.models.family import CANARY, SHADOW, Family, Route, Served, Snapshot, Usage
 from server.models.repository import Place, find_places, read_active_for, read_release, sort_version
 from server.models.runtime import FILES, OnnxModel, load_model

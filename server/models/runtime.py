@@ -23,7 +23,7 @@ from server.images.preprocess import InputFormat
 from server.machine.priority import call_here, call_quietly
 from server.machine.processors import is_suited
 from server.models.contract import INPUT_NAME, METADATA_KEY, OUTLIER_NAME, OUTPUT_NAME, ModelSpec
-from server.models.engine import DEFAULT_OPTIONS, Engine, EngineOptions, Port
+from server.models.engines.engine import DEFAULT_OPTIONS, Engine, EngineOptions, Port
 from server.models.explainer import Explainer
 from server.models.golden import GoldenVector, make_golden_input
 from server.models.manifest import (
@@ -173,10 +173,10 @@ def open_engine(data: bytes, digest: str, options: EngineOptions) -> Engine:
         Exception: the runtime cannot load it; the types are its own.
     """
     if options.runtime == "openvino":
-        from server.models.openvino_engine import OpenVinoEngine
+        from server.models.engines.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine(data, options)
-    from server.models.onnxruntime_engine import OnnxRuntimeEngine
+    from server.models.engines.onnxruntime_engine import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(data, digest, options)
 
@@ -185,7 +185,7 @@ def discard_cached(data: bytes, digest: str, options: EngineOptions) -> bool:
     """Removes what ``open_engine`` caches for the same arguments. Returns whether it caches anything for them."""
     if options.runtime != "onnxruntime":
         return False
-    from server.models.onnxruntime_engine import choose_cache
+    from server.models.engines.onnxruntime_engine import choose_cache
 
     cache = choose_cache(data, digest, options)
     if cache is not None:

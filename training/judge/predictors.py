@@ -111,7 +111,7 @@ def find_keras_file(folder: Path) -> Path:
 
 def open_onnx(path: Path) -> Predictor:
     """Opens an ONNX file, or a model folder, which is verified as a server would."""
-    from server.models.engine import EngineOptions
+    from server.models.engines.engine import EngineOptions
     from server.models.runtime import OnnxModel, load_model
 
     workers = count_processors()

@@ -19,7 +19,7 @@ from server.images.checks import find_reasons
 from server.images.preprocess import load_pixels
 from server.machine.processors import count_processors
 from server.models.contract import HEAD_CT
-from server.models.engine import EngineOptions
+from server.models.engines.engine import EngineOptions
 from server.models.runtime import OnnxModel, load_model
 from training.config import StudyRuleConfig
 from training.data.labels import list_data

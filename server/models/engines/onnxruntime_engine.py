@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from server.machine.memory import trim_memory
 from server.machine.priority import call_here, call_in_thread, call_quietly, lower_priority
 from server.models.contract import INPUT_NAME
-from server.models.engine import EngineOptions, Port
-from server.models.graph_cache import LARGE_MODEL_BYTES, CachedGraph, GraphCache
+from server.models.engines.engine import EngineOptions, Port
+from server.models.engines.graph_cache import LARGE_MODEL_BYTES, CachedGraph, GraphCache
 from server.models.onnx_header import MalformedError, list_external
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxRuntimeEngine:
-    """See ``server.models.engine.Engine``. A pair of sessions over one graph, or one where both would be alike."""
+    """See ``server.models.engines.engine``. A pair of sessions over one graph, or one where both would be alike."""
 
     name = "onnxruntime"
     version = onnxruntime.__version__
@@ -68,7 +68,7 @@ class OnnxRuntimeEngine:
         self.outputs = [to_port(port) for port in self._alone.get_outputs()]
 
     def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str], *, busy: bool) -> list[NDArray[np.float32]]:
-        """See ``server.models.engine.Engine``."""
+        """See ``server.models.engines.engine.Engine``."""
         session = self._busy if busy else self._alone
         return [np.asarray(answer, dtype=np.float32) for answer in session.run(outputs, {INPUT_NAME: pixels})]
 

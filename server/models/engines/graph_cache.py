@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from server.machine.folders import NotPrivateError, open_folder, read_private, read_private_array
 from server.machine.processors import describe_processor
-from server.models.cache_upkeep import ENTRY_FILE, STAGING, forget_old, hold_builds
+from server.models.engines.cache_upkeep import ENTRY_FILE, STAGING, forget_old, hold_builds
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from server.errors import ModelFileError
 from server.machine.native_thread import NativeThread
-from server.models.engine import EngineOptions, Port
+from server.models.engines.engine import EngineOptions, Port
 
 # It imports its developer tools, and these a telemetry client; where that is missing, they take a stub of their own.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -29,7 +29,7 @@ THREAD = NativeThread("openvino")
 
 
 class OpenVinoEngine:
-    """See ``server.models.engine.Engine``. Its models are compiled and dropped in ``THREAD``."""
+    """See ``server.models.engines.engine.Engine``. Its models are compiled and dropped in ``THREAD``."""
 
     name = "openvino"
     version = openvino.__version__.partition("-")[0]
@@ -43,7 +43,7 @@ class OpenVinoEngine:
         THREAD.drop_with(self, requests)
 
     def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str], *, busy: bool) -> list[NDArray[np.float32]]:
-        """See ``server.models.engine.Engine``."""
+        """See ``server.models.engines.engine.Engine``."""
         return self._requests[-1 if busy else 0].run(pixels, outputs)
 
 
