@@ -14,10 +14,10 @@ import h5py
 import keras
 
 from server.machine.folders import find_home
-from training.config import TrainConfig
 from training.data.split import SPLITS, Data
 from training.errors import TrainingError
 from training.fit.models import BACKBONES, FEATURES, MODELS, Backbone
+from training.settings.train import TrainConfig
 
 RANDOM_WARNING = (
     "WARNING: --weights none: the backbone's weights are RANDOM. Frozen random features are for tests of the machinery "

@@ -21,7 +21,6 @@ from server.machine.processors import count_processors
 from server.models.contract import HEAD_CT
 from server.models.engines.engine import EngineOptions
 from server.models.runtime import OnnxModel, load_model
-from training.config import StudyRuleConfig
 from training.data.labels import list_data
 from training.errors import TrainingError, count_nouns
 from training.evaluation.figures import Bools, Floats, PatientLevel
@@ -31,6 +30,7 @@ from training.evaluation.summary import replace_nan
 from training.judge.folder import find_positive
 from training.judge.predictors import Answer, make_answer, map_ahead
 from training.progress import Progress
+from training.settings.evaluate import StudyRuleConfig
 
 SHOWN = ("sensitivity", "specificity", "auc")
 
@@ -135,8 +135,8 @@ def judge_slice(path: Path, model: OnnxModel) -> Answer:
     said, spec = model.score(pixels.array[np.newaxis]), model.spec
     if spec.outlier_threshold and said.outlier[0] > spec.outlier_threshold:
         return Answer(refusal="The image is unlike those that the model knows.")
-    probability = said.probabilities[0, spec.positive_index]
-    if abs(float(probability) - spec.threshold) < spec.indeterminate_margin:
+    probability = spec.positive_score(said.probabilities[0])
+    if abs(probability - spec.threshold) < spec.indeterminate_margin:
         return Answer(refusal="The probability is too near to the threshold.")
     return make_answer(probability)
 
