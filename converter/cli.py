@@ -12,8 +12,6 @@ from converter.config import CommandOptions
 from converter.report import render_reference, render_score, render_variant, report_model
 from converter.signing import COMMANDS
 from server.flags import LineParser, parse_settings
-from server.machine.memory import return_freed_memory
-from server.machine.processors import count_processors
 from server.process.console import complain, guard_streams, say, silence_tensorflow
 from server.process.program import run_guarded
 
@@ -71,7 +69,6 @@ def run_command(argv: Sequence[str]) -> int:
     if argv and (command := COMMANDS.get(argv[0])) is not None:
         return command(argv[1:])
     options = parse_settings(build_parser(), CommandOptions, argv)
-    return_freed_memory(count_processors())
     # Here, so that --help and usage errors do not wait for TensorFlow.
     with silence_tensorflow():
         from converter.convert import convert

@@ -31,6 +31,7 @@ from converter.verify import Parity, check_parity, load_images
 from server.errors import ModelFileError
 from server.images.dicom.window import read_windows
 from server.images.preprocess import InputFormat
+from server.machine.memory import trim_memory
 from server.machine.processors import find_target
 from server.models.contract import ModelSpec, is_identifier
 from server.models.golden import GoldenVector
@@ -152,6 +153,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     if quantised is not None:
         records[INT8_FILE] = record_variant(files[INT8_FILE], quantised, golden, has_score=options.outlier)
     del graph, data, model, quantised
+    trim_memory()
     manifest = Manifest(
         files=records,
         golden=golden,
