@@ -25,8 +25,9 @@ figures](phantom.json)), beside published figures of people. No real slice is re
 ABOUT = """\
 The first number is the median, in brackets the 5th and 95th percentile; of shares of heads it is the share and its 95 %
 interval. A published range is the mean less and plus one standard deviation of people where both are known, or goes
-from the lowest to the highest of the means. The verdict is where the median lies; *too even* and *too uneven* say
-that the middle 90 % span less than half, or more than twice, of what the published standard deviation would give.
+from the lowest to the highest of what the sources give. The verdict is where the median lies; *too even* and *too
+uneven* say that the middle 90 % span less than half, or more than twice, of what the standard deviation between people
+would give.
 """
 
 NOT_DRAWN = """\
@@ -99,12 +100,12 @@ def render_realism(document: Mapping[str, Any]) -> str:
         )
         for name in known
     )
-    judged = sum(bool(verdict) for verdict in verdicts.values())
+    judged = [name for name in known if verdicts[name]]
     texts = [
         HEAD.rstrip(),
         f"{format_machine(document['machine'], '')}. {document['heads']} heads, {document['slices']} slices for the "
         "amount of brain.",
-        f"**{judged - len(outside)} of {judged} figures are inside of what is published, and as varied.**",
+        describe_total(judged, outside),
         ABOUT.rstrip(),
         render_table(("figure", "values", "generator", "published", "values inside", "verdict", "source"), rows),
         "## What to change next",
@@ -115,6 +116,16 @@ def render_realism(document: Mapping[str, Any]) -> str:
         "\n".join(f"{number}. {SOURCES[name]}." for name, number in numbers.items()),
     ]
     return "\n\n".join(texts) + "\n"
+
+
+def describe_total(judged: Sequence[str], outside: Sequence[str]) -> str:
+    """How many figures are inside, and how many of the verdicts have no source that can be looked up."""
+    weak = {name for name in judged if "Common" in PUBLISHED[name].sources}
+    return (
+        f"**{len(judged) - len(outside)} of {len(judged)} figures are inside of what is published, and as varied.** The "
+        f"ranges of {len(weak)} of them, {len(weak.intersection(outside))} that lie outside included, are general "
+        "knowledge in whole or in part: those verdicts are weaker."
+    )
 
 
 def list_sources(names: Sequence[str]) -> Iterator[str]:

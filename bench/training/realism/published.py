@@ -8,7 +8,8 @@ SOURCES = {
     "Cala": "Cala et al., AJNR 1981;2:41-47, PMC8331815: white 30.0 ± 3.4, deep grey 33.1 ± 3.0",
     "Brooks": "Brooks, Di Chiro, Keller, J Comput Assist Tomogr 1980;4:489-491, "
     "doi:10.1097/00004728-198008000-00016: a difference of 5.5",
-    "Choi": "Choi et al., Emerg Med J 2008;25:666-669, PMID 18843066: a mean ratio of 1.32 in 27 normal controls",
+    "Choi": "Choi et al., Emerg Med J 2008;25:666-669, PMID 18843066: a mean ratio of 1.32 in 27 normal controls, "
+    "which is a difference of 9 where white matter has 28",
     "Controls": "BMC Neurol 2021, doi:10.1186/s12883-021-02480-6: a ratio of 1.17 as the limit drawn from 46 controls",
     "Fat": "Nucl Med Mol Imaging, PMC4043057: pure fat under the skin, -140 to -70",
     "Lee 2013": "Lee et al., Yonsei Med J 2013;54:28-33, doi:10.3349/ymj.2013.54.1.28: 24.7 to 53.7, mean 43.3",

@@ -51,8 +51,9 @@ def remove_plane(values: NDArray[np.float32]) -> Floats:
     """Takes mean and slope from values [H, W]: a drift over the field is no noise."""
     rows, cols = np.indices(values.shape)
     terms = np.stack([np.ones(values.size), rows.ravel(), cols.ravel()], axis=1)
-    fit, *_ = np.linalg.lstsq(terms, values.ravel().astype(np.float64), rcond=None)
-    rest: Floats = values - (terms @ fit).reshape(values.shape)
+    whole: Floats = values.ravel().astype(np.float64)
+    fit, *_ = np.linalg.lstsq(terms, whole, rcond=None)
+    rest: Floats = (whole - terms @ fit).reshape(values.shape)
     return rest
 
 
@@ -73,7 +74,8 @@ def measure_spectrum(noise: Floats, pixel_mm: float) -> tuple[Floats, Floats]:
     counts = np.bincount(bins[inside], minlength=last)
     found = counts > 0
     means = np.bincount(bins[inside], power[inside], minlength=last)[found] / counts[found]
-    return (np.flatnonzero(found) + 0.5) * STEP, means
+    frequencies: Floats = (np.flatnonzero(found) + 0.5).astype(np.float64) * STEP
+    return frequencies, means
 
 
 def measure_windows(count: int) -> Iterator[Measured]:

@@ -43,7 +43,7 @@ def measure_skulls(count: int) -> Iterator[Measured]:
         head = drawing.head
         yield "Evans index", measure_evans(head.ventricle > 0.5, head.inside > 0.5, head.y < 0)
         outline = head.outside < 0
-        length, width = measure_extent(outline.any(axis=1)), measure_extent(outline.any(axis=0))
+        length, width = measure_width(outline.T), measure_width(outline)
         yield "skull, length", length * drawing.pixel_mm
         yield "cranial index", 100 * width / length
 
@@ -109,4 +109,4 @@ def measure_lesions(count: int) -> Iterator[Measured]:
 
 def measure_ball(area: float) -> float:
     """Volume of the ball whose greatest section has this area, in the unit of the area to the power of 1.5."""
-    return 4 / 3 * pi * (area / pi) ** 1.5
+    return float(4 / 3 * pi * (area / pi) ** 1.5)
