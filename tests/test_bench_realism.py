@@ -250,6 +250,16 @@ def test_command_needs_pydicom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     assert not (tmp_path / "docs").exists()
 
 
+def test_command_tells_at_once_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Not after minutes of measuring."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--out", str(tmp_path / "file" / "docs")])
+
+    assert exit_.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_committed_page_is_that_of_its_figures() -> None:
     """And they were judged by the ranges that are published today."""
     document = json.loads((ROOT / "docs" / "phantom.json").read_text("utf-8"))

@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_settings(parser, RealismOptions, argv)
     try:
         require_pydicom()
-    except ValueError as error:
+        options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before minutes of measuring
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     write_realism(round_figures(measure_generator(options.heads)), options.out)
     return 0

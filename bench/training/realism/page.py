@@ -75,8 +75,7 @@ def judge(figure: Mapping[str, Any], published: Published) -> str:
 
 
 def write_realism(document: dict[str, Any], out: Path) -> None:
-    """Writes ``phantom.json`` and ``phantom.md``."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Writes ``phantom.json`` and ``phantom.md`` into a folder that is there."""
     (out / "phantom.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     (out / "phantom.md").write_text(render_realism(document), "utf-8")
 
@@ -122,8 +121,8 @@ def describe_total(judged: Sequence[str], outside: Sequence[str]) -> str:
     """How many figures are inside, and how many of the verdicts have no source that can be looked up."""
     weak = {name for name in judged if "Common" in PUBLISHED[name].sources}
     return (
-        f"**{len(judged) - len(outside)} of {len(judged)} figures are inside of what is published, and as varied.** The "
-        f"ranges of {len(weak)} of them, {len(weak.intersection(outside))} that lie outside included, are general "
+        f"**{len(judged) - len(outside)} of {len(judged)} figures are inside of what is published, and as varied.** "
+        f"The ranges of {len(weak)} of them, {len(weak.intersection(outside))} that lie outside included, are general "
         "knowledge in whole or in part: those verdicts are weaker."
     )
 
