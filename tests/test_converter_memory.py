@@ -16,6 +16,8 @@ from converter.config import ConvertOptions
 from tests.converting import convert
 from tests.fakes import ROOT
 
+pytestmark = pytest.mark.tensorflow
+
 MOST_COPIES = 3
 """Of all weights, held when the last files are made, beside what the libraries take: measured 1.8, and 4.9 before
 everything was let go of as soon as it can be."""
