@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
 from training.data.duplicates import shrink
-from training.data.split import assign_folds
+from training.data.groups import assign_folds
 from training.evaluation.figures import Bools, Floats
 
 PIXEL_CHUNK = 256

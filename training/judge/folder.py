@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
 from training.data.duplicates import shrink
-from training.data.labels import LABELS_FILE, FileFinder, ImageSet, list_data, read_rows, require_columns
+from training.data.groups import join_groups
+from training.data.labels import ImageSet, list_data
 from training.data.pixels import read_image, write_csv
-from training.data.split import join_groups
+from training.data.table import read_cells, read_rows, require_columns
 from training.errors import TrainingError
 from training.evaluation.figures import Bools, Evaluation, Floats, Predictions
 from training.evaluation.measure import Decision, evaluate
@@ -121,21 +121,14 @@ def read_columns(config: EvaluateConfig, images: ImageSet) -> dict[str, Floats]:
     names += [config.trivial_column] if config.trivial_column else []
     if not names:
         return {}
-    path = images.root / LABELS_FILE
-    if not path.exists():
-        raise TrainingError(f"{images.root} has no {LABELS_FILE}, which --subset and --trivial-column are about")
-    header, rows = read_rows(path)
-    require_columns(path, header, *names)
-    finder = FileFinder(images.root, list_folder(images.root).images)
-    row_of = {finder.find(row["file"], f"{path}, line {line}"): (line, row) for line, row in rows}
+    cells = read_cells(images.root, images.files, names, "--subset or --trivial-column")
     columns = {name: np.empty(len(images.files)) for name in names}
-    for index, file in enumerate(images.files):
-        line, row = row_of[file]
-        for name, values in columns.items():
+    for name, values in columns.items():
+        for index, text in enumerate(cells[name]):
             try:
-                values[index] = float(row[name])
+                values[index] = float(text)
             except ValueError:
-                raise TrainingError(f"{path}, line {line}: {name} is {row[name]!r}, not a number") from None
+                raise TrainingError(f"labels.csv: {name} of {images.files[index]} is {text!r}, not a number") from None
     return columns
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.flags import flag_of
-from training.data.split import SPLITS
+from training.data.groups import SPLITS
 from training.errors import TrainingError
 from training.evaluation.figures import Level
 from training.report.tables import NONE, escape, make_table

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.groups import split_groups
 from training.data.pixels import write_csv
-from training.data.split import Data, split_groups
+from training.data.split import Data
 from training.evaluation.measure import measure_level
 from training.evaluation.operating_point import choose_threshold
 from training.fit.checkpoint import remove_checkpoints
