@@ -116,10 +116,7 @@ def write_dataset(
                 progress(len(rows), count)
         missing = sorted(set(classes) - {label for _, label, *_ in rows})
         if missing and len(classes) > len(TWO_CLASSES):
-            raise ValueError(
-                f"count {count} is too small: no slice is of the class {', '.join(missing)} (of the strokes every fifth is "
-                "an infarct)"
-            )
+            raise ValueError(f"count {count} is too small: no slice is of the class {', '.join(missing)}")
         with (stage / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(_COLUMNS)
