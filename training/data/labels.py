@@ -159,7 +159,9 @@ def list_images(
         inner = "" if has_table else " and ".join(find_inner_classes(labelled))
         hint = f"; in each of them are {inner}: where those are the classes, put them at the top" if inner else ""
         names = ", ".join(labels[:5])
-        raise TrainingError(f"{root} has {len(labels)} classes ({names}, …); at most {MOST_CLASSES} are told apart{hint}")
+        raise TrainingError(
+            f"{root} has {len(labels)} classes ({names}, …); at most {MOST_CLASSES} are told apart{hint}"
+        )
     files = [entry.file for entry in labelled]
     identities = find_identities(root, found)
     patients = find_people(

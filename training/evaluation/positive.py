@@ -1,7 +1,7 @@
 """The positive set: which classes count as a find, and the one score that everything binary is made of.
 
-The score is the sum of the probabilities of the positive classes. Above the threshold the most probable of them is
-answered, otherwise the most probable of the others: the decision that is served (``server.core.detector``).
+Where the score exceeds the threshold, the most probable of the positive classes is answered, otherwise the most
+probable of the others: the decision that is served (``server.core.decision``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.figures import Bools, Floats
+from server.models.contract import sum_positive
+from training.evaluation.figures import Floats
 
 
 def find_indices(labels: Sequence[str], chosen: Sequence[str]) -> NDArray[np.int64]:
@@ -21,8 +22,7 @@ def find_indices(labels: Sequence[str], chosen: Sequence[str]) -> NDArray[np.int
 
 def score_positive(probabilities: NDArray[np.floating], positive: NDArray[np.int64]) -> Floats:
     """Returns the score of each image, [N] in [0, 1], from the probabilities [N, C] and the positive classes."""
-    scores: Floats = probabilities[:, positive].astype(np.float64).sum(axis=1)
-    return np.minimum(scores, 1)  # float32 probabilities may add up to a little more
+    return sum_positive(probabilities, positive.tolist()).astype(np.float64)
 
 
 def answer_classes(
@@ -36,7 +36,7 @@ def answer_classes(
         threshold: to be exceeded by the score; one, or one for each image [N].
     """
     is_positive = np.isin(np.arange(probabilities.shape[1]), positive)
-    called: Bools = score_positive(probabilities, positive) > threshold
+    called = score_positive(probabilities, positive) > threshold
     allowed = np.where(called[:, np.newaxis], is_positive, ~is_positive)
     answers: NDArray[np.int64] = np.where(allowed, probabilities, -np.inf).argmax(axis=1)
     return answers

@@ -24,8 +24,7 @@ class EvaluateConfig(DataConfig):
     )
     positive: tuple[str, ...] = setting(
         ("stroke",),
-        "Labels of the positive images in DATA; where there is none of that name, 1, or else the positive labels of the "
-        "model.",
+        "Labels of the positive images in DATA; where there is none of that name, 1, or else the model's own.",
         metavar="LABEL",
     )
     split: Path | None = setting(
