@@ -10,7 +10,6 @@ from training.data.given import check_request
 from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint, decode_images
 from training.data.split import SPLIT_FILE, group_data, split_data
-from training.errors import TrainingError
 from training.fit.weights import find_weights
 from training.progress import Part, Progress
 from training.run.folder import is_finished, open_run_folder, record_run
@@ -36,8 +35,7 @@ def train(config: TrainConfig) -> Path:
         return config.out
     find_weights(config)
     images = list_data(config)
-    if config.positive not in images.labels:
-        raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")
+    images.require(config.positive)
     check_request(config, images)
     with open_run_folder(config) as folder:
         config = replace(config, resume=False)  # how often a run was stopped is not part of what it is
