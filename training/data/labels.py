@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,9 @@ class ImageSet:
 
     parts_source: str = ""
     """What says it."""
+
+    subgroups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """[N] by column of labels.csv: what it says of each image, where subgroups were asked for."""
 
     ignored: int = 0
     """Files that were left out, see ``warnings``."""

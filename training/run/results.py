@@ -18,10 +18,11 @@ from training.data.format import make_format
 from training.data.pixels import compute_fingerprint
 from training.data.split import Data
 from training.evaluation.calibration import Calibration, calibrate
-from training.evaluation.figures import ClassAnswers, Evaluation, Predictions
+from training.evaluation.figures import ClassAnswers, Evaluation, OwnSplit, Predictions
 from training.evaluation.measure import Decision, choose_decision, evaluate
 from training.evaluation.nearest import evaluate_nearest, shrink_images
 from training.evaluation.positive import find_indices, score_positive
+from training.evaluation.subgroups import measure_others, measure_subgroups
 from training.evaluation.summary import SUMMARY_KEY, to_document
 from training.fit.network import Fit, predict
 from training.report import records as report
@@ -51,7 +52,7 @@ def write_results(
     calibration: Calibration,
     folder: Path,
     random_split: Mapping[str, float] | None = None,
-) -> Predictions:
+) -> tuple[Predictions, Evaluation]:
     """Evaluates the model on the held-out test images and writes everything that is said about it.
 
     Args:
@@ -64,7 +65,7 @@ def write_results(
         random_split: figures of the same network on a random split of slices, where it was trained.
 
     Returns:
-        The predictions on the test images.
+        The predictions on the test images, and their figures.
     """
     test, labels = data.indices("test"), data.images.labels
     decision = decide(config, data, calibration)
@@ -100,8 +101,9 @@ def write_results(
     write_report(folder, spec, evaluation, warnings=data.warnings, notes=config.notes)
     write_card(folder)
     auc = evaluation.slices.figures["auc"]
-    print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
-    return predictions
+    leak = "; the split leaks, see above" if data.check and data.check.leaks else ""
+    print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}){leak}", file=sys.stderr)
+    return predictions, evaluation
 
 
 def decide(config: TrainConfig, data: Data, calibration: Calibration) -> Decision:
@@ -157,7 +159,15 @@ def evaluate_test(
             seed=config.seed,
         ),
     )
-    return predictions, evaluation
+    groups = {name: [values[index] for index in test] for name, values in data.images.subgroups.items()}
+    own_split = None
+    if data.check is not None and data.known is not None:
+        own_split = OwnSplit(data.check, measure_others(predictions, decision.threshold, data.known[test]))
+    return predictions, replace(
+        evaluation,
+        subgroups=measure_subgroups(predictions, decision.threshold, evaluation.patients, groups),
+        own_split=own_split,
+    )
 
 
 def tell_classes(

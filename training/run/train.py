@@ -10,6 +10,7 @@ from training.data.given import check_request
 from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint, decode_images
 from training.data.split import SPLIT_FILE, group_data, split_data
+from training.data.subgroups import read_subgroups
 from training.fit.weights import find_weights
 from training.progress import Part, Progress
 from training.run.folder import is_finished, open_run_folder, record_run
@@ -37,6 +38,7 @@ def train(config: TrainConfig) -> Path:
     images = list_data(config)
     images.require(config.positive)
     check_request(config, images)
+    images = replace(images, subgroups=read_subgroups(images, config.subgroup))
     with open_run_folder(config) as folder:
         config = replace(config, resume=False)  # how often a run was stopped is not part of what it is
         store, digests = decode_images(images, folder, Progress("decoding"), make_format(config.windows))

@@ -10,7 +10,7 @@ from server.models.contract import is_identifier
 from training.evaluation.operating_point import parse_rule
 from training.fit.augment import AUGMENTATIONS
 from training.fit.models import BACKBONES, MODELS
-from training.settings.listing import MOST_SEED, DataConfig, WindowConfig
+from training.settings.listing import MOST_SEED, DataConfig, SubgroupConfig, WindowConfig
 
 AUTO, GIVEN, MERGE = "auto", "given", "merge"
 """What --split may be besides a file."""
@@ -22,7 +22,7 @@ MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(WindowConfig, DataConfig):
+class TrainConfig(WindowConfig, SubgroupConfig, DataConfig):
     """Settings of ``python -m training``."""
 
     out: Path = setting(REQUIRED, "Run folder to write; it must not exist.")
@@ -140,6 +140,7 @@ class TrainConfig(WindowConfig, DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_windows()
+        self.check_subgroups()
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
         require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
