@@ -192,7 +192,7 @@ def run_leakage_test(
     folds = min(FOLDS, *people)
     if len(people) < 2 or folds < 2:
         return None
-    small = np.stack([facts[index].small for index in chosen]).astype(np.float32)
+    small = np.stack([facts[index].small for index in chosen])
     try:
         return compare_splits(small, targets, groups, folds=folds, seed=seed)
     except TrainingError:  # people of very different numbers of slices may not fill each fold

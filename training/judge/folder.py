@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
-from training.data.duplicates import shrink
+from training.data.duplicates import sum_blocks
 from training.data.groups import join_groups
 from training.data.labels import ImageSet, list_data
 from training.data.pixels import read_image
@@ -203,13 +203,17 @@ def find_nearest(
         if split and split.parts.get(file) == "train" and file not in judged_files
     ]
     if learned:
+        tiny = np.empty((len(learned), small.shape[1]), small.dtype)
         with ThreadPoolExecutor(count_processors()) as pool:
             files = [images.root / images.files[index] for index in learned]
-            tiny = [
-                shrink(pixels[np.newaxis, ..., 0])[0]
-                for _, pixels in map_ahead(pool, lambda path: read_image(path, plain_format), files)
-            ]
-        return evaluate_nearest(np.stack(tiny), positive[learned].astype(np.int64), small, targets, seed=SEED)
+            read = map_ahead(
+                pool, lambda path: sum_blocks(read_image(path, plain_format)[1][np.newaxis, ..., 0]), files
+            )
+            for place, image in enumerate(read):
+                tiny[place] = image[0]
+        small, targets = np.concatenate([tiny, small]), np.concatenate([positive[learned].astype(np.int64), targets])
+        places = np.arange(len(small))
+        return evaluate_nearest(small, targets, places[: len(learned)], places[len(learned) :], seed=SEED)
     try:
         return cross_validate_nearest(small, targets, predictions.groups, seed=SEED)
     except TrainingError:

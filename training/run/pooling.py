@@ -117,7 +117,7 @@ def evaluate_pooled(
     folds: NDArray[np.int64],
     finished: Sequence[Fold],
     predictions: Predictions,
-    small: NDArray[np.float32],
+    small: NDArray[np.uint16],
 ) -> Evaluation:
     """Measures the pooled answers; each is decided by the threshold of its own fold, which was chosen without it.
 
@@ -189,13 +189,13 @@ def evaluate_people(
 
 
 def evaluate_nearest_of_folds(
-    folds: NDArray[np.int64], targets: NDArray[np.int64], small: NDArray[np.float32], seed: int
+    folds: NDArray[np.int64], targets: NDArray[np.int64], small: NDArray[np.uint16], seed: int
 ) -> Nearest:
     """Evaluates the nearest neighbour fold by fold, as the networks were: among the images of all other folds."""
     is_right, random_right = np.zeros(len(folds), bool), 0.0
     for index in range(int(folds.max()) + 1):
         train, test = folds != index, folds == index
-        nearest = evaluate_nearest(small[train], targets[train], small[test], targets[test], seed=seed)
+        nearest = evaluate_nearest(small, targets, np.flatnonzero(train), np.flatnonzero(test), seed=seed)
         is_right[test] = nearest.is_right
         random_right += nearest.random_accuracy * test.sum()
     return Nearest(is_right, float(random_right / len(folds)))
