@@ -195,7 +195,9 @@ def find_nearest(
 
     None where there are too few people for either.
     """
-    small, targets = answers.small[answers.is_judged], predictions.positive.astype(np.int64)
+    # Where all were judged there is nothing to copy: these are most of what grows with the folder.
+    small = answers.small if answers.is_judged.all() else answers.small[answers.is_judged]
+    targets = predictions.positive.astype(np.int64)
     judged_files = set(predictions.files)
     learned = [
         index
