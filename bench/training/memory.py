@@ -49,8 +49,8 @@ def measure_memory(rounds: int) -> dict[str, Any]:
         budgets.append(Budget(what, CEILING_MB, [more], at_least=False, unit=" MB", form=".0f"))
     lines = ", ".join(f"`python -m training {' '.join(words)}`" for words in commands.values())
     about = (
-        f"{lines}: whole commands with all that they write, on PNG files of noise, decoded to 256 x 256. Peak: VmHWM of "
-        "/proc/PID/status in MB (2^20 bytes), once each."
+        f"{lines}: whole commands with all that they write, on PNG files of noise, decoded to 256 x 256. Peak: VmHWM "
+        "of /proc/PID/status in MB (2^20 bytes), once each."
     )
     return make_section([about], series, budgets)
 
