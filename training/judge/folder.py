@@ -98,13 +98,13 @@ def evaluate_folder(config: EvaluateConfig) -> str:
         (config.out / "evaluation.md").write_text(page, encoding="utf-8")
         (config.out / "evaluation.json").write_text(document, encoding="utf-8")
         write_predictions(config.out / "predictions.csv", predictions, predictor)
-        name = " or ".join(predictor.positive_labels)
+        name, *others = predictor.positive_labels
         write_plots(
             config.out,
             next(iter(evaluations.values())),
             predictions,
             read_predicted(images, predictions, predictor.plain_format),
-            (f"not {name}", name),
+            ("negative", "positive") if others else (f"not {name}", name),
         )
     return document if config.json else page
 
