@@ -174,14 +174,11 @@ def describe(
             "worth at other prevalences, by Bayes' rule from sensitivity and specificity:",
             tabulate_prevalences(summary),
         ]
-    classes = []
-    if summary.classes:
-        paragraphs = [*describe_classes(summary.classes), *show(folder, "classes.png")]
-        classes.append(("Classes", "\n\n".join(paragraphs)))
+    classes = [("Classes", "\n\n".join(describe_classes(summary.classes)))] if summary.classes else []
     return [
         ("", "\n\n".join(front)),
         ("Headline", "\n\n".join([intervals, tabulate_headlines(summary), BASELINES_EXPLAINED])),
-        ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png")])),
+        ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png", "classes.png")])),
         *classes,
         ("Operating point", "\n\n".join([*operating, *show(folder, "decision_curve.png")])),
         ("Curves", "\n\n".join(show(folder, "roc.png", "precision_recall.png"))),
