@@ -91,7 +91,7 @@ def test_validation_watches_the_positive_set(tmp_path: Path) -> None:
     monitor = Monitor(model, tmp_path, lambda: rows, np.array([1, 0, 2, 2]), **sizes)
     monitor.set_model(model)
     monitor.on_epoch_end(0, {"loss": 1.0, "accuracy": 0.5})
-    assert monitor.history[0].val_auc == pytest.approx(3.5 / 4)  # 0.6, 0.6 against 0.5 and 0.6: one tie of each
+    assert monitor.history[0].val_auc == 0.75  # 0.6 and 0.6 against 0.5 and 0.6: two wins, two ties
     assert monitor.history[0].val_accuracy == 0.5
     assert monitor.history[0].val_loss == pytest.approx(-np.log([0.1, 0.1, 0.5, 0.4]).mean())
 
@@ -155,18 +155,6 @@ def test_folds_are_pooled_class_by_class(config: TrainConfig) -> None:
     pooled = {row["file"]: [row[column] for column in columns] for row in rows}
     assert {row["file"]: [row[column] for column in columns] for row in parts} == pooled
     assert "## Classes" in (folder / "report.md").read_text("utf-8")
-
-
-def test_audit_looks_for_shortcuts_to_each_class(
-    slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Counts, leakage test and shortcuts are those of three classes; a shortcut names the class that it gives away."""
-    assert main(["audit", str(slices), "--out", str(tmp_path / "audit"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [count["label"] for count in found["classes"]] == list(LABELS)
-    assert {shortcut["name"].partition(" (")[0] for shortcut in found["shortcuts"]} >= {"brightness", "file size"}
-    assert all(shortcut["name"].endswith(" or not)") for shortcut in found["shortcuts"])
-    assert 0 < found["leakage"]["grouped"] < 1
 
 
 def test_a_label_that_was_not_named_positive_is_refused(slices: Path, capsys: pytest.CaptureFixture[str]) -> None:
