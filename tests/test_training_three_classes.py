@@ -103,9 +103,7 @@ def test_spec_has_the_positive_set(run: Path) -> None:
     assert 0 < spec.threshold < 1
     assert spec.temperature != 1
     assert spec.study_top_k >= 1
-    assert {"test_macro_auc", "test_macro_auc_low", "test_macro_sensitivity", "test_class_accuracy"} <= set(
-        spec.metrics
-    )
+    assert {"test_macro_auc", "test_macro_auc_low", "test_macro_sensitivity", "test_class_accuracy"} <= {*spec.metrics}
     assert "--positive haemorrhage ischaemia" in spec.provenance["flags"]
     assert "haemorrhage, ischaemia, normal" in (run / "model_card.md").read_text("utf-8")
 
