@@ -41,7 +41,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
     models = tmp_path_factory.mktemp("models")
     for spec in (SPEC, CHECKED, KINDS):
         gain = GAIN_OF_THREE if spec is KINDS else GAIN
-        write_model(models, spec, build_tiny_model(spec, gain=gain))
+        write_model(models, spec, build_tiny_model(spec, gain=gain, gain_of_third=0.0))
     with run_server(models, "--model", "example/1,example/2,example/3") as server:
         yield server
 

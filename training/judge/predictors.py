@@ -182,12 +182,12 @@ def open_server(target: str) -> Predictor:
                     if result.digest != info.digest:
                         raise TrainingError(f"the server at {target} changed its model meanwhile; evaluate again")
                     coloured = any(warning.reason == "IMAGE_COLOURED" for warning in result.warnings)
-                    yield Answer(result.scores[info.positive_label], coloured)
+                    yield Answer(math.fsum(result.scores[label] for label in info.positive_labels), coloured)
         except StrokeClientError as error:
             raise TrainingError(str(error)) from None
 
     name = f"{info.name} {info.version} (sha256 {info.digest[:12]}, {info.precision}) at {target}"
-    return Predictor(name, info.positive_label, info.threshold, info.study_top_k, info.study_threshold, None, ask)
+    return Predictor(name, info.positive_text, info.threshold, info.study_top_k, info.study_threshold, None, ask)
 
 
 def predictor_of_spec(
