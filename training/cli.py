@@ -20,6 +20,7 @@ TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/long --epochs 50 --augment head-ct --positive Stroke
   python -m training --data scans --out runs/ids --patient-pattern '(?P<patient>P[0-9]+)_.*'
   python -m training --data phantom --out runs/phantom --one-image-per-patient
+  python -m training --data kinds --out runs/kinds --positive haemorrhage ischaemia
   python -m training --data scans --out runs/folds --folds 5 --resume
 
 Ctrl-C ends the training and keeps the best epoch so far; among folds, or for the second time, it stops at once.

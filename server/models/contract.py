@@ -200,6 +200,11 @@ class ModelSpec:
         return tuple(map(self.labels.index, self.positive_labels))
 
     @property
+    def only_positive_label(self) -> str:
+        """The positive label where there is one alone, otherwise empty."""
+        return self.positive_labels[0] if len(self.positive_labels) == 1 else ""
+
+    @property
     def positive_text(self) -> str:
         """The positive labels, for people: ``haemorrhagic or ischaemic``."""
         return " or ".join(self.positive_labels)
