@@ -287,6 +287,7 @@ def make_sheet(
         actual=[images.labels[images.targets[index]] for index in kept],
         patients=[images.patients[index] for index in kept],
         parts=[split.parts.get(file, "") if split else "" for file in predictions.files],
+        folds=[""] * len(kept),
         subgroups=subgroups,
     )
 

@@ -68,7 +68,8 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
     calibration = calibrate_network(config, data, model)
     predictions, evaluation = write_results(config, data, fit, model, calibration, folder, random_split)
     test = data.indices("test")
-    sheet = make_sheet(config, data, test, predictions, evaluation.slices.threshold, ["test"] * len(test))
+    folds = ["" if fold is None else str(fold)] * len(test)
+    sheet = make_sheet(config, data, test, predictions, evaluation.slices.threshold, folds)
     write_predictions(folder / PREDICTIONS, sheet)
     if (patients := evaluation.patients) is not None:
         write_patients(
@@ -146,7 +147,7 @@ def make_sheet(
     indices: NDArray[np.int64],
     predictions: Predictions,
     threshold: Threshold,
-    parts: Sequence[str],
+    folds: Sequence[str],
 ) -> AnswerSheet:
     """Returns what was answered on held-out images with all that is known of them.
 
@@ -156,7 +157,7 @@ def make_sheet(
         indices: [N], which images.
         predictions: of the same images.
         threshold: of the decision on slices; one, or one for each image.
-        parts: [N], where each was held out.
+        folds: [N], number of the fold in which each was held out, from 1; empty text of a run without folds.
     """
     images, classes = data.images, predictions.classes
     positive = find_indices(images.labels, config.positive)
@@ -171,6 +172,7 @@ def make_sheet(
         else complete_probabilities(predictions.scores, images.labels, positive),
         actual=[images.labels[images.targets[index]] for index in places],
         patients=[images.patients[index] for index in places],
-        parts=parts,
+        parts=["test"] * len(places),
+        folds=folds,
         subgroups={name: [values[index] for index in places] for name, values in images.subgroups.items()},
     )

@@ -162,8 +162,8 @@ def write_answers(
 ) -> None:
     """Writes every answer, decided by the thresholds and rules of the fold in which its person was held out."""
     thresholds = np.array([fold.spec.threshold for fold in finished])
-    parts = [f"fold-{fold + 1}" for fold in folds.tolist()]
-    sheet = make_sheet(config, data, np.arange(len(folds)), predictions, thresholds[folds], parts)
+    numbers = [str(fold + 1) for fold in folds.tolist()]
+    sheet = make_sheet(config, data, np.arange(len(folds)), predictions, thresholds[folds], numbers)
     write_predictions(folder / PREDICTIONS, sheet)
     rules = [fold.summary.patients for fold in finished]
     if None not in rules:
