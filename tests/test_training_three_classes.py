@@ -80,12 +80,12 @@ def test_networks_have_an_output_for_each_class(monkeypatch: pytest.MonkeyPatch)
     """The last layer grows, and nothing else; of the paper's network and behind a backbone."""
     import keras
 
-    from training.fit.models import BACKBONES, CNN_PARAMETERS, Backbone, build_cnn, build_on_backbone
+    from training.fit.models import BACKBONES, CNN_PARAMETERS, build_cnn, build_on_backbone
 
     assert (build_cnn(classes=3).output_shape, build_cnn(classes=3).count_params()) == ((None, 3), CNN_PARAMETERS + 65)
-    tiny = Backbone(keras.layers.Conv2D(4, 3), (0, 0, 0), False, "", (), "", "")
-    monkeypatch.setitem(BACKBONES, "tiny", tiny)
-    assert build_on_backbone("tiny", classes=3).output_shape == (None, 3)
+    tiny = replace(BACKBONES["resnet50"], build=keras.layers.Conv2D(4, 3))
+    monkeypatch.setitem(BACKBONES, "resnet50", tiny)
+    assert build_on_backbone("resnet50", classes=3).output_shape == (None, 3)
 
 
 def test_validation_watches_the_positive_set(tmp_path: Path) -> None:
