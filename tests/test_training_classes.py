@@ -212,5 +212,5 @@ def test_a_run_that_recorded_one_label_as_a_text_goes_on(tmp_path: Path) -> None
         (tmp_path / "run.json").write_text(json.dumps({"flags": {"positive": label}}), "utf-8")
         check_flags(config, tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"flags": {"positive": "bleed"}}), "utf-8")
-    with pytest.raises(TrainingError, match="--positive is .* here and was bleed"):
+    with pytest.raises(TrainingError, match="here and was bleed"):
         check_flags(config, tmp_path)
