@@ -58,8 +58,8 @@ class EvaluateConfig(SubgroupConfig, DataConfig):
     )
     out: Path | None = setting(
         None,
-        "Folder to write evaluation.md, .html and .json, predictions.csv, patients.csv and plots to; it must not exist or "
-        "be empty.",
+        "Folder to write evaluation.md, .html and .json, predictions.csv, patients.csv and plots to; it must not exist "
+        "or be empty.",
     )
     json: bool = setting(False, "Print JSON instead of Markdown.")
 
