@@ -71,6 +71,7 @@ def test_run_folder_is_complete(run: Path) -> None:
         "loss.png",
         "metrics.json",
         "model_card.md",
+        "patients.csv",
         "precision_recall.png",
         "predictions.csv",
         "reference.json",

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.flags import REQUIRED, require, setting
-from training.settings.listing import DataConfig
+from training.settings.listing import DataConfig, SubgroupConfig
+
+GIVEN = "given"
+"""What --split may be besides a file."""
 
 SPLIT_PARTS = ("test", "all")
 """Images of a split that can be judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(DataConfig):
+class EvaluateConfig(SubgroupConfig, DataConfig):
     """Settings of ``python -m training evaluate``."""
 
     model: str = setting(
@@ -27,10 +30,12 @@ class EvaluateConfig(DataConfig):
         "Labels of the positive images in DATA; where there is none of that name, 1, or else the model's own.",
         metavar="LABEL",
     )
-    split: Path | None = setting(
+    split: str | None = setting(
         None,
-        "split.csv of the run that made the model: only images of --part are judged, and its training images are "
-        "what the nearest neighbour learns from.",
+        "Only images of --part are judged, and training images are what the nearest neighbour learns from: by FILE, "
+        "split.csv of the run that made the model, or as given by DATA, in folders train, val and test or in a column "
+        "split of labels.csv.",
+        metavar="{given,FILE}",
     )
     part: str = setting("test", "Images of --split to judge.", choices=SPLIT_PARTS)
     trivial_column: str | None = setting(
@@ -53,12 +58,14 @@ class EvaluateConfig(DataConfig):
     )
     out: Path | None = setting(
         None,
-        "Folder to write evaluation.md, evaluation.json, predictions.csv and plots to; it must not exist or be empty.",
+        "Folder to write evaluation.md, .html and .json, predictions.csv, patients.csv and plots to; it must not exist "
+        "or be empty.",
     )
     json: bool = setting(False, "Print JSON instead of Markdown.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_subgroups()
         for share in self.prevalence:
             require(0 < share < 1, "prevalence", "must be between 0 and 1")
 
