@@ -11,6 +11,7 @@ from server.process.console import complain, guard_streams, say, silence_tensorf
 from training.errors import TrainingError
 from training.settings.audit import AuditConfig
 from training.settings.card import CardConfig
+from training.settings.compare import CompareConfig
 from training.settings.evaluate import EvaluateConfig, StudyRuleConfig
 from training.settings.phantom import PhantomConfig
 from training.settings.train import TrainConfig
@@ -30,6 +31,7 @@ other commands:
   python -m training audit --help       look for leaks and shortcuts in a data set before training on it
   python -m training phantom --help     write synthetic slices
   python -m training evaluate --help    judge a model, or a running server, on labelled images
+  python -m training compare --help     say whether one of two models is better, on the same images
   python -m training study-rule --help  choose how a model that judges slices judges studies
   python -m training card --help        write the model card of a run again, with more facts
 """
@@ -50,6 +52,11 @@ EVALUATE_EPILOG = """examples:
   python -m training evaluate models/stroke-cnn/2 --data scans --out evaluations/first
   python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
       --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
+"""
+COMPARE_EPILOG = """examples:
+  python -m training compare models/stroke-cnn/2 runs/site --data scans --split runs/site/split.csv
+  python -m training compare models/stroke-cnn/2 models/stroke-cnn/3 --data other-hospital --out comparisons/first
+  python -m training compare 127.0.0.1:50051 127.0.0.1:50052 --data scans --json
 """
 STUDY_RULE_EPILOG = """examples:
   python -m training phantom --out studies --count 4800 --slices-per-patient 24 --seed 21 --size 512 --dicom
@@ -76,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "audit": run_audit,
         "phantom": run_phantom,
         "evaluate": run_evaluate,
+        "compare": run_compare,
         "study-rule": run_study_rule,
         "card": run_card,
     }
@@ -149,6 +157,15 @@ def run_evaluate(arguments: Sequence[str]) -> bool:
     from training.judge.folder import evaluate_folder
 
     return say(evaluate_folder(config).removesuffix("\n")) or config.out is not None
+
+
+def run_compare(arguments: Sequence[str]) -> bool:
+    what = "Compare two models on the same labelled images."
+    parser = make_parser("python -m training compare", what, COMPARE_EPILOG)
+    config = parse_settings(parser, CompareConfig, arguments)
+    from training.own.compare import compare_models
+
+    return say(compare_models(config)) or config.out is not None
 
 
 def run_study_rule(arguments: Sequence[str]) -> bool:

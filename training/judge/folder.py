@@ -29,7 +29,7 @@ from training.judge.predictors import Predictor, map_ahead, open_predictor
 from training.progress import Progress
 from training.report.galleries import ReadImages
 from training.report.plots import write_plots
-from training.settings.evaluate import EvaluateConfig
+from training.settings.evaluate import EvaluateConfig, JudgeConfig
 from training.settings.listing import DataConfig
 
 CONDITION = re.compile(r"(?P<column>[^<>=]+?)\s*(?P<sign>>=|<=|>|<|=)\s*(?P<value>[^<>=]+)")
@@ -58,8 +58,7 @@ def evaluate_folder(config: EvaluateConfig) -> str:
     Raises:
         TrainingError: model, data or a flag is not usable.
     """
-    if config.out and config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise TrainingError(f"{config.out} exists and is not empty; name another folder for --out")
+    check_out(config.out)
     images = list_data(config)
     positive = find_positive(config, images)
     columns = read_columns(config, images)
@@ -106,6 +105,16 @@ def evaluate_folder(config: EvaluateConfig) -> str:
     return document if config.json else page
 
 
+def check_out(out: Path | None) -> None:
+    """Refuses a folder for results that has something in it.
+
+    Raises:
+        TrainingError: it exists and is not empty.
+    """
+    if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TrainingError(f"{out} exists and is not empty; name another folder for --out")
+
+
 def find_positive(config: DataConfig, images: ImageSet) -> Bools:
     """Returns [N], whether the label of each image is the positive one."""
     name = next((name for name in (config.positive, "1") if name in images.labels), None)
@@ -115,7 +124,7 @@ def find_positive(config: DataConfig, images: ImageSet) -> Bools:
     return positive
 
 
-def read_columns(config: EvaluateConfig, images: ImageSet) -> dict[str, Floats]:
+def read_columns(config: JudgeConfig, images: ImageSet) -> dict[str, Floats]:
     """Returns the numbers [N] of the columns of labels.csv that the flags name."""
     names = [parse_condition(text)[0] for text in config.subset]
     names += [config.trivial_column] if config.trivial_column else []
@@ -150,7 +159,7 @@ def parse_condition(text: str) -> tuple[str, str, float]:
     raise TrainingError(f"--subset {text!r} is not COLUMN>=NUMBER, nor with <=, >, < or =")
 
 
-def choose_subsets(config: EvaluateConfig, columns: Mapping[str, Floats], count: int) -> dict[str, Bools]:
+def choose_subsets(config: JudgeConfig, columns: Mapping[str, Floats], count: int) -> dict[str, Bools]:
     """Returns the images [N] of each table, all of them first."""
     subsets = {"all images": np.ones(count, bool)}
     for text in config.subset:
@@ -169,7 +178,7 @@ def read_split(path: Path) -> Split:
     )
 
 
-def choose_images(config: EvaluateConfig, images: ImageSet, split: Split | None) -> NDArray[np.int64]:
+def choose_images(config: JudgeConfig, images: ImageSet, split: Split | None) -> NDArray[np.int64]:
     """Returns the positions of the images to predict."""
     if split is None or config.part == "all":
         return np.arange(len(images.files))

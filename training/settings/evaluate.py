@@ -13,15 +13,13 @@ SPLIT_PARTS = ("test", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(DataConfig):
-    """Settings of ``python -m training evaluate``."""
+class JudgeConfig(DataConfig):
+    """Settings of commands that judge labelled slices with models as they are: which slices, and what is told apart.
 
-    model: str = setting(
-        REQUIRED,
-        "Run folder, .keras or .h5 file with its spec.json beside it, model folder, .onnx file, or HOST:PORT of a "
-        "running server.",
-        positional=True,
-    )
+    Raises:
+        ValueError: naming the flag, when a value is out of range.
+    """
+
     positive: str = setting("stroke", "Label of the positive images in DATA; where there is none of that name, 1.")
     split: Path | None = setting(
         None,
@@ -39,6 +37,18 @@ class EvaluateConfig(DataConfig):
         "Parts of the images to judge as well, each by a number in labels.csv: 'brain_fraction>=0.05', or with <=, "
         ">, < or =.",
         metavar="TEXT",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(JudgeConfig):
+    """Settings of ``python -m training evaluate``."""
+
+    model: str = setting(
+        REQUIRED,
+        "Run folder, .keras or .h5 file with its spec.json beside it, model folder, .onnx file, or HOST:PORT of a "
+        "running server.",
+        positional=True,
     )
     prevalence: tuple[float, ...] = setting(
         (0.02, 0.05, 0.15, 0.38),
