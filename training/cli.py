@@ -12,8 +12,9 @@ from training.errors import TrainingError
 from training.settings.audit import AuditConfig
 from training.settings.card import CardConfig
 from training.settings.compare import CompareConfig
-from training.settings.evaluate import EvaluateConfig, StudyRuleConfig
+from training.settings.evaluate import EvaluateConfig
 from training.settings.phantom import PhantomConfig
+from training.settings.threshold import ThresholdConfig
 from training.settings.train import TrainConfig
 
 TRAIN_EPILOG = """examples:
@@ -32,7 +33,7 @@ other commands:
   python -m training phantom --help     write synthetic slices
   python -m training evaluate --help    judge a model, or a running server, on labelled images
   python -m training compare --help     say whether one of two models is better, on the same images
-  python -m training study-rule --help  choose how a model that judges slices judges studies
+  python -m training threshold --help   choose the operating point of a model anew, without training
   python -m training card --help        write the model card of a run again, with more facts
 """
 AUDIT_EPILOG = """examples:
@@ -58,10 +59,13 @@ COMPARE_EPILOG = """examples:
   python -m training compare models/stroke-cnn/2 models/stroke-cnn/3 --data other-hospital --out comparisons/first
   python -m training compare 127.0.0.1:50051 127.0.0.1:50052 --data scans --json
 """
-STUDY_RULE_EPILOG = """examples:
-  python -m training phantom --out studies --count 4800 --slices-per-patient 24 --seed 21 --size 512 --dicom
-  python -m training phantom --out others --count 4800 --slices-per-patient 24 --seed 22 --size 512 --dicom
-  python -m training study-rule models/stroke-cnn/2 --data studies --test others
+THRESHOLD_EPILOG = """examples:
+  python -m training threshold models/stroke-cnn/2 --data scans --sensitivity 0.95
+  python -m training threshold models/stroke-cnn/2 --data scans --specificity 0.9 --test others --dry-run
+  python -m training threshold models/stroke-cnn/2 --data scans --number 0.3 --out models/stroke-cnn/3
+
+The new version has the weights, outlier score, INT8 variant and heatmap of the old one. A running server takes it by
+python -m server model activate NAME VERSION.
 """
 CARD_EPILOG = """examples:
   python -m training card runs/first --facts facts.json
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "phantom": run_phantom,
         "evaluate": run_evaluate,
         "compare": run_compare,
-        "study-rule": run_study_rule,
+        "threshold": run_threshold,
         "card": run_card,
     }
     run = commands[arguments.pop(0)] if arguments and arguments[0] in commands else run_train
@@ -168,12 +172,13 @@ def run_compare(arguments: Sequence[str]) -> bool:
     return say(compare_models(config)) or config.out is not None
 
 
-def run_study_rule(arguments: Sequence[str]) -> bool:
-    from training.judge.study_rule import choose_study_rule
+def run_threshold(arguments: Sequence[str]) -> bool:
+    what = "Choose the operating point of a model anew, and write a new version of it."
+    parser = make_parser("python -m training threshold", what, THRESHOLD_EPILOG)
+    config = parse_settings(parser, ThresholdConfig, arguments)
+    from training.own.threshold import choose_point
 
-    what = "Choose how a model that judges slices judges studies, on labelled ones."
-    parser = make_parser("python -m training study-rule", what, STUDY_RULE_EPILOG)
-    return say(choose_study_rule(parse_settings(parser, StudyRuleConfig, arguments)))
+    return say(choose_point(config)) or not config.dry_run
 
 
 def run_card(arguments: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from training.evaluation.bootstrap import Statistic, draw_values, find_quantiles, wilson_interval
 from training.evaluation.delong import AucTest, compare_aucs
 from training.evaluation.figures import Bools, Figure, Floats
-from training.evaluation.measure import make_figure, measure_level
+from training.evaluation.measure import make_figure, measure_level, widen_certain
 from training.evaluation.ranking import compute_matched_auc, cut_octiles, weighted_auc
 
 COMPARED = ("auc", "matched_auc", "sensitivity", "specificity", "brier", "ece")
@@ -113,9 +113,10 @@ def compare_answers(
         groups: [N], number of the person of each image, 0 to G-1.
         covariate: [N], what the matched AUC is matched by; None leaves it out.
     """
+    pair = first, second
     values: list[dict[str, float]] = []
     statistics: dict[str, Statistic] = {}
-    for turn, answered in enumerate((first, second)):
+    for turn, answered in enumerate(pair):
         own, weighted = measure_level(answered.scores, positive, answered.threshold)
         if covariate is not None:
             own["matched_auc"] = compute_matched_auc(answered.scores, positive, covariate)
@@ -123,12 +124,17 @@ def compare_answers(
         values.append(own)
         statistics |= {f"{turn} {name}": weighted[name] for name in COMPARED if name in weighted}
     drawn = draw_values(statistics, groups)
-    figures = {
-        name: compare_figure([own[name] for own in values], [drawn[f"{turn} {name}"] for turn in (0, 1)])
-        for name in COMPARED
-        if name in values[0]
-    }
-    right = [answered.called == positive for answered in (first, second)]
+    ends = [
+        {name: find_quantiles(drawn[f"{turn} {name}"]) for name in COMPARED if name in own}
+        for turn, own in enumerate(values)
+    ]
+    for answered, own, own_ends in zip(pair, values, ends, strict=True):
+        widen_certain(own_ends, own, answered.scores, positive, groups, answered.threshold)
+    figures = {}
+    for name in [name for name in COMPARED if name in ends[0]]:
+        sides = [make_figure(own[name], own_ends[name]) for own, own_ends in zip(values, ends, strict=True)]
+        figures[name] = compare_figure(sides[0], sides[1], drawn[f"1 {name}"] - drawn[f"0 {name}"])
+    right = [answered.called == positive for answered in pair]
     changes = [count_changes(right[0][chosen], right[1][chosen]) for chosen in (positive, ~positive)]
     for name, of_class, change in zip(("sensitivity", "specificity"), (positive, ~positive), changes, strict=True):
         figures[name] = widen_unchanged(figures[name], change, len(np.unique(groups[of_class])))
@@ -144,11 +150,9 @@ def compare_answers(
     )
 
 
-def compare_figure(values: list[float], drawn: list[Floats]) -> Pair:
-    """Compares one figure of both models, from its values and those of each resample [R]."""
-    apart = drawn[1] - drawn[0]
-    first, second = (make_figure(value, find_quantiles(own)) for value, own in zip(values, drawn, strict=True))
-    return Pair(first, second, make_figure(values[1] - values[0], find_quantiles(apart)), find_p(apart))
+def compare_figure(first: Figure, second: Figure, apart: Floats) -> Pair:
+    """Compares one figure of both models; ``apart`` is the difference in each resample, [R]."""
+    return Pair(first, second, make_figure(second.value - first.value, find_quantiles(apart)), find_p(apart))
 
 
 def find_p(apart: Floats) -> float:

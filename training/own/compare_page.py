@@ -9,7 +9,7 @@ from typing import Any
 
 from training.evaluation.bootstrap import RESAMPLES
 from training.evaluation.figures import Figure
-from training.evaluation.paired import Changes, Comparison
+from training.evaluation.paired import Comparison
 from training.evaluation.summary import replace_nan
 from training.report.tables import NONE, escape, make_table, name_of, state
 
@@ -69,22 +69,32 @@ def conclude(comparison: Comparison, first: str = "A", second: str = "B") -> str
 
 def render_comparison(comparison: Comparison, first: str = "A", second: str = "B") -> str:
     """Returns the tables of one comparison."""
+    return "\n\n".join(
+        [
+            describe_count(comparison),
+            tabulate_pairs(comparison, tuple(comparison.figures), first, second),
+            describe_delong(comparison),
+            tabulate_changes(comparison, first, second),
+        ]
+    )
+
+
+def describe_count(comparison: Comparison) -> str:
+    """Says of how many images or people the figures are."""
+    known = "" if comparison.count == comparison.people else f" of {comparison.people:,} people"
+    return f"{comparison.count:,}{known}, {comparison.positives:,} positive."
+
+
+def tabulate_pairs(comparison: Comparison, names: Sequence[str], first: str, second: str) -> str:
+    """Returns some figures of both models side by side, and their thresholds."""
+    pairs = {name: comparison.figures[name] for name in names}
     rows = [
         (name_of(name), state(pair.first), state(pair.second), state_difference(pair.difference), state_p(pair.p))
-        for name, pair in comparison.figures.items()
+        for name, pair in pairs.items()
     ]
     before, after = comparison.thresholds
     rows.append(("threshold", f"{before:.4g}", f"{after:.4g}", NONE, NONE))
-    changes = {"positive": comparison.positive_changes, "negative": comparison.negative_changes}
-    known = "" if comparison.count == comparison.people else f" of {comparison.people:,} people"
-    return "\n\n".join(
-        [
-            f"{comparison.count:,}{known}, {comparison.positives:,} positive.",
-            make_table(["", f"{first} (95 %)", f"{second} (95 %)", f"{second} less {first} (95 %)", "p"], rows),
-            describe_delong(comparison),
-            tabulate_changes(changes, first, second),
-        ]
-    )
+    return make_table(["", f"{first} (95 %)", f"{second} (95 %)", f"{second} less {first} (95 %)", "p"], rows)
 
 
 def describe_delong(comparison: Comparison) -> str:
@@ -99,8 +109,9 @@ def describe_delong(comparison: Comparison) -> str:
     )
 
 
-def tabulate_changes(changes: Mapping[str, Changes], first: str, second: str) -> str:
+def tabulate_changes(comparison: Comparison, first: str, second: str) -> str:
     """Returns how many answers changed, of each class."""
+    changes = {"positive": comparison.positive_changes, "negative": comparison.negative_changes}
     header = ["answers", "both right", f"only {first}", f"only {second}", "both wrong", "p (McNemar, exact)"]
     rows = [
         (

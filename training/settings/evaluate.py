@@ -1,4 +1,4 @@
-"""Settings of ``python -m training evaluate`` and ``study-rule``, which judge models that are there."""
+"""Settings of ``python -m training evaluate``, and what other commands that judge models share with it."""
 
 from __future__ import annotations
 
@@ -67,15 +67,3 @@ class EvaluateConfig(JudgeConfig):
         super().__post_init__()
         for share in self.prevalence:
             require(0 < share < 1, "prevalence", "must be between 0 and 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRuleConfig(DataConfig):
-    """Settings of ``python -m training study-rule``."""
-
-    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/2.", positional=True)
-    sensitivity: float = setting(
-        0.95, "Least share of the positive studies of DATA that the threshold finds.", least=0.01, most=1
-    )
-    test: Path | None = setting(None, "Folder with other studies, laid out as DATA, to measure the rule on.")
-    json: bool = setting(False, "Print JSON.")
