@@ -160,7 +160,6 @@ def test_out_has_page_numbers_and_answers(
     ("second", "flags", "message"),
     [
         ("nowhere", [], "nowhere: there is no such file or folder, and it is no HOST:PORT"),
-        ("", ["--positive", "bleed"], "--positive bleed is not among the labels: normal, stroke"),
         ("", ["--subset", "turn>5"], "turn>5: there are no images"),
     ],
 )

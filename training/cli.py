@@ -47,6 +47,7 @@ image cannot be decoded.
 PHANTOM_EPILOG = """examples:
   python -m training phantom --out phantom --count 2000 --slices-per-patient 8 --without calcification jpeg
   python -m training phantom --out studies --count 240 --slices-per-patient 24 --size 512 --dicom
+  python -m training phantom --out kinds --count 2000 --classes normal,haemorrhage,ischaemia
 """
 EVALUATE_EPILOG = """examples:
   python -m training evaluate runs/first --data scans --split runs/first/split.csv
@@ -148,6 +149,7 @@ def run_phantom(arguments: Sequence[str]) -> bool:
             recipe=Recipe().leave_out(config.without),
             dicom=config.dicom,
             window=parse_window(config.window) if config.window else None,
+            classes=config.classes,
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None

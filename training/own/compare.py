@@ -27,10 +27,10 @@ from training.judge.folder import (
     check_out,
     choose_images,
     choose_subsets,
-    find_positive,
     read_columns,
     read_split,
 )
+from training.judge.labels import find_positive
 from training.judge.pictures import Answers, ask_predictor
 from training.judge.predictors import Predictor, open_predictor
 from training.own.compare_page import render_document, render_page
@@ -87,11 +87,11 @@ def compare_models(config: CompareConfig) -> str:
     """
     check_out(config.out)
     images = list_data(config)
-    positive = find_positive(config, images)
     columns = read_columns(config, images)
     split = read_split(config.split) if config.split else None
     asked = choose_images(config, images, split)
     predictors = open_predictor(config.first), open_predictor(config.second)
+    positive = find_positive(config, images, predictors[0].positive_labels)
     files = [images.root / images.files[index] for index in asked]
     answers = [
         ask_predictor(predictor, files, Progress(f"judging with {name}"))
@@ -182,7 +182,7 @@ def list_warnings(
         warnings.append("The images of all folders are judged, those of train too; --split judges test images alone.")
     if not judged.has_patients:
         warnings.append(NOT_PEOPLE)
-    labels = [predictor.positive_label for predictor in judged.predictors]
+    labels = [" or ".join(predictor.positive_labels) for predictor in judged.predictors]
     if labels[0] != labels[1]:
         warnings.append(f"A tells {labels[0]}, B tells {labels[1]}: both are taken for the positive images.")
     return tuple(warnings)

@@ -23,7 +23,7 @@ from training.errors import TrainingError
 from training.evaluation.figures import Bools, Floats
 from training.evaluation.patient_level import find_positive_patients, score_patients
 from training.evaluation.ranking import has_both
-from training.judge.folder import find_positive
+from training.judge.labels import find_positive
 from training.judge.predictors import Answer, make_answer, map_ahead
 from training.progress import Progress
 from training.settings.listing import DataConfig
@@ -94,7 +94,7 @@ def judge_slices(config: DataConfig, folder: Path, model: OnnxModel) -> Slices:
         TrainingError: the folder cannot be used, none of its slices could be judged, or those are all of one class.
     """
     images = list_data(replace(config, data=folder))
-    positive = find_positive(config, images)
+    positive = find_positive(config, images, model.spec.positive_labels)
     progress = Progress("judging")
     answers: list[Answer] = []
     digests: list[str] = []
@@ -144,7 +144,7 @@ def judge_slice(path: Path, model: OnnxModel) -> tuple[str, Answer]:
     said, spec = model.score(pixels.array[np.newaxis]), model.spec
     if spec.outlier_threshold and said.outlier[0] > spec.outlier_threshold:
         return digest, Answer(refusal="The image is unlike those that the model knows.")
-    return digest, make_answer(spec.positive_score(said.probabilities[0]))
+    return digest, make_answer(said.probabilities[0], spec)
 
 
 def number(values: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -72,6 +72,11 @@ def find_revision() -> str:
         return "unknown"
 
 
+def name_columns(labels: Sequence[str]) -> list[str]:
+    """Returns the columns of ``predictions.csv`` with the probability of each class, where there are more than two."""
+    return [f"probability_{label}" for label in labels]
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

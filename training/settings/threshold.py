@@ -20,7 +20,11 @@ class ThresholdConfig(DataConfig):
     """
 
     model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/2; it stays as it is.", positional=True)
-    positive: str = setting("stroke", "Label of the positive images in DATA; where there is none of that name, 1.")
+    positive: tuple[str, ...] = setting(
+        ("stroke",),
+        "Labels of the positive images in DATA; where there is none of that name, 1, or else the model's own.",
+        metavar="LABEL",
+    )
     sensitivity: float | None = setting(
         None, "Least share of the positive images, and studies, of DATA that are to be found.", least=0.01, most=1
     )
