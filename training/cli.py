@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from server.flags import LineParser, parse_settings
+from server.flags import LineParser, add_settings, parse_settings, read_settings
 from server.images.dicom.window import parse_window
 from server.process.console import complain, guard_streams, say, silence_tensorflow
 from training.errors import TrainingError
@@ -16,6 +16,7 @@ from training.settings.evaluate import EvaluateConfig
 from training.settings.phantom import PhantomConfig
 from training.settings.threshold import ThresholdConfig
 from training.settings.train import TrainConfig
+from training.settings.tune_up import ASKED, TuneUpConfig
 
 TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/first
@@ -32,6 +33,7 @@ other commands:
   python -m training audit --help       look for leaks and shortcuts in a data set before training on it
   python -m training phantom --help     write synthetic slices
   python -m training evaluate --help    judge a model, or a running server, on labelled images
+  python -m training tune-up --help     adapt an earlier model to other slices
   python -m training compare --help     say whether one of two models is better, on the same images
   python -m training threshold --help   choose the operating point of a model anew, without training
   python -m training card --help        write the model card of a run again, with more facts
@@ -54,6 +56,13 @@ EVALUATE_EPILOG = """examples:
   python -m training evaluate models/stroke-cnn/2 --data scans --out evaluations/first
   python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
       --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
+"""
+TUNE_UP_EPILOG = """examples:
+  python -m training tune-up models/stroke-cnn/2 --data scans --out runs/site
+  python -m training tune-up runs/first --data scans --out runs/site --split runs/first/split.csv
+  python -m training tune-up models/stroke-cnn/2 --data scans --out runs/site --resume
+
+Ctrl-C ends a stage and keeps the best epoch so far. The report says first whether it helped.
 """
 COMPARE_EPILOG = """examples:
   python -m training compare models/stroke-cnn/2 runs/site --data scans --split runs/site/split.csv
@@ -88,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "audit": run_audit,
         "phantom": run_phantom,
         "evaluate": run_evaluate,
+        "tune-up": run_tune_up,
         "compare": run_compare,
         "threshold": run_threshold,
         "card": run_card,
@@ -163,6 +173,16 @@ def run_evaluate(arguments: Sequence[str]) -> bool:
     from training.judge.folder import evaluate_folder
 
     return say(evaluate_folder(config).removesuffix("\n")) or config.out is not None
+
+
+def run_tune_up(arguments: Sequence[str]) -> bool:
+    parser = make_parser("python -m training tune-up", "Adapt an earlier model to other slices.", TUNE_UP_EPILOG)
+    add_settings(parser, TuneUpConfig, ASKED)
+    config = read_settings(parser, parser.parse_args(arguments), TuneUpConfig, ASKED)
+    with silence_tensorflow():
+        from training.own.tune_up import tune_up
+    say(str(tune_up(config)))
+    return True
 
 
 def run_compare(arguments: Sequence[str]) -> bool:

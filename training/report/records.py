@@ -27,7 +27,7 @@ from training.evaluation.figures import Level
 from training.report.tables import NONE, escape, make_table
 from training.settings.train import TrainConfig
 
-PATH_FLAGS = ("data", "out", "split")
+PATH_FLAGS = ("data", "out", "split", "parent")
 """Flags that say where things are on one machine; they are not recorded."""
 
 
@@ -45,10 +45,15 @@ def flatten_figures(levels: Mapping[str, Level]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in flat.items() if np.isfinite(value)}
 
 
-def recorded_flags(config: TrainConfig) -> str:
-    """Returns the flags that repeat the run, as one types them after ``--data`` and ``--out``."""
+def recorded_flags(config: TrainConfig, names: Sequence[str] | None = None) -> str:
+    """Returns the flags that repeat the run, as one types them after ``--data`` and ``--out``.
+
+    They are all of its settings, unless ``names`` says which.
+    """
     words: list[str] = []
     for name, value in asdict(config).items():
+        if names is not None and name not in names:
+            continue
         if value is True:
             words.append(flag_of(name))
         elif value is not False and value is not None and name not in (*PATH_FLAGS, "notes"):
