@@ -16,6 +16,7 @@ from training.data.labels import ImageSet
 from training.errors import TrainingError
 from training.evaluation.measure import Decision
 from training.own.before_after import BeforeAfter, Judged, compare_judged
+from training.own.inheritance import settle, take_labels
 from training.settings.tune_up import TuneUpConfig
 
 SPEC = ModelSpec("stroke-cnn", "2", ("normal", "stroke"), ("stroke",), 0.5)
@@ -95,8 +96,6 @@ def test_people_of_several_slices_have_a_table() -> None:
 )
 def test_result_is_the_next_version(version: str, name: str, wanted: tuple[str, str]) -> None:
     """Of the parent's name, unless another is given."""
-    from training.own.tune_up import settle
-
     settled = settle(replace(CONFIG, name=name), replace(SPEC, version=version))
     assert (settled.name, settled.version) == wanted
 
@@ -108,13 +107,10 @@ def list_images(*labels: str) -> ImageSet:
 
 
 def take(images: ImageSet, spec: ModelSpec = SPEC, **settings: Any) -> ImageSet:
-    from training.own.tune_up import take_labels
-
     parent = SimpleNamespace(spec=spec, name=f"{spec.name} {spec.version}")
     return take_labels(replace(CONFIG, **settings), images, parent)  # type: ignore[arg-type]
 
 
-@pytest.mark.tensorflow
 def test_labels_are_those_of_the_parent() -> None:
     """In its order, whatever their case; of tables with 0 and 1, and of two other names, --positive says which is
     which."""
@@ -126,7 +122,6 @@ def test_labels_are_those_of_the_parent() -> None:
     assert (taken.labels, taken.targets.tolist()) == (SPEC.labels, [1, 0, 1, 0])
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("labels", [("normal", "tumour"), ("normal", "other", "stroke")])
 def test_other_labels_are_refused(labels: tuple[str, ...]) -> None:
     """A network has an answer for each of its labels, and for no other."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.models.contract import ModelSpec
-from training.data.labels import ImageSet, list_data
+from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint, decode_images
 from training.data.split import SPLIT_FILE, Data, group_data, split_data
 from training.errors import TrainingError
@@ -25,8 +25,8 @@ from training.evaluation.measure import choose_decision
 from training.evaluation.positive import find_indices, score_positive
 from training.fit.network import predict
 from training.fit.weights import count_seen
-from training.judge.labels import find_positive, match_labels
 from training.own.before_after import Judged, compare_judged, decide_as
+from training.own.inheritance import settle, take_labels
 from training.own.parent import Parent, open_parent
 from training.own.stages import LAST, WHOLE, Tuned, tune
 from training.progress import Progress
@@ -35,7 +35,7 @@ from training.report.card import copy_facts
 from training.run.folder import find_partial, is_finished, open_run_folder, record_run
 from training.run.held_out import MODEL_FILES, PREDICTIONS, write_predictions
 from training.run.results import Remarks, calibrate_network, find_studies, write_results
-from training.settings.tune_up import ASKED, NEXT_VERSION, OWN_NAME, TuneUpConfig
+from training.settings.tune_up import ASKED, TuneUpConfig
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # that stages are compiled anew is no news for users
 
@@ -77,18 +77,6 @@ def tune_up(config: TuneUpConfig) -> Path:
     return config.out
 
 
-def settle(config: TuneUpConfig, spec: ModelSpec) -> TuneUpConfig:
-    """Returns the settings with what the parent says: name, version, window and positive labels of the result."""
-    after = str(int(spec.version) + 1) if spec.version.isdigit() else f"{spec.version}.1"
-    windows = tuple(f"{window.level:g},{window.width:g}" for window in spec.windows)
-    return replace(
-        config,
-        name=spec.name if config.name == OWN_NAME else config.name,
-        version=after if config.version == NEXT_VERSION else config.version,
-        window=windows or config.window,
-    )
-
-
 def describe_parent(parent: Parent) -> dict[str, str]:
     return {"name": parent.spec.name, "version": parent.spec.version, "sha256": parent.digest}
 
@@ -105,29 +93,6 @@ def check_parent(parent: Parent, folder: Path) -> None:
             f"{folder} was begun with {before.get('name')} {before.get('version')} (sha256 "
             f"{str(before.get('sha256'))[:12]}…), and this is another model; name another run folder"
         )
-
-
-def take_labels(config: TuneUpConfig, images: ImageSet, parent: Parent) -> ImageSet:
-    """Returns the images with the parent's labels, in its order: of the same names, or of two as --positive says.
-
-    Raises:
-        TrainingError: the labels are not those of the parent.
-    """
-    own = parent.spec.labels
-    places = match_labels(images.labels, own)
-    known = [place for place in places.values() if place is not None]
-    if len(images.labels) == len(own) == len(set(known)):
-        order = np.array(known, np.int64)
-        return replace(images, labels=own, targets=order[images.targets])
-    if len(images.labels) == len(own) == 2 and not known:
-        positive = find_positive(config, images, parent.spec.positive_labels)
-        column = parent.spec.positive_indices[0]
-        print(f"{', '.join(images.labels)} of the data are taken for {', '.join(own)} of the model", file=sys.stderr)
-        return replace(images, labels=own, targets=np.where(positive, column, 1 - column).astype(np.int64))
-    raise TrainingError(
-        f"{images.root} has the labels {', '.join(images.labels)}, and {parent.name} tells {', '.join(own)}: a model "
-        "is tuned on all of its own labels, and no others"
-    )
 
 
 def check_past(parent: Parent, data: Data) -> Data:
