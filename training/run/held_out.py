@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from training.data.groups import split_groups
 from training.data.split import Data
 from training.evaluation.decision import Threshold
-from training.evaluation.figures import Predictions
+from training.evaluation.figures import Evaluation, Predictions
 from training.evaluation.measure import measure_level
 from training.evaluation.operating_point import choose_threshold
 from training.evaluation.positive import find_indices, score_positive
@@ -67,17 +67,7 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
     model = build_fitted(config, data, fit)
     calibration = calibrate_network(config, data, model)
     predictions, evaluation = write_results(config, data, fit, model, calibration, folder, random_split)
-    test = data.indices("test")
-    folds = ["" if fold is None else str(fold)] * len(test)
-    sheet = make_sheet(config, data, test, predictions, evaluation.slices.threshold, folds)
-    write_predictions(folder / PREDICTIONS, sheet)
-    if (patients := evaluation.patients) is not None:
-        write_patients(
-            folder / PATIENTS,
-            sheet,
-            np.full(patients.count, patients.top_k),
-            np.full(patients.count, patients.threshold),
-        )
+    write_answers(config, data, predictions, evaluation, folder, fold=fold)
     if not config.no_weights:
         for name in MODEL_FILES:
             model.save(folder / name)
@@ -139,6 +129,25 @@ def measure_random_split(config: TrainConfig, data: Data, folder: Path, part: Pa
     (folder / RANDOM_FIGURES).write_text(json.dumps(figures), encoding="utf-8")
     shutil.rmtree(own)
     return figures
+
+
+def write_answers(
+    config: TrainConfig,
+    data: Data,
+    predictions: Predictions,
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    fold: int | None = None,
+) -> None:
+    """Writes every answer on the test images, and those about people where they are known."""
+    test = data.indices("test")
+    folds = ["" if fold is None else str(fold)] * len(test)
+    sheet = make_sheet(config, data, test, predictions, evaluation.slices.threshold, folds)
+    write_predictions(folder / PREDICTIONS, sheet)
+    if (patients := evaluation.patients) is not None:
+        count = patients.count
+        write_patients(folder / PATIENTS, sheet, np.full(count, patients.top_k), np.full(count, patients.threshold))
 
 
 def make_sheet(
