@@ -27,6 +27,8 @@ from training.report.card import render_card
 from training.report.plots import write_plots
 from training.report.run import write_report
 from training.report.tables import explain_threshold
+from training.run.folder import check_flags
+from training.settings.train import TrainConfig
 
 LABELS = ("haemorrhage", "ischaemia", "normal")
 POSITIVE = np.array([0, 1])
@@ -201,3 +203,14 @@ def test_positive_labels_are_some_and_not_all(tmp_path: Path, positive: tuple[st
     images.require(LABELS[:1])
     with pytest.raises(TrainingError, match=message):
         images.require(positive)
+
+
+def test_a_run_that_recorded_one_label_as_a_text_goes_on(tmp_path: Path) -> None:
+    """``--resume`` finds the same flags in what an earlier version began; another label is another run."""
+    config = TrainConfig(data=tmp_path, out=tmp_path / "run")
+    for label in ("stroke", ["stroke"]):
+        (tmp_path / "run.json").write_text(json.dumps({"flags": {"positive": label}}), "utf-8")
+        check_flags(config, tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"flags": {"positive": "bleed"}}), "utf-8")
+    with pytest.raises(TrainingError, match="here and was bleed"):
+        check_flags(config, tmp_path)

@@ -12,8 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from server.models.contract import ModelSpec
-from tests.fakes import build_tiny_graph, encode, make_slice, write_model
-from tests.test_training_judge import ask
+from tests.fakes import build_tiny_graph, encode, make_slice, run_server, write_model
+from tests.test_training_judge import ask, flatten
 from training.cli import main
 
 LABELS = ("haemorrhage", "ischaemia", "normal")
@@ -78,6 +78,18 @@ def test_every_class_has_figures(model: Path, scans: Path, tmp_path: Path, capsy
     assert "haemorrhage or ischaemia is answered where their probabilities together exceed 0.6" in page
     assert "| ischaemia (positive) | 8 |" in page
     assert (out / "classes.png").exists()
+
+
+def test_running_server_has_the_figures_of_the_folder(
+    model: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels, positive labels and each probability come from the server's answers."""
+    with run_server(model.parent.parent) as server:
+        asked = ask(capsys, server.address, scans)["evaluations"]["all images"]
+    found = ask(capsys, model, scans)["evaluations"]["all images"]
+    assert asked["classes"]["confusion"] == found["classes"]["confusion"]
+    assert flatten(asked["classes"]["overall"]) == pytest.approx(flatten(found["classes"]["overall"]), abs=1e-6)
+    assert flatten(asked["slices"]) == pytest.approx(flatten(found["slices"]), abs=1e-6)
 
 
 def test_data_of_two_labels_are_judged_by_the_positive_set(

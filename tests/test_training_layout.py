@@ -322,7 +322,7 @@ def test_folds_do_not_mix_test_images_into_training(tmp_path: Path, capsys: pyte
     for part in ("train", "test"):
         write_discs(data / part, patients=4, slices=1, size=64)
     assert main(["--data", str(data), "--out", str(tmp_path / "run"), "--folds", "2"]) == 2
-    assert "--folds holds every image out once, those of the test folder too" in capsys.readouterr().err
+    assert "--folds holds every image out once, those of the data set's own test part too" in capsys.readouterr().err
 
 
 @pytest.mark.tensorflow

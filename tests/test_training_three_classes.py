@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from server.models.contract import ModelSpec
-from tests.test_training_judge import ask
+from converter.cli import main as convert
+from server.models.contract import METADATA_KEY, ModelSpec
+from tests.test_training_judge import ask, flatten
 from tests.test_training_train import SIZES, FakeModel
 from training.cli import main
 from training.phantom.classes import THREE_CLASSES
@@ -69,31 +71,36 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     return found
 
 
+def read_spec(folder: Path) -> str:
+    """The contract in a model folder's file."""
+    return {entry.key: entry.value for entry in onnx.load(folder / "model.onnx").metadata_props}[METADATA_KEY]
+
+
 def test_networks_have_an_output_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last layer grows, and nothing else; of the paper's network and behind a backbone."""
     import keras
 
-    from training.fit.models import BACKBONES, CNN_PARAMETERS, Backbone, build_cnn, build_on_backbone
+    from training.fit.models import BACKBONES, CNN_PARAMETERS, build_cnn, build_on_backbone
 
     assert (build_cnn(classes=3).output_shape, build_cnn(classes=3).count_params()) == ((None, 3), CNN_PARAMETERS + 65)
-    tiny = Backbone(keras.layers.Conv2D(4, 3), (0, 0, 0), False, "", (), "", "")
-    monkeypatch.setitem(BACKBONES, "tiny", tiny)
-    assert build_on_backbone("tiny", classes=3).output_shape == (None, 3)
+    tiny = replace(BACKBONES["resnet50"], build=keras.layers.Conv2D(4, 3))
+    monkeypatch.setitem(BACKBONES, "resnet50", tiny)
+    assert build_on_backbone("resnet50", classes=3).output_shape == (None, 3)
 
 
 def test_validation_watches_the_positive_set(tmp_path: Path) -> None:
     """The AUC of an epoch is that of bleeds and infarcts together, the loss and accuracy those of all classes."""
     from training.fit.monitor import Monitor
 
-    rows = np.array([[0.5, 0.1, 0.4], [0.1, 0.5, 0.4], [0.4, 0.1, 0.5], [0.3, 0.3, 0.4]], np.float32)
+    rows = np.array([[8, 2, 6], [2, 8, 6], [6, 2, 8], [5, 5, 6]], np.float32) / 16
     model = FakeModel()
     sizes = {**SIZES, "positive": np.array([0, 1])}
     monitor = Monitor(model, tmp_path, lambda: rows, np.array([1, 0, 2, 2]), **sizes)
     monitor.set_model(model)
     monitor.on_epoch_end(0, {"loss": 1.0, "accuracy": 0.5})
-    assert monitor.history[0].val_auc == 0.75  # 0.6 and 0.6 against 0.5 and 0.6: two wins, two ties
+    assert monitor.history[0].val_auc == 0.75  # 10 and 10 sixteenths against 8 and 10: two wins, two ties
     assert monitor.history[0].val_accuracy == 0.5
-    assert monitor.history[0].val_loss == pytest.approx(-np.log([0.1, 0.1, 0.5, 0.4]).mean())
+    assert monitor.history[0].val_loss == pytest.approx(-np.log(np.array([2, 2, 8, 6]) / 16).mean())
 
 
 def test_spec_has_the_positive_set(run: Path) -> None:
@@ -136,6 +143,24 @@ def test_evaluation_of_the_run_finds_what_the_run_found(
         )
     for name, figure in found["slices"]["figures"].items():
         assert figure["value"] == pytest.approx(recorded["slices"]["figures"][name]["value"], abs=1e-5)
+
+
+def test_converted_model_has_the_same_answers(
+    run: Path, slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's folder is converted as it is; the model that would be served has the same figures, class by class."""
+    folder = tmp_path / "models" / "three" / "1"
+    assert convert([str(run / "brain_stroke_model.keras"), "-o", str(folder), "--images", str(slices)]) == 0
+    assert ModelSpec.from_json(read_spec(folder)).positive_labels == POSITIVE
+    capsys.readouterr()
+    parts = [
+        ask(capsys, model, slices, "--split", str(run / "split.csv"))["evaluations"]["all images"]
+        for model in (run, folder)
+    ]
+    assert parts[0]["classes"]["confusion"] == parts[1]["classes"]["confusion"]
+    for part in parts:
+        part.pop("model")
+    assert flatten(parts[1]) == pytest.approx(flatten(parts[0]), abs=1e-3)
 
 
 def test_folds_are_pooled_class_by_class(config: TrainConfig) -> None:
