@@ -13,11 +13,23 @@ from tests.test_training_data import write_discs
 from training.cli import main
 from training.settings.audit import AuditConfig
 from training.settings.card import CardConfig
+from training.settings.compare import CompareConfig
 from training.settings.evaluate import EvaluateConfig
 from training.settings.phantom import PhantomConfig
+from training.settings.threshold import ThresholdConfig
 from training.settings.train import TrainConfig
+from training.settings.tune_up import TuneUpConfig
 
-CONFIGS = (TrainConfig, AuditConfig, PhantomConfig, EvaluateConfig, CardConfig)
+CONFIGS = (
+    TrainConfig,
+    AuditConfig,
+    PhantomConfig,
+    EvaluateConfig,
+    TuneUpConfig,
+    CompareConfig,
+    ThresholdConfig,
+    CardConfig,
+)
 
 
 def require_usage_error(command: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,8 +49,8 @@ def test_every_setting_is_described(config: type) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["audit"], ["phantom"], ["evaluate"], ["study-rule"], ["card"]],
-    ids=["train", "audit", "phantom", "evaluate", "study-rule", "card"],
+    [[], ["audit"], ["phantom"], ["evaluate"], ["tune-up"], ["compare"], ["threshold"], ["card"]],
+    ids=["train", "audit", "phantom", "evaluate", "tune-up", "compare", "threshold", "card"],
 )
 def test_help_has_an_example_and_needs_no_tensorflow(command: list[str]) -> None:
     """Help answers without loading TensorFlow, which takes seconds."""

@@ -43,7 +43,7 @@ from training.report.answers import (
 from training.report.galleries import ReadImages
 from training.report.html import write_page
 from training.report.plots import write_plots
-from training.settings.evaluate import EvaluateConfig
+from training.settings.evaluate import EvaluateConfig, JudgeConfig
 
 CONDITION = re.compile(r"(?P<column>[^<>=]+?)\s*(?P<sign>>=|<=|>|<|=)\s*(?P<value>[^<>=]+)")
 COMPARE = {">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less, "=": np.equal}
@@ -60,8 +60,7 @@ def evaluate_folder(config: EvaluateConfig) -> str:
     Raises:
         TrainingError: model, data or a flag is not usable.
     """
-    if config.out and config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise TrainingError(f"{config.out} exists and is not empty; name another folder for --out")
+    check_out(config.out)
     images = list_data(config)
     columns = read_columns(config, images)
     subgroups = read_subgroups(images, config.subgroup)
@@ -112,7 +111,17 @@ def evaluate_folder(config: EvaluateConfig) -> str:
     return document if config.json else page
 
 
-def read_columns(config: EvaluateConfig, images: ImageSet) -> dict[str, Floats]:
+def check_out(out: Path | None) -> None:
+    """Refuses a folder for results that has something in it.
+
+    Raises:
+        TrainingError: it exists and is not empty.
+    """
+    if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TrainingError(f"{out} exists and is not empty; name another folder for --out")
+
+
+def read_columns(config: JudgeConfig, images: ImageSet) -> dict[str, Floats]:
     """Returns the numbers [N] of the columns of labels.csv that the flags name."""
     names = [parse_condition(text)[0] for text in config.subset]
     names += [config.trivial_column] if config.trivial_column else []
@@ -140,7 +149,7 @@ def parse_condition(text: str) -> tuple[str, str, float]:
     raise TrainingError(f"--subset {text!r} is not COLUMN>=NUMBER, nor with <=, >, < or =")
 
 
-def choose_subsets(config: EvaluateConfig, columns: Mapping[str, Floats], count: int) -> dict[str, Bools]:
+def choose_subsets(config: JudgeConfig, columns: Mapping[str, Floats], count: int) -> dict[str, Bools]:
     """Returns the images [N] of each table, all of them first."""
     subsets = {"all images": np.ones(count, bool)}
     for text in config.subset:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from training.data.labels import ImageSet
 from training.data.table import read_rows, require_columns
 from training.errors import TrainingError
-from training.settings.evaluate import GIVEN, EvaluateConfig
+from training.settings.evaluate import GIVEN, JudgeConfig
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Split:
     """Whose they are, as far as that is known."""
 
 
-def find_split(config: EvaluateConfig, images: ImageSet) -> Split | None:
+def find_split(config: JudgeConfig, images: ImageSet) -> Split | None:
     """Returns the split that ``--split`` names; None where it names none.
 
     Raises:
@@ -66,7 +66,7 @@ def read_split(path: Path) -> Split:
     )
 
 
-def choose_images(config: EvaluateConfig, images: ImageSet, split: Split | None) -> NDArray[np.int64]:
+def choose_images(config: JudgeConfig, images: ImageSet, split: Split | None) -> NDArray[np.int64]:
     """Returns the positions of the images to predict."""
     if split is None or config.part == "all":
         return np.arange(len(images.files))

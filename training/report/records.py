@@ -26,7 +26,7 @@ from training.evaluation.figures import ClassFigures, Figure, Level
 from training.report.tables import NONE, escape, make_table
 from training.settings.train import TrainConfig
 
-PATH_FLAGS = ("data", "out")
+PATH_FLAGS = ("data", "out", "parent")
 """Flags that say where things are on one machine; they are not recorded, nor is a file that ``--split`` names."""
 
 
@@ -57,11 +57,16 @@ def flatten(figures: Mapping[str, Figure]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in flat.items() if np.isfinite(value)}
 
 
-def recorded_flags(config: TrainConfig) -> str:
-    """Returns the flags that repeat the run, as one types them after ``--data`` and ``--out``."""
+def recorded_flags(config: TrainConfig, names: Sequence[str] | None = None) -> str:
+    """Returns the flags that repeat the run, as one types them after ``--data`` and ``--out``.
+
+    They are all of its settings, unless ``names`` says which.
+    """
     words: list[str] = []
     kind: type[Settings] = type(config)
     for one in list_settings(kind):
+        if names is not None and one.name not in names:
+            continue
         value = getattr(config, one.name)
         is_path = one.name in PATH_FLAGS or (one.name == "split" and config.split_file)
         if value is True:

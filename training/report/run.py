@@ -72,7 +72,13 @@ PLOTS = {
 
 
 def write_report(
-    folder: Path, spec: ModelSpec, evaluation: Evaluation, *, warnings: Sequence[str] = (), notes: Sequence[str] = ()
+    folder: Path,
+    spec: ModelSpec,
+    evaluation: Evaluation,
+    *,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    more: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Writes ``report.md`` and ``report.html`` about a run, with those of ``PLOTS`` and ``split.csv`` that are there.
 
@@ -82,8 +88,10 @@ def write_report(
         evaluation: figures on the held-out test images.
         warnings: of data and split; those of the evaluation are added.
         notes: shown below the warnings.
+        more: sections below the warnings, heading and Markdown.
     """
     sections = describe(folder, spec, summarise(evaluation), warnings, notes)
+    sections[1:1] = more
     title = f"{spec.name} {spec.version}"
     write_page(folder, "report", f"Report on {title}", join(title, sections))
 

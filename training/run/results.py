@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,6 +40,20 @@ PREVALENCES = (0.02, 0.05, 0.15, 0.38)
 that networks are trained on."""
 
 
+@dataclass(frozen=True)
+class Remarks:
+    """What a command that does more than train has to say of a run."""
+
+    spec: ModelSpec
+    """With what it adds."""
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """More keys of ``metrics.json``."""
+
+    sections: tuple[tuple[str, str], ...] = ()
+    """Of the report, below the headline: heading and Markdown."""
+
+
 def calibrate_network(config: TrainConfig, data: Data, model: keras.Model) -> Calibration:
     """Fits a temperature on the validation images and puts it into the network; see ``calibration.calibrate``."""
     validation = data.indices("validation")
@@ -53,6 +68,7 @@ def write_results(
     calibration: Calibration,
     folder: Path,
     random_split: Mapping[str, float] | None = None,
+    remark: Callable[[ModelSpec, Predictions], Remarks] = lambda spec, predictions: Remarks(spec),
 ) -> tuple[Predictions, Evaluation]:
     """Evaluates the model on the held-out test images and writes everything that is said about it.
 
@@ -64,6 +80,7 @@ def write_results(
         calibration: what it answers on the validation images, on which everything is chosen.
         folder: the run folder.
         random_split: figures of the same network on a random split of slices, where it was trained.
+        remark: what else is to be said, from the spec and the predictions on the test images.
 
     Returns:
         The predictions on the test images, and their figures.
@@ -73,13 +90,15 @@ def write_results(
     probabilities = predict(model, data, test)
     predictions, evaluation = evaluate_test(config, data, decision, probabilities)
     evaluation = replace(evaluation, baselines=replace(evaluation.baselines, random_split=random_split))
-    spec = build_spec(config, data, fit, calibration, decision, evaluation)
+    remarks = remark(build_spec(config, data, fit, calibration, decision, evaluation), predictions)
+    spec = remarks.spec
     (folder / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
     report.write_json(
         folder / "metrics.json",
         {
             SUMMARY_KEY: to_document(evaluation),
             "calibration": {"temperature": calibration.temperature},
+            **remarks.metrics,
             "best_epoch": {
                 name.replace("val_", "validation_"): value
                 for name, value in asdict(fit.best).items()
@@ -99,7 +118,7 @@ def write_results(
         plot_curve(folder / f"{quantity}.png", fit.history, quantity, fit.best.epoch)
     sides = name_sides(labels, config.positive)
     write_plots(folder, evaluation, predictions, lambda positions: read_pixels(data)(test[positions]), sides)
-    write_report(folder, spec, evaluation, warnings=data.warnings, notes=config.notes)
+    write_report(folder, spec, evaluation, warnings=data.warnings, notes=config.notes, more=remarks.sections)
     write_card(folder)
     auc = evaluation.slices.figures["auc"]
     leak = "; the split leaks, see above" if data.check and data.check.leaks else ""

@@ -1,4 +1,4 @@
-"""Settings of ``python -m training evaluate`` and ``study-rule``, which judge models that are there."""
+"""Settings of ``python -m training evaluate``, and what other commands that judge models share with it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ SPLIT_PARTS = ("test", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(SubgroupConfig, DataConfig):
-    """Settings of ``python -m training evaluate``."""
+class JudgeConfig(DataConfig):
+    """Settings of commands that judge labelled slices with models as they are: which slices, and what is told apart.
 
-    model: str = setting(
-        REQUIRED,
-        "Run folder, .keras or .h5 file with its spec.json beside it, model folder, .onnx file, or HOST:PORT of a "
-        "running server.",
-        positional=True,
-    )
+    Raises:
+        ValueError: naming the flag, when a value is out of range.
+    """
+
     positive: tuple[str, ...] = setting(
         ("stroke",),
         "Labels of the positive images in DATA; where there is none of that name, 1, or else the model's own.",
@@ -49,6 +47,18 @@ class EvaluateConfig(SubgroupConfig, DataConfig):
         ">, < or =.",
         metavar="TEXT",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(SubgroupConfig, JudgeConfig):
+    """Settings of ``python -m training evaluate``."""
+
+    model: str = setting(
+        REQUIRED,
+        "Run folder, .keras or .h5 file with its spec.json beside it, model folder, .onnx file, or HOST:PORT of a "
+        "running server.",
+        positional=True,
+    )
     prevalence: tuple[float, ...] = setting(
         (0.02, 0.05, 0.15, 0.38),
         "Prevalences at which PPV and NPV are restated.",
@@ -68,15 +78,3 @@ class EvaluateConfig(SubgroupConfig, DataConfig):
         self.check_subgroups()
         for share in self.prevalence:
             require(0 < share < 1, "prevalence", "must be between 0 and 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRuleConfig(DataConfig):
-    """Settings of ``python -m training study-rule``."""
-
-    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/2.", positional=True)
-    sensitivity: float = setting(
-        0.95, "Least share of the positive studies of DATA that the threshold finds.", least=0.01, most=1
-    )
-    test: Path | None = setting(None, "Folder with other studies, laid out as DATA, to measure the rule on.")
-    json: bool = setting(False, "Print JSON.")

@@ -122,7 +122,7 @@ class TrainConfig(WindowConfig, SubgroupConfig, DataConfig):
     operating_point: str = setting(
         "paper",
         "How the decision threshold is chosen on validation patients: paper (0.05), sensitivity=0.95 or another "
-        "share, youden, or a number.",
+        "share, specificity=0.95 likewise, youden, or a number.",
     )
     name: str = setting("stroke-cnn", "Name of the model in its spec.")
     version: str = setting("1", "Version of the model in its spec.")
