@@ -123,6 +123,23 @@ def test_phantom_leaves_out_what_it_is_told(tmp_path: Path, capsys: pytest.Captu
     require_usage_error(command, "--without must be one of calcification, ", capsys)
 
 
+def test_phantom_takes_three_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--classes`` puts the slices into folders of these names; others are refused with exit code 2."""
+    flags = ["--count", "10", "--seed", "1", "--size", "64", "--processes", "1"]
+    out = tmp_path / "kinds"
+    assert main(["phantom", "--out", str(out), *flags, "--classes", "normal,haemorrhage,ischaemia"]) == 0
+    assert [len(list((out / name).iterdir())) for name in ("normal", "haemorrhage", "ischaemia")] == [5, 4, 1]
+
+    for classes, complaint in (
+        ("normal,tumour", "--classes must be one of normal, stroke, haemorrhage, ischaemia, got 'tumour'"),
+        ("normal,ischaemia", "--classes must be normal,stroke or normal,haemorrhage,ischaemia, not normal,ischaemia"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["phantom", "--out", str(tmp_path / "b"), *flags, "--classes", classes])
+        assert stop.value.code == 2
+        assert complaint in capsys.readouterr().err
+
+
 def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder with something in it is left alone."""
     (tmp_path / "mine.txt").write_text("x")

@@ -20,6 +20,7 @@ TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/long --epochs 50 --augment head-ct --positive Stroke
   python -m training --data scans --out runs/ids --patient-pattern '(?P<patient>P[0-9]+)_.*'
   python -m training --data phantom --out runs/phantom --one-image-per-patient
+  python -m training --data kinds --out runs/kinds --positive haemorrhage ischaemia
   python -m training --data scans --out runs/folds --folds 5 --resume
 
 Ctrl-C ends the training and keeps the best epoch so far; among folds, or for the second time, it stops at once.
@@ -44,6 +45,7 @@ image cannot be decoded.
 PHANTOM_EPILOG = """examples:
   python -m training phantom --out phantom --count 2000 --slices-per-patient 8 --without calcification jpeg
   python -m training phantom --out studies --count 240 --slices-per-patient 24 --size 512 --dicom
+  python -m training phantom --out kinds --count 2000 --classes normal,haemorrhage,ischaemia
 """
 EVALUATE_EPILOG = """examples:
   python -m training evaluate runs/first --data scans --split runs/first/split.csv
@@ -136,6 +138,7 @@ def run_phantom(arguments: Sequence[str]) -> bool:
             recipe=Recipe().leave_out(config.without),
             dicom=config.dicom,
             window=parse_window(config.window) if config.window else None,
+            classes=config.classes,
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None

@@ -32,13 +32,16 @@ from training.settings.listing import DEFAULT_PATIENT_PATTERN, ListingConfig
 LABELS_FILE = slice_table.TABLE_NAME
 YES = ("1", "1.0", "yes", "y", "true", "x", "ja", "j")
 NO = ("", "0", "0.0", "no", "n", "false", "nein")
+MOST_CLASSES = 20
+"""Folders beyond that are patients, not classes, and a table of them could not be read."""
+
 NAMED = 3
 """Most files that an error names; it counts the rest."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images of two classes, listed."""
+    """Labelled images of two or more classes, listed."""
 
     root: Path
 
@@ -75,6 +78,18 @@ class ImageSet:
     def has_patients(self) -> bool:
         """Whether it is known of every image who it shows; otherwise leakage cannot be excluded."""
         return None not in self.patients
+
+    def require(self, positive: Sequence[str]) -> None:
+        """Makes sure that there are images of every label that counts as positive, and of others.
+
+        Raises:
+            TrainingError: there are not.
+        """
+        for label in positive:
+            if label not in self.labels:
+                raise TrainingError(f"--positive {label} is not among the labels: {', '.join(self.labels)}")
+        if set(positive) == set(self.labels):
+            raise TrainingError(f"--positive names all labels, {', '.join(self.labels)}; one at least is negative")
 
     @property
     def has_lesions(self) -> bool:
@@ -118,7 +133,7 @@ def list_images(
         one_image_per_patient: states that no two images show the same person.
 
     Raises:
-        TrainingError: when it is not such a folder, or not of two classes with images.
+        TrainingError: when it is not such a folder, or of one class alone, or of more than ``MOST_CLASSES``.
     """
     if not root.is_dir():
         raise TrainingError(
@@ -138,11 +153,15 @@ def list_images(
         listing.notes.insert(0, f"the data are in {root}, all that {given} holds")
     labelled = sorted(listing.files, key=lambda entry: entry.file)
     labels = sorted({entry.label for entry in labelled})
-    if len(labels) != 2:
-        classes = f"1 class ({labels[0]})" if len(labels) == 1 else f"{len(labels)} classes ({', '.join(labels[:5])})"
+    if len(labels) < 2:
+        raise TrainingError(f"{root} has 1 class ({labels[0]}); the networks tell two or more apart")
+    if len(labels) > MOST_CLASSES:
         inner = "" if has_table else " and ".join(find_inner_classes(labelled))
         hint = f"; in each of them are {inner}: where those are the classes, put them at the top" if inner else ""
-        raise TrainingError(f"{root} has {classes}; the networks tell two apart{hint}")
+        names = ", ".join(labels[:5])
+        raise TrainingError(
+            f"{root} has {len(labels)} classes ({names}, …); at most {MOST_CLASSES} are told apart{hint}"
+        )
     files = [entry.file for entry in labelled]
     identities = find_identities(root, found)
     patients = find_people(

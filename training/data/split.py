@@ -59,7 +59,7 @@ def group_data(config: TrainConfig, images: ImageSet, store: PixelStore, digests
         warnings.append(f"{copies:,} images are copies of others, byte for byte; copies are kept in one split")
     contradictions = len(set(zip(digests, images.targets.tolist(), strict=True))) - len(set(digests))
     if contradictions:
-        warnings.append(f"WARNING: {contradictions:,} images have copies with the other label: one label is wrong")
+        warnings.append(f"WARNING: {contradictions:,} images have copies with another label: one label is wrong")
     groups = join_groups(images.patients, digests)
     pairs = find_near_duplicates(store.small, groups)
     if config.near_duplicates == "join" and not config.split and not keeps_folders(config, images):

@@ -8,7 +8,16 @@ from dataclasses import asdict, dataclass
 from numbers import Integral
 from typing import Any
 
-from training.evaluation.figures import Baselines, Confusion, Evaluation, Figure, Level, PatientLevel, Restated
+from training.evaluation.figures import (
+    Baselines,
+    ClassFigures,
+    Confusion,
+    Evaluation,
+    Figure,
+    Level,
+    PatientLevel,
+    Restated,
+)
 
 SUMMARY_KEY = "evaluation"
 """Key of ``metrics.json`` under which the document lies."""
@@ -26,6 +35,7 @@ class Summary:
     baselines: Baselines
     restated: tuple[Restated, ...]
     warnings: tuple[str, ...] = ()
+    classes: ClassFigures | None = None
 
     @property
     def levels(self) -> dict[str, Level]:
@@ -41,6 +51,8 @@ def summarise(evaluation: Evaluation) -> Summary:
 def to_document(evaluation: Evaluation) -> dict[str, Any]:
     """Returns the numbers of an evaluation as JSON values; what is not defined is null, which JSON has for NaN."""
     document: dict[str, Any] = replace_nan(asdict(summarise(evaluation)))
+    if evaluation.classes is None:
+        del document["classes"]
     return document
 
 
@@ -67,12 +79,27 @@ def from_document(document: Mapping[str, Any]) -> Summary:
             for line in document["restated"]
         ),
         warnings=tuple(document["warnings"]),
+        classes=read_classes(document["classes"]) if "classes" in document else None,
     )
 
 
 def read_level(document: Mapping[str, Any]) -> dict[str, Any]:
-    figures = {name: read_figure(figure) for name, figure in document["figures"].items()}
-    return {**document, "figures": figures, "confusion": Confusion(**document["confusion"])}
+    return {**document, "figures": read_figures(document["figures"]), "confusion": Confusion(**document["confusion"])}
+
+
+def read_classes(document: Mapping[str, Any]) -> ClassFigures:
+    return ClassFigures(
+        labels=tuple(document["labels"]),
+        positive_labels=tuple(document["positive_labels"]),
+        figures=tuple(map(read_figures, document["figures"])),
+        overall=read_figures(document["overall"]),
+        majority_accuracy=document["majority_accuracy"],
+        confusion=tuple(map(tuple, document["confusion"])),
+    )
+
+
+def read_figures(document: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: read_figure(figure) for name, figure in document.items()}
 
 
 def read_figure(document: Mapping[str, float | None]) -> Figure:

@@ -23,14 +23,16 @@ from training.errors import TrainingError
 from training.evaluation.figures import Bools, Evaluation, Floats, Predictions
 from training.evaluation.measure import Decision, evaluate
 from training.evaluation.nearest import MID_GREY, Nearest, cross_validate_nearest, evaluate_nearest
+from training.evaluation.positive import answer_classes
+from training.judge.labels import find_positive, match_labels, take_classes, tell_classes
 from training.judge.page import render_document, render_page
 from training.judge.pictures import Answers, ask_predictor
 from training.judge.predictors import Predictor, map_ahead, open_predictor
 from training.progress import Progress
 from training.report.galleries import ReadImages
 from training.report.plots import write_plots
+from training.report.records import name_columns
 from training.settings.evaluate import EvaluateConfig
-from training.settings.listing import DataConfig
 
 CONDITION = re.compile(r"(?P<column>[^<>=]+?)\s*(?P<sign>>=|<=|>|<|=)\s*(?P<value>[^<>=]+)")
 COMPARE = {">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less, "=": np.equal}
@@ -61,10 +63,10 @@ def evaluate_folder(config: EvaluateConfig) -> str:
     if config.out and config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise TrainingError(f"{config.out} exists and is not empty; name another folder for --out")
     images = list_data(config)
-    positive = find_positive(config, images)
     columns = read_columns(config, images)
     split = read_split(config.split) if config.split else None
     predictor = open_predictor(config.model)
+    positive = find_positive(config, images, predictor.positive_labels)
     asked = choose_images(config, images, split)
     answers = ask_predictor(predictor, [images.root / images.files[index] for index in asked], Progress("judging"))
     kept = asked[answers.is_judged]
@@ -80,6 +82,7 @@ def evaluate_folder(config: EvaluateConfig) -> str:
         ),
         trivial=columns[config.trivial_column][kept] if config.trivial_column else answers.trivial[answers.is_judged],
         has_patients=images.has_patients,
+        classes=tell_classes(images, predictor, kept, answers.probabilities[answers.is_judged]),
     )
     warnings = (*images.warnings, *list_warnings(images, predictor, answers, split))
     nearest = find_nearest(images, positive, split, predictions, answers, predictor.plain_format)
@@ -88,31 +91,22 @@ def evaluate_folder(config: EvaluateConfig) -> str:
         for name, chosen in choose_subsets(config, columns, len(positive)).items()
     }
     refused = {images.files[index]: refusal for index, refusal in zip(asked, answers.refusals, strict=True) if refusal}
-    page = render_page(evaluations, refused, predictor.positive_label)
+    page = render_page(evaluations, refused, predictor.positive_labels)
     document = json.dumps(render_document(evaluations, refused), indent=2, ensure_ascii=False) + "\n"
     if config.out:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "evaluation.md").write_text(page, encoding="utf-8")
         (config.out / "evaluation.json").write_text(document, encoding="utf-8")
         write_predictions(config.out / "predictions.csv", predictions, predictor)
-        names = f"not {predictor.positive_label}", predictor.positive_label
+        name, *others = predictor.positive_labels
         write_plots(
             config.out,
             next(iter(evaluations.values())),
             predictions,
             read_predicted(images, predictions, predictor.plain_format),
-            names,
+            ("negative", "positive") if others else (f"not {name}", name),
         )
     return document if config.json else page
-
-
-def find_positive(config: DataConfig, images: ImageSet) -> Bools:
-    """Returns [N], whether the label of each image is the positive one."""
-    name = next((name for name in (config.positive, "1") if name in images.labels), None)
-    if name is None:
-        raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")
-    positive: Bools = images.targets == images.labels.index(name)
-    return positive
 
 
 def read_columns(config: EvaluateConfig, images: ImageSet) -> dict[str, Floats]:
@@ -182,6 +176,11 @@ def choose_images(config: EvaluateConfig, images: ImageSet, split: Split | None)
 def list_warnings(images: ImageSet, predictor: Predictor, answers: Answers, split: Split | None) -> list[str]:
     """Returns what a reader has to know of these answers."""
     warnings = []
+    if len(predictor.labels) > 2 and None in match_labels(images.labels, predictor.labels).values():
+        warnings.append(
+            f"The labels of the data ({', '.join(images.labels)}) are not those of the model "
+            f"({', '.join(predictor.labels)}): its positive labels are judged together."
+        )
     refused = int((~answers.is_judged).sum())
     if refused:
         warnings.append(f"{refused:,} images were refused and are not in the figures; they are listed below.")
@@ -252,6 +251,7 @@ def evaluate_part(
         groups=np.unique(predictions.groups[chosen], return_inverse=True)[1].astype(np.int64),
         trivial=predictions.trivial[chosen],
         has_patients=predictions.has_patients,
+        classes=predictions.classes and take_classes(predictions.classes, chosen),
     )
     if not len(part.files):
         raise TrainingError(f"--subset {name} has no images")
@@ -275,13 +275,21 @@ def evaluate_part(
 
 def write_predictions(path: Path, predictions: Predictions, predictor: Predictor) -> None:
     """Writes what was answered about each image."""
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (file, int(has), f"{score:.6f}", int(score > predictor.threshold), f"{trivial:.6f}")
         for file, has, score, trivial in zip(
             predictions.files, predictions.positive, predictions.scores, predictions.trivial, strict=True
         )
     ]
-    write_csv(path, ("file", "positive", "probability", "answered_positive", "trivial"), rows)
+    header = ["file", "positive", "probability", "answered_positive", "trivial"]
+    if (classes := predictions.classes) is not None:
+        answered = answer_classes(classes.probabilities, classes.positive, predictor.threshold)
+        header += ["label", "answered", *name_columns(classes.labels)]
+        rows = [
+            (*row, classes.labels[target], classes.labels[answer], *(f"{value:.6f}" for value in each))
+            for row, target, answer, each in zip(rows, classes.targets, answered, classes.probabilities, strict=True)
+        ]
+    write_csv(path, header, rows)
 
 
 def read_predicted(images: ImageSet, predictions: Predictions, plain_format: InputFormat) -> ReadImages:

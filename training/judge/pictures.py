@@ -55,6 +55,9 @@ class Answers:
     refusals: tuple[str, ...]
     """Why an image was refused; empty where there is a score."""
 
+    probabilities: Floats
+    """[N, C] of the model's labels, where there are more than two, else [N, 0]; NaN where refused."""
+
     coloured: int
     """Number of images that were predicted though they have colours."""
 
@@ -94,6 +97,12 @@ def ask_predictor(predictor: Predictor, files: Sequence[Path], progress: Callabl
         for index, picture in enumerate(pictures)
     ]
     scores = [np.nan if refusal else answers[index].score for index, refusal in enumerate(refusals)]
+    probabilities = np.full(
+        (len(pictures), max((len(one.probabilities) for one in answers.values()), default=0)), np.nan
+    )
+    for index, answer in answers.items():
+        if answer.probabilities:
+            probabilities[index] = answer.probabilities
     coloured = sum(picture.is_coloured and not refusal for picture, refusal in zip(pictures, refusals, strict=True))
     return Answers(
         scores=np.array(scores, np.float64),
@@ -101,6 +110,7 @@ def ask_predictor(predictor: Predictor, files: Sequence[Path], progress: Callabl
         small=np.stack([picture.small for picture in pictures]),
         digests=tuple(picture.digest for picture in pictures),
         refusals=tuple(refusals),
+        probabilities=probabilities,
         coloured=coloured,
     )
 

@@ -27,7 +27,7 @@ from training.evaluation.figures import Bools, Floats, PatientLevel
 from training.evaluation.measure import Decision, choose_decision, measure_people
 from training.evaluation.patient_level import find_positive_patients, score_patients
 from training.evaluation.summary import replace_nan
-from training.judge.folder import find_positive
+from training.judge.labels import find_positive
 from training.judge.predictors import Answer, make_answer, map_ahead
 from training.progress import Progress
 from training.settings.evaluate import StudyRuleConfig
@@ -117,7 +117,7 @@ def judge_studies(config: StudyRuleConfig, folder: Path, model: OnnxModel) -> St
         raise TrainingError(f"{folder}: no slice could be judged; the first: {answers[0].refusal}")
     keys = [str(key) for key in zip(images.patients, images.studies, strict=True)]
     studies = np.unique(keys, return_inverse=True)[1]
-    positive = find_positive_patients(find_positive(config, images), studies)[studies][kept]
+    positive = find_positive_patients(find_positive(config, images, model.spec.positive_labels), studies)[studies][kept]
     if not positive.any() or positive.all():
         raise TrainingError(f"{folder}: the studies whose slices could be judged are all of one class")
     groups = np.unique(studies[kept], return_inverse=True)[1].astype(np.int64)
@@ -138,7 +138,7 @@ def judge_slice(path: Path, model: OnnxModel) -> Answer:
     probability = spec.positive_score(said.probabilities[0])
     if abs(probability - spec.threshold) < spec.indeterminate_margin:
         return Answer(refusal="The probability is too near to the threshold.")
-    return make_answer(probability)
+    return make_answer(said.probabilities[0], spec)
 
 
 def describe(data: Studies, level: PatientLevel) -> str:

@@ -18,6 +18,7 @@ from server.models.contract import ModelSpec
 from training.errors import TrainingError
 from training.evaluation.figures import Figure
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document
+from training.report.classes import describe_classes
 from training.report.records import count_split, read_document
 from training.report.tables import (
     escape,
@@ -195,7 +196,7 @@ def render_card(spec: ModelSpec, summary: Summary | None, facts: Mapping[str, st
         "Calibration": [describe_calibration(spec, summary)],
         "Operating point": [
             f"Chosen by: {escape(summary.operating_point) if summary else NOT_KNOWN}.",
-            explain_threshold(spec.threshold, spec.positive_text),
+            explain_threshold(spec.threshold, spec.positive_labels),
         ],
         "Subgroups": [fact("subgroups")],
         "Failure modes": [fact("failure_modes")],
@@ -229,6 +230,7 @@ def describe_metrics(spec: ModelSpec, summary: Summary | None) -> list[str]:
         "The figures of a random slice split are leakage, and no performance.",
         tabulate_headlines(summary),
         tabulate_figures(summary.levels),
+        *(describe_classes(summary.classes) if summary.classes else []),
         *([tabulate_prevalences(summary)] if summary.restated else []),
     ]
 

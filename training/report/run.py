@@ -13,6 +13,7 @@ from statistics import fmean
 from server.models.contract import ModelSpec
 from training.evaluation.figures import Evaluation
 from training.evaluation.summary import Summary, summarise
+from training.report.classes import describe_classes
 from training.report.html import write_page
 from training.report.records import count_split
 from training.report.tables import (
@@ -52,6 +53,7 @@ PLOTS = {
         "Net benefit of acting on the answers at each threshold; a model is of use where it lies above both others.",
     ),
     "confusion.png": ("Confusion matrix", "Counts, and percentages of each actual class."),
+    "classes.png": ("Confusion matrix of the classes", "Counts, and percentages of each actual class."),
     "reliability.png": (
         "Reliability diagram",
         "Observed share of positive slices over the predicted probability; below, the slices in each bin.",
@@ -164,7 +166,7 @@ def describe(
     figures = [tabulate_figures(summary.levels), describe_patients(summary)]
     operating = [
         f"Chosen by: {escape(summary.operating_point)}.",
-        explain_threshold(summary.slices.threshold, spec.positive_text),
+        explain_threshold(summary.slices.threshold, spec.positive_labels),
     ]
     if summary.restated:
         operating += [
@@ -172,10 +174,12 @@ def describe(
             "worth at other prevalences, by Bayes' rule from sensitivity and specificity:",
             tabulate_prevalences(summary),
         ]
+    classes = [("Classes", "\n\n".join(describe_classes(summary.classes)))] if summary.classes else []
     return [
         ("", "\n\n".join(front)),
         ("Headline", "\n\n".join([intervals, tabulate_headlines(summary), BASELINES_EXPLAINED])),
-        ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png")])),
+        ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png", "classes.png")])),
+        *classes,
         ("Operating point", "\n\n".join([*operating, *show(folder, "decision_curve.png")])),
         ("Curves", "\n\n".join(show(folder, "roc.png", "precision_recall.png"))),
         ("Calibration", "\n\n".join([describe_calibration(spec, summary), *show(folder, "reliability.png")])),

@@ -136,13 +136,16 @@ def tabulate_prevalences(summary: Summary) -> str:
     return make_table(["prevalence", "PPV (95 %)", "NPV (95 %)"], rows)
 
 
-def explain_threshold(threshold: float, positive: str) -> str:
+def explain_threshold(threshold: float, positive: Sequence[str]) -> str:
     """Says what a threshold means on calibrated probabilities: (1 - t) / t false alarms per missed stroke."""
     if not 0 < threshold < 1:
         return f"The threshold {threshold:g} answers every image alike."
     alarms = (1 - threshold) / threshold
+    labels, whose = escape(" or ".join(positive)), "its probability exceeds"
+    if len(positive) > 1:
+        whose = "their probabilities together exceed"
     return (
-        f"{escape(positive)} is answered where its probability exceeds {threshold:.4g}. On calibrated probabilities "
+        f"{labels} is answered where {whose} {threshold:.4g}. On calibrated probabilities "
         f"this tolerates {alarms:.3g} false alarms per missed stroke, since (1 - t) / t = {alarms:.3g}; on "
         "probabilities that are not calibrated it means nothing of the kind."
     )

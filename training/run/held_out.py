@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from training.data.pixels import write_csv
 from training.data.split import Data, split_groups
+from training.evaluation.figures import Predictions
 from training.evaluation.measure import measure_level
 from training.evaluation.operating_point import choose_threshold
+from training.evaluation.positive import find_indices, score_positive
 from training.fit.checkpoint import remove_checkpoints
 from training.fit.models import MODELS
 from training.fit.network import Fit, fit_network, predict
@@ -23,12 +25,15 @@ from training.fit.transfer import remove_features
 from training.fit.weights import check_weights_past
 from training.progress import Part
 from training.report.card import copy_facts
+from training.report.records import name_columns
 from training.run.results import calibrate_network, write_results
 from training.settings.train import TrainConfig
 
 MODEL_FILES = ("brain_stroke_model.h5", "brain_stroke_model.keras")
 PREDICTIONS = "predictions.csv"
 PREDICTION_COLUMNS = ("file", "patient", "label", "fold", "probability")
+"""Of ``predictions.csv``; where there are more than two classes, ``name_columns`` are behind them."""
+
 INTERRUPTED = "interrupted"
 RANDOM_SPLIT = "random-split"
 RANDOM_FIGURES = "random-split.json"
@@ -54,11 +59,11 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
     random_split = None
     if config.random_split and fold is None and fit.stopped_by != INTERRUPTED:
         random_split = measure_random_split(config, data, folder, replace(part, index=part.index + 1))
-    model = build_fitted(config, fit)
+    model = build_fitted(config, data, fit)
     calibration = calibrate_network(config, data, model)
     predictions = write_results(config, data, fit, model, calibration, folder, random_split)
     test = data.indices("test")
-    write_predictions(folder / PREDICTIONS, data, test, predictions.scores, np.full(len(test), fold or 0))
+    write_predictions(folder / PREDICTIONS, data, test, predictions, np.full(len(test), fold or 0))
     if not config.no_weights:
         for name in MODEL_FILES:
             model.save(folder / name)
@@ -74,9 +79,9 @@ def start_fit(config: TrainConfig, data: Data, folder: Path, part: Part) -> Fit:
     return fit_network(config, data, folder, part)
 
 
-def build_fitted(config: TrainConfig, fit: Fit) -> keras.Model:
+def build_fitted(config: TrainConfig, data: Data, fit: Fit) -> keras.Model:
     """Returns the network with its best weights; plain float32, whatever arithmetic the training used."""
-    model = MODELS[config.model]("float32")
+    model = MODELS[config.model]("float32", classes=len(data.images.labels))
     model.set_weights(fit.weights)
     return model
 
@@ -108,21 +113,22 @@ def measure_random_split(config: TrainConfig, data: Data, folder: Path, part: Pa
         shutil.rmtree(own)
         print("the random split is left out", file=sys.stderr)
         return None
-    model, column = build_fitted(config, fit), data.images.labels.index(config.positive)
+    model, positive = build_fitted(config, data, fit), find_indices(data.images.labels, config.positive)
     calibration = calibrate_network(config, shuffled, model)
     validation, test = shuffled.indices("validation"), shuffled.indices("test")
+    is_positive = np.isin(targets, positive)
     threshold = choose_threshold(
-        config.operating_point, calibration.probabilities[:, column], targets[validation] == column
+        config.operating_point, score_positive(calibration.probabilities, positive), is_positive[validation]
     )
-    scores = predict(model, data, test)[:, column].astype(np.float64)
-    figures, _ = measure_level(scores, targets[test] == column, threshold)
+    scores = score_positive(predict(model, data, test), positive)
+    figures, _ = measure_level(scores, is_positive[test], threshold)
     (folder / RANDOM_FIGURES).write_text(json.dumps(figures), encoding="utf-8")
     shutil.rmtree(own)
     return figures
 
 
 def write_predictions(
-    path: Path, data: Data, indices: NDArray[np.int64], scores: NDArray[np.floating], folds: NDArray[np.int64]
+    path: Path, data: Data, indices: NDArray[np.int64], predictions: Predictions, folds: NDArray[np.int64]
 ) -> None:
     """Writes what was answered on held-out images, one line each.
 
@@ -130,12 +136,16 @@ def write_predictions(
         path: the file.
         data: images of the run.
         indices: [N], which images.
-        scores: [N], probability of the positive label.
+        predictions: of the same images.
         folds: [N], in which fold each was held out, from 1; 0 for a run without folds.
     """
     files, labels = data.images.files, data.images.labels
+    classes = predictions.classes
+    more = classes.probabilities.tolist() if classes else [()] * len(indices)
     rows = [
-        (files[image], data.images.patients[image], labels[data.images.targets[image]], fold or None, float(score))
-        for image, score, fold in zip(indices.tolist(), scores, folds.tolist(), strict=True)
+        (files[image], data.images.patients[image], labels[data.images.targets[image]], fold or None, score, *each)
+        for image, score, fold, each in zip(
+            indices.tolist(), predictions.scores.tolist(), folds.tolist(), more, strict=True
+        )
     ]
-    write_csv(path, PREDICTION_COLUMNS, rows)
+    write_csv(path, [*PREDICTION_COLUMNS, *(name_columns(classes.labels) if classes else ())], rows)

@@ -18,13 +18,15 @@ from training.evaluation.figures import Evaluation, PatientLevel, Predictions
 from training.evaluation.measure import Decision, evaluate, measure_people
 from training.evaluation.nearest import Nearest, evaluate_nearest, shrink_images
 from training.evaluation.patient_level import find_positive_patients, score_patients
+from training.evaluation.positive import find_indices
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document, to_document
 from training.report import records as report
+from training.report.classes import name_figures
 from training.report.plots import write_plots
 from training.report.run import write_folds_report
 from training.run.folder import METRICS
 from training.run.held_out import PREDICTIONS, write_predictions
-from training.run.results import PREVALENCES, read_pixels
+from training.run.results import PREVALENCES, name_sides, read_pixels, tell_classes
 from training.settings.train import TrainConfig
 
 
@@ -35,7 +37,10 @@ class Fold:
     spec: ModelSpec
     summary: Summary
     scores: Mapping[str, float]
-    """Probability of the positive label by file, of its test images."""
+    """Probability of the positive labels by file, of its test images."""
+
+    probabilities: Mapping[str, Sequence[float]]
+    """Probability of each label by file, where there are more than two."""
 
 
 def write_pooled_results(
@@ -56,40 +61,58 @@ def write_pooled_results(
     """
     finished = [read_fold(folder / f"fold-{index + 1}") for index in range(int(folds.max()) + 1)]
     files, labels = data.images.files, data.images.labels
-    scores = np.array([finished[fold].scores[file] for file, fold in zip(files, folds, strict=True)])
-    write_predictions(folder / PREDICTIONS, data, np.arange(len(files)), scores, folds + 1)
-
+    everything = np.arange(len(files))
+    pairs = list(zip(files, folds, strict=True))
+    scores = np.array([finished[fold].scores[file] for file, fold in pairs])
+    probabilities = np.array([finished[fold].probabilities[file] for file, fold in pairs])
     read = read_pixels(data)
-    small, trivial = shrink_images(read, np.arange(len(files)))
-    positive = data.images.targets == labels.index(config.positive)
-    predictions = Predictions(files, scores, positive, data.groups, trivial, data.images.has_patients)
+    small, trivial = shrink_images(read, everything)
+    predictions = Predictions(
+        files,
+        scores,
+        np.isin(data.images.targets, find_indices(labels, config.positive)),
+        data.groups,
+        trivial,
+        data.images.has_patients,
+        tell_classes(config, data, everything, probabilities),
+    )
+    write_predictions(folder / PREDICTIONS, data, everything, predictions, folds + 1)
     pooled = evaluate_pooled(config, data, folds, finished, predictions, small)
     pooled = replace(pooled, baselines=replace(pooled.baselines, random_split=random_split))
-    write_plots(
-        folder, pooled, predictions, read, (next(name for name in labels if name != config.positive), config.positive)
-    )
+    write_plots(folder, pooled, predictions, read, name_sides(labels, config.positive))
     summaries = [fold.summary for fold in finished]
     levels = {"test": pooled.slices} | ({"test_patient": pooled.patients} if pooled.patients else {})
     spec = replace(
         finished[0].spec,
         threshold=pooled.slices.threshold,
         temperature=1.0,
-        metrics=report.flatten_figures(levels),
+        metrics={
+            **report.flatten_figures(levels),
+            **(report.flatten_classes("test", pooled.classes) if pooled.classes else {}),
+        },
     )
     write_folds_report(folder, spec, pooled, summaries, warnings=data.warnings, notes=config.notes)
     documents = [json.loads((folder / f"fold-{n}" / METRICS).read_text("utf-8")) for n in range(1, len(finished) + 1)]
     report.write_json(folder / METRICS, {SUMMARY_KEY: to_document(pooled), "folds": documents})
     auc = pooled.slices.figures["auc"]
     print(f"AUC over all folds {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
+    if pooled.classes:
+        print(name_figures(pooled.classes), file=sys.stderr)
 
 
 def read_fold(folder: Path) -> Fold:
     """Reads what a finished fold has recorded."""
-    with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        scores = {row["file"]: float(row["probability"]) for row in csv.DictReader(file)}
     metrics = json.loads((folder / METRICS).read_text("utf-8"))
     spec = ModelSpec.from_json((folder / "spec.json").read_text("utf-8"))
-    return Fold(spec, from_document(metrics[SUMMARY_KEY]), scores)
+    with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = report.name_columns(spec.labels) if len(spec.labels) > 2 else []
+    return Fold(
+        spec,
+        from_document(metrics[SUMMARY_KEY]),
+        {row["file"]: float(row["probability"]) for row in rows},
+        {row["file"]: [float(row[column]) for column in columns] for row in rows},
+    )
 
 
 def evaluate_pooled(
@@ -117,7 +140,7 @@ def evaluate_pooled(
         model=f"{config.name} {config.version}, {len(finished)} folds",
         data=f"{config.data.resolve().name}, each image by the network that has not seen its person",
         prevalences=PREVALENCES,
-        nearest=evaluate_nearest_of_folds(folds, data.images.targets, small, config.seed),
+        nearest=evaluate_nearest_of_folds(folds, predictions.positive.astype(np.int64), small, config.seed),
     )
     return replace(
         evaluation,

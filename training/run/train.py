@@ -35,8 +35,7 @@ def train(config: TrainConfig) -> Path:
         return config.out
     find_weights(config)
     images = list_data(config)
-    if config.positive not in images.labels:
-        raise TrainingError(f"--positive {config.positive} is not among the labels: {', '.join(images.labels)}")
+    images.require(config.positive)
     if config.folds and keeps_folders(config, images):
         raise TrainingError(
             "--folds holds every image out once, those of the test folder too; --folder-split merge says so"

@@ -22,7 +22,11 @@ class EvaluateConfig(DataConfig):
         "running server.",
         positional=True,
     )
-    positive: str = setting("stroke", "Label of the positive images in DATA; where there is none of that name, 1.")
+    positive: tuple[str, ...] = setting(
+        ("stroke",),
+        "Labels of the positive images in DATA; where there is none of that name, 1, or else the model's own.",
+        metavar="LABEL",
+    )
     split: Path | None = setting(
         None,
         "split.csv of the run that made the model: only images of --part are judged, and its training images are "

@@ -85,4 +85,14 @@ class DataConfig(ListingConfig):
         ValueError: naming the flag, when a value is out of range.
     """
 
-    positive: str = setting("stroke", "Label that is answered when its probability exceeds the threshold.")
+    positive: tuple[str, ...] = setting(
+        ("stroke",),
+        "Labels that count as positive: the most probable of them is answered when their probabilities together exceed "
+        "the threshold.",
+        metavar="LABEL",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.positive), "positive", "needs a label")
+        require(len(set(self.positive)) == len(self.positive), "positive", "names a label twice")
