@@ -200,38 +200,43 @@ class ModelSpec:
         return tuple(map(self.labels.index, self.positive_labels))
 
     @property
+    def only_positive_label(self) -> str:
+        """The positive label where there is one alone, otherwise empty."""
+        return self.positive_labels[0] if len(self.positive_labels) == 1 else ""
+
+    @property
     def positive_text(self) -> str:
         """The positive labels, for people: ``haemorrhagic or ischaemic``."""
         return " or ".join(self.positive_labels)
 
     def positive_scores(self, probabilities: ArrayLike) -> NDArray[np.floating]:
-        """Returns the probability of the positive labels, which the thresholds are for; this is the only definition.
-
-        Of one label it is that of the label itself, to the bit and in its dtype. Of several it is their sum, in double
-        precision and one after the other: by that an image gets the same whatever is computed with it. Rounding of the
-        graph's own may lead to a little more than 1, which is taken for 1.
-
-        Args:
-            probabilities: as the graph answers them, [..., len(labels)].
-
-        Returns:
-            Of the same shape without the last axis, in [0, 1]; NaN where there is one.
-        """
-        first, *rest = (np.asarray(probabilities)[..., index] for index in self.positive_indices)
-        if not rest:
-            return first
-        total = first.astype(np.float64)
-        for one in rest:
-            total = total + one
-        return np.minimum(total, 1.0)
+        """Returns the probability of the positive labels, which the thresholds are for; see ``sum_positive``."""
+        return sum_positive(probabilities, self.positive_indices)
 
     def positive_score(self, probabilities: ArrayLike) -> float:
         """``positive_scores`` of one image, of probabilities [len(labels)]."""
         return float(self.positive_scores(probabilities))
 
     def find_top_positive(self, probabilities: Sequence[float] | NDArray[np.floating]) -> int:
-        """Returns the index of the most probable positive label of one image; of equals, the first named."""
-        return max(self.positive_indices, key=lambda index: probabilities[index])
+        """Returns the index of the most probable positive label of one image; of equals, the first of the labels."""
+        return max(sorted(self.positive_indices), key=lambda index: probabilities[index])
+
+    def find_labels(self, probabilities: NDArray[np.floating], threshold: float | None = None) -> NDArray[np.intp]:
+        """Returns the indices of the labels that are answered, [N]; this is the only definition.
+
+        The most probable positive label where the probability of all of them exceeds the threshold (as in the paper:
+        risk > 0.05), otherwise the most probable of the others. The threshold stays the double that training chose and
+        every answer carries: rounded to float32, as NumPy would compare it, it could lie on the other side.
+
+        Args:
+            probabilities: [N, len(labels)].
+            threshold: another one than the model's.
+        """
+        is_positive = np.isin(np.arange(len(self.labels)), self.positive_indices)
+        top, other = (np.where(those, probabilities, -1).argmax(axis=-1) for those in (is_positive, ~is_positive))
+        score = self.positive_scores(probabilities).astype(np.float64)
+        labels: NDArray[np.intp] = np.where(score > (self.threshold if threshold is None else threshold), top, other)
+        return labels
 
     def to_json(self) -> str:
         """Returns the JSON text that belongs under ``METADATA_KEY``; unknown keys included, keys sorted."""
@@ -307,6 +312,29 @@ def read_field(name: str, value: Any) -> Any:
     if not good:
         raise invalid_spec(f"'{name}' has the wrong type")
     return value
+
+
+def sum_positive(probabilities: ArrayLike, indices: Sequence[int]) -> NDArray[np.floating]:
+    """Returns the probability of some labels together, which thresholds are for; this is the only definition.
+
+    Of one label it is that of the label itself, to the bit and in its dtype. Of several it is their sum, in double
+    precision and one after the other: by that an image gets the same whatever is computed with it. Rounding of the
+    graph's own may lead to a little more than 1, which is taken for 1.
+
+    Args:
+        probabilities: as the graph answers them, [..., C].
+        indices: of the labels, into the last axis.
+
+    Returns:
+        Of the same shape without the last axis, in [0, 1]; NaN where there is one.
+    """
+    first, *rest = (np.asarray(probabilities)[..., index] for index in indices)
+    if not rest:
+        return first
+    total = first.astype(np.float64)
+    for one in rest:
+        total = total + one
+    return np.minimum(total, 1.0)
 
 
 def is_number(value: Any) -> bool:

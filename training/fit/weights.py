@@ -14,7 +14,8 @@ import h5py
 import keras
 
 from server.machine.folders import find_home
-from training.data.split import SPLITS, Data
+from training.data.groups import SPLITS
+from training.data.split import Data
 from training.errors import TrainingError
 from training.fit.models import BACKBONES, FEATURES, MODELS, Backbone
 from training.settings.train import TrainConfig
@@ -69,13 +70,13 @@ def find_keras_folder() -> Path:
     return home / ".keras"
 
 
-def make_network(config: TrainConfig) -> keras.Model:
+def make_network(config: TrainConfig, classes: int = 2) -> keras.Model:
     """Builds the network of a run with the weights that it starts with, and freezes what is not to be trained.
 
     Raises:
         TrainingError: the file of weights is missing, unreadable, or of another network.
     """
-    network = MODELS[config.model](config.precision)
+    network = MODELS[config.model](config.precision, classes=classes)
     if config.model in BACKBONES:
         path = find_weights(config)
         if path is not None:
@@ -179,14 +180,20 @@ def check_weights_past(config: TrainConfig, data: Data) -> tuple[str, ...]:
     split = path.with_name("split.csv")
     if not split.is_file():
         return (UNKNOWN_PAST_WARNING.format(path=path),)
-    with split.open(newline="", encoding="utf-8") as file:
-        before = {row["sha256"]: SPLITS.index(row["split"]) for row in csv.DictReader(file)}
-    # Training comes first, test last: what weights have seen may only go where it tells less.
-    pairs = zip(data.digests, data.split.tolist(), strict=True)
-    seen = sum(before.get(digest, part) < part for digest, part in pairs)
+    seen = count_seen(split, data)
     if seen:
         raise TrainingError(
             f"--weights {path}: these weights have seen {seen:,} of this run's validation or test images; use the same "
             "--data, --seed and shares as that run, so that the split is the same"
         )
     return ()
+
+
+def count_seen(split: Path, data: Data) -> int:
+    """Returns how many of this run's validation or test images an earlier run, of which this is ``split.csv``, has
+    trained on, or has tested with less than this run does."""
+    with split.open(newline="", encoding="utf-8") as file:
+        before = {row["sha256"]: SPLITS.index(row["split"]) for row in csv.DictReader(file)}
+    # Training comes first, test last: what weights have seen may only go where it tells less.
+    pairs = zip(data.digests, data.split.tolist(), strict=True)
+    return sum(before.get(digest, part) < part for digest, part in pairs)
