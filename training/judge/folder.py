@@ -284,6 +284,9 @@ def make_sheet(
 ) -> AnswerSheet:
     """Returns the answers about the images ``kept`` [N], with all that is known of these."""
     positive = find_indices(predictor.labels, predictor.positive_labels)
+    # As the model spells them, so that a table's two columns of labels can be compared.
+    places = match_labels(images.labels, predictor.labels)
+    spelled = [label if place is None else predictor.labels[place] for label, place in places.items()]
     probabilities = answers.probabilities[answers.is_judged]
     if not probabilities.shape[1]:
         probabilities = complete_probabilities(predictions.scores, predictor.labels, positive)
@@ -293,7 +296,7 @@ def make_sheet(
         labels=predictor.labels,
         positive=positive,
         probabilities=probabilities,
-        actual=[images.labels[images.targets[index]] for index in kept],
+        actual=[spelled[images.targets[index]] for index in kept],
         patients=[images.patients[index] for index in kept],
         parts=[split.parts.get(file, "") if split else "" for file in predictions.files],
         folds=[""] * len(kept),
