@@ -112,25 +112,27 @@ class TrainConfig(WindowConfig, DataConfig):
     out: Path = setting(REQUIRED, "Run folder to write; it must not exist.")
     model: str = setting(
         "cnn",
-        "Network to train: the paper's CNN, or a dense head on ResNet-50.",
+        "Network to train: the paper's CNN, or a dense head on ResNet-50 or EfficientNet-Lite0.",
         choices=tuple(MODELS),
     )
     weights: str = setting(
         "imagenet",
-        "What resnet50 starts with: imagenet (Keras's file in ~/.keras/models; nothing is downloaded), a file of "
-        "ResNet-50 weights without top (.h5), a model of an earlier run (.keras or .h5), or none (random: for "
-        "tests only).",
+        "What a backbone starts with: imagenet (ResNet-50: downloaded by Keras into ~/.keras/models; "
+        "EfficientNet-Lite0: of the package that requirements/extras/efficientnet.lock installs), a file of the same "
+        "weights without top (.h5 or .pth), a model of an earlier run (.keras or .h5), or none (random: for tests and "
+        "as a control).",
     )
     unfreeze: int = setting(
         0,
-        "Stages of resnet50 that are trained with its head at a tenth of the rate, from the last. At 0, the frozen "
-        "network judges each image once and the head learns from that.",
+        "Stages of the backbone that are trained with its head at a tenth of the rate, from the last: up to 4 of "
+        "resnet50, 6 of efficientnet-lite0. At 0, the frozen network judges each image once and the head learns from "
+        "that.",
         least=0,
         most=MOST_STAGES,
     )
     views: int = setting(
         2,
-        "Variations of each image that a frozen resnet50 judges; the first is the image as it is. Each costs as "
+        "Variations of each image that a frozen backbone judges; the first is the image as it is. Each costs as "
         "much as an epoch through it; in bfloat16, half of that.",
         least=1,
         most=1000,
@@ -231,6 +233,11 @@ class TrainConfig(WindowConfig, DataConfig):
         for name in ("weights", "unfreeze", "views"):
             is_default = getattr(self, name) == getattr(TrainConfig, name)
             require(is_default or self.model in BACKBONES, name, f"is for --model {' or '.join(BACKBONES)}")
+        if self.model in BACKBONES:
+            stages = len(BACKBONES[self.model].stages)
+            require(
+                self.unfreeze <= stages, "unfreeze", f"must be 0 to {stages} with {self.model}, got {self.unfreeze}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
