@@ -21,7 +21,8 @@ from bench.training.auc import compare_aucs, estimate_auc
 from server.flags import LineParser, parse_settings
 from tests.fakes import ROOT, make_slice
 from tests.test_bench_report import MACHINE
-from training.config import PhantomConfig, TrainConfig
+from training.settings.phantom import PhantomConfig
+from training.settings.train import TrainConfig
 
 
 def draw_scores(shift: float, count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -64,7 +64,7 @@ FLOORS = {
 }
 """The parts of a package from top to bottom: each may import what is below it, and nothing beside or above it.
 
-``training.config`` stands on no floor: it names the choices that parts offer, and parts read their settings from it.
+``training.settings`` stands on no floor: it names the choices that parts offer, and parts read their settings from it.
 """
 
 TRAINING_STACK = {"tensorflow", "keras", "tf2onnx", "onnx", "matplotlib"}

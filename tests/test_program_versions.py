@@ -10,7 +10,7 @@ import pytest
 from proto import __version__
 from server.flags import LineParser, parse_settings
 from tests.fakes import ROOT
-from training.config import TrainConfig
+from training.settings.train import TrainConfig
 
 PROGRAMS = {
     "server.cli": ("", "tune"),

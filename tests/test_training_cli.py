@@ -11,7 +11,11 @@ import pytest
 from server.flags import list_settings
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, TrainConfig
+from training.settings.audit import AuditConfig
+from training.settings.card import CardConfig
+from training.settings.evaluate import EvaluateConfig
+from training.settings.phantom import PhantomConfig
+from training.settings.train import TrainConfig
 
 CONFIGS = (TrainConfig, AuditConfig, PhantomConfig, EvaluateConfig, CardConfig)
 

@@ -22,12 +22,12 @@ from tests.dicom_files import make_dicom, make_hu
 from tests.fakes import ROOT, encode, make_slice, write_model
 from tests.test_training_data import ignore_progress
 from training.cli import main
-from training.config import TrainConfig
 from training.data.format import INPUT_FORMAT, make_format
 from training.data.labels import list_images
 from training.data.pixels import decode_images
 from training.errors import TrainingError
 from training.phantom.dataset import write_dataset
+from training.settings.train import TrainConfig
 
 WINDOWS = (BRAIN, Window(75, 215), Window(600, 2800))
 SECRET = "SECRET-MRN"

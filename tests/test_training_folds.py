@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import TrainConfig
+from training.settings.train import TrainConfig
 
 pytestmark = [
     pytest.mark.tensorflow,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
 from training.data.labels import find_patients, list_data, list_images
 from training.errors import TrainingError
+from training.settings.listing import DEFAULT_PATIENT_PATTERN, ListingConfig
 
 
 def write_table(root: Path, table: str, *files: str) -> Path:

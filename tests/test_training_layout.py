@@ -13,11 +13,11 @@ import pytest
 
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import TrainConfig
 from training.data.labels import ImageSet, list_images
 from training.data.layout import name_split
 from training.data.split import SPLITS, Data, group_data, split_data
 from training.errors import TrainingError
+from training.settings.train import TrainConfig
 
 
 def write_names(root: Path, *names: str) -> Path:

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.config import DEFAULT_PATIENT_PATTERN
 from training.phantom.dataset import choose_kind, encode_png, generate_slice, write_dataset
 from training.phantom.lesions import HAEMORRHAGES, KINDS
 from training.phantom.patient import Patient
 from training.phantom.recipe import FINDINGS, PARTS, Recipe
+from training.settings.listing import DEFAULT_PATIENT_PATTERN
 
 
 def digest_folder(folder: Path) -> dict[str, str]:

@@ -21,10 +21,10 @@ import pytest
 from tests.fakes import ROOT
 from tests.test_training_data import write_discs
 from training.cli import main
-from training.config import TrainConfig
 from training.errors import TrainingError
 from training.fit.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint, read_checkpoint, write_checkpoint
 from training.run.folder import open_run_folder
+from training.settings.train import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("blank_plots")
 

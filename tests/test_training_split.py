@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from training.config import TrainConfig
 from training.data.labels import ImageSet
 from training.data.split import (
     SPLITS,
@@ -24,6 +23,7 @@ from training.data.split import (
     split_groups,
 )
 from training.errors import TrainingError
+from training.settings.train import TrainConfig
 
 TEST = SPLITS.index("test")
 

@@ -16,12 +16,12 @@ from PIL import Image
 from server.images.preprocess import load_pixels
 from server.models.contract import ModelSpec
 from tests.test_training_data import write_discs
-from training.config import TrainConfig
 from training.data.format import INPUT_FORMAT
 from training.data.labels import list_images
 from training.data.pixels import decode_images
 from training.errors import TrainingError
 from training.fit.augment import AUGMENTATIONS
+from training.settings.train import TrainConfig
 
 pytestmark = [
     pytest.mark.tensorflow,

@@ -17,12 +17,12 @@ import pytest
 
 from tests.backbones import randomise_statistics, save_published, use_tiny_backbone
 from tests.test_training_data import write_discs
-from training.config import TrainConfig
 from training.data.labels import list_images
 from training.data.pixels import decode_images
 from training.errors import TrainingError
 from training.fit.augment import AUGMENTATIONS
 from training.fit.models import BACKBONES
+from training.settings.train import TrainConfig
 
 pytestmark = [
     pytest.mark.tensorflow,

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from server.flags import LineParser, parse_settings
 from server.images.dicom.window import parse_window
 from server.process.console import complain, guard_streams, say, silence_tensorflow
-from training.config import AuditConfig, CardConfig, EvaluateConfig, PhantomConfig, StudyRuleConfig, TrainConfig
 from training.errors import TrainingError
+from training.settings.audit import AuditConfig
+from training.settings.card import CardConfig
+from training.settings.evaluate import EvaluateConfig, StudyRuleConfig
+from training.settings.phantom import PhantomConfig
+from training.settings.train import TrainConfig
 
 TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/first

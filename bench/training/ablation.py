@@ -29,7 +29,7 @@ from bench.training.ablation_variants import BASE_FLAGS, TEST_SEED, TRAINING_SEE
 from bench.training.auc import compare_aucs, estimate_auc
 from bench.training.page import PACKAGES
 from server.flags import REQUIRED, LineParser, parse_settings, setting
-from training.config import MOST_SEED
+from training.settings.listing import MOST_SEED
 
 FOLDER = ROOT / "build" / "ablation"
 MODEL = "brain_stroke_model.keras"

@@ -23,7 +23,7 @@ from bench.training.data import FOLDER, find_plain
 from bench.training.page import Series, make_section, publish_training
 from server.flags import LineParser, parse_settings, setting
 from server.process.console import silence_tensorflow
-from training.config import PRECISIONS
+from training.settings.train import PRECISIONS
 
 SLICES = 200
 EPOCHS = 20
@@ -91,12 +91,12 @@ def measure_precision(precision: str, rounds: int) -> dict[str, Series]:
     """Runs both sides in turns; times in seconds, differences as the largest of all values."""
     import keras
 
-    from training.config import TrainConfig
     from training.data.labels import list_data
     from training.data.pixels import decode_images
     from training.data.split import group_data, split_data
     from training.evaluation.ranking import compute_auc
     from training.fit.weights import make_network
+    from training.settings.train import TrainConfig
 
     folder = FOLDER / "transfer"
     config = TrainConfig(

@@ -14,7 +14,6 @@ from training.audit.facts import Audit, ClassCount, Duplicates
 from training.audit.inspection import FileFacts, Inspection, inspect_images
 from training.audit.page import render_page
 from training.audit.shortcuts import find_shortcuts
-from training.config import AuditConfig
 from training.data.duplicates import find_near_duplicates
 from training.data.format import make_format
 from training.data.labels import ImageSet, list_data
@@ -22,6 +21,7 @@ from training.data.split import join_groups
 from training.errors import TrainingError, count_nouns
 from training.evaluation.nearest import FOLDS, LeakageTest, compare_splits
 from training.progress import Progress
+from training.settings.audit import AuditConfig
 
 PAGE, PLOT = "audit.md", "audit.png"
 EXAMPLES = 5

@@ -16,7 +16,6 @@ from server.images import slice_table
 from server.images.dicom.identity import Identity, read_identities
 from server.images.image_folder import ImageFolder
 from server.images.slice_table import are_patient_folders, find_patients
-from training.config import DEFAULT_PATIENT_PATTERN, ListingConfig
 from training.data.layout import (
     LabelledFile,
     Listing,
@@ -28,6 +27,7 @@ from training.data.layout import (
 )
 from training.errors import TrainingError, count_nouns
 from training.phantom.dataset import LESION_FOLDER
+from training.settings.listing import DEFAULT_PATIENT_PATTERN, ListingConfig
 
 LABELS_FILE = slice_table.TABLE_NAME
 YES = ("1", "1.0", "yes", "y", "true", "x", "ja", "j")

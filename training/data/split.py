@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import TrainConfig
 from training.data.duplicates import find_near_duplicates
 from training.data.labels import ImageSet, read_rows, require_columns
 from training.data.pixels import PixelStore, write_csv
 from training.errors import TrainingError, count_nouns
+from training.settings.train import TrainConfig
 
 SPLITS = ("train", "validation", "test")
 SPLIT_FILE = "split.csv"

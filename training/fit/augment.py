@@ -7,8 +7,10 @@ its pixels. TensorFlow is imported where a batch is varied, so that the names of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from training.fit.imaging import Imaging, vary_imaging
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -39,22 +41,32 @@ class Augmentation:
     brightness: float = 0.0
     """Largest change of all grey values either way, in grey levels, as a moved window makes it."""
 
+    imaging: Imaging | None = None
+    """What scanner and archive do to the grey levels; None: nothing."""
+
+
+_HEAD_CT = Augmentation(horizontal_flip=True, rotation=10.0, scale=0.1, shift=0.05, contrast=0.1, brightness=12.0)
+_SCANNER = Imaging(blur=1.0, sharpening=0.6, noise=10.0, gamma=0.3, jpeg=40)
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     # "Flips and rotations" is all the paper says; vertical flips do not occur in head CT.
     "paper": Augmentation(horizontal_flip=True, vertical_flip=True, rotation=15.0),
-    "head-ct": Augmentation(horizontal_flip=True, rotation=10.0, scale=0.1, shift=0.05, contrast=0.1, brightness=12.0),
+    "head-ct": _HEAD_CT,
+    "scanner": replace(_HEAD_CT, imaging=_SCANNER),
     "none": None,
 }
 
 
-def vary_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+def vary_batch(
+    images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation, channels: int | None = None
+) -> tf.Tensor:
     """Varies every image of a batch.
 
     Args:
         images: uint8 or float32 [N, H, W, C], 0 to 255.
         seed: int64 [2]; the same seed gives the same changes.
         augmentation: ranges of the changes.
+        channels: the first so many of C are grey levels, what follows is a mask that only moves; None: all are.
 
     Returns:
         float32 [N, H, W, C], 0 to 255; what comes into view from outside is black, as air is.
@@ -80,11 +92,14 @@ def vary_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
+    greys, masks = varied[..., :channels], varied[..., channels or images.shape[3] :]
+    if augmentation.imaging:
+        greys = vary_imaging(greys, tf.random.experimental.stateless_fold_in(seed, 1), augmentation.imaging)
     if augmentation.contrast or augmentation.brightness:
         spread = (1 + augmentation.contrast * draws[5])[:, None, None, None]
         level = (augmentation.brightness * draws[6])[:, None, None, None]
-        varied = tf.clip_by_value((varied - 127.5) * spread + 127.5 + level, 0.0, 255.0)
-    return varied
+        greys = tf.clip_by_value((greys - 127.5) * spread + 127.5 + level, 0.0, 255.0)
+    return tf.concat([greys, masks], axis=3)
 
 
 def random_sign(draws: tf.Tensor, is_random: bool) -> tf.Tensor:

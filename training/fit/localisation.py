@@ -39,7 +39,7 @@ POSITIVE_WEIGHT = 5.0
 """How much more a cell with a lesion counts than one without, since there are so few."""
 
 
-def find_taps(network: keras.Model, named: tuple[Tap, ...]) -> tuple[Tap, ...]:
+def find_taps(network: keras.Model, named: tuple[Tap, ...] = ()) -> tuple[Tap, ...]:
     """Returns the layers of a network that lesion heads teach something: those that are there, and trained up to there.
 
     Args:

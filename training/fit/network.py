@@ -11,7 +11,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import TrainConfig
 from training.data.split import Data
 from training.errors import TrainingError
 from training.evaluation.figures import Epoch
@@ -25,6 +24,7 @@ from training.fit.pipeline import make_batches, make_training_batches, weigh_cla
 from training.fit.transfer import ClassifierTraining, has_frozen_backbone
 from training.fit.weights import list_slow_variables, make_network
 from training.progress import Part
+from training.settings.train import TrainConfig
 
 PREDICTION_BATCH = 32
 

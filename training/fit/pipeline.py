@@ -61,7 +61,8 @@ def make_training_batches(
     def prepare(batch: tuple[tf.Tensor, tf.Tensor], batch_seed: tf.Tensor) -> tuple[Any, Any, Any]:
         index, target = batch
         planes = read_batch(store, index)
-        planes = vary_batch(planes, batch_seed, augmentation) if augmentation else tf.cast(planes, tf.float32)
+        varied = vary_batch(planes, batch_seed, augmentation, store.channels) if augmentation else planes
+        planes = tf.cast(varied, tf.float32)
         images, masks = split_planes(planes, store.channels)
         weight = tf.gather(class_weights, target)
         if not taps:

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from training.config import TrainConfig
 from training.data.pixels import compute_fingerprint
 from training.data.split import Data
 from training.fit.augment import AUGMENTATIONS
@@ -20,6 +19,7 @@ from training.fit.models import BACKBONES, CLASSIFIER
 from training.fit.pipeline import PREFETCHED_BATCHES
 from training.fit.weights import classifier_layers
 from training.progress import Progress
+from training.settings.train import TrainConfig
 
 
 def has_frozen_backbone(config: TrainConfig) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 import h5py
 import keras
 
-from training.config import TrainConfig
 from training.data.split import SPLITS, Data
 from training.errors import TrainingError
 from training.fit.models import BACKBONES, FEATURES, MODELS, Backbone
+from training.settings.train import TrainConfig
 
 RANDOM_WARNING = (
     "WARNING: --weights none: the backbone's weights are RANDOM. Frozen random features are for tests of the machinery "

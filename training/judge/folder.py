@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
-from training.config import DataConfig, EvaluateConfig
 from training.data.duplicates import shrink
 from training.data.labels import LABELS_FILE, FileFinder, ImageSet, list_data, read_rows, require_columns
 from training.data.pixels import read_image, write_csv
@@ -30,6 +29,8 @@ from training.judge.predictors import Predictor, map_ahead, open_predictor
 from training.progress import Progress
 from training.report.galleries import ReadImages
 from training.report.plots import write_plots
+from training.settings.evaluate import EvaluateConfig
+from training.settings.listing import DataConfig
 
 CONDITION = re.compile(r"(?P<column>[^<>=]+?)\s*(?P<sign>>=|<=|>|<|=)\s*(?P<value>[^<>=]+)")
 COMPARE = {">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less, "=": np.equal}

@@ -21,7 +21,6 @@ from server.machine.processors import count_processors
 from server.models.contract import HEAD_CT
 from server.models.engines.engine import EngineOptions
 from server.models.runtime import OnnxModel, load_model
-from training.config import StudyRuleConfig
 from training.data.labels import list_data
 from training.errors import TrainingError, count_nouns
 from training.evaluation.figures import Bools, Floats, PatientLevel
@@ -31,6 +30,7 @@ from training.evaluation.summary import replace_nan
 from training.judge.folder import find_positive
 from training.judge.predictors import Answer, make_answer, map_ahead
 from training.progress import Progress
+from training.settings.evaluate import StudyRuleConfig
 
 SHOWN = ("sensitivity", "specificity", "auc")
 

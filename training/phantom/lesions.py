@@ -44,8 +44,8 @@ class Plan:
 def draw_level(rng: np.random.Generator, kind: str) -> float:
     """Draw an anatomical level at which this kind of lesion can be seen."""
     low, mode, high = LEVELS[kind]
-    # A third evenly, or the base and the vertex, where models are weakest, would be rare.
-    return float(rng.uniform(low, high) if rng.random() < 0.35 else rng.triangular(low, mode, high))
+    # Half evenly, or the base and the vertex, where models are weakest, would be rare.
+    return float(rng.uniform(low, high) if rng.random() < 0.5 else rng.triangular(low, mode, high))
 
 
 def plan_lesion(rng: np.random.Generator, kind: str, level: float) -> Plan:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from training.phantom.anatomy import draw_anatomy
 from training.phantom.ct import Values, render_ct
-from training.phantom.head import BASE_LEVEL, Head, Push, measure_size
+from training.phantom.head import Head, Push, measure_size
 from training.phantom.lesions import HAEMORRHAGES, KINDS, draw_level, plan_lesion
 from training.phantom.painting import paint_lesion
 from training.phantom.patient import Patient
@@ -124,10 +124,10 @@ def _draw_visible(
 
 
 def _draw_normal_level(rng: np.random.Generator) -> float:
-    """Mostly the levels of the lesions, so that the amount of brain does not give the class away."""
-    if rng.random() < 0.15:
-        low = rng.random() < 0.65
-        return float(rng.uniform(0.0, BASE_LEVEL) if low else rng.uniform(0.93, 1.02))
+    """Half lie as a study's slices do, from the foramen magnum to above the vertex; half where lesions are seen, so
+    that the amount of brain tells little of the class."""
+    if rng.random() < 0.5:
+        return float(rng.uniform(0.0, 1.02))
     kind = "infarct" if rng.random() < 0.2 else HAEMORRHAGES[int(rng.integers(len(HAEMORRHAGES)))]
     return draw_level(rng, kind)
 

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.flags import flag_of
-from training.config import TrainConfig
 from training.data.split import SPLITS
 from training.errors import TrainingError
 from training.evaluation.figures import Level
 from training.report.tables import NONE, escape, make_table
+from training.settings.train import TrainConfig
 
 PATH_FLAGS = ("data", "out", "split")
 """Flags that say where things are on one machine; they are not recorded."""

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from server.flags import flag_of
-from training.config import TrainConfig
 from training.errors import TrainingError
 from training.fit.checkpoint import CHECKPOINT, FEATURES_HEADER, PREVIOUS, sync_file, sync_folder
+from training.settings.train import TrainConfig
 
 RECORD = "run.json"
 METRICS = "metrics.json"

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import TrainConfig
 from training.data.pixels import write_csv
 from training.data.split import SPLIT_FILE, Data, assign_folds, describe_pairs, record_split, split_fold
 from training.progress import Part, Progress
 from training.run.folder import find_partial, finish_folder
 from training.run.held_out import RANDOM_FIGURES, measure_random_split, train_network
 from training.run.pooling import write_pooled_results
+from training.settings.train import TrainConfig
 
 
 def train_folds(config: TrainConfig, data: Data, folder: Path) -> None:

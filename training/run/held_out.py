@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import TrainConfig
 from training.data.pixels import write_csv
 from training.data.split import Data, split_groups
 from training.evaluation.measure import measure_level
@@ -25,6 +24,7 @@ from training.fit.weights import check_weights_past
 from training.progress import Part
 from training.report.card import copy_facts
 from training.run.results import calibrate_network, write_results
+from training.settings.train import TrainConfig
 
 MODEL_FILES = ("brain_stroke_model.h5", "brain_stroke_model.keras")
 PREDICTIONS = "predictions.csv"

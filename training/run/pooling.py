@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.models.contract import ModelSpec
-from training.config import TrainConfig
 from training.data.split import Data
 from training.evaluation.figures import Evaluation, PatientLevel, Predictions
 from training.evaluation.measure import Decision, evaluate, measure_people
@@ -26,6 +25,7 @@ from training.report.run import write_folds_report
 from training.run.folder import METRICS
 from training.run.held_out import PREDICTIONS, write_predictions
 from training.run.results import PREVALENCES, read_pixels
+from training.settings.train import TrainConfig
 
 
 @dataclass(frozen=True)

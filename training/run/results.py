@@ -14,7 +14,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from server.models.contract import ModelSpec
-from training.config import TrainConfig
 from training.data.format import make_format
 from training.data.pixels import compute_fingerprint
 from training.data.split import Data
@@ -29,6 +28,7 @@ from training.report.card import write_card
 from training.report.galleries import ReadImages
 from training.report.plots import plot_curve, write_plots
 from training.report.run import write_report
+from training.settings.train import TrainConfig
 
 REFERENCE_IMAGES = 16
 PREVALENCES = (0.02, 0.05, 0.15, 0.38)

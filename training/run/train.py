@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from training.config import TrainConfig
 from training.data.format import make_format
 from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint, decode_images
@@ -16,6 +15,7 @@ from training.progress import Part, Progress
 from training.run.folder import is_finished, open_run_folder, record_run
 from training.run.folds import train_folds
 from training.run.held_out import train_network
+from training.settings.train import TrainConfig
 
 
 def train(config: TrainConfig) -> Path:
