@@ -23,7 +23,9 @@ from training.errors import TrainingError
 MOST_BYTES = 512 << 20
 """Of a file: it is read as a whole."""
 
-MOST_OPERATIONS = 1_000_000
+MOST_OPERATIONS = 200_000
+"""Of a pickle: three hundred tensors take ten thousand."""
+
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 DICTIONARY = "collections OrderedDict"
