@@ -15,7 +15,7 @@ from PIL import Image
 from tests.backbones import randomise_statistics
 from tests.torch_files import write_torch_file
 from training.errors import TrainingError
-from training.fit.efficientnet import list_parts, load_torch_weights
+from training.fit.efficientnet import list_blocks, list_parts, load_torch_weights
 from training.fit.models import BACKBONES, FEATURES, build_efficientnet_lite0
 from training.fit.torch_file import read_torch_file
 
@@ -120,8 +120,8 @@ def test_early_blocks_and_depthwise_kernels_stay_frozen(network: Any) -> None:
     expected |= {"block7a_expand_conv/kernel", "block7a_project_conv/kernel", "top_conv/kernel"}
     assert list_slow_variables(network) == expected
     freeze_backbone(network, BACKBONE, len(BACKBONE.stages))
-    trained = {variable.path.split("_")[0] for variable in network.trainable_variables}
-    assert trained == {f"block{stage}{block}" for stage, blocks in zip("234567", ("ab", "ab", "abc", "abc", "abcd", "a"), strict=True) for block in blocks} | {"top", "head", "probabilities"}  # fmt: skip
+    trained = {variable.path.split("_")[0] for variable in network.trainable_variables if "_conv/" in variable.path}
+    assert trained == {name for name, _, _ in list_blocks()} - {"block1a"} | {"top"}
 
 
 @pytest.mark.parametrize(("unfreeze", "cells"), [(5, [8, 16]), (3, [16]), (2, [])])

@@ -57,8 +57,11 @@ class Pair:
             return np.ones(len(values))
         strength = 1.0 if self.is_depthwise else STRENGTH
         if self.limit is None:
-            return (values / np.exp(np.log(values).mean())) ** strength
-        return np.minimum(values * (1 + ROOM) / self.limit, 1.0) ** strength
+            shares = values / np.exp(np.log(values).mean())
+        else:
+            shares = np.minimum(values * (1 + ROOM) / self.limit, 1.0)
+        factors: NDArray[np.float64] = shares**strength
+        return factors
 
 
 def equalise_channels(model: onnx.ModelProto, pixels: Iterable[NDArray[np.uint8]]) -> int:
@@ -137,7 +140,8 @@ def is_depthwise(graph: Graph, node: onnx.NodeProto) -> bool:
     weights = graph.read_constant(node.input[1]) if node.op_type == "Conv" else None
     if weights is None:
         return False
-    return weights.shape[1] == 1 and len(weights) == read_attributes(node).get("group", 1) > 1
+    groups: int = read_attributes(node).get("group", 1)
+    return weights.shape[1] == 1 and len(weights) == groups > 1
 
 
 def is_plain_convolution(graph: Graph, node: onnx.NodeProto, *, inputs: int) -> bool:

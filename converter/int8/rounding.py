@@ -8,7 +8,7 @@ off the mean difference of the probability.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from converter.graph.edit import Graph
 
 
-def round_weights(model: onnx.ModelProto, layers: Sequence[str], *, steps: int, pixel_layer: str) -> None:
+def round_weights(
+    model: onnx.ModelProto,
+    layers: Sequence[str],
+    *,
+    steps: int,
+    pixel_layer: str,
+    known: Mapping[str, NDArray[np.float32]],
+) -> None:
     """Rounds the weights of convolutions to their INT8 steps, in place; they stay floats.
 
     Args:
@@ -26,14 +33,17 @@ def round_weights(model: onnx.ModelProto, layers: Sequence[str], *, steps: int, 
         steps: of the largest weight of a filter: 127, or 64 with 7-bit weights, as in ``onnxruntime.quantization``.
         pixel_layer: name of the convolution that takes pixels: there all channels show the same place, so one sum over
             them is kept; elsewhere each channel has its own.
+        known: rounded weights that were found otherwise (``converter.int8.compensate``), by the convolution's name.
     """
     graph = Graph(model)
     for node in graph.nodes:
         weights = graph.read_constant(node.input[1]) if node.name in layers else None
         if weights is not None:
             axes = (1, 2, 3) if node.name == pixel_layer else (2, 3)
-            rounded = round_keeping_sums(weights.astype(np.float64), steps, axes)
-            node.input[1] = graph.add_constant(f"{node.name}_rounded_weights", rounded.astype(np.float32))
+            rounded = known.get(node.name)
+            if rounded is None:
+                rounded = round_keeping_sums(weights.astype(np.float64), steps, axes).astype(np.float32)
+            node.input[1] = graph.add_constant(f"{node.name}_rounded_weights", rounded)
     graph.remove_unused()
 
 

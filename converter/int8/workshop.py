@@ -24,6 +24,7 @@ from converter.graph.fusion import find_moves, take_bytes_as_they_are
 from converter.graph.rewrite import merge_pool_padding, pad_channels, pad_planes
 from converter.graph.shortcuts import merge_shortcuts
 from converter.int8.bottlenecks import equalise_bottlenecks
+from converter.int8.compensate import compensate_weights, measure_energies
 from converter.int8.equalise import equalise_channels
 from converter.int8.gate import Comparison, Judge
 from converter.int8.joined import balance_joined, share_ranges
@@ -91,18 +92,21 @@ def prepare(model: onnx.ModelProto, pixels: NDArray[np.uint8], watch: Watch) -> 
 class Workshop:
     """Makes and judges variants of one prepared graph."""
 
-    def __init__(self, prepared: onnx.ModelProto, spec: ModelSpec, target: Target, judge: Judge) -> None:
+    def __init__(
+        self, prepared: onnx.ModelProto, pixels: NDArray[np.uint8], spec: ModelSpec, target: Target, judge: Judge
+    ) -> None:
         self._prepared, self._spec, self._target, self._judge = prepared, spec, target, judge
         self._moves = find_moves(Graph(prepared))
         taker = Graph(prepared).follow(self._moves[-1].output[0]) if self._moves else None
         self._pixel_layer = "" if taker is None else taker.name
         self.region = Region(prepared)
+        self._compensated = compensate_weights(prepared, measure_energies(prepared, pixels), steps=target.steps)
 
     def round(self, fp32_layers: Sequence[str]) -> onnx.ModelProto:
         """The graph with rounded weights in all convolutions but those that stay fp32."""
         rounded = copy.deepcopy(self._prepared)
         layers = [name for name in self.region.convolutions if name not in fp32_layers]
-        round_weights(rounded, layers, steps=self._target.steps, pixel_layer=self._pixel_layer)
+        round_weights(rounded, layers, steps=self._target.steps, pixel_layer=self._pixel_layer, known=self._compensated)
         return rounded
 
     def make(self, method: str, ranges: Any, fp32_layers: Sequence[str]) -> Candidate:
