@@ -241,7 +241,7 @@ def test_unfrozen_stages_learn_more_slowly(config: TrainConfig, data: Any, tmp_p
     network = make_network(replace(config, unfreeze=1))
     slow = list_slow_variables(network)
     assert slow == {"conv5_conv/kernel", "conv5_conv/bias"}
-    optimizer = make_optimizer(1e-2, "float32", 100, slow)
+    optimizer = make_optimizer(1e-2, "float32", 100, slow, config.backbone_rate)
     before = [variable.numpy() for variable in network.trainable_variables]
     optimizer.apply([keras.ops.ones_like(v) for v in network.trainable_variables], network.trainable_variables)
     for variable, old in zip(network.trainable_variables, before, strict=True):
@@ -356,8 +356,10 @@ def test_random_weights_are_said_loudly(config: TrainConfig, data: Any) -> None:
 
 def test_flags_of_backbones_are_not_for_the_cnn(config: TrainConfig) -> None:
     """A flag that would do nothing is refused."""
-    for flag in ({"weights": "none"}, {"unfreeze": 1}, {"views": 3}):
-        with pytest.raises(ValueError, match=f"--{next(iter(flag))} is for --model resnet50 or efficientnet-lite0"):
+    for flag in ({"weights": "none"}, {"unfreeze": 1}, {"backbone_rate": 0.5}, {"views": 3}):
+        with pytest.raises(
+            ValueError, match=f"--{next(iter(flag)).replace('_', '-')} is for --model resnet50 or efficientnet-lite0"
+        ):
             TrainConfig(data=config.data, out=config.out, **flag)
     with pytest.raises(ValueError, match="--unfreeze must be 0 to 4 with resnet50, got 5"):
         replace(config, unfreeze=5)

@@ -2,8 +2,8 @@
 
 Channels say similar things, and so do neighbouring pixels; what rounding one weight adds to an answer can mostly be
 taken off it by others that are not rounded yet: by least squares on what they were seen to be multiplied by. After
-Frantar et al., GPTQ (ICLR 2023), in the order of the inputs' energy. For convolutions of 1 x 1 and of each channel alone;
-of others, ``converter.int8.rounding`` keeps the sums.
+Frantar et al., GPTQ (ICLR 2023), in the order of the inputs' energy. For convolutions of 1 x 1 and of each channel
+alone; of others, ``converter.int8.rounding`` keeps the sums.
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ def fit_model(
     training, validation = data.indices("train"), data.indices("validation")
     steps = math.ceil(len(training) / config.batch_size)
     slow = list_slow_variables(model)
-    optimizer = make_optimizer(config.learning_rate, config.precision, config.epochs * steps, slow)
+    optimizer = make_optimizer(
+        config.learning_rate, config.precision, config.epochs * steps, slow, config.backbone_rate
+    )
     label_loss = "sparse_categorical_crossentropy"
     has_masks = data.store.has_lesions and config.lesion_weight > 0
     named = BACKBONES[config.model].taps if config.model in BACKBONES else ()

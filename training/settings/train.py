@@ -38,11 +38,16 @@ class TrainConfig(WindowConfig, DataConfig):
     )
     unfreeze: int = setting(
         0,
-        "Stages of the backbone that are trained with its head at a tenth of the rate, from the last: up to 4 of "
-        "resnet50, 6 of efficientnet-lite0. At 0, the frozen network judges each image once and the head learns from "
-        "that.",
+        "Stages of the backbone that are trained with its head, from the last: up to 4 of resnet50, 6 of "
+        "efficientnet-lite0. At 0, the frozen network judges each image once and the head learns from that.",
         least=0,
         most=MOST_STAGES,
+    )
+    backbone_rate: float = setting(
+        0.1,
+        "Learning rate of the backbone's stages that are trained, as a share of the head's.",
+        least=0,
+        most=1,
     )
     views: int = setting(
         2,
@@ -137,14 +142,15 @@ class TrainConfig(WindowConfig, DataConfig):
         super().__post_init__()
         self.check_windows()
         parse_rule(self.operating_point)
-        require(self.learning_rate > 0, "learning_rate", "must be positive")
+        for name in ("learning_rate", "backbone_rate"):
+            require(getattr(self, name) > 0, name, "must be positive")
         require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
         require(self.folds is None or self.split is None, "split", "is for a run without --folds")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
             require(is_identifier(getattr(self, name)), name, "must be made of letters, digits, '-', '_' and '.'")
-        for name in ("weights", "unfreeze", "views"):
+        for name in ("weights", "unfreeze", "backbone_rate", "views"):
             is_default = getattr(self, name) == getattr(TrainConfig, name)
             require(is_default or self.model in BACKBONES, name, f"is for --model {' or '.join(BACKBONES)}")
         if self.model in BACKBONES:
