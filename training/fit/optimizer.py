@@ -11,7 +11,7 @@ import keras
 class StagedAdam(keras.optimizers.Adam):  # type: ignore[misc] # Keras has no types
     """Adam with a lower rate for some of the variables.
 
-    The length of Adam's steps is the rate, whatever the gradients: at the classifier's rate, what a backbone knows would
+    The length of Adam's steps is the rate, whatever the gradients: at the classifier's rate, what a backbone knows may
     be gone before the new classifier gives it gradients that mean anything.
     """
 
@@ -38,8 +38,9 @@ class StagedAdam(keras.optimizers.Adam):  # type: ignore[misc] # Keras has no ty
 def make_optimizer(
     learning_rate: float, precision: str, steps: int, slow: Collection[str] = (), share: float = 1.0
 ) -> keras.optimizers.Optimizer:
-    """Returns Adam whose rate falls along a cosine to 0 over ``steps``, so that the last epochs settle; for the variables of
-    the paths ``slow``, ``share`` of it.
+    """Returns Adam whose rate falls along a cosine to 0 over ``steps``, so that the last epochs settle.
+
+    The variables of the paths ``slow`` get a ``share`` of it.
 
     In mixed precision it leaves out steps whose gradient is not a number.
     oneDNN's bfloat16 convolutions were seen to give a NaN gradient once in some hundred steps with every input finite.
