@@ -92,7 +92,7 @@ def run_command(argv: Sequence[str]) -> int:
         f"  source       {report.kind}\n"
         f"  pixels       {report.preprocess} of {report.channel_order}, {spec.colour}, resample {spec.resample}, "
         f"fit {spec.fit}\n"
-        f"  labels       {', '.join(spec.labels)}; {spec.positive_label} when above {spec.threshold:g}\n"
+        f"  labels       {', '.join(spec.labels)}; {spec.positive_text} when above {spec.threshold:g}\n"
         f"  head         {report.head}\n"
         f"  parity       {parity.image_difference:.2g} on {parity.images} images, "
         f"{parity.random_difference:.2g} on {parity.random_images} random ones (allowed: {parity.allowed:.2g}; "

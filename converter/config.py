@@ -50,10 +50,12 @@ class ConvertOptions:
         separator=",",
         metavar="A,B",
     )
-    positive: str | None = setting(None, "label to detect (default: from spec.json)", metavar="LABEL")
+    positive: tuple[str, ...] = setting(
+        (), "label to detect, or several of them (default: from spec.json)", separator=",", metavar="LABEL"
+    )
     threshold: float | None = setting(
         None,
-        "the positive label is answered above this probability (default: from spec.json)",
+        "a positive label is answered above this probability (default: from spec.json)",
         least=0,
         most=1,
         metavar="P",

@@ -237,7 +237,7 @@ def build_spec(options: ConvertOptions) -> ModelSpec:
     try:
         recorded = ModelSpec.from_json(beside.read_text("utf-8")) if beside.exists() else None
         labels = options.labels or (recorded.labels if recorded else ())
-        positive = options.positive or (recorded.positive_label if recorded else "")
+        positive = options.positive or (recorded.positive_labels if recorded else ())
         threshold = options.threshold
         if threshold is None and recorded is not None:
             threshold = recorded.threshold
@@ -256,7 +256,7 @@ def build_spec(options: ConvertOptions) -> ModelSpec:
             name=name,
             version=version,
             labels=labels,
-            positive_label=positive,
+            positive_labels=positive,
             threshold=threshold,
             provenance={**recorded.provenance, **describe_conversion(options)},
         )
@@ -275,7 +275,7 @@ def amend_card(recorded: ModelSpec, spec: ModelSpec) -> str:
             ("name", recorded.name, spec.name),
             ("version", recorded.version, spec.version),
             ("labels", ", ".join(recorded.labels), ", ".join(spec.labels)),
-            ("positive label", recorded.positive_label, spec.positive_label),
+            ("positive label", recorded.positive_text, spec.positive_text),
             ("threshold", f"{recorded.threshold:g}", f"{spec.threshold:g}"),
         )
         if before != after

@@ -241,11 +241,11 @@ def measure_difference(
             f"on {what} the probabilities differ by {difference:.3g} from the source model's "
             f"(allowed: {allowed:.2g}), more than its own way of computing explains"
         )
-    index, threshold = model.spec.positive_index, model.spec.threshold
-    wanted = expected[:, index]
+    spec, threshold = model.spec, model.spec.threshold
+    wanted = spec.positive_scores(expected)
     is_away = np.abs(wanted - threshold) > max(LEAST_TOLERANCE, variation)
     for answer in (batched, single):
-        flipped = is_away & ((answer[:, index] > threshold) != (wanted > threshold))
+        flipped = is_away & ((spec.positive_scores(answer) > threshold) != (wanted > threshold))
         if flipped.any():
             raise OutputValuesError(
                 f"on {what} {flipped.sum()} of {len(images)} get another label than from the source model, at the "

@@ -3,7 +3,7 @@
 # conversion. About 50 minutes on two processors with AMX (mixed_bfloat16); on processors without it, take float32 and
 # some hours. What was stopped goes on.
 #
-# Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/2). COUNT and EPOCHS make another
+# Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/3). COUNT and EPOCHS make another
 # one, in a folder of its own unless WORK says where slices and run go. The fp32 model is there before the INT8 variant is
 # tried, which is calibrated and judged on synthetic slices that training has not seen; INT8= tries none. The outlier score is
 # fitted to such slices, too; OUTLIER= leaves it out. How studies are judged is chosen afterwards (training study-rule).
@@ -13,13 +13,13 @@
 # spec names, too.
 set -eu
 python=${1:-python}
-out=${2:-build/models/stroke-cnn/2}
-count=${COUNT:-20000}
+out=${2:-build/models/stroke-cnn/3}
+count=${COUNT:-32000}
 epochs=${EPOCHS:-8}
 work=${WORK:-build/default-$count-$epochs}
 [ -d "$work/phantom" ] || "$python" -m training phantom --out "$work/phantom" --count "$count" --seed 7
 "$python" -m training --data "$work/phantom" --out "$work/run" --resume --one-image-per-patient --epochs "$epochs" \
-    --learning-rate 1e-3 --augment head-ct --validation 0.06 --test 0.06 --seed 7 --precision mixed_bfloat16 \
+    --learning-rate 1e-3 --augment scanner --validation 0.06 --test 0.06 --seed 7 --precision mixed_bfloat16 \
     --operating-point sensitivity=0.95 --notes \
     "Demonstration, not a diagnosis: trained on synthetic slices alone (python -m training phantom --count $count --seed 7)."
 "$python" -m training card "$work/run" --facts models/facts.json

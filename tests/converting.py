@@ -86,7 +86,7 @@ def converter_options(tmp_path: Path, converter_images: Path) -> ConvertOptions:
         model=tmp_path / "missing.keras",
         out=tmp_path / "models" / "small" / "1",
         labels=LABELS,
-        positive="stroke",
+        positive=("stroke",),
         threshold=0.05,
         preprocess="0..255",
         images=converter_images,

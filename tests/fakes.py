@@ -33,7 +33,7 @@ from tests.tracing import ROOT, traced
 
 SIDE = 64
 GOLDEN_SEEDS = (1, 2)
-SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.05, checks="none")
+SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), ("stroke",), 0.05, checks="none")
 """Without checks, so that tests may send it noise."""
 
 RSNA = ROOT.parent / "shared" / "data" / "rsna_subset"

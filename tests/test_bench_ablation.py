@@ -14,7 +14,7 @@ from PIL import Image
 from bench.training import ablation
 from bench.training import ablation_page as report_ablation
 from bench.training.ablation import Plan, run_variants
-from bench.training.ablation_judge import HeldOut, count_false_positives, read_slices
+from bench.training.ablation_judge import HeldOut, count_false_positives, judge_scores, read_slices, score_trivially
 from bench.training.ablation_page import plot_curves, render_ablation
 from bench.training.ablation_variants import VARIANTS
 from bench.training.auc import compare_aucs, estimate_auc
@@ -111,6 +111,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> P
         auc = {"plain": [0.9, 0.8, 1.0], "jpeg": [0.8, 0.7, 0.9]}
         settings = plan.describe(VARIANTS[name], seed)
         run = {"about": name, "settings": settings, "curve": [0.6, 0.7], "seconds": 1.0, "auc": auc}
+        run |= {"matched_auc": 0.87, "brain_correlation": -0.1}
         return {**run, "false_positives": {"metal": [1 + (name == "base"), 4]}}
 
     monkeypatch.setattr(ablation, "run_variant", run_variant)
@@ -146,6 +147,22 @@ def test_page_sets_variants_beside_the_base(tmp_path: Path, plan: Plan) -> None:
     assert "which needs no model" in page
     assert "| without-metal | without-metal | 7 | 0.900 (0.800 to 1.000) |" in page
     assert "| metal | 7 | 4 | 0.50 | 0.25 |" in page
+    assert page.count("| 0.870 | -0.10 |") == 2
+
+
+def test_a_score_that_is_only_the_amount_of_brain_is_seen_as_such() -> None:
+    """Its AUC can be fair; matched by the amount of brain nothing is left, and the correlation says why."""
+    rng = np.random.default_rng(0)
+    share = rng.uniform(0, 1, 300)
+    images = np.where(rng.random((300, 8, 8, 1)) < share[:, None, None, None], 100, 0).astype(np.uint8)
+    positive = rng.random(300) < share
+    judged = judge_scores(
+        {"plain": score_trivially(images)}, HeldOut({"plain": images}, positive, (frozenset(),) * 300)
+    )
+
+    assert judged["auc"]["plain"][0] > 0.75
+    assert judged["matched_auc"] < 0.62
+    assert judged["brain_correlation"] == pytest.approx(1.0)
 
 
 def test_committed_ablation_is_that_of_its_figures() -> None:

@@ -30,7 +30,7 @@ def test_it_loads_verified() -> None:
     model = load_model(FOLDER)
 
     assert model.spec.labels == ("normal", "stroke")
-    assert model.spec.positive_label == "stroke"
+    assert model.spec.positive_labels == ("stroke",)
     assert (model.input_format.height, model.input_format.width, model.input_format.channels) == (256, 256, 1)
 
 

@@ -135,7 +135,7 @@ class Answers:
 
         self._rows = np.array([[1 - p, p] for p in positive], np.float32)
         self.batches: list[int] = []
-        self.spec = ModelSpec("small", "1", LABELS, "stroke", threshold)
+        self.spec = ModelSpec("small", "1", LABELS, ("stroke",), threshold)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One row an image, which is told by its first pixel."""

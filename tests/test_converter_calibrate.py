@@ -14,7 +14,7 @@ from server.models.contract import ModelSpec
 from tests.fakes import encode, make_slice
 
 LABELS = ("normal", "stroke")
-SPEC = ModelSpec("x", "1", LABELS, "stroke", 0.5)
+SPEC = ModelSpec("x", "1", LABELS, ("stroke",), 0.5)
 FORMAT = InputFormat(32, 32, "grey")
 
 

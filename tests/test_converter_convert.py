@@ -76,7 +76,7 @@ def test_every_kind_of_source_answers_the_same_after_conversion(
     assert np.ptp(expected[:, 1]) > 0.05, "the test's network must tell its images apart"
     assert np.abs(model.run(pixels) - expected).max() <= 1e-5
     assert (model.spec.name, model.spec.version, model.spec.labels) == ("small", "1", LABELS)
-    assert (model.spec.positive_label, model.spec.threshold) == ("stroke", 0.05)
+    assert (model.spec.positive_labels, model.spec.threshold) == (("stroke",), 0.05)
     assert model.spec.provenance["converted_with_keras"] == keras.__version__
 
 
@@ -122,11 +122,11 @@ def test_spec_beside_the_model_completes_the_flags(tmp_path: Path, converter_opt
     """A training run needs no flags; temperature, metrics and provenance travel on."""
     path, _ = save_keras(tmp_path)
     recorded = ModelSpec(
-        "x", "9", LABELS, "stroke", 0.25, temperature=1.7, metrics={"auc": 0.8}, provenance={"data": "phantom"}
+        "x", "9", LABELS, ("stroke",), 0.25, temperature=1.7, metrics={"auc": 0.8}, provenance={"data": "phantom"}
     )
     (tmp_path / "spec.json").write_text(recorded.to_json())
 
-    report = convert(replace(converter_options, model=path, labels=(), positive="", threshold=None))
+    report = convert(replace(converter_options, model=path, labels=(), positive=(), threshold=None))
 
     assert (report.spec.name, report.spec.version, report.spec.threshold) == ("small", "1", 0.25)
     assert load_model(report.out).spec.temperature == 1.7
@@ -146,10 +146,10 @@ def test_model_card_travels_and_says_what_no_longer_holds(
 ) -> None:
     """The card of the run is in the model file; other settings than it describes are named above it."""
     path, _ = save_keras(tmp_path)
-    recorded = ModelSpec("small", "1", LABELS, "stroke", 0.25, model_card="# Model card\n")
+    recorded = ModelSpec("small", "1", LABELS, ("stroke",), 0.25, model_card="# Model card\n")
     (tmp_path / "spec.json").write_text(recorded.to_json())
 
-    out = convert(replace(converter_options, model=path, labels=(), positive="", threshold=threshold)).out
+    out = convert(replace(converter_options, model=path, labels=(), positive=(), threshold=threshold)).out
 
     assert load_model(out).spec.model_card == f"{note}# Model card\n"
 

@@ -73,7 +73,7 @@ def test_three_classes_with_softmax_are_served(tmp_path: Path, converter_options
     """As they are, in the order of the labels."""
     path, model = save_head(tmp_path, 3, "softmax")
 
-    report = convert(replace(converter_options, model=path, labels=THREE, positive="ischaemic"))
+    report = convert(replace(converter_options, model=path, labels=THREE, positive=("ischaemic",)))
 
     raw, served = answer_both(model, report.out)
     assert served == pytest.approx(raw, abs=1e-5)

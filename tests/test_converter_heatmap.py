@@ -151,7 +151,7 @@ def test_it_is_tensorflows_gradient(
     network = build()
     pixels = make_images(network.input_shape[1])
 
-    answers, heatmaps = explain(network, tmp_path, ModelSpec("small", "1", labels, labels[-1], 0.5))(pixels)
+    answers, heatmaps = explain(network, tmp_path, ModelSpec("small", "1", labels, labels[-1:], 0.5))(pixels)
 
     wanted = compute_in_tensorflow(network, layer, pixels, len(labels) - 1)
     assert heatmaps.shape == wanted.shape == (len(pixels), cells, cells)
@@ -165,7 +165,7 @@ def test_first_class_may_be_the_positive_one(tmp_path: Path) -> None:
     """Which one it is the spec says."""
     network, pixels = build_cnn(1, 1, "sigmoid"), make_images(SIDE)
 
-    _, heatmaps = explain(network, tmp_path, ModelSpec("small", "1", ("stroke", "normal"), "stroke", 0.5))(pixels)
+    _, heatmaps = explain(network, tmp_path, ModelSpec("small", "1", ("stroke", "normal"), ("stroke",), 0.5))(pixels)
 
     wanted = compute_in_tensorflow(network, 2, pixels, 0)
     assert np.abs(heatmaps - wanted).max() <= 1e-3 * max(1.0, wanted.max())

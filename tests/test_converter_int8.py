@@ -40,7 +40,7 @@ def converted(
             model=keras_file,
             out=tmp_path_factory.mktemp("int8") / "models" / "small" / "1",
             labels=LABELS,
-            positive="stroke",
+            positive=("stroke",),
             threshold=0.05,
             preprocess="0..255",
             images=converter_images,

@@ -31,7 +31,7 @@ from server.models.runtime import OnnxModel, load_model
 from tests.fakes import encode, write_model
 
 SIDE = 40
-SPEC = ModelSpec("small", "1", ("normal", "stroke"), "stroke", 0.3, colour="grey", model_card="# Small")
+SPEC = ModelSpec("small", "1", ("normal", "stroke"), ("stroke",), 0.3, colour="grey", model_card="# Small")
 
 
 def build_network(opset: int = 17, bits: int = 0, channels: int = 1) -> onnx.ModelProto:

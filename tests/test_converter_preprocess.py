@@ -59,7 +59,7 @@ def export(network: Any, preprocess: Preprocess, colour: str) -> tuple[OnnxModel
         lambda images: network(images, training=False), SIDE, SIDE, 3, 2, None, "test", preprocess=preprocess
     )
     graph = export_model(source, channels=1 if colour == "grey" else 3, opset=17)
-    data = embed_spec(graph, ModelSpec("x", "1", LABELS, "stroke", 0.5, colour=colour))
+    data = embed_spec(graph, ModelSpec("x", "1", LABELS, ("stroke",), 0.5, colour=colour))
     return OnnxModel(data, source="test"), [node.op_type for node in graph.graph.node]
 
 

@@ -103,7 +103,7 @@ def test_public_form_answers_as_it_did(
             file.attrs["keras_version"] = "2.15.0"
     labels = THREE if build is build_grey else LABELS
 
-    report = convert(replace(converter_options, model=tmp_path / name, labels=labels, positive=labels[1]))
+    report = convert(replace(converter_options, model=tmp_path / name, labels=labels, positive=labels[1:2]))
 
     channels = model.input_shape[-1]
     pixels = np.random.default_rng(1).integers(0, 256, (6, SIDE, SIDE, channels), np.uint8)

@@ -25,7 +25,7 @@ from server.models.runtime import OnnxModel
 from tests.fakes import encode, make_slice
 
 SIDE = 32
-SPEC = ModelSpec("small", "1", ("normal", "stroke"), "stroke", 0.3, colour="grey")
+SPEC = ModelSpec("small", "1", ("normal", "stroke"), ("stroke",), 0.3, colour="grey")
 FILTERS = (8, 8, 8, 8)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.tensorflow
 
 SIDE = 16
-SPEC = ModelSpec("x", "1", LABELS, "stroke", 0.5)
+SPEC = ModelSpec("x", "1", LABELS, ("stroke",), 0.5)
 COUNT = 10
 
 

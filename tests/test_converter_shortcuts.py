@@ -164,7 +164,7 @@ def test_joining_quantised_tensors_copies_them(tmp_path: Path) -> None:
     balance_joined(model, make_images(4))
     ranges = Ranges(model, make_images(4), Watch()).find("min-max")
     share_ranges(model, ranges)
-    spec = ModelSpec("block", "1", tuple("abcdefgh"), "a", 0.5, colour="grey")
+    spec = ModelSpec("block", "1", tuple("abcdefgh"), ("a",), 0.5, colour="grey")
     judge: Any = SimpleNamespace(compare_calibration=lambda made: None)
 
     made = Workshop(model, spec, TARGETS["x86-vnni"], judge).make("min-max", ranges, ())

@@ -18,7 +18,7 @@ from proto.golden.messages import FOLDER, IMAGE_FILE, build_messages, write_file
 from server.models.contract import ModelSpec
 from tests.fakes import ServerProcess, build_tiny_model, run_server, write_model
 
-SPEC = ModelSpec("example", "1", ("normal", "stroke"), "stroke", 0.125, checks="none")
+SPEC = ModelSpec("example", "1", ("normal", "stroke"), ("stroke",), 0.125, checks="none")
 CHECKED = replace(SPEC, version="2", checks="head-ct")
 GAIN = math.log(3) / 32
 """sigmoid(GAIN * (160 - 128)) = 3/4: the tiny model answers the golden image as the golden response says."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from server.errors import ModelFileError
 from server.models.contract import MODEL_CARD_BYTES, ModelSpec
 from tests.fakes import SPEC
+
+THREE = replace(
+    SPEC, labels=("normal", "haemorrhagic", "ischaemic"), positive_labels=("haemorrhagic", "ischaemic"), threshold=0.3
+)
 
 
 def test_round_trip_keeps_every_field_and_unknown_keys() -> None:
@@ -21,13 +26,13 @@ def test_round_trip_keeps_every_field_and_unknown_keys() -> None:
     assert json.loads(spec.to_json()) == document
     assert spec.extra == {"later": {"nested": [1, 2]}}
     assert spec.labels == ("normal", "stroke")
-    assert spec.positive_index == 1
+    assert spec.positive_indices == (1,)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"schema": 2}, "MODEL_SPEC_UNKNOWN_SCHEMA"),
+        ({"schema": 3}, "MODEL_SPEC_UNKNOWN_SCHEMA"),
         ({"schema": None}, "MODEL_SPEC_UNKNOWN_SCHEMA"),
         ({"labels": ["stroke"]}, "MODEL_SPEC_INVALID"),
         ({"labels": ["stroke", "stroke"]}, "MODEL_SPEC_INVALID"),
@@ -56,6 +61,8 @@ def test_round_trip_keeps_every_field_and_unknown_keys() -> None:
         ({"metrics": {"auc": 10**400}}, "MODEL_SPEC_INVALID"),
         ({"task": "\udfff"}, "MODEL_SPEC_INVALID"),
         ({"characters": "x" * 600_000}, "MODEL_SPEC_INVALID"),
+        ({"positive_label": ["stroke"]}, "MODEL_SPEC_INVALID"),
+        ({"positive_labels": ["stroke"]}, "MODEL_SPEC_INVALID"),
     ],
 )
 def test_unusable_spec_is_refused(change: dict[str, object], reason: str) -> None:
@@ -66,6 +73,80 @@ def test_unusable_spec_is_refused(change: dict[str, object], reason: str) -> Non
         ModelSpec.from_json(json.dumps(document))
 
     assert refusal.value.reason == reason
+
+
+def test_one_positive_label_is_written_as_ever() -> None:
+    """A file that an older server knows stays one, to the byte."""
+    document = json.loads(SPEC.to_json())
+
+    assert (document["schema"], document["positive_label"]) == (1, "stroke")
+    assert "positive_labels" not in document
+
+
+def test_several_positive_labels_are_of_a_schema_of_their_own() -> None:
+    """An older server, which would look at one of them alone, refuses the file."""
+    document = json.loads(THREE.to_json())
+
+    assert (document["schema"], document["positive_labels"]) == (2, ["haemorrhagic", "ischaemic"])
+    assert "positive_label" not in document
+    assert ModelSpec.from_json(THREE.to_json()) == THREE
+
+
+@pytest.mark.parametrize(
+    "positive",
+    [
+        [],
+        ["stroke"],
+        ["ischaemic", "ischaemic"],
+        ["normal", "haemorrhagic", "ischaemic"],
+        ["ischaemic", 3],
+        "ischaemic",
+        {"ischaemic": 1},
+        None,
+    ],
+)
+def test_positive_labels_are_some_of_the_labels(positive: object) -> None:
+    """Each once, never all of them, never none."""
+    document = {**json.loads(THREE.to_json()), "positive_labels": positive}
+
+    with pytest.raises(ModelFileError, match="positive_label") as refusal:
+        ModelSpec.from_json(json.dumps(document))
+
+    assert refusal.value.reason == "MODEL_SPEC_INVALID"
+
+
+def test_a_file_says_in_one_way_what_is_positive() -> None:
+    """Of two keys nobody knows which one holds."""
+    document = {**json.loads(THREE.to_json()), "positive_label": "ischaemic"}
+
+    with pytest.raises(ModelFileError, match="'positive_label' is not for schema 2"):
+        ModelSpec.from_json(json.dumps(document))
+
+
+def test_positive_score_of_one_label_is_its_probability() -> None:
+    """To the bit, and in the precision of the graph, whose answers are compared so in many places."""
+    answers = np.array([[0.9, 0.1], [0.3, 0.7]], np.float32)
+
+    assert SPEC.positive_scores(answers).dtype == np.float32
+    assert SPEC.positive_scores(answers).tolist() == answers[:, 1].tolist()
+    assert SPEC.positive_score(answers[0]) == float(np.float32(0.1))
+
+
+def test_positive_score_of_several_labels_is_their_sum_in_double_precision() -> None:
+    """What float32 would lose may decide; more than 1, from rounding in the graph, is 1."""
+    answers = np.array([[0.9, 0.1, 1e-9], [0.0, 0.6, 0.4000001]], np.float32)
+
+    first, second = THREE.positive_scores(answers)
+
+    assert first == float(np.float32(0.1)) + float(np.float32(1e-9))
+    assert second == 1.0
+    assert [THREE.positive_score(row.tolist()) for row in answers] == [first, second]
+
+
+def test_most_probable_positive_label_is_the_first_of_equals() -> None:
+    """In the order in which the spec names them, whichever way an answer is written."""
+    assert THREE.find_top_positive([0.2, 0.3, 0.5]) == 2
+    assert THREE.find_top_positive(np.array([0.2, 0.4, 0.4], np.float32)) == 1
 
 
 def test_spec_of_an_older_converter_has_no_card() -> None:

@@ -106,7 +106,7 @@ def test_threshold_is_a_double(threshold: float) -> None:
 
 def test_other_labels_compete_below_the_threshold() -> None:
     """With more than two classes the most probable other one is answered."""
-    spec = type(SPEC)("tiny", "1", ("stroke", "normal", "unclear"), "stroke", 0.9)
+    spec = type(SPEC)("tiny", "1", ("stroke", "normal", "unclear"), ("stroke",), 0.9)
 
     assert decide(np.array([0.8, 0.05, 0.15], np.float32), spec) == 2
 

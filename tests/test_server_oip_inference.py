@@ -164,7 +164,7 @@ def test_image_that_was_not_analysed_has_no_label() -> None:
 
 def test_classes_are_sorted_and_written_as_short_as_they_are_exact() -> None:
     """Of equals the first one comes first."""
-    spec = replace(SPEC, labels=("a", "b", "c"), positive_label="b")
+    spec = replace(SPEC, labels=("a", "b", "c"), positive_labels=("b",))
 
     assert classify((0.1, 0.8, 0.1), spec, 3) == [b"0.8:1:b", b"0.1:0:a", b"0.1:2:c"]
     assert classify((0.07, 0.93, 0.0), spec, 1) == [b"0.93:1:b"]

@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Path:
     """A run folder that has recorded nothing but its spec."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "spec.json").write_text(ModelSpec("stroke-cnn", "1", SPEC.labels, "stroke", 0.2).to_json())
+    (folder / "spec.json").write_text(ModelSpec("stroke-cnn", "1", SPEC.labels, ("stroke",), 0.2).to_json())
     return folder
 
 

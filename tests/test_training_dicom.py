@@ -134,7 +134,7 @@ def test_evaluation_sees_them_in_the_models_window(
     scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And refuses them all where the model has none."""
-    spec = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.5, windows=(BRAIN,))
+    spec = ModelSpec("tiny", "1", ("normal", "stroke"), ("stroke",), 0.5, windows=(BRAIN,))
     folder = write_model(tmp_path, spec)
     assert main(["evaluate", str(folder), "--data", str(scans), "--json", "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr()

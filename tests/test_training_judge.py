@@ -102,7 +102,7 @@ def test_keras_file_gives_the_figures_of_its_conversion(
     )
     network.layers[-1].set_weights([np.array([[0, GAIN / 3]] * 3), np.array([0, -128 * GAIN])])
     network.save(tmp_path / "brain_stroke_model.keras")
-    spec = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.05)
+    spec = ModelSpec("tiny", "1", ("normal", "stroke"), ("stroke",), 0.05)
     (tmp_path / "spec.json").write_text(spec.to_json())
     keras_figures = flatten(ask(capsys, tmp_path, scans)["evaluations"])
     onnx_figures = flatten(ask(capsys, tiny_models / "tiny" / "1", scans)["evaluations"])
@@ -138,7 +138,7 @@ def test_training_images_among_the_judged_are_said(
 
 def test_decision_is_the_servers(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Positive is what exceeds the model's own threshold; nothing is chosen on the images."""
-    spec = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.5)
+    spec = ModelSpec("tiny", "1", ("normal", "stroke"), ("stroke",), 0.5)
     flags = ("--label-column", "hemorrhage", "--out", str(tmp_path / "out"))
     document = ask(capsys, write_model(tmp_path, spec), table, *flags)
     confusion = document["evaluations"]["all images"]["slices"]["confusion"]
@@ -154,7 +154,7 @@ def test_people_are_decided_on_as_the_model_recorded(
     scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Number of slices and threshold of people travel with the model."""
-    spec = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.5, study_top_k=2, study_threshold=0.4)
+    spec = ModelSpec("tiny", "1", ("normal", "stroke"), ("stroke",), 0.5, study_top_k=2, study_threshold=0.4)
     patients = ask(capsys, write_model(tmp_path, spec), scans)["evaluations"]["all images"]["patients"]
     assert (patients["top_k"], patients["threshold"]) == (2, 0.4)
 

@@ -191,7 +191,7 @@ def test_labels_and_notes_are_shown_as_they_are(tmp_path: Path, text: str) -> No
 def test_markup_in_a_label_reaches_no_reader(tmp_path: Path) -> None:
     """The positive label, the model's name of the data and provenance are escaped where they are used."""
     odd = "<script>alert(1)</script>"
-    spec = replace(SPEC, labels=("normal", odd), positive_label=odd, provenance={odd: odd})
+    spec = replace(SPEC, labels=("normal", odd), positive_labels=(odd,), provenance={odd: odd})
 
     write_report(tmp_path, spec, replace(EVALUATION, data=odd, operating_point=odd), warnings=(odd,), notes=(odd,))
 

@@ -19,7 +19,7 @@ from training.cli import main
 from training.data.format import INPUT_FORMAT
 from training.judge.study_rule import judge_slice
 
-SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), "stroke", 0.5)
+SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), ("stroke",), 0.5)
 SLICES = 6
 
 
@@ -76,7 +76,7 @@ def test_rule_is_what_a_spec_takes(studies: Path, model: Path, capsys: pytest.Ca
     """A number of slices and a threshold between the studies with and without a stroke, which these tell apart."""
     document = choose(capsys, model, studies)
     spec = ModelSpec(
-        **{name: getattr(SPEC, name) for name in ("name", "version", "labels", "positive_label", "threshold")},
+        **{name: getattr(SPEC, name) for name in ("name", "version", "labels", "positive_labels", "threshold")},
         study_top_k=document["study_top_k"],
         study_threshold=document["study_threshold"],
     )

@@ -103,7 +103,7 @@ def test_saved_models_load_and_agree(run: Path, discs: Path) -> None:
 def test_spec_is_the_servers_contract(run: Path) -> None:
     """The spec reads as a ModelSpec with the labels, the decision, the figures and where it all comes from."""
     spec = ModelSpec.from_json((run / "spec.json").read_text())
-    assert (spec.labels, spec.positive_label, spec.threshold) == (("normal", "stroke"), "stroke", 0.05)
+    assert (spec.labels, spec.positive_labels, spec.threshold) == (("normal", "stroke"), ("stroke",), 0.05)
     assert 0 <= spec.metrics["test_auc_low"] <= spec.metrics["test_auc"] <= spec.metrics["test_auc_high"] <= 1
     assert spec.provenance["images"] == "24"
     assert len(spec.provenance["data_fingerprint"]) == 64

@@ -28,7 +28,7 @@ SPEC = ModelSpec(
     "stroke-cnn",
     "1",
     ("normal", "stroke"),
-    "stroke",
+    ("stroke",),
     THRESHOLD,
     temperature=1.25,
     provenance={

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import spearmanr
 
 from bench.training.auc import estimate_auc
 from server.images.preprocess import InputFormat, load_pixels
+from training.evaluation import nearest
+from training.evaluation.ranking import compute_matched_auc
 
 JPEG_QUALITY = 50
 FALSE_POSITIVE_RATE = 0.1
@@ -78,8 +81,12 @@ def predict_slices(model: Path, slices: HeldOut) -> dict[str, NDArray[np.float64
 
 
 def judge_scores(scores: Mapping[str, NDArray[np.float64]], slices: HeldOut) -> dict[str, Any]:
-    """Returns AUC with interval by condition, and the false positives by finding at ``FALSE_POSITIVE_RATE``."""
+    """Returns AUC with interval by condition, what the amount of brain has to do with it (the matched AUC, and the rank
+    correlation with the score among normal slices), and the false positives by finding at ``FALSE_POSITIVE_RATE``."""
+    brain, normal = score_trivially(slices.images["plain"]), ~slices.positive
     return {
+        "matched_auc": compute_matched_auc(scores["plain"], slices.positive, brain),
+        "brain_correlation": float(spearmanr(scores["plain"][normal], brain[normal]).statistic),
         "auc": {condition: list(estimate_auc(values, slices.positive)) for condition, values in scores.items()},
         "false_positives": count_false_positives(scores["plain"], slices.positive, slices.findings),
     }
@@ -102,7 +109,5 @@ def count_false_positives(
 
 def score_trivially(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Returns the share of mid-grey pixels of each image: the score without a model that stands beside every AUC."""
-    from training.evaluation.nearest import score_trivially as score
-
-    scores: NDArray[np.float64] = score(images)
+    scores: NDArray[np.float64] = nearest.score_trivially(images)
     return scores

@@ -48,10 +48,15 @@ def render_ablation(document: Mapping[str, Any]) -> str:
         f"Judged on {test['count']:,} slices, {test['positive']:,} of them strokes; the share of mid-grey pixels, "
         f"which needs no model, has an AUC of {format_interval(test['trivial_auc'])} there. JPEG: the same slices "
         f"compressed with quality {JPEG_QUALITY}. Intervals: 95 %, DeLong; the difference is on the same slices. They "
-        "say how much other slices would change a figure, not how much another seed of the training would.",
+        "say how much other slices would change a figure, not how much another seed of the training would. The matched "
+        "AUC compares slices with a similar amount of brain; the correlation (Spearman's) is that of a normal slice's "
+        "score with its amount of brain, which should not matter.",
         *([f"Base: `{base['settings']}`."] if base else []),
         render_table(
-            ("variant", "what differs", "seed", "AUC", "difference from base", "AUC, JPEG", "difference, JPEG"),
+            (
+                *("variant", "what differs", "seed", "AUC", "difference from base", "AUC, JPEG", "difference, JPEG"),
+                *("matched AUC", "correlation with brain"),
+            ),
             (list_cells(name, seed, run) for name, seed, run in runs),
         ),
         render_false_positives(runs),
@@ -75,7 +80,7 @@ def list_cells(name: str, seed: str, run: Mapping[str, Any]) -> Sequence[str]:
     for condition in ("plain", "jpeg"):
         cells.append(format_interval(run["auc"][condition]))
         cells.append(format_interval(differences[condition], "+.3f") if differences else "")
-    return (name, run["about"], seed, *cells)
+    return (name, run["about"], seed, *cells, f"{run['matched_auc']:.3f}", f"{run['brain_correlation']:+.2f}")
 
 
 def render_false_positives(runs: Sequence[tuple[str, str, dict[str, Any]]]) -> str:

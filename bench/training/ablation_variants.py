@@ -15,7 +15,7 @@ BASE_FLAGS = {
     "--model": "cnn",
     "--batch-size": "16",
     "--learning-rate": "1e-3",
-    "--augment": "head-ct",
+    "--augment": "scanner",
     "--validation": "0.06",
     "--test": "0.15",
     "--precision": "mixed_bfloat16",
@@ -72,8 +72,10 @@ VARIANTS: dict[str, Variant] = {
     "no-heads-glorot": Variant(
         "no heads, Glorot's initialisation: as the paper", ("--lesion-weight", "0"), initializer="glorot_uniform"
     ),
+    "head-ct-aug": Variant("augmentation `head-ct`: no blur, noise, grey curve or JPEG", ("--augment", "head-ct")),
     "paper-aug": Variant("augmentation `paper`: flips both ways, rotation", ("--augment", "paper")),
     "no-aug": Variant("no augmentation", ("--augment", "none")),
+    "epochs-24": Variant("three times the epochs", ("--epochs", "24", "--patience", "24")),
     "without-hard-negatives": Variant("drawn without any hard negative", without=HARD_NEGATIVES),
     **{f"without-{part}": Variant(f"drawn without `{part}`", without=(part,)) for part in (*HARD_NEGATIVES, *IMAGING)},
 }

@@ -45,7 +45,7 @@ def find_run() -> Path:
         folder.mkdir()
         build_cnn().save(folder / "brain_stroke_model.keras")
         spec = ModelSpec(
-            name="bench", version="1", labels=CLASSES, positive_label=CLASSES[1], threshold=0.5, colour="grey"
+            name="bench", version="1", labels=CLASSES, positive_labels=CLASSES[1:], threshold=0.5, colour="grey"
         )
         (folder / "spec.json").write_text(spec.to_json(), "utf-8")
 

@@ -118,9 +118,9 @@ def draw_pair(part: str, index: int) -> Pair:
 def judge_pairs(model: OnnxModel, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Returns, for normal slices and for strokes: how many, the shift, and the share called stroke with and without."""
     scores = {
-        name: np.concatenate([model.run(getattr(pair, name)[np.newaxis, :, :, np.newaxis]) for pair in pairs])[
-            :, model.spec.positive_index
-        ].astype(np.float64)
+        name: model.spec.positive_scores(
+            np.concatenate([model.run(getattr(pair, name)[np.newaxis, :, :, np.newaxis]) for pair in pairs])
+        ).astype(np.float64)
         for name in ("with_part", "without")
     }
     log_odds = {

@@ -50,7 +50,7 @@ def add_heatmap(model: onnx.ModelProto) -> onnx.ModelProto | None:
     graph = Graph(copy)
     graph.remove_unused()
     back = BackwardPass(graph, read_shapes(copy))
-    if not back.start(len(spec.labels), spec.positive_index):
+    if len(spec.positive_labels) > 1 or not back.start(len(spec.labels), spec.positive_indices[0]):
         return None
     found = back.find_map()
     if found is None:

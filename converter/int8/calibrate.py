@@ -121,7 +121,7 @@ def split_folder(
         )
     parting = describe_parting(slices)
     tell(f"{len(calibration)} slices calibrate, {len(held_out)} judge; {parting}")
-    positive = spec.positive_label if is_labelled else None
+    positive = spec.positive_labels if is_labelled else None
     return CalibrationSets(
         load_slices(calibration, input_format, positive),
         load_slices(held_out, input_format, positive),
@@ -130,7 +130,7 @@ def split_folder(
     )
 
 
-def load_slices(slices: list[KnownSlice], input_format: InputFormat, positive_label: str | None) -> Slices:
+def load_slices(slices: list[KnownSlice], input_format: InputFormat, positive: tuple[str, ...] | None) -> Slices:
     """Decodes files as the server does."""
     pixels = np.empty((len(slices), input_format.height, input_format.width, input_format.channels), np.uint8)
     for slot, item in zip(pixels, slices, strict=True):
@@ -138,6 +138,6 @@ def load_slices(slices: list[KnownSlice], input_format: InputFormat, positive_la
             slot[:] = load_pixels(item.path.read_bytes(), input_format).array
         except ImageError as error:
             raise ConversionError(f"{item.path}: {error.message} [{error.reason}]") from None
-    if positive_label is None:
+    if positive is None:
         return Slices(pixels, None)
-    return Slices(pixels, np.array([item.label == positive_label for item in slices]))
+    return Slices(pixels, np.array([item.label in positive for item in slices]))

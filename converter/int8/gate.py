@@ -135,9 +135,9 @@ class Judge:
 
     def _compare(self, variant: OnnxModel, number: int, step: str) -> Comparison:
         slices, answers = self._sets[number], self._answers[number]
-        index, threshold = self._spec.positive_index, self._spec.threshold
-        before = answers[:, index].astype(np.float64)
-        after = self._answer(variant, slices, step)[:, index].astype(np.float64)
+        threshold = self._spec.threshold
+        before = self._spec.positive_scores(answers).astype(np.float64)
+        after = self._spec.positive_scores(self._answer(variant, slices, step)).astype(np.float64)
         difference = np.abs(after - before)
         drop = None
         if slices.positive is not None and 0 < slices.positive.sum() < len(slices.positive):

@@ -123,11 +123,11 @@ def render_choices(answers: dict[str, NDArray[np.float32]], spec: ModelSpec, val
     said = f"--preprocess {values} is taken as said" if values else "it has to be said"
     lines = [
         f"warning: the model does not show which pixel values it takes, and only its author knows; {said}. "
-        f"P({spec.positive_label}) of {len(chosen)} images with each, and how many of {count} are above "
+        f"P({spec.positive_text}) of {len(chosen)} images with each, and how many of {count} are above "
         f"{spec.threshold:g}:"
     ]
     for name, answer in answers.items():
-        wanted = answer[:, spec.positive_index]
+        wanted = spec.positive_scores(answer)
         shown = " ".join(f"{p:.3f}" for p in wanted[chosen])
         lines.append(
             f"  {name:7} {shown}   {int((wanted > spec.threshold).sum())} {'<- taken' * (name == values)}".rstrip()

@@ -81,8 +81,8 @@ class Reference:
 
     def compare(self, answers: NDArray[np.floating], spec: ModelSpec) -> Closeness:
         """How near answers [N, classes] to its files come."""
-        index, threshold = spec.positive_index, spec.threshold
-        wanted, given = self.answers[:, index], answers[:, index]
+        threshold = spec.threshold
+        wanted, given = spec.positive_scores(self.answers), spec.positive_scores(answers)
         is_same = ((wanted > threshold) == (given > threshold)) | (np.abs(wanted - threshold) <= MOST_MEAN_DIFFERENCE)
         differences = np.abs(answers - self.answers).max(axis=1)
         return Closeness(float(is_same.mean()), float(differences.mean()), float(differences.max()))

@@ -110,7 +110,8 @@ class SliceWork:
             frame=frame,
             facts=facts,
             image_sha256=outcome.image_sha256,
-            probability=outcome.probabilities[spec.positive_index],
+            probability=outcome.positive_probability,
+            positive_probabilities=tuple(outcome.probabilities[index] for index in spec.positive_indices),
             other_label=find_other_label(outcome),
             reasons=tuple(reason for reason in outcome.reasons if reason.reason != INDETERMINATE),
             is_lossy=any(warning.reason == LOSSY for warning in outcome.warnings),
@@ -133,7 +134,7 @@ def find_name(one: SliceToJudge, number: int) -> str:
 
 
 def find_other_label(detection: Detection) -> int:
-    """Index of the most probable label that is not the positive one."""
-    positive = detection.model.spec.positive_index
-    others = [index for index in range(len(detection.probabilities)) if index != positive]
+    """Index of the most probable label that is not positive."""
+    positive = detection.model.spec.positive_indices
+    others = [index for index in range(len(detection.probabilities)) if index not in positive]
     return max(others, key=detection.probabilities.__getitem__)

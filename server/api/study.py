@@ -61,7 +61,7 @@ def encode_study(answer: StudyAnswer) -> bytes:
         status=NOT_ANALYSED if answer.reasons else ANALYSED,
         reasons=to_reasons(answer.reasons),
         label=answer.label,
-        positive_label=spec.positive_label,
+        positive_label=answer.positive_label,
         score=answer.score,
         threshold=spec.study_threshold,
         top_k=spec.study_top_k,

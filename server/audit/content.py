@@ -56,8 +56,8 @@ class Content:
                 "digest": model.digest,
                 "precision": model.options.precision,
                 "label": detection.label,
-                "positive_label": spec.positive_label,
-                "positive_probability": detection.probabilities[spec.positive_index],
+                "positive_label": detection.positive_label,
+                "positive_probability": detection.positive_probability,
                 "threshold": spec.threshold,
             }
             if spec.outlier_threshold:
@@ -92,7 +92,7 @@ def describe_study(study: StudyAnswer) -> dict[str, object]:
         "digest": model.digest,
         "precision": model.options.precision,
         "label": study.label,
-        "positive_label": spec.positive_label,
+        "positive_label": study.positive_label,
         "score": study.score,
         "threshold": spec.study_threshold,
         "top_k": spec.study_top_k,

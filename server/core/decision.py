@@ -24,19 +24,19 @@ INDETERMINATE = Reason(
 def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:
     """Returns the index of the answered label.
 
-    The positive label when its probability exceeds the threshold (as in the paper: risk > 0.05), otherwise the most
-    probable of the others. The threshold stays the double that training chose and every answer carries: rounded to
-    float32, as NumPy would compare it, it could lie on the other side of the probability.
+    The most probable positive label when the probability of all of them exceeds the threshold (as in the paper: risk >
+    0.05), otherwise the most probable of the others. The threshold stays the double that training chose and every
+    answer carries: rounded to float32, as NumPy would compare it, it could lie on the other side of the probability.
 
     Raises:
         ArithmeticError: the model answered something that is not a probability; a fault of the model, not the image.
     """
     if not np.isfinite(probabilities).all():
         raise ArithmeticError("the model's answer is not finite")
-    if float(probabilities[spec.positive_index]) > spec.threshold:
-        return spec.positive_index
+    if spec.positive_score(probabilities) > spec.threshold:
+        return spec.find_top_positive(probabilities)
     others = probabilities.copy()
-    others[spec.positive_index] = -1.0
+    others[list(spec.positive_indices)] = -1.0
     return int(others.argmax())
 
 
@@ -58,6 +58,6 @@ def find_doubts(said: Scores, spec: ModelSpec) -> tuple[Reason, ...]:
         raise ArithmeticError("the model's outlier score is not finite")
     if spec.outlier_threshold and outlier_score > spec.outlier_threshold:
         return (OUT_OF_DISTRIBUTION,)
-    if abs(float(said.probabilities[0, spec.positive_index]) - spec.threshold) < spec.indeterminate_margin:
+    if abs(spec.positive_score(said.probabilities[0]) - spec.threshold) < spec.indeterminate_margin:
         return (INDETERMINATE,)
     return ()

@@ -85,6 +85,17 @@ class Detection:
     explanation: Explanation | None = None
     """Where the evidence lies; None: nobody has asked, or the image was not analysed."""
 
+    @property
+    def positive_label(self) -> str:
+        """The most probable positive label: ``label``, where that is positive."""
+        spec = self.model.spec
+        return spec.labels[spec.find_top_positive(self.probabilities)]
+
+    @property
+    def positive_probability(self) -> float:
+        """Probability of the positive labels, whatever ``label`` is."""
+        return self.model.spec.positive_score(self.probabilities)
+
 
 class Detector:
     """Judges images with the models of a registry. Safe to call from many threads."""
@@ -279,7 +290,7 @@ class Detector:
         doubts = find_doubts(said, model.spec)
         if choice.shadow is not None:
             is_alike = choice.shadow.model.input_format == model.input_format
-            judged = ("" if doubts else model.spec.labels[index], scores[model.spec.positive_index])
+            judged = ("" if doubts else model.spec.labels[index], model.spec.positive_score(scores))
             self.shadows.offer(choice.shadow, image, pixels.array if is_alike else None, *judged)
         # The model runs in any case: whoever wonders about a refusal sees what it would have said.
         reasons: tuple[Reason, ...] = ()

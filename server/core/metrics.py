@@ -125,15 +125,15 @@ class Metrics:
         self._inference.observe(detection.inference_ms / 1000)
         spec = detection.model.spec
         if detection.label:
-            is_positive = "true" if detection.label == spec.positive_label else "false"
+            is_positive = "true" if detection.label in spec.positive_labels else "false"
             self._answers.count((spec.name, spec.version, detection.label, is_positive))
-            self._probability.observe(detection.probabilities[spec.positive_index], (spec.name, spec.version))
+            self._probability.observe(detection.positive_probability, (spec.name, spec.version))
         for reason in detection.reasons:
             self._not_analysed.count((spec.name, spec.version, reason.reason))
 
     def _note_study(self, study: StudyAnswer) -> None:
         spec = study.model.spec
-        outcome = "positive" if study.label == spec.positive_label else "negative"
+        outcome = "positive" if study.label in spec.positive_labels else "negative"
         self._studies.count((spec.name, spec.version, study.reasons[0].reason if study.reasons else outcome))
 
     def read_counts(self) -> list[tuple[Metric, dict[Labels, int]]]:

@@ -58,7 +58,7 @@ class ShadowReport:
 
     @property
     def mean_difference(self) -> float:
-        """Mean absolute difference of the positive label's probability; 0 before the first."""
+        """Mean absolute difference of the positive labels' probability; 0 before the first."""
         return self.total_difference / max(1, self.images)
 
     @property
@@ -81,7 +81,7 @@ class Comparison:
     """By the model alone, whatever the checks have said; empty: it is in doubt."""
 
     positive: float
-    """Probability of the positive label."""
+    """Probability of the positive labels."""
 
     ready: float
     """When it may be scored, in seconds of ``time.monotonic``."""
@@ -170,7 +170,7 @@ class Shadows:
             logger.debug("the shadow %s has failed (%s)", served.release.version, type(error).__name__)
             return
         served.usage.note(seconds)
-        difference = abs(float(said.probabilities[0, model.spec.positive_index]) - comparison.positive)
+        difference = abs(model.spec.positive_score(said.probabilities[0]) - comparison.positive)
         report.times.append(1000 * seconds)
         report.total_difference += difference
         report.largest_difference = max(report.largest_difference, difference)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from server.errors import ModelFileError
 from server.images.dicom.window import Window
@@ -22,8 +25,12 @@ from server.models.strict_json import is_unicode, parse_strictly
 METADATA_KEY = "stroke.model"
 """Key of the JSON in the ONNX file's ``metadata_props``."""
 
-SCHEMA = 1
-"""Version of this contract; a file with another one is refused."""
+SCHEMA_OF_ONE, SCHEMA_OF_SEVERAL = 1, 2
+"""Versions of this contract: with one positive label, and with several, which a server that knows one alone must refuse
+to misjudge nothing. A file with another one is refused."""
+
+POSITIVE_KEYS = {SCHEMA_OF_ONE: "positive_label", SCHEMA_OF_SEVERAL: "positive_labels"}
+"""Where a file of each schema says what is positive."""
 
 INPUT_NAME = "image"
 """Name of the graph's input: uint8 [N, H, W, C], C = 1 (grey) or 3 (RGB), values 0 to 255."""
@@ -37,7 +44,7 @@ is."""
 
 HEATMAP_NAME = "heatmap"
 """Name of the second output of a model's explain file: float32 [N, rows, columns], >= 0, what the log-odds of the
-positive label gain from each cell."""
+positive labels gain from each cell."""
 
 HEATMAP_KEY = "stroke.heatmap"
 """Key in that file's ``metadata_props`` of JSON ``{"area": [left, top, right, bottom]}``: which part of the input the
@@ -77,11 +84,13 @@ class ModelSpec:
     labels: tuple[str, ...]
     """Classes in the order of the graph's output, at least two, all different."""
 
-    positive_label: str
-    """The label that is answered when its probability exceeds ``threshold``."""
+    positive_labels: tuple[str, ...]
+    """Those that are looked for: at least one, all different, and not all of ``labels``. The most probable of them is
+    answered when the sum of their probabilities exceeds ``threshold``, otherwise the most probable of the others. In
+    JSON one alone is ``positive_label``, a text."""
 
     threshold: float
-    """Decision threshold on the probability of ``positive_label``, in [0, 1]."""
+    """Decision threshold on the probability of ``positive_labels``, in [0, 1]."""
 
     colour: str = "rgb"
     """Colour of the graph's input, one of ``COLOURS``."""
@@ -127,8 +136,6 @@ class ModelSpec:
     model_card: str = ""
     """What people should know before they rely on it, in Markdown, at most ``MODEL_CARD_BYTES``; empty: not written."""
 
-    schema: int = SCHEMA
-
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keys that this version does not know, kept so that a round trip loses nothing."""
 
@@ -140,8 +147,7 @@ class ModelSpec:
             raise invalid_spec("'labels' must be at least two different names")
         if len(self.labels) > MOST_LABELS or max(map(len, self.labels)) > LABEL_CHARACTERS:
             raise invalid_spec(f"'labels' must be at most {MOST_LABELS}, of at most {LABEL_CHARACTERS} characters")
-        if self.positive_label not in self.labels:
-            raise invalid_spec(f"'positive_label' {self.positive_label!r} is not among the labels {list(self.labels)}")
+        self._check_positive()
         if not 0 <= self.threshold <= 1:
             raise invalid_spec(f"'threshold' {self.threshold} is not in [0, 1]")
         if len(self.windows) not in ((0, 1) if self.colour == "grey" else (0, 1, 3)):
@@ -174,14 +180,65 @@ class ModelSpec:
         if size > MODEL_CARD_BYTES:
             raise invalid_spec(f"'model_card' has {size:,} bytes, at most {MODEL_CARD_BYTES:,} are carried; shorten it")
 
+    def _check_positive(self) -> None:
+        """Whether the positive labels are what they must be."""
+        key, positive = POSITIVE_KEYS[self.schema], self.positive_labels
+        for label in positive:
+            if label not in self.labels:
+                raise invalid_spec(f"'{key}' {label!r} is not among the labels {list(self.labels)}")
+        if not positive or len(set(positive)) != len(positive) or len(positive) == len(self.labels):
+            raise invalid_spec(f"'{key}' {list(positive)} must be some of the labels, each once, and not all of them")
+
     @property
-    def positive_index(self) -> int:
-        """Index of the positive label in ``labels`` and in the graph's output."""
-        return self.labels.index(self.positive_label)
+    def schema(self) -> int:
+        """Version of this contract that the file is written in: the oldest that can say all of it."""
+        return SCHEMA_OF_ONE if len(self.positive_labels) == 1 else SCHEMA_OF_SEVERAL
+
+    @property
+    def positive_indices(self) -> tuple[int, ...]:
+        """Indices of the positive labels in ``labels`` and in the graph's output."""
+        return tuple(map(self.labels.index, self.positive_labels))
+
+    @property
+    def positive_text(self) -> str:
+        """The positive labels, for people: ``haemorrhagic or ischaemic``."""
+        return " or ".join(self.positive_labels)
+
+    def positive_scores(self, probabilities: ArrayLike) -> NDArray[np.floating]:
+        """Returns the probability of the positive labels, which the thresholds are for; this is the only definition.
+
+        Of one label it is that of the label itself, to the bit and in its dtype. Of several it is their sum, in double
+        precision and one after the other: by that an image gets the same whatever is computed with it. Rounding of the
+        graph's own may lead to a little more than 1, which is taken for 1.
+
+        Args:
+            probabilities: as the graph answers them, [..., len(labels)].
+
+        Returns:
+            Of the same shape without the last axis, in [0, 1]; NaN where there is one.
+        """
+        first, *rest = (np.asarray(probabilities)[..., index] for index in self.positive_indices)
+        if not rest:
+            return first
+        total = first.astype(np.float64)
+        for one in rest:
+            total = total + one
+        return np.minimum(total, 1.0)
+
+    def positive_score(self, probabilities: ArrayLike) -> float:
+        """``positive_scores`` of one image, of probabilities [len(labels)]."""
+        return float(self.positive_scores(probabilities))
+
+    def find_top_positive(self, probabilities: Sequence[float] | NDArray[np.floating]) -> int:
+        """Returns the index of the most probable positive label of one image; of equals, the first named."""
+        return max(self.positive_indices, key=lambda index: probabilities[index])
 
     def to_json(self) -> str:
         """Returns the JSON text that belongs under ``METADATA_KEY``; unknown keys included, keys sorted."""
         document = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        positive = document.pop("positive_labels")
+        document[POSITIVE_KEYS[self.schema]] = positive[0] if self.schema == SCHEMA_OF_ONE else positive
+        document["schema"] = self.schema
         for key in ("metrics", "provenance"):
             document[key] = dict(document[key])
         document["windows"] = [[window.level, window.width] for window in self.windows]
@@ -203,25 +260,32 @@ class ModelSpec:
             raise invalid_spec(f"it is not JSON ({error})") from None
         if not isinstance(document, dict):
             raise invalid_spec("it is not a JSON object")
-        if document.get("schema") != SCHEMA or isinstance(document["schema"], bool):
+        schema = document.pop("schema", None)
+        if type(schema) is not int or schema not in POSITIVE_KEYS:
             raise ModelFileError(
                 "MODEL_SPEC_UNKNOWN_SCHEMA",
-                f"the model's spec has schema {str(document.get('schema'))[:20]}, this server knows {SCHEMA}; "
+                f"the model's spec has schema {str(schema)[:20]}, this server knows "
+                f"{' and '.join(map(str, POSITIVE_KEYS))}; "
                 "update the server, or convert the model again with its converter",
             )
-        known: dict[str, Any] = {}
+        key = POSITIVE_KEYS[schema]
+        for other in POSITIVE_KEYS.values():
+            if other != key and other in document:  # which of the two holds?
+                raise invalid_spec(f"'{other}' is not for schema {schema}, which has '{key}'")
+        missing = {"name", "version", "labels", key, "threshold"} - document.keys()
+        if missing:
+            raise invalid_spec(f"{', '.join(sorted(missing))} is missing")
+        positive = read_field(key, document.pop(key))
+        known: dict[str, Any] = {"positive_labels": (positive,) if schema == SCHEMA_OF_ONE else positive}
         for spec_field in fields(cls):
             if spec_field.name in document and spec_field.name != "extra":
                 known[spec_field.name] = read_field(spec_field.name, document.pop(spec_field.name))
-        missing = {"name", "version", "labels", "positive_label", "threshold"} - known.keys()
-        if missing:
-            raise invalid_spec(f"{', '.join(sorted(missing))} is missing")
         return cls(**known, extra=document)
 
 
 def read_field(name: str, value: Any) -> Any:
     """Checks the JSON type of one known field and returns it in the dataclass's type."""
-    if name == "labels":
+    if name in ("labels", "positive_labels"):
         good = isinstance(value, list) and all(isinstance(label, str) for label in value)
         value = tuple(value) if good else value
     elif name == "metrics":
@@ -238,8 +302,6 @@ def read_field(name: str, value: Any) -> Any:
     elif name in ("threshold", "temperature", "study_threshold", "outlier_threshold", "indeterminate_margin"):
         good = is_number(value)
         value = float(value) if good else value
-    elif name == "schema":
-        good = isinstance(value, int)
     else:
         good = isinstance(value, str)
     if not good:

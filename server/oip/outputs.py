@@ -115,7 +115,7 @@ def describe_judgement(detection: Detection) -> Parameters:
     spec = detection.model.spec
     return {
         "threshold": spec.threshold,
-        "positive_label": spec.positive_label,
+        "positive_label": spec.positive_text,
         "model_digest": detection.model.digest,
         "runtime": detection.model.runtime,
     }

@@ -57,7 +57,7 @@ class Describer:
             "task": spec.task,
             "intended_use": spec.intended_use,
             "labels": list(spec.labels),
-            "positive_label": spec.positive_label,
+            "positive_label": spec.positive_labels[0] if len(spec.positive_labels) == 1 else "",
             "threshold": spec.threshold,
             "input_height": model.input_format.height,
             "input_width": model.input_format.width,

@@ -79,8 +79,8 @@ class Level:
     positives: int
     threshold: float
     figures: Mapping[str, Figure]
-    """By name, in the order of a report: auc, average_precision, sensitivity, specificity, ppv, npv, f1, accuracy,
-    brier, ece; slices also matched_auc."""
+    """By name, in the order of a report: auc, average_precision, specificity_at_95 (of sensitivity),
+    sensitivity, specificity, ppv, npv, f1, accuracy, brier, ece; slices also matched_auc."""
 
     confusion: Confusion
 

@@ -7,6 +7,7 @@ through the client. Frameworks are imported where they are needed.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -118,10 +119,9 @@ def open_onnx(path: Path) -> Predictor:
     options = EngineOptions(workers=workers)
     is_folder = path.is_dir()
     model = load_model(path, options) if is_folder else OnnxModel(path.read_bytes(), source=str(path), options=options)
-    column = model.spec.positive_index
 
     def predictor(item: Asked) -> Answer:
-        return make_answer(model.run(take_pixels(item)[np.newaxis])[0, column])
+        return make_answer(model.spec.positive_score(model.run(take_pixels(item)[np.newaxis])[0]))
 
     def ask(items: Iterable[Asked]) -> Iterator[Answer]:
         with ThreadPoolExecutor(workers) as pool:
@@ -147,7 +147,6 @@ def open_keras(path: Path) -> Predictor:
         raise TrainingError(f"{path}: Keras cannot load it as a model of images: {error}") from None
     if channels not in (1, 3):
         raise TrainingError(f"{path}: takes images of {channels} channels; 1 or 3 are known")
-    column = spec.positive_index
 
     def ask(items: Iterable[Asked]) -> Iterator[Answer]:
         for batch in cut_batches(items, BATCH):
@@ -156,7 +155,7 @@ def open_keras(path: Path) -> Predictor:
                 pixels = pixels.repeat(channels, axis=-1)
             answers = model.predict_on_batch(pixels)
             # A network with one output answers the probability of the positive label, as the converter reads it.
-            yield from (make_answer(row[column] if len(row) > 1 else row[0]) for row in answers)
+            yield from (make_answer(spec.positive_score(row) if len(row) > 1 else float(row[0])) for row in answers)
 
     input_format = InputFormat(height, width, spec.colour, spec.resample, spec.fit, spec.windows)
     return predictor_of_spec(spec, hashlib.sha256(path.read_bytes()).hexdigest(), input_format, ask)
@@ -199,15 +198,15 @@ def predictor_of_spec(
 ) -> Predictor:
     name = f"{spec.name} {spec.version} (sha256 {digest[:12]})"
     return Predictor(
-        name, spec.positive_label, spec.threshold, spec.study_top_k, spec.study_threshold, input_format, ask
+        name, spec.positive_text, spec.threshold, spec.study_top_k, spec.study_threshold, input_format, ask
     )
 
 
-def make_answer(probability: np.float32) -> Answer:
+def make_answer(probability: float) -> Answer:
     """Returns the answer, or a refusal where it is no probability: the server would answer that with an error."""
-    if not np.isfinite(probability):
+    if not math.isfinite(probability):
         return Answer(refusal="The model's answer is not a number.")
-    return Answer(float(probability))
+    return Answer(probability)
 
 
 def take_pixels(item: Asked) -> NDArray[np.uint8]:

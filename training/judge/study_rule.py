@@ -135,8 +135,8 @@ def judge_slice(path: Path, model: OnnxModel) -> Answer:
     said, spec = model.score(pixels.array[np.newaxis]), model.spec
     if spec.outlier_threshold and said.outlier[0] > spec.outlier_threshold:
         return Answer(refusal="The image is unlike those that the model knows.")
-    probability = said.probabilities[0, spec.positive_index]
-    if abs(float(probability) - spec.threshold) < spec.indeterminate_margin:
+    probability = spec.positive_score(said.probabilities[0])
+    if abs(probability - spec.threshold) < spec.indeterminate_margin:
         return Answer(refusal="The probability is too near to the threshold.")
     return make_answer(probability)
 

@@ -195,7 +195,7 @@ def render_card(spec: ModelSpec, summary: Summary | None, facts: Mapping[str, st
         "Calibration": [describe_calibration(spec, summary)],
         "Operating point": [
             f"Chosen by: {escape(summary.operating_point) if summary else NOT_KNOWN}.",
-            explain_threshold(spec.threshold, spec.positive_label),
+            explain_threshold(spec.threshold, spec.positive_text),
         ],
         "Subgroups": [fact("subgroups")],
         "Failure modes": [fact("failure_modes")],

@@ -164,7 +164,7 @@ def describe(
     figures = [tabulate_figures(summary.levels), describe_patients(summary)]
     operating = [
         f"Chosen by: {escape(summary.operating_point)}.",
-        explain_threshold(summary.slices.threshold, spec.positive_label),
+        explain_threshold(summary.slices.threshold, spec.positive_text),
     ]
     if summary.restated:
         operating += [

@@ -16,6 +16,7 @@ NAMES = {
     "auc": "AUC",
     "matched_auc": "matched AUC",
     "average_precision": "average precision",
+    "specificity_at_95": "specificity at sensitivity 0.95",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "ppv": "PPV",

@@ -169,7 +169,7 @@ def build_spec(
         name=config.name,
         version=config.version,
         labels=data.images.labels,
-        positive_label=config.positive,
+        positive_labels=(config.positive,),
         threshold=decision.threshold,
         colour=input_format.colour,
         resample=input_format.resample,

@@ -41,6 +41,10 @@ class StudyAnswer:
     label: str
     """Empty when the study was not analysed."""
 
+    positive_label: str
+    """The positive label that it has, or would have above the threshold; empty when it may be one of several and no
+    slice was analysed."""
+
     score: float
     """In [0, 1]; 0 when no slice was analysed."""
 
@@ -73,12 +77,15 @@ def answer_study(study_id: str, slices: Sequence[StudySlice], model: OnnxModel, 
     choice = choose_series([one for one in slices if one.facts is not None or one.refusal is None], rules)
     analysed = choice.stack.analysed if choice.stack else []
     spec = model.spec
-    score = score_slices([one.probability for one in analysed], spec.study_top_k)
+    highest = sorted(analysed, key=lambda one: one.probability, reverse=True)[: spec.study_top_k]
+    score = math.fsum(one.probability for one in highest) / len(highest) if highest else 0.0
+    positive_label = find_positive_label(highest, spec)
     reasons = find_reasons(choice, analysed, score, spec)
     return StudyAnswer(
         id=study_id,
         model=model,
-        label="" if reasons else spec.labels[pick_label(analysed, score, spec)],
+        label="" if reasons else positive_label if score > spec.study_threshold else find_other_label(analysed, spec),
+        positive_label=positive_label,
         score=score,
         reasons=reasons,
         first_look=max(analysed, key=lambda one: one.probability, default=None),
@@ -91,19 +98,21 @@ def answer_study(study_id: str, slices: Sequence[StudySlice], model: OnnxModel, 
     )
 
 
-def score_slices(probabilities: Sequence[float], top_k: int) -> float:
-    """The mean of the ``top_k`` highest probabilities, of all where there are fewer; 0 where there is none."""
-    highest = sorted(probabilities, reverse=True)[:top_k]
-    return math.fsum(highest) / len(highest) if highest else 0.0
+def find_positive_label(highest: Sequence[StudySlice], spec: ModelSpec) -> str:
+    """The positive label that is answered above the threshold: of several the most probable one, on average over the
+    slices of which the score is made; of equals, the first named."""
+    if len(spec.positive_labels) == 1:
+        return spec.positive_labels[0]
+    if not highest:
+        return ""
+    sums = [math.fsum(column) for column in zip(*(one.positive_probabilities for one in highest), strict=True)]
+    return spec.positive_labels[sums.index(max(sums))]
 
 
-def pick_label(analysed: Sequence[StudySlice], score: float, spec: ModelSpec) -> int:
-    """Index of the label that is answered: the positive one above the threshold, otherwise the one that most slices
-    would have of the others."""
-    if score > spec.study_threshold:
-        return spec.positive_index
+def find_other_label(analysed: Sequence[StudySlice], spec: ModelSpec) -> str:
+    """The label that is answered otherwise: of those that are not positive the one that most slices would have."""
     counts = Counter(one.other_label for one in analysed)
-    return max(sorted(counts), key=counts.__getitem__)
+    return spec.labels[max(sorted(counts), key=counts.__getitem__)]
 
 
 def find_reasons(

@@ -39,7 +39,10 @@ class StudySlice:
     """Empty where it was not looked at."""
 
     probability: float = 0.0
-    """Of the positive label, in [0, 1]."""
+    """Of the positive labels, in [0, 1]."""
+
+    positive_probabilities: tuple[float, ...] = ()
+    """Of each of them, in the order of the spec; empty where it was not judged."""
 
     other_label: int = 0
     """Index of the most probable of the other labels."""

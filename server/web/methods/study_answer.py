@@ -24,7 +24,7 @@ def encode_study(answer: StudyAnswer) -> bytes:
             "class": answer.label or None,
             "id": answer.id,
             "status": "NOT_ANALYSED" if answer.reasons else "ANALYSED",
-            "positive_label": spec.positive_label,
+            "positive_label": answer.positive_label,
             "score": answer.score if first else None,
             "threshold": spec.study_threshold,
             "top_k": spec.study_top_k,
