@@ -1,4 +1,4 @@
-"""The networks: Keras models from float or uint8 [N, 256, 256, 3], 0 to 255, to probabilities float32 [N, 2].
+"""The networks: Keras models from float or uint8 [N, 256, 256, 3], 0 to 255, to probabilities float32 [N, classes].
 
 Scaling is made of layers of the network, so that nobody can forget it or do it twice. All layers are Keras's own, so
 that a saved network loads anywhere. Keras is imported where a network is built, so that the names of the networks cost
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from training.fit.efficientnet import build_efficientnet_lite0_base, load_torch_weights
 from training.fit.localisation import Tap
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CNN_FILTERS = (32, 64, 64, 64, 64, 64)
 CNN_PARAMETERS = 183_682
-"""The paper's Table 1 in one number."""
+"""The paper's Table 1 in one number; it tells two classes apart."""
 
 CLASSIFIER = "head"
 """Name of the first layer behind a backbone; what is saved has it."""
@@ -33,13 +33,14 @@ FEATURES = "features"
 """Name of the layer where a backbone ends and its classifier begins: global average pooling, float32 [N, channels]."""
 
 
-def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> keras.Model:
+def build_cnn(precision: str = "float32", initializer: str = "he_normal", *, classes: int = 2) -> keras.Model:
     """Builds the paper's CNN (Table 1), untrained.
 
     Args:
         precision: Keras dtype policy of the layers between scaling and softmax, which are always float32.
         initializer: how the kernels of the ReLU layers start, by its Keras name. He's keeps the variance of ReLU
             layers; with Glorot's, six of them start too small to learn from.
+        classes: how many are told apart.
     """
     import keras
     from keras import layers
@@ -53,11 +54,12 @@ def build_cnn(precision: str = "float32", initializer: str = "he_normal") -> ker
     network += [
         layers.Flatten(dtype=precision),
         layers.Dense(CLASSIFIER_UNITS, **convolution),
-        layers.Dense(2, activation="softmax", dtype="float32", name="probabilities"),
+        layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities"),
     ]
     model = keras.Sequential(network, name="cnn")
-    if model.count_params() != CNN_PARAMETERS:
-        raise AssertionError(f"the CNN has {model.count_params():,} parameters, the paper's has {CNN_PARAMETERS:,}")
+    wanted = CNN_PARAMETERS + (classes - 2) * (CLASSIFIER_UNITS + 1)
+    if model.count_params() != wanted:
+        raise AssertionError(f"the CNN has {model.count_params():,} parameters, the paper's has {wanted:,}")
     return model
 
 
@@ -140,7 +142,7 @@ BACKBONES = {
 """Backbones by the name of the network that stands on them."""
 
 
-def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
+def build_on_backbone(name: str, precision: str = "float32", *, classes: int = 2) -> keras.Model:
     """Builds a dense classifier on a backbone with random weights: global average pooling, dense ReLU layer, softmax.
 
     Where the backbone's published weights want B, G, R, the first convolution's weights are reversed when they are
@@ -149,6 +151,7 @@ def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
     Args:
         name: a key of ``BACKBONES``.
         precision: Keras dtype policy of the layers between preprocessing and pooling, and of the dense ReLU layer.
+        classes: how many are told apart.
     """
     import keras
     from keras import layers
@@ -170,23 +173,29 @@ def build_on_backbone(name: str, precision: str = "float32") -> keras.Model:
     hidden = layers.Dense(
         CLASSIFIER_UNITS, activation="relu", kernel_initializer="he_normal", dtype=precision, name=CLASSIFIER
     )(features)
-    probabilities = layers.Dense(2, activation="softmax", dtype="float32", name="probabilities")(hidden)
+    probabilities = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(hidden)
     return keras.Model(images, probabilities, name=name)
 
 
-def build_resnet50(precision: str = "float32") -> keras.Model:
+def build_resnet50(precision: str = "float32", *, classes: int = 2) -> keras.Model:
     """Builds ResNet-50 with a dense classifier, all weights random."""
-    return build_on_backbone("resnet50", precision)
+    return build_on_backbone("resnet50", precision, classes=classes)
 
 
-def build_efficientnet_lite0(precision: str = "float32") -> keras.Model:
+def build_efficientnet_lite0(precision: str = "float32", *, classes: int = 2) -> keras.Model:
     """Builds EfficientNet-Lite0 with a dense classifier, all weights random."""
-    return build_on_backbone("efficientnet-lite0", precision)
+    return build_on_backbone("efficientnet-lite0", precision, classes=classes)
 
 
-MODELS: dict[str, Callable[[str], keras.Model]] = {
+class Builder(Protocol):
+    """Builds a network in a Keras dtype policy, for so many classes."""
+
+    def __call__(self, precision: str, *, classes: int = 2) -> keras.Model: ...
+
+
+MODELS: dict[str, Builder] = {
     "cnn": build_cnn,
     "resnet50": build_resnet50,
     "efficientnet-lite0": build_efficientnet_lite0,
 }
-"""Networks by name; each builder takes a Keras dtype policy."""
+"""Networks by name."""

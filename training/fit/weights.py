@@ -44,13 +44,13 @@ def find_weights(config: TrainConfig) -> Path | None:
     return path
 
 
-def make_network(config: TrainConfig) -> keras.Model:
+def make_network(config: TrainConfig, classes: int = 2) -> keras.Model:
     """Builds the network of a run with the weights that it starts with, and freezes what is not to be trained.
 
     Raises:
         TrainingError: the file of weights is missing, unreadable, or of another network.
     """
-    network = MODELS[config.model](config.precision)
+    network = MODELS[config.model](config.precision, classes=classes)
     if config.model in BACKBONES:
         path = find_weights(config)
         if path is not None:
