@@ -64,7 +64,7 @@ def test_answers_are_kerass_and_served(models: Path, run: Path, slices: Path) ->
         entry["file"]: entry["probabilities"] for entry in json.loads((run / "reference.json").read_text())["images"]
     }
     name = min(recorded)
-    with run_server(models, "--explain") as server, StrokeClient(server.target) as client:
+    with run_server(models, "--explain") as server, StrokeClient(server.address, timeout=60) as client:
         explanation = client.explain(slices / name)
     scores = [explanation.prediction.scores[label] for label in ("normal", "stroke")]
     assert np.abs(np.array(scores) - recorded[name]).max() <= 1e-5
