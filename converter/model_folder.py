@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +9,9 @@ import numpy as np
 
 from converter.errors import TargetError
 from server.errors import ModelFileError
+from server.models import installation
 from server.models.golden import GoldenVector, make_golden_input
-from server.models.runtime import OnnxModel, load_model
+from server.models.runtime import OnnxModel
 
 GOLDEN_TOLERANCE = 1e-4
 """The same between the machine that converts and one that serves: other processors take other fp32 kernels."""
@@ -51,34 +50,14 @@ def answer_golden(model: OnnxModel, seeds: Sequence[int]) -> list[GoldenVector]:
 
 
 def install(files: Mapping[str, bytes], out: Path, *, force: bool) -> None:
-    """Writes a model folder aside, loads it as the server would, and moves it into place by a rename.
-
-    With ``force`` there are two renames, and for a moment between them no model.
+    """Puts a model folder into place, see ``server.models.installation``.
 
     Raises:
         TargetError: the folder cannot be written, or what was written does not load; what was there before is there.
     """
-    # Hidden, so that no server takes it for a version; same name and version, so that it loads from there.
-    staging = out.parent.parent / f".staging-{os.getpid()}"
-    staged = staging / out.parent.name / out.name
     try:
-        staged.mkdir(parents=True)
-        for name, data in files.items():
-            with (staged / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        load_model(staged)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if force and out.exists():
-            out.rename(staging / "replaced")
-        staged.rename(out)
+        installation.install(files, out, force=force)
     except ModelFileError as error:
         raise TargetError(f"the written model does not load: {error.message}") from None
     except OSError as error:
         raise TargetError(f"{out}: cannot be written ({error.strerror})") from None
-    finally:
-        # Also on Ctrl-C: what was there before comes back, and is never deleted with the staging folder.
-        if (staging / "replaced").exists() and not out.exists():
-            (staging / "replaced").rename(out)
-        shutil.rmtree(staging, ignore_errors=True)

@@ -6,7 +6,7 @@
 # Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/3). COUNT and EPOCHS make another
 # one, in a folder of its own unless WORK says where slices and run go. The fp32 model is there before the INT8 variant is
 # tried, which is calibrated and judged on synthetic slices that training has not seen; INT8= tries none. The outlier score is
-# fitted to such slices, too; OUTLIER= leaves it out. How studies are judged is chosen afterwards (training study-rule).
+# fitted to such slices, too; OUTLIER= leaves it out. How studies are judged is chosen afterwards (training threshold).
 #
 # The weights in models/stroke-cnn are those that this script made at the revision which their spec names; see
 # docs/results.md for why they are not newer. Version 2 is version 1 with more (python -m converter extend), which its

@@ -53,6 +53,7 @@ FLOORS = {
     "training": [
         ("__main__",),
         ("cli",),
+        ("own",),
         ("run", "judge", "audit"),
         ("report", "fit"),
         ("evaluation",),

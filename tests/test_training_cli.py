@@ -13,11 +13,23 @@ from tests.test_training_data import write_discs
 from training.cli import main
 from training.settings.audit import AuditConfig
 from training.settings.card import CardConfig
+from training.settings.compare import CompareConfig
 from training.settings.evaluate import EvaluateConfig
 from training.settings.phantom import PhantomConfig
+from training.settings.threshold import ThresholdConfig
 from training.settings.train import TrainConfig
+from training.settings.tune_up import TuneUpConfig
 
-CONFIGS = (TrainConfig, AuditConfig, PhantomConfig, EvaluateConfig, CardConfig)
+CONFIGS = (
+    TrainConfig,
+    AuditConfig,
+    PhantomConfig,
+    EvaluateConfig,
+    TuneUpConfig,
+    CompareConfig,
+    ThresholdConfig,
+    CardConfig,
+)
 
 
 def require_usage_error(command: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,8 +49,8 @@ def test_every_setting_is_described(config: type) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["audit"], ["phantom"], ["evaluate"], ["study-rule"], ["card"]],
-    ids=["train", "audit", "phantom", "evaluate", "study-rule", "card"],
+    [[], ["audit"], ["phantom"], ["evaluate"], ["tune-up"], ["compare"], ["threshold"], ["card"]],
+    ids=["train", "audit", "phantom", "evaluate", "tune-up", "compare", "threshold", "card"],
 )
 def test_help_has_an_example_and_needs_no_tensorflow(command: list[str]) -> None:
     """Help answers without loading TensorFlow, which takes seconds."""
@@ -121,6 +133,23 @@ def test_phantom_leaves_out_what_it_is_told(tmp_path: Path, capsys: pytest.Captu
     capsys.readouterr()
     command = ["phantom", "--out", str(tmp_path / "b"), *flags, "--without", "halo"]
     require_usage_error(command, "--without must be one of calcification, ", capsys)
+
+
+def test_phantom_takes_three_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--classes`` puts the slices into folders of these names; others are refused with exit code 2."""
+    flags = ["--count", "10", "--seed", "1", "--size", "64", "--processes", "1"]
+    out = tmp_path / "kinds"
+    assert main(["phantom", "--out", str(out), *flags, "--classes", "normal,haemorrhage,ischaemia"]) == 0
+    assert [len(list((out / name).iterdir())) for name in ("normal", "haemorrhage", "ischaemia")] == [5, 4, 1]
+
+    for classes, complaint in (
+        ("normal,tumour", "--classes must be one of normal, stroke, haemorrhage, ischaemia, got 'tumour'"),
+        ("normal,ischaemia", "--classes must be normal,stroke or normal,haemorrhage,ischaemia, not normal,ischaemia"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["phantom", "--out", str(tmp_path / "b"), *flags, "--classes", classes])
+        assert stop.value.code == 2
+        assert complaint in capsys.readouterr().err
 
 
 def test_phantom_does_not_write_into_a_full_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,17 @@ def test_wanted_sensitivity_is_reached() -> None:
     assert (scores[positive] > threshold + 0.01).mean() < 0.9
 
 
+def test_wanted_specificity_is_kept() -> None:
+    """The share is kept, by the smallest threshold that does; a share out of reach calls nobody."""
+    rng = np.random.default_rng(0)
+    scores, positive = rng.random(300).round(2), rng.random(300) < 0.4
+    threshold = choose_threshold("specificity=0.9", scores, positive)
+    assert (scores[~positive] <= threshold).mean() >= 0.9
+    assert (scores[~positive] <= threshold - 0.01).mean() < 0.9
+    alike = np.array([0.7, 0.7, 0.2]), np.array([True, False, False])
+    assert choose_threshold("specificity=1", *alike) == 0.7
+
+
 def test_sensitivity_out_of_reach_calls_whatever_can_be_called() -> None:
     """A positive image with a score of exactly 0 exceeds no threshold; 0 finds all others."""
     scores, positive = np.array([0.0, 0.5, 0.0]), np.array([True, True, False])

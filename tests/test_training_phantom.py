@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from server.images.dicom.window import Window
 from training.phantom.dataset import choose_kind, encode_png, generate_slice, write_dataset
 from training.phantom.lesions import HAEMORRHAGES, KINDS
 from training.phantom.patient import Patient
@@ -114,6 +115,68 @@ def test_labels_describe_the_files(tmp_path: Path) -> None:
     for row in rows:
         with Image.open(tmp_path / "out" / row["file"]) as image:
             assert (image.mode, image.size) == ("L", (64, 64))
+
+
+THREE = ("normal", "haemorrhage", "ischaemia")
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "suffix"),
+    [
+        ({}, 20, ".png"),
+        ({"window": Window(40, 80)}, 20, ".png"),
+        ({"dicom": True}, 20, ".dcm"),
+        ({"slices_per_patient": 2}, 24, ".png"),
+        ({"slices_per_patient": 4, "dicom": True}, 48, ".dcm"),
+    ],
+    ids=["pictures", "window", "dicom", "patients", "studies"],
+)
+def test_three_classes_have_the_slices_of_two(
+    tmp_path: Path, options: dict[str, object], count: int, suffix: str
+) -> None:
+    """Same pixels, masks, kinds and patients; bleeds and infarcts under labels of their own."""
+    write_dataset(tmp_path / "two", count, 7, size=64, processes=1, **options)  # type: ignore[arg-type]
+    write_dataset(tmp_path / "three", count, 7, size=64, processes=1, classes=THREE, **options)  # type: ignore[arg-type]
+    two, three = read_labels(tmp_path / "two"), read_labels(tmp_path / "three")
+    assert {row["label"] for row in three} == set(THREE)
+    for before, after in zip(two, three, strict=True):
+        wanted = {"none": "normal", "infarct": "ischaemia"}.get(before["kind"], "haemorrhage")
+        assert after == {**before, "label": wanted, "file": after["file"]}
+        assert before["file"].replace("stroke/", f"{wanted}/") == after["file"]
+        assert (tmp_path / "two" / before["file"]).read_bytes() == (tmp_path / "three" / after["file"]).read_bytes()
+    masks = [
+        sorted(path.read_bytes() for path in (tmp_path / name / ".lesions").rglob("*.png")) for name in ("two", "three")
+    ]
+    assert masks[0] == masks[1]
+    assert {Path(row["file"]).suffix for row in three} == {suffix}
+
+
+def test_the_data_set_says_how_its_classes_were_made(tmp_path: Path) -> None:
+    """The command in dataset.json has the classes where they are not the usual two, whatever order they came in."""
+    write_dataset(tmp_path / "two", 10, 7, size=64, processes=1, classes=("stroke", "normal"))
+    write_dataset(tmp_path / "three", 10, 7, size=64, processes=1, classes=THREE[::-1])
+    two, three = (json.loads((tmp_path / name / "dataset.json").read_text("utf-8")) for name in ("two", "three"))
+    assert "--classes" not in two["source"]
+    assert three["source"].endswith("--classes normal,haemorrhage,ischaemia")
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "message"),
+    [
+        (("normal",), 10, "classes must be normal,stroke or normal,haemorrhage,ischaemia, not normal"),
+        (("normal", "haemorrhage"), 10, "not normal,haemorrhage"),
+        (("normal", "stroke", "stroke"), 10, "not normal,stroke,stroke"),
+        ((*THREE, "stroke"), 10, "not normal,haemorrhage,ischaemia,stroke"),
+        (THREE, 9, "no slice is of the class ischaemia"),
+    ],
+)
+def test_classes_that_no_slices_fit_are_refused(
+    tmp_path: Path, classes: tuple[str, ...], count: int, message: str
+) -> None:
+    """A slice would have no class, or two, or a class no slice; nothing is left behind."""
+    with pytest.raises(ValueError, match=message):
+        write_dataset(tmp_path / "out", count, 7, size=64, processes=1, classes=classes)
+    assert not list(tmp_path.iterdir())
 
 
 def test_progress_ends_at_the_count(tmp_path: Path) -> None:

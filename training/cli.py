@@ -5,22 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from server.flags import LineParser, parse_settings
+from server.flags import LineParser, add_settings, parse_settings, read_settings
 from server.images.dicom.window import parse_window
 from server.process.console import complain, guard_streams, say, silence_tensorflow
 from training.errors import TrainingError
 from training.settings.audit import AuditConfig
 from training.settings.card import CardConfig
-from training.settings.evaluate import EvaluateConfig, StudyRuleConfig
+from training.settings.compare import CompareConfig
+from training.settings.evaluate import EvaluateConfig
 from training.settings.phantom import PhantomConfig
+from training.settings.threshold import ThresholdConfig
 from training.settings.train import TrainConfig
+from training.settings.tune_up import ASKED, TuneUpConfig
 
 TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/first
   python -m training --data scans --out runs/long --epochs 50 --augment head-ct --positive Stroke
   python -m training --data scans --out runs/ids --patient-pattern '(?P<patient>P[0-9]+)_.*'
   python -m training --data phantom --out runs/phantom --one-image-per-patient
+  python -m training --data kinds --out runs/kinds --positive haemorrhage ischaemia
   python -m training --data scans --out runs/folds --folds 5 --resume
+  python -m training --data archive --out runs/given --split given --subgroup site,sex,age_band
 
 Ctrl-C ends the training and keeps the best epoch so far; among folds, or for the second time, it stops at once.
 After a stop, a crash or a full disk, the same command with --resume goes on after the last complete epoch, with the
@@ -30,7 +35,9 @@ other commands:
   python -m training audit --help       look for leaks and shortcuts in a data set before training on it
   python -m training phantom --help     write synthetic slices
   python -m training evaluate --help    judge a model, or a running server, on labelled images
-  python -m training study-rule --help  choose how a model that judges slices judges studies
+  python -m training tune-up --help     adapt an earlier model to other slices
+  python -m training compare --help     say whether one of two models is better, on the same images
+  python -m training threshold --help   choose the operating point of a model anew, without training
   python -m training card --help        write the model card of a run again, with more facts
 """
 AUDIT_EPILOG = """examples:
@@ -44,17 +51,33 @@ image cannot be decoded.
 PHANTOM_EPILOG = """examples:
   python -m training phantom --out phantom --count 2000 --slices-per-patient 8 --without calcification jpeg
   python -m training phantom --out studies --count 240 --slices-per-patient 24 --size 512 --dicom
+  python -m training phantom --out kinds --count 2000 --classes normal,haemorrhage,ischaemia
 """
 EVALUATE_EPILOG = """examples:
   python -m training evaluate runs/first --data scans --split runs/first/split.csv
-  python -m training evaluate models/stroke-cnn/2 --data scans --out evaluations/first
+  python -m training evaluate models/stroke-cnn/2 --data scans --out evaluations/first --subgroup site,sex,age_band
   python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
       --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
 """
-STUDY_RULE_EPILOG = """examples:
-  python -m training phantom --out studies --count 4800 --slices-per-patient 24 --seed 21 --size 512 --dicom
-  python -m training phantom --out others --count 4800 --slices-per-patient 24 --seed 22 --size 512 --dicom
-  python -m training study-rule models/stroke-cnn/2 --data studies --test others
+TUNE_UP_EPILOG = """examples:
+  python -m training tune-up models/stroke-cnn/2 --data scans --out runs/site
+  python -m training tune-up runs/first --data scans --out runs/site --split runs/first/split.csv
+  python -m training tune-up models/stroke-cnn/2 --data scans --out runs/site --resume
+
+Ctrl-C ends a stage and keeps the best epoch so far. The report says first whether it helped.
+"""
+COMPARE_EPILOG = """examples:
+  python -m training compare models/stroke-cnn/2 runs/site --data scans --split runs/site/split.csv
+  python -m training compare models/stroke-cnn/2 models/stroke-cnn/3 --data other-hospital --out comparisons/first
+  python -m training compare 127.0.0.1:50051 127.0.0.1:50052 --data scans --json
+"""
+THRESHOLD_EPILOG = """examples:
+  python -m training threshold models/stroke-cnn/2 --data scans --sensitivity 0.95
+  python -m training threshold models/stroke-cnn/2 --data scans --specificity 0.9 --test others --dry-run
+  python -m training threshold models/stroke-cnn/2 --data scans --number 0.3 --out models/stroke-cnn/3
+
+The new version has the weights, outlier score, INT8 variant and heatmap of the old one. A running server takes it by
+python -m server model activate NAME VERSION.
 """
 CARD_EPILOG = """examples:
   python -m training card runs/first --facts facts.json
@@ -76,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "audit": run_audit,
         "phantom": run_phantom,
         "evaluate": run_evaluate,
-        "study-rule": run_study_rule,
+        "tune-up": run_tune_up,
+        "compare": run_compare,
+        "threshold": run_threshold,
         "card": run_card,
     }
     run = commands[arguments.pop(0)] if arguments and arguments[0] in commands else run_train
@@ -136,6 +161,7 @@ def run_phantom(arguments: Sequence[str]) -> bool:
             recipe=Recipe().leave_out(config.without),
             dicom=config.dicom,
             window=parse_window(config.window) if config.window else None,
+            classes=config.classes,
         )
     except ValueError as error:
         raise TrainingError(str(error)) from None
@@ -151,12 +177,32 @@ def run_evaluate(arguments: Sequence[str]) -> bool:
     return say(evaluate_folder(config).removesuffix("\n")) or config.out is not None
 
 
-def run_study_rule(arguments: Sequence[str]) -> bool:
-    from training.judge.study_rule import choose_study_rule
+def run_tune_up(arguments: Sequence[str]) -> bool:
+    parser = make_parser("python -m training tune-up", "Adapt an earlier model to other slices.", TUNE_UP_EPILOG)
+    add_settings(parser, TuneUpConfig, ASKED)
+    config = read_settings(parser, parser.parse_args(arguments), TuneUpConfig, ASKED)
+    with silence_tensorflow():
+        from training.own.tune_up import tune_up
+    say(str(tune_up(config)))
+    return True
 
-    what = "Choose how a model that judges slices judges studies, on labelled ones."
-    parser = make_parser("python -m training study-rule", what, STUDY_RULE_EPILOG)
-    return say(choose_study_rule(parse_settings(parser, StudyRuleConfig, arguments)))
+
+def run_compare(arguments: Sequence[str]) -> bool:
+    what = "Compare two models on the same labelled images."
+    parser = make_parser("python -m training compare", what, COMPARE_EPILOG)
+    config = parse_settings(parser, CompareConfig, arguments)
+    from training.own.compare import compare_models
+
+    return say(compare_models(config)) or config.out is not None
+
+
+def run_threshold(arguments: Sequence[str]) -> bool:
+    what = "Choose the operating point of a model anew, and write a new version of it."
+    parser = make_parser("python -m training threshold", what, THRESHOLD_EPILOG)
+    config = parse_settings(parser, ThresholdConfig, arguments)
+    from training.own.threshold import choose_point
+
+    return say(choose_point(config)) or not config.dry_run
 
 
 def run_card(arguments: Sequence[str]) -> bool:

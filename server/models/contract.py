@@ -200,30 +200,18 @@ class ModelSpec:
         return tuple(map(self.labels.index, self.positive_labels))
 
     @property
+    def only_positive_label(self) -> str:
+        """The positive label where there is one alone, otherwise empty."""
+        return self.positive_labels[0] if len(self.positive_labels) == 1 else ""
+
+    @property
     def positive_text(self) -> str:
         """The positive labels, for people: ``haemorrhagic or ischaemic``."""
         return " or ".join(self.positive_labels)
 
     def positive_scores(self, probabilities: ArrayLike) -> NDArray[np.floating]:
-        """Returns the probability of the positive labels, which the thresholds are for; this is the only definition.
-
-        Of one label it is that of the label itself, to the bit and in its dtype. Of several it is their sum, in double
-        precision and one after the other: by that an image gets the same whatever is computed with it. Rounding of the
-        graph's own may lead to a little more than 1, which is taken for 1.
-
-        Args:
-            probabilities: as the graph answers them, [..., len(labels)].
-
-        Returns:
-            Of the same shape without the last axis, in [0, 1]; NaN where there is one.
-        """
-        first, *rest = (np.asarray(probabilities)[..., index] for index in self.positive_indices)
-        if not rest:
-            return first
-        total = first.astype(np.float64)
-        for one in rest:
-            total = total + one
-        return np.minimum(total, 1.0)
+        """Returns the probability of the positive labels, which the thresholds are for; see ``sum_positive``."""
+        return sum_positive(probabilities, self.positive_indices)
 
     def positive_score(self, probabilities: ArrayLike) -> float:
         """``positive_scores`` of one image, of probabilities [len(labels)]."""
@@ -307,6 +295,29 @@ def read_field(name: str, value: Any) -> Any:
     if not good:
         raise invalid_spec(f"'{name}' has the wrong type")
     return value
+
+
+def sum_positive(probabilities: ArrayLike, indices: Sequence[int]) -> NDArray[np.floating]:
+    """Returns the probability of some labels together, which thresholds are for; this is the only definition.
+
+    Of one label it is that of the label itself, to the bit and in its dtype. Of several it is their sum, in double
+    precision and one after the other: by that an image gets the same whatever is computed with it. Rounding of the
+    graph's own may lead to a little more than 1, which is taken for 1.
+
+    Args:
+        probabilities: as the graph answers them, [..., C].
+        indices: of the labels, into the last axis.
+
+    Returns:
+        Of the same shape without the last axis, in [0, 1]; NaN where there is one.
+    """
+    first, *rest = (np.asarray(probabilities)[..., index] for index in indices)
+    if not rest:
+        return first
+    total = first.astype(np.float64)
+    for one in rest:
+        total = total + one
+    return np.minimum(total, 1.0)
 
 
 def is_number(value: Any) -> bool:

@@ -39,6 +39,14 @@ def bootstrap_intervals(
     Returns:
         By name, low and high: [2], or [2, P] for a curve; NaN where the statistic never is defined.
     """
+    drawn = draw_values(statistics, groups, resamples=resamples, seed=seed)
+    return {name: find_quantiles(values) for name, values in drawn.items()}
+
+
+def draw_values(
+    statistics: Mapping[str, Statistic], groups: NDArray[np.int64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Floats]:
+    """Returns each statistic of each resample, [R] or [R, P]; for the arguments see ``bootstrap_intervals``."""
     rng = np.random.default_rng(seed)
     count = int(groups.max()) + 1
     sum_people = Ratios({name: part for name, part in statistics.items() if isinstance(part, Ratio)}, groups)
@@ -54,7 +62,7 @@ def bootstrap_intervals(
         weights = np.take(times, groups, axis=1)
         for name, statistic in others.items():
             values[name].append(statistic(weights))
-    return {name: find_quantiles(np.concatenate(parts)) for name, parts in values.items()}
+    return {name: np.concatenate(parts) for name, parts in values.items()}
 
 
 def find_quantiles(values: Floats) -> Floats:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.given import SplitCheck
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -30,6 +32,23 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class ClassAnswers:
+    """What a model answered that tells more than two classes apart."""
+
+    labels: tuple[str, ...]
+    """Of the model, C of them."""
+
+    positive: NDArray[np.int64]
+    """Indices of its positive labels."""
+
+    probabilities: Floats
+    """[N, C]."""
+
+    targets: NDArray[np.int64]
+    """[N], index into ``labels`` of what is on each image."""
+
+
+@dataclass(frozen=True)
 class Predictions:
     """A model's predictions on labelled images; arrays are [N]."""
 
@@ -37,10 +56,10 @@ class Predictions:
     """Paths below the data folder, with forward slashes."""
 
     scores: Floats
-    """Probability of the positive label, in [0, 1]."""
+    """Probability of the positive labels together, in [0, 1]."""
 
     positive: Bools
-    """True for images that have it."""
+    """True for images that have one of them."""
 
     groups: NDArray[np.int64]
     """Number of the person, 0 to G-1; each image its own where people are not known."""
@@ -50,6 +69,9 @@ class Predictions:
 
     has_patients: bool
     """Whether ``groups`` are people; otherwise intervals count each image as one person and are too narrow."""
+
+    classes: ClassAnswers | None = None
+    """The answers by class, where there are more than two and each image is known to have one of them."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,83 @@ class Baselines:
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """The figures of slices by class, where there are more than two."""
+
+    labels: tuple[str, ...]
+    positive_labels: tuple[str, ...]
+    figures: tuple[Mapping[str, Figure], ...]
+    """For each label: auc (against all others), sensitivity, ppv."""
+
+    overall: Mapping[str, Figure]
+    """macro_auc and macro_sensitivity, which are means over the classes, and accuracy."""
+
+    majority_accuracy: float
+    """Accuracy of always answering the class that is most frequent here."""
+
+    confusion: tuple[tuple[int, ...], ...]
+    """Images by what they show, a row each label, and by what was answered."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Images of each label."""
+        return tuple(map(sum, self.confusion))
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """The figures of the images, or people, of which a column of labels.csv says the same."""
+
+    value: str
+    """What it says."""
+
+    count: int
+    people: int
+    """Images count as people where people are not known."""
+
+    positives: int
+    figures: Mapping[str, Figure]
+    """auc, matched_auc (of slices), sensitivity, specificity, ece; NaN where ``too_few`` names it."""
+
+    too_few: tuple[str, ...]
+    """Figures that are not given, since fewer people than ``subgroups.LEAST_PEOPLE`` stand behind them."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The largest difference of a figure between two subgroups of a column, with its 95 % interval."""
+
+    difference: Figure
+    highest: str
+    lowest: str
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """The figures by what a column of labels.csv says."""
+
+    column: str
+    level: str
+    """``slices`` or ``patients``."""
+
+    groups: tuple[Subgroup, ...]
+    smallest: str
+    """The one with the fewest people."""
+
+    gaps: Mapping[str, Gap]
+    """auc, sensitivity and specificity, as far as two groups have the figure."""
+
+
+@dataclass(frozen=True)
+class OwnSplit:
+    """What the split that the data set brings leaks, and the figures without it."""
+
+    check: SplitCheck
+    others: Subgroup | None
+    """Test images that are not known from training or validation; None where all or none are known."""
+
+
+@dataclass(frozen=True)
 class Band:
     """A curve over a fixed grid with its pointwise 95 % interval; arrays are [P]."""
 
@@ -180,3 +279,11 @@ class Evaluation:
     reliability: Reliability
     decision: DecisionCurve
     warnings: tuple[str, ...] = ()
+    classes: ClassFigures | None = None
+    """None where there are two, or it is not known which an image has."""
+
+    subgroups: tuple[Subgroups, ...] = ()
+    """For each column that was named, slices and, where they are known, patients."""
+
+    own_split: OwnSplit | None = None
+    """None where the split was made here, or there was none."""

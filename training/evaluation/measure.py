@@ -15,6 +15,7 @@ from sklearn.metrics import brier_score_loss
 from training.errors import TrainingError
 from training.evaluation.bootstrap import Ratio, Statistic, bootstrap_intervals, wilson_interval
 from training.evaluation.calibration import bin_reliability, compute_calibration_error, weighted_calibration_error
+from training.evaluation.classes import evaluate_classes
 from training.evaluation.decision import (
     Threshold,
     count_confusion,
@@ -180,6 +181,7 @@ def evaluate(
         reliability=bin_reliability(scores, positive),
         decision=trace_decisions(scores, positive),
         warnings=(*warnings, *(() if predictions.has_patients else (NOT_PEOPLE,))),
+        classes=evaluate_classes(predictions.classes, decision.threshold, groups) if predictions.classes else None,
     )
 
 

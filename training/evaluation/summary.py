@@ -8,10 +8,27 @@ from dataclasses import asdict, dataclass
 from numbers import Integral
 from typing import Any
 
-from training.evaluation.figures import Baselines, Confusion, Evaluation, Figure, Level, PatientLevel, Restated
+from training.data.given import Shared, SplitCheck
+from training.evaluation.figures import (
+    Baselines,
+    ClassFigures,
+    Confusion,
+    Evaluation,
+    Figure,
+    Gap,
+    Level,
+    OwnSplit,
+    PatientLevel,
+    Restated,
+    Subgroup,
+    Subgroups,
+)
 
 SUMMARY_KEY = "evaluation"
 """Key of ``metrics.json`` under which the document lies."""
+
+OPTIONAL = ("classes", "subgroups", "own_split")
+"""What most evaluations have not; the document then does not speak of it."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,9 @@ class Summary:
     baselines: Baselines
     restated: tuple[Restated, ...]
     warnings: tuple[str, ...] = ()
+    classes: ClassFigures | None = None
+    subgroups: tuple[Subgroups, ...] = ()
+    own_split: OwnSplit | None = None
 
     @property
     def levels(self) -> dict[str, Level]:
@@ -41,6 +61,9 @@ def summarise(evaluation: Evaluation) -> Summary:
 def to_document(evaluation: Evaluation) -> dict[str, Any]:
     """Returns the numbers of an evaluation as JSON values; what is not defined is null, which JSON has for NaN."""
     document: dict[str, Any] = replace_nan(asdict(summarise(evaluation)))
+    for name in OPTIONAL:
+        if not getattr(evaluation, name):
+            del document[name]
     return document
 
 
@@ -67,12 +90,50 @@ def from_document(document: Mapping[str, Any]) -> Summary:
             for line in document["restated"]
         ),
         warnings=tuple(document["warnings"]),
+        classes=read_classes(document["classes"]) if "classes" in document else None,
+        subgroups=tuple(map(read_subgroups, document.get("subgroups", ()))),
+        own_split=read_own_split(document["own_split"]) if "own_split" in document else None,
     )
 
 
 def read_level(document: Mapping[str, Any]) -> dict[str, Any]:
-    figures = {name: read_figure(figure) for name, figure in document["figures"].items()}
-    return {**document, "figures": figures, "confusion": Confusion(**document["confusion"])}
+    return {**document, "figures": read_figures(document["figures"]), "confusion": Confusion(**document["confusion"])}
+
+
+def read_classes(document: Mapping[str, Any]) -> ClassFigures:
+    return ClassFigures(
+        labels=tuple(document["labels"]),
+        positive_labels=tuple(document["positive_labels"]),
+        figures=tuple(map(read_figures, document["figures"])),
+        overall=read_figures(document["overall"]),
+        majority_accuracy=document["majority_accuracy"],
+        confusion=tuple(map(tuple, document["confusion"])),
+    )
+
+
+def read_subgroups(document: Mapping[str, Any]) -> Subgroups:
+    gaps = {
+        name: Gap(**{**gap, "difference": read_figure(gap["difference"])}) for name, gap in document["gaps"].items()
+    }
+    return Subgroups(**{**document, "groups": tuple(map(read_subgroup, document["groups"])), "gaps": gaps})
+
+
+def read_subgroup(document: Mapping[str, Any]) -> Subgroup:
+    return Subgroup(**{**document, "figures": read_figures(document["figures"]), "too_few": tuple(document["too_few"])})
+
+
+def read_own_split(document: Mapping[str, Any]) -> OwnSplit:
+    check = dict(document["check"])
+    for name in ("patients", "copies", "near"):
+        check[name] = Shared(check[name]["count"], tuple(map(tuple, check[name]["examples"])))
+    others = document["others"]
+    return OwnSplit(
+        SplitCheck(**{**check, "cut": tuple(check["cut"])}), None if others is None else read_subgroup(others)
+    )
+
+
+def read_figures(document: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: read_figure(figure) for name, figure in document.items()}
 
 
 def read_figure(document: Mapping[str, float | None]) -> Figure:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from training.data.pixels import write_csv
 from training.errors import TrainingError
 from training.evaluation.figures import Epoch
+from training.evaluation.positive import score_positive
 from training.evaluation.ranking import compute_auc
 from training.fit.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from training.progress import Part, Progress
@@ -42,7 +43,7 @@ class Monitor(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
         predict: Callable[[], NDArray[np.float32]],
         targets: NDArray[np.int64],
         *,
-        positive_index: int,
+        positive: NDArray[np.int64],
         patience: int,
         epochs: int,
         image_count: int,
@@ -56,7 +57,7 @@ class Monitor(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
             folder: where checkpoint and history are written after each epoch, and from where ``resume`` takes them.
             predict: gives the probabilities [N, classes] of the validation images as the network is now.
             targets: [N], classes of the validation images.
-            positive_index: class whose probability the AUC is of.
+            positive: the classes whose probabilities together the AUC is of.
             patience: epochs without a lower validation loss after which to stop.
             epochs: most epochs.
             image_count: training images an epoch.
@@ -69,7 +70,7 @@ class Monitor(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
         self.steps = 0
         self.best_weights: list[NDArray[np.float32]] = []
         self._network, self._folder, self._predict, self._targets = network, folder, predict, targets
-        self._positive_index, self._patience, self._epochs = positive_index, patience, epochs
+        self._positive, self._patience, self._epochs = positive, patience, epochs
         self._image_count, self._batch_size = image_count, batch_size
         self._progress = progress or Part(Progress("training"))
         self._start = time.monotonic()
@@ -119,7 +120,7 @@ class Monitor(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         seconds = time.monotonic() - self._start
         probabilities = self._predict()
-        scores = probabilities[:, self._positive_index].astype(np.float64)
+        scores = score_positive(probabilities, self._positive)
         of_target = probabilities[np.arange(len(self._targets)), self._targets]
         finished = Epoch(
             epoch=epoch + 1,
@@ -127,7 +128,7 @@ class Monitor(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
             accuracy=read_log(logs, "accuracy"),
             val_loss=float(-np.log(np.maximum(of_target, SMALLEST_PROBABILITY)).mean()),
             val_accuracy=float((probabilities.argmax(axis=1) == self._targets).mean()),
-            val_auc=compute_auc(scores, self._targets == self._positive_index),
+            val_auc=compute_auc(scores, np.isin(self._targets, self._positive)),
             seconds=seconds,
             images_per_second=self._image_count / seconds,
         )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from training.data.split import Data
 from training.errors import TrainingError
 from training.evaluation.figures import Epoch
+from training.evaluation.positive import find_indices
 from training.fit.augment import AUGMENTATIONS
 from training.fit.checkpoint import remove_checkpoints
 from training.fit.localisation import add_lesion_heads, find_taps, lesion_loss
@@ -53,7 +54,7 @@ def fit_network(config: TrainConfig, data: Data, folder: Path, progress: Part) -
         TrainingError: no epoch gave weights that are numbers, or the checkpoint cannot be written.
         KeyboardInterrupt: there was no finished epoch to keep, or it is one of the folds.
     """
-    network = make_network(config)
+    network = make_network(config, len(data.images.labels))
     if not has_frozen_backbone(config):
         return fit_model(config, data, folder, progress, network, None)
     with ClassifierTraining(config, data, network, folder) as classifier:
@@ -99,7 +100,7 @@ def fit_model(
         folder,
         classifier.predict if classifier else lambda: predict(model, data, validation),
         targets[validation],
-        positive_index=data.images.labels.index(config.positive),
+        positive=find_indices(data.images.labels, config.positive),
         patience=config.patience,
         epochs=config.epochs,
         image_count=len(training),

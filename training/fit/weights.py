@@ -8,7 +8,8 @@ from pathlib import Path
 import h5py
 import keras
 
-from training.data.split import SPLITS, Data
+from training.data.groups import SPLITS
+from training.data.split import Data
 from training.errors import TrainingError
 from training.fit.models import BACKBONES, FEATURES, MODELS, Backbone
 from training.settings.train import TrainConfig
@@ -146,14 +147,20 @@ def check_weights_past(config: TrainConfig, data: Data) -> tuple[str, ...]:
     split = path.with_name("split.csv")
     if not split.is_file():
         return (UNKNOWN_PAST_WARNING.format(path=path),)
-    with split.open(newline="", encoding="utf-8") as file:
-        before = {row["sha256"]: SPLITS.index(row["split"]) for row in csv.DictReader(file)}
-    # Training comes first, test last: what weights have seen may only go where it tells less.
-    pairs = zip(data.digests, data.split.tolist(), strict=True)
-    seen = sum(before.get(digest, part) < part for digest, part in pairs)
+    seen = count_seen(split, data)
     if seen:
         raise TrainingError(
             f"--weights {path}: these weights have seen {seen:,} of this run's validation or test images; use the same "
             "--data, --seed and shares as that run, so that the split is the same"
         )
     return ()
+
+
+def count_seen(split: Path, data: Data) -> int:
+    """Returns how many of this run's validation or test images an earlier run, of which this is ``split.csv``, has
+    trained on, or has tested with less than this run does."""
+    with split.open(newline="", encoding="utf-8") as file:
+        before = {row["sha256"]: SPLITS.index(row["split"]) for row in csv.DictReader(file)}
+    # Training comes first, test last: what weights have seen may only go where it tells less.
+    pairs = zip(data.digests, data.split.tolist(), strict=True)
+    return sum(before.get(digest, part) < part for digest, part in pairs)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation.bootstrap import RESAMPLES, wilson_interval
 from training.evaluation.figures import Evaluation
 from training.evaluation.summary import summarise, to_document
+from training.report.classes import describe_classes
+from training.report.subgroups import describe_subgroups
 from training.report.tables import (
     escape,
     explain_threshold,
@@ -19,18 +21,18 @@ from training.report.tables import (
 )
 
 
-def render_page(evaluations: Mapping[str, Evaluation], refused: Mapping[str, str], positive_label: str) -> str:
+def render_page(evaluations: Mapping[str, Evaluation], refused: Mapping[str, str], positive: Sequence[str]) -> str:
     """Returns the page, in Markdown.
 
     Args:
         evaluations: by what they are of, all images first.
         refused: why each image without a prediction was refused, by file.
-        positive_label: the model's.
+        positive: the model's positive labels.
     """
     whole = next(iter(evaluations.values()))
     lines = [f"# {escape(whole.model)} on {escape(whole.data.rpartition(',')[0])}", ""]
     lines += [line for warning in whole.warnings for line in (f"**{escape(warning)}**", "")]
-    lines += [explain_threshold(whole.slices.threshold, positive_label), ""]
+    lines += [explain_threshold(whole.slices.threshold, positive), ""]
     for name, evaluation in evaluations.items():
         lines += [f"## {escape(name)}", "", render_evaluation(evaluation)]
     lines += [
@@ -64,6 +66,9 @@ def render_evaluation(evaluation: Evaluation) -> str:
         ),
         tabulate_figures(summary.levels),
     ]
+    if evaluation.classes:
+        parts += describe_classes(evaluation.classes)
+    parts += describe_subgroups(evaluation.subgroups)
     if evaluation.restated:
         parts += ["At another prevalence, with sensitivity and specificity as above:", tabulate_prevalences(summary)]
     return "\n\n".join(parts) + "\n"

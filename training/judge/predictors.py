@@ -7,7 +7,6 @@ through the client. Frameworks are imported where they are needed.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from server.errors import ModelFileError
 from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
-from server.models.contract import ModelSpec
+from server.models.contract import ModelSpec, sum_positive
 from server.models.manifest import MANIFEST_FILE
 from training.data.format import INPUT_FORMAT
 from training.errors import TrainingError
@@ -46,10 +45,12 @@ class Answer:
     """What was answered about one image; ``refusal`` says why there is no score."""
 
     score: float = np.nan
-    """Probability of the positive label, in [0, 1]."""
+    """Probability of the positive labels together, in [0, 1]."""
 
     is_coloured: bool = False
     refusal: str = ""
+    probabilities: tuple[float, ...] = ()
+    """Of each label, where there are more than two; two are told by the score."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Predictor:
     name: str
     """Name, version, and what tells it from others of that name."""
 
-    positive_label: str
+    labels: tuple[str, ...]
+    positive_labels: tuple[str, ...]
     threshold: float
     study_top_k: int
     """The score of a study is the mean of so many highest ones of its slices; 0: the model has no rule for studies."""
@@ -121,7 +123,7 @@ def open_onnx(path: Path) -> Predictor:
     model = load_model(path, options) if is_folder else OnnxModel(path.read_bytes(), source=str(path), options=options)
 
     def predictor(item: Asked) -> Answer:
-        return make_answer(model.spec.positive_score(model.run(take_pixels(item)[np.newaxis])[0]))
+        return make_answer(model.run(take_pixels(item)[np.newaxis])[0], model.spec)
 
     def ask(items: Iterable[Asked]) -> Iterator[Answer]:
         with ThreadPoolExecutor(workers) as pool:
@@ -154,8 +156,7 @@ def open_keras(path: Path) -> Predictor:
             if pixels.shape[-1] != channels:
                 pixels = pixels.repeat(channels, axis=-1)
             answers = model.predict_on_batch(pixels)
-            # A network with one output answers the probability of the positive label, as the converter reads it.
-            yield from (make_answer(spec.positive_score(row) if len(row) > 1 else float(row[0])) for row in answers)
+            yield from (make_answer(row, spec) for row in answers)
 
     input_format = InputFormat(height, width, spec.colour, spec.resample, spec.fit, spec.windows)
     return predictor_of_spec(spec, hashlib.sha256(path.read_bytes()).hexdigest(), input_format, ask)
@@ -171,6 +172,8 @@ def open_server(target: str) -> Predictor:
     except StrokeClientError as error:
         raise TrainingError(str(error)) from None
 
+    positive = [info.labels.index(label) for label in info.positive_labels]
+
     def ask(items: Iterable[Asked]) -> Iterator[Answer]:
         try:
             with StrokeClient(target) as client:
@@ -182,12 +185,23 @@ def open_server(target: str) -> Predictor:
                     if result.digest != info.digest:
                         raise TrainingError(f"the server at {target} changed its model meanwhile; evaluate again")
                     coloured = any(warning.reason == "IMAGE_COLOURED" for warning in result.warnings)
-                    yield Answer(result.scores[info.positive_label], coloured)
+                    row = np.array([result.scores[label] for label in info.labels])
+                    each = tuple(row.tolist()) if len(row) > 2 else ()
+                    yield Answer(float(sum_positive(row, positive)), coloured, probabilities=each)
         except StrokeClientError as error:
             raise TrainingError(str(error)) from None
 
     name = f"{info.name} {info.version} (sha256 {info.digest[:12]}, {info.precision}) at {target}"
-    return Predictor(name, info.positive_label, info.threshold, info.study_top_k, info.study_threshold, None, ask)
+    return Predictor(
+        name,
+        info.labels,
+        info.positive_labels,
+        info.threshold,
+        info.study_top_k,
+        info.study_threshold,
+        None,
+        ask,
+    )
 
 
 def predictor_of_spec(
@@ -198,15 +212,29 @@ def predictor_of_spec(
 ) -> Predictor:
     name = f"{spec.name} {spec.version} (sha256 {digest[:12]})"
     return Predictor(
-        name, spec.positive_text, spec.threshold, spec.study_top_k, spec.study_threshold, input_format, ask
+        name,
+        spec.labels,
+        spec.positive_labels,
+        spec.threshold,
+        spec.study_top_k,
+        spec.study_threshold,
+        input_format,
+        ask,
     )
 
 
-def make_answer(probability: float) -> Answer:
-    """Returns the answer, or a refusal where it is no probability: the server would answer that with an error."""
-    if not math.isfinite(probability):
+def make_answer(probabilities: NDArray[np.floating], spec: ModelSpec) -> Answer:
+    """Returns the answer of the model's ``probabilities`` of one image, [C], or a refusal where one is no probability:
+    the server would answer that with an error.
+
+    A network with one output answers the probability of the positive label, as the converter reads it.
+    """
+    if not np.isfinite(probabilities).all():
         return Answer(refusal="The model's answer is not a number.")
-    return Answer(probability)
+    if len(probabilities) == 1:
+        return Answer(float(probabilities[0]))
+    each = tuple(probabilities.tolist()) if len(probabilities) > 2 else ()
+    return Answer(spec.positive_score(probabilities), probabilities=each)
 
 
 def take_pixels(item: Asked) -> NDArray[np.uint8]:

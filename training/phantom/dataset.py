@@ -17,7 +17,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from server.images.dicom.window import Window, apply_windows
 from server.machine.processors import count_processors
+from training.phantom.classes import TWO_CLASSES, choose_class, order_classes
 from training.phantom.ct import PICTURE_PARTS
 from training.phantom.dicom_file import Place, encode_dicom, require_pydicom
 from training.phantom.lesions import HAEMORRHAGES
@@ -50,7 +51,6 @@ LESION_FOLDER = ".lesions"
 """Hidden, so that nobody takes the masks for a class."""
 FACTS_FILE = "dataset.json"
 _CHUNK = 32
-_LABELS = ("normal", "stroke")
 _COLUMNS = ("file", "label", "kind", "level", "seed", "patient", "study", "findings")
 _UP = 2  # filter of PNG: each row as the difference to the one above
 _Rows = list[tuple[str, ...]]
@@ -68,6 +68,7 @@ def write_dataset(
     recipe: Recipe | None = None,
     dicom: bool = False,
     window: Window | None = None,
+    classes: Sequence[str] = TWO_CLASSES,
 ) -> None:
     """Write count slices as PNG or DICOM into one folder a class; all or nothing.
 
@@ -87,9 +88,11 @@ def write_dataset(
         recipe: what to draw; everything unless told.
         dicom: CT values as DICOM files; pydicom is needed.
         window: CT values as PNG in this window; not looked at with ``dicom``.
+        classes: the slices' labels, see ``training.phantom.classes``; the slices do not depend on them.
 
     Raises:
-        ValueError: a number is too small, the folder holds something, or pydicom is missing.
+        ValueError: a number is too small, the folder holds something, the classes are unknown, one of more than two has
+            no slice, or pydicom is missing.
     """
     if count < 2:
         raise ValueError(f"count must be at least 2 (one slice of each class), not {count}")
@@ -97,19 +100,23 @@ def write_dataset(
         raise ValueError(f"size must be at least {MINIMUM_SIZE}, not {size}")
     if slices_per_patient < 1:
         raise ValueError(f"slices_per_patient must be at least 1, not {slices_per_patient}")
+    classes = order_classes(classes)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"the output folder already exists and is not empty: {out}")
     if dicom:
         require_pydicom()
     with _stage_folder(out) as stage:
         (stage / LESION_FOLDER).mkdir()
-        job = _Job(stage, count, seed, size, slices_per_patient, recipe or Recipe(), dicom, window)
+        job = _Job(stage, count, seed, size, slices_per_patient, recipe or Recipe(), dicom, window, classes)
         chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         rows: _Rows = []
         for part in _map_chunks(job.write_chunk, chunks, processes):
             rows += part
             if progress is not None:
                 progress(len(rows), count)
+        missing = sorted(set(classes) - {label for _, label, *_ in rows})
+        if missing and len(classes) > len(TWO_CLASSES):
+            raise ValueError(f"count {count} is too small: no slice is of the class {', '.join(missing)}")
         with (stage / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(_COLUMNS)
@@ -141,6 +148,7 @@ class _Job:
     recipe: Recipe
     dicom: bool
     window: Window | None
+    classes: tuple[str, ...]
 
     def write_chunk(self, indices: range) -> _Rows:
         # glibc learns from one large block that is freed to keep the many small ones: a third faster on Linux.
@@ -159,7 +167,7 @@ class _Job:
         rng = np.random.default_rng([self.seed, owner, turn])
         name = f"{owner:05d}"
         item, data = self._draw_ct(rng, patient, index) if self.has_ct else self._draw_picture(rng, patient, index)
-        label = _LABELS[item.kind is not None]
+        label = choose_class(item.kind, self.classes)
         if self.slices_per_patient == 1:
             file = f"{label}/{name}"
         else:
@@ -218,6 +226,8 @@ class _Job:
             command += " --dicom"
         elif self.window:
             command += f" --window {self.window.level:g},{self.window.width:g}"
+        if self.classes != TWO_CLASSES:
+            command += f" --classes {','.join(self.classes)}"
         return {
             "name": f"synthetic head-CT slices, seed {self.seed}",
             "source": command,

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from training.evaluation.figures import Predictions
+from training.evaluation.positive import answer_classes
 from training.report.drawing import BLUE, VERMILLION, draw, shorten
 
 ReadImages = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
@@ -82,12 +83,22 @@ def describe_answer(predictions: Predictions, index: int, threshold: float, labe
         threshold: of the decision.
         labels: the negative and the positive label.
     """
+    actual, answered, confidence = read_answer(predictions, index, threshold, labels)
+    mark = "✓" if actual == answered else "✗"
+    return f"actual: {shorten(actual)}\n{mark} predicted: {shorten(answered, 11)}\nconfidence {100 * confidence:.1f} %"
+
+
+def read_answer(
+    predictions: Predictions, index: int, threshold: float, labels: tuple[str, str]
+) -> tuple[str, str, float]:
+    """Returns what an image shows, what was answered, and the probability of that; see ``describe_answer``."""
+    if (classes := predictions.classes) is not None:
+        row = classes.probabilities[[index]]
+        answer = answer_classes(row, classes.positive, threshold)[0]
+        return classes.labels[classes.targets[index]], classes.labels[answer], float(row[0, answer])
     score = float(predictions.scores[index])
     called = score > threshold
-    confidence = score if called else 1 - score
-    mark = "✓" if called == predictions.positive[index] else "✗"
-    actual, answered = labels[int(predictions.positive[index])], labels[int(called)]
-    return f"actual: {shorten(actual)}\n{mark} predicted: {shorten(answered, 11)}\nconfidence {100 * confidence:.1f} %"
+    return labels[int(predictions.positive[index])], labels[int(called)], score if called else 1 - score
 
 
 def make_tiles(
@@ -107,8 +118,8 @@ def make_tiles(
         title = describe_answer(predictions, int(index), threshold, labels)
         if with_files:
             title += f"\n{shorten(predictions.files[index].rsplit('/', 1)[-1], LONGEST_FILE)}"
-        correct = bool((predictions.scores[index] > threshold) == predictions.positive[index])
-        tiles.append(Tile(image, title, correct))
+        actual, answered, _ = read_answer(predictions, int(index), threshold, labels)
+        tiles.append(Tile(image, title, actual == answered))
     return tiles
 
 
@@ -173,9 +184,8 @@ def plot_predictions(
     indices = choose_gallery(predictions, seed=seed)
     tiles = make_tiles(predictions, indices, read_images, threshold, labels)
     wrong = sum(not tile.correct for tile in tiles)
-    title = (
-        f"{len(tiles)} test images drawn at random, half of each class: {len(tiles) - wrong} correct, {wrong} wrong (✗)"
-    )
+    halves = "half of them positive" if predictions.classes else "half of each class"
+    title = f"{len(tiles)} test images drawn at random, {halves}: {len(tiles) - wrong} correct, {wrong} wrong (✗)"
     plot_gallery(path, title, {"": tiles})
 
 

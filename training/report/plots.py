@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from training.evaluation.figures import Band, Confusion, Epoch, Evaluation, Predictions
+from training.evaluation.figures import Band, ClassFigures, Confusion, Epoch, Evaluation, Predictions
 from training.report.drawing import BLUE, GREY, VERMILLION, draw, shorten
 from training.report.galleries import ReadImages, plot_errors, plot_predictions
 from training.report.tables import state
@@ -31,13 +32,15 @@ def write_plots(
         evaluation: what is drawn.
         predictions: the answers that it is of.
         read_images: from positions in ``predictions`` [n] to the images, uint8 [n, H, W].
-        labels: the negative and the positive label.
+        labels: what the negative and the positive labels are called together.
         seed: of the choice of images.
     """
     threshold = evaluation.slices.threshold
     plot_roc(folder / "roc.png", evaluation, predictions)
     plot_precision_recall(folder / "precision_recall.png", evaluation, predictions)
     plot_confusion(folder / "confusion.png", evaluation, labels)
+    if evaluation.classes:
+        plot_classes(folder / "classes.png", evaluation.classes)
     plot_reliability(folder / "reliability.png", evaluation)
     plot_decision(folder / "decision_curve.png", evaluation)
     plot_predictions(folder / "gallery.png", predictions, read_images, threshold, labels, seed)
@@ -118,6 +121,15 @@ def plot_confusion(path: Path, evaluation: Evaluation, labels: tuple[str, str]) 
             axes.set_title(f"{level.count:,} {name}, p > {level.threshold:.3g}")
 
 
+def plot_classes(path: Path, classes: ClassFigures) -> None:
+    """Draws for how many slices of each class each was answered."""
+    side = 1.9 + 1.1 * len(classes.labels)
+    with draw(path, (side, side)) as drawing:
+        axes = drawing.add_subplot()
+        draw_matrix(axes, np.array(classes.confusion), tuple(shorten(label) for label in classes.labels))
+        axes.set_title(f"{sum(classes.counts):,} slices")
+
+
 def draw_confusion(axes: Axes, confusion: Confusion, labels: tuple[str, ...]) -> None:
     counts = np.array(
         [
@@ -125,6 +137,11 @@ def draw_confusion(axes: Axes, confusion: Confusion, labels: tuple[str, ...]) ->
             [confusion.false_negatives, confusion.true_positives],
         ]
     )
+    draw_matrix(axes, counts, labels)
+
+
+def draw_matrix(axes: Axes, counts: NDArray[np.int64], labels: tuple[str, ...]) -> None:
+    """Draws a confusion matrix, ``counts`` [C, C], a row each actual class."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -138,8 +155,8 @@ def draw_confusion(axes: Axes, confusion: Confusion, labels: tuple[str, ...]) ->
             size=13,
             color="white" if shares[row, column] > 0.6 else "black",
         )
-    axes.set_xticks([0, 1], labels)
-    axes.set_yticks([0, 1], labels, rotation=90, va="center")
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels, rotation=90, va="center")
     axes.set(xlabel="answered", ylabel="actual (rows sum to 100 %)")
 
 

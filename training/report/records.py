@@ -13,22 +13,21 @@ import shlex
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.flags import flag_of
-from training.data.split import SPLITS
+from server.flags import Settings, list_settings
+from training.data.groups import SPLITS
 from training.errors import TrainingError
-from training.evaluation.figures import Level
+from training.evaluation.figures import ClassFigures, Figure, Level
 from training.report.tables import NONE, escape, make_table
 from training.settings.train import TrainConfig
 
-PATH_FLAGS = ("data", "out", "split")
-"""Flags that say where things are on one machine; they are not recorded."""
+PATH_FLAGS = ("data", "out", "parent")
+"""Flags that say where things are on one machine; they are not recorded, nor is a file that ``--split`` names."""
 
 
 def flatten_figures(levels: Mapping[str, Level]) -> dict[str, float]:
@@ -37,22 +36,44 @@ def flatten_figures(levels: Mapping[str, Level]) -> dict[str, float]:
     Args:
         levels: by what comes before the figure's name: ``test``, ``test_patient``.
     """
-    flat: dict[str, float] = {}
-    for prefix, level in levels.items():
-        for name, figure in level.figures.items():
-            for end, value in (("", figure.value), ("_low", figure.low), ("_high", figure.high)):
-                flat[f"{prefix}_{name}{end}"] = value
+    return flatten(
+        {f"{prefix}_{name}": figure for prefix, level in levels.items() for name, figure in level.figures.items()}
+    )
+
+
+def flatten_classes(prefix: str, classes: ClassFigures) -> dict[str, float]:
+    """Returns the figures over all classes likewise: ``test_macro_auc``, ``test_class_accuracy``."""
+    names = {"accuracy": "class_accuracy"}
+    return flatten({f"{prefix}_{names.get(name, name)}": figure for name, figure in classes.overall.items()})
+
+
+def flatten(figures: Mapping[str, Figure]) -> dict[str, float]:
+    """Returns figures and the ends of their intervals by name; what cannot be computed is left out."""
+    flat = {
+        f"{name}{end}": value
+        for name, figure in figures.items()
+        for end, value in (("", figure.value), ("_low", figure.low), ("_high", figure.high))
+    }
     return {name: round(value, 4) for name, value in flat.items() if np.isfinite(value)}
 
 
-def recorded_flags(config: TrainConfig) -> str:
-    """Returns the flags that repeat the run, as one types them after ``--data`` and ``--out``."""
+def recorded_flags(config: TrainConfig, names: Sequence[str] | None = None) -> str:
+    """Returns the flags that repeat the run, as one types them after ``--data`` and ``--out``.
+
+    They are all of its settings, unless ``names`` says which.
+    """
     words: list[str] = []
-    for name, value in asdict(config).items():
+    kind: type[Settings] = type(config)
+    for one in list_settings(kind):
+        if names is not None and one.name not in names:
+            continue
+        value = getattr(config, one.name)
+        is_path = one.name in PATH_FLAGS or (one.name == "split" and config.split_file)
         if value is True:
-            words.append(flag_of(name))
-        elif value is not False and value is not None and name not in (*PATH_FLAGS, "notes"):
-            words += [flag_of(name), *map(str, value if isinstance(value, tuple) else (value,))]
+            words.append(one.flag)
+        elif value not in (False, None, ()) and not is_path and one.name != "notes":
+            texts = list(map(str, value if isinstance(value, tuple) else (value,)))
+            words += [one.flag, *([one.details.separator.join(texts)] if one.details.separator else texts)]
     return shlex.join(words)
 
 

@@ -13,8 +13,10 @@ from statistics import fmean
 from server.models.contract import ModelSpec
 from training.evaluation.figures import Evaluation
 from training.evaluation.summary import Summary, summarise
+from training.report.classes import describe_classes
 from training.report.html import write_page
 from training.report.records import count_split
+from training.report.subgroups import describe_own_split, describe_subgroups
 from training.report.tables import (
     HEADLINES,
     NONE,
@@ -52,6 +54,7 @@ PLOTS = {
         "Net benefit of acting on the answers at each threshold; a model is of use where it lies above both others.",
     ),
     "confusion.png": ("Confusion matrix", "Counts, and percentages of each actual class."),
+    "classes.png": ("Confusion matrix of the classes", "Counts, and percentages of each actual class."),
     "reliability.png": (
         "Reliability diagram",
         "Observed share of positive slices over the predicted probability; below, the slices in each bin.",
@@ -69,7 +72,13 @@ PLOTS = {
 
 
 def write_report(
-    folder: Path, spec: ModelSpec, evaluation: Evaluation, *, warnings: Sequence[str] = (), notes: Sequence[str] = ()
+    folder: Path,
+    spec: ModelSpec,
+    evaluation: Evaluation,
+    *,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    more: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Writes ``report.md`` and ``report.html`` about a run, with those of ``PLOTS`` and ``split.csv`` that are there.
 
@@ -79,8 +88,10 @@ def write_report(
         evaluation: figures on the held-out test images.
         warnings: of data and split; those of the evaluation are added.
         notes: shown below the warnings.
+        more: sections below the warnings, heading and Markdown.
     """
     sections = describe(folder, spec, summarise(evaluation), warnings, notes)
+    sections[1:1] = more
     title = f"{spec.name} {spec.version}"
     write_page(folder, "report", f"Report on {title}", join(title, sections))
 
@@ -164,7 +175,7 @@ def describe(
     figures = [tabulate_figures(summary.levels), describe_patients(summary)]
     operating = [
         f"Chosen by: {escape(summary.operating_point)}.",
-        explain_threshold(summary.slices.threshold, spec.positive_text),
+        explain_threshold(summary.slices.threshold, spec.positive_labels),
     ]
     if summary.restated:
         operating += [
@@ -172,15 +183,19 @@ def describe(
             "worth at other prevalences, by Bayes' rule from sensitivity and specificity:",
             tabulate_prevalences(summary),
         ]
+    classes = [("Classes", "\n\n".join(describe_classes(summary.classes)))] if summary.classes else []
+    own_split = describe_own_split(summary.own_split, with_files=True) if summary.own_split else []
     return [
         ("", "\n\n".join(front)),
         ("Headline", "\n\n".join([intervals, tabulate_headlines(summary), BASELINES_EXPLAINED])),
-        ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png")])),
+        ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png", "classes.png")])),
+        *classes,
+        *([("Subgroups", "\n\n".join(describe_subgroups(summary.subgroups)))] if summary.subgroups else []),
         ("Operating point", "\n\n".join([*operating, *show(folder, "decision_curve.png")])),
         ("Curves", "\n\n".join(show(folder, "roc.png", "precision_recall.png"))),
         ("Calibration", "\n\n".join([describe_calibration(spec, summary), *show(folder, "reliability.png")])),
         ("Predictions", "\n\n".join(show(folder, "gallery.png", "errors.png"))),
-        ("Images", count_split(folder) or "not recorded"),
+        ("Images", "\n\n".join([count_split(folder) or "not recorded", *own_split])),
         ("Training", "\n\n".join([*show(folder, "accuracy.png", "loss.png"), tabulate_provenance(spec)])),
         ("What was not tested", "\n".join(f"- {line}" for line in NOT_TESTED)),
     ]

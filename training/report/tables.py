@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from training.evaluation.figures import Figure, Level
+from training.evaluation.figures import Figure, Level, OwnSplit
 from training.evaluation.summary import Summary
 
 NONE = "-"
@@ -72,6 +72,7 @@ def tabulate_headlines(summary: Summary) -> str:
     """Returns the headline figures, each beside what needs no training, and beside leakage."""
     baselines = summary.baselines
     leaked = baselines.random_split or {}
+    own = summary.own_split if summary.own_split and summary.own_split.check.leaks else None
     rows = []
     for kind, level in summary.levels.items():
         for name in (name for name in HEADLINES if name in level.figures):
@@ -89,10 +90,18 @@ def tabulate_headlines(summary: Summary) -> str:
                     state_optional(nearest),
                     state_optional(trivial),
                     ", ".join(leakage) or NONE,
+                    *([f"**{state_leak(own, name, of_slices=of_slices)}**"] if own else []),
                 ]
             )
     header = ["", "this model (95 %)", "majority", "1-NN", "trivial score", "random slice split: LEAKAGE"]
-    return make_table(header, rows)
+    return make_table([*header, *(["the data set's own split: LEAKAGE"] if own else [])], rows)
+
+
+def state_leak(own: OwnSplit, name: str, *, of_slices: bool) -> str:
+    """Returns how many test images a split gives away, and the figure on the others where there is one."""
+    known = f"{own.check.known:,} of {own.check.test:,} test images known"
+    without = own.others.figures.get(name) if own.others and of_slices else None
+    return known if without is None else f"{known}; on the others {state(without)}"
 
 
 def evaluate_majority(summary: Summary, level: Level) -> dict[str, float]:
@@ -136,13 +145,16 @@ def tabulate_prevalences(summary: Summary) -> str:
     return make_table(["prevalence", "PPV (95 %)", "NPV (95 %)"], rows)
 
 
-def explain_threshold(threshold: float, positive: str) -> str:
+def explain_threshold(threshold: float, positive: Sequence[str]) -> str:
     """Says what a threshold means on calibrated probabilities: (1 - t) / t false alarms per missed stroke."""
     if not 0 < threshold < 1:
         return f"The threshold {threshold:g} answers every image alike."
     alarms = (1 - threshold) / threshold
+    labels, whose = escape(" or ".join(positive)), "its probability exceeds"
+    if len(positive) > 1:
+        whose = "their probabilities together exceed"
     return (
-        f"{escape(positive)} is answered where its probability exceeds {threshold:.4g}. On calibrated probabilities "
+        f"{labels} is answered where {whose} {threshold:.4g}. On calibrated probabilities "
         f"this tolerates {alarms:.3g} false alarms per missed stroke, since (1 - t) / t = {alarms:.3g}; on "
         "probabilities that are not calibrated it means nothing of the kind."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,23 +13,32 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.pixels import write_csv
-from training.data.split import Data, split_groups
+from training.data.groups import split_groups
+from training.data.split import Data
+from training.evaluation.decision import Threshold
+from training.evaluation.figures import Evaluation, Predictions
 from training.evaluation.measure import measure_level
 from training.evaluation.operating_point import choose_threshold
+from training.evaluation.positive import find_indices, score_positive
 from training.fit.checkpoint import remove_checkpoints
 from training.fit.models import MODELS
 from training.fit.network import Fit, fit_network, predict
 from training.fit.transfer import remove_features
 from training.fit.weights import check_weights_past
 from training.progress import Part
+from training.report.answers import (
+    PATIENTS,
+    PREDICTIONS,
+    AnswerSheet,
+    complete_probabilities,
+    write_patients,
+    write_predictions,
+)
 from training.report.card import copy_facts
 from training.run.results import calibrate_network, write_results
 from training.settings.train import TrainConfig
 
 MODEL_FILES = ("brain_stroke_model.h5", "brain_stroke_model.keras")
-PREDICTIONS = "predictions.csv"
-PREDICTION_COLUMNS = ("file", "patient", "label", "fold", "probability")
 INTERRUPTED = "interrupted"
 RANDOM_SPLIT = "random-split"
 RANDOM_FIGURES = "random-split.json"
@@ -54,11 +64,10 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
     random_split = None
     if config.random_split and fold is None and fit.stopped_by != INTERRUPTED:
         random_split = measure_random_split(config, data, folder, replace(part, index=part.index + 1))
-    model = build_fitted(config, fit)
+    model = build_fitted(config, data, fit)
     calibration = calibrate_network(config, data, model)
-    predictions = write_results(config, data, fit, model, calibration, folder, random_split)
-    test = data.indices("test")
-    write_predictions(folder / PREDICTIONS, data, test, predictions.scores, np.full(len(test), fold or 0))
+    predictions, evaluation = write_results(config, data, fit, model, calibration, folder, random_split)
+    write_answers(config, data, predictions, evaluation, folder, fold=fold)
     if not config.no_weights:
         for name in MODEL_FILES:
             model.save(folder / name)
@@ -74,9 +83,9 @@ def start_fit(config: TrainConfig, data: Data, folder: Path, part: Part) -> Fit:
     return fit_network(config, data, folder, part)
 
 
-def build_fitted(config: TrainConfig, fit: Fit) -> keras.Model:
+def build_fitted(config: TrainConfig, data: Data, fit: Fit) -> keras.Model:
     """Returns the network with its best weights; plain float32, whatever arithmetic the training used."""
-    model = MODELS[config.model]("float32")
+    model = MODELS[config.model]("float32", classes=len(data.images.labels))
     model.set_weights(fit.weights)
     return model
 
@@ -108,34 +117,71 @@ def measure_random_split(config: TrainConfig, data: Data, folder: Path, part: Pa
         shutil.rmtree(own)
         print("the random split is left out", file=sys.stderr)
         return None
-    model, column = build_fitted(config, fit), data.images.labels.index(config.positive)
+    model, positive = build_fitted(config, data, fit), find_indices(data.images.labels, config.positive)
     calibration = calibrate_network(config, shuffled, model)
     validation, test = shuffled.indices("validation"), shuffled.indices("test")
+    is_positive = np.isin(targets, positive)
     threshold = choose_threshold(
-        config.operating_point, calibration.probabilities[:, column], targets[validation] == column
+        config.operating_point, score_positive(calibration.probabilities, positive), is_positive[validation]
     )
-    scores = predict(model, data, test)[:, column].astype(np.float64)
-    figures, _ = measure_level(scores, targets[test] == column, threshold)
+    scores = score_positive(predict(model, data, test), positive)
+    figures, _ = measure_level(scores, is_positive[test], threshold)
     (folder / RANDOM_FIGURES).write_text(json.dumps(figures), encoding="utf-8")
     shutil.rmtree(own)
     return figures
 
 
-def write_predictions(
-    path: Path, data: Data, indices: NDArray[np.int64], scores: NDArray[np.floating], folds: NDArray[np.int64]
+def write_answers(
+    config: TrainConfig,
+    data: Data,
+    predictions: Predictions,
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    fold: int | None = None,
 ) -> None:
-    """Writes what was answered on held-out images, one line each.
+    """Writes every answer on the test images, and those about people where they are known."""
+    test = data.indices("test")
+    folds = ["" if fold is None else str(fold)] * len(test)
+    sheet = make_sheet(config, data, test, predictions, evaluation.slices.threshold, folds)
+    write_predictions(folder / PREDICTIONS, sheet)
+    if (patients := evaluation.patients) is not None:
+        count = patients.count
+        write_patients(folder / PATIENTS, sheet, np.full(count, patients.top_k), np.full(count, patients.threshold))
+
+
+def make_sheet(
+    config: TrainConfig,
+    data: Data,
+    indices: NDArray[np.int64],
+    predictions: Predictions,
+    threshold: Threshold,
+    folds: Sequence[str],
+) -> AnswerSheet:
+    """Returns what was answered on held-out images with all that is known of them.
 
     Args:
-        path: the file.
+        config: the settings.
         data: images of the run.
         indices: [N], which images.
-        scores: [N], probability of the positive label.
-        folds: [N], in which fold each was held out, from 1; 0 for a run without folds.
+        predictions: of the same images.
+        threshold: of the decision on slices; one, or one for each image.
+        folds: [N], number of the fold in which each was held out, from 1; empty text of a run without folds.
     """
-    files, labels = data.images.files, data.images.labels
-    rows = [
-        (files[image], data.images.patients[image], labels[data.images.targets[image]], fold or None, float(score))
-        for image, score, fold in zip(indices.tolist(), scores, folds.tolist(), strict=True)
-    ]
-    write_csv(path, PREDICTION_COLUMNS, rows)
+    images, classes = data.images, predictions.classes
+    positive = find_indices(images.labels, config.positive)
+    places = indices.tolist()
+    return AnswerSheet(
+        predictions=predictions,
+        threshold=threshold,
+        labels=images.labels,
+        positive=positive,
+        probabilities=classes.probabilities
+        if classes
+        else complete_probabilities(predictions.scores, images.labels, positive),
+        actual=[images.labels[images.targets[index]] for index in places],
+        patients=[images.patients[index] for index in places],
+        parts=["test"] * len(places),
+        folds=folds,
+        subgroups={name: [values[index] for index in places] for name, values in images.subgroups.items()},
+    )

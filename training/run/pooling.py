@@ -18,13 +18,17 @@ from training.evaluation.figures import Evaluation, PatientLevel, Predictions
 from training.evaluation.measure import Decision, evaluate, measure_people
 from training.evaluation.nearest import Nearest, evaluate_nearest, shrink_images
 from training.evaluation.patient_level import find_positive_patients, score_patients
+from training.evaluation.positive import find_indices
+from training.evaluation.subgroups import measure_subgroups
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document, to_document
 from training.report import records as report
+from training.report.answers import PATIENTS, PREDICTIONS, name_columns, write_patients, write_predictions
+from training.report.classes import name_figures
 from training.report.plots import write_plots
 from training.report.run import write_folds_report
 from training.run.folder import METRICS
-from training.run.held_out import PREDICTIONS, write_predictions
-from training.run.results import PREVALENCES, read_pixels
+from training.run.held_out import make_sheet
+from training.run.results import PREVALENCES, name_sides, read_pixels, tell_classes
 from training.settings.train import TrainConfig
 
 
@@ -35,7 +39,10 @@ class Fold:
     spec: ModelSpec
     summary: Summary
     scores: Mapping[str, float]
-    """Probability of the positive label by file, of its test images."""
+    """Probability of the positive labels by file, of its test images."""
+
+    probabilities: Mapping[str, Sequence[float]]
+    """Probability of each label by file."""
 
 
 def write_pooled_results(
@@ -56,40 +63,58 @@ def write_pooled_results(
     """
     finished = [read_fold(folder / f"fold-{index + 1}") for index in range(int(folds.max()) + 1)]
     files, labels = data.images.files, data.images.labels
-    scores = np.array([finished[fold].scores[file] for file, fold in zip(files, folds, strict=True)])
-    write_predictions(folder / PREDICTIONS, data, np.arange(len(files)), scores, folds + 1)
-
+    everything = np.arange(len(files))
+    pairs = list(zip(files, folds, strict=True))
+    scores = np.array([finished[fold].scores[file] for file, fold in pairs])
+    probabilities = np.array([finished[fold].probabilities[file] for file, fold in pairs])
     read = read_pixels(data)
-    small, trivial = shrink_images(read, np.arange(len(files)))
-    positive = data.images.targets == labels.index(config.positive)
-    predictions = Predictions(files, scores, positive, data.groups, trivial, data.images.has_patients)
+    small, trivial = shrink_images(read, everything)
+    predictions = Predictions(
+        files,
+        scores,
+        np.isin(data.images.targets, find_indices(labels, config.positive)),
+        data.groups,
+        trivial,
+        data.images.has_patients,
+        tell_classes(config, data, everything, probabilities),
+    )
     pooled = evaluate_pooled(config, data, folds, finished, predictions, small)
     pooled = replace(pooled, baselines=replace(pooled.baselines, random_split=random_split))
-    write_plots(
-        folder, pooled, predictions, read, (next(name for name in labels if name != config.positive), config.positive)
-    )
+    write_plots(folder, pooled, predictions, read, name_sides(labels, config.positive))
+    write_answers(config, data, folds, finished, predictions, folder)
     summaries = [fold.summary for fold in finished]
     levels = {"test": pooled.slices} | ({"test_patient": pooled.patients} if pooled.patients else {})
     spec = replace(
         finished[0].spec,
         threshold=pooled.slices.threshold,
         temperature=1.0,
-        metrics=report.flatten_figures(levels),
+        metrics={
+            **report.flatten_figures(levels),
+            **(report.flatten_classes("test", pooled.classes) if pooled.classes else {}),
+        },
     )
     write_folds_report(folder, spec, pooled, summaries, warnings=data.warnings, notes=config.notes)
     documents = [json.loads((folder / f"fold-{n}" / METRICS).read_text("utf-8")) for n in range(1, len(finished) + 1)]
     report.write_json(folder / METRICS, {SUMMARY_KEY: to_document(pooled), "folds": documents})
     auc = pooled.slices.figures["auc"]
     print(f"AUC over all folds {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
+    if pooled.classes:
+        print(name_figures(pooled.classes), file=sys.stderr)
 
 
 def read_fold(folder: Path) -> Fold:
     """Reads what a finished fold has recorded."""
-    with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        scores = {row["file"]: float(row["probability"]) for row in csv.DictReader(file)}
     metrics = json.loads((folder / METRICS).read_text("utf-8"))
     spec = ModelSpec.from_json((folder / "spec.json").read_text("utf-8"))
-    return Fold(spec, from_document(metrics[SUMMARY_KEY]), scores)
+    with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = name_columns(spec.labels)
+    return Fold(
+        spec,
+        from_document(metrics[SUMMARY_KEY]),
+        {row["file"]: float(row["probability"]) for row in rows},
+        {row["file"]: [float(row[column]) for column in columns] for row in rows},
+    )
 
 
 def evaluate_pooled(
@@ -98,7 +123,7 @@ def evaluate_pooled(
     folds: NDArray[np.int64],
     finished: Sequence[Fold],
     predictions: Predictions,
-    small: NDArray[np.float32],
+    small: NDArray[np.uint16],
 ) -> Evaluation:
     """Measures the pooled answers; each is decided by the threshold of its own fold, which was chosen without it.
 
@@ -117,13 +142,36 @@ def evaluate_pooled(
         model=f"{config.name} {config.version}, {len(finished)} folds",
         data=f"{config.data.resolve().name}, each image by the network that has not seen its person",
         prevalences=PREVALENCES,
-        nearest=evaluate_nearest_of_folds(folds, data.images.targets, small, config.seed),
+        nearest=evaluate_nearest_of_folds(folds, predictions.positive.astype(np.int64), small, config.seed),
     )
     return replace(
         evaluation,
         slices=replace(evaluation.slices, threshold=float(np.median(thresholds))),
         patients=evaluate_people(folds, finished, predictions),
+        subgroups=measure_subgroups(predictions, thresholds[folds], None, data.images.subgroups),
     )
+
+
+def write_answers(
+    config: TrainConfig,
+    data: Data,
+    folds: NDArray[np.int64],
+    finished: Sequence[Fold],
+    predictions: Predictions,
+    folder: Path,
+) -> None:
+    """Writes every answer, decided by the thresholds and rules of the fold in which its person was held out."""
+    thresholds = np.array([fold.spec.threshold for fold in finished])
+    numbers = [str(fold + 1) for fold in folds.tolist()]
+    sheet = make_sheet(config, data, np.arange(len(folds)), predictions, thresholds[folds], numbers)
+    write_predictions(folder / PREDICTIONS, sheet)
+    rules = [fold.summary.patients for fold in finished]
+    if None not in rules:
+        fold_of_person = folds[np.unique(predictions.groups, return_index=True)[1]]
+        top_k, threshold = (
+            np.array([getattr(rules[fold], name) for fold in fold_of_person]) for name in ("top_k", "threshold")
+        )
+        write_patients(folder / PATIENTS, sheet, top_k, threshold)
 
 
 def evaluate_people(
@@ -147,13 +195,13 @@ def evaluate_people(
 
 
 def evaluate_nearest_of_folds(
-    folds: NDArray[np.int64], targets: NDArray[np.int64], small: NDArray[np.float32], seed: int
+    folds: NDArray[np.int64], targets: NDArray[np.int64], small: NDArray[np.uint16], seed: int
 ) -> Nearest:
     """Evaluates the nearest neighbour fold by fold, as the networks were: among the images of all other folds."""
     is_right, random_right = np.zeros(len(folds), bool), 0.0
     for index in range(int(folds.max()) + 1):
         train, test = folds != index, folds == index
-        nearest = evaluate_nearest(small[train], targets[train], small[test], targets[test], seed=seed)
+        nearest = evaluate_nearest(small, targets, np.flatnonzero(train), np.flatnonzero(test), seed=seed)
         is_right[test] = nearest.is_right
         random_right += nearest.random_accuracy * test.sum()
     return Nearest(is_right, float(random_right / len(folds)))

@@ -1,4 +1,4 @@
-"""Settings of ``python -m training evaluate`` and ``study-rule``, which judge models that are there."""
+"""Settings of ``python -m training evaluate``, and what other commands that judge models share with it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.flags import REQUIRED, require, setting
-from training.settings.listing import DataConfig
+from training.settings.listing import DataConfig, SubgroupConfig
+
+GIVEN = "given"
+"""What --split may be besides a file."""
 
 SPLIT_PARTS = ("test", "all")
 """Images of a split that can be judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(DataConfig):
-    """Settings of ``python -m training evaluate``."""
+class JudgeConfig(DataConfig):
+    """Settings of commands that judge labelled slices with models as they are: which slices, and what is told apart.
 
-    model: str = setting(
-        REQUIRED,
-        "Run folder, .keras or .h5 file with its spec.json beside it, model folder, .onnx file, or HOST:PORT of a "
-        "running server.",
-        positional=True,
+    Raises:
+        ValueError: naming the flag, when a value is out of range.
+    """
+
+    positive: tuple[str, ...] = setting(
+        ("stroke",),
+        "Labels of the positive images in DATA; where there is none of that name, 1, or else the model's own.",
+        metavar="LABEL",
     )
-    positive: str = setting("stroke", "Label of the positive images in DATA; where there is none of that name, 1.")
-    split: Path | None = setting(
+    split: str | None = setting(
         None,
-        "split.csv of the run that made the model: only images of --part are judged, and its training images are "
-        "what the nearest neighbour learns from.",
+        "Only images of --part are judged, and training images are what the nearest neighbour learns from: by FILE, "
+        "split.csv of the run that made the model, or as given by DATA, in folders train, val and test or in a column "
+        "split of labels.csv.",
+        metavar="{given,FILE}",
     )
     part: str = setting("test", "Images of --split to judge.", choices=SPLIT_PARTS)
     trivial_column: str | None = setting(
@@ -40,6 +47,18 @@ class EvaluateConfig(DataConfig):
         ">, < or =.",
         metavar="TEXT",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(SubgroupConfig, JudgeConfig):
+    """Settings of ``python -m training evaluate``."""
+
+    model: str = setting(
+        REQUIRED,
+        "Run folder, .keras or .h5 file with its spec.json beside it, model folder, .onnx file, or HOST:PORT of a "
+        "running server.",
+        positional=True,
+    )
     prevalence: tuple[float, ...] = setting(
         (0.02, 0.05, 0.15, 0.38),
         "Prevalences at which PPV and NPV are restated.",
@@ -49,23 +68,13 @@ class EvaluateConfig(DataConfig):
     )
     out: Path | None = setting(
         None,
-        "Folder to write evaluation.md, evaluation.json, predictions.csv and plots to; it must not exist or be empty.",
+        "Folder to write evaluation.md, .html and .json, predictions.csv, patients.csv and plots to; it must not exist "
+        "or be empty.",
     )
     json: bool = setting(False, "Print JSON instead of Markdown.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_subgroups()
         for share in self.prevalence:
             require(0 < share < 1, "prevalence", "must be between 0 and 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRuleConfig(DataConfig):
-    """Settings of ``python -m training study-rule``."""
-
-    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/2.", positional=True)
-    sensitivity: float = setting(
-        0.95, "Least share of the positive studies of DATA that the threshold finds.", least=0.01, most=1
-    )
-    test: Path | None = setting(None, "Folder with other studies, laid out as DATA, to measure the rule on.")
-    json: bool = setting(False, "Print JSON.")

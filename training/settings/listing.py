@@ -16,6 +16,10 @@ MOST_SEED = 2**32 - 1
 DEFAULT_PATIENT_PATTERN = PATIENT_PATTERN
 
 
+MOST_COLUMNS = 6
+"""Of --subgroup: their tables fill half of the bytes that a model card may have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ListingConfig:
     """What says which slices a data folder has, and of whom.
@@ -78,6 +82,28 @@ class WindowConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SubgroupConfig:
+    """By what the figures are given besides for all."""
+
+    subgroup: tuple[str, ...] = setting(
+        (),
+        "Columns of labels.csv by which every figure is given besides, such as site,sex,age_band: each group with its "
+        "intervals, the smallest, and how far the groups are apart. An empty cell is a group of its own.",
+        separator=",",
+        metavar="COLUMN[,COLUMN...]",
+    )
+
+    def check_subgroups(self) -> None:
+        """Checks that there are not more than a model card has room for.
+
+        Raises:
+            ValueError: naming the flag.
+        """
+        require(len(self.subgroup) <= MOST_COLUMNS, "subgroup", f"takes at most {MOST_COLUMNS} columns")
+        require(all(self.subgroup), "subgroup", "needs the names of columns, with a comma between them")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(ListingConfig):
     """Settings of every command that judges labelled slices.
 
@@ -85,4 +111,14 @@ class DataConfig(ListingConfig):
         ValueError: naming the flag, when a value is out of range.
     """
 
-    positive: str = setting("stroke", "Label that is answered when its probability exceeds the threshold.")
+    positive: tuple[str, ...] = setting(
+        ("stroke",),
+        "Labels that count as positive: the most probable of them is answered when their probabilities together exceed "
+        "the threshold.",
+        metavar="LABEL",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.positive), "positive", "needs a label")
+        require(len(set(self.positive)) == len(self.positive), "positive", "names a label twice")

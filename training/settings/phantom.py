@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server.flags import REQUIRED, check_settings, require, setting
 from server.images.dicom.window import read_windows
+from training.phantom.classes import CLASSES, THREE_CLASSES, TWO_CLASSES, order_classes
 from training.phantom.recipe import PARTS
 from training.settings.listing import MOST_SEED
 
@@ -18,7 +19,7 @@ class PhantomConfig:
     """Settings of ``python -m training phantom``."""
 
     out: Path = setting(REQUIRED, "Folder to write; it must not exist or be empty.")
-    count: int = setting(REQUIRED, "Number of slices, half of each class.", least=2, most=10_000_000)
+    count: int = setting(REQUIRED, "Number of slices, half of them normal.", least=2, most=10_000_000)
     seed: int = setting(7, "Seed of all slices: the same seed and count give the same files.", least=0, most=MOST_SEED)
     size: int = setting(256, "Side of a slice, in pixels.", least=32, most=8192)
     processes: int | None = setting(
@@ -33,6 +34,13 @@ class PhantomConfig:
         metavar="COUNT",
         least=1,
         most=1000,
+    )
+    classes: tuple[str, ...] = setting(
+        TWO_CLASSES,
+        f"What the same slices are labelled as: {','.join(TWO_CLASSES)}, or {','.join(THREE_CLASSES)}.",
+        choices=CLASSES,
+        separator=",",
+        metavar="LABEL,LABEL",
     )
     without: tuple[str, ...] = setting(
         (),
@@ -54,5 +62,9 @@ class PhantomConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        try:
+            order_classes(self.classes)
+        except ValueError as error:
+            raise ValueError(f"--{error}") from None
         require(not (self.dicom and self.window), "window", "is for PNG, not for --dicom")
         read_windows((self.window,) if self.window else ())
