@@ -21,7 +21,7 @@ from server.models.contract import ModelSpec
 from server.models.runtime import OnnxModel
 
 SIDE = 16
-SPEC = ModelSpec("small", "1", ("normal", "stroke"), "stroke", 0.3, colour="grey")
+SPEC = ModelSpec("small", "1", ("normal", "stroke"), ("stroke",), 0.3, colour="grey")
 PIXELS = np.random.default_rng(1).integers(0, 256, (12, SIDE, SIDE, 1), np.uint8)
 
 
