@@ -13,9 +13,11 @@ import pytest
 
 from tests.test_training_data import write_discs
 from training.cli import main
+from training.data.given import check_request
+from training.data.groups import SPLITS
 from training.data.labels import ImageSet, list_images
 from training.data.layout import name_split
-from training.data.split import SPLITS, Data, group_data, split_data
+from training.data.split import Data, group_data, split_data
 from training.errors import TrainingError
 from training.settings.train import TrainConfig
 
@@ -261,6 +263,7 @@ def make_data(root: Path, parts: str, patients: list[str] | None = None, digests
 
 def split(data: Data, root: Path, **settings: object) -> list[str]:
     config = replace(TrainConfig(data=root, out=root / "run", validation=0.2, test=0.2), **settings)
+    check_request(config, data.images)
     return [SPLITS[part] for part in split_data(config, data, root).split]
 
 
@@ -282,31 +285,33 @@ def test_part_without_a_folder_is_cut_from_training(
     assert set(chosen) == set(SPLITS)
     for part, before in zip(chosen, data.images.parts, strict=True):
         assert part == before or before == "train"
-    assert "cut from the training images by patient" in capsys.readouterr().err
+    assert "cut from its training images by patient" in capsys.readouterr().err
 
 
 def test_folders_are_merged_where_that_is_said(tmp_path: Path) -> None:
     """Then patients are dealt anew."""
     data = make_data(tmp_path, "rrrt")
 
-    assert split(data, tmp_path, folder_split="merge") != list(data.images.parts)
+    assert split(data, tmp_path, split="merge") != list(data.images.parts)
 
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"patients": ["P", *map(str, range(1, 7)), "P"]}, "patient P"), ({"digests": [*"0123456", "0"]}, "the same b")],
+    [({"patients": ["P", *map(str, range(1, 7)), "P"]}, "1 patient"), ({"digests": [*"0123456", "0"]}, "1 file .byte")],
 )
 def test_leaking_folders_are_refused(tmp_path: Path, change: dict[str, list[str]], what: str) -> None:
     """A patient or a file in two parts is named, with the way out."""
     data = make_data(tmp_path, "rt", **change)
 
-    with pytest.raises(TrainingError, match=rf"0\.png and 7\.png are of {what}.*--folder-split merge makes another"):
+    with pytest.raises(
+        TrainingError, match=rf"are {what}.*, such as 0\.png and 7\.png\. --split given.*--split merge makes another"
+    ):
         split(data, tmp_path)
 
 
 def test_split_without_training_images_is_refused(tmp_path: Path) -> None:
     """There is nothing to learn from."""
-    with pytest.raises(TrainingError, match="has no folder of training images"):
+    with pytest.raises(TrainingError, match="has no training images beside test, validation"):
         split(make_data(tmp_path, "vt"), tmp_path)
 
 
@@ -344,7 +349,10 @@ def test_audit_does_not_take_train_and_test_for_classes(tmp_path: Path, capsys: 
         write_discs(data / part, patients=6, slices=2, size=64)
     shutil.copy(data / "train" / "stroke" / "1 (1).png", data / "test" / "stroke" / "1 (1).png")
     assert main(["audit", str(data), "--out", str(tmp_path / "audit")]) == 0
-    assert "The folders' split leaks: 6 patients and 12 files are in two parts of it" in capsys.readouterr().out
+    assert (
+        "The data set's own split (folders) leaks: in two parts of it are 6 patients and 12 files (byte for byte)."
+        in capsys.readouterr().out
+    )
     page = (tmp_path / "audit" / "audit.md").read_text()
     assert "| normal | 12 | 3 |" in page
     assert "folders give a split, which are no classes: 12 test, 12 train" in page

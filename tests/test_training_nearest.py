@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.data.duplicates import shrink
+from training.data.duplicates import shrink, sum_blocks
 from training.evaluation.nearest import compare_splits, find_nearest_labels
 
 
@@ -18,13 +18,27 @@ def test_small_images_are_block_means() -> None:
     assert small[2, 32 * 4 + 5] == pytest.approx(pixels[2, 32:40, 40:48].mean(), abs=1e-3)
 
 
+def test_sums_of_blocks_are_the_means_exactly() -> None:
+    """In 16 bits; images whose sums might not fit are refused."""
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 256, 256), np.uint8)
+    assert np.array_equal(sum_blocks(pixels) / np.float32(64), shrink(pixels))
+    assert (sum_blocks(np.full((1, 512, 512), 255, np.uint8)) == 255 * 256).all()
+    with pytest.raises(ValueError, match="too many"):
+        sum_blocks(np.zeros((1, 1024, 1024), np.uint8))
+
+
 def test_nearest_label_is_that_of_brute_force() -> None:
     """What is found is what a loop over all distances finds."""
     rng = np.random.default_rng(2)
     train, test = rng.uniform(0, 255, (60, 16)).astype(np.float32), rng.uniform(0, 255, (25, 16)).astype(np.float32)
     targets = rng.integers(0, 2, 60)
     expected = [targets[((train - image) ** 2).sum(axis=1).argmin()] for image in test]
-    assert find_nearest_labels(train, targets, test).tolist() == expected
+    small, places = np.concatenate([train, test]), np.arange(85)
+    targets = np.concatenate([targets, rng.integers(0, 2, 25)])
+    for block in (7, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("training.evaluation.nearest.BLOCK", block)
+            assert find_nearest_labels(small, targets, places[:60], places[60:]).tolist() == expected
 
 
 def draw_people(rng: np.random.Generator, *, effect: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,10 +11,12 @@ from training.evaluation.ranking import (
     compute_auc,
     compute_average_precision,
     compute_matched_auc,
+    compute_specificity_at,
     trace_precision_recall,
     trace_roc,
     weighted_auc,
     weighted_curves,
+    weighted_specificity_at,
 )
 
 
@@ -52,6 +54,21 @@ def test_weighted_figures_are_those_of_repeated_images(answers: tuple[np.ndarray
         assert row[1 + len(GRID) :] == pytest.approx(trace_precision_recall(repeated, labels))
 
 
+def test_specificity_at_a_sensitivity_is_the_best_that_a_threshold_offers(
+    answers: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """By its definition, over all thresholds; a weight of 3 is the same as the image three times."""
+    scores, positive = answers
+    times = np.random.default_rng(1).integers(0, 4, (5, 80))
+    for weights, found in zip(times, weighted_specificity_at(scores, positive)(times * 1.0), strict=True):
+        repeated, labels = np.repeat(scores, weights), np.repeat(positive, weights)
+        offered = [
+            (repeated[~labels] < cut).mean() for cut in scores if (repeated[labels] >= cut).mean() >= 0.95 - 1e-9
+        ]
+        assert found == pytest.approx(max(offered))
+    assert compute_specificity_at(scores, positive) == weighted_specificity_at(scores, positive)(np.ones((1, 80)))[0]
+
+
 def test_curves_by_hand() -> None:
     """Of +, -, + in falling order: half the positives before any alarm, the rest after it."""
     scores, positive = np.array([0.9, 0.5, 0.1]), np.array([True, False, True])
@@ -65,6 +82,7 @@ def test_resample_without_a_class_is_left_open() -> None:
     scores, positive = np.array([0.1, 0.9]), np.array([False, True])
     weights = np.array([[2.0, 0.0], [0.0, 2.0]])
     assert np.isnan(weighted_auc(scores, positive)(weights)).all()
+    assert np.isnan(weighted_specificity_at(scores, positive)(weights)).all()
     rows = weighted_curves(scores, positive)(weights)
     assert np.isnan(rows[0]).all()
     assert rows[1, 0] == 1.0

@@ -10,18 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from training.data.labels import ImageSet
-from training.data.split import (
+from training.data.groups import (
     SPLITS,
-    Data,
     assert_disjoint,
     assign_folds,
-    group_data,
     join_groups,
-    split_data,
     split_fold,
     split_groups,
 )
+from training.data.labels import ImageSet
+from training.data.split import Data, group_data, split_data
 from training.errors import TrainingError
 from training.settings.train import TrainConfig
 
@@ -196,7 +194,7 @@ def test_written_split_is_used_again(tmp_path: Path) -> None:
     first = make_split(tmp_path, seed=1)
     (tmp_path / "split.csv").rename(tmp_path / "first.csv")
     assert not np.array_equal(make_split(tmp_path, seed=2).split, first.split)
-    assert np.array_equal(make_split(tmp_path, seed=2, split=tmp_path / "first.csv").split, first.split)
+    assert np.array_equal(make_split(tmp_path, seed=2, split=str(tmp_path / "first.csv")).split, first.split)
 
 
 def test_split_with_line_ends_of_windows_is_the_same(tmp_path: Path) -> None:
@@ -205,7 +203,7 @@ def test_split_with_line_ends_of_windows_is_the_same(tmp_path: Path) -> None:
     saved = (tmp_path / "split.csv").read_bytes().replace(b"\n", b"\r\n")
     (tmp_path / "first.csv").write_bytes(b"\xef\xbb\xbf" + saved)
 
-    assert np.array_equal(make_split(tmp_path, seed=2, split=tmp_path / "first.csv").split, first.split)
+    assert np.array_equal(make_split(tmp_path, seed=2, split=str(tmp_path / "first.csv")).split, first.split)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +223,7 @@ def test_split_that_does_not_fit_is_refused(tmp_path: Path, old: str, new: str, 
     path = tmp_path / "old.csv"
     path.write_text((tmp_path / "split.csv").read_text().replace(old, new))
     with pytest.raises(TrainingError, match=message):
-        make_split(tmp_path, split=path)
+        make_split(tmp_path, split=str(path))
 
 
 def test_split_that_parts_a_patient_is_refused(tmp_path: Path) -> None:
@@ -236,4 +234,4 @@ def test_split_that_parts_a_patient_is_refused(tmp_path: Path) -> None:
     words[-1] = next(name for name in SPLITS if name != SPLITS[data.split[0]])
     (tmp_path / "old.csv").write_text("\n".join([lines[0], ",".join(words), *lines[2:]]))
     with pytest.raises(TrainingError, match="cannot be used: patient 'P0' is in"):
-        make_split(tmp_path, split=tmp_path / "old.csv")
+        make_split(tmp_path, split=str(tmp_path / "old.csv"))

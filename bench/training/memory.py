@@ -1,4 +1,4 @@
-"""Peak memory of a whole training run, and of one with ten times the slices."""
+"""Peak memory of a whole training run, of an evaluation and an audit, and of each with ten times the slices."""
 
 from __future__ import annotations
 
@@ -22,52 +22,57 @@ CEILING_MB = 100.0
 """How much more the peak may be with ten times the slices. Their decoded pixels alone are 1,180 MB (2**20) more."""
 
 # Few steps: most slices are held out, which takes a forward pass where training takes three.
-FLAGS = ("--epochs", "1", "--batch-size", "32", "--validation", "0.45", "--test", "0.45", "--one-image-per-patient")
+FLAGS = ("--epochs", "1", "--batch-size", "32", "--validation", "0.45", "--test", "0.45")
+MODEL = "models/stroke-cnn/2/model.int8.onnx"
+PEOPLE = "--one-image-per-patient"
 
 
 def measure_memory(rounds: int) -> dict[str, Any]:
-    """Runs ``python -m training`` on few and on many slices, once each whatever the rounds: peaks hardly vary."""
+    """Runs each command on few and on many slices, once each whatever the rounds: peaks hardly vary."""
+    precision = list_precisions(describe_machine()["instructions"])[-1]
+    commands = {
+        "training": ("--data", "DATA", "--out", "OUT", "--model", "cnn", *FLAGS, PEOPLE, "--precision", precision),
+        "evaluate": ("evaluate", MODEL, "--data", "DATA", "--out", "OUT", PEOPLE),
+        "audit": ("audit", "DATA", "--out", "OUT", PEOPLE),
+    }
+    series: dict[str, Series] = {}
+    budgets = []
     few, many = COUNTS
-    flags = (*FLAGS, "--precision", list_precisions(describe_machine()["instructions"])[-1])
-    runs = {count: run_training(find_noise(count), flags) for count in COUNTS}
-    more = runs[many][0] - runs[few][0]
-    return make_section(
-        [
-            f"`python -m training --model cnn {' '.join(flags)}` on PNG files of noise, decoded "
-            "to 256 x 256: the whole run with split, fit, evaluation and report. Peak: VmHWM of /proc/PID/status in MB "
-            "(2^20 bytes), once each."
-        ],
-        {
-            **{f"{count:,} slices: peak": Series("MB", [peak], ".0f") for count, (peak, _) in runs.items()},
-            **{f"{count:,} slices: run": Series("s", [seconds], ".0f") for count, (_, seconds) in runs.items()},
-            "more for ten times the slices": Series("MB", [more], ".0f"),
-        },
-        [
-            Budget(
-                f"peak of {many:,} slices above that of {few:,}",
-                CEILING_MB,
-                [more],
-                at_least=False,
-                unit=" MB",
-                form=".0f",
-            )
-        ],
+    for name, words in commands.items():
+        runs = {count: run_command(find_noise(count), words) for count in COUNTS}
+        more = runs[many][0] - runs[few][0]
+        for count, (peak, seconds) in runs.items():
+            series[f"{name}, {count:,} slices: peak"] = Series("MB", [peak], ".0f")
+            series[f"{name}, {count:,} slices: time"] = Series("s", [seconds], ".0f")
+        series[f"{name}: more for ten times the slices"] = Series("MB", [more], ".0f")
+        what = f"{name}: peak of {many:,} slices above that of {few:,}"
+        budgets.append(Budget(what, CEILING_MB, [more], at_least=False, unit=" MB", form=".0f"))
+    lines = ", ".join(f"`python -m training {' '.join(words)}`" for words in commands.values())
+    about = (
+        f"{lines}: whole commands with all that they write, on PNG files of noise, decoded to 256 x 256. Peak: VmHWM "
+        "of /proc/PID/status in MB (2^20 bytes), once each."
     )
+    return make_section([about], series, budgets)
 
 
-def run_training(data: Path, flags: Sequence[str]) -> tuple[float, float]:
-    """Returns peak memory in MB (2**20 bytes) and seconds of a training run whose results are thrown away.
+def run_command(data: Path, words: Sequence[str]) -> tuple[float, float]:
+    """Returns peak memory in MB (2**20 bytes) and seconds of a command whose results are thrown away.
+
+    Args:
+        data: what stands for DATA.
+        words: of the command, after ``python -m training``; a folder that is not there stands for OUT.
 
     Raises:
-        SystemExit: the run failed; its last words are told.
+        SystemExit: it failed; its last words are told.
     """
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        command = [sys.executable, "-m", "training", "--data", str(data), "--out", str(Path(folder) / "run"), *flags]
+        places = {"DATA": str(data), "OUT": str(Path(folder) / "out")}
+        command = [sys.executable, "-m", "training", *(places.get(word, word) for word in words)]
         log = Path(folder) / "log"
         started = time.monotonic()
         with log.open("wb") as stream:
             process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
             peak = watch_peak(process)
         if process.returncode:
-            raise SystemExit(f"bench: the training run failed: {log.read_text('utf-8', 'replace')[-2000:]}")
+            raise SystemExit(f"bench: {' '.join(command)} failed: {log.read_text('utf-8', 'replace')[-2000:]}")
         return peak, time.monotonic() - started

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from training.audit.page import render_page
 from training.audit.shortcuts import find_shortcuts
 from training.data.duplicates import find_near_duplicates
 from training.data.format import make_format
+from training.data.given import check_split, number_parts
+from training.data.groups import join_groups
 from training.data.labels import ImageSet, list_data
-from training.data.split import join_groups
 from training.errors import TrainingError, count_nouns
 from training.evaluation.nearest import FOLDS, LeakageTest, compare_splits
 from training.progress import Progress
@@ -103,25 +105,41 @@ def examine(images: ImageSet, inspection: Inspection, seed: int) -> Audit:
         shortcuts=tuple(find_shortcuts(facts, targets == 1, groups)),
         leakage=run_leakage_test(facts, targets, groups, seed) if images.has_patients else None,
         notes=images.notes,
-        warnings=(*images.warnings, *find_split_leaks(images, kept, digests)),
+        warnings=(
+            *images.warnings,
+            *find_split_leaks(images, kept, digests, alike[groups[alike[:, 0]] != groups[alike[:, 1]]]),
+        ),
     )
 
 
-def find_split_leaks(images: ImageSet, kept: NDArray[np.int64], digests: list[str]) -> list[str]:
-    """Says who and what is in two parts of the split that the folders give."""
+def find_split_leaks(
+    images: ImageSet, kept: NDArray[np.int64], digests: Sequence[str], pairs: NDArray[np.int64]
+) -> list[str]:
+    """Says what is in two parts of the split that the data set brings.
+
+    Args:
+        images: the data set; its own split is looked at.
+        kept: [K], positions of the readable images.
+        digests: [K], SHA-256 of each.
+        pairs: [P, 2], positions in ``kept`` of images of different patients that look the same.
+    """
     if not images.parts:
         return []
-    people: dict[str, set[str]] = {}
-    files: dict[str, set[str]] = {}
-    for index, digest in zip(kept.tolist(), digests, strict=True):
-        files.setdefault(digest, set()).add(images.parts[index])
-        if (patient := images.patients[index]) is not None:
-            people.setdefault(patient, set()).add(images.parts[index])
-    shared = [sum(len(parts) > 1 for parts in found.values()) for found in (people, files)]
-    if not any(shared):
+    split = number_parts([images.parts[index] for index in kept.tolist()])
+    readable = replace(
+        images,
+        files=tuple(images.files[index] for index in kept.tolist()),
+        targets=images.targets[kept],
+        patients=tuple(images.patients[index] for index in kept.tolist()),
+    )
+    check, _ = check_split(readable, digests, pairs, split)
+    found = [what for what, shared in check.list_findings() if shared.count]
+    if not found:
         return []
-    leaks = f"{count_nouns(shared[0], 'patient')} and {count_nouns(shared[1], 'file')}"
-    return [f"The folders' split leaks: {leaks} are in two parts of it; --folder-split merge makes another."]
+    return [
+        f"The data set's own split ({images.parts_source}) leaks: in two parts of it are {' and '.join(found)}. "
+        "Training refuses it; --split merge makes another, --split given takes it and says so."
+    ]
 
 
 def count_class(label: str, patients: list[str | None], mask: NDArray[np.bool_], has_patients: bool) -> ClassCount:
@@ -174,7 +192,7 @@ def run_leakage_test(
     folds = min(FOLDS, *people)
     if len(people) < 2 or folds < 2:
         return None
-    small = np.stack([facts[index].small for index in chosen]).astype(np.float32)
+    small = np.stack([facts[index].small for index in chosen])
     try:
         return compare_splits(small, targets, groups, folds=folds, seed=seed)
     except TrainingError:  # people of very different numbers of slices may not fill each fold

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.audit.inspection import FileFacts
-from training.data.split import share_groups
+from training.data.groups import share_groups
 from training.evaluation.ranking import compute_auc
 
 SUSPICIOUS_AUC = 0.65

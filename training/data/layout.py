@@ -48,6 +48,9 @@ class LabelledFile:
     study: str | None = field(default=None, compare=False)
     """None where nothing says which."""
 
+    part: str = ""
+    """Part of a split that labels.csv says it is in: train, validation or test; empty where it says nothing."""
+
 
 @dataclass
 class Listing:

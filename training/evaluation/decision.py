@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 
 from training.evaluation.bootstrap import Ratio, Statistic, divide
 from training.evaluation.figures import Bools, Confusion, DecisionCurve, Floats
+from training.evaluation.operating_point import count_above
 
 Threshold = float | Floats
 """Of a decision: one, or one for each score [N]."""
@@ -87,9 +88,3 @@ def trace_decisions(scores: Floats, positive: Bools) -> DecisionCurve:
         model=(hits - alarms * odds) / len(scores),
         all_positive=prevalence - (1 - prevalence) * odds,
     )
-
-
-def count_above(scores: Floats, thresholds: Floats) -> Floats:
-    """Returns how many scores exceed each threshold."""
-    above: Floats = len(scores) - np.searchsorted(np.sort(scores), thresholds, side="right").astype(np.float64)
-    return above

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.given import SplitCheck
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -99,8 +101,8 @@ class Level:
     positives: int
     threshold: float
     figures: Mapping[str, Figure]
-    """By name, in the order of a report: auc, average_precision, sensitivity, specificity, ppv, npv, f1, accuracy,
-    brier, ece; slices also matched_auc."""
+    """By name, in the order of a report: auc, average_precision, specificity_at_95 (of sensitivity),
+    sensitivity, specificity, ppv, npv, f1, accuracy, brier, ece; slices also matched_auc."""
 
     confusion: Confusion
 
@@ -159,6 +161,59 @@ class ClassFigures:
     def counts(self) -> tuple[int, ...]:
         """Images of each label."""
         return tuple(map(sum, self.confusion))
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """The figures of the images, or people, of which a column of labels.csv says the same."""
+
+    value: str
+    """What it says."""
+
+    count: int
+    people: int
+    """Images count as people where people are not known."""
+
+    positives: int
+    figures: Mapping[str, Figure]
+    """auc, matched_auc (of slices), sensitivity, specificity, ece; NaN where ``too_few`` names it."""
+
+    too_few: tuple[str, ...]
+    """Figures that are not given, since fewer people than ``subgroups.LEAST_PEOPLE`` stand behind them."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The largest difference of a figure between two subgroups of a column, with its 95 % interval."""
+
+    difference: Figure
+    highest: str
+    lowest: str
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """The figures by what a column of labels.csv says."""
+
+    column: str
+    level: str
+    """``slices`` or ``patients``."""
+
+    groups: tuple[Subgroup, ...]
+    smallest: str
+    """The one with the fewest people."""
+
+    gaps: Mapping[str, Gap]
+    """auc, sensitivity and specificity, as far as two groups have the figure."""
+
+
+@dataclass(frozen=True)
+class OwnSplit:
+    """What the split that the data set brings leaks, and the figures without it."""
+
+    check: SplitCheck
+    others: Subgroup | None
+    """Test images that are not known from training or validation; None where all or none are known."""
 
 
 @dataclass(frozen=True)
@@ -226,3 +281,9 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     classes: ClassFigures | None = None
     """None where there are two, or it is not known which an image has."""
+
+    subgroups: tuple[Subgroups, ...] = ()
+    """For each column that was named, slices and, where they are known, patients."""
+
+    own_split: OwnSplit | None = None
+    """None where the split was made here, or there was none."""

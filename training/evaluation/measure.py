@@ -45,12 +45,14 @@ from training.evaluation.ranking import (
     compute_auc,
     compute_average_precision,
     compute_matched_auc,
+    compute_specificity_at,
     cut_octiles,
     has_both,
     trace_precision_recall,
     trace_roc,
     weighted_auc,
     weighted_curves,
+    weighted_specificity_at,
 )
 
 NOT_PEOPLE = (
@@ -193,12 +195,14 @@ def measure_level(
     values = {
         "auc": compute_auc(scores, positive),
         "average_precision": compute_average_precision(scores, positive),
+        "specificity_at_95": compute_specificity_at(scores, positive),
         **measure_decision(scores, positive, threshold),
         "brier": float(brier_score_loss(positive, scores)),
         "ece": compute_calibration_error(scores, positive),
     }
     statistics: dict[str, Statistic] = {
         "auc": weighted_auc(scores, positive),
+        "specificity_at_95": weighted_specificity_at(scores, positive),
         **weighted_decision(scores, positive, threshold),
         "brier": Ratio((scores - positive) ** 2, np.ones(len(scores))),
         "ece": weighted_calibration_error(scores, positive),

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 
-from training.data.duplicates import shrink
-from training.data.split import assign_folds
+from training.data.duplicates import SIDE, sum_blocks
+from training.data.groups import assign_folds
 from training.evaluation.figures import Bools, Floats
 
-PIXEL_CHUNK = 256
-"""Images that are in memory at once: 16 MB of 256 x 256 pixels."""
+PIXEL_CHUNK = 64
+"""Images that are in memory at once: 4 MB of 256 x 256 pixels."""
+
+BLOCK = 2048
+"""Tiny images that are compared at once, on either side: 8 MB, so that memory hardly grows with their number."""
 
 FOLDS = 5
 
@@ -75,34 +78,46 @@ def score_trivially(images: NDArray[np.uint8]) -> Floats:
 
 
 def find_nearest_labels(
-    train: NDArray[np.float32], train_targets: NDArray[np.int64], test: NDArray[np.float32]
+    small: NDArray[np.generic], targets: NDArray[np.int64], learned: NDArray[np.int64], asked: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Returns the class [T] of the training image that is nearest to each test image, by Euclidean distance.
+    """Returns the class [A] of the learned image that is nearest to each asked one, by Euclidean distance.
 
     Args:
-        train: float32 [N, D].
-        train_targets: [N], class of each.
-        test: float32 [T, D].
+        small: [N, D], numbers that float32 holds exactly.
+        targets: [N], class of each.
+        learned: positions among which is searched.
+        asked: [A], positions of the images that are asked about.
     """
-    # Of 1024 pixels a search tree saves nothing.
-    classifier = KNeighborsClassifier(n_neighbors=1, algorithm="brute").fit(train, train_targets)
-    labels: NDArray[np.int64] = classifier.predict(test)
+    labels = np.empty(len(asked), np.int64)
+    for start in range(0, len(asked), BLOCK):
+        block = asked[start : start + BLOCK]
+        images = small[block].astype(np.float32)
+        nearest, distance = np.zeros(len(block), np.int64), np.full(len(block), np.inf)
+        for first in range(0, len(learned), BLOCK):
+            known = learned[first : first + BLOCK]
+            # Of 1024 pixels a search tree saves nothing.
+            search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(small[known].astype(np.float32))
+            distances, indices = search.kneighbors(images)
+            is_nearer = distances[:, 0] < distance
+            distance[is_nearer] = distances[is_nearer, 0]
+            nearest[is_nearer] = known[indices[is_nearer, 0]]
+        labels[start : start + BLOCK] = targets[nearest]
     return labels
 
 
 def find_labels_in_folds(
-    small: NDArray[np.float32], targets: NDArray[np.int64], fold: NDArray[np.int64]
+    small: NDArray[np.generic], targets: NDArray[np.int64], fold: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Returns the class [N] of the image of the other folds that is nearest to each image; ``fold`` [N] from 0."""
     labels = np.empty_like(targets)
     for index in range(int(fold.max()) + 1):
-        held_out = fold == index
-        labels[held_out] = find_nearest_labels(small[~held_out], targets[~held_out], small[held_out])
+        asked = np.flatnonzero(fold == index)
+        labels[asked] = find_nearest_labels(small, targets, np.flatnonzero(fold != index), asked)
     return labels
 
 
 def compare_splits(
-    small: NDArray[np.float32],
+    small: NDArray[np.generic],
     targets: NDArray[np.int64],
     groups: NDArray[np.int64],
     *,
@@ -112,7 +127,7 @@ def compare_splits(
     """Evaluates the nearest neighbour by cross-validation, on slices at random and with people held out.
 
     Args:
-        small: float32 [N, D], as ``shrink`` returns them.
+        small: [N, D], tiny images.
         targets: [N], class of each image.
         groups: [N], person of each image, 0 to G-1.
         folds: number of folds.
@@ -136,48 +151,48 @@ def compare_splits(
     )
 
 
-def shrink_images(read: ReadPixels, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], Floats]:
-    """Returns the tiny images, float32 [n, 1024], and the trivial scores, [n], of the images at ``indices``."""
-    small, trivial = [], []
+def shrink_images(read: ReadPixels, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint16], Floats]:
+    """Returns the tiny images, see ``sum_blocks``, and the trivial scores, [n], of the images at ``indices``."""
+    small, trivial = np.empty((len(indices), SIDE**2), np.uint16), np.empty(len(indices))
     for start in range(0, len(indices), PIXEL_CHUNK):
         pixels = read(indices[start : start + PIXEL_CHUNK])
-        small.append(shrink(pixels))
-        trivial.append(score_trivially(pixels[..., np.newaxis]))
-    return np.concatenate(small), np.concatenate(trivial)
+        small[start : start + PIXEL_CHUNK] = sum_blocks(pixels)
+        trivial[start : start + PIXEL_CHUNK] = score_trivially(pixels[..., np.newaxis])
+    return small, trivial
 
 
 def evaluate_nearest(
-    train: NDArray[np.float32],
-    train_targets: NDArray[np.int64],
-    test: NDArray[np.float32],
-    test_targets: NDArray[np.int64],
+    small: NDArray[np.generic],
+    targets: NDArray[np.int64],
+    learned: NDArray[np.int64],
+    asked: NDArray[np.int64],
     *,
     seed: int,
 ) -> Nearest:
     """Evaluates the nearest neighbour on the same test images as a network, and on a random split of the same sizes.
 
     Args:
-        train: float32 [N, D], tiny images of the people whom the network has learned from.
-        train_targets: [N], their classes.
-        test: float32 [T, D], tiny images of other people.
-        test_targets: [T], their classes.
+        small: [N, D], tiny images.
+        targets: [N], their classes.
+        learned: positions of the images of people whom the network has learned from.
+        asked: [A], positions of the test images, of other people.
         seed: seed of the random split, whose figure is leakage.
     """
-    is_right = find_nearest_labels(train, train_targets, test) == test_targets
-    small, targets = np.concatenate([train, test]), np.concatenate([train_targets, test_targets])
-    order = np.random.default_rng(seed).permutation(len(targets))
-    learned, held_out = order[: len(train)], order[len(train) :]
-    answers = find_nearest_labels(small[learned], targets[learned], small[held_out])
-    return Nearest(is_right, float((answers == targets[held_out]).mean()))
+    is_right = find_nearest_labels(small, targets, learned, asked) == targets[asked]
+    everything = np.concatenate([learned, asked])
+    order = everything[np.random.default_rng(seed).permutation(len(everything))]
+    learned, asked = order[: len(learned)], order[len(learned) :]
+    answers = find_nearest_labels(small, targets, learned, asked)
+    return Nearest(is_right, float((answers == targets[asked]).mean()))
 
 
 def cross_validate_nearest(
-    small: NDArray[np.float32], targets: NDArray[np.int64], groups: NDArray[np.int64], *, seed: int
+    small: NDArray[np.generic], targets: NDArray[np.int64], groups: NDArray[np.int64], *, seed: int
 ) -> Nearest:
     """Evaluates the nearest neighbour by cross-validation within a set of images, for want of training images.
 
     Args:
-        small: float32 [N, D], tiny images.
+        small: [N, D], tiny images.
         targets: [N], their classes.
         groups: [N], person of each image, 0 to G-1: other people are on the other side of a fold.
         seed: seed of both splits.

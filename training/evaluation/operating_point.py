@@ -55,12 +55,24 @@ def choose_threshold(rule: str, scores: NDArray[np.float64], positive: NDArray[n
         return number
     values = np.unique(scores)
     edges = np.concatenate(([values[0] / 2], (values[:-1] + values[1:]) / 2))
-    sensitivity = (scores[positive][np.newaxis] > edges[:, np.newaxis]).mean(axis=1)
+    hits, others = scores[positive], scores[~positive]
+    sensitivity = count_above(hits, edges) / len(hits)
     if kind == "sensitivity":
         enough = edges[sensitivity >= number]
         return float(enough[-1]) if len(enough) else 0.0
-    specificity = (scores[~positive][np.newaxis] <= edges[:, np.newaxis]).mean(axis=1)
+    specificity = (len(others) - count_above(others, edges)) / len(others)
     if kind == "specificity":
         enough = edges[specificity >= number]
         return float(enough[0]) if len(enough) else float(values[-1])
     return float(edges[np.argmax(sensitivity + specificity)])
+
+
+def count_above(scores: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns how many scores exceed each threshold.
+
+    By search: to compare all with all would take a byte for each pair.
+    """
+    above: NDArray[np.float64] = len(scores) - np.searchsorted(np.sort(scores), thresholds, side="right").astype(
+        np.float64
+    )
+    return above

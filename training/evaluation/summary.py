@@ -8,19 +8,27 @@ from dataclasses import asdict, dataclass
 from numbers import Integral
 from typing import Any
 
+from training.data.given import Shared, SplitCheck
 from training.evaluation.figures import (
     Baselines,
     ClassFigures,
     Confusion,
     Evaluation,
     Figure,
+    Gap,
     Level,
+    OwnSplit,
     PatientLevel,
     Restated,
+    Subgroup,
+    Subgroups,
 )
 
 SUMMARY_KEY = "evaluation"
 """Key of ``metrics.json`` under which the document lies."""
+
+OPTIONAL = ("classes", "subgroups", "own_split")
+"""What most evaluations have not; the document then does not speak of it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Summary:
     restated: tuple[Restated, ...]
     warnings: tuple[str, ...] = ()
     classes: ClassFigures | None = None
+    subgroups: tuple[Subgroups, ...] = ()
+    own_split: OwnSplit | None = None
 
     @property
     def levels(self) -> dict[str, Level]:
@@ -51,8 +61,9 @@ def summarise(evaluation: Evaluation) -> Summary:
 def to_document(evaluation: Evaluation) -> dict[str, Any]:
     """Returns the numbers of an evaluation as JSON values; what is not defined is null, which JSON has for NaN."""
     document: dict[str, Any] = replace_nan(asdict(summarise(evaluation)))
-    if evaluation.classes is None:
-        del document["classes"]
+    for name in OPTIONAL:
+        if not getattr(evaluation, name):
+            del document[name]
     return document
 
 
@@ -80,6 +91,8 @@ def from_document(document: Mapping[str, Any]) -> Summary:
         ),
         warnings=tuple(document["warnings"]),
         classes=read_classes(document["classes"]) if "classes" in document else None,
+        subgroups=tuple(map(read_subgroups, document.get("subgroups", ()))),
+        own_split=read_own_split(document["own_split"]) if "own_split" in document else None,
     )
 
 
@@ -95,6 +108,27 @@ def read_classes(document: Mapping[str, Any]) -> ClassFigures:
         overall=read_figures(document["overall"]),
         majority_accuracy=document["majority_accuracy"],
         confusion=tuple(map(tuple, document["confusion"])),
+    )
+
+
+def read_subgroups(document: Mapping[str, Any]) -> Subgroups:
+    gaps = {
+        name: Gap(**{**gap, "difference": read_figure(gap["difference"])}) for name, gap in document["gaps"].items()
+    }
+    return Subgroups(**{**document, "groups": tuple(map(read_subgroup, document["groups"])), "gaps": gaps})
+
+
+def read_subgroup(document: Mapping[str, Any]) -> Subgroup:
+    return Subgroup(**{**document, "figures": read_figures(document["figures"]), "too_few": tuple(document["too_few"])})
+
+
+def read_own_split(document: Mapping[str, Any]) -> OwnSplit:
+    check = dict(document["check"])
+    for name in ("patients", "copies", "near"):
+        check[name] = Shared(check[name]["count"], tuple(map(tuple, check[name]["examples"])))
+    others = document["others"]
+    return OwnSplit(
+        SplitCheck(**{**check, "cut": tuple(check["cut"])}), None if others is None else read_subgroup(others)
     )
 
 

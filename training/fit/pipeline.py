@@ -13,8 +13,8 @@ from training.data.pixels import PixelStore
 from training.fit.augment import Augmentation, vary_batch
 from training.fit.localisation import make_lesion_targets
 
-PREFETCHED_BATCHES = 4
-"""Batches that wait ready: enough to bridge a pause of the disk, few enough not to matter in memory."""
+PREFETCHED_BATCHES = 2
+"""Batches that wait ready: enough to bridge a pause of the disk, and 25 MB each."""
 
 
 def make_batches(store: PixelStore, indices: NDArray[np.int64], batch_size: int) -> tf.data.Dataset:

@@ -14,7 +14,8 @@ import h5py
 import keras
 
 from server.machine.folders import find_home
-from training.data.split import SPLITS, Data
+from training.data.groups import SPLITS
+from training.data.split import Data
 from training.errors import TrainingError
 from training.fit.models import BACKBONES, FEATURES, MODELS, Backbone
 from training.settings.train import TrainConfig

@@ -4,51 +4,51 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat
 from server.machine.processors import count_processors
-from training.data.duplicates import shrink
-from training.data.labels import LABELS_FILE, FileFinder, ImageSet, list_data, read_rows, require_columns
-from training.data.pixels import read_image, write_csv
-from training.data.split import join_groups
+from training.data.duplicates import sum_blocks
+from training.data.groups import join_groups
+from training.data.labels import ImageSet, list_data
+from training.data.pixels import read_image
+from training.data.subgroups import read_subgroups
+from training.data.table import read_cells
 from training.errors import TrainingError
-from training.evaluation.figures import Bools, Evaluation, Floats, Predictions
+from training.evaluation.figures import Bools, Evaluation, Floats, PatientLevel, Predictions
 from training.evaluation.measure import Decision, evaluate
 from training.evaluation.nearest import MID_GREY, Nearest, cross_validate_nearest, evaluate_nearest
-from training.evaluation.positive import answer_classes
+from training.evaluation.positive import find_indices
+from training.evaluation.subgroups import measure_subgroups
 from training.judge.labels import find_positive, match_labels, take_classes, tell_classes
 from training.judge.page import render_document, render_page
 from training.judge.pictures import Answers, ask_predictor
 from training.judge.predictors import Predictor, map_ahead, open_predictor
+from training.judge.split import Split, choose_images, find_split
 from training.progress import Progress
+from training.report.answers import (
+    PATIENTS,
+    PREDICTIONS,
+    AnswerSheet,
+    complete_probabilities,
+    write_patients,
+    write_predictions,
+)
 from training.report.galleries import ReadImages
+from training.report.html import write_page
 from training.report.plots import write_plots
-from training.report.records import name_columns
 from training.settings.evaluate import EvaluateConfig, JudgeConfig
 
 CONDITION = re.compile(r"(?P<column>[^<>=]+?)\s*(?P<sign>>=|<=|>|<|=)\s*(?P<value>[^<>=]+)")
 COMPARE = {">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less, "=": np.equal}
 SEED = 7
 """Of the splits of the nearest neighbour."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """What ``split.csv`` says of a run's images."""
-
-    parts: Mapping[str, str]
-    """Split by file."""
-
-    training_digests: frozenset[str]
-    """SHA-256 of the files that the model has learned from, or was chosen on."""
 
 
 def evaluate_folder(config: EvaluateConfig) -> str:
@@ -63,7 +63,8 @@ def evaluate_folder(config: EvaluateConfig) -> str:
     check_out(config.out)
     images = list_data(config)
     columns = read_columns(config, images)
-    split = read_split(config.split) if config.split else None
+    subgroups = read_subgroups(images, config.subgroup)
+    split = find_split(config, images)
     predictor = open_predictor(config.model)
     positive = find_positive(config, images, predictor.positive_labels)
     asked = choose_images(config, images, split)
@@ -83,10 +84,11 @@ def evaluate_folder(config: EvaluateConfig) -> str:
         has_patients=images.has_patients,
         classes=tell_classes(images, predictor, kept, answers.probabilities[answers.is_judged]),
     )
-    warnings = (*images.warnings, *list_warnings(images, predictor, answers, split))
+    warnings = (*images.warnings, *list_warnings(images, predictor, answers, split, asked))
+    groups = {name: [values[index] for index in kept] for name, values in subgroups.items()}
     nearest = find_nearest(images, positive, split, predictions, answers, predictor.plain_format)
     evaluations = {
-        name: evaluate_part(config, predictor, predictions, nearest, chosen[kept], name, warnings)
+        name: evaluate_part(config, predictor, predictions, nearest, chosen[kept], name, warnings, groups)
         for name, chosen in choose_subsets(config, columns, len(positive)).items()
     }
     refused = {images.files[index]: refusal for index, refusal in zip(asked, answers.refusals, strict=True) if refusal}
@@ -94,9 +96,10 @@ def evaluate_folder(config: EvaluateConfig) -> str:
     document = json.dumps(render_document(evaluations, refused), indent=2, ensure_ascii=False) + "\n"
     if config.out:
         config.out.mkdir(parents=True, exist_ok=True)
-        (config.out / "evaluation.md").write_text(page, encoding="utf-8")
+        write_page(config.out, "evaluation", f"Evaluation of {predictor.name}", page)
         (config.out / "evaluation.json").write_text(document, encoding="utf-8")
-        write_predictions(config.out / "predictions.csv", predictions, predictor)
+        sheet = make_sheet(images, predictor, predictions, answers, kept, split, groups)
+        write_answers(config.out, sheet, next(iter(evaluations.values())).patients)
         name = " or ".join(predictor.positive_labels)
         write_plots(
             config.out,
@@ -124,21 +127,14 @@ def read_columns(config: JudgeConfig, images: ImageSet) -> dict[str, Floats]:
     names += [config.trivial_column] if config.trivial_column else []
     if not names:
         return {}
-    path = images.root / LABELS_FILE
-    if not path.exists():
-        raise TrainingError(f"{images.root} has no {LABELS_FILE}, which --subset and --trivial-column are about")
-    header, rows = read_rows(path)
-    require_columns(path, header, *names)
-    finder = FileFinder(images.root, list_folder(images.root).images)
-    row_of = {finder.find(row["file"], f"{path}, line {line}"): (line, row) for line, row in rows}
+    cells = read_cells(images.root, images.files, names, "--subset or --trivial-column")
     columns = {name: np.empty(len(images.files)) for name in names}
-    for index, file in enumerate(images.files):
-        line, row = row_of[file]
-        for name, values in columns.items():
+    for name, values in columns.items():
+        for index, text in enumerate(cells[name]):
             try:
-                values[index] = float(row[name])
+                values[index] = float(text)
             except ValueError:
-                raise TrainingError(f"{path}, line {line}: {name} is {row[name]!r}, not a number") from None
+                raise TrainingError(f"labels.csv: {name} of {images.files[index]} is {text!r}, not a number") from None
     return columns
 
 
@@ -162,27 +158,9 @@ def choose_subsets(config: JudgeConfig, columns: Mapping[str, Floats], count: in
     return subsets
 
 
-def read_split(path: Path) -> Split:
-    """Reads the ``split.csv`` of a run."""
-    header, rows = read_rows(path)
-    require_columns(path, header, "file", "sha256", "split")
-    return Split(
-        {row["file"]: row["split"] for _, row in rows},
-        frozenset(row["sha256"] for _, row in rows if row["split"] != "test"),
-    )
-
-
-def choose_images(config: JudgeConfig, images: ImageSet, split: Split | None) -> NDArray[np.int64]:
-    """Returns the positions of the images to predict."""
-    if split is None or config.part == "all":
-        return np.arange(len(images.files))
-    chosen = np.flatnonzero([split.parts.get(file) == config.part for file in images.files])
-    if not len(chosen):
-        raise TrainingError(f"no image of {config.data} is in the part {config.part} of {config.split}")
-    return chosen.astype(np.int64)
-
-
-def list_warnings(images: ImageSet, predictor: Predictor, answers: Answers, split: Split | None) -> list[str]:
+def list_warnings(
+    images: ImageSet, predictor: Predictor, answers: Answers, split: Split | None, asked: NDArray[np.int64]
+) -> list[str]:
     """Returns what a reader has to know of these answers."""
     warnings = []
     if len(predictor.labels) > 2 and None in match_labels(images.labels, predictor.labels).values():
@@ -197,11 +175,15 @@ def list_warnings(images: ImageSet, predictor: Predictor, answers: Answers, spli
         warnings.append(f"{answers.coloured:,} images have colours; they were judged as grey.")
     if images.parts and split is None:
         warnings.append(
-            "The images of all folders are judged, those of train too; --split RUN/split.csv judges test images alone."
+            "The images of all folders are judged, those of train too; --split RUN/split.csv judges test images alone, "
+            "and so does --split given where the folders' split is the model's."
         )
     known = sum(digest in split.training_digests for digest in answers.digests) if split else 0
     if known:
         warnings.append(f"WARNING: {known:,} of the images were used in training or validation: leakage.")
+    shown = sum(images.patients[index] in split.training_patients for index in asked) if split else 0
+    if shown:
+        warnings.append(f"WARNING: {shown:,} of the images show patients of training or validation: leakage.")
     if images.has_patients and not predictor.study_top_k:
         warnings.append(
             "The model has no rule for studies: one is called positive when any of the slices is, which grows "
@@ -222,7 +204,9 @@ def find_nearest(
 
     None where there are too few people for either.
     """
-    small, targets = answers.small[answers.is_judged], predictions.positive.astype(np.int64)
+    # Where all were judged there is nothing to copy: these are most of what grows with the folder.
+    small = answers.small if answers.is_judged.all() else answers.small[answers.is_judged]
+    targets = predictions.positive.astype(np.int64)
     judged_files = set(predictions.files)
     learned = [
         index
@@ -230,13 +214,17 @@ def find_nearest(
         if split and split.parts.get(file) == "train" and file not in judged_files
     ]
     if learned:
+        tiny = np.empty((len(learned), small.shape[1]), small.dtype)
         with ThreadPoolExecutor(count_processors()) as pool:
             files = [images.root / images.files[index] for index in learned]
-            tiny = [
-                shrink(pixels[np.newaxis, ..., 0])[0]
-                for _, pixels in map_ahead(pool, lambda path: read_image(path, plain_format), files)
-            ]
-        return evaluate_nearest(np.stack(tiny), positive[learned].astype(np.int64), small, targets, seed=SEED)
+            read = map_ahead(
+                pool, lambda path: sum_blocks(read_image(path, plain_format)[1][np.newaxis, ..., 0]), files
+            )
+            for place, image in enumerate(read):
+                tiny[place] = image[0]
+        small, targets = np.concatenate([tiny, small]), np.concatenate([positive[learned].astype(np.int64), targets])
+        places = np.arange(len(small))
+        return evaluate_nearest(small, targets, places[: len(learned)], places[len(learned) :], seed=SEED)
     try:
         return cross_validate_nearest(small, targets, predictions.groups, seed=SEED)
     except TrainingError:
@@ -251,8 +239,9 @@ def evaluate_part(
     chosen: Bools,
     name: str,
     warnings: tuple[str, ...],
+    subgroups: Mapping[str, Sequence[str]],
 ) -> Evaluation:
-    """Measures the answers on some of the images."""
+    """Measures the answers on some of the images, which ``chosen`` [N] says; ``subgroups`` are of all [N]."""
     part = Predictions(
         files=tuple(file for file, used in zip(predictions.files, chosen, strict=True) if used),
         scores=predictions.scores[chosen],
@@ -270,7 +259,7 @@ def evaluate_part(
         predictor.study_top_k,
         predictor.study_threshold,
     )
-    return evaluate(
+    evaluation = evaluate(
         part,
         decision,
         model=predictor.name,
@@ -280,25 +269,43 @@ def evaluate_part(
         trivial_name=f"column {config.trivial_column}" if config.trivial_column else MID_GREY,
         warnings=warnings,
     )
+    groups = {name: [values[index] for index in np.flatnonzero(chosen).tolist()] for name, values in subgroups.items()}
+    return replace(evaluation, subgroups=measure_subgroups(part, predictor.threshold, evaluation.patients, groups))
 
 
-def write_predictions(path: Path, predictions: Predictions, predictor: Predictor) -> None:
-    """Writes what was answered about each image."""
-    rows: list[tuple[object, ...]] = [
-        (file, int(has), f"{score:.6f}", int(score > predictor.threshold), f"{trivial:.6f}")
-        for file, has, score, trivial in zip(
-            predictions.files, predictions.positive, predictions.scores, predictions.trivial, strict=True
-        )
-    ]
-    header = ["file", "positive", "probability", "answered_positive", "trivial"]
-    if (classes := predictions.classes) is not None:
-        answered = answer_classes(classes.probabilities, classes.positive, predictor.threshold)
-        header += ["label", "answered", *name_columns(classes.labels)]
-        rows = [
-            (*row, classes.labels[target], classes.labels[answer], *(f"{value:.6f}" for value in each))
-            for row, target, answer, each in zip(rows, classes.targets, answered, classes.probabilities, strict=True)
-        ]
-    write_csv(path, header, rows)
+def make_sheet(
+    images: ImageSet,
+    predictor: Predictor,
+    predictions: Predictions,
+    answers: Answers,
+    kept: NDArray[np.int64],
+    split: Split | None,
+    subgroups: Mapping[str, Sequence[str]],
+) -> AnswerSheet:
+    """Returns the answers about the images ``kept`` [N], with all that is known of these."""
+    positive = find_indices(predictor.labels, predictor.positive_labels)
+    probabilities = answers.probabilities[answers.is_judged]
+    if not probabilities.shape[1]:
+        probabilities = complete_probabilities(predictions.scores, predictor.labels, positive)
+    return AnswerSheet(
+        predictions=predictions,
+        threshold=predictor.threshold,
+        labels=predictor.labels,
+        positive=positive,
+        probabilities=probabilities,
+        actual=[images.labels[images.targets[index]] for index in kept],
+        patients=[images.patients[index] for index in kept],
+        parts=[split.parts.get(file, "") if split else "" for file in predictions.files],
+        subgroups=subgroups,
+    )
+
+
+def write_answers(folder: Path, sheet: AnswerSheet, patients: PatientLevel | None) -> None:
+    """Writes every answer, and those about people where they are known."""
+    write_predictions(folder / PREDICTIONS, sheet)
+    if patients is not None:
+        count = patients.count
+        write_patients(folder / PATIENTS, sheet, np.full(count, patients.top_k), np.full(count, patients.threshold))
 
 
 def read_predicted(images: ImageSet, predictions: Predictions, plain_format: InputFormat) -> ReadImages:

@@ -9,6 +9,7 @@ from training.evaluation.bootstrap import RESAMPLES, wilson_interval
 from training.evaluation.figures import Evaluation
 from training.evaluation.summary import summarise, to_document
 from training.report.classes import describe_classes
+from training.report.subgroups import describe_subgroups
 from training.report.tables import (
     escape,
     explain_threshold,
@@ -67,6 +68,7 @@ def render_evaluation(evaluation: Evaluation) -> str:
     ]
     if evaluation.classes:
         parts += describe_classes(evaluation.classes)
+    parts += describe_subgroups(evaluation.subgroups)
     if evaluation.restated:
         parts += ["At another prevalence, with sensitivity and specificity as above:", tabulate_prevalences(summary)]
     return "\n\n".join(parts) + "\n"

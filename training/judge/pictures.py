@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from server.errors import ImageError
 from server.images.preprocess import load_pixels
 from server.machine.processors import count_processors
-from training.data.duplicates import SIDE, shrink
+from training.data.duplicates import SIDE, sum_blocks
 from training.evaluation.figures import Bools, Floats
 from training.evaluation.nearest import score_trivially
 from training.judge.predictors import Answer, Asked, Predictor, map_ahead
@@ -28,8 +28,8 @@ class Picture:
     pixels: NDArray[np.uint8] | None
     """As the predictor takes them; None where it takes files."""
 
-    small: NDArray[np.float32]
-    """[1024], see ``training.evaluation.nearest``."""
+    small: NDArray[np.uint16] | None
+    """[1024], see ``training.data.duplicates.sum_blocks``."""
 
     trivial: float
     is_coloured: bool = False
@@ -46,8 +46,8 @@ class Answers:
     trivial: Floats
     """[N], share of mid-grey pixels."""
 
-    small: NDArray[np.float32]
-    """[N, 1024]."""
+    small: NDArray[np.uint16]
+    """[N, 1024], see ``training.data.duplicates.sum_blocks``; 0 where refused."""
 
     digests: tuple[str, ...]
     """SHA-256 of each file's bytes."""
@@ -77,12 +77,15 @@ def ask_predictor(predictor: Predictor, files: Sequence[Path], progress: Callabl
         progress: called with the number of answers and of files.
     """
     pictures: list[Picture] = []
+    small = np.zeros((len(files), SIDE**2), np.uint16)
     answers: dict[int, Answer] = {}
     asked: list[int] = []
 
     def list_asked(decoded: Iterator[Picture]) -> Iterator[Asked]:
         for index, picture in enumerate(decoded):
-            pictures.append(replace(picture, pixels=None))  # so that memory does not grow with them
+            if picture.small is not None:
+                small[index] = picture.small
+            pictures.append(replace(picture, pixels=None, small=None))  # so that memory does not grow with them
             if predictor.input_format is None or not picture.refusal:
                 asked.append(index)
                 yield files[index], picture.pixels
@@ -107,7 +110,7 @@ def ask_predictor(predictor: Predictor, files: Sequence[Path], progress: Callabl
     return Answers(
         scores=np.array(scores, np.float64),
         trivial=np.array([picture.trivial for picture in pictures]),
-        small=np.stack([picture.small for picture in pictures]),
+        small=small,
         digests=tuple(picture.digest for picture in pictures),
         refusals=tuple(refusals),
         probabilities=probabilities,
@@ -126,11 +129,11 @@ def read_picture(path: Path, predictor: Predictor) -> Picture:
         if input_format not in (None, plain_format):
             pixels = load_pixels(data, input_format).array
     except ImageError as error:
-        return Picture(digest, None, np.zeros(SIDE * SIDE, np.float32), np.nan, refusal=error.message)
+        return Picture(digest, None, None, np.nan, refusal=error.message)
     return Picture(
         digest,
         pixels if input_format else None,
-        shrink(decoded.array[np.newaxis, ..., 0])[0],
+        sum_blocks(decoded.array[np.newaxis, ..., 0])[0],
         float(score_trivially(decoded.array[np.newaxis])[0]),
         any(warning.reason == "IMAGE_COLOURED" for warning in decoded.warnings),
     )

@@ -23,16 +23,14 @@ from training.evaluation.paired import Answered, Comparison, compare_answers
 from training.evaluation.patient_level import find_positive_patients, score_patients
 from training.evaluation.ranking import has_both
 from training.judge.folder import (
-    Split,
     check_out,
-    choose_images,
     choose_subsets,
     read_columns,
-    read_split,
 )
 from training.judge.labels import find_positive
 from training.judge.pictures import Answers, ask_predictor
 from training.judge.predictors import Predictor, open_predictor
+from training.judge.split import Split, choose_images, find_split
 from training.own.compare_page import render_document, render_page
 from training.progress import Progress
 from training.settings.compare import CompareConfig
@@ -88,7 +86,7 @@ def compare_models(config: CompareConfig) -> str:
     check_out(config.out)
     images = list_data(config)
     columns = read_columns(config, images)
-    split = read_split(config.split) if config.split else None
+    split = find_split(config, images)
     asked = choose_images(config, images, split)
     predictors = open_predictor(config.first), open_predictor(config.second)
     positive = find_positive(config, images, predictors[0].positive_labels)

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.models.contract import ModelSpec
+from training.data.given import check_request
 from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint, decode_images
 from training.data.split import SPLIT_FILE, Data, group_data, split_data
+from training.data.subgroups import read_subgroups
 from training.errors import TrainingError
 from training.evaluation.calibration import fit_temperature, soften
 from training.evaluation.figures import Predictions
@@ -33,7 +35,7 @@ from training.progress import Progress
 from training.report import records as report
 from training.report.card import copy_facts
 from training.run.folder import find_partial, is_finished, open_run_folder, record_run
-from training.run.held_out import MODEL_FILES, PREDICTIONS, write_predictions
+from training.run.held_out import MODEL_FILES, write_answers
 from training.run.results import Remarks, calibrate_network, find_studies, write_results
 from training.settings.tune_up import ASKED, TuneUpConfig
 
@@ -64,6 +66,8 @@ def tune_up(config: TuneUpConfig) -> Path:
     if is_finished(config):
         return config.out
     images = take_labels(config, list_data(config), parent)
+    check_request(config, images)
+    images = replace(images, subgroups=read_subgroups(images, config.subgroup))
     with open_run_folder(config) as folder:
         config = replace(config, resume=False)
         store, digests = decode_images(images, folder, Progress("decoding"), parent.input_format)
@@ -72,7 +76,7 @@ def tune_up(config: TuneUpConfig) -> Path:
             report.write_json(folder / PARENT_FILE, describe_parent(parent))
             data = group_data(config, images, store, digests)
             begun = folder / SPLIT_FILE
-            data = split_data(replace(config, split=begun) if begun.exists() else config, data, folder)
+            data = split_data(config, data, folder, begun if begun.exists() else None)
             tune_on(config, check_past(parent, data), parent, folder)
     return config.out
 
@@ -137,9 +141,8 @@ def tune_on(config: TuneUpConfig, data: Data, parent: Parent, folder: Path) -> N
     def remark(spec: ModelSpec, predictions: Predictions) -> Remarks:
         return compare_with_parent(config, data, parent, before, tuned, spec, predictions)
 
-    predictions = write_results(config, data, tuned.fit, network, calibration, folder, remark=remark)
-    test = data.indices("test")
-    write_predictions(folder / PREDICTIONS, data, test, predictions, np.zeros(len(test), np.int64))
+    predictions, evaluation = write_results(config, data, tuned.fit, network, calibration, folder, remark=remark)
+    write_answers(config, data, folder, predictions, evaluation)
     for name in MODEL_FILES:
         network.save(folder / name)
     for name in (LAST, WHOLE):

@@ -20,6 +20,7 @@ from training.evaluation.figures import Figure
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document
 from training.report.classes import describe_classes
 from training.report.records import count_split, read_document
+from training.report.subgroups import describe_own_split, describe_subgroups
 from training.report.tables import (
     escape,
     explain_threshold,
@@ -188,7 +189,11 @@ def render_card(spec: ModelSpec, summary: Summary | None, facts: Mapping[str, st
         ],
         "Model": [tabulate_facts(identity), answer],
         "Warnings": ["\n".join(f"- {escape(warning)}" for warning in warnings if warning) or "The training had none."],
-        "Data": [tabulate_facts(data), split or f"Split: {NOT_KNOWN}"],
+        "Data": [
+            tabulate_facts(data),
+            split or f"Split: {NOT_KNOWN}",
+            *(describe_own_split(summary.own_split, with_files=False) if summary and summary.own_split else []),
+        ],
         "Population": [fact("population")],
         "How labelled": [fact("labelled_by")],
         "Exclusion": [fact("excluded")],
@@ -198,7 +203,10 @@ def render_card(spec: ModelSpec, summary: Summary | None, facts: Mapping[str, st
             f"Chosen by: {escape(summary.operating_point) if summary else NOT_KNOWN}.",
             explain_threshold(spec.threshold, spec.positive_labels),
         ],
-        "Subgroups": [fact("subgroups")],
+        "Subgroups": [
+            *(describe_subgroups(summary.subgroups) if summary else []),
+            make_paragraph(facts.get("subgroups", "")),
+        ],
         "Failure modes": [fact("failure_modes")],
         "Ethical notes": [fact("ethics")],
         "Licence of the data": [fact("licence")],

@@ -13,22 +13,21 @@ import shlex
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.flags import flag_of
-from training.data.split import SPLITS
+from server.flags import Settings, list_settings
+from training.data.groups import SPLITS
 from training.errors import TrainingError
 from training.evaluation.figures import Level
 from training.report.tables import NONE, escape, make_table
 from training.settings.train import TrainConfig
 
-PATH_FLAGS = ("data", "out", "split", "parent")
-"""Flags that say where things are on one machine; they are not recorded."""
+PATH_FLAGS = ("data", "out", "parent")
+"""Flags that say where things are on one machine; they are not recorded, nor is a file that ``--split`` names."""
 
 
 def flatten_figures(levels: Mapping[str, Level]) -> dict[str, float]:
@@ -51,13 +50,17 @@ def recorded_flags(config: TrainConfig, names: Sequence[str] | None = None) -> s
     They are all of its settings, unless ``names`` says which.
     """
     words: list[str] = []
-    for name, value in asdict(config).items():
-        if names is not None and name not in names:
+    kind: type[Settings] = type(config)
+    for one in list_settings(kind):
+        if names is not None and one.name not in names:
             continue
+        value = getattr(config, one.name)
+        is_path = one.name in PATH_FLAGS or (one.name == "split" and config.split_file)
         if value is True:
-            words.append(flag_of(name))
-        elif value is not False and value is not None and name not in (*PATH_FLAGS, "notes"):
-            words += [flag_of(name), *map(str, value if isinstance(value, tuple) else (value,))]
+            words.append(one.flag)
+        elif value not in (False, None, ()) and not is_path and one.name != "notes":
+            texts = list(map(str, value if isinstance(value, tuple) else (value,)))
+            words += [one.flag, *([one.details.separator.join(texts)] if one.details.separator else texts)]
     return shlex.join(words)
 
 
@@ -75,11 +78,6 @@ def find_revision() -> str:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-
-
-def name_columns(labels: Sequence[str]) -> list[str]:
-    """Returns the columns of ``predictions.csv`` with the probability of each class, where there are more than two."""
-    return [f"probability_{label}" for label in labels]
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

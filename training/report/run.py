@@ -16,6 +16,7 @@ from training.evaluation.summary import Summary, summarise
 from training.report.classes import describe_classes
 from training.report.html import write_page
 from training.report.records import count_split
+from training.report.subgroups import describe_own_split, describe_subgroups
 from training.report.tables import (
     HEADLINES,
     NONE,
@@ -186,16 +187,18 @@ def describe(
     if summary.classes:
         paragraphs = [*describe_classes(summary.classes), *show(folder, "classes.png")]
         classes.append(("Classes", "\n\n".join(paragraphs)))
+    own_split = describe_own_split(summary.own_split, with_files=True) if summary.own_split else []
     return [
         ("", "\n\n".join(front)),
         ("Headline", "\n\n".join([intervals, tabulate_headlines(summary), BASELINES_EXPLAINED])),
         ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png")])),
         *classes,
+        *([("Subgroups", "\n\n".join(describe_subgroups(summary.subgroups)))] if summary.subgroups else []),
         ("Operating point", "\n\n".join([*operating, *show(folder, "decision_curve.png")])),
         ("Curves", "\n\n".join(show(folder, "roc.png", "precision_recall.png"))),
         ("Calibration", "\n\n".join([describe_calibration(spec, summary), *show(folder, "reliability.png")])),
         ("Predictions", "\n\n".join(show(folder, "gallery.png", "errors.png"))),
-        ("Images", count_split(folder) or "not recorded"),
+        ("Images", "\n\n".join([count_split(folder) or "not recorded", *own_split])),
         ("Training", "\n\n".join([*show(folder, "accuracy.png", "loss.png"), tabulate_provenance(spec)])),
         ("What was not tested", "\n".join(f"- {line}" for line in NOT_TESTED)),
     ]

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from training.evaluation.figures import Figure, Level
+from training.evaluation.figures import Figure, Level, OwnSplit
 from training.evaluation.summary import Summary
 
 NONE = "-"
@@ -16,6 +16,7 @@ NAMES = {
     "auc": "AUC",
     "matched_auc": "matched AUC",
     "average_precision": "average precision",
+    "specificity_at_95": "specificity at sensitivity 0.95",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "ppv": "PPV",
@@ -71,6 +72,7 @@ def tabulate_headlines(summary: Summary) -> str:
     """Returns the headline figures, each beside what needs no training, and beside leakage."""
     baselines = summary.baselines
     leaked = baselines.random_split or {}
+    own = summary.own_split if summary.own_split and summary.own_split.check.leaks else None
     rows = []
     for kind, level in summary.levels.items():
         for name in (name for name in HEADLINES if name in level.figures):
@@ -88,10 +90,18 @@ def tabulate_headlines(summary: Summary) -> str:
                     state_optional(nearest),
                     state_optional(trivial),
                     ", ".join(leakage) or NONE,
+                    *([f"**{state_leak(own, name, of_slices=of_slices)}**"] if own else []),
                 ]
             )
     header = ["", "this model (95 %)", "majority", "1-NN", "trivial score", "random slice split: LEAKAGE"]
-    return make_table(header, rows)
+    return make_table([*header, *(["the data set's own split: LEAKAGE"] if own else [])], rows)
+
+
+def state_leak(own: OwnSplit, name: str, *, of_slices: bool) -> str:
+    """Returns how many test images a split gives away, and the figure on the others where there is one."""
+    known = f"{own.check.known:,} of {own.check.test:,} test images known"
+    without = own.others.figures.get(name) if own.others and of_slices else None
+    return known if without is None else f"{known}; on the others {state(without)}"
 
 
 def evaluate_majority(summary: Summary, level: Level) -> dict[str, float]:

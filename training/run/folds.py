@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.groups import assign_folds, split_fold
 from training.data.pixels import write_csv
-from training.data.split import SPLIT_FILE, Data, assign_folds, describe_pairs, record_split, split_fold
+from training.data.split import SPLIT_FILE, Data, describe_pairs, record_split
 from training.progress import Part, Progress
 from training.run.folder import find_partial, finish_folder
 from training.run.held_out import RANDOM_FIGURES, measure_random_split, train_network

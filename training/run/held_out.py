@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.pixels import write_csv
-from training.data.split import Data, split_groups
-from training.evaluation.figures import Predictions
+from training.data.groups import split_groups
+from training.data.split import Data
+from training.evaluation.decision import Threshold
+from training.evaluation.figures import Evaluation, Predictions
 from training.evaluation.measure import measure_level
 from training.evaluation.operating_point import choose_threshold
 from training.evaluation.positive import find_indices, score_positive
@@ -24,16 +26,19 @@ from training.fit.network import Fit, fit_network, predict
 from training.fit.transfer import remove_features
 from training.fit.weights import check_weights_past
 from training.progress import Part
+from training.report.answers import (
+    PATIENTS,
+    PREDICTIONS,
+    AnswerSheet,
+    complete_probabilities,
+    write_patients,
+    write_predictions,
+)
 from training.report.card import copy_facts
-from training.report.records import name_columns
 from training.run.results import calibrate_network, write_results
 from training.settings.train import TrainConfig
 
 MODEL_FILES = ("brain_stroke_model.h5", "brain_stroke_model.keras")
-PREDICTIONS = "predictions.csv"
-PREDICTION_COLUMNS = ("file", "patient", "label", "fold", "probability")
-"""Of ``predictions.csv``; where there are more than two classes, ``name_columns`` are behind them."""
-
 INTERRUPTED = "interrupted"
 RANDOM_SPLIT = "random-split"
 RANDOM_FIGURES = "random-split.json"
@@ -61,15 +66,30 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
         random_split = measure_random_split(config, data, folder, replace(part, index=part.index + 1))
     model = build_fitted(config, data, fit)
     calibration = calibrate_network(config, data, model)
-    predictions = write_results(config, data, fit, model, calibration, folder, random_split)
-    test = data.indices("test")
-    write_predictions(folder / PREDICTIONS, data, test, predictions, np.full(len(test), fold or 0))
+    predictions, evaluation = write_results(config, data, fit, model, calibration, folder, random_split)
+    write_answers(config, data, folder, predictions, evaluation)
     if not config.no_weights:
         for name in MODEL_FILES:
             model.save(folder / name)
     remove_checkpoints(folder)
     remove_features(folder)
     (folder / RANDOM_FIGURES).unlink(missing_ok=True)
+
+
+def write_answers(
+    config: TrainConfig, data: Data, folder: Path, predictions: Predictions, evaluation: Evaluation
+) -> None:
+    """Writes every answer about the test images, and about people where there are figures of them."""
+    test = data.indices("test")
+    sheet = make_sheet(config, data, test, predictions, evaluation.slices.threshold, ["test"] * len(test))
+    write_predictions(folder / PREDICTIONS, sheet)
+    if (patients := evaluation.patients) is not None:
+        write_patients(
+            folder / PATIENTS,
+            sheet,
+            np.full(patients.count, patients.top_k),
+            np.full(patients.count, patients.threshold),
+        )
 
 
 def start_fit(config: TrainConfig, data: Data, folder: Path, part: Part) -> Fit:
@@ -127,25 +147,37 @@ def measure_random_split(config: TrainConfig, data: Data, folder: Path, part: Pa
     return figures
 
 
-def write_predictions(
-    path: Path, data: Data, indices: NDArray[np.int64], predictions: Predictions, folds: NDArray[np.int64]
-) -> None:
-    """Writes what was answered on held-out images, one line each.
+def make_sheet(
+    config: TrainConfig,
+    data: Data,
+    indices: NDArray[np.int64],
+    predictions: Predictions,
+    threshold: Threshold,
+    parts: Sequence[str],
+) -> AnswerSheet:
+    """Returns what was answered on held-out images with all that is known of them.
 
     Args:
-        path: the file.
+        config: the settings.
         data: images of the run.
         indices: [N], which images.
         predictions: of the same images.
-        folds: [N], in which fold each was held out, from 1; 0 for a run without folds.
+        threshold: of the decision on slices; one, or one for each image.
+        parts: [N], where each was held out.
     """
-    files, labels = data.images.files, data.images.labels
-    classes = predictions.classes
-    more = classes.probabilities.tolist() if classes else [()] * len(indices)
-    rows = [
-        (files[image], data.images.patients[image], labels[data.images.targets[image]], fold or None, score, *each)
-        for image, score, fold, each in zip(
-            indices.tolist(), predictions.scores.tolist(), folds.tolist(), more, strict=True
-        )
-    ]
-    write_csv(path, [*PREDICTION_COLUMNS, *(name_columns(classes.labels) if classes else ())], rows)
+    images, classes = data.images, predictions.classes
+    positive = find_indices(images.labels, config.positive)
+    places = indices.tolist()
+    return AnswerSheet(
+        predictions=predictions,
+        threshold=threshold,
+        labels=images.labels,
+        positive=positive,
+        probabilities=classes.probabilities
+        if classes
+        else complete_probabilities(predictions.scores, images.labels, positive),
+        actual=[images.labels[images.targets[index]] for index in places],
+        patients=[images.patients[index] for index in places],
+        parts=parts,
+        subgroups={name: [values[index] for index in places] for name, values in images.subgroups.items()},
+    )

@@ -19,12 +19,14 @@ from training.evaluation.measure import Decision, evaluate, measure_people
 from training.evaluation.nearest import Nearest, evaluate_nearest, shrink_images
 from training.evaluation.patient_level import find_positive_patients, score_patients
 from training.evaluation.positive import find_indices
+from training.evaluation.subgroups import measure_subgroups
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document, to_document
 from training.report import records as report
+from training.report.answers import PATIENTS, PREDICTIONS, name_columns, write_patients, write_predictions
 from training.report.plots import write_plots
 from training.report.run import write_folds_report
 from training.run.folder import METRICS
-from training.run.held_out import PREDICTIONS, write_predictions
+from training.run.held_out import make_sheet
 from training.run.results import PREVALENCES, name_sides, read_pixels, tell_classes
 from training.settings.train import TrainConfig
 
@@ -39,7 +41,7 @@ class Fold:
     """Probability of the positive labels by file, of its test images."""
 
     probabilities: Mapping[str, Sequence[float]]
-    """Probability of each label by file, where there are more than two."""
+    """Probability of each label by file."""
 
 
 def write_pooled_results(
@@ -75,10 +77,10 @@ def write_pooled_results(
         data.images.has_patients,
         tell_classes(config, data, everything, probabilities),
     )
-    write_predictions(folder / PREDICTIONS, data, everything, predictions, folds + 1)
     pooled = evaluate_pooled(config, data, folds, finished, predictions, small)
     pooled = replace(pooled, baselines=replace(pooled.baselines, random_split=random_split))
     write_plots(folder, pooled, predictions, read, name_sides(labels, config.positive))
+    write_answers(config, data, folds, finished, predictions, folder)
     summaries = [fold.summary for fold in finished]
     levels = {"test": pooled.slices} | ({"test_patient": pooled.patients} if pooled.patients else {})
     spec = replace(
@@ -100,7 +102,7 @@ def read_fold(folder: Path) -> Fold:
     spec = ModelSpec.from_json((folder / "spec.json").read_text("utf-8"))
     with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    columns = report.name_columns(spec.labels) if len(spec.labels) > 2 else []
+    columns = name_columns(spec.labels)
     return Fold(
         spec,
         from_document(metrics[SUMMARY_KEY]),
@@ -115,7 +117,7 @@ def evaluate_pooled(
     folds: NDArray[np.int64],
     finished: Sequence[Fold],
     predictions: Predictions,
-    small: NDArray[np.float32],
+    small: NDArray[np.uint16],
 ) -> Evaluation:
     """Measures the pooled answers; each is decided by the threshold of its own fold, which was chosen without it.
 
@@ -140,7 +142,30 @@ def evaluate_pooled(
         evaluation,
         slices=replace(evaluation.slices, threshold=float(np.median(thresholds))),
         patients=evaluate_people(folds, finished, predictions),
+        subgroups=measure_subgroups(predictions, thresholds[folds], None, data.images.subgroups),
     )
+
+
+def write_answers(
+    config: TrainConfig,
+    data: Data,
+    folds: NDArray[np.int64],
+    finished: Sequence[Fold],
+    predictions: Predictions,
+    folder: Path,
+) -> None:
+    """Writes every answer, decided by the thresholds and rules of the fold in which its person was held out."""
+    thresholds = np.array([fold.spec.threshold for fold in finished])
+    parts = [f"fold-{fold + 1}" for fold in folds.tolist()]
+    sheet = make_sheet(config, data, np.arange(len(folds)), predictions, thresholds[folds], parts)
+    write_predictions(folder / PREDICTIONS, sheet)
+    rules = [fold.summary.patients for fold in finished]
+    if None not in rules:
+        fold_of_person = folds[np.unique(predictions.groups, return_index=True)[1]]
+        top_k, threshold = (
+            np.array([getattr(rules[fold], name) for fold in fold_of_person]) for name in ("top_k", "threshold")
+        )
+        write_patients(folder / PATIENTS, sheet, top_k, threshold)
 
 
 def evaluate_people(
@@ -164,13 +189,13 @@ def evaluate_people(
 
 
 def evaluate_nearest_of_folds(
-    folds: NDArray[np.int64], targets: NDArray[np.int64], small: NDArray[np.float32], seed: int
+    folds: NDArray[np.int64], targets: NDArray[np.int64], small: NDArray[np.uint16], seed: int
 ) -> Nearest:
     """Evaluates the nearest neighbour fold by fold, as the networks were: among the images of all other folds."""
     is_right, random_right = np.zeros(len(folds), bool), 0.0
     for index in range(int(folds.max()) + 1):
         train, test = folds != index, folds == index
-        nearest = evaluate_nearest(small[train], targets[train], small[test], targets[test], seed=seed)
+        nearest = evaluate_nearest(small, targets, np.flatnonzero(train), np.flatnonzero(test), seed=seed)
         is_right[test] = nearest.is_right
         random_right += nearest.random_accuracy * test.sum()
     return Nearest(is_right, float(random_right / len(folds)))

@@ -19,10 +19,11 @@ from training.data.format import make_format
 from training.data.pixels import compute_fingerprint
 from training.data.split import Data
 from training.evaluation.calibration import Calibration, calibrate
-from training.evaluation.figures import ClassAnswers, Evaluation, Predictions
+from training.evaluation.figures import ClassAnswers, Evaluation, Floats, OwnSplit, Predictions
 from training.evaluation.measure import Decision, choose_decision, evaluate
-from training.evaluation.nearest import evaluate_nearest, shrink_images
+from training.evaluation.nearest import Nearest, evaluate_nearest, shrink_images
 from training.evaluation.positive import find_indices, score_positive
+from training.evaluation.subgroups import measure_others, measure_subgroups
 from training.evaluation.summary import SUMMARY_KEY, to_document
 from training.fit.network import Fit, predict
 from training.report import records as report
@@ -67,7 +68,7 @@ def write_results(
     folder: Path,
     random_split: Mapping[str, float] | None = None,
     remark: Callable[[ModelSpec, Predictions], Remarks] = lambda spec, predictions: Remarks(spec),
-) -> Predictions:
+) -> tuple[Predictions, Evaluation]:
     """Evaluates the model on the held-out test images and writes everything that is said about it.
 
     Args:
@@ -81,7 +82,7 @@ def write_results(
         remark: what else is to be said, from the spec and the predictions on the test images.
 
     Returns:
-        The predictions on the test images.
+        The predictions on the test images, and their figures.
     """
     test, labels = data.indices("test"), data.images.labels
     decision = decide(config, data, calibration)
@@ -119,8 +120,9 @@ def write_results(
     write_report(folder, spec, evaluation, warnings=data.warnings, notes=config.notes, more=remarks.sections)
     write_card(folder)
     auc = evaluation.slices.figures["auc"]
-    print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
-    return predictions
+    leak = "; the split leaks, see above" if data.check and data.check.leaks else ""
+    print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}){leak}", file=sys.stderr)
+    return predictions, evaluation
 
 
 def decide(config: TrainConfig, data: Data, calibration: Calibration) -> Decision:
@@ -150,8 +152,7 @@ def evaluate_test(
     train, test = data.indices("train"), data.indices("test")
     positive = find_indices(data.images.labels, config.positive)
     is_positive = np.isin(data.images.targets, positive)
-    train_small, _ = shrink_images(read_pixels(data), train)
-    test_small, trivial = shrink_images(read_pixels(data), test)
+    nearest, trivial = compare_nearest(config, data, is_positive.astype(np.int64))
     predictions = Predictions(
         files=tuple(data.images.files[index] for index in test),
         scores=score_positive(probabilities, positive),
@@ -168,15 +169,29 @@ def evaluate_test(
         data=f"{config.data.resolve().name}, held-out test images",
         prevalences=PREVALENCES,
         majority_positive=bool(is_positive[train].mean() > 0.5),
-        nearest=evaluate_nearest(
-            train_small,
-            is_positive[train].astype(np.int64),
-            test_small,
-            is_positive[test].astype(np.int64),
-            seed=config.seed,
-        ),
+        nearest=nearest,
     )
-    return predictions, evaluation
+    groups = {name: [values[index] for index in test] for name, values in data.images.subgroups.items()}
+    own_split = None
+    if data.check is not None and data.known is not None:
+        own_split = OwnSplit(data.check, measure_others(predictions, decision.threshold, data.known[test]))
+    return predictions, replace(
+        evaluation,
+        subgroups=measure_subgroups(predictions, decision.threshold, evaluation.patients, groups),
+        own_split=own_split,
+    )
+
+
+def compare_nearest(config: TrainConfig, data: Data, targets: NDArray[np.int64]) -> tuple[Nearest, Floats]:
+    """Returns the nearest training image's answers on the test images, and the trivial scores of these.
+
+    The tiny images are let go when this ends: they would be most of what grows with the data set.
+    """
+    train, test = data.indices("train"), data.indices("test")
+    used = np.concatenate([train, test])
+    small, trivial = shrink_images(read_pixels(data), used)
+    learned, asked = np.arange(len(train)), np.arange(len(train), len(used))
+    return evaluate_nearest(small, targets[used], learned, asked, seed=config.seed), trivial[asked]
 
 
 def tell_classes(

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.data.format import make_format
+from training.data.given import check_request
 from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint, decode_images
-from training.data.split import SPLIT_FILE, group_data, keeps_folders, split_data
-from training.errors import TrainingError
+from training.data.split import SPLIT_FILE, group_data, split_data
+from training.data.subgroups import read_subgroups
 from training.fit.weights import find_weights
 from training.progress import Part, Progress
 from training.run.folder import is_finished, open_run_folder, record_run
@@ -36,10 +37,8 @@ def train(config: TrainConfig) -> Path:
     find_weights(config)
     images = list_data(config)
     images.require(config.positive)
-    if config.folds and keeps_folders(config, images):
-        raise TrainingError(
-            "--folds holds every image out once, those of the test folder too; --folder-split merge says so"
-        )
+    check_request(config, images)
+    images = replace(images, subgroups=read_subgroups(images, config.subgroup))
     with open_run_folder(config) as folder:
         config = replace(config, resume=False)  # how often a run was stopped is not part of what it is
         store, digests = decode_images(images, folder, Progress("decoding"), make_format(config.windows))
@@ -51,6 +50,6 @@ def train(config: TrainConfig) -> Path:
             else:
                 part = Part(Progress("training"), count=1 + config.random_split)
                 begun = folder / SPLIT_FILE  # an unfinished run goes on with the split that it was begun with
-                data = split_data(replace(config, split=begun) if begun.exists() else config, data, folder)
+                data = split_data(config, data, folder, begun if begun.exists() else None)
                 train_network(config, data, folder, part)
     return config.out

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.flags import REQUIRED, require, setting
-from training.settings.listing import DataConfig
+from training.settings.listing import DataConfig, SubgroupConfig
+
+GIVEN = "given"
+"""What --split may be besides a file."""
 
 SPLIT_PARTS = ("test", "all")
 """Images of a split that can be judged."""
@@ -25,10 +28,12 @@ class JudgeConfig(DataConfig):
         "Labels of the positive images in DATA; where there is none of that name, 1, or else the model's own.",
         metavar="LABEL",
     )
-    split: Path | None = setting(
+    split: str | None = setting(
         None,
-        "split.csv of the run that made the model: only images of --part are judged, and its training images are "
-        "what the nearest neighbour learns from.",
+        "Only images of --part are judged, and training images are what the nearest neighbour learns from: by FILE, "
+        "split.csv of the run that made the model, or as given by DATA, in folders train, val and test or in a column "
+        "split of labels.csv.",
+        metavar="{given,FILE}",
     )
     part: str = setting("test", "Images of --split to judge.", choices=SPLIT_PARTS)
     trivial_column: str | None = setting(
@@ -45,7 +50,7 @@ class JudgeConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(JudgeConfig):
+class EvaluateConfig(SubgroupConfig, JudgeConfig):
     """Settings of ``python -m training evaluate``."""
 
     model: str = setting(
@@ -69,5 +74,6 @@ class EvaluateConfig(JudgeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_subgroups()
         for share in self.prevalence:
             require(0 < share < 1, "prevalence", "must be between 0 and 1")

@@ -16,6 +16,10 @@ MOST_SEED = 2**32 - 1
 DEFAULT_PATIENT_PATTERN = PATIENT_PATTERN
 
 
+MOST_COLUMNS = 6
+"""Of --subgroup: their tables fill half of the bytes that a model card may have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ListingConfig:
     """What says which slices a data folder has, and of whom.
@@ -75,6 +79,28 @@ class WindowConfig:
             ValueError: naming the flag.
         """
         require(len(self.windows) in (1, 3), "window", f"must be one or three, not {len(self.windows)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubgroupConfig:
+    """By what the figures are given besides for all."""
+
+    subgroup: tuple[str, ...] = setting(
+        (),
+        "Columns of labels.csv by which every figure is given besides, such as site,sex,age_band: each group with its "
+        "intervals, the smallest, and how far the groups are apart. An empty cell is a group of its own.",
+        separator=",",
+        metavar="COLUMN[,COLUMN...]",
+    )
+
+    def check_subgroups(self) -> None:
+        """Checks that there are not more than a model card has room for.
+
+        Raises:
+            ValueError: naming the flag.
+        """
+        require(len(self.subgroup) <= MOST_COLUMNS, "subgroup", f"takes at most {MOST_COLUMNS} columns")
+        require(all(self.subgroup), "subgroup", "needs the names of columns, with a comma between them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,11 @@ from server.models.contract import is_identifier
 from training.evaluation.operating_point import parse_rule
 from training.fit.augment import AUGMENTATIONS
 from training.fit.models import BACKBONES, MODELS
-from training.settings.listing import MOST_SEED, DataConfig, WindowConfig
+from training.settings.listing import MOST_SEED, DataConfig, SubgroupConfig, WindowConfig
 
-FOLDER_SPLITS = ("keep", "merge")
+AUTO, GIVEN, MERGE = "auto", "given", "merge"
+"""What --split may be besides a file."""
+
 NEAR_DUPLICATES = ("join", "report")
 PRECISIONS = ("float32", "mixed_bfloat16")
 CLASS_WEIGHTS = ("balanced", "none")
@@ -20,7 +22,7 @@ MOST_STAGES = max(len(backbone.stages) for backbone in BACKBONES.values())
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(WindowConfig, DataConfig):
+class TrainConfig(WindowConfig, SubgroupConfig, DataConfig):
     """Settings of ``python -m training``."""
 
     out: Path = setting(REQUIRED, "Run folder to write; it must not exist.")
@@ -85,15 +87,14 @@ class TrainConfig(WindowConfig, DataConfig):
     test: float = setting(
         0.15, "Share of the images that is held out for the figures of the report.", least=0, most=0.5
     )
-    split: Path | None = setting(
-        None,
-        "split.csv of an earlier run, whose split is used again; --validation and --test do not matter then.",
-    )
-    folder_split: str = setting(
-        "keep",
-        "Where DATA has train, val and test folders: keep takes them for the split (what has no folder is cut from "
-        "train, by patient), merge takes all images for one set and splits that by patient.",
-        choices=FOLDER_SPLITS,
+    split: str = setting(
+        AUTO,
+        "Who is trained on. DATA may bring a split, in folders train, val and test or in a column split of labels.csv: "
+        "auto takes it unless a patient, a copy or a near-copy is in two parts, and splits by patient where there is "
+        "none; given takes it whatever it leaks, and says so beside every figure; merge splits by patient all the "
+        "same. A part that is not brought is cut from train, by patient. Or a FILE: split.csv of an earlier run, whose "
+        "split is used again.",
+        metavar="{auto,given,merge,FILE}",
     )
     near_duplicates: str = setting(
         "join",
@@ -131,13 +132,19 @@ class TrainConfig(WindowConfig, DataConfig):
         metavar="TEXT",
     )
 
+    @property
+    def split_file(self) -> Path | None:
+        """``split.csv`` of an earlier run, where that was asked for."""
+        return None if self.split in (AUTO, GIVEN, MERGE) else Path(self.split)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_windows()
+        self.check_subgroups()
         parse_rule(self.operating_point)
         require(self.learning_rate > 0, "learning_rate", "must be positive")
         require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
-        require(self.folds is None or self.split is None, "split", "is for a run without --folds")
+        require(self.folds is None or self.split in (AUTO, MERGE), "split", "is for a run without --folds")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
