@@ -36,6 +36,7 @@ PROGRAMS = {
     "bench.training.__main__": ("",),
     "bench.training.ablation": ("",),
     "bench.training.findings": ("",),
+    "bench.training.realism.__main__": ("",),
     "bench.training.transfer": ("",),
     "bench.peers.__main__": ("",),
     "bench.peers.runtimes": ("",),
