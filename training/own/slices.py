@@ -16,9 +16,9 @@ from server.images.preprocess import load_pixels
 from server.machine.processors import count_processors
 from server.models.contract import HEAD_CT
 from server.models.runtime import OnnxModel
+from training.data.groups import join_groups
 from training.data.labels import list_data
 from training.data.pixels import compute_fingerprint
-from training.data.split import join_groups
 from training.errors import TrainingError
 from training.evaluation.figures import Bools, Floats
 from training.evaluation.patient_level import find_positive_patients, score_patients
