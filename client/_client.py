@@ -94,7 +94,7 @@ class StrokeClient(ClientCore):
         request_id: str | None = None,
         frame: int = 0,
     ) -> Explanation:
-        """Classifies one image and shows where in it the evidence for the positive label lies, on a server that was
+        """Classifies one image and shows where in it the evidence for the positive labels lies, on a server that was
         started with ``--explain``. For research, not for localisation. Arguments and errors are those of ``predict``.
 
         Raises:

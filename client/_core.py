@@ -380,4 +380,5 @@ def model_from_proto(model: stroke_pb2.Model) -> ModelInfo:
         outlier_threshold=model.outlier_threshold,
         indeterminate_margin=model.indeterminate_margin,
         explains=model.explains,
+        positive_labels=tuple(model.positive_labels) or (model.positive_label,),
     )

@@ -204,12 +204,18 @@ def read_answer(response: stroke_pb2.PredictResponse, request: ImageRequest) -> 
         *prediction.scores.values(),
     )
     labels = prediction.scores.keys() if prediction.is_analysed else {""}
-    is_known = prediction.label in labels and prediction.positive_label in prediction.scores
+    is_known = prediction.label in labels and prediction.scores.keys() >= set(prediction.positive_labels)
+    is_known = is_known and is_consistent(prediction.label, prediction.positive_label, prediction.positive_labels)
     # Written so that NaN fails, too; a softmax in float32 may exceed 1 by its rounding.
     is_sound = all(0 <= figure <= 1 + 1e-6 for figure in figures) and 0 <= prediction.outlier_score < math.inf
     if not is_known or not is_sound:
         raise ServerError("the server's answer is not usable: report this", "ANSWER_INVALID", None, request.id)
     return prediction
+
+
+def is_consistent(label: str, positive_label: str, positive_labels: tuple[str, ...]) -> bool:
+    """Whether the positive label of an answer is a positive one, and the only one that can be its label."""
+    return positive_label in positive_labels and (label == positive_label or label not in positive_labels)
 
 
 def read_explanation(response: stroke_pb2.ExplainResponse, request: ImageRequest) -> Explanation:
@@ -243,7 +249,7 @@ def _read_prediction(response: stroke_pb2.PredictResponse, request: ImageRequest
     positive = response.positive_label or _guess_positive(response.label, scores, response.threshold)
     return Prediction(
         response.label,  # by its place: CPython 3.11 keeps 2,000 tuples of 20 names, and takes none of them again
-        confidence=response.confidence,
+        response.confidence,
         scores=scores,
         threshold=response.threshold,
         model=response.model_name,
@@ -262,6 +268,7 @@ def _read_prediction(response: stroke_pb2.PredictResponse, request: ImageRequest
         channel=response.channel,
         outlier_score=response.outlier_score,
         frame=request.frame,
+        positive_labels=tuple(response.positive_labels) or (positive,),
     )
 
 

@@ -79,22 +79,23 @@ class Timings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The judgement of one image. ``str()`` gives label, confidence, probability of the positive class (by which lines
-    compare, whatever their labels), model and threshold on one line; of an image that was not analysed that and why."""
+    """The judgement of one image. ``str()`` gives label, confidence, probability of the positive classes (by which
+    lines compare, whatever their labels), model and threshold on one line; of an image that was not analysed that and
+    why."""
 
     label: str
-    """The class answered: the positive one when its probability is above ``threshold``. A key of ``scores``, or empty
-    when the image was not analysed."""
+    """The class answered: the most probable positive one when ``positive_probability`` is above ``threshold``. A key of
+    ``scores``, or empty when the image was not analysed."""
 
     confidence: float
     """Probability of ``label``, in [0, 1]; 0 without a label. With a low threshold a positive answer can have a low
-    confidence: what compares images of both classes is ``positive_probability``."""
+    confidence: what compares images of all classes is ``positive_probability``."""
 
     scores: Mapping[str, float]
     """Probability of every class, in [0, 1], in the model's order. Meaningless where the image was not analysed."""
 
     threshold: float
-    """The threshold that was applied to the probability of the positive class, in [0, 1]."""
+    """The threshold that was applied to ``positive_probability``, in [0, 1]."""
 
     model: str
     """Name of the model that judged."""
@@ -124,11 +125,11 @@ class Prediction:
     """Position among the images of ``predict_many``, from 0; with ``ordered=False`` it tells whose result this is."""
 
     positive_label: str = ""
-    """The class whose probability is compared with ``threshold``. A server from before this field does not say: then it
-    is the one that fits label and scores, of several the last in the model's order."""
+    """The most probable of ``positive_labels``. A server from before this field does not say: then it is the one that
+    fits label and scores, of several the last in the model's order."""
 
     positive_probability: float = 0.0
-    """Probability of ``positive_label``, in [0, 1], whatever ``label`` is."""
+    """Probability of ``positive_labels``, their sum where there are several, in [0, 1], whatever ``label`` is."""
 
     status: AnalysisStatus = AnalysisStatus.ANALYSED
     """Whether the image was judged; servers from before this field judge every image."""
@@ -147,17 +148,30 @@ class Prediction:
     frame: int = 0
     """Which frame of a multi-frame file was asked for, from 1; 0: the only one."""
 
+    positive_labels: tuple[str, ...] = ()
+    """The classes that are looked for; a server from before this field has one, ``positive_label``."""
+
     @property
     def is_analysed(self) -> bool:
         """False when the image has no label."""
         return self.status == AnalysisStatus.ANALYSED
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether ``label`` is a class that is looked for."""
+        return self.is_analysed and self.label == self.positive_label
+
+    @property
+    def positive_text(self) -> str:
+        """The positive classes, for people: ``haemorrhagic or ischaemic``."""
+        return " or ".join(self.positive_labels) or self.positive_label
 
     def __str__(self) -> str:
         if not self.is_analysed:
             why = " ".join(f"[{reason.reason}] {reason.message}" for reason in self.reasons)
             return f"not analysed {why}  ({self.model} {self.version})"
         origin = f"({self.model} {self.version}, threshold {self.threshold:.3g})"
-        positive = f"P({self.positive_label}) {self.positive_probability:.3f}"
+        positive = f"P({self.positive_text}) {self.positive_probability:.3f}"
         return f"{self.label} {self.confidence:.3f}  {positive}  {origin}"
 
 
@@ -172,8 +186,8 @@ class Explanation:
     """The image as the model sees it with the heatmap over it, as a PNG; empty when the image was not analysed."""
 
     heatmap: tuple[tuple[float, ...], ...]
-    """Rows from the top, columns from the left: what the log-odds of ``prediction.positive_label`` gain from each cell,
-    at least 0. Empty when the image was not analysed."""
+    """Rows from the top, columns from the left: what the log-odds of ``prediction.positive_labels`` gain from each
+    cell, at least 0. Empty when the image was not analysed."""
 
     box: tuple[float, float, float, float]
     """Left, top, right and bottom of the heatmap in the picture, in its pixels; it may reach beyond the picture."""
@@ -233,10 +247,10 @@ class ModelInfo:
     """Classes, in the order of ``Prediction.scores``."""
 
     positive_label: str
-    """The label that is answered when its probability is above ``threshold``."""
+    """The only one of ``positive_labels``; empty when there are several."""
 
     threshold: float
-    """Decision threshold on the probability of ``positive_label``, in [0, 1]."""
+    """Decision threshold on the probability of ``positive_labels``, in [0, 1]."""
 
     input_height: int
     """Height of the image that the network sees, in pixels; any image is brought to it."""
@@ -298,6 +312,15 @@ class ModelInfo:
 
     explains: bool = False
     """The server shows where in an image the evidence for this model's answer lies."""
+
+    positive_labels: tuple[str, ...] = ()
+    """The classes that are looked for: the most probable of them is answered when the sum of their probabilities is
+    above ``threshold``. Of a server from before this field ``positive_label`` alone."""
+
+    @property
+    def positive_text(self) -> str:
+        """The positive classes, for people: ``haemorrhagic or ischaemic``."""
+        return " or ".join(self.positive_labels) or self.positive_label
 
     @property
     def judges_studies(self) -> bool:

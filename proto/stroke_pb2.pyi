@@ -24,7 +24,7 @@ class PredictRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., image_sha256: _Optional[str] = ..., id: _Optional[str] = ..., frame: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("id", "label", "confidence", "scores", "threshold", "model_name", "model_version", "model_digest", "image_sha256", "timings", "warnings", "positive_label", "positive_probability", "status", "reasons", "channel", "outlier_score")
+    __slots__ = ("id", "label", "confidence", "scores", "threshold", "model_name", "model_version", "model_digest", "image_sha256", "timings", "warnings", "positive_label", "positive_probability", "status", "reasons", "channel", "outlier_score", "positive_labels")
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATUS_UNSPECIFIED: _ClassVar[PredictResponse.Status]
@@ -50,6 +50,7 @@ class PredictResponse(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     OUTLIER_SCORE_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_LABELS_FIELD_NUMBER: _ClassVar[int]
     id: str
     label: str
     confidence: float
@@ -67,7 +68,8 @@ class PredictResponse(_message.Message):
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     channel: str
     outlier_score: float
-    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., threshold: _Optional[float] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., positive_label: _Optional[str] = ..., positive_probability: _Optional[float] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., channel: _Optional[str] = ..., outlier_score: _Optional[float] = ...) -> None: ...
+    positive_labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., threshold: _Optional[float] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., image_sha256: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., positive_label: _Optional[str] = ..., positive_probability: _Optional[float] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., channel: _Optional[str] = ..., outlier_score: _Optional[float] = ..., positive_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("reason", "message")
@@ -154,7 +156,7 @@ class PredictStudyRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., image_sha256: _Optional[str] = ..., id: _Optional[str] = ..., study_id: _Optional[str] = ...) -> None: ...
 
 class PredictStudyResponse(_message.Message):
-    __slots__ = ("id", "status", "reasons", "label", "positive_label", "score", "threshold", "top_k", "first_look_id", "first_look_frame", "slices", "series", "left_out", "failures", "warnings", "model_name", "model_version", "model_digest", "study_instance_uid")
+    __slots__ = ("id", "status", "reasons", "label", "positive_label", "score", "threshold", "top_k", "first_look_id", "first_look_frame", "slices", "series", "left_out", "failures", "warnings", "model_name", "model_version", "model_digest", "study_instance_uid", "positive_labels")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +176,7 @@ class PredictStudyResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     STUDY_INSTANCE_UID_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_LABELS_FIELD_NUMBER: _ClassVar[int]
     id: str
     status: PredictResponse.Status
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
@@ -193,7 +196,8 @@ class PredictStudyResponse(_message.Message):
     model_version: str
     model_digest: str
     study_instance_uid: str
-    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., label: _Optional[str] = ..., positive_label: _Optional[str] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., top_k: _Optional[int] = ..., first_look_id: _Optional[str] = ..., first_look_frame: _Optional[int] = ..., slices: _Optional[_Iterable[_Union[StudySlice, _Mapping]]] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., left_out: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[StudySlice, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., study_instance_uid: _Optional[str] = ...) -> None: ...
+    positive_labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[PredictResponse.Status, str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., label: _Optional[str] = ..., positive_label: _Optional[str] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., top_k: _Optional[int] = ..., first_look_id: _Optional[str] = ..., first_look_frame: _Optional[int] = ..., slices: _Optional[_Iterable[_Union[StudySlice, _Mapping]]] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., left_out: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[StudySlice, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_digest: _Optional[str] = ..., study_instance_uid: _Optional[str] = ..., positive_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StudySlice(_message.Message):
     __slots__ = ("id", "frame", "sop_instance_uid", "position_mm", "positive_probability", "status", "reasons", "image_sha256", "error")
@@ -274,7 +278,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "is_default", "task", "intended_use", "labels", "positive_label", "threshold", "input_height", "input_width", "input_channels", "metrics", "provenance", "precision", "runtime", "runtime_version", "threads", "busy_threads", "workers", "profile", "model_card", "server_version", "windows", "study_top_k", "study_threshold", "outlier_threshold", "indeterminate_margin", "explains")
+    __slots__ = ("name", "version", "digest", "is_default", "task", "intended_use", "labels", "positive_label", "threshold", "input_height", "input_width", "input_channels", "metrics", "provenance", "precision", "runtime", "runtime_version", "threads", "busy_threads", "workers", "profile", "model_card", "server_version", "windows", "study_top_k", "study_threshold", "outlier_threshold", "indeterminate_margin", "explains", "positive_labels")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -318,6 +322,7 @@ class Model(_message.Message):
     OUTLIER_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     INDETERMINATE_MARGIN_FIELD_NUMBER: _ClassVar[int]
     EXPLAINS_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_LABELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -347,7 +352,8 @@ class Model(_message.Message):
     outlier_threshold: float
     indeterminate_margin: float
     explains: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: bool = ..., task: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., positive_label: _Optional[str] = ..., threshold: _Optional[float] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., runtime_version: _Optional[str] = ..., threads: _Optional[int] = ..., busy_threads: _Optional[int] = ..., workers: _Optional[int] = ..., profile: _Optional[str] = ..., model_card: _Optional[str] = ..., server_version: _Optional[str] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., study_top_k: _Optional[int] = ..., study_threshold: _Optional[float] = ..., outlier_threshold: _Optional[float] = ..., indeterminate_margin: _Optional[float] = ..., explains: bool = ...) -> None: ...
+    positive_labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., is_default: bool = ..., task: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., positive_label: _Optional[str] = ..., threshold: _Optional[float] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., provenance: _Optional[_Mapping[str, str]] = ..., precision: _Optional[str] = ..., runtime: _Optional[str] = ..., runtime_version: _Optional[str] = ..., threads: _Optional[int] = ..., busy_threads: _Optional[int] = ..., workers: _Optional[int] = ..., profile: _Optional[str] = ..., model_card: _Optional[str] = ..., server_version: _Optional[str] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., study_top_k: _Optional[int] = ..., study_threshold: _Optional[float] = ..., outlier_threshold: _Optional[float] = ..., indeterminate_margin: _Optional[float] = ..., explains: bool = ..., positive_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Window(_message.Message):
     __slots__ = ("level", "width")

@@ -121,7 +121,7 @@ class StrokeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Classifies one image, and shows where in it the evidence for the positive label lies: for research, not for
+        """Classifies one image, and shows where in it the evidence for the positive labels lies: for research, not for
         localisation. A server that was not started with `--explain` says UNIMPLEMENTED (EXPLAIN_DISABLED), one whose model
         has no heatmap FAILED_PRECONDITION (MODEL_CANNOT_EXPLAIN); see `Model.explains`. An image that is not analysed is
         answered all the same, without a picture.

@@ -36,6 +36,12 @@ GOLDEN_SEEDS = (1, 2)
 SPEC = ModelSpec("tiny", "1", ("normal", "stroke"), ("stroke",), 0.05, checks="none")
 """Without checks, so that tests may send it noise."""
 
+THREE = replace(
+    SPEC, labels=("normal", "haemorrhagic", "ischaemic"), positive_labels=("haemorrhagic", "ischaemic"), threshold=0.75
+)
+"""Of a tiny model with three classes: bright images are haemorrhagic, dark ones ischaemic, and those of level 128 are
+each with a third, so that they are normal by the threshold."""
+
 RSNA = ROOT.parent / "shared" / "data" / "rsna_subset"
 
 
@@ -44,17 +50,20 @@ def build_tiny_graph(
     *,
     side: int = SIDE,
     gain: float = 0.05,
+    gain_of_third: float = -0.05,
     input_name: str = INPUT_NAME,
     input_type: int = TensorProto.UINT8,
     with_spec: bool = True,
 ) -> onnx.ModelProto:
     """A model whose probability of the second label grows with the mean grey level: sigmoid(gain * (mean - 128)).
 
+    A third label has a gain of its own, further ones have none.
+
     Where its spec has a threshold for outliers, the mean is also its outlier score.
     """
     channels = 1 if spec.colour == "grey" else 3
     weights = np.zeros((1, len(spec.labels)), np.float32)
-    weights[0, 1] = gain
+    weights[0, 1:3] = (gain, gain_of_third)[: len(spec.labels) - 1]
     bias = (-128 * weights[0]).astype(np.float32)
     nodes = [
         helper.make_node("Cast", [input_name], ["pixels"], to=TensorProto.FLOAT),

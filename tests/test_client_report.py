@@ -62,6 +62,8 @@ def test_json_has_the_documented_shape(cli_server: FakeServer, scans: Path, caps
         "status": "ANALYSED",
         "reasons": [],
         "positive_label": "stroke",
+        "positive_labels": ["stroke"],
+        "positive_probability": 0.973,
         "outlier_score": 0.0,
         "frame": None,
         "p_normal": 0.027,
@@ -250,6 +252,7 @@ def test_csv_is_a_table_that_spreadsheets_open(
         "positive_label": "stroke",
         "outlier_score": "0.0",
         "frame": "",
+        "positive_probability": "0.973",
         "p_normal": "0.027",
         "p_stroke": "0.973",
     }

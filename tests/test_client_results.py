@@ -16,6 +16,7 @@ from client.cli.excel import choose_table
 from client.cli.result_file import ResultFile
 from client.cli.results import (
     CSV_COLUMNS,
+    DICOM_COLUMNS,
     STATUS_COLUMNS,
     CsvFormat,
     FileStamp,
@@ -159,7 +160,14 @@ def test_tables_for_excel_have_the_columns_of_classes_too(tmp_path: Path) -> Non
     assert path.read_bytes().startswith(b"\xef\xbb\xbffile;")
 
 
-@pytest.mark.parametrize("columns", [CSV_COLUMNS, (*CSV_COLUMNS, *STATUS_COLUMNS, "p_normal", "p_stroke")])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        CSV_COLUMNS,
+        (*CSV_COLUMNS, *STATUS_COLUMNS, "p_normal", "p_stroke"),
+        (*CSV_COLUMNS, *STATUS_COLUMNS, *DICOM_COLUMNS, "p_normal", "p_stroke"),
+    ],
+)
 def test_tables_of_earlier_versions_are_gone_on_with(tmp_path: Path, columns: tuple[str, ...]) -> None:
     """They keep the columns that they have."""
     path = tmp_path / "results.csv"

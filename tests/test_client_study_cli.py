@@ -137,8 +137,8 @@ def test_json_has_everything(study: Path, capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     (answer,) = map(json.loads, out.splitlines())
     assert err.splitlines()[0] == "study/3.dcm: error: Bad."
-    assert list(answer)[:8] == [
-        *("file", "label", "score", "threshold", "top_k", "positive_label", "status", "reasons"),
+    assert list(answer)[:9] == [
+        *("file", "label", "score", "threshold", "top_k", "positive_label", "positive_labels", "status", "reasons"),
     ]
     assert (answer["file"], answer["label"], answer["score"], answer["status"]) == ("study", "stroke", 0.5, "ANALYSED")
     assert answer["first_look"] == {"file": "study/10.dcm", "frame": None}

@@ -90,7 +90,7 @@ def make_slices(count: int, seed: int) -> Slices:
     """Slices of every brightness; the brighter half shows a stroke."""
     levels = np.linspace(5, 250, count)
     pixels = np.stack([make_slice(int(level), SIDE, seed + i) for i, level in enumerate(levels)])
-    return Slices(pixels[..., np.newaxis], levels > 128)
+    return Slices(pixels[..., np.newaxis], (levels > 128).astype(np.int64))
 
 
 SETS = CalibrationSets(make_slices(40, 0), make_slices(200, 1000), "made for the test")
@@ -224,7 +224,7 @@ def test_gate_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     data = embed_spec(build_network(), SPEC)
     model, variant = (OnnxModel(data, source=name) for name in ("fp32", "int8"))
     pixels = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1) * np.ones((1, SIDE, SIDE, 1), np.uint8)
-    slices = Slices(pixels, np.array([False, True, False, True]))
+    slices = Slices(pixels, np.array([0, 1, 0, 1]))
     answers = {model: [0.1, 0.2, 0.4, 0.9], variant: [0.1, 0.4, 0.6, 0.5]}
     monkeypatch.setattr(OnnxModel, "run", lambda self, image: np.array([[0, answers[self][image.flat[0]]]], np.float32))
 
@@ -257,8 +257,8 @@ def test_folder_is_split_without_overlap(tmp_path: Path) -> None:
 
     assert sets.source == "slices"
     assert (len(sets.calibration.pixels), len(sets.held_out.pixels)) == (32, 68)
-    assert sets.held_out.positive is not None
-    assert sets.held_out.positive.sum() == 34
+    assert sets.held_out.classes is not None
+    assert sets.held_out.classes.sum() == 34
     calibration, held_out = ({image.tobytes() for image in part.pixels} for part in (sets.calibration, sets.held_out))
     assert not calibration & held_out
 
@@ -267,7 +267,7 @@ def test_folder_without_labels_is_judged_without_auc(tmp_path: Path) -> None:
     """Slices whose folders are not the model's labels still calibrate."""
     sets = load_sets(write_folder(tmp_path, 50, ("a", "b")), FORMAT, SPEC)
 
-    assert sets.held_out.positive is None
+    assert sets.held_out.classes is None
 
 
 def test_folder_with_too_few_slices_is_refused(tmp_path: Path) -> None:
@@ -293,5 +293,5 @@ def test_slices_are_drawn_where_no_folder_is_given() -> None:
 
     assert sets.source == "python -m training phantom --count 96 --seed 1789"
     assert (len(sets.calibration.pixels), len(sets.held_out.pixels)) == (32, 64)
-    assert sets.held_out.positive is not None
-    assert 0 < sets.held_out.positive.sum() < 64
+    assert sets.held_out.classes is not None
+    assert 0 < sets.held_out.classes.sum() < 64

@@ -103,6 +103,9 @@ def test_field_numbers_never_change() -> None:
         "PredictResponse.channel": 16,
         "Reason.reason": 1,
         "Reason.message": 2,
+        "PredictResponse.positive_labels": 18,
+        "PredictStudyResponse.positive_labels": 20,
+        "Model.positive_labels": 30,
     }
 
     assert released.items() <= fields.items()

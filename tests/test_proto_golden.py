@@ -20,8 +20,17 @@ from tests.fakes import ServerProcess, build_tiny_model, run_server, write_model
 
 SPEC = ModelSpec("example", "1", ("normal", "stroke"), ("stroke",), 0.125, checks="none")
 CHECKED = replace(SPEC, version="2", checks="head-ct")
+KINDS = replace(
+    SPEC,
+    version="3",
+    labels=("normal", "haemorrhagic", "ischaemic"),
+    positive_labels=("haemorrhagic", "ischaemic"),
+)
 GAIN = math.log(3) / 32
 """sigmoid(GAIN * (160 - 128)) = 3/4: the tiny model answers the golden image as the golden response says."""
+
+GAIN_OF_THREE = math.log(2) / 32
+"""The same of the response with three classes: one of them is twice as probable as each of the others."""
 
 MESSAGES = build_messages()
 
@@ -30,9 +39,10 @@ MESSAGES = build_messages()
 def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server whose model is the one that the golden messages speak of."""
     models = tmp_path_factory.mktemp("models")
-    for spec in (SPEC, CHECKED):
-        write_model(models, spec, build_tiny_model(spec, gain=GAIN))
-    with run_server(models, "--model", "example/1,example/2") as server:
+    for spec in (SPEC, CHECKED, KINDS):
+        gain = GAIN_OF_THREE if spec is KINDS else GAIN
+        write_model(models, spec, build_tiny_model(spec, gain=gain, gain_of_third=0.0))
+    with run_server(models, "--model", "example/1,example/2,example/3") as server:
         yield server
 
 
@@ -68,7 +78,9 @@ def test_golden_image_is_what_it_is_said_to_be() -> None:
     assert len(data) < 200
 
 
-@pytest.mark.parametrize(("name", "version"), [("predict_response", "1"), ("not_analysed", "2")])
+@pytest.mark.parametrize(
+    ("name", "version"), [("predict_response", "1"), ("not_analysed", "2"), ("three_classes", "3")]
+)
 def test_server_answers_the_golden_request_with_the_golden_response(
     name: str, version: str, example: ServerProcess
 ) -> None:
@@ -83,7 +95,8 @@ def test_server_answers_the_golden_request_with_the_golden_response(
         answer = stub.Predict(request, timeout=10)
 
     assert all(warning.message for warning in answer.warnings)
-    assert answer.positive_probability == answer.scores[1].probability
+    positive = [score.probability for score in answer.scores if score.label in answer.positive_labels]
+    assert answer.positive_probability == pytest.approx(sum(positive), abs=1e-7)
     assert answer.confidence == pytest.approx(golden.confidence, abs=1e-6)
     for score, expected in zip(answer.scores, golden.scores, strict=True):
         assert score.probability == pytest.approx(expected.probability, abs=1e-6)

@@ -10,11 +10,7 @@ import pytest
 
 from server.errors import ModelFileError
 from server.models.contract import MODEL_CARD_BYTES, ModelSpec
-from tests.fakes import SPEC
-
-THREE = replace(
-    SPEC, labels=("normal", "haemorrhagic", "ischaemic"), positive_labels=("haemorrhagic", "ischaemic"), threshold=0.3
-)
+from tests.fakes import SPEC, THREE
 
 
 def test_round_trip_keeps_every_field_and_unknown_keys() -> None:

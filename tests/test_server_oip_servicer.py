@@ -20,7 +20,16 @@ from tests.scraping import find_free_port, scrape
 PIXELS = make_slice()
 IMAGE = encode(PIXELS)
 OTHER = encode(make_slice(200))
-NAMES = ["probabilities", "label", "status", "reasons", "warnings", "image_sha256", "outlier_score"]
+NAMES = [
+    "probabilities",
+    "label",
+    "status",
+    "reasons",
+    "warnings",
+    "image_sha256",
+    "outlier_score",
+    "positive_probability",
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +65,7 @@ def test_answers_are_those_of_the_core(caller: Caller, two_versions: ServerProce
 
     assert (answer.model_name, answer.model_version, answer.id) == ("tiny", "1", "x-1")
     assert [output.name for output in answer.outputs] == NAMES
-    assert [tuple(output.shape) for output in answer.outputs] == [(2, 2)] + 6 * [(2,)]
+    assert [tuple(output.shape) for output in answer.outputs] == [(2, 2)] + 7 * [(2,)]
     scores = [score.probability for score in expected.scores]
     assert list(answer.outputs[0].contents.fp32_contents[:2]) == scores
     assert texts(answer, "label") == [expected.label.encode(), b"stroke"]

@@ -19,6 +19,9 @@ from server.models.contract import ModelSpec
 from tests.studies import HEADER, STUDY_SPEC
 
 SPEC = replace(STUDY_SPEC, labels=("normal", "stroke", "tumour"))
+KINDS = replace(
+    STUDY_SPEC, labels=("normal", "haemorrhagic", "ischaemic"), positive_labels=("haemorrhagic", "ischaemic")
+)
 DAMAGED = Refusal("INVALID_ARGUMENT", "DICOM_DAMAGED", "The DICOM file is damaged.")
 
 
@@ -63,6 +66,14 @@ def make_pictures(count: int = 4, level: float = 0.2) -> list[StudySlice]:
     ]
 
 
+def make_kinds(probabilities: Sequence[tuple[float, float]]) -> list[StudySlice]:
+    """Pictures with the probabilities of both positive labels."""
+    return [
+        replace(one, probability=sum(kinds), positive_probabilities=kinds)
+        for one, kinds in zip(make_pictures(len(probabilities)), probabilities, strict=True)
+    ]
+
+
 def answer(slices: Sequence[StudySlice], spec: ModelSpec = SPEC, rules: SeriesRules = DEFAULT_RULES) -> StudyAnswer:
     model: Any = SimpleNamespace(spec=spec, digest="0" * 64)
     return answer_study("study", slices, model, rules)
@@ -94,6 +105,31 @@ def test_threshold_must_be_exceeded() -> None:
 
     assert judged.score == SPEC.study_threshold
     assert judged.label == "tumour"
+
+
+def test_the_most_probable_positive_label_is_answered() -> None:
+    """On average over the slices of which the score is made: one that speaks loudly for another kind is outvoted, and
+    those below the highest have no say."""
+    kinds = [(0.9, 0.0), (0.2, 0.6), (0.1, 0.7), (0.6, 0.0), (0.6, 0.0)]
+    judged = answer(make_kinds(kinds), KINDS)
+
+    assert judged.score == pytest.approx((0.9 + 0.8 + 0.8) / 3)
+    assert (judged.label, judged.positive_label) == ("ischaemic", "ischaemic")
+
+
+def test_study_below_the_threshold_has_a_most_probable_positive_label_too() -> None:
+    """Which is not its label; of equals, the first one that the spec names."""
+    judged = answer(make_kinds([(0.2, 0.2)] * 3), KINDS)
+
+    assert (judged.label, judged.positive_label) == ("normal", "haemorrhagic")
+
+
+def test_study_of_which_nothing_is_known_is_of_no_kind() -> None:
+    """Where the model has one positive label, that is it all the same."""
+    series = [replace(one, reasons=(NO_HEAD,)) for one in make_series(6)]
+
+    assert (answer(series, KINDS).label, answer(series, KINDS).positive_label) == ("", "")
+    assert (answer(series).label, answer(series).positive_label) == ("", "stroke")
 
 
 def test_fewer_slices_than_the_rule_takes_are_averaged() -> None:

@@ -19,6 +19,7 @@ from server.core import shadow as shadows_module
 from server.core.detector import Budget, Detector
 from server.core.plan import Plan
 from server.errors import ModelNotFoundError
+from server.images.preprocess import load_pixels
 from server.lifecycle.sockets import name_socket
 from server.machine.priority import LOW_PRIORITY
 from server.models.activation import Activator
@@ -28,7 +29,7 @@ from server.models.family import CANARY, SHADOW, Choice, Route, Served, Usage
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel, Scores
 from tests.administration import add_version, operate, read_status
-from tests.fakes import build_tiny_model, encode, make_slice, run_server, wait_until, with_version, write_model
+from tests.fakes import THREE, build_tiny_model, encode, make_slice, run_server, wait_until, with_version, write_model
 from tests.scraping import find_free_port, scrape
 
 BRIGHT, DARK = encode(make_slice(200)), encode(make_slice(40))
@@ -133,6 +134,24 @@ def test_shadow_is_compared_with_what_was_answered(
     assert (report.agreement, report.changes.total()) == (1 - changes / 2, changes)
     assert report.median_ms > 0
     assert not changes or dict(report.changes) == {("stroke", "normal"): 1}
+
+
+def test_shadow_that_knows_kinds_is_compared_by_all_of_them(
+    activator: Activator, detector: Detector, tmp_path: Path
+) -> None:
+    """Its probability is that of both kinds together, and a kind is another label than stroke."""
+    spec = replace(THREE, version="4")
+    write_model(tmp_path, spec)
+    activator.activate("tiny", "4", SHADOW)
+    (shadow,) = detector.registry.shadows
+    report = detector.shadows.report_on(shadow)
+
+    answer = detector.detect(DARK, FAR)
+    wait_until(lambda: report.images == 1)
+
+    alone = shadow.model.run(load_pixels(DARK, shadow.model.input_format).array[np.newaxis])[0]
+    assert report.mean_difference == pytest.approx(float(alone[1]) + float(alone[2]) - answer.positive_probability)
+    assert dict(report.changes) == {("normal", "ischaemic"): 1}
 
 
 def test_shadow_that_fails_disturbs_nobody(

@@ -136,7 +136,7 @@ def test_every_slice_has_a_line_from_which_the_figures_follow(run: Path) -> None
     """Whoever computes them anew finds the same."""
     rows = read_csv(run / "predictions.csv")
     assert list(rows[0]) == [
-        *("file", "patient", "label", "positive", "part", "probability", "answered", "answered_positive"),
+        *("file", "patient", "label", "positive", "part", "fold", "probability", "answered", "answered_positive"),
         *("probability_normal", "probability_stroke", "trivial", "subgroup_sex"),
     ]
     assert len(rows) == 44

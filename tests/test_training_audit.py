@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from training.audit.inspection import measure_border
-from training.audit.shortcuts import SUSPICIOUS_AUC, find_shortcuts, predict_by_category
+from training.audit.shortcuts import SUSPICIOUS_AUC, find_class_shortcuts, find_shortcuts, predict_by_category
 from training.cli import main
 
 PATIENTS, SLICES = 24, 6
@@ -201,3 +201,34 @@ def test_each_property_is_measured() -> None:
     assert aucs.pop("brightness") == 1
     assert set(aucs) == {"image size", "colour mode", "JPEG tables", "black border", "file size"}
     assert max(aucs.values()) < SUSPICIOUS_AUC
+
+
+def test_shortcuts_name_the_class_that_they_give_away() -> None:
+    """Of three classes each is told from the rest, and what tells one of them is found under its name."""
+    groups = np.repeat(np.arange(60), 2)
+    targets = groups % 3
+    facts = [
+        SimpleNamespace(
+            size=(512, 512), mode="L", tables="PNG", border=0.1, brightness=float(target == 1), file_bytes=1
+        )
+        for target in targets
+    ]
+    found = find_class_shortcuts(facts, targets, groups, ("bleed", "infarct", "normal"))
+    assert (found[0].name, found[0].auc) == ("brightness (infarct or not)", 1)
+    assert len(found) == 6
+    assert all(not shortcut.is_suspicious for shortcut in found[1:])
+
+
+def test_three_classes_are_audited(clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Page and picture have all of them; somebody with slices of two is named as such."""
+    data = tmp_path / "data"
+    shutil.copytree(clean, data)
+    for path in sorted((data / "stroke").iterdir())[::2]:
+        (data / "bleed").mkdir(exist_ok=True)
+        path.rename(data / "bleed" / path.name)
+    assert main(["audit", str(data), "--out", str(tmp_path / "out"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [count["label"] for count in found["classes"]] == ["bleed", "normal", "stroke"]
+    assert any("in several classes" in finding for finding in found["findings"])
+    assert all(shortcut["name"].endswith(" or not)") for shortcut in found["shortcuts"])
+    assert (tmp_path / "out" / "audit.png").exists()

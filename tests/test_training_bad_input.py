@@ -36,14 +36,17 @@ def write_sixteen_bits(data: Path) -> None:
 
 
 CASES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "one-class": (lambda data: shutil.rmtree(data / "stroke"), "has 1 class (normal); the networks tell two apart"),
+    "one-class": (
+        lambda data: shutil.rmtree(data / "stroke"),
+        "has 1 class (normal); the networks tell two or more apart",
+    ),
     "empty-class": (
         lambda data: (shutil.rmtree(data / "stroke"), (data / "stroke").mkdir()),
         "the class folder stroke has no PNG, JPEG or DICOM images",
     ),
-    "three-classes": (
-        lambda data: shutil.copytree(data / "stroke", data / "tumour"),
-        "has 3 classes (normal, stroke, tumour); the networks tell two apart",
+    "patients-for-classes": (
+        lambda data: [shutil.copytree(data / "stroke", data / f"P{index:02}") for index in range(19)],
+        "has 21 classes (P00, P01, P02, P03, P04, …); at most 20 are told apart",
     ),
     "one-patient": (keep_one_stroke, "the class has 1 patient (images that belong together count as one)"),
     "table-missing-images": (write_table(TABLE + "stroke/99 (1).png,stroke,9\n"), "1 image: stroke/99 (1).png"),

@@ -71,6 +71,7 @@ def test_run_folder_is_complete(run: Path) -> None:
         "loss.png",
         "metrics.json",
         "model_card.md",
+        "patients.csv",
         "precision_recall.png",
         "predictions.csv",
         "reference.json",
@@ -213,7 +214,7 @@ def test_interrupt_before_the_first_epoch_leaves_nothing(config: TrainConfig, tm
     assert not list(tmp_path.iterdir())
 
 
-SIZES = {"positive_index": 1, "patience": 2, "epochs": 9, "image_count": 4, "batch_size": 2}
+SIZES = {"positive": np.array([1]), "patience": 2, "epochs": 9, "image_count": 4, "batch_size": 2}
 
 
 class FakeModel:

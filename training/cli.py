@@ -23,7 +23,9 @@ TRAIN_EPILOG = """examples:
   python -m training --data scans --out runs/long --epochs 50 --augment head-ct --positive Stroke
   python -m training --data scans --out runs/ids --patient-pattern '(?P<patient>P[0-9]+)_.*'
   python -m training --data phantom --out runs/phantom --one-image-per-patient
+  python -m training --data kinds --out runs/kinds --positive haemorrhage ischaemia
   python -m training --data scans --out runs/folds --folds 5 --resume
+  python -m training --data archive --out runs/given --split given --subgroup site,sex,age_band
 
 Ctrl-C ends the training and keeps the best epoch so far; among folds, or for the second time, it stops at once.
 After a stop, a crash or a full disk, the same command with --resume goes on after the last complete epoch, with the
@@ -53,7 +55,7 @@ PHANTOM_EPILOG = """examples:
 """
 EVALUATE_EPILOG = """examples:
   python -m training evaluate runs/first --data scans --split runs/first/split.csv
-  python -m training evaluate models/stroke-cnn/2 --data scans --out evaluations/first
+  python -m training evaluate models/stroke-cnn/2 --data scans --out evaluations/first --subgroup site,sex,age_band
   python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
       --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
 """

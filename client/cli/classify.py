@@ -69,7 +69,7 @@ class Batch:
         self._arguments = arguments
         self._client = client
         self._left_out: LeftOut | None = None
-        self._described: dict[str, tuple[str, Sequence[str]]] = {}
+        self._described: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
 
     def run(self) -> int:
         """Judges them and returns the exit status: 0, 1 or 130.
@@ -139,16 +139,16 @@ class Batch:
         is_whole = self._left_out is None or not self._left_out.unjudged
         return EXIT_ANSWERED if is_whole or not self._arguments.strict else EXIT_FAILED
 
-    def describe_model(self, prediction: Prediction) -> tuple[str, Sequence[str]]:
-        """Returns the positive label, empty where the server does not say, and all labels of the model that judged."""
+    def describe_model(self, prediction: Prediction) -> tuple[Sequence[str], Sequence[str]]:
+        """Returns the positive labels, none where the server does not say, and all labels of the model that judged."""
         if prediction.digest not in self._described:
-            label: tuple[str, Sequence[str]] = ("", tuple(prediction.scores))
+            labels: tuple[Sequence[str], Sequence[str]] = ((), tuple(prediction.scores))
             try:
                 info = self._client.model_info(prediction.model, prediction.version)
-                label = (info.positive_label, info.labels)
+                labels = (info.positive_labels, info.labels)
             except StrokeClientError:  # such as a token that does not allow it; the results are good without it
                 pass
-            self._described[prediction.digest] = label
+            self._described[prediction.digest] = labels
         return self._described[prediction.digest]
 
     def _make_report(

@@ -124,7 +124,7 @@ def describe_model(model: ModelInfo) -> str:
         "task": model.task,
         "intended use": model.intended_use,
         "labels": ", ".join(model.labels),
-        "positive": f"{model.positive_label} above {model.threshold:.6g}",
+        "positive": f"{model.positive_text} above {model.threshold:.6g}",
         "input": _format_input(model),
         "window": _format_windows(model) or "none: it takes no DICOM files",
         "studies": _format_study_rule(model),
@@ -162,7 +162,7 @@ def _format_windows(model: ModelInfo) -> str:
 def _format_study_rule(model: ModelInfo) -> str:
     if not model.judges_studies:
         return "not judged"
-    return f"{model.positive_label} above {model.study_threshold:.6g}, mean of the {model.study_top_k} highest slices"
+    return f"{model.positive_text} above {model.study_threshold:.6g}, mean of the {model.study_top_k} highest slices"
 
 
 def _format_limits(model: ModelInfo) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -30,8 +31,8 @@ _MOST_HEAD = 14
 """Columns that the heading of the probability may take: a class may have a long name."""
 
 _GAP = "  "
-DescribeModel = Callable[["Prediction"], "tuple[str, Sequence[str]]"]
-"""From a judgement to its model's positive label, empty where it is not known, and all labels."""
+DescribeModel = Callable[["Prediction"], "tuple[Sequence[str], Sequence[str]]"]
+"""From a judgement to its model's positive labels, none where they are not known, and all labels."""
 
 
 class LineWriter:
@@ -51,13 +52,13 @@ class LineWriter:
 
 class TableWriter:
     """Prints judgements in columns as wide as the terminal, under headings: positive ones with a star and in colour,
-    images that were not analysed in another colour and without a figure. The probability of the positive class, which
+    images that were not analysed in another colour and without a figure. The probability of the positive classes, which
     is compared with the threshold, is in one column for all.
 
     Args:
         terminal: where they are printed; it has a console.
         names: the files to come.
-        describe_model: tells which label is the positive one.
+        describe_model: tells which labels are the positive ones.
     """
 
     def __init__(self, terminal: Terminal, names: Iterable[str], describe_model: DescribeModel) -> None:
@@ -90,8 +91,10 @@ class TableWriter:
     def _arrange(self, name: str, prediction: Prediction) -> Iterator[str | tuple[str, str]]:
         from rich.cells import cell_len
 
-        positive_label = self._describe_model(prediction)[0] or prediction.positive_label
-        score = prediction.scores.get(positive_label, prediction.positive_probability)
+        positive = self._describe_model(prediction)[0] or prediction.positive_labels
+        score = prediction.positive_probability
+        if prediction.scores.keys() >= set(positive):
+            score = math.fsum(prediction.scores[label] for label in positive)
         mark, name, gap, label, probability = self._list_cells(name, escape(prediction.label), score, prediction)
         verdict = label + probability
         if not prediction.is_analysed:
@@ -102,7 +105,7 @@ class TableWriter:
             if len(_GAP + codes) < room:
                 yield " " * (cell_len(verdict) - len(NOT_ANALYSED)) + _GAP + escape(codes), FAINT
             return
-        is_positive = prediction.label == positive_label
+        is_positive = prediction.label in positive
         yield ("* " if is_positive else mark) + name + gap
         yield (verdict, POSITIVE) if is_positive else verdict
 
@@ -110,8 +113,9 @@ class TableWriter:
         """Returns mark, name, gap, label and probability, each as wide as its column; without a score the headings."""
         from rich.cells import cell_len, set_cell_size
 
-        positive_label, labels = self._describe_model(prediction)
-        head = f"P({escape(positive_label or prediction.positive_label)})"
+        positive, labels = self._describe_model(prediction)
+        first, *others = positive or prediction.positive_labels
+        head = f"P({'positive' if others else escape(first)})"
         head = self._shorten(head, min(cell_len(head), _MOST_HEAD))
         width = max(cell_len(text) for text in ("answer", *map(escape, labels)))
         label = set_cell_size(label, width)
@@ -142,7 +146,7 @@ class Report:
     Args:
         total: number of images that the run is about.
         writer: takes all records.
-        describe_model: tells which label is the positive one; asked for runs of several images.
+        describe_model: tells which labels are the positive ones; asked for runs of several images.
         done: number of images of which an earlier run has left results.
         done_labels: how many of those have which label; the others failed.
         positive: those of the labels that the earlier run calls positive.
@@ -229,7 +233,7 @@ class Report:
             before = list(self._models.values())
             self._models[prediction.digest] = model = f"{prediction.model} {prediction.version}"
             if self._has_summary:
-                self._positive_labels.add(self._describe_model(prediction)[0])
+                self._positive_labels.update(self._describe_model(prediction)[0])
             if before:
                 why = f": from here on {model} (sha256 {prediction.digest[:12]}) judges, too; before it {before[-1]}"
                 self._print(f"{name}: ", "warning", WARNING, why)

@@ -171,6 +171,8 @@ def prediction_to_json(name: str, prediction: Prediction) -> Fields:
         "status": str(prediction.status),
         "reasons": list_reasons(prediction.reasons),
         "positive_label": prediction.positive_label,
+        "positive_labels": list(prediction.positive_labels),
+        "positive_probability": round_score(prediction.positive_probability),
         "outlier_score": round_score(prediction.outlier_score),
         "frame": prediction.frame or None,
         **{_CLASS_COLUMN + label: score for label, score in scores.items()},
@@ -259,9 +261,17 @@ STATUS_COLUMNS = ("status", "positive_label")
 """Behind those; a table that a later version began has these as well."""
 
 DICOM_COLUMNS = ("outlier_score", "frame")
+"""Behind those, in a table of a version after that."""
+
+POSITIVE_COLUMNS = ("positive_probability",)
 """Behind those; and then, once a model has judged, a column ``p_LABEL`` with the probability of each of its classes."""
 
-_GENERATIONS = (CSV_COLUMNS + STATUS_COLUMNS + DICOM_COLUMNS, CSV_COLUMNS + STATUS_COLUMNS, CSV_COLUMNS)
+_GENERATIONS = (
+    CSV_COLUMNS + STATUS_COLUMNS + DICOM_COLUMNS + POSITIVE_COLUMNS,
+    CSV_COLUMNS + STATUS_COLUMNS + DICOM_COLUMNS,
+    CSV_COLUMNS + STATUS_COLUMNS,
+    CSV_COLUMNS,
+)
 """What tables begin with, the columns of classes left out: of this version, and of those before it."""
 
 _CLASS_COLUMN = "p_"

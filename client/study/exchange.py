@@ -20,7 +20,15 @@ from .._errors import (
     StrokeClientError,
     error_from_status,
 )
-from .._exchange import check_text, describe_source, read_image, read_reasons, read_status, read_warnings
+from .._exchange import (
+    check_text,
+    describe_source,
+    is_consistent,
+    read_image,
+    read_reasons,
+    read_status,
+    read_warnings,
+)
 from .._proto import stroke_pb2
 from .._types import AnalysisStatus
 from .files import StudyFile, StudyFiles
@@ -192,6 +200,7 @@ class StudyTry:
             request_id=settings.id,
             source=settings.files.source,
             study_instance_uid=response.study_instance_uid,
+            positive_labels=tuple(response.positive_labels) or (response.positive_label,),
         )
         if not _is_sound(prediction):
             raise self._invalid()
@@ -274,5 +283,6 @@ def _is_sound(prediction: StudyPrediction) -> bool:
         all(0 <= share <= 1 + 1e-6 for share in shares)
         and all(map(math.isfinite, lengths))
         and has_label == prediction.is_analysed
+        and (not has_label or is_consistent(prediction.label, prediction.positive_label, prediction.positive_labels))
         and all(one.error is not None for one in prediction.failures)
     )

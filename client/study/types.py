@@ -31,7 +31,7 @@ class StudySlice:
     """Frame of a multi-frame file, from 1; 0 for a file with one frame."""
 
     positive_probability: float = 0.0
-    """Probability of the positive class, in [0, 1]."""
+    """Probability of the positive classes, in [0, 1]."""
 
     status: AnalysisStatus = AnalysisStatus.ANALYSED
     """Whether this slice was analysed; one that was not has no part in the score of the study."""
@@ -105,7 +105,8 @@ class StudyPrediction:
     """How many slices ``score`` is the mean of, at most."""
 
     positive_label: str
-    """The class whose probability the scores are."""
+    """The most probable of ``positive_labels``, on average over the slices that ``score`` is the mean of; empty when
+    there are several and no slice was analysed."""
 
     status: AnalysisStatus
     """Whether the study was judged."""
@@ -152,10 +153,23 @@ class StudyPrediction:
     study_instance_uid: str = ""
     """StudyInstanceUID of the series that was judged; empty for PNG and JPEG files."""
 
+    positive_labels: tuple[str, ...] = ()
+    """The classes that are looked for; a server from before this field has one, ``positive_label``."""
+
     @property
     def is_analysed(self) -> bool:
         """False when the study has no label."""
         return self.status == AnalysisStatus.ANALYSED
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether ``label`` is a class that is looked for."""
+        return self.is_analysed and self.label == self.positive_label
+
+    @property
+    def positive_text(self) -> str:
+        """The positive classes, for people: ``haemorrhagic or ischaemic``."""
+        return " or ".join(self.positive_labels) or self.positive_label
 
     @property
     def failed(self) -> tuple[StudySlice, ...]:
@@ -173,7 +187,7 @@ class StudyPrediction:
             why = " ".join(f"[{reason.reason}] {reason.message}" for reason in self.reasons)
             return f"not analysed {why}  ({model})"
         mean = f"mean of {min(self.top_k, self.analysed_slices)} of {self.analysed_slices} slices"
-        score = f"score {self.score:.3f} for {self.positive_label}"
+        score = f"score {self.score:.3f} for {self.positive_text}"
         return f"{self.label}  {score}  ({model}, threshold {self.threshold:.3g}, {mean})"
 
 

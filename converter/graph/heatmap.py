@@ -1,7 +1,7 @@
 """HiResCAM in closed form: a graph that says, beside its answer, where in the image the evidence lies.
 
 HiResCAM (Draelos and Carin, 2020) is the ReLU of the sum over channels of feature map times gradient. The gradient of
-the log-odds of the positive label needs no automatic differentiation: from there back to a feature map there are dense
+the log-odds of the positive labels needs no automatic differentiation: from there back to a feature map there are dense
 layers, whose gradient is their weights; ReLU, whose gradient is 1 where it lets something pass; pooling and
 convolutions, whose gradients ONNX has operators for. All of it is written into the graph behind what is there already.
 
@@ -50,7 +50,7 @@ def add_heatmap(model: onnx.ModelProto) -> onnx.ModelProto | None:
     graph = Graph(copy)
     graph.remove_unused()
     back = BackwardPass(graph, read_shapes(copy))
-    if len(spec.positive_labels) > 1 or not back.start(len(spec.labels), spec.positive_indices[0]):
+    if not back.start(np.isin(spec.labels, spec.positive_labels)):
         return None
     found = back.find_map()
     if found is None:
@@ -106,22 +106,26 @@ class BackwardPass:
         self._count += 1
         return self._graph.add_constant(f"{HEATMAP_NAME}_constant_{self._count}", value)
 
-    def start(self, classes: int, positive: int) -> bool:
+    def start(self, positive: NDArray[np.bool_]) -> bool:
         """Goes from the probabilities to the logits. Returns whether they are made as the converter makes them.
 
-        The gradient is that of the positive label's log-odds, log p / (1 - p): what is added to all logits alike
-        changes no probability, and has no part in it.
+        The gradient is that of the log-odds of the positive labels, log p / (1 - p): what is added to all logits alike
+        changes no probability, and has no part in it. Where p is the sum of some outputs of a softmax, the log-odds are
+        the logarithm of the sum of exp over their logits, less that over the others', and the gradient of each of the
+        two is a softmax of these logits alone.
+
+        Args:
+            positive: [classes], which of them are positive; some are, and some are not.
         """
+        classes = len(positive)
         end = self._graph.find_maker(OUTPUT_NAME)
         if end is not None and end.op_type == "Softmax" and read_attributes(end).get("axis", -1) in (-1, 1):
             self._tensor = end.input[0]
-            chosen = np.eye(classes, dtype=np.float32)[[positive]]
             if classes == 2:
-                self._gradient = self._constant(2 * chosen - 1)
+                self._gradient = self._constant(np.where(positive, 1, -1).astype(np.float32)[np.newaxis])
             else:
-                others = self.add("Add", [self._tensor, self._constant(NEVER * chosen)])
-                shares = self.add("Softmax", [others], axis=-1)
-                self._gradient = self.add("Sub", [self._constant(chosen), shares])
+                others = self._share_out(~positive)
+                self._gradient = self.add("Sub", [self._share_out(positive), others])
             return True
         if end is None or end.op_type != "Concat" or len(end.input) != 2 or classes != 2:
             return False
@@ -129,8 +133,15 @@ class BackwardPass:
         if sigmoid is None or sigmoid.op_type != "Sigmoid" or rest is None or rest.op_type != "Sub":
             return False
         self._tensor = sigmoid.input[0]
-        self._gradient = self._constant(np.array([[1.0 if positive == 1 else -1.0]], np.float32))
+        self._gradient = self._constant(np.array([[1.0 if positive[1] else -1.0]], np.float32))
         return bool(rest.input[1] == end.input[1])
+
+    def _share_out(self, chosen: NDArray[np.bool_]) -> str:
+        """A softmax of some of the logits, 0 for the others; float32 [N or 1, classes]."""
+        if chosen.sum() == 1:
+            return self._constant(chosen.astype(np.float32)[np.newaxis])
+        left_out = self._constant(NEVER * (~chosen).astype(np.float32)[np.newaxis])
+        return self.add("Softmax", [self.add("Add", [self._tensor, left_out])], axis=-1)
 
     def find_map(self) -> tuple[str, str] | None:
         """Goes on to a feature map, float32 [N, C, h, w], with enough cells, otherwise to that with most of them.

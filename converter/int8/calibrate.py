@@ -39,8 +39,8 @@ class Slices:
     pixels: NDArray[np.uint8]
     """uint8 [N, height, width, channels]."""
 
-    positive: NDArray[np.bool_] | None
-    """[N], whether the slice shows the positive label; None where the folder does not say."""
+    classes: NDArray[np.int64] | None
+    """[N], index of the label that the slice shows; None where the folder does not say."""
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,16 @@ def split_folder(
         )
     parting = describe_parting(slices)
     tell(f"{len(calibration)} slices calibrate, {len(held_out)} judge; {parting}")
-    positive = spec.positive_labels if is_labelled else None
+    labels = spec.labels if is_labelled else None
     return CalibrationSets(
-        load_slices(calibration, input_format, positive),
-        load_slices(held_out, input_format, positive),
+        load_slices(calibration, input_format, labels),
+        load_slices(held_out, input_format, labels),
         source,
         parting,
     )
 
 
-def load_slices(slices: list[KnownSlice], input_format: InputFormat, positive: tuple[str, ...] | None) -> Slices:
+def load_slices(slices: list[KnownSlice], input_format: InputFormat, labels: tuple[str, ...] | None) -> Slices:
     """Decodes files as the server does."""
     pixels = np.empty((len(slices), input_format.height, input_format.width, input_format.channels), np.uint8)
     for slot, item in zip(pixels, slices, strict=True):
@@ -138,6 +138,6 @@ def load_slices(slices: list[KnownSlice], input_format: InputFormat, positive: t
             slot[:] = load_pixels(item.path.read_bytes(), input_format).array
         except ImageError as error:
             raise ConversionError(f"{item.path}: {error.message} [{error.reason}]") from None
-    if positive is None:
+    if labels is None:
         return Slices(pixels, None)
-    return Slices(pixels, np.array([item.label in positive for item in slices]))
+    return Slices(pixels, np.array([labels.index(item.label or "") for item in slices]))

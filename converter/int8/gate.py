@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -16,6 +16,7 @@ from converter.int8.calibrate import LEAST_HELD_OUT, CalibrationSets, Slices
 from converter.int8.watch import TimeIsUp, Watch
 from converter.pixels.sampling import spread_evenly
 from server.machine.processors import count_processors
+from server.models.contract import ModelSpec
 from server.models.runtime import OnnxModel
 
 LEAST_AGREEMENT = 0.995
@@ -40,18 +41,20 @@ class Comparison:
     slices: int
 
     agreement_at_threshold: float
-    """Share of slices with the same label at the model's threshold."""
+    """Share of slices with the same label, of however many, at the model's threshold."""
 
     agreement_at_half: float
     """The same at 0.5."""
 
     mean_difference: float
-    """Mean absolute difference of the positive label's probability."""
+    """Mean absolute difference of the probability: of the positive labels, and of more than two labels that of the one
+    with the largest difference, if that is larger."""
 
     largest_difference: float
 
     auc_drop: float | None
-    """AUC of the fp32 model less that of the variant; None without labels or with one class only."""
+    """AUC of the fp32 model less that of the variant, of the positive labels against the others; of more than two
+    labels the largest drop, of each label against the others as well. None without labels or with one class only."""
 
     def list_failures(self) -> list[str]:
         """What fails the gate, in words; empty when it passes. So written that NaN fails."""
@@ -135,21 +138,52 @@ class Judge:
 
     def _compare(self, variant: OnnxModel, number: int, step: str) -> Comparison:
         slices, answers = self._sets[number], self._answers[number]
-        threshold = self._spec.threshold
-        before = self._spec.positive_scores(answers).astype(np.float64)
-        after = self._spec.positive_scores(self._answer(variant, slices, step)).astype(np.float64)
-        difference = np.abs(after - before)
-        drop = None
-        if slices.positive is not None and 0 < slices.positive.sum() < len(slices.positive):
-            drop = float(roc_auc_score(slices.positive, before) - roc_auc_score(slices.positive, after))
+        others = self._answer(variant, slices, step)
+        sets = list_sets(self._spec)
+        before, after = (add_probabilities(one, sets) for one in (answers, others))
+        difference = np.abs(after - before).max(axis=1)
         return Comparison(
             slices=len(before),
-            agreement_at_threshold=float(((before > threshold) == (after > threshold)).mean()),
-            agreement_at_half=float(((before > 0.5) == (after > 0.5)).mean()),
+            agreement_at_threshold=self._compare_labels(answers, others, self._spec.threshold),
+            agreement_at_half=self._compare_labels(answers, others, 0.5),
             mean_difference=float(difference.mean()),
             largest_difference=float(difference.max()),
-            auc_drop=drop,
+            auc_drop=find_drop(before, after, slices.classes, sets),
         )
+
+    def _compare_labels(self, one: NDArray[np.float32], other: NDArray[np.float32], threshold: float) -> float:
+        """Share of slices that get the same label of both answers."""
+        before, after = (self._spec.find_labels(answers, threshold) for answers in (one, other))
+        return float((before == after).mean())
+
+
+def list_sets(spec: ModelSpec) -> list[tuple[int, ...]]:
+    """Sets of labels, as indices, whose probabilities are compared: the positive ones, and of more than two labels each
+    one alone. Of two the other one's says the same."""
+    alone = [(index,) for index in range(len(spec.labels))] if len(spec.labels) > 2 else []
+    return [spec.positive_indices, *alone]
+
+
+def add_probabilities(answers: NDArray[np.float32], sets: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
+    """The probability of each set of labels, [N, sets]."""
+    return np.stack([answers[:, list(those)].astype(np.float64).sum(axis=1) for those in sets], axis=1)
+
+
+def find_drop(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    classes: NDArray[np.int64] | None,
+    sets: Sequence[tuple[int, ...]],
+) -> float | None:
+    """The largest drop of an AUC; see ``Comparison.auc_drop``."""
+    if classes is None:
+        return None
+    drops = []
+    for column, those in enumerate(sets):
+        is_of = np.isin(classes, those)
+        if 0 < is_of.sum() < len(is_of):
+            drops.append(roc_auc_score(is_of, before[:, column]) - roc_auc_score(is_of, after[:, column]))
+    return float(max(drops)) if drops else None
 
 
 def measure_seconds(model: OnnxModel, image: NDArray[np.uint8]) -> float:
@@ -165,4 +199,4 @@ def take_evenly(slices: Slices, most: int) -> Slices:
     if len(slices.pixels) <= most:
         return slices
     places = spread_evenly(len(slices.pixels), most)
-    return Slices(slices.pixels[places], None if slices.positive is None else slices.positive[places])
+    return Slices(slices.pixels[places], None if slices.classes is None else slices.classes[places])

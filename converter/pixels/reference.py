@@ -80,10 +80,15 @@ class Reference:
         return Reference(self.path, tuple(self.files[i] for i in chosen), self.answers[list(chosen)], self.missing)
 
     def compare(self, answers: NDArray[np.floating], spec: ModelSpec) -> Closeness:
-        """How near answers [N, classes] to its files come."""
-        threshold = spec.threshold
+        """How near answers [N, classes] to its files come. A label is the same one also where the author's answer lies
+        so near to another one that it may as well be that."""
+        threshold, rows = spec.threshold, np.arange(len(answers))
         wanted, given = spec.positive_scores(self.answers), spec.positive_scores(answers)
-        is_same = ((wanted > threshold) == (given > threshold)) | (np.abs(wanted - threshold) <= MOST_MEAN_DIFFERENCE)
+        is_same_side = (wanted > threshold) == (given > threshold)
+        is_same = is_same_side | (np.abs(wanted - threshold) <= MOST_MEAN_DIFFERENCE)
+        ours, theirs = spec.find_labels(answers), spec.find_labels(self.answers)
+        lead = self.answers[rows, theirs] - self.answers[rows, ours]
+        is_same &= ~is_same_side | (ours == theirs) | (lead <= MOST_MEAN_DIFFERENCE)
         differences = np.abs(answers - self.answers).max(axis=1)
         return Closeness(float(is_same.mean()), float(differences.mean()), float(differences.max()))
 

@@ -17,6 +17,7 @@ func TestGolden(t *testing.T) {
 		"predict_request":  func() proto.Message { return new(pb.PredictRequest) },
 		"predict_response": func() proto.Message { return new(pb.PredictResponse) },
 		"not_analysed":     func() proto.Message { return new(pb.PredictResponse) },
+		"three_classes":    func() proto.Message { return new(pb.PredictResponse) },
 		"stream_error":     func() proto.Message { return new(pb.PredictStreamResponse) },
 	} {
 		wire, fields := fresh(), fresh()

@@ -17,6 +17,7 @@ for (const [name, encode, decode] of [
   ["predict_request", service.Predict.requestSerialize, service.Predict.requestDeserialize],
   ["predict_response", service.Predict.responseSerialize, service.Predict.responseDeserialize],
   ["not_analysed", service.Predict.responseSerialize, service.Predict.responseDeserialize],
+  ["three_classes", service.Predict.responseSerialize, service.Predict.responseDeserialize],
   ["stream_error", service.PredictStream.responseSerialize, service.PredictStream.responseDeserialize],
 ]) {
   const bytes = read(`${name}.bin`);

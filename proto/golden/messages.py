@@ -54,6 +54,7 @@ def build_messages() -> dict[str, Message]:
         positive_probability=0.75,
         status=stroke_pb2.PredictResponse.ANALYSED,
         channel="stable",
+        positive_labels=["stroke"],
     )
     not_analysed = stroke_pb2.PredictResponse()
     not_analysed.CopyFrom(analysed)
@@ -61,12 +62,23 @@ def build_messages() -> dict[str, Message]:
         not_analysed.ClearField(name)
     not_analysed.status = stroke_pb2.PredictResponse.NOT_ANALYSED
     not_analysed.reasons.add(reason="IMAGE_BLANK", message="The image is blank: it shows nothing that could be judged.")
+    three_classes = stroke_pb2.PredictResponse()
+    three_classes.CopyFrom(analysed)
+    three_classes.label = three_classes.positive_label = "haemorrhagic"
+    three_classes.confidence = 0.5
+    for name in ("scores", "positive_labels"):
+        three_classes.ClearField(name)
+    for label, probability in (("normal", 0.25), ("haemorrhagic", 0.5), ("ischaemic", 0.25)):
+        three_classes.scores.add(label=label, probability=probability)
+    three_classes.positive_labels.extend(["haemorrhagic", "ischaemic"])
+    three_classes.positive_probability = 0.75
     return {
         "predict_request": stroke_pb2.PredictRequest(
             image=image, model_name="example", model_version="1", image_sha256=digest, id=REQUEST_ID
         ),
         "predict_response": analysed,
         "not_analysed": not_analysed,
+        "three_classes": three_classes,
         "stream_error": stroke_pb2.PredictStreamResponse(
             error=stroke_pb2.PredictError(
                 id="golden-2",

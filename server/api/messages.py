@@ -138,6 +138,7 @@ def to_response(detection: Detection, request_id: str) -> stroke_pb2.PredictResp
         reasons=[stroke_pb2.Reason(reason=r.reason, message=r.message) for r in detection.reasons],
         channel=detection.channel,
         outlier_score=detection.outlier_score,
+        positive_labels=spec.positive_labels,
     )
 
 
@@ -165,7 +166,7 @@ def to_model(model: OnnxModel, default: OnnxModel, plan: Plan, *, model_card: st
         task=spec.task,
         intended_use=spec.intended_use,
         labels=spec.labels,
-        positive_label=spec.positive_labels[0] if len(spec.positive_labels) == 1 else "",
+        positive_label=spec.only_positive_label,
         threshold=spec.threshold,
         input_height=model.input_format.height,
         input_width=model.input_format.width,
@@ -187,4 +188,5 @@ def to_model(model: OnnxModel, default: OnnxModel, plan: Plan, *, model_card: st
         outlier_threshold=spec.outlier_threshold,
         indeterminate_margin=spec.indeterminate_margin,
         explains=model.explainer is not None,
+        positive_labels=spec.positive_labels,
     )

@@ -76,6 +76,7 @@ def encode_study(answer: StudyAnswer) -> bytes:
         model_version=spec.version,
         model_digest=answer.model.digest,
         study_instance_uid=answer.study,
+        positive_labels=spec.positive_labels,
     ).SerializeToString()
     return message
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # who reads a log needs nothing of what judges
     from server.core.outcomes import Outcome
     from server.core.study.answer import StudyAnswer
+    from server.models.contract import ModelSpec
 
 IMAGE = "image"
 """The event of a line about an image."""
@@ -60,6 +61,7 @@ class Content:
                 "positive_probability": detection.positive_probability,
                 "threshold": spec.threshold,
             }
+            fields |= describe_positive(spec)
             if spec.outlier_threshold:
                 fields["outlier_score"] = detection.outlier_score
             if detection.reasons:
@@ -79,6 +81,11 @@ class Content:
             return "image_sha256", image_sha256
         digest = hmac.new(self.salt, image_sha256.encode("ascii"), hashlib.sha256).hexdigest()
         return "image_hmac_sha256", digest
+
+
+def describe_positive(spec: ModelSpec) -> dict[str, object]:
+    """Which labels a probability or a score is of, where ``positive_label`` alone does not say it."""
+    return {} if spec.only_positive_label else {"positive_labels": list(spec.positive_labels)}
 
 
 def describe_study(study: StudyAnswer) -> dict[str, object]:
@@ -101,6 +108,7 @@ def describe_study(study: StudyAnswer) -> dict[str, object]:
         "left_out": sum(series.slices for series in study.left_out),
         "failures": len(study.failures),
     }
+    fields |= describe_positive(spec)
     if study.reasons:
         fields["reasons"] = [reason.reason for reason in study.reasons]
     return fields

@@ -24,20 +24,12 @@ INDETERMINATE = Reason(
 def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:
     """Returns the index of the answered label.
 
-    The most probable positive label when the probability of all of them exceeds the threshold (as in the paper: risk >
-    0.05), otherwise the most probable of the others. The threshold stays the double that training chose and every
-    answer carries: rounded to float32, as NumPy would compare it, it could lie on the other side of the probability.
-
     Raises:
         ArithmeticError: the model answered something that is not a probability; a fault of the model, not the image.
     """
     if not np.isfinite(probabilities).all():
         raise ArithmeticError("the model's answer is not finite")
-    if spec.positive_score(probabilities) > spec.threshold:
-        return spec.find_top_positive(probabilities)
-    others = probabilities.copy()
-    others[list(spec.positive_indices)] = -1.0
-    return int(others.argmax())
+    return int(spec.find_labels(probabilities[np.newaxis])[0])
 
 
 def find_doubts(said: Scores, spec: ModelSpec) -> tuple[Reason, ...]:

@@ -17,7 +17,7 @@ class Explanation:
     """What Explain says beside the judgement."""
 
     heatmap: NDArray[np.float32]
-    """[rows, columns], >= 0, not scaled: what the log-odds of the positive label gain from each cell (HiResCAM)."""
+    """[rows, columns], >= 0, not scaled: what the log-odds of the positive labels gain from each cell (HiResCAM)."""
 
     overlay_png: bytes
     """The image as the model sees it, under the heatmap."""

@@ -40,7 +40,7 @@ IMAGES = Metric(
 ANSWERS = Metric(
     "stroke_answers_total",
     "counter",
-    "labels answered; positive: whether it is the model's positive label",
+    "labels answered; positive: whether it is one of the model's positive labels",
     (*MODEL, "label", "positive"),
 )
 NOT_ANALYSED = Metric(
@@ -55,7 +55,7 @@ STUDIES = Metric(
 PROBABILITY = Metric(
     "stroke_positive_probability",
     "histogram",
-    "probability of the positive label, of images that got a label",
+    "probability of the positive labels, of images that got a label",
     MODEL,
     PROBABILITIES,
 )
@@ -105,7 +105,7 @@ SHADOW_IMAGES = Metric(
 SHADOW_DIFFERENCE = Metric(
     "stroke_shadow_mean_difference",
     "gauge",
-    "mean absolute difference between a shadow's probability of the positive label and the one that was answered",
+    "mean absolute difference between a shadow's probability of the positive labels and the one that was answered",
     MODEL,
 )
 SHADOW_MEDIAN = Metric("stroke_shadow_median_seconds", "gauge", "median of a shadow's last runs", MODEL)

@@ -200,6 +200,11 @@ class ModelSpec:
         return tuple(map(self.labels.index, self.positive_labels))
 
     @property
+    def only_positive_label(self) -> str:
+        """The positive label where there is one alone, otherwise empty."""
+        return self.positive_labels[0] if len(self.positive_labels) == 1 else ""
+
+    @property
     def positive_text(self) -> str:
         """The positive labels, for people: ``haemorrhagic or ischaemic``."""
         return " or ".join(self.positive_labels)
@@ -213,8 +218,25 @@ class ModelSpec:
         return float(self.positive_scores(probabilities))
 
     def find_top_positive(self, probabilities: Sequence[float] | NDArray[np.floating]) -> int:
-        """Returns the index of the most probable positive label of one image; of equals, the first named."""
-        return max(self.positive_indices, key=lambda index: probabilities[index])
+        """Returns the index of the most probable positive label of one image; of equals, the first of the labels."""
+        return max(sorted(self.positive_indices), key=lambda index: probabilities[index])
+
+    def find_labels(self, probabilities: NDArray[np.floating], threshold: float | None = None) -> NDArray[np.intp]:
+        """Returns the indices of the labels that are answered, [N]; this is the only definition.
+
+        The most probable positive label where the probability of all of them exceeds the threshold (as in the paper:
+        risk > 0.05), otherwise the most probable of the others. The threshold stays the double that training chose and
+        every answer carries: rounded to float32, as NumPy would compare it, it could lie on the other side.
+
+        Args:
+            probabilities: [N, len(labels)].
+            threshold: another one than the model's.
+        """
+        is_positive = np.isin(np.arange(len(self.labels)), self.positive_indices)
+        top, other = (np.where(those, probabilities, -1).argmax(axis=-1) for those in (is_positive, ~is_positive))
+        score = self.positive_scores(probabilities).astype(np.float64)
+        labels: NDArray[np.intp] = np.where(score > (self.threshold if threshold is None else threshold), top, other)
+        return labels
 
     def to_json(self) -> str:
         """Returns the JSON text that belongs under ``METADATA_KEY``; unknown keys included, keys sorted."""

@@ -7,10 +7,9 @@ from typing import Any
 
 from proto import __version__
 from server.admission.judge import MOST_IMAGES
-from server.models.contract import OUTLIER_NAME
 from server.models.registry import ModelRegistry
 from server.models.runtime import OnnxModel
-from server.oip.outputs import BYTES, FP32, PROBABILITIES, TEXTS
+from server.oip.outputs import BYTES, FP32, NUMBERS, PROBABILITIES, TEXTS
 from server.oip.tensors import INPUT_NAME
 
 SERVER_NAME = "strokeserve"
@@ -31,7 +30,8 @@ def describe_server(*, with_http: bool) -> dict[str, Any]:
 def list_outputs(model: OnnxModel) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and shape of every output, the shape without the number of images."""
     texts: Iterator[tuple[str, str, list[int]]] = ((name, BYTES, []) for name in TEXTS)
-    return [(PROBABILITIES, FP32, [len(model.spec.labels)]), *texts, (OUTLIER_NAME, FP32, [])]
+    numbers: Iterator[tuple[str, str, list[int]]] = ((name, FP32, []) for name in NUMBERS)
+    return [(PROBABILITIES, FP32, [len(model.spec.labels)]), *texts, *numbers]
 
 
 def describe_model(model: OnnxModel, versions: Iterable[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,13 @@ TEXTS: dict[str, Callable[[Detection], str]] = {
 }
 """Outputs of one text for each image, by name. ``label`` is empty of an image that was not analysed."""
 
-NAMES = (PROBABILITIES, *TEXTS, OUTLIER_NAME)
+NUMBERS: dict[str, Callable[[Detection], float]] = {
+    OUTLIER_NAME: lambda detection: detection.outlier_score,
+    "positive_probability": lambda detection: detection.positive_probability,
+}
+"""Outputs of one number for each image, by name."""
+
+NAMES = (PROBABILITIES, *TEXTS, *NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -93,9 +100,9 @@ def make_output(detections: Sequence[Detection], output: WantedOutput) -> Output
     if output.name in TEXTS:
         texts = [TEXTS[output.name](detection).encode() for detection in detections]
         return OutputTensor(output.name, BYTES, (number,), texts)
-    if output.name == OUTLIER_NAME:
-        scores = np.array([detection.outlier_score for detection in detections], np.float32)
-        return OutputTensor(output.name, FP32, scores.shape, scores)
+    if output.name in NUMBERS:
+        numbers = np.array([NUMBERS[output.name](detection) for detection in detections], np.float32)
+        return OutputTensor(output.name, FP32, numbers.shape, numbers)
     spec = detections[0].model.spec
     if classes := min(read_class_count(output), len(spec.labels)):
         texts = [text for detection in detections for text in classify(detection.probabilities, spec, classes)]
@@ -115,7 +122,8 @@ def describe_judgement(detection: Detection) -> Parameters:
     spec = detection.model.spec
     return {
         "threshold": spec.threshold,
-        "positive_label": spec.positive_text,
+        **({"positive_label": spec.only_positive_label} if spec.only_positive_label else {}),
+        "positive_labels": json.dumps(spec.positive_labels, ensure_ascii=False),
         "model_digest": detection.model.digest,
         "runtime": detection.model.runtime,
     }

@@ -18,6 +18,7 @@ def describe_detection(detection: Detection, request_id: str) -> dict[str, Any]:
         "status": "ANALYSED" if is_analysed else "NOT_ANALYSED",
         "scores": dict(zip(spec.labels, detection.probabilities, strict=True)),
         "positive_label": detection.positive_label,
+        "positive_labels": list(spec.positive_labels),
         "positive_probability": detection.positive_probability,
         "threshold": spec.threshold,
         "outlier_score": detection.outlier_score,

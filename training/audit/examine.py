@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.audit.facts import Audit, ClassCount, Duplicates
 from training.audit.inspection import FileFacts, Inspection, inspect_images
 from training.audit.page import render_page
-from training.audit.shortcuts import find_shortcuts
+from training.audit.shortcuts import find_class_shortcuts
 from training.data.duplicates import find_near_duplicates
 from training.data.format import make_format
 from training.data.given import check_split, number_parts
@@ -102,7 +102,7 @@ def examine(images: ImageSet, inspection: Inspection, seed: int) -> Audit:
         unreadable=inspection.unreadable,
         exact=describe_duplicates(same, files, patients, targets),
         near=describe_duplicates(alike[~is_copy], files, patients, targets),
-        shortcuts=tuple(find_shortcuts(facts, targets == 1, groups)),
+        shortcuts=tuple(find_class_shortcuts(facts, targets, groups, images.labels)),
         leakage=run_leakage_test(facts, targets, groups, seed) if images.has_patients else None,
         notes=images.notes,
         warnings=(

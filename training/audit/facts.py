@@ -41,6 +41,8 @@ class Audit:
     data: str
     classes: tuple[ClassCount, ...]
     patients_in_both_classes: int
+    """Of more than two classes: in several."""
+
     has_patients: bool
     sizes: dict[str, int]
     modes: dict[str, int]

@@ -35,9 +35,10 @@ def find_findings(audit: Audit) -> list[str]:
         findings.append(f"Of these: {count_reasons(reason for _, reason in audit.unreadable)}.")
     if audit.patients_in_both_classes:
         shared = count_nouns(audit.patients_in_both_classes, "patient id")
+        several, both = ("both", "both") if len(audit.classes) == 2 else ("several", "each")
         findings.append(
-            f"{shared} in both classes: each is taken for one person with slices of both, which is wrong where the "
-            "classes were numbered apart (--patient-pattern can tell them apart)."
+            f"{shared} in {several} classes: each is taken for one person with slices of {both}, which is wrong where "
+            "the classes were numbered apart (--patient-pattern can tell them apart)."
         )
     # Neighbouring slices of one person can look the same, and the lesion end between them.
     for kind, verdict, duplicates in (
@@ -88,7 +89,8 @@ def render_page(audit: Audit, plot: str) -> tuple[str, list[str]]:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {shortcut.name} | {shortcut.auc:.2f} | {shortcut.values:,} | {'**suspicious**' * shortcut.is_suspicious} |"
+        f"| {escape(shortcut.name)} | {shortcut.auc:.2f} | {shortcut.values:,} | "
+        f"{'**suspicious**' * shortcut.is_suspicious} |"
         for shortcut in audit.shortcuts
     ]
     lines += ["", "## Duplicates", "", "| | pairs | of different or unknown patients | of different classes |"]

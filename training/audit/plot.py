@@ -19,8 +19,8 @@ from training.audit.shortcuts import SUSPICIOUS_AUC
 from training.report.drawing import DOTS_PER_INCH
 
 BINS = 32
-COLOURS = ("tab:blue", "tab:orange")
-"""Of the two classes, which stay apart for the colour-blind."""
+COLOURS = ("tab:blue", "tab:orange", "tab:cyan", "tab:brown", "tab:olive", "tab:pink", "black")
+"""Of the classes, the first of which stay apart for the colour-blind; they begin again where there are more."""
 
 
 def plot_audit(path: Path, audit: Audit, facts: Sequence[FileFacts], targets: NDArray[np.int64]) -> None:
@@ -34,7 +34,9 @@ def plot_audit(path: Path, audit: Audit, facts: Sequence[FileFacts], targets: ND
     for index, count in enumerate(audit.classes):
         chosen = values[targets == index]
         share = np.full(len(chosen), 1 / len(chosen))
-        brightness.hist(chosen, edges, weights=share, alpha=0.6, label=draw_label(count.label), color=COLOURS[index])
+        brightness.hist(
+            chosen, edges, weights=share, alpha=0.6, label=draw_label(count.label), color=find_colour(index)
+        )
     brightness.set(xlabel="mean grey value of an image", ylabel="share of the class", title="Brightness by class")
     brightness.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     brightness.set_ylim(top=1.3 * brightness.get_ylim()[1])  # room for the legend above the bars
@@ -42,7 +44,7 @@ def plot_audit(path: Path, audit: Audit, facts: Sequence[FileFacts], targets: ND
     plot_leakage(leakage, audit)
     ordered = audit.shortcuts[::-1]
     bars = shortcuts.barh(
-        [shortcut.name for shortcut in ordered],
+        [draw_label(shortcut.name) for shortcut in ordered],
         [shortcut.auc for shortcut in ordered],
         color=["tab:red" if shortcut.is_suspicious else "tab:grey" for shortcut in ordered],
     )
@@ -54,6 +56,11 @@ def plot_audit(path: Path, audit: Audit, facts: Sequence[FileFacts], targets: ND
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
+def find_colour(index: int) -> str:
+    """Returns the colour of a class."""
+    return COLOURS[index % len(COLOURS)]
+
+
 def draw_label(label: str) -> str:
     """Returns a label that is drawn as it is: no formula between dollars, and no underscore in front, which hides it
     from a legend."""
@@ -63,11 +70,12 @@ def draw_label(label: str) -> str:
 
 def plot_slices(axes: Axes, audit: Audit) -> None:
     """Draws how many slices patients have; how many images there are where patients are not known."""
+    colours = [find_colour(index) for index in range(len(audit.classes))]
     if not audit.has_patients:
         axes.bar(
             [draw_label(count.label) for count in audit.classes],
             [count.images for count in audit.classes],
-            color=COLOURS,
+            color=colours,
         )
         axes.set(ylabel="images", title="Images (patients are not known)")
         return
@@ -79,7 +87,7 @@ def plot_slices(axes: Axes, audit: Audit) -> None:
         [count.slices_per_patient for count in audit.classes],
         edges.tolist(),
         label=[f"{draw_label(count.label)}: {count.patients:,} patients" for count in audit.classes],
-        color=COLOURS,
+        color=colours,
     )
     axes.set(xlabel="slices of a patient", ylabel="patients", title="Slices per patient")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -7,7 +7,7 @@ the program, and its figures hold for no other hospital.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +41,37 @@ class Shortcut:
         return self.auc >= SUSPICIOUS_AUC
 
 
-def find_shortcuts(
-    facts: Sequence[FileFacts], positive: NDArray[np.bool_], groups: NDArray[np.int64]
+def find_class_shortcuts(
+    facts: Sequence[FileFacts], targets: NDArray[np.int64], groups: NDArray[np.int64], labels: Sequence[str]
 ) -> list[Shortcut]:
     """Measures each property of the files against the label, the strongest first.
 
+    Of more than two classes each is told from the rest, and of each property the class counts that it tells best.
+
     Args:
         facts: of N images.
-        positive: [N], true for one of the classes.
+        targets: [N], class of each image.
+        groups: [N], person of each image, 0 to G-1.
+        labels: the classes' names.
+    """
+    if len(labels) == 2:
+        return find_shortcuts(facts, targets == 1, groups)
+    best: dict[str, Shortcut] = {}
+    for index, label in enumerate(labels):
+        for found in find_shortcuts(facts, targets == index, groups):
+            if found.name not in best or found.auc > best[found.name].auc:
+                best[found.name] = replace(found, name=f"{found.name} ({label} or not)")
+    return sorted(best.values(), key=lambda shortcut: -shortcut.auc)
+
+
+def find_shortcuts(
+    facts: Sequence[FileFacts], positive: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> list[Shortcut]:
+    """Measures each property of the files against one class, the strongest first.
+
+    Args:
+        facts: of N images.
+        positive: [N], true for images of the class.
         groups: [N], person of each image, 0 to G-1.
     """
     categories = {

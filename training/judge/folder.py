@@ -100,13 +100,13 @@ def evaluate_folder(config: EvaluateConfig) -> str:
         (config.out / "evaluation.json").write_text(document, encoding="utf-8")
         sheet = make_sheet(images, predictor, predictions, answers, kept, split, groups)
         write_answers(config.out, sheet, next(iter(evaluations.values())).patients)
-        name = " or ".join(predictor.positive_labels)
+        name, *others = predictor.positive_labels
         write_plots(
             config.out,
             next(iter(evaluations.values())),
             predictions,
             read_predicted(images, predictions, predictor.plain_format),
-            (f"not {name}", name),
+            ("negative", "positive") if others else (f"not {name}", name),
         )
     return document if config.json else page
 
@@ -291,6 +291,7 @@ def make_sheet(
         actual=[images.labels[images.targets[index]] for index in kept],
         patients=[images.patients[index] for index in kept],
         parts=[split.parts.get(file, "") if split else "" for file in predictions.files],
+        folds=[""] * len(kept),
         subgroups=subgroups,
     )
 

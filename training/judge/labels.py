@@ -21,13 +21,17 @@ def find_positive(config: DataConfig, images: ImageSet, own: Sequence[str] = ())
     Args:
         config: says which these are.
         images: of N.
-        own: the positive labels of the model, for data that have its labels.
+        own: the positive labels of the model, for data that have its labels, where nothing else was said.
+
+    Raises:
+        TrainingError: the data lack a label that was named, or have no others.
     """
-    known = match_labels(images.labels, own)
-    candidates = config.positive, ("1",), [label for label, index in known.items() if index is not None]
+    candidates: list[Sequence[str]] = [config.positive, ("1",)]
+    if config.positive == DataConfig.positive:
+        candidates.append([label for label, index in match_labels(images.labels, own).items() if index is not None])
     names = next((names for names in candidates if names and set(names) <= set(images.labels)), None)
-    images.require(config.positive if names is None else names)
-    assert names is not None
+    names = config.positive if names is None else names
+    images.require(names)
     positive: Bools = np.isin(images.targets, find_indices(images.labels, names))
     return positive
 

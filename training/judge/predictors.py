@@ -172,7 +172,7 @@ def open_server(target: str) -> Predictor:
     except StrokeClientError as error:
         raise TrainingError(str(error)) from None
 
-    positive = [info.labels.index(label) for label in (info.positive_label,)]
+    positive = [info.labels.index(label) for label in info.positive_labels]
 
     def ask(items: Iterable[Asked]) -> Iterator[Answer]:
         try:
@@ -195,7 +195,7 @@ def open_server(target: str) -> Predictor:
     return Predictor(
         name,
         info.labels,
-        (info.positive_label,),
+        info.positive_labels,
         info.threshold,
         info.study_top_k,
         info.study_threshold,

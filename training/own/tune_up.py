@@ -142,7 +142,7 @@ def tune_on(config: TuneUpConfig, data: Data, parent: Parent, folder: Path) -> N
         return compare_with_parent(config, data, parent, before, tuned, spec, predictions)
 
     predictions, evaluation = write_results(config, data, tuned.fit, network, calibration, folder, remark=remark)
-    write_answers(config, data, folder, predictions, evaluation)
+    write_answers(config, data, predictions, evaluation, folder)
     for name in MODEL_FILES:
         network.save(folder / name)
     for name in (LAST, WHOLE):

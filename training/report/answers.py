@@ -45,7 +45,10 @@ class AnswerSheet:
 
     patients: Sequence[str | None]
     parts: Sequence[str]
-    """Part of the split, or fold, that each image is in; empty text where there is none."""
+    """Part of the split that each image is in; empty text where that is not known."""
+
+    folds: Sequence[str]
+    """Number of the fold in which each was held out, from 1; empty text where there are none."""
 
     subgroups: Mapping[str, Sequence[str]]
     """By the column that says them."""
@@ -73,6 +76,7 @@ def write_predictions(path: Path, sheet: AnswerSheet) -> None:
         "label": sheet.actual,
         "positive": predictions.positive.astype(int).tolist(),
         "part": sheet.parts,
+        "fold": sheet.folds,
         "probability": predictions.scores.tolist(),
         "answered": [sheet.labels[index] for index in answered],
         "answered_positive": (predictions.scores > sheet.threshold).astype(int).tolist(),
@@ -103,6 +107,7 @@ def write_patients(path: Path, sheet: AnswerSheet, top_k: NDArray[np.int64], thr
         "patient": [join_texts(sheet.patients, members[person]) for person in people],
         "positive": find_positive_patients(predictions.positive, groups).astype(int).tolist(),
         "part": [join_texts(sheet.parts, members[person]) for person in people],
+        "fold": [join_texts(sheet.folds, members[person]) for person in people],
         "probability": means.tolist(),
         "threshold": threshold.tolist(),
         "answered_positive": (means > threshold).astype(int).tolist(),

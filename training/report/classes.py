@@ -23,6 +23,15 @@ def describe_classes(classes: ClassFigures) -> list[str]:
     ]
 
 
+def name_figures(classes: ClassFigures) -> str:
+    """Returns the headline in one line, for the terminal."""
+    found = ", ".join(
+        f"{label} {figures['sensitivity'].value:.3f}"
+        for label, figures in zip(classes.labels, classes.figures, strict=True)
+    )
+    return f"classes: mean AUC against the rest {state(classes.overall['macro_auc'])}; sensitivity {found}"
+
+
 def tabulate_classes(classes: ClassFigures) -> str:
     """Returns the figures of each class, and their means."""
     rows = [

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from server.flags import Settings, list_settings
 from training.data.groups import SPLITS
 from training.errors import TrainingError
-from training.evaluation.figures import Level
+from training.evaluation.figures import ClassFigures, Figure, Level
 from training.report.tables import NONE, escape, make_table
 from training.settings.train import TrainConfig
 
@@ -36,11 +36,24 @@ def flatten_figures(levels: Mapping[str, Level]) -> dict[str, float]:
     Args:
         levels: by what comes before the figure's name: ``test``, ``test_patient``.
     """
-    flat: dict[str, float] = {}
-    for prefix, level in levels.items():
-        for name, figure in level.figures.items():
-            for end, value in (("", figure.value), ("_low", figure.low), ("_high", figure.high)):
-                flat[f"{prefix}_{name}{end}"] = value
+    return flatten(
+        {f"{prefix}_{name}": figure for prefix, level in levels.items() for name, figure in level.figures.items()}
+    )
+
+
+def flatten_classes(prefix: str, classes: ClassFigures) -> dict[str, float]:
+    """Returns the figures over all classes likewise: ``test_macro_auc``, ``test_class_accuracy``."""
+    names = {"accuracy": "class_accuracy"}
+    return flatten({f"{prefix}_{names.get(name, name)}": figure for name, figure in classes.overall.items()})
+
+
+def flatten(figures: Mapping[str, Figure]) -> dict[str, float]:
+    """Returns figures and the ends of their intervals by name; what cannot be computed is left out."""
+    flat = {
+        f"{name}{end}": value
+        for name, figure in figures.items()
+        for end, value in (("", figure.value), ("_low", figure.low), ("_high", figure.high))
+    }
     return {name: round(value, 4) for name, value in flat.items() if np.isfinite(value)}
 
 

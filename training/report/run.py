@@ -183,15 +183,12 @@ def describe(
             "worth at other prevalences, by Bayes' rule from sensitivity and specificity:",
             tabulate_prevalences(summary),
         ]
-    classes = []
-    if summary.classes:
-        paragraphs = [*describe_classes(summary.classes), *show(folder, "classes.png")]
-        classes.append(("Classes", "\n\n".join(paragraphs)))
+    classes = [("Classes", "\n\n".join(describe_classes(summary.classes)))] if summary.classes else []
     own_split = describe_own_split(summary.own_split, with_files=True) if summary.own_split else []
     return [
         ("", "\n\n".join(front)),
         ("Headline", "\n\n".join([intervals, tabulate_headlines(summary), BASELINES_EXPLAINED])),
-        ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png")])),
+        ("All figures", "\n\n".join([*filter(None, figures), *show(folder, "confusion.png", "classes.png")])),
         *classes,
         *([("Subgroups", "\n\n".join(describe_subgroups(summary.subgroups)))] if summary.subgroups else []),
         ("Operating point", "\n\n".join([*operating, *show(folder, "decision_curve.png")])),

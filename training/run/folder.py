@@ -98,7 +98,7 @@ def check_flags(config: TrainConfig, folder: Path) -> None:
     recorded = read_record(folder).get("flags", {})
     for name, value in list_flags(config).items():
         before = recorded.get(name, value)
-        if before != value:
+        if before != value and [before] != value:  # earlier versions recorded one positive label as a text
             raise TrainingError(
                 f"{flag_of(name)} is {value} here and was {before} in {folder}; --resume needs the same flags"
             )

@@ -67,29 +67,13 @@ def train_network(config: TrainConfig, data: Data, folder: Path, part: Part, *, 
     model = build_fitted(config, data, fit)
     calibration = calibrate_network(config, data, model)
     predictions, evaluation = write_results(config, data, fit, model, calibration, folder, random_split)
-    write_answers(config, data, folder, predictions, evaluation)
+    write_answers(config, data, predictions, evaluation, folder, fold=fold)
     if not config.no_weights:
         for name in MODEL_FILES:
             model.save(folder / name)
     remove_checkpoints(folder)
     remove_features(folder)
     (folder / RANDOM_FIGURES).unlink(missing_ok=True)
-
-
-def write_answers(
-    config: TrainConfig, data: Data, folder: Path, predictions: Predictions, evaluation: Evaluation
-) -> None:
-    """Writes every answer about the test images, and about people where there are figures of them."""
-    test = data.indices("test")
-    sheet = make_sheet(config, data, test, predictions, evaluation.slices.threshold, ["test"] * len(test))
-    write_predictions(folder / PREDICTIONS, sheet)
-    if (patients := evaluation.patients) is not None:
-        write_patients(
-            folder / PATIENTS,
-            sheet,
-            np.full(patients.count, patients.top_k),
-            np.full(patients.count, patients.threshold),
-        )
 
 
 def start_fit(config: TrainConfig, data: Data, folder: Path, part: Part) -> Fit:
@@ -147,13 +131,32 @@ def measure_random_split(config: TrainConfig, data: Data, folder: Path, part: Pa
     return figures
 
 
+def write_answers(
+    config: TrainConfig,
+    data: Data,
+    predictions: Predictions,
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    fold: int | None = None,
+) -> None:
+    """Writes every answer on the test images, and those about people where they are known."""
+    test = data.indices("test")
+    folds = ["" if fold is None else str(fold)] * len(test)
+    sheet = make_sheet(config, data, test, predictions, evaluation.slices.threshold, folds)
+    write_predictions(folder / PREDICTIONS, sheet)
+    if (patients := evaluation.patients) is not None:
+        count = patients.count
+        write_patients(folder / PATIENTS, sheet, np.full(count, patients.top_k), np.full(count, patients.threshold))
+
+
 def make_sheet(
     config: TrainConfig,
     data: Data,
     indices: NDArray[np.int64],
     predictions: Predictions,
     threshold: Threshold,
-    parts: Sequence[str],
+    folds: Sequence[str],
 ) -> AnswerSheet:
     """Returns what was answered on held-out images with all that is known of them.
 
@@ -163,7 +166,7 @@ def make_sheet(
         indices: [N], which images.
         predictions: of the same images.
         threshold: of the decision on slices; one, or one for each image.
-        parts: [N], where each was held out.
+        folds: [N], number of the fold in which each was held out, from 1; empty text of a run without folds.
     """
     images, classes = data.images, predictions.classes
     positive = find_indices(images.labels, config.positive)
@@ -178,6 +181,7 @@ def make_sheet(
         else complete_probabilities(predictions.scores, images.labels, positive),
         actual=[images.labels[images.targets[index]] for index in places],
         patients=[images.patients[index] for index in places],
-        parts=parts,
+        parts=["test"] * len(places),
+        folds=folds,
         subgroups={name: [values[index] for index in places] for name, values in images.subgroups.items()},
     )

@@ -23,6 +23,7 @@ from training.evaluation.subgroups import measure_subgroups
 from training.evaluation.summary import SUMMARY_KEY, Summary, from_document, to_document
 from training.report import records as report
 from training.report.answers import PATIENTS, PREDICTIONS, name_columns, write_patients, write_predictions
+from training.report.classes import name_figures
 from training.report.plots import write_plots
 from training.report.run import write_folds_report
 from training.run.folder import METRICS
@@ -87,13 +88,18 @@ def write_pooled_results(
         finished[0].spec,
         threshold=pooled.slices.threshold,
         temperature=1.0,
-        metrics=report.flatten_figures(levels),
+        metrics={
+            **report.flatten_figures(levels),
+            **(report.flatten_classes("test", pooled.classes) if pooled.classes else {}),
+        },
     )
     write_folds_report(folder, spec, pooled, summaries, warnings=data.warnings, notes=config.notes)
     documents = [json.loads((folder / f"fold-{n}" / METRICS).read_text("utf-8")) for n in range(1, len(finished) + 1)]
     report.write_json(folder / METRICS, {SUMMARY_KEY: to_document(pooled), "folds": documents})
     auc = pooled.slices.figures["auc"]
     print(f"AUC over all folds {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})", file=sys.stderr)
+    if pooled.classes:
+        print(name_figures(pooled.classes), file=sys.stderr)
 
 
 def read_fold(folder: Path) -> Fold:
@@ -156,8 +162,8 @@ def write_answers(
 ) -> None:
     """Writes every answer, decided by the thresholds and rules of the fold in which its person was held out."""
     thresholds = np.array([fold.spec.threshold for fold in finished])
-    parts = [f"fold-{fold + 1}" for fold in folds.tolist()]
-    sheet = make_sheet(config, data, np.arange(len(folds)), predictions, thresholds[folds], parts)
+    numbers = [str(fold + 1) for fold in folds.tolist()]
+    sheet = make_sheet(config, data, np.arange(len(folds)), predictions, thresholds[folds], numbers)
     write_predictions(folder / PREDICTIONS, sheet)
     rules = [fold.summary.patients for fold in finished]
     if None not in rules:

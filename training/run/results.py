@@ -28,6 +28,7 @@ from training.evaluation.summary import SUMMARY_KEY, to_document
 from training.fit.network import Fit, predict
 from training.report import records as report
 from training.report.card import write_card
+from training.report.classes import name_figures
 from training.report.galleries import ReadImages
 from training.report.plots import plot_curve, write_plots
 from training.report.run import write_report
@@ -122,6 +123,8 @@ def write_results(
     auc = evaluation.slices.figures["auc"]
     leak = "; the split leaks, see above" if data.check and data.check.leaks else ""
     print(f"test AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}){leak}", file=sys.stderr)
+    if evaluation.classes:
+        print(name_figures(evaluation.classes), file=sys.stderr)
     return predictions, evaluation
 
 
@@ -206,8 +209,9 @@ def tell_classes(
 
 
 def name_sides(labels: Sequence[str], positive: Sequence[str]) -> tuple[str, str]:
-    """Returns what the negative and the positive labels are called together: ``normal``, ``bleed or infarct``."""
-    return " or ".join(label for label in labels if label not in positive), " or ".join(positive)
+    """Returns what the negative and the positive labels are called together: by their names where each is one."""
+    negative = [label for label in labels if label not in positive]
+    return negative[0] if len(negative) == 1 else "negative", positive[0] if len(positive) == 1 else "positive"
 
 
 def read_pixels(data: Data) -> ReadImages:
@@ -222,6 +226,8 @@ def build_spec(
     levels = {"test": evaluation.slices}
     input_format = make_format(config.windows)
     metrics = {"test_trivial_auc": evaluation.baselines.trivial_auc.value}
+    if evaluation.classes:
+        metrics |= report.flatten_classes("test", evaluation.classes)
     if evaluation.patients is not None:
         levels["test_patient"] = evaluation.patients
     return ModelSpec(

@@ -68,7 +68,8 @@ class EvaluateConfig(SubgroupConfig, JudgeConfig):
     )
     out: Path | None = setting(
         None,
-        "Folder to write evaluation.md, evaluation.json, predictions.csv and plots to; it must not exist or be empty.",
+        "Folder to write evaluation.md, .html and .json, predictions.csv, patients.csv and plots to; it must not exist "
+        "or be empty.",
     )
     json: bool = setting(False, "Print JSON instead of Markdown.")
 

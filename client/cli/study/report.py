@@ -55,8 +55,7 @@ class StudyReport:
         self._notes.print(escape(f"{name}: "), ("error", FAILED), escape(f": {error}"))
 
     def _print_answer(self, name: str, study: StudyPrediction) -> None:
-        is_positive = study.is_analysed and study.label == study.positive_label
-        style = POSITIVE if is_positive else "" if study.is_analysed else WARNING
+        style = POSITIVE if study.is_positive else "" if study.is_analysed else WARNING
         answer = escape(str(study))
         self._output.print(escape(f"{name}: "), (answer, style) if style else answer)
         if (first := study.first_look) is not None:
@@ -73,7 +72,7 @@ class StudyReport:
 
 
 def _describe_score(study: StudyPrediction, one: StudySlice) -> str:
-    return f"P({study.positive_label}) {one.positive_probability:.3f}"
+    return f"P({study.positive_text}) {one.positive_probability:.3f}"
 
 
 def _describe_series(series: StudySeries) -> str:
@@ -116,7 +115,8 @@ def study_to_json(name: str, study: StudyPrediction, left_out: LeftOut) -> Field
         "score": round_score(study.score) if study.is_analysed else None,
         "threshold": study.threshold,
         "top_k": study.top_k,
-        "positive_label": study.positive_label,
+        "positive_label": study.positive_label or None,
+        "positive_labels": list(study.positive_labels),
         "status": str(study.status),
         "reasons": list_reasons(study.reasons),
         "first_look": {"file": str(first.source), "frame": first.frame or None} if first is not None else None,

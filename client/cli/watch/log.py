@@ -20,7 +20,7 @@ class WatchLog:
 
     Args:
         folder: the folder as the user calls it.
-        describe_model: tells which label is the positive one.
+        describe_model: tells which labels are the positive ones.
         as_json: print records instead of text.
         as_text: print judgements as text.
         is_quiet: leave out notes.

@@ -101,10 +101,8 @@ def answer_study(study_id: str, slices: Sequence[StudySlice], model: OnnxModel, 
 def find_positive_label(highest: Sequence[StudySlice], spec: ModelSpec) -> str:
     """The positive label that is answered above the threshold: of several the most probable one, on average over the
     slices of which the score is made; of equals, the first named."""
-    if len(spec.positive_labels) == 1:
-        return spec.positive_labels[0]
-    if not highest:
-        return ""
+    if len(spec.positive_labels) == 1 or not highest:
+        return spec.only_positive_label
     sums = [math.fsum(column) for column in zip(*(one.positive_probabilities for one in highest), strict=True)]
     return spec.positive_labels[sums.index(max(sums))]
 

@@ -150,7 +150,7 @@ def make_paths() -> Schema:
         },
         "/explain": {
             "post": look_at(
-                "Judges one image, and shows where in it the evidence for the positive label lies: for research, not "
+                "Judges one image, and shows where in it the evidence for the positive labels lies: for research, not "
                 "for localisation. Asked for `image/png`, the answer is the picture alone. Off unless `--explain`.",
                 answers(one_of("Explanation"), *IMAGE_STATUSES, 409, 501, picture=True),
             )

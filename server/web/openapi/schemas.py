@@ -8,6 +8,7 @@ from typing import Any
 Schema = dict[str, Any]
 
 NUMBER, TEXT, COUNT = {"type": "number"}, {"type": "string"}, {"type": "integer"}
+NULL_TEXT, NULL_NUMBER = {"type": ["string", "null"]}, {"type": ["number", "null"]}
 BINARY = {"type": "string", "format": "binary"}
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -33,6 +34,8 @@ def record(fields: Mapping[str, Schema], *, optional: tuple[str, ...] = ()) -> S
     }
 
 
+POSITIVE_LABELS = {**list_of(TEXT, minItems=1), "description": "The labels that are looked for."}
+
 REASON = record({"reason": TEXT, "message": TEXT})
 
 JUDGEMENT = record(
@@ -42,9 +45,13 @@ JUDGEMENT = record(
         "id": TEXT,
         "status": {"enum": ["ANALYSED", "NOT_ANALYSED"]},
         "scores": {"type": "object", "additionalProperties": PROBABILITY},
-        "positive_label": TEXT,
-        "positive_probability": PROBABILITY,
-        "threshold": {**PROBABILITY, "description": "The positive label is answered strictly above it."},
+        "positive_label": {
+            **TEXT,
+            "description": "The most probable of positive_labels: class, where that is positive.",
+        },
+        "positive_labels": POSITIVE_LABELS,
+        "positive_probability": {**PROBABILITY, "description": "The sum of the scores of positive_labels."},
+        "threshold": {**PROBABILITY, "description": "A positive label is answered strictly above it."},
         "outlier_score": {
             "type": "number",
             "minimum": 0,
@@ -79,7 +86,7 @@ EXPLANATION = record(
         "heatmap": {
             "type": ["array", "null"],
             "items": list_of({"type": "number", "minimum": 0}),
-            "description": "Rows of cells: what the log-odds of the positive label gain from each.",
+            "description": "Rows of cells: what the log-odds of the positive labels gain from each.",
         },
         "box": {
             **record(dict.fromkeys(("left", "top", "right", "bottom"), NUMBER)),
@@ -108,13 +115,15 @@ PROBLEM_FIELDS = record(
 
 MODEL = record(
     {
-        **dict.fromkeys(("name", "version", "task", "intended_use", "positive_label", "precision", "runtime"), TEXT),
+        **dict.fromkeys(("name", "version", "task", "intended_use", "precision", "runtime"), TEXT),
         **dict.fromkeys(("runtime_version", "profile", "server_version", "model_card"), TEXT),
         **dict.fromkeys(("input_height", "input_width", "input_channels"), COUNT),
         **dict.fromkeys(("threads", "busy_threads", "workers"), COUNT),
         "digest": DIGEST,
         "is_default": {"type": "boolean"},
         "labels": list_of(TEXT, minItems=2),
+        "positive_label": {**NULL_TEXT, "description": "The only one of positive_labels; null: there are several."},
+        "positive_labels": POSITIVE_LABELS,
         "threshold": PROBABILITY,
         "metrics": {"type": "object", "additionalProperties": NUMBER},
         "provenance": {"type": "object", "additionalProperties": TEXT},
@@ -128,8 +137,6 @@ MODEL = record(
     },
     optional=("model_card",),
 )
-
-NULL_TEXT, NULL_NUMBER = {"type": ["string", "null"]}, {"type": ["number", "null"]}
 
 SLICE = record(
     {
@@ -161,14 +168,19 @@ STUDY = record(
         "class": {"type": ["string", "null"], "description": "The label answered; null when status is NOT_ANALYSED."},
         "id": TEXT,
         "status": {"enum": ["ANALYSED", "NOT_ANALYSED"]},
-        "positive_label": TEXT,
+        "positive_label": {
+            **NULL_TEXT,
+            "description": "The most probable of positive_labels, on average over the slices that made the score; "
+            "null: there are several, and no slice was analysed.",
+        },
+        "positive_labels": POSITIVE_LABELS,
         "score": {
             "type": ["number", "null"],
             "minimum": 0,
             "maximum": 1,
             "description": "The mean of the top_k highest positive_probability; null: no slice was analysed.",
         },
-        "threshold": {**PROBABILITY, "description": "The positive label is answered strictly above it."},
+        "threshold": {**PROBABILITY, "description": "A positive label is answered strictly above it."},
         "top_k": COUNT,
         "first_look_id": {**NULL_TEXT, "description": "The slice to look at first."},
         "first_look_frame": COUNT,
