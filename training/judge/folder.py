@@ -30,7 +30,7 @@ from training.judge.labels import find_positive, match_labels, take_classes, tel
 from training.judge.page import render_document, render_page
 from training.judge.pictures import Answers, ask_predictor
 from training.judge.predictors import Predictor, map_ahead, open_predictor
-from training.judge.split import Split, choose_images, find_split
+from training.judge.split import Split, choose_images, find_split, list_leaks
 from training.progress import Progress
 from training.report.answers import (
     PATIENTS,
@@ -178,12 +178,7 @@ def list_warnings(
             "The images of all folders are judged, those of train too; --split RUN/split.csv judges test images alone, "
             "and so does --split given where the folders' split is the model's."
         )
-    known = sum(digest in split.training_digests for digest in answers.digests) if split else 0
-    if known:
-        warnings.append(f"WARNING: {known:,} of the images were used in training or validation: leakage.")
-    shown = sum(images.patients[index] in split.training_patients for index in asked) if split else 0
-    if shown:
-        warnings.append(f"WARNING: {shown:,} of the images show patients of training or validation: leakage.")
+    warnings += list_leaks(split, answers.digests, (images.patients[index] for index in asked))
     if images.has_patients and not predictor.study_top_k:
         warnings.append(
             "The model has no rule for studies: one is called positive when any of the slices is, which grows "
