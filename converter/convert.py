@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -26,13 +26,15 @@ from converter.outlier.surgery import fit_score
 from converter.pixels.evidence import check_flag, choose_preprocess
 from converter.pixels.reference import Reference, check_served, read_reference
 from converter.pixels.search import Found, search_pixels
-from converter.source import load_source
+from converter.source import forget_sources, load_source
 from converter.verify import Parity, check_parity, load_images
 from server.errors import ModelFileError
 from server.images.dicom.window import read_windows
 from server.images.preprocess import InputFormat
+from server.machine.memory import trim_memory
 from server.machine.processors import find_target
 from server.models.contract import ModelSpec, is_identifier
+from server.models.golden import GoldenVector
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, FileRecord, Manifest
 from server.models.runtime import OnnxModel
 
@@ -132,6 +134,10 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     if record_file.exists() and not recorded:
         tell(f"note: none of the files in {record_file} is in {options.images}; --images DATA compares with them too")
     evidence = describe_evidence(found, reference, model) if found and reference else None
+    kind, head = source.kind, describe_head(source.outputs, source.activation, spec.labels)
+    # What is not needed any more goes at once, here and below: each of them has all weights of a large network.
+    del source, found, reference
+    forget_sources()
     quantised, failure = make_int8(options, graph, model, tell) if options.int8 else (None, "")
     files = {MODEL_FILE: data} if quantised is None else {MODEL_FILE: data, INT8_FILE: quantised.data}
     if options.outlier:
@@ -142,20 +148,12 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
             scored = fit_score(options.calibrate, {MODEL_FILE: data}, spec, model.input_format, tell)
         files, spec = scored
         data, model = files[MODEL_FILE], OnnxModel(files[MODEL_FILE], source=MODEL_FILE)
-    golden = make_golden_vectors(model)
-    records = {MODEL_FILE: FileRecord(model.digest, len(data), GOLDEN_TOLERANCE)}
+    golden, digest, size = make_golden_vectors(model), model.digest, len(data)
+    records = {MODEL_FILE: FileRecord(digest, size, GOLDEN_TOLERANCE)}
     if quantised is not None:
-        variant = OnnxModel(files[INT8_FILE], source=INT8_FILE)
-        own = answer_golden(variant, [vector.seed for vector in golden])
-        records[INT8_FILE] = FileRecord(
-            variant.digest,
-            len(files[INT8_FILE]),
-            INT8_TOLERANCE,
-            quantised.target,
-            tuple(vector.probabilities for vector in own),
-            quantised.to_document(),
-            tuple(vector.outlier_score for vector in own) if options.outlier else (),
-        )
+        records[INT8_FILE] = record_variant(files[INT8_FILE], quantised, golden, has_score=options.outlier)
+    del graph, data, model, quantised
+    trim_memory()
     manifest = Manifest(
         files=records,
         golden=golden,
@@ -176,18 +174,33 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
     return ConversionReport(
         out=options.out,
         spec=spec,
-        digest=model.digest,
-        size=len(data),
-        kind=source.kind,
+        digest=digest,
+        size=size,
+        kind=kind,
         preprocess=preprocess.values,
         channel_order=preprocess.channel_order,
-        head=describe_head(source.outputs, source.activation, spec.labels),
+        head=head,
         parity=parity,
         recorded=recorded,
         reference=evidence,
         int8=None if record is None else {"size": record.size, "target": record.target, **record.gate},
         heatmap=heatmap,
         int8_failure=failure,
+    )
+
+
+def record_variant(data: bytes, quantised: Quantised, golden: Sequence[GoldenVector], *, has_score: bool) -> FileRecord:
+    """The entry of an INT8 variant in the manifest; ``data`` is its file, with an outlier score or without."""
+    variant = OnnxModel(data, source=INT8_FILE)
+    own = answer_golden(variant, [vector.seed for vector in golden])
+    return FileRecord(
+        variant.digest,
+        len(data),
+        INT8_TOLERANCE,
+        quantised.target,
+        tuple(vector.probabilities for vector in own),
+        quantised.to_document(),
+        tuple(vector.outlier_score for vector in own) if has_score else (),
     )
 
 

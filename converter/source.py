@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -24,11 +25,16 @@ from converter.heads import expect_probabilities
 from converter.keras_file import KerasFile, check_folder, find_inline_code, read_keras_file
 from converter.pixels.preprocess import BYTES_AS_THEY_ARE, Preprocess
 from converter.pixels.scaling import read_input_range
+from server.machine.memory import trim_memory
 from server.machine.processors import count_processors
 from training.fit.models import MODELS
 
 BATCH_SIZE = 4
 """Images that are computed at a time: of more, a large network is no faster and takes more memory."""
+
+EAGER_BATCH_SIZE = 2
+"""The same operator by operator, which keeps what every layer makes (190 MB an image of ResNet-50), and TensorFlow
+never gives that back. The answers are those of ``BATCH_SIZE``, to the bit."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,13 @@ def trace(call: Callable[[Any], Any], height: int, width: int, channels: int) ->
     """A model as a graph, traced once whatever is done to its pixels before."""
     signature = tf.TensorSpec((None, height, width, channels), tf.float32)
     return cast("Callable[[Any], Any]", tf.function(call, input_signature=[signature]))
+
+
+def forget_sources() -> None:
+    """Gives back the memory of models that nobody holds any more; Keras's and TensorFlow's objects have circles."""
+    trace.cache_clear()
+    gc.collect()
+    trim_memory()
 
 
 def use_all_processors() -> None:

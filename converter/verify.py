@@ -20,7 +20,7 @@ from converter.errors import (
     OutputValuesError,
 )
 from converter.pixels.sampling import spread_evenly
-from converter.source import BATCH_SIZE, SourceModel, split_batches
+from converter.source import BATCH_SIZE, EAGER_BATCH_SIZE, SourceModel, split_batches
 from server.errors import ImageError, ModelFileError
 from server.images.dicom.signature import SIGNATURE_BYTES, is_dicom
 from server.images.image_folder import list_folder
@@ -202,7 +202,7 @@ def measure_variation(source: SourceModel, images: NDArray[np.uint8], answers: N
     eps = np.finfo(np.float32).eps
 
     def answer_otherwise() -> Iterator[NDArray[np.float32]]:
-        yield source.predict(pixels, is_eager=True)
+        yield source.predict(pixels, batch_size=EAGER_BATCH_SIZE, is_eager=True)
         yield source.predict(pixels, batch_size=1)
         # At each pixel for itself, and all pixels of a channel alike, which no average over the image takes out again.
         signs = random.choice([-1, 1], pixels.shape[3:])

@@ -88,7 +88,7 @@ def test_network_without_feature_maps_is_refused() -> None:
     model = OnnxModel(graph.SerializeToString(), source="tiny")
 
     with pytest.raises(ExplainError, match="last feature map"):
-        make_explain_file(graph, model, ())
+        make_explain_file(graph, model.input_format, ())
 
 
 def test_graph_without_a_spec_has_no_positive_label() -> None:

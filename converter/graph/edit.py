@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from converter.errors import SourceError, describe
+from server.machine.memory import trim_memory
 from server.models.contract import METADATA_KEY, ModelSpec
 
 NHWC_TO_NCHW = (0, 3, 1, 2)
@@ -132,4 +133,5 @@ def embed_spec(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise SourceError(f"onnx.checker refuses the exported graph: {describe(error)}") from None
+    trim_memory()  # the checker makes copies of all weights
     return bytes(model.SerializeToString())

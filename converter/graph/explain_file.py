@@ -11,6 +11,7 @@ import onnx
 from converter.errors import ExplainError
 from converter.graph.heatmap import add_heatmap
 from server.errors import ModelFileError
+from server.images.preprocess import InputFormat
 from server.models.explainer import Explainer, sum_cells
 from server.models.golden import GoldenVector
 from server.models.manifest import EXPLAIN_FILE, MODEL_FILE, FileRecord, Manifest
@@ -23,13 +24,13 @@ thousandth or so, though the answer does not."""
 
 
 def make_explain_file(
-    graph: onnx.ModelProto, model: OnnxModel, golden: Sequence[GoldenVector]
+    graph: onnx.ModelProto, input_format: InputFormat, golden: Sequence[GoldenVector]
 ) -> tuple[bytes, FileRecord]:
     """Makes the file, and its entry in the manifest.
 
     Args:
         graph: the fp32 model, canonical, with the spec in its metadata; its further outputs are left out.
-        model: the same, loaded.
+        input_format: of it.
         golden: its golden vectors.
 
     Raises:
@@ -42,8 +43,9 @@ def make_explain_file(
             "layers and ReLU"
         )
     data = explained.SerializeToString()
+    del explained  # it has all weights, and the session that is opened now has them too
     try:
-        explainer = Explainer(data, source=EXPLAIN_FILE, input_format=model.input_format)
+        explainer = Explainer(data, source=EXPLAIN_FILE, input_format=input_format)
     except ModelFileError as error:
         raise ExplainError(error.message) from None
     sums = sum_cells(explainer.answer(golden[0].seed)[1])
@@ -67,9 +69,10 @@ def renew_explain_file(files: Mapping[str, bytes], manifest: Manifest) -> tuple[
     """
     kept = {name: data for name, data in files.items() if name != EXPLAIN_FILE}
     records = {name: record for name, record in manifest.files.items() if name != EXPLAIN_FILE}
-    graph, model = onnx.load_from_string(files[MODEL_FILE]), OnnxModel(files[MODEL_FILE], source=MODEL_FILE)
+    input_format = OnnxModel(files[MODEL_FILE], source=MODEL_FILE).input_format
+    graph = onnx.load_from_string(files[MODEL_FILE])
     try:
-        data, record = make_explain_file(graph, model, manifest.golden)
+        data, record = make_explain_file(graph, input_format, manifest.golden)
     except ExplainError as error:
         return kept, replace(manifest, files=records), f"none: {error}"
     renewed = replace(manifest, files={**records, EXPLAIN_FILE: record})

@@ -15,6 +15,8 @@ import tf2onnx
 from tensorflow.python.framework import convert_to_constants
 from tf2onnx.handler import tf_op
 
+from server.machine.memory import trim_memory
+
 
 def translate(function: Any, *, input_name: str, opset: int) -> onnx.ModelProto:
     """Returns the ONNX graph of a function of one tensor, weights inside.
@@ -31,6 +33,7 @@ def translate(function: Any, *, input_name: str, opset: int) -> onnx.ModelProto:
     frozen = freeze(function)
     with tf.Graph().as_default():
         frozen = tf2onnx.tf_loader.tf_optimize([taken], given, frozen)
+    trim_memory()  # of the copies of the weights that this makes, the C library keeps seven (700 MB of ResNet-50)
 
     def read_graph() -> Any:
         with tf.Graph().as_default() as graph:

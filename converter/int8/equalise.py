@@ -160,7 +160,10 @@ def measure_channels(
     """The largest absolute value of each channel of each tensor [N, C, H, W]."""
     watched = copy.deepcopy(model)
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    data = watched.SerializeToString()
+    del watched
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    del data
     largest: dict[str, NDArray[np.float32]] = {}
     for image in pixels:
         for name, values in zip(tensors, session.run(tensors, {INPUT_NAME: image[np.newaxis]}), strict=True):

@@ -147,9 +147,12 @@ class Search:
         watch.tell(f"recording the ranges of activations on {len(pixels)} slices")
         ranges = Ranges(prepared, pixels, watch)
         candidates = sorted(self._try_methods(ranges), key=lambda candidate: candidate.rank)
-        self._check_speed(candidates[0])
-        if not any(self._judge_held_out(candidate) for candidate in candidates):
-            self._relax(candidates[0], prepared)
+        best = candidates[0]
+        self._check_speed(best)
+        if any(self._judge_held_out(candidate) for candidate in candidates):
+            return
+        candidates.clear()  # each is a loaded model
+        self._relax(best, prepared)
 
     def _try_methods(self, ranges: Ranges) -> list[Candidate]:
         """Variants without a layer in fp32, by method."""

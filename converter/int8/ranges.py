@@ -145,5 +145,7 @@ def answer_tensors(
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = count_processors()
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    data = watched.SerializeToString()
+    del watched
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return lambda image: session.run(list(tensors), {INPUT_NAME: image[np.newaxis]})

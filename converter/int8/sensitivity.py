@@ -56,10 +56,13 @@ def measure_sensitivity(
     """
     tensors = [name for name in region.list_tensors() if name in ranges]
     switchable, switches = add_switches(model, rounded, tensors, ranges)
+    data = switchable.SerializeToString()
+    del switchable, rounded  # a session takes several times their memory while it is made
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = count_processors()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(switchable.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    del data
 
     def answer(image: NDArray[np.uint8], switched: str | None) -> NDArray[np.float64]:
         feeds = {switch: np.array(tensor == switched) for tensor, switch in switches.items()}
