@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs")
+EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs", "efficientnet")
 LOCKS = ("client", "cli", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
 SECONDS = 300
 UNKNOWN = 3

@@ -21,7 +21,7 @@ from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_ma
 from server.models.runtime import load_model
 from tests.fakes import ROOT, encode, make_slice, run_module, run_server
 
-FOLDER = ROOT / "models" / "stroke-cnn" / "2"
+FOLDER = ROOT / "models" / "stroke-cnn" / "3"
 TOLERANCE = 1e-5
 
 
@@ -48,7 +48,7 @@ def test_its_card_says_what_it_was_not_validated_for() -> None:
     card = load_model(FOLDER).spec.model_card
 
     assert "haemorrhage-like findings; ischaemia not validated" in card
-    assert "python -m training phantom --count 16000 --seed 7" in card
+    assert "python -m training phantom --count 32000 --seed 7" in card
     assert "not known" in card
 
 
@@ -111,15 +111,23 @@ def test_its_weights_are_those_of_a_revision_that_is_named() -> None:
     for name in ("epochs", "learning-rate", "augment", "validation", "test", "seed", "precision"):
         value = flags.split(f"--{name} ")[1].split()[0]
         assert f"--{name} {value}" in script
-    assert "count=${COUNT:-16000}" in script
+    assert "count=${COUNT:-32000}" in script
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """What ``make model`` makes of a few slices: slices, training, card and conversion, as a user runs them."""
+    """What ``make model`` makes of a few slices, from the slices to the rule for studies, as a user runs it."""
     root = tmp_path_factory.mktemp("made")
-    out = root / "models" / "stroke-cnn" / "2"
-    environment = {**os.environ, "COUNT": "80", "EPOCHS": "1", "INT8": "", "OUTLIER": "", "WORK": str(root / "work")}
+    out = root / "models" / "stroke-cnn" / "3"
+    environment = {
+        **os.environ,
+        "COUNT": "80",
+        "EPOCHS": "1",
+        "INT8": "",
+        "OUTLIER": "",
+        "STUDIES": "4",
+        "WORK": str(root / "work"),
+    }
     command = ["sh", "models/make_default.sh", sys.executable, str(out)]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
@@ -134,6 +142,8 @@ def test_the_command_that_makes_it_works(made: SimpleNamespace) -> None:
     assert (model.labels, model.positive_label) == (bundled.labels, "stroke")
     assert "ischaemia not validated" in model.model_card
     assert "auxiliary heads" in model.provenance["lesion_masks"]
+    assert model.study_top_k > 0
+    assert model.provenance["threshold_data_fingerprint"] != model.provenance["data_fingerprint"]
 
 
 @pytest.mark.tensorflow

@@ -125,7 +125,7 @@ def test_weights_alone_load_with_their_architecture(
     """Three formats in which public work leaves weights; without the flag, the message names it."""
     network = build_paper_cnn(__import__(keras_module))
     network.save_weights(tmp_path / name)
-    with pytest.raises(SourceError, match=r"weights alone.* say --architecture cnn or resnet50"):
+    with pytest.raises(SourceError, match=r"weights alone.* say --architecture cnn or resnet50 or efficientnet-lite0"):
         convert(replace(converter_options, model=tmp_path / name, preprocess=None))
 
     from converter.source import load_source

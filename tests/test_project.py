@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import ROOT
 
 LOCKS = sorted((ROOT / "requirements").rglob("*.lock"))
-EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs")
+EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs", "efficientnet")
 PURPOSES = ("client", "cli", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
 
 

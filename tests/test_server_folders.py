@@ -30,7 +30,7 @@ def test_weights_of_keras_need_no_home_where_their_folder_is_told(monkeypatch: p
     """And without either, an error of training says what to do."""
     pytest.importorskip("keras")
     from training.errors import TrainingError
-    from training.fit.weights import find_keras_folder
+    from training.fit.published import find_keras_folder
 
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     monkeypatch.delenv("HOME", raising=False)

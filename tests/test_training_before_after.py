@@ -55,6 +55,23 @@ def test_conclusion_is_plain(before: float, after: float, words: str) -> None:
     assert found.to_document()["conclusion"] == found.conclude()
 
 
+def test_gain_that_a_trivial_score_explains_is_none() -> None:
+    """Who has learned how much brain there is ranks better, and knows no more of what is looked for."""
+    predictions = make_predictions(60, people=60)
+    trivial = np.where(predictions.positive, 0.3, 0.1) + np.random.default_rng(1).random(60) * 0.25
+    noise, decision = np.random.default_rng(2).random(60), Decision(0.3, "fixed")
+    found = compare_judged(
+        Judged("before", noise, decision),
+        Judged("recalibrated", noise, decision),
+        Judged("after", trivial, decision),
+        replace(predictions, trivial=trivial),
+        kept_parent=False,
+    )
+    assert found.slices[0].delong.p < 0.05
+    assert found.conclude().startswith("It is not shown that tuning helped: it ranks better than before")
+    assert "what was gained may be no more than the amount of brain" in found.conclude()
+
+
 def test_nothing_better_than_the_parent_is_said() -> None:
     """Whatever the test patients show: they choose nothing."""
     assert judge(0.2, 0.2, kept_parent=True).conclude().startswith("Tuning did not help: nothing that was trained was")

@@ -78,7 +78,7 @@ def test_package_runs_as_a_module() -> None:
         (["--learning-rate", "0"], "--learning-rate must be positive"),
         (["--validation", "0.7"], "--validation must be 0 to 0.5, got 0.7"),
         (["--test", "0.5"], "--test must be between 0 and 0.5"),
-        (["--model", "vgg"], "--model must be one of cnn, resnet50, got 'vgg'"),
+        (["--model", "vgg"], "--model must be one of cnn, resnet50, efficientnet-lite0, got 'vgg'"),
         (["--operating-point", "5"], "--operating-point '5' is not paper, youden, sensitivity=0.95"),
         (["--name", "a/b"], "--name must be made of letters"),
         (["--patient-pattern", "("], "--patient-pattern is not a regular expression"),

@@ -1,4 +1,4 @@
-"""``python -m training evaluate`` and ``study-rule`` of a model that tells three classes apart."""
+"""``python -m training evaluate`` and ``threshold`` of a model that tells three classes apart."""
 
 from __future__ import annotations
 
@@ -134,7 +134,8 @@ def test_labels_that_are_named_come_first(model: Path, scans: Path, capsys: pyte
 
 def test_studies_are_judged_by_the_positive_set(model: Path, scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The rule for studies is chosen on the score of all positive labels."""
-    assert main(["study-rule", str(model), "--data", str(scans), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert (document["chosen_on"]["count"], document["chosen_on"]["positives"]) == (16, 8)
-    assert document["chosen_on"]["figures"]["sensitivity"]["value"] >= 0.95
+    assert main(["threshold", str(model), "--data", str(scans), "--sensitivity", "0.95", "--dry-run", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    studies = next(of for title, of in figures.items() if title.startswith("studies"))
+    assert (studies["people"], studies["positives"]) == (16, 8)
+    assert studies["figures"]["sensitivity"]["second"]["value"] >= 0.95

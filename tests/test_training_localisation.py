@@ -55,13 +55,13 @@ def test_store_keeps_masks_beside_their_images(slices: Path, tmp_path: Path) -> 
 
 def test_targets_mark_the_cells_of_the_lesion() -> None:
     """A cell is 1 where any pixel of it is; the margins that the convolutions lose are left out."""
-    from training.fit.localisation import make_lesion_targets
+    from training.fit.localisation import Tap, make_lesion_targets
 
     masks = np.zeros((1, 256, 256, 1), np.float32)
     masks[0, 8 + 8 * 3 + 7, 8 + 8 * 5, 0] = 255
     masks[0, 0, 0, 0] = 255
 
-    fine, coarse = (target.numpy() for target in make_lesion_targets(masks))
+    fine, coarse = (target.numpy() for target in make_lesion_targets(masks, (Tap("fine", 8, 8), Tap("coarse", 16, 16))))
 
     assert fine.shape == (1, 30, 30, 1)
     assert coarse.shape == (1, 14, 14, 1)
@@ -71,14 +71,15 @@ def test_targets_mark_the_cells_of_the_lesion() -> None:
 
 def test_heads_share_the_networks_weights_and_fit_the_targets() -> None:
     """One output more for each tapped layer, as large as its target; the network itself stays the paper's."""
-    from training.fit.localisation import add_lesion_heads, make_lesion_targets
+    from training.fit.localisation import add_lesion_heads, find_taps, make_lesion_targets
     from training.fit.models import CNN_PARAMETERS, build_cnn
 
     network = build_cnn()
-    model = add_lesion_heads(network)
+    taps = find_taps(network)
+    model = add_lesion_heads(network, taps)
 
     outputs = model.predict_on_batch(np.zeros((1, 256, 256, 3), np.float32))
-    targets = make_lesion_targets(np.zeros((1, 256, 256, 1), np.float32))
+    targets = make_lesion_targets(np.zeros((1, 256, 256, 1), np.float32), taps)
     assert [output.shape for output in outputs[1:]] == [tuple(target.shape) for target in targets]
     assert outputs[0].shape == (1, 2)
     assert network.count_params() == CNN_PARAMETERS

@@ -107,13 +107,11 @@ def test_preprocessing_is_that_of_keras(resnet50: Any, tmp_path: Path) -> None:
     """With the same published weights, colour images give the features that Keras's own preprocessing leads to."""
     import keras
 
-    from training.fit.weights import load_published
-
     theirs = keras.applications.ResNet50(weights=None, include_top=False, pooling="avg", input_shape=(256, 256, 3))
     randomise_statistics(theirs)
     save_published(theirs, tmp_path / "notop.h5")
     ours = build_resnet50()
-    load_published(ours, tmp_path / "notop.h5", BACKBONES["resnet50"])
+    BACKBONES["resnet50"].load(ours, tmp_path / "notop.h5")
     images = make_images(1).astype(np.float32)
     expected = np.asarray(theirs(keras.applications.resnet.preprocess_input(images.copy())))
     features = np.asarray(keras.Model(ours.inputs[0], ours.get_layer(FEATURES).output)(images))

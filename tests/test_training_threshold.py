@@ -101,7 +101,7 @@ def test_new_version_stands_beside_the_old_one(
     assert facts["operating_point"] == "sensitivity=0.95, chosen on 72 slices of 12 people"
     assert len(facts["threshold_data_fingerprint"]) == 64
     assert facts["threshold_data"] == "validation"
-    assert "before, 1.000 (" in facts["threshold_on_slices of validation"]
+    assert "slices of validation: sensitivity 0.000 (0.000 to 0.390) before, 1.000 (" in facts["threshold_figures"]
     assert new.spec.metrics["threshold_sensitivity"] == 1
     assert f"written to {tmp_path / 'tiny' / '2'}" in page
     assert "| sensitivity |" in page

@@ -22,6 +22,7 @@ from training.data.pixels import decode_images
 from training.errors import TrainingError
 from training.fit.augment import AUGMENTATIONS
 from training.fit.models import BACKBONES
+from training.fit.published import KerasFile
 from training.settings.train import TrainConfig
 
 pytestmark = [
@@ -240,37 +241,25 @@ def test_unfrozen_stages_learn_more_slowly(config: TrainConfig, data: Any, tmp_p
     network = make_network(replace(config, unfreeze=1))
     slow = list_slow_variables(network)
     assert slow == {"conv5_conv/kernel", "conv5_conv/bias"}
-    optimizer = make_optimizer(1e-2, "float32", 100, slow)
+    optimizer = make_optimizer(1e-2, "float32", 100, slow, config.backbone_rate)
     before = [variable.numpy() for variable in network.trainable_variables]
     optimizer.apply([keras.ops.ones_like(v) for v in network.trainable_variables], network.trainable_variables)
     for variable, old in zip(network.trainable_variables, before, strict=True):
         assert np.allclose(old - variable.numpy(), 1e-3 if variable.path in slow else 1e-2, rtol=1e-2)
 
 
-def test_imagenet_weights_are_asked_for_by_name(
+def test_imagenet_weights_are_those_that_are_published(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where Keras's file is missing or damaged, one line names it, its MD5 and its place; nothing is downloaded."""
+    """A file in Keras's folder with the right digest is taken; nothing is downloaded then."""
     from training.fit.weights import find_weights
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    path = tmp_path / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    imagenet = replace(config, weights="imagenet")
-    with pytest.raises(
-        TrainingError, match=f"there is no {path}; put the file with MD5 4d473c1dd8becc155b73f8504c6f6626"
-    ):
-        find_weights(imagenet)
-    path.parent.mkdir()
-    path.write_bytes(b"half a download")
-    with pytest.raises(TrainingError, match=f"has MD5 {hashlib.md5(b'half a download').hexdigest()}"):
-        find_weights(imagenet)
-
-
-def test_md5_is_that_of_keras() -> None:
-    """The MD5 is the one that Keras checks its own download against."""
-    from keras.src.applications.resnet import WEIGHTS_HASHES
-
-    assert BACKBONES["resnet50"].weights_md5 == WEIGHTS_HASHES["resnet50"][1]
+    file = KerasFile("http://127.0.0.1:9/notop.h5", hashlib.md5(b"weights").hexdigest())
+    monkeypatch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], published=file))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "notop.h5").write_bytes(b"weights")
+    assert find_weights(replace(config, weights="imagenet")) == tmp_path / "models" / "notop.h5"
 
 
 @pytest.mark.parametrize(
@@ -367,10 +356,12 @@ def test_random_weights_are_said_loudly(config: TrainConfig, data: Any) -> None:
 
 def test_flags_of_backbones_are_not_for_the_cnn(config: TrainConfig) -> None:
     """A flag that would do nothing is refused."""
-    for flag in ({"weights": "none"}, {"unfreeze": 1}, {"views": 3}):
-        with pytest.raises(ValueError, match=f"--{next(iter(flag))} is for --model resnet50"):
+    for flag in ({"weights": "none"}, {"unfreeze": 1}, {"backbone_rate": 0.5}, {"views": 3}):
+        with pytest.raises(
+            ValueError, match=f"--{next(iter(flag)).replace('_', '-')} is for --model resnet50 or efficientnet-lite0"
+        ):
             TrainConfig(data=config.data, out=config.out, **flag)
-    with pytest.raises(ValueError, match="--unfreeze must be 0 to 4, got 5"):
+    with pytest.raises(ValueError, match="--unfreeze must be 0 to 4 with resnet50, got 5"):
         replace(config, unfreeze=5)
 
 

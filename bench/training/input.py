@@ -52,7 +52,7 @@ def make_network(precision: str, *, with_lesions: bool = False) -> Any:
     """The CNN with fresh weights, ready to fit as ``training.fit.network`` makes it."""
     import keras
 
-    from training.fit.localisation import add_lesion_heads, lesion_loss
+    from training.fit.localisation import add_lesion_heads, find_taps, lesion_loss
     from training.fit.models import build_cnn
     from training.fit.optimizer import make_optimizer
 
@@ -61,7 +61,7 @@ def make_network(precision: str, *, with_lesions: bool = False) -> Any:
     losses: list[Any] = ["sparse_categorical_crossentropy"]
     metrics: list[list[str]] = [["accuracy"]]
     if with_lesions:
-        network = add_lesion_heads(network)
+        network = add_lesion_heads(network, find_taps(network))
         heads = len(network.outputs) - 1
         losses, metrics = [*losses, *[lesion_loss] * heads], [*metrics, *[[]] * heads]
     network.compile(make_optimizer(1e-3, precision, 10_000), loss=losses, metrics=metrics)
@@ -71,6 +71,8 @@ def make_network(precision: str, *, with_lesions: bool = False) -> Any:
 def make_pipeline(store: Any, targets: Any, preset: str, *, with_lesions: bool = False) -> Any:
     """The batches that ``python -m training`` fits on, more of them than are asked for."""
     from training.fit.augment import AUGMENTATIONS
+    from training.fit.localisation import find_taps
+    from training.fit.models import build_cnn
     from training.fit.pipeline import make_training_batches
 
     return make_training_batches(
@@ -81,7 +83,7 @@ def make_pipeline(store: Any, targets: Any, preset: str, *, with_lesions: bool =
         seed=7,
         epochs=range(EPOCHS),
         augmentation=AUGMENTATIONS[preset],
-        with_lesions=with_lesions,
+        taps=find_taps(build_cnn()) if with_lesions else (),
     )
 
 

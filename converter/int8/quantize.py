@@ -142,6 +142,7 @@ class Search:
         count = self._judge.count_affordable(RANGE_SHARE, least=LEAST_RANGE_SLICES, most=MOST_RANGE_SLICES)
         pixels = take_evenly(self._sets.calibration.pixels, count)
         prepared = prepare(self._model, pixels, watch)
+        watch.tell("rounding weights")
         self._workshop = Workshop(prepared, self._reference.spec, TARGETS[self._target], self._judge)
         watch.tell(f"recording the ranges of activations on {len(pixels)} slices")
         ranges = Ranges(prepared, pixels, watch)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
+from converter.graph.edit import Graph
+from converter.int8.equalise import read_limit
 from converter.int8.watch import Watch
 from converter.pixels.sampling import take_evenly
 from server.machine.processors import count_processors
@@ -91,6 +93,8 @@ class Ranges:
             TimeIsUp: between two slices.
         """
         tensors = list_ranged(onnx.shape_inference.infer_shapes(model))
+        graph = Graph(model)
+        self._limits = {node.output[0]: limit for node in graph.nodes if (limit := read_limit(graph, node)) is not None}
         self._seen = {name: Recorded(np.inf, -np.inf, np.zeros(BINS, np.int64)) for name in tensors}
         counted = take_evenly(pixels, MOST_HISTOGRAM_SLICES)
         answer = answer_tensors(model, tensors)
@@ -113,6 +117,10 @@ class Ranges:
     def find(self, method: str) -> TensorsData:
         """By one of ``METHODS``, as ``onnxruntime.quantization`` takes them."""
         found = {name: seen.find_range(method) for name, seen in self._seen.items()}
+        # Beyond the end of an activation there is nothing, and the integers are what cuts there.
+        found |= {
+            name: (low, min(high, self._limits[name])) for name, (low, high) in found.items() if name in self._limits
+        }
         data = {name: (np.array(low, np.float32), np.array(high, np.float32)) for name, (low, high) in found.items()}
         return TensorsData(CalibrationMethod.MinMax, data)
 

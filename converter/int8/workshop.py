@@ -23,6 +23,7 @@ from converter.graph.edit import Graph, embed_spec
 from converter.graph.fusion import find_moves, take_bytes_as_they_are
 from converter.graph.rewrite import merge_pool_padding, pad_channels, pad_planes
 from converter.graph.shortcuts import merge_shortcuts
+from converter.int8.bottlenecks import equalise_bottlenecks
 from converter.int8.equalise import equalise_channels
 from converter.int8.gate import Comparison, Judge
 from converter.int8.joined import balance_joined, share_ranges
@@ -76,6 +77,7 @@ def prepare(model: onnx.ModelProto, pixels: NDArray[np.uint8], watch: Watch) -> 
     prepared = copy.deepcopy(model)
     merge_pool_padding(prepared)
     equalise_channels(prepared, watch.track(pixels, len(pixels), "equalising channels"))
+    equalise_bottlenecks(prepared, pixels)
     merge_shortcuts(prepared, Region(prepared).outside)
     balance_joined(prepared, pixels)
     split_phases(prepared)

@@ -33,6 +33,7 @@ FOLDER = "features"
 BATCH = 32
 """Images that go through the backbone at once, and are finished at once."""
 ROW_TYPE = np.dtype("<f4")
+CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def make_extractor(network: keras.Model) -> Extractor:
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        if isinstance(layer, layers.Conv2D) and id(layer.output) in normalisations:
+        if isinstance(layer, CONVOLUTIONS) and id(layer.output) in normalisations:
             config["use_bias"] = True
         return type(layer).from_config(config)
 
@@ -155,11 +156,13 @@ def make_extractor(network: keras.Model) -> Extractor:
     folded = keras.models.clone_model(part, clone_function=clone, call_function=call)
     for layer in part.layers:
         weights = layer.get_weights()
-        if isinstance(layer, layers.Conv2D) and (normalisation := normalisations.pop(id(layer.output), None)):
+        if isinstance(layer, CONVOLUTIONS) and (normalisation := normalisations.pop(id(layer.output), None)):
             gamma, beta, mean, variance = (array.astype(np.float64) for array in normalisation.get_weights())
             scale = gamma / np.sqrt(variance + normalisation.epsilon)
             bias = weights[1] if layer.use_bias else 0.0
-            weights = [weights[0] * scale, (bias - mean) * scale + beta]
+            # A depthwise kernel is [height, width, channels, 1], any other [height, width, channels, filters].
+            of_kernel = scale.reshape(weights[0].shape[2:] if isinstance(layer, layers.DepthwiseConv2D) else -1)
+            weights = [weights[0] * of_kernel, (bias - mean) * scale + beta]
         if weights and not is_normalisation(layer):
             folded.get_layer(layer.name).set_weights(weights)
     if normalisations:

@@ -7,14 +7,30 @@ built, so that the names here cost nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-TAPPED_POOLINGS = (2, 3)
-"""Which of the network's pooling layers get a head: those whose cells are 8 and 16 pixels wide."""
+
+@dataclass(frozen=True)
+class Tap:
+    """A layer that a lesion head stands on, and where in the image its cells lie."""
+
+    layer: str
+    """Its name; its output is [N, rows, columns, channels]."""
+
+    cell: int
+    """Width of a cell in pixels, a power of two."""
+
+    margin: int = 0
+    """Pixels at each side of the image that no cell covers: convolutions without padding lose some."""
+
+
+POOLING_TAPS = {2: (8, 8), 3: (16, 16)}
+"""Of the paper's CNN, whose pooling layers are numbered from 0: the cells of two of them, and the margin."""
 
 LESION_PRIOR = -4.0
 """Logit with which the heads start: about 2 % of the cells show a lesion."""
@@ -23,19 +39,29 @@ POSITIVE_WEIGHT = 5.0
 """How much more a cell with a lesion counts than one without, since there are so few."""
 
 
-def has_lesion_cells(network: keras.Model) -> bool:
-    """Returns whether a network has the pooling layers that lesion heads stand on."""
-    return len(list_poolings(network)) > max(TAPPED_POOLINGS)
+def find_taps(network: keras.Model, named: tuple[Tap, ...] = ()) -> tuple[Tap, ...]:
+    """Returns the layers of a network that lesion heads teach something: those that are there, and trained up to there.
 
-
-def list_poolings(network: keras.Model) -> list[keras.layers.Layer]:
+    Args:
+        network: what is trained, frozen as it will be.
+        named: what its backbone names; where it stands on none, the pooling layers of the paper's CNN.
+    """
+    import keras
     from keras import layers
 
-    return [layer for layer in network.layers if isinstance(layer, layers.MaxPooling2D)]
+    if not named:
+        poolings = [layer.name for layer in network.layers if isinstance(layer, layers.MaxPooling2D)]
+        named = tuple(Tap(poolings[index], *cells) for index, cells in POOLING_TAPS.items() if index < len(poolings))
+    names = {layer.name for layer in network.layers}
+    return tuple(
+        tap
+        for tap in named
+        if tap.layer in names and keras.Model(network.inputs, network.get_layer(tap.layer).output).trainable_variables
+    )
 
 
-def add_lesion_heads(network: keras.Model) -> keras.Model:
-    """Returns a model with the network's own output first, then one lesion map a tapped pooling layer.
+def add_lesion_heads(network: keras.Model, taps: tuple[Tap, ...]) -> keras.Model:
+    """Returns a model with the network's own output first, then one lesion map a tapped layer.
 
     The maps are float32 [N, h, w, 1], probabilities that a cell shows a lesion. All weights of the network are shared,
     so training the returned model trains the network.
@@ -43,7 +69,6 @@ def add_lesion_heads(network: keras.Model) -> keras.Model:
     import keras
     from keras import layers
 
-    poolings = list_poolings(network)
     maps = [
         layers.Conv2D(
             1,
@@ -51,31 +76,33 @@ def add_lesion_heads(network: keras.Model) -> keras.Model:
             activation="sigmoid",
             dtype="float32",
             bias_initializer=keras.initializers.Constant(LESION_PRIOR),
-            name=f"lesions_{2 ** (index + 1)}",
-        )(poolings[index].output)
-        for index in TAPPED_POOLINGS
+            name=f"lesions_{tap.cell}",
+        )(network.get_layer(tap.layer).output)
+        for tap in taps
     ]
     return keras.Model(network.inputs, [*network.outputs, *maps])
 
 
-def make_lesion_targets(masks: tf.Tensor) -> tuple[tf.Tensor, ...]:
+def make_lesion_targets(masks: tf.Tensor, taps: tuple[Tap, ...]) -> tuple[tf.Tensor, ...]:
     """Returns what each head should answer: 1 where any pixel of a cell belongs to the lesion.
 
     Args:
         masks: float32 [N, H, W, 1], 0 to 255, more than half of it being lesion.
+        taps: the layers that the heads stand on.
 
     Returns:
-        float32 [N, h, w, 1] for each tapped layer. Unpadded convolutions lose a margin as wide as a cell on each side.
+        float32 [N, h, w, 1] for each tapped layer.
     """
     import tensorflow as tf
 
     lesions = tf.cast(masks > 127.5, tf.float32)
-    targets = []
-    for index in TAPPED_POOLINGS:
-        cell = 2 ** (index + 1)
-        inner = lesions[:, cell:-cell, cell:-cell]
-        targets.append(tf.nn.max_pool2d(inner, cell, cell, "VALID"))
-    return tuple(targets)
+    height, width = masks.shape[1:3]
+    return tuple(
+        tf.nn.max_pool2d(
+            lesions[:, tap.margin : height - tap.margin, tap.margin : width - tap.margin], tap.cell, tap.cell, "VALID"
+        )
+        for tap in taps
+    )
 
 
 def lesion_loss(target: tf.Tensor, predicted: tf.Tensor) -> Any:

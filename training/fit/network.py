@@ -17,7 +17,8 @@ from training.evaluation.figures import Epoch
 from training.evaluation.positive import find_indices
 from training.fit.augment import AUGMENTATIONS
 from training.fit.checkpoint import remove_checkpoints
-from training.fit.localisation import add_lesion_heads, has_lesion_cells, lesion_loss
+from training.fit.localisation import add_lesion_heads, find_taps, lesion_loss
+from training.fit.models import BACKBONES
 from training.fit.monitor import Monitor
 from training.fit.optimizer import make_optimizer
 from training.fit.pipeline import make_batches, make_training_batches, weigh_classes
@@ -74,10 +75,15 @@ def fit_model(
     training, validation = data.indices("train"), data.indices("validation")
     steps = math.ceil(len(training) / config.batch_size)
     slow = list_slow_variables(model)
-    optimizer = make_optimizer(config.learning_rate, config.precision, config.epochs * steps, slow)
+    optimizer = make_optimizer(
+        config.learning_rate, config.precision, config.epochs * steps, slow, config.backbone_rate
+    )
     label_loss = "sparse_categorical_crossentropy"
-    if data.store.has_lesions and config.lesion_weight > 0 and has_lesion_cells(model):
-        trained = add_lesion_heads(model)
+    has_masks = data.store.has_lesions and config.lesion_weight > 0
+    named = BACKBONES[config.model].taps if config.model in BACKBONES else ()
+    taps = find_taps(model, named) if has_masks else ()
+    if taps:
+        trained = add_lesion_heads(model, taps)
         heads = len(trained.outputs) - 1
         trained.compile(
             optimizer,
@@ -119,7 +125,7 @@ def fit_model(
             epochs=epochs,
             augmentation=AUGMENTATIONS[config.augment],
             balanced=balanced,
-            with_lesions=trained is not model,
+            taps=taps,
         )
     stopped_by = "all epochs done"
     try:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from training.data.format import INPUT_FORMAT
 from training.data.pixels import PixelStore
 from training.fit.augment import Augmentation, vary_batch
-from training.fit.localisation import make_lesion_targets
+from training.fit.localisation import Tap, make_lesion_targets
 
 PREFETCHED_BATCHES = 2
 """Batches that wait ready: enough to bridge a pause of the disk, and 25 MB each."""
@@ -38,12 +38,12 @@ def make_training_batches(
     epochs: range,
     augmentation: Augmentation | None,
     balanced: bool = True,
-    with_lesions: bool = False,
+    taps: tuple[Tap, ...] = (),
 ) -> tf.data.Dataset:
     """Returns shuffled and varied (images, targets, weights) batches; images are float32 [N, H, W, 3], 0 to 255.
 
-    Targets are the classes, and after them the lesion maps ``with_lesions``. Where ``balanced``, the weights are such
-    that each class weighs the same in the loss, whatever its share of the images; otherwise they are 1.
+    Targets are the classes, and after them a lesion map for each of the ``taps``. Where ``balanced``, the weights are
+    such that each class weighs the same in the loss, whatever its share of the images; otherwise they are 1.
 
     The passes ``epochs`` come one after the other, ceil(len(indices) / batch_size) batches each. Order and changes of
     a pass follow from the seed and the number of the epoch alone, so that a run which goes on at epoch 3 sees what it
@@ -65,9 +65,9 @@ def make_training_batches(
         planes = tf.cast(varied, tf.float32)
         images, masks = split_planes(planes, store.channels)
         weight = tf.gather(class_weights, target)
-        if not with_lesions:
+        if not taps:
             return expand_grey(images), target, weight
-        maps = make_lesion_targets(masks)
+        maps = make_lesion_targets(masks, taps)
         return expand_grey(images), (target, *maps), (weight, *[tf.ones_like(weight)] * len(maps))
 
     passes = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(shuffle_pass)

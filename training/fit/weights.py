@@ -1,19 +1,13 @@
-"""The weights that a network starts with: a backbone's published ones, those of an earlier run, or random ones.
-
-Nothing is ever downloaded.
-"""
+"""The weights that a network starts with: a backbone's published ones, those of an earlier run, or random ones."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import os
 from pathlib import Path
 
 import h5py
 import keras
 
-from server.machine.folders import find_home
 from training.data.groups import SPLITS
 from training.data.split import Data
 from training.errors import TrainingError
@@ -24,6 +18,7 @@ RANDOM_WARNING = (
     "WARNING: --weights none: the backbone's weights are RANDOM. Frozen random features are for tests of the machinery "
     "only; no figure of this run says anything about the method."
 )
+ALWAYS_FROZEN = (keras.layers.BatchNormalization, keras.layers.DepthwiseConv2D)
 UNKNOWN_PAST_WARNING = (
     "WARNING: there is no split.csv beside --weights {path}: that these weights have seen this run's validation or "
     "test images CANNOT BE EXCLUDED."
@@ -38,36 +33,16 @@ def find_weights(config: TrainConfig) -> Path | None:
     """
     if config.model not in BACKBONES or config.weights == "none":
         return None
-    if config.weights != "imagenet":
-        path = Path(config.weights)
-        if not path.is_file():
-            raise TrainingError(f"--weights {path}: there is no such file; it is imagenet, none, or a file")
-        if path.suffix not in (".h5", ".keras"):
-            raise TrainingError(f"--weights {path}: must be a .h5 or .keras file")
-        return path
-    backbone = BACKBONES[config.model]
-    path = find_keras_folder() / "models" / backbone.weights_file
-    wanted = f"put the file with MD5 {backbone.weights_md5} there (nothing is downloaded), or give --weights PATH"
+    published = BACKBONES[config.model].published
+    if config.weights == "imagenet":
+        return published.find()
+    path = Path(config.weights)
+    suffixes = sorted({".h5", ".keras", Path(published.name).suffix})
     if not path.is_file():
-        raise TrainingError(f"--weights imagenet: there is no {path}; {wanted}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != backbone.weights_md5:
-        raise TrainingError(f"--weights imagenet: {path} has MD5 {found}, it is damaged or another file; {wanted}")
+        raise TrainingError(f"--weights {path}: there is no such file; it is imagenet, none, or a file")
+    if path.suffix not in suffixes:
+        raise TrainingError(f"--weights {path}: must be a {' or '.join(suffixes)} file")
     return path
-
-
-def find_keras_folder() -> Path:
-    """Returns the folder in which Keras keeps what it has downloaded.
-
-    Raises:
-        TrainingError: there is none, for this user has no home.
-    """
-    if folder := os.environ.get("KERAS_HOME"):
-        return Path(folder)
-    if (home := find_home()) is None:
-        raise TrainingError("--weights imagenet: this user has no home folder; set KERAS_HOME, or give --weights PATH")
-    return home / ".keras"
 
 
 def make_network(config: TrainConfig, classes: int = 2) -> keras.Model:
@@ -86,7 +61,7 @@ def make_network(config: TrainConfig, classes: int = 2) -> keras.Model:
 
 
 def load_weights(network: keras.Model, path: Path, backbone: Backbone) -> None:
-    """Loads a backbone's published weights (HDF5, without top), or all weights of an earlier run's model.
+    """Loads a backbone's published weights, without top, or all weights of an earlier run's model.
 
     Raises:
         TrainingError: the file is unreadable, or of another network.
@@ -94,7 +69,7 @@ def load_weights(network: keras.Model, path: Path, backbone: Backbone) -> None:
     published = is_published(path)
     try:
         if published:
-            load_published(network, path, backbone)
+            backbone.load(network, path)
         else:
             network.set_weights(keras.models.load_model(path, compile=False).get_weights())
     except Exception as error:  # Keras and h5py raise whatever they stumble on
@@ -105,13 +80,13 @@ def load_weights(network: keras.Model, path: Path, backbone: Backbone) -> None:
 
 
 def is_published(path: Path) -> bool:
-    """Returns whether a file has weights only, as Keras publishes them, rather than a whole model.
+    """Returns whether a file has weights only, as those of a backbone are published, rather than a whole model.
 
     Raises:
         TrainingError: it is named .h5 and is not HDF5.
     """
     if path.suffix != ".h5":
-        return False
+        return path.suffix == ".pth"
     try:
         with h5py.File(path) as file:
             return "model_config" not in file.attrs
@@ -119,31 +94,23 @@ def is_published(path: Path) -> bool:
         raise TrainingError(f"--weights {path}: not an HDF5 file; is it complete?") from None
 
 
-def load_published(network: keras.Model, path: Path, backbone: Backbone) -> None:
-    """Loads weights without top by the order of the layers; reverses the first convolution where they are for BGR."""
-    base = keras.Model(network.inputs, network.get_layer(FEATURES).input)
-    base.load_weights(path)
-    if backbone.is_bgr:
-        first = network.get_layer(backbone.first)
-        kernel, *rest = first.get_weights()
-        first.set_weights([kernel[:, :, ::-1], *rest])
-
-
 def freeze_backbone(network: keras.Model, backbone: Backbone, unfreeze: int) -> None:
     """Leaves the classifier and the convolutions of the last stages trainable, and nothing else.
 
     Batch normalisation stays frozen everywhere, which in Keras also means that it runs in inference mode: its
-    statistics come from millions of images, and those of a small batch of slices would be worse.
+    statistics come from millions of images, and those of a small batch of slices would be worse. So do depthwise
+    kernels: they look at one channel each, as edges are looked at anywhere, and their gradients take longer than those
+    of all other layers.
 
     Args:
         network: as ``make_network`` builds it.
         backbone: what it stands on.
         unfreeze: number of stages, from the last.
     """
-    stages = backbone.stages[:unfreeze]
+    stages = tuple(prefix for stage in backbone.stages[:unfreeze] for prefix in stage)
     classifier = [layer.name for layer in classifier_layers(network)]
     for layer in network.layers:
-        is_unfrozen = layer.name.startswith(stages) and not isinstance(layer, keras.layers.BatchNormalization)
+        is_unfrozen = layer.name.startswith(stages) and not isinstance(layer, ALWAYS_FROZEN)
         layer.trainable = layer.name in classifier or is_unfrozen
 
 

@@ -30,7 +30,7 @@ from training.judge.labels import find_positive, match_labels, take_classes, tel
 from training.judge.page import render_document, render_page
 from training.judge.pictures import Answers, ask_predictor
 from training.judge.predictors import Predictor, map_ahead, open_predictor
-from training.judge.split import Split, choose_images, find_split
+from training.judge.split import Split, choose_images, find_split, list_leaks
 from training.progress import Progress
 from training.report.answers import (
     PATIENTS,
@@ -178,12 +178,7 @@ def list_warnings(
             "The images of all folders are judged, those of train too; --split RUN/split.csv judges test images alone, "
             "and so does --split given where the folders' split is the model's."
         )
-    known = sum(digest in split.training_digests for digest in answers.digests) if split else 0
-    if known:
-        warnings.append(f"WARNING: {known:,} of the images were used in training or validation: leakage.")
-    shown = sum(images.patients[index] in split.training_patients for index in asked) if split else 0
-    if shown:
-        warnings.append(f"WARNING: {shown:,} of the images show patients of training or validation: leakage.")
+    warnings += list_leaks(split, answers.digests, (images.patients[index] for index in asked))
     if images.has_patients and not predictor.study_top_k:
         warnings.append(
             "The model has no rule for studies: one is called positive when any of the slices is, which grows "
@@ -284,6 +279,9 @@ def make_sheet(
 ) -> AnswerSheet:
     """Returns the answers about the images ``kept`` [N], with all that is known of these."""
     positive = find_indices(predictor.labels, predictor.positive_labels)
+    # As the model spells them, so that a table's two columns of labels can be compared.
+    places = match_labels(images.labels, predictor.labels)
+    spelled = [label if place is None else predictor.labels[place] for label, place in places.items()]
     probabilities = answers.probabilities[answers.is_judged]
     if not probabilities.shape[1]:
         probabilities = complete_probabilities(predictions.scores, predictor.labels, positive)
@@ -293,7 +291,7 @@ def make_sheet(
         labels=predictor.labels,
         positive=positive,
         probabilities=probabilities,
-        actual=[images.labels[images.targets[index]] for index in kept],
+        actual=[spelled[images.targets[index]] for index in kept],
         patients=[images.patients[index] for index in kept],
         parts=[split.parts.get(file, "") if split else "" for file in predictions.files],
         folds=[""] * len(kept),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,18 @@ def read_split(path: Path) -> Split:
         frozenset(row["sha256"] for row in learned),
         frozenset(row["patient"] for row in learned if row.get("patient")),
     )
+
+
+def list_leaks(split: Split | None, digests: Iterable[str], patients: Iterable[str | None]) -> list[str]:
+    """Returns warnings of judged images, given by their digests and patients, that a model may know."""
+    if split is None:
+        return []
+    known = sum(digest in split.training_digests for digest in digests)
+    shown = sum(patient in split.training_patients for patient in patients)
+    warnings = [f"WARNING: {known:,} of the images were used in training or validation: leakage."] if known else []
+    if shown:
+        warnings.append(f"WARNING: {shown:,} of the images show patients of training or validation: leakage.")
+    return warnings
 
 
 def choose_images(config: JudgeConfig, images: ImageSet, split: Split | None) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from training.own.compare_page import (
     SURE,
     describe_count,
     describe_delong,
+    doubt_gain,
     state_difference,
     state_p,
     tabulate_changes,
@@ -94,6 +95,8 @@ class BeforeAfter:
             reach = max(abs(difference.low), abs(difference.high))
             hidden = f" A difference of up to {reach:.2f} can hide in so few." if math.isfinite(reach) else ""
             return f"It is not shown that tuning helped: the interval of the difference holds 0 ({figures}).{hidden}"
+        if difference.value > 0 and (doubt := doubt_gain(whole)):
+            return f"It is not shown that tuning helped: it ranks better than before ({figures}), {doubt}."
         if difference.value > 0:
             return f"Tuning helped: it ranks better than before ({figures})."
         return f"Tuning did harm: it ranks worse than before ({figures}). Keep the model that was tuned."

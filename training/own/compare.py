@@ -30,7 +30,7 @@ from training.judge.folder import (
 from training.judge.labels import find_positive
 from training.judge.pictures import Answers, ask_predictor
 from training.judge.predictors import Predictor, open_predictor
-from training.judge.split import Split, choose_images, find_split
+from training.judge.split import Split, choose_images, find_split, list_leaks
 from training.own.compare_page import render_document, render_page
 from training.progress import Progress
 from training.settings.compare import CompareConfig
@@ -173,9 +173,7 @@ def list_warnings(
     warnings = list(images.warnings)
     if refused:
         warnings.append(f"{refused:,} images were refused by one of the models and are in no figure; listed below.")
-    known = sum(digest in split.training_digests for digest in answers.digests) if split else 0
-    if known:
-        warnings.append(f"WARNING: {known:,} of the images were used in training or validation: leakage.")
+    warnings += list_leaks(split, answers.digests, judged.patients)
     if images.parts and split is None:
         warnings.append("The images of all folders are judged, those of train too; --split judges test images alone.")
     if not judged.has_patients:

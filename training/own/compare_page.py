@@ -64,7 +64,20 @@ def conclude(comparison: Comparison, first: str = "A", second: str = "B") -> str
             f"can be hidden in {comparison.people:,} people."
         )
     better, worse = (second, first) if difference.value > 0 else (first, second)
-    return f"{better} ranks better than {worse} ({figures})."
+    doubt = doubt_gain(comparison)
+    return f"{better} ranks better than {worse} ({figures}){f', {doubt}' if doubt else ''}."
+
+
+def doubt_gain(comparison: Comparison) -> str:
+    """Says that a better order is none among images in which the trivial score is about the same; empty: it is one, or
+    that was not measured."""
+    matched, auc = comparison.figures.get("matched_auc"), comparison.figures["auc"]
+    if matched is None or (matched.p < SURE and matched.difference.value * auc.difference.value > 0):
+        return ""
+    return (
+        f"but not where the trivial score is about the same (matched AUC {state_difference(matched.difference)}, "
+        f"p {state_p(matched.p)}): what was gained may be no more than the amount of brain"
+    )
 
 
 def render_comparison(comparison: Comparison, first: str = "A", second: str = "B") -> str:

@@ -32,6 +32,9 @@ from training.settings.threshold import ThresholdConfig
 OF_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
 """Figures of a spec that are those of its threshold, and of another one no more."""
 
+STATED = ("sensitivity", "specificity")
+"""Figures at the old and the new threshold that are recorded."""
+
 CHOSEN_HERE = (
     "The threshold was chosen on the slices of --data, so that its figures on them are a little too good; --test DIR "
     "measures it on others."
@@ -130,14 +133,13 @@ def record(
         "threshold_chosen": datetime.now(UTC).strftime("%Y-%m-%d"),
         "threshold_judged_with": model.options.precision,
     }
-    metrics: dict[str, float] = {}
-    for title, one in compared.items():
-        pairs = {name: one.figures[name] for name in ("sensitivity", "specificity")}
-        facts[f"threshold_on_{title}"] = "; ".join(
-            f"{name} {state(pair.first)} before, {state(pair.second)} now" for name, pair in pairs.items()
-        )
-    first = next(iter(compared.values()))
-    for name in ("sensitivity", "specificity"):
+    facts["threshold_figures"] = "; ".join(
+        f"{title}: {name} {state(one.figures[name].first)} before, {state(one.figures[name].second)} now"
+        for title, one in compared.items()
+        for name in STATED
+    )
+    first, metrics = next(iter(compared.values())), dict[str, float]()
+    for name in STATED:
         figure = first.figures[name].second
         for end, value in (("", figure.value), ("_low", figure.low), ("_high", figure.high)):
             metrics[f"threshold_{name}{end}"] = round(value, 4)
@@ -198,7 +200,7 @@ def render(
         lines.append("- studies: no two slices of one are known, or all are of one class; their rule stays")
     parts = ["\n".join([lines[0], "", *lines[1:]]), f"**{CHOSEN_HERE}**"]
     for title, one in compared.items():
-        names = ("sensitivity", "specificity") if title.startswith("slices") else ("auc", "sensitivity", "specificity")
+        names = STATED if title.startswith("slices") else ("auc", *STATED)
         pairs = tabulate_pairs(one, names, "before", "now")
         parts += [f"## {title}", describe_count(one), pairs, tabulate_changes(one, "before", "now")]
     return "\n\n".join(parts)

@@ -28,25 +28,32 @@ class TrainConfig(WindowConfig, SubgroupConfig, DataConfig):
     out: Path = setting(REQUIRED, "Run folder to write; it must not exist.")
     model: str = setting(
         "cnn",
-        "Network to train: the paper's CNN, or a dense head on ResNet-50.",
+        "Network to train: the paper's CNN, or a dense head on ResNet-50 or EfficientNet-Lite0.",
         choices=tuple(MODELS),
     )
     weights: str = setting(
         "imagenet",
-        "What resnet50 starts with: imagenet (Keras's file in ~/.keras/models; nothing is downloaded), a file of "
-        "ResNet-50 weights without top (.h5), a model of an earlier run (.keras or .h5), or none (random: for "
-        "tests only).",
+        "What a backbone starts with: imagenet (ResNet-50: downloaded by Keras into ~/.keras/models; "
+        "EfficientNet-Lite0: of the package that requirements/extras/efficientnet.lock installs), a file of the same "
+        "weights without top (.h5 or .pth), a model of an earlier run (.keras or .h5), or none (random: for tests and "
+        "as a control).",
     )
     unfreeze: int = setting(
         0,
-        "Stages of resnet50 that are trained with its head at a tenth of the rate, from the last. At 0, the frozen "
-        "network judges each image once and the head learns from that.",
+        "Stages of the backbone that are trained with its head, from the last: up to 4 of resnet50, 6 of "
+        "efficientnet-lite0. At 0, the frozen network judges each image once and the head learns from that.",
         least=0,
         most=MOST_STAGES,
     )
+    backbone_rate: float = setting(
+        0.1,
+        "Learning rate of the backbone's stages that are trained, as a share of the head's.",
+        least=0,
+        most=1,
+    )
     views: int = setting(
         2,
-        "Variations of each image that a frozen resnet50 judges; the first is the image as it is. Each costs as "
+        "Variations of each image that a frozen backbone judges; the first is the image as it is. Each costs as "
         "much as an epoch through it; in bfloat16, half of that.",
         least=1,
         most=1000,
@@ -142,13 +149,19 @@ class TrainConfig(WindowConfig, SubgroupConfig, DataConfig):
         self.check_windows()
         self.check_subgroups()
         parse_rule(self.operating_point)
-        require(self.learning_rate > 0, "learning_rate", "must be positive")
+        for name in ("learning_rate", "backbone_rate"):
+            require(getattr(self, name) > 0, name, "must be positive")
         require(self.folds is not None or not self.no_weights, "no_weights", "needs --folds")
         require(self.folds is None or self.split in (AUTO, MERGE), "split", "is for a run without --folds")
         for name in ("validation", "test"):
             require(0 < getattr(self, name) < 0.5, name, "must be between 0 and 0.5")
         for name in ("name", "version"):
             require(is_identifier(getattr(self, name)), name, "must be made of letters, digits, '-', '_' and '.'")
-        for name in ("weights", "unfreeze", "views"):
+        for name in ("weights", "unfreeze", "backbone_rate", "views"):
             is_default = getattr(self, name) == getattr(TrainConfig, name)
             require(is_default or self.model in BACKBONES, name, f"is for --model {' or '.join(BACKBONES)}")
+        if self.model in BACKBONES:
+            stages = len(BACKBONES[self.model].stages)
+            require(
+                self.unfreeze <= stages, "unfreeze", f"must be 0 to {stages} with {self.model}, got {self.unfreeze}"
+            )
