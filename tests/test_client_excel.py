@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from client._errors import ImageReadError
+from client.cli.csv_results import CsvFormat
 from client.cli.excel import ExcelFormat, choose_table
 from client.cli.main import main
 from client.cli.result_file import ResultFile
-from client.cli.results import CsvFormat, FileStamp, Record
+from client.cli.results import FileStamp, Record
 from tests.client_fakes import FakeServer, wait_for
 from tests.command_lines import POSITIVE
 from tests.watching import make_png, watching_here

@@ -12,20 +12,10 @@ import pytest
 
 from client import Prediction, Timings
 from client._errors import ImageReadError
+from client.cli.csv_results import CSV_COLUMNS, DICOM_COLUMNS, STATUS_COLUMNS, CsvFormat
 from client.cli.excel import choose_table
 from client.cli.result_file import ResultFile
-from client.cli.results import (
-    CSV_COLUMNS,
-    DICOM_COLUMNS,
-    STATUS_COLUMNS,
-    CsvFormat,
-    FileStamp,
-    JsonLinesFormat,
-    Record,
-    ResultFileError,
-    ResultFormat,
-    StreamWriter,
-)
+from client.cli.results import FileStamp, JsonLinesFormat, Record, ResultFileError, ResultFormat, StreamWriter
 
 BOTH_FORMATS = pytest.mark.parametrize("result_format", [JsonLinesFormat(), CsvFormat()], ids=["jsonl", "csv"])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Download, Request, expect
 
-from client.cli.results import CSV_COLUMNS, STATUS_COLUMNS
+from client.cli.csv_results import CSV_COLUMNS, STATUS_COLUMNS
 from tests.fakes import SPEC, encode, make_slice, write_model
 from tests.web_browser import Visit, needs_browser, numbered, serve_page
 

@@ -10,7 +10,8 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 
-from .results import CsvFormat, Fields, Record
+from .csv_results import CsvFormat
+from .results import Fields, Record
 
 SEPARATORS = {"comma": ",", "semicolon": ";"}
 """Where a comma is the decimal separator, as in German, Excel parts cells by semicolons."""

@@ -1,9 +1,7 @@
-"""Results as they are written and read again: the record of one image, JSON Lines and CSV."""
+"""Results as they are written and read again: the record of one image, and JSON Lines."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -25,6 +23,9 @@ _DIGITS = 6
 
 LEFT_OUT = "LEFT_OUT"
 """Reason of the records of what folders hold beside images."""
+
+CLASS_COLUMN = "p_"
+"""What the names of the fields with a class's probability begin with in a table."""
 
 Fields = dict[str, Any]
 """A record as JSON has it."""
@@ -175,7 +176,7 @@ def prediction_to_json(name: str, prediction: Prediction) -> Fields:
         "positive_probability": round_score(prediction.positive_probability),
         "outlier_score": round_score(prediction.outlier_score),
         "frame": prediction.frame or None,
-        **{_CLASS_COLUMN + label: score for label, score in scores.items()},
+        **{CLASS_COLUMN + label: score for label, score in scores.items()},
     }
 
 
@@ -219,7 +220,7 @@ class JsonLinesFormat:
 
     def decode(self, lines: Iterable[bytes]) -> Iterator[tuple[Fields, bytes]]:
         for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n") and (number > 1 or _agree(line, _JSON_START)):  # the last one, torn
+            if not line.endswith(b"\n") and (number > 1 or begin_alike(line, _JSON_START)):  # the last one, torn
                 return
             try:
                 fields = json.loads(line)
@@ -231,146 +232,9 @@ class JsonLinesFormat:
             yield fields, line
 
 
-def _agree(one: bytes, other: bytes) -> bool:
+def begin_alike(one: bytes, other: bytes) -> bool:
     """True when one of them begins with the other."""
     return one.startswith(other) or other.startswith(one)
-
-
-CSV_COLUMNS = (
-    "file",
-    "label",
-    "confidence",
-    "scores",
-    "threshold",
-    "model",
-    "version",
-    "digest",
-    "image_sha256",
-    "server_ms",
-    "warnings",
-    "error",
-    "reason",
-    "request_id",
-    "file_bytes",
-    "file_modified",
-)
-"""``scores`` is ``normal=0.027 stroke=0.973``; ``server_ms`` the time in the server; ``reason`` that of the error, or
-why an image was not analysed. A table that an earlier version began has these alone."""
-
-STATUS_COLUMNS = ("status", "positive_label")
-"""Behind those; a table that a later version began has these as well."""
-
-DICOM_COLUMNS = ("outlier_score", "frame")
-"""Behind those, in a table of a version after that."""
-
-POSITIVE_COLUMNS = ("positive_probability",)
-"""Behind those; and then, once a model has judged, a column ``p_LABEL`` with the probability of each of its classes."""
-
-_GENERATIONS = (
-    CSV_COLUMNS + STATUS_COLUMNS + DICOM_COLUMNS + POSITIVE_COLUMNS,
-    CSV_COLUMNS + STATUS_COLUMNS + DICOM_COLUMNS,
-    CSV_COLUMNS + STATUS_COLUMNS,
-    CSV_COLUMNS,
-)
-"""What tables begin with, the columns of classes left out: of this version, and of those before it."""
-
-_CLASS_COLUMN = "p_"
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
-"""A spreadsheet would run a file name that begins so; an apostrophe keeps it text. Taken away again when read."""
-
-
-class CsvFormat:
-    """A table with a header line, in UTF-8 (undecodable file names byte by byte), for spreadsheets and pandas.
-
-    One for each table: it knows the columns, those for classes from the first judgement on.
-    """
-
-    def __init__(self) -> None:
-        self._columns: tuple[str, ...] = _GENERATIONS[0]
-        self._is_widened = False
-
-    @property
-    def header(self) -> bytes:
-        """The first line."""
-        return _encode_row(self._columns)
-
-    def encode(self, record: Record) -> bytes:
-        fields = record_to_json(record)
-        if "label" in fields:
-            fields["scores"] = " ".join(f"{label}={score}" for label, score in fields["scores"].items())
-            fields["server_ms"] = round(sum(fields["timings_ms"].values()), 3)
-            fields["warnings"] = " ".join(warning["reason"] for warning in fields["warnings"])
-            fields["reason"] = " ".join(reason["reason"] for reason in fields["reasons"])
-        return _encode_row([_guard_cell(fields.get(column)) for column in self._columns])
-
-    def widen(self, record: Record) -> bool:
-        has_room = self._columns in _GENERATIONS[:-1]
-        if not has_room or isinstance(record.outcome, StrokeClientError):
-            return False
-        self._columns += tuple(_CLASS_COLUMN + label for label in record.outcome.scores)
-        self._is_widened = True
-        return True
-
-    def fit(self, line: bytes) -> bytes:
-        missing = len(self._columns) - len(_decode_row(line))
-        return line.removesuffix(b"\n") + b"," * missing + b"\n"
-
-    def decode(self, lines: Iterable[bytes]) -> Iterator[tuple[Fields, bytes]]:
-        record = b""
-        columns: tuple[str, ...] = ()
-        for number, line in enumerate(lines, 1):
-            record += line
-            # Inside quotes a file's name may hold line ends; quotes within quotes are doubled.
-            if not line.endswith(b"\n") or record.count(b'"') % 2:
-                continue
-            cells = _decode_row(record)
-            if not columns:
-                if _encode_row(cells) != record:
-                    raise ValueError("line 1 is not the header of this program's tables")
-                columns = self._read_header(cells)
-            elif len(cells) != len(columns):
-                raise ValueError(f"line {number} is no result of this program")
-            else:
-                yield _read_cells(columns, cells), record
-            record = b""
-        if record and not columns and not _agree(_encode_row(CSV_COLUMNS).removesuffix(b"\n"), record):
-            raise ValueError("line 1 is not the header of this program's tables")
-
-    def _read_header(self, cells: list[str]) -> tuple[str, ...]:
-        """Returns the columns of a table, and goes on with them."""
-        columns = tuple(cells)
-        base = next((base for base in _GENERATIONS if columns[: len(base)] == base), ())
-        classes = columns[len(base) :]
-        is_ours = all(column.startswith(_CLASS_COLUMN) for column in classes) and not (classes and base == CSV_COLUMNS)
-        if not base or not is_ours:
-            raise ValueError("line 1 is not the header of this program's tables")
-        if not self._is_widened:  # otherwise the table is still to be written anew
-            self._columns = columns
-        return columns
-
-
-def _encode_row(cells: Iterable[Any]) -> bytes:
-    text = io.StringIO()
-    # The line's end is what makes the writer quote a name with either of its characters.
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8", "surrogateescape")
-
-
-def _decode_row(line: bytes) -> list[str]:
-    return next(csv.reader(io.StringIO(line.decode("utf-8", "surrogateescape"), newline="")), [])
-
-
-def _guard_cell(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
-
-
-def _read_cells(columns: Iterable[str], cells: list[str]) -> Fields:
-    """Returns what the program needs to know again, as JSON would have it."""
-    fields: Fields = {column: cell.removeprefix("'") for column, cell in zip(columns, cells, strict=True) if cell}
-    if "file_bytes" in fields:
-        fields["file_bytes"] = int(fields["file_bytes"])
-    return fields
 
 
 class StreamWriter:
