@@ -46,7 +46,7 @@ def test_commands_do_what_the_page_says(
     said = capsys.readouterr().out
     assert "nothing was written (--dry-run)" in said
     assert "# A and B on scans" in said
-    assert (tmp_path / "models" / "stroke-cnn" / "3" / "manifest.json").exists()
+    assert (tmp_path / "models" / "stroke-cnn" / "4" / "manifest.json").exists()
 
 
 def test_version_in_the_commands_is_the_bundled_one() -> None:
