@@ -30,7 +30,7 @@ from bench.faults.soak import find_slopes
 from bench.faults.verdict import Verdict
 from bench.faults.witness import Sample
 from server.models.runtime import OnnxModel, load_model
-from tests.fakes import ROOT, encode, make_slice
+from tests.fakes import BUNDLED, ROOT, encode, make_slice
 from tests.test_bench_report import MACHINE
 
 IMAGES = [encode(make_slice(level)) for level in (60, 100, 140)]
@@ -69,7 +69,7 @@ class FakeCaller(Caller):
 
 def test_answers_are_the_same_to_the_bit_with_one_thread_and_with_two() -> None:
     """So that one golden answer is enough, whatever a server runs with: the bundled model, both precisions."""
-    folder = ROOT / "models" / "stroke-cnn" / "2"
+    folder = BUNDLED
     _, options = find_options(["--models", str(ROOT / "models")])
     for precision in ("fp32", "int8"):
         answers = []

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bench.processes import Service, list_tree, measure_installed_mb
 from bench.report.figures import describe_latencies, divide, summarise, take
 from bench.serving.settings import count_flops, describe_images
-from tests.fakes import ROOT, encode, make_slice
+from tests.fakes import BUNDLED, ROOT, encode, make_slice
 
 
 def test_percentiles_are_those_of_all_latencies() -> None:
@@ -78,7 +78,7 @@ def test_bundled_network_has_the_papers_arithmetic() -> None:
         2 * side**2 * outputs * 9 * inputs for side, inputs, outputs in zip(sides, (1, *filters), filters, strict=False)
     )
 
-    flops = count_flops(ROOT / "models" / "stroke-cnn" / "2" / "model.onnx")
+    flops = count_flops(BUNDLED / "model.onnx")
 
     score = 2 * 128 * 128  # of the outlier score, which is no part of the paper's network
     assert flops == convolutions + 2 * (2 * 2 * 64 * 64 + 64 * 2) + score

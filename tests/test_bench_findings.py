@@ -10,10 +10,8 @@ import numpy as np
 from bench.training.findings import Pair, draw_pair, find_key, find_slices, judge_pairs, main, render_findings
 from server.models.engines.engine import EngineOptions
 from server.models.runtime import load_model
-from tests.fakes import ROOT
+from tests.fakes import BUNDLED, ROOT
 from training.phantom.patient import Patient
-
-MODEL = ROOT / "models" / "stroke-cnn" / "2"
 
 
 def test_slices_are_those_whose_patient_has_the_part() -> None:
@@ -36,7 +34,7 @@ def test_a_pair_differs_in_the_part_alone() -> None:
 
 def test_shift_and_shares_are_those_of_the_answers() -> None:
     """The same slices on both sides shift nothing; turned round, the shift changes its sign."""
-    model = load_model(MODEL, EngineOptions(precision="fp32"))
+    model = load_model(BUNDLED, EngineOptions(precision="fp32"))
     pairs = [draw_pair("pose", index) for index in find_slices("pose", 6)]
     same = [Pair(pair.positive, pair.without, pair.without) for pair in pairs]
     turned = [Pair(pair.positive, pair.without, pair.with_part) for pair in pairs]
@@ -53,7 +51,7 @@ def test_page_names_model_and_parts(tmp_path: Path) -> None:
     assert main(["--pairs", "12", "--only", "jpeg", "table", "--out", str(tmp_path)]) == 0
     page = (tmp_path / "findings.md").read_text("utf-8")
 
-    assert load_model(MODEL, EngineOptions(precision="fp32")).digest[:12] in page
+    assert load_model(BUNDLED, EngineOptions(precision="fp32")).digest[:12] in page
     assert "| `jpeg` |" in page
     assert "| `table` |" in page
 
@@ -62,5 +60,5 @@ def test_committed_page_is_of_the_bundled_model() -> None:
     """The page is what its figures say, and they are of the model that is here."""
     document = json.loads((ROOT / "docs" / "findings.json").read_text("utf-8"))
 
-    assert document["digest"] == load_model(MODEL, EngineOptions(precision="fp32")).digest
+    assert document["digest"] == load_model(BUNDLED, EngineOptions(precision="fp32")).digest
     assert render_findings(document) == (ROOT / "docs" / "findings.md").read_text("utf-8")

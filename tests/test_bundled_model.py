@@ -19,15 +19,14 @@ from server.machine.processors import is_suited
 from server.models.engines.engine import EngineOptions
 from server.models.manifest import INT8_FILE, MANIFEST_FILE, MODEL_FILE, read_manifest
 from server.models.runtime import load_model
-from tests.fakes import ROOT, encode, make_slice, run_module, run_server
+from tests.fakes import BUNDLED, ROOT, encode, make_slice, run_module, run_server
 
-FOLDER = ROOT / "models" / "stroke-cnn" / "3"
 TOLERANCE = 1e-5
 
 
 def test_it_loads_verified() -> None:
     """Digest and golden vectors hold on this machine."""
-    model = load_model(FOLDER)
+    model = load_model(BUNDLED)
 
     assert model.spec.labels == ("normal", "stroke")
     assert model.spec.positive_labels == ("stroke",)
@@ -36,7 +35,7 @@ def test_it_loads_verified() -> None:
 
 def test_it_is_calibrated_and_decides_where_validation_said() -> None:
     """A temperature is in the graph, and the threshold was chosen for a sensitivity of 0.9, not taken for granted."""
-    spec = load_model(FOLDER).spec
+    spec = load_model(BUNDLED).spec
 
     assert spec.temperature != 1
     assert spec.provenance["operating_point"].startswith("sensitivity=0.9,")
@@ -45,7 +44,7 @@ def test_it_is_calibrated_and_decides_where_validation_said() -> None:
 
 def test_its_card_says_what_it_was_not_validated_for() -> None:
     """The card travels in the file, and says what the data were and what nobody has tested."""
-    card = load_model(FOLDER).spec.model_card
+    card = load_model(BUNDLED).spec.model_card
 
     assert "haemorrhage-like findings; ischaemia not validated" in card
     assert "python -m training phantom --count 32000 --seed 7" in card
@@ -54,9 +53,9 @@ def test_its_card_says_what_it_was_not_validated_for() -> None:
 
 def test_it_is_small_and_is_the_papers_network() -> None:
     """Each file under 1 MB, with the weights of 183,682 parameters less two of three grey channels, folded into one."""
-    graph = onnx.load(FOLDER / MODEL_FILE).graph
+    graph = onnx.load(BUNDLED / MODEL_FILE).graph
 
-    assert all(path.stat().st_size < 1_000_000 for path in FOLDER.iterdir())
+    assert all(path.stat().st_size < 1_000_000 for path in BUNDLED.iterdir())
     weights = [
         t
         for t in graph.initializer
@@ -67,7 +66,7 @@ def test_it_is_small_and_is_the_papers_network() -> None:
 
 def test_its_int8_variant_passed_the_gate() -> None:
     """On slices that it was not trained on: the figures are in the manifest, and within the gate's bounds."""
-    gate = read_manifest(FOLDER).files[INT8_FILE].gate
+    gate = read_manifest(BUNDLED).files[INT8_FILE].gate
 
     assert gate["slices"].startswith("python -m training phantom --count 768")
     for name, least in (("calibration", 256), ("held_out", 512)):
@@ -79,14 +78,14 @@ def test_its_int8_variant_passed_the_gate() -> None:
 
 def test_its_int8_variant_answers_here_as_where_it_was_made() -> None:
     """Its own golden vectors hold."""
-    if not is_suited(read_manifest(FOLDER).files[INT8_FILE].target):
+    if not is_suited(read_manifest(BUNDLED).files[INT8_FILE].target):
         pytest.skip("made for processors with VNNI")
-    assert load_model(FOLDER, EngineOptions(precision="int8")).digest != load_model(FOLDER).digest
+    assert load_model(BUNDLED, EngineOptions(precision="int8")).digest != load_model(BUNDLED).digest
 
 
 def test_it_says_what_it_learned_from_and_what_it_is_not() -> None:
     """Whoever asks GetModel reads that it is a demonstration on synthetic slices."""
-    spec = load_model(FOLDER).spec
+    spec = load_model(BUNDLED).spec
     text = f"{spec.intended_use} {json.dumps(dict(spec.provenance))}".lower()
 
     assert "synthetic" in text
@@ -98,7 +97,7 @@ def test_it_says_what_it_learned_from_and_what_it_is_not() -> None:
 
 def test_its_weights_are_those_of_a_revision_that_is_named() -> None:
     """The script of that revision trains with the recorded flags: whoever checks it out makes the weights again."""
-    provenance = load_model(FOLDER).spec.provenance
+    provenance = load_model(BUNDLED).spec.provenance
     revision = provenance["git_revision"]
     shown = subprocess.run(
         ["git", "show", f"{revision}:models/make_default.sh"], cwd=ROOT, capture_output=True, text=True, timeout=60
@@ -139,7 +138,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_the_command_that_makes_it_works(made: SimpleNamespace) -> None:
     """What it makes loads, and its answers were compared with Keras."""
     assert "files answer as training wrote down" in made.printed
-    model, bundled = load_model(made.out).spec, load_model(FOLDER).spec
+    model, bundled = load_model(made.out).spec, load_model(BUNDLED).spec
     assert (model.labels, model.positive_labels) == (bundled.labels, ("stroke",))
     assert "ischaemia not validated" in model.model_card
     assert "auxiliary heads" in model.provenance["lesion_masks"]
@@ -172,7 +171,7 @@ def test_keras_onnx_and_served_answer_agree(made: SimpleNamespace, tmp_path: Pat
 
 def test_parity_with_keras_is_recorded() -> None:
     """The figures of the conversion travel with it."""
-    parity = json.loads((FOLDER / MANIFEST_FILE).read_text())["parity"]
+    parity = json.loads((BUNDLED / MANIFEST_FILE).read_text())["parity"]
 
     assert 0 <= parity["image_difference"] <= 1e-5
     assert 0 <= parity["random_difference"] <= 1e-5

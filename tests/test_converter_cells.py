@@ -14,7 +14,7 @@ from converter.graph.cells import find_area
 from converter.graph.edit import Graph
 from converter.graph.heatmap import read_shapes
 from server.models.contract import INPUT_NAME
-from tests.fakes import ROOT
+from tests.fakes import BUNDLED
 
 SIDE = 64
 
@@ -120,7 +120,7 @@ def test_bundled_model_leaves_a_margin() -> None:
     """Its convolutions have no padding: a map that was stretched would lie up to 14 pixels beside what it shows."""
     from converter.graph.heatmap import add_heatmap
 
-    explained = add_heatmap(onnx.load(ROOT / "models" / "stroke-cnn" / "2" / "model.onnx"))
+    explained = add_heatmap(onnx.load(BUNDLED / "model.onnx"))
 
     assert explained is not None
     (text,) = [entry.value for entry in explained.metadata_props if entry.key == "stroke.heatmap"]

@@ -17,9 +17,7 @@ from server.models.engines.engine import EngineOptions
 from server.models.manifest import EXPLAIN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, read_manifest, read_verified
 from server.models.runtime import OnnxModel, load_model
 from tests.explaining import write_explained
-from tests.fakes import ROOT, build_tiny_graph
-
-BUNDLED = ROOT / "models" / "stroke-cnn" / "2"
+from tests.fakes import BUNDLED, build_tiny_graph
 
 
 def read_folder(folder: Path) -> tuple[dict[str, bytes], Manifest]:

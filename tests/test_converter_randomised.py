@@ -16,9 +16,9 @@ from converter.graph.heatmap import add_heatmap
 from server.images.preprocess import load_pixels
 from server.models.contract import HEATMAP_NAME, INPUT_NAME
 from server.models.runtime import OnnxModel
-from tests.fakes import ROOT
+from tests.fakes import BUNDLED, ROOT
 
-MODEL = onnx.load(ROOT / "models" / "stroke-cnn" / "2" / "model.onnx")
+MODEL = onnx.load(BUNDLED / "model.onnx")
 SEEDS = range(5)
 
 

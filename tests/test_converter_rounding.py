@@ -60,7 +60,7 @@ def test_depthwise_weights_keep_their_sums_too() -> None:
     constant = onnx.numpy_helper.from_array(weights, "weights")
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "depthwise", ports[:1], ports[1:], [constant]))
 
-    round_weights(model, ["depthwise"], steps=127, pixel_layer="", known={})
+    round_weights(model, ["depthwise"], steps=127, pixel_layer="")
 
     rounded = onnx.numpy_helper.to_array(model.graph.initializer[0])
     step = steps_of(weights)

@@ -166,7 +166,7 @@ def test_wrong_number_of_labels_is_refused(keras_file: Path, converter_options: 
     ("change", "message"),
     [
         ({"labels": ()}, "--labels"),
-        ({"positive": "bleed"}, "bleed"),
+        ({"positive": ("bleed",)}, "bleed"),
         ({"threshold": 1.5}, "threshold"),
         ({"images": Path("nowhere")}, "--images"),
     ],

@@ -13,10 +13,9 @@ import pytest
 
 from server.models.engines.engine import EngineOptions
 from server.models.runtime import load_model
-from tests.fakes import ROOT, ServerProcess, run_module, run_server, wait_until
+from tests.fakes import BUNDLED, ROOT, ServerProcess, run_module, run_server, wait_until
 
 MODELS = ROOT / "models"
-BUNDLED = MODELS / "stroke-cnn" / "2"
 SAMPLES = sorted((ROOT / "samples").iterdir())
 
 
@@ -42,7 +41,7 @@ def test_one_scan_is_one_line(bundled: ServerProcess) -> None:
     label, confidence = line.removeprefix(f"{SAMPLES[0]}: ").split()[:2]
     assert label in ("normal", "stroke")
     assert 0 <= float(confidence) <= 1
-    assert "stroke-cnn 2" in line
+    assert f"stroke-cnn {BUNDLED.name}" in line
     assert f"threshold {load_model(BUNDLED).spec.threshold:.3g}" in line
 
 
@@ -59,7 +58,7 @@ def test_directory_as_json_has_the_promised_fields(bundled: ServerProcess) -> No
         assert set(answer["scores"]) == {"normal", "stroke"}
         assert (answer["label"] == "stroke") == (answer["scores"]["stroke"] > answer["threshold"])
         assert answer["threshold"] == model.spec.threshold
-        assert (answer["model"], answer["version"], answer["digest"]) == ("stroke-cnn", "2", model.digest)
+        assert (answer["model"], answer["version"], answer["digest"]) == ("stroke-cnn", BUNDLED.name, model.digest)
         assert set(answer["timings_ms"]) == {"decode", "queue", "inference"}
         assert answer["request_id"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from proto import __version__
 from server.machine.processors import is_suited
 from server.models.manifest import INT8_FILE, read_manifest
-from tests.fakes import ROOT
+from tests.fakes import BUNDLED, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
@@ -103,7 +103,7 @@ def mask(line: str) -> str:
     Where the INT8 variant does not suit the processor, the fp32 model answers, and its digest and digits are its own.
     """
     line = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", line)
-    if not is_suited(read_manifest(ROOT / "models" / "stroke-cnn" / "2").files[INT8_FILE].target):
+    if not is_suited(read_manifest(BUNDLED).files[INT8_FILE].target):
         line = re.sub(r"sha256 \w+|0\.\d\d\d\b", "#", line)
     return re.sub(r"(0\.\d\d)\d\b", r"\1", line)
 

@@ -19,9 +19,9 @@ from server.models.manifest import (
     Manifest,
     read_manifest,
 )
-from tests.fakes import ROOT, build_tiny_model, rewrite_manifest, run_module, sign_manifest, write_model
+from tests.fakes import BUNDLED, build_tiny_model, rewrite_manifest, run_module, sign_manifest, write_model
 
-BUNDLED = ROOT / "models" / "stroke-cnn" / "2" / MANIFEST_FILE
+BUNDLED = BUNDLED / MANIFEST_FILE
 
 
 def drop_digest(text: str) -> str:

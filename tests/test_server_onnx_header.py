@@ -17,12 +17,12 @@ from server.models.engines.engine import Port
 from server.models.manifest import MODEL_FILE
 from server.models.onnx_header import MalformedError, list_external, read_header
 from server.models.runtime import OnnxModel
-from tests.fakes import ROOT, SIDE, SPEC, build_tiny_graph, build_tiny_model
+from tests.fakes import BUNDLED, SIDE, SPEC, build_tiny_graph, build_tiny_model
 
 
 def test_it_is_what_the_onnx_package_reads() -> None:
     """Metadata and inputs, of the tiny model and of the bundled one."""
-    for data in (build_tiny_model(), (ROOT / "models" / "stroke-cnn" / "2" / MODEL_FILE).read_bytes()):
+    for data in (build_tiny_model(), (BUNDLED / MODEL_FILE).read_bytes()):
         header = read_header(data, "model")
         model = onnx.load_from_string(data)
 

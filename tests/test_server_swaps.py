@@ -12,9 +12,8 @@ from proto import admin_pb2, admin_pb2_grpc
 from server.lifecycle.sockets import name_socket
 from server.models.contract import METADATA_KEY, ModelSpec
 from server.models.manifest import MANIFEST_FILE, Manifest
-from tests.fakes import ROOT, read_resident_bytes, run_server, sha256_hex, wait_until
+from tests.fakes import BUNDLED, read_resident_bytes, run_server, sha256_hex, wait_until
 
-BUNDLED = ROOT / "models" / "stroke-cnn" / "2"
 MOST_GROWTH = 3_000_000
 SWAPS = 50
 

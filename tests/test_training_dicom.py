@@ -19,7 +19,7 @@ from server.images.preprocess import load_pixels
 from server.models.contract import ModelSpec
 from server.models.runtime import load_model
 from tests.dicom_files import make_dicom, make_hu
-from tests.fakes import ROOT, encode, make_slice, write_model
+from tests.fakes import BUNDLED, encode, make_slice, write_model
 from tests.test_training_data import ignore_progress
 from training.cli import main
 from training.data.format import INPUT_FORMAT, make_format
@@ -149,7 +149,7 @@ def test_evaluation_sees_them_in_the_models_window(
 
 def test_the_bundled_model_answers_a_png_in_its_window_as_the_dicom_file(tmp_path: Path) -> None:
     """What the phantom writes as PNG in the brain window and as DICOM is the same slice to the model."""
-    model = load_model(ROOT / "models" / "stroke-cnn" / "2")
+    model = load_model(BUNDLED)
     input_format = replace(model.input_format, windows=(BRAIN,))
     answers = []
     for name, options in {"ct": {"dicom": True}, "png": {"window": BRAIN}}.items():

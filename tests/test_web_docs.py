@@ -21,7 +21,7 @@ from server.web.connection import MOST_HEAD_BYTES
 from server.web.methods.study import SLICE_OPTIONS
 from server.web.openapi.document import make_document
 from server.web.openapi.schemas import EXPLANATION, JUDGEMENT, STUDY
-from tests.fakes import ROOT, run_module, run_server
+from tests.fakes import BUNDLED, ROOT, run_module, run_server
 from tests.scraping import find_free_port
 
 PAGE = (ROOT / "docs" / "http.md").read_text("utf-8")
@@ -46,7 +46,7 @@ def test_commands_work_in_their_order(tmp_path: Path) -> None:
     """One line judges a sample, as a form, as it is, with options, and several; the paper's program does."""
     install, start, *curls = COMMANDS[:6]
     study, picture = COMMANDS[6:8]
-    spec = load_model(ROOT / "models" / "stroke-cnn" / "2").spec
+    spec = load_model(BUNDLED).spec
     port = str(find_free_port())
     assert install == "make install-web"
     with run_server(ROOT / "models", *shlex.split(start.replace("8000", port))[3:]):

@@ -31,7 +31,7 @@ INTERVALS_CEILING = 10.0
 
 def measure_evaluation(rounds: int) -> dict[str, Any]:
     """Evaluates the bundled model and a Keras file on synthetic slices, and synthetic scores."""
-    bundled = ROOT / "models" / "stroke-cnn" / "2"
+    bundled = ROOT / "models" / "stroke-cnn" / "3"
     models = {"ONNX fp32": bundled / "model.onnx", "ONNX int8": bundled / "model.int8.onnx", "Keras": find_run()}
     data = find_plain(SLICES, seed=11)
     totals: dict[str, list[float]] = {side: [] for side in models}
