@@ -38,11 +38,13 @@ class SlowConnection:
     """A connection on which calls are opened. It answers pings, and takes what comes.
 
     Attributes:
+        address: of the server.
         ended: numbers of the calls that the server has ended.
     """
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
+        self.address = address
         self.ended: set[int] = set()
         self._socket = socket.create_connection((host, int(port)))
         self._lock = threading.Lock()

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.fakes import ServerProcess, run_server, wait_until
 from tests.scraping import find_free_port, scrape
 from tests.slow_callers import SlowConnection, slow_connections
-from tests.test_server_attacks import SERVICE, Witness
+from tests.test_server_attacks import SERVICE, TIMEOUT, Witness
 
 pytestmark = pytest.mark.timed
 
@@ -32,12 +34,15 @@ def read_in_flight(port: int) -> float:
 
 
 def open_calls(attackers: list[SlowConnection], method: str, number: int) -> list[int]:
-    """Opens so many calls on each connection, and returns their numbers."""
+    """Opens so many calls on each connection, and returns their numbers; the next when the server has looked at the
+    last, however busy the machine is."""
     calls: list[int] = []
-    for _ in range(number // BURST):
-        (*_, numbers) = [attacker.open_calls(method, BURST) for attacker in attackers]
-        calls += numbers
-        time.sleep(0.1)
+    with grpc.insecure_channel(attackers[0].address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for _ in range(number // BURST):
+            (*_, numbers) = [attacker.open_calls(method, BURST) for attacker in attackers]
+            calls += numbers
+            health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
     return calls
 
 
