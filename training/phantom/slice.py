@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from training.phantom.anatomy import draw_anatomy
+from training.phantom.anatomy.brain import draw_anatomy
+from training.phantom.anatomy.skull import lay_bone
 from training.phantom.ct import Values, render_ct
 from training.phantom.head import Head, Push, measure_size
 from training.phantom.lesions import HAEMORRHAGES, KINDS, draw_level, plan_lesion
@@ -15,7 +16,6 @@ from training.phantom.painting import paint_lesion
 from training.phantom.patient import Patient
 from training.phantom.recipe import Recipe
 from training.phantom.render import render_slice
-from training.phantom.skull import lay_bone
 from training.phantom.texture import Field
 
 MINIMUM_SIZE = 64

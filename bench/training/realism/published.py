@@ -75,8 +75,8 @@ class Published:
 
 
 ANATOMY, FINDINGS, LESIONS = (
-    "training/phantom/anatomy.py",
-    "training/phantom/findings.py",
+    "training/phantom/anatomy/brain.py",
+    "training/phantom/anatomy/findings.py",
     "training/phantom/lesions.py",
 )
 HEAD, PATIENT, RENDER = "training/phantom/head.py", "training/phantom/patient.py", "training/phantom/render.py"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.phantom.face import draw_face
-from training.phantom.findings import draw_findings
-from training.phantom.fossa import draw_fossa, draw_midbrain
+from training.phantom.anatomy.face import draw_face
+from training.phantom.anatomy.findings import draw_findings
+from training.phantom.anatomy.fossa import draw_fossa, draw_midbrain
+from training.phantom.anatomy.skull import draw_scalp, shape_skull_base
 from training.phantom.head import (
     BASE_LEVEL,
     CSF,
@@ -22,7 +23,6 @@ from training.phantom.head import (
     whole,
 )
 from training.phantom.patient import Patient
-from training.phantom.skull import draw_scalp, shape_skull_base
 from training.phantom.texture import ANGLES, Field, make_folds
 
 _DEPTHS = 64  # entries of the folds' table over the depth under the skull
