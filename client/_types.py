@@ -77,8 +77,32 @@ class Timings:
     """Running the model."""
 
 
+class Verdict:
+    """What the judgements of images and of studies say of themselves, by their fields of these names."""
+
+    label: str
+    status: AnalysisStatus
+    positive_label: str
+    positive_labels: tuple[str, ...]
+
+    @property
+    def is_analysed(self) -> bool:
+        """False when there is no label."""
+        return self.status == AnalysisStatus.ANALYSED
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether ``label`` is a class that is looked for."""
+        return self.is_analysed and self.label == self.positive_label
+
+    @property
+    def positive_text(self) -> str:
+        """The positive classes, for people: ``haemorrhagic or ischaemic``."""
+        return " or ".join(self.positive_labels) or self.positive_label
+
+
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Verdict):
     """The judgement of one image. ``str()`` gives label, confidence, probability of the positive classes (by which
     lines compare, whatever their labels), model and threshold on one line; of an image that was not analysed that and
     why."""
@@ -150,21 +174,6 @@ class Prediction:
 
     positive_labels: tuple[str, ...] = ()
     """The classes that are looked for; a server from before this field has one, ``positive_label``."""
-
-    @property
-    def is_analysed(self) -> bool:
-        """False when the image has no label."""
-        return self.status == AnalysisStatus.ANALYSED
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether ``label`` is a class that is looked for."""
-        return self.is_analysed and self.label == self.positive_label
-
-    @property
-    def positive_text(self) -> str:
-        """The positive classes, for people: ``haemorrhagic or ischaemic``."""
-        return " or ".join(self.positive_labels) or self.positive_label
 
     def __str__(self) -> str:
         if not self.is_analysed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .._errors import StrokeClientError
-from .._types import AnalysisStatus, ImageInput, ImageWarning, Reason, Source
+from .._types import AnalysisStatus, ImageInput, ImageWarning, Reason, Source, Verdict
 
 StudyInput: TypeAlias = ImageInput | Mapping[str, ImageInput] | Iterable[ImageInput]
 """The slices of a study: a folder, files, or the images by ids of the caller's own."""
@@ -87,7 +87,7 @@ class StudySeries:
 
 
 @dataclass(frozen=True)
-class StudyPrediction:
+class StudyPrediction(Verdict):
     """The judgement of one study. ``str()`` gives label, score, model and threshold on one line; of a study that was
     not analysed that and why."""
 
@@ -155,21 +155,6 @@ class StudyPrediction:
 
     positive_labels: tuple[str, ...] = ()
     """The classes that are looked for; a server from before this field has one, ``positive_label``."""
-
-    @property
-    def is_analysed(self) -> bool:
-        """False when the study has no label."""
-        return self.status == AnalysisStatus.ANALYSED
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether ``label`` is a class that is looked for."""
-        return self.is_analysed and self.label == self.positive_label
-
-    @property
-    def positive_text(self) -> str:
-        """The positive classes, for people: ``haemorrhagic or ischaemic``."""
-        return " or ".join(self.positive_labels) or self.positive_label
 
     @property
     def failed(self) -> tuple[StudySlice, ...]:
