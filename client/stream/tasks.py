@@ -23,7 +23,7 @@ _CLOSE_SECONDS = 2.0
 _INLINE_BYTES = 1 << 20
 """Bytes that are checked and hashed in the event loop, in about a millisecond; more of them, and files, in a thread."""
 
-_CROSSED = "Internal error from Core"
+CROSSED = "Internal error from Core"
 
 _Request = TypeVar("_Request", ImageRequest, ImageRequest | PredictionFailure)
 
@@ -254,15 +254,15 @@ class _TaskCall(StreamCall):
         """Called whenever the call is given a status. When a send crosses the end of the call, grpc.aio replaces what
         the server said by an INTERNAL of its own making, or the other way round."""
         # With a status there is nothing to wait for, so the coroutines return at once.
-        code, details = _run_at_once(rpc.code()), _run_at_once(rpc.details())
-        if self._status is None and details != _CROSSED:
-            initial, trailing = _run_at_once(rpc.initial_metadata()), _run_at_once(rpc.trailing_metadata())
+        code, details = run_at_once(rpc.code()), run_at_once(rpc.details())
+        if self._status is None and details != CROSSED:
+            initial, trailing = run_at_once(rpc.initial_metadata()), run_at_once(rpc.trailing_metadata())
             self._status = grpc.aio.AioRpcError(code, initial, trailing, details)
             self._has_status.set()
 
     async def _find_error(self, error: Any) -> StrokeClientError | None:
         """Returns the error with which the server ended the call; None: it ended it as if all was done."""
-        if error.details() == _CROSSED:
+        if error.details() == CROSSED:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._has_status.wait()
@@ -270,7 +270,7 @@ class _TaskCall(StreamCall):
         return None if error.code() is grpc.StatusCode.OK else await asyncio.to_thread(self._translate, error)
 
 
-def _run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
         coroutine.send(None)
     except StopIteration as end:
