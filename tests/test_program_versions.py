@@ -17,6 +17,7 @@ PROGRAMS = {
     "client.cli.main": ("", "health", "models", "bench", "completion"),
     "training.cli": ("", "audit", "phantom", "evaluate", "card"),
     "converter.cli": ("", "report", "key", "sign", "verify"),
+    "cluster.cli": ("",),
     "bench.conversion.__main__": ("",),
     "bench.faults.__main__": ("",),
     "bench.faults.flood": ("",),
