@@ -137,9 +137,11 @@ clean: ## remove environments and caches
 	@.venv-serve/bin/python -m pip install $(PIP_FLAGS) -r $<
 	@touch $@
 
-.venv-cluster/.installed-tests: requirements/cluster-dev.lock .venv-cluster/.installed
-	@.venv-cluster/bin/python -m pip install $(PIP_FLAGS) -r $<
-	@touch $@
+.venv-cluster/.installed-tests: requirements/cluster-dev.lock .venv/.installed
+	@echo "setting up .venv-cluster with what its tests need (a minute)"
+	@.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-cluster
+	@.venv/bin/uv pip install --quiet --python .venv-cluster --require-hashes --no-deps -r $<
+	@touch .venv-cluster/.installed $@
 
 build/neighbours/%/.installed: requirements/neighbours/%.lock .venv/.installed
 	@echo "setting up $(@D) (a few seconds)"

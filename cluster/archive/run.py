@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from server.errors import StrokeError
 MOST_TASKS = 4096
 """Each task of Ray takes some kB of the driver, so of a very large archive it has several partitions."""
 
-DEATHS = 20
+DEATHS = 8
 """Times that a task is given to another process because its own died, before the run ends: a file that kills every
 process would be tried for ever."""
 
@@ -83,15 +84,16 @@ def run(
     numbers = ray.data.from_items(
         [{"partition": number} for number in pending], override_num_blocks=min(len(pending), MOST_TASKS)
     )
-    results = numbers.map_batches(
-        Worker,
-        batch_size=1,
-        batch_format="numpy",
-        fn_constructor_args=(job, make_judge),
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(pending)), max_tasks_in_flight_per_actor=2),
-        num_cpus=1,
-        max_task_retries=DEATHS,
-    )
+    with warnings.catch_warnings(action="ignore"):  # Ray 2.60 has no other way of saying how often to try
+        results = numbers.map_batches(
+            Worker,
+            batch_size=1,
+            batch_format="numpy",
+            fn_constructor_args=(job, make_judge),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(pending)), max_tasks_in_flight_per_actor=2),
+            num_cpus=1,
+            max_task_retries=DEATHS,
+        )
     try:
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
             for partition, text in zip(batch["partition"].tolist(), batch["tally"].tolist(), strict=True):
