@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import redirect_stdout
 from typing import Any
 
 from cluster.archive.files import read_manifest, walk
@@ -17,6 +18,7 @@ from cluster.archive.plan import PlanError, check_terms, read_plan, write_plan
 from cluster.archive.run import ClusterError, PartitionJudge, run
 from cluster.archive.settings import OF_SERVER, ScoreConfig
 from cluster.archive.storage import Storage, StorageError, tell
+from cluster.models import resolve
 from cluster.progress import Progress, format_duration
 from cluster.ray_session import connect
 from server.config import ServerConfig
@@ -88,12 +90,6 @@ def score(config: ScoreConfig, server: ServerConfig, make_judge: Callable[[Job],
     return code or (EXIT_FAILED if total.failed else EXIT_ANSWERED)
 
 
-def resolve(server: ServerConfig) -> ServerConfig:
-    """Settings for processes with other working directories."""
-    keys = server.require_signature
-    return replace(server, models=server.models.resolve(), require_signature=keys and keys.resolve())
-
-
 def prepare(config: ScoreConfig, server: ServerConfig) -> Job:
     """Finds out what there is to do, or what an earlier run has fixed.
 
@@ -128,7 +124,8 @@ def judge_rest(
     progress = Progress(skipped=total.files)
     missing = set(pending)
     try:
-        with connect(config.address, config.workers) as processors:
+        # Ray tells of processes that died on standard output, where the summary is to be alone.
+        with redirect_stdout(sys.stderr), connect(config.address, config.workers) as processors:
             for partition, tally in run(job, pending, config.workers or processors, make_judge):
                 if partition in missing:  # a block of results that was lost comes again
                     missing.discard(partition)

@@ -11,6 +11,7 @@ from math import inf
 from cluster.archive.plan import Plan, Terms
 from cluster.archive.rows import Row, make_row, make_schema
 from cluster.archive.storage import Content, Storage, tell
+from cluster.models import PROCESSORS, load_registry
 from proto import __version__
 from server.admission.status import Status, to_status
 from server.config import ServerConfig
@@ -18,8 +19,6 @@ from server.core.detector import Budget, Detection, Detector
 from server.core.plan import make_plan
 from server.errors import ModelFileError
 from server.machine.memory import return_freed_memory
-from server.models.registry import ModelRegistry
-from server.models.signature import read_trusted
 
 READERS = 8
 """Files that are read at the same time: in an object store each takes tens of milliseconds."""
@@ -36,18 +35,6 @@ class Job:
     out: Storage
     plan: Plan
     server: ServerConfig
-
-
-def load_registry(server: ServerConfig) -> ModelRegistry:
-    """The models that a server would serve with these settings, verified.
-
-    Raises:
-        ModelFileError: they cannot be.
-    """
-    registry = ModelRegistry()
-    trusted = read_trusted(server.require_signature) if server.require_signature is not None else None
-    registry.load(server.models, server.model, make_plan(server, processors=1).options, trusted)
-    return registry
 
 
 def make_terms(server: ServerConfig, source: Storage, manifest: str | None, partition_files: int) -> Terms:
@@ -80,7 +67,7 @@ class Judge:
         Raises:
             ModelFileError: it cannot be loaded, or MODEL_DIFFERS: here it is not the one that the run began with.
         """
-        return_freed_memory(1)
+        return_freed_memory(PROCESSORS)
         terms = job.plan.terms
         server = replace(job.server, model=f"{terms.model}/{terms.version}")
         registry = load_registry(server)
@@ -93,7 +80,7 @@ class Judge:
             )
         self._job = job
         self._most_bytes = server.max_image_bytes + 1  # enough to be refused
-        plan = make_plan(server, processors=1)
+        plan = make_plan(server, PROCESSORS)
         self._detector = Detector(registry, plan, queue=0, limits=server.image_limits, checks=server.checks == "on")
         self.schema = make_schema(terms.labels)
 

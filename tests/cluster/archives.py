@@ -18,7 +18,6 @@ from server.images.dicom.window import BRAIN
 from tests.dicom_files import make_dicom, make_hu
 from tests.fakes import SPEC, encode, make_slice, write_model
 
-
 WINDOWED = replace(SPEC, windows=(BRAIN,))
 """Of the tiny model, so that DICOM files are judged, too."""
 
