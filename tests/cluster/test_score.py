@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -42,25 +43,26 @@ class Box:
         """The second one, without a warning."""
         self.cluster.remove_node(self.second, allow_graceful=False)
 
+    def kill_worker(self, chance: random.Random) -> None:
+        """One of the processes that judge, once there are some."""
+        wait_until(self.find_workers, SECONDS)
+        chance.choice(self.find_workers()).kill()
+
     def find_workers(self) -> list[psutil.Process]:
         """The processes that judge."""
         found = []
         for node in self.cluster.list_all_nodes():
             for raylet in node.all_processes.get("raylet", ()):
-                found += [
-                    child
-                    for child in psutil.Process(raylet.process.pid).children(recursive=True)
-                    if is_running(child) and child.cmdline()[:1] and child.cmdline()[0].startswith("ray::MapWorker")
-                ]
+                children = psutil.Process(raylet.process.pid).children(recursive=True)
+                found += [child for child in children if is_worker(child)]
         return found
 
 
-def is_running(process: psutil.Process) -> bool:
-    """Whether it has not ended."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it judges; one that has ended has no command any more."""
+    with suppress(psutil.Error):
+        return process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::MapWorker")
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +101,13 @@ def test_no_row_is_lost_and_none_is_twice_whoever_dies(tmp_path: Path, box: Box)
     chance = random.Random(19)
 
     run = start(archive, models, out, "--partition-files", "20", "--address", box.cluster.address)
-    for kills in range(4):
+    for number in range(4):
         wait_for_parts(run, out, more=len(list(out.glob("part-*"))))
-        wait_until(lambda: run.poll() is not None or box.find_workers(), SECONDS)
         assert run.poll() is None, run.communicate()
-        if kills == 2:
+        if number == 2:
             box.lose_machine()
-        chance.choice(box.find_workers()).kill()
+        else:
+            box.kill_worker(chance)
     code, summary, complaints = finish(run)
 
     assert (code, summary["files"], summary["missing"]) == (1, 904, 0), complaints
