@@ -96,7 +96,8 @@ def compare_process(job: Job, rounds: int) -> dict[str, float]:
     def run_judge() -> None:
         write_part(job.out, job.plan, 0, judge.judge(0), judge.schema)
 
-    run_bare(), run_judge()
+    run_bare()
+    run_judge()
     bare, own = [], []
     for _ in range(rounds):
         bare.append(measure(run_bare) / len(paths))
