@@ -35,7 +35,7 @@ def connect(address: str, processors: int = 0) -> Iterator[int]:
         processors: of that one; 0: those that this process may use.
 
     Raises:
-        ConnectionError: there is no such cluster.
+        ConnectionError: there is no such cluster, or none can be started.
     """
     quieten()
     import ray
@@ -51,7 +51,10 @@ def connect(address: str, processors: int = 0) -> Iterator[int]:
         options["num_cpus"] = processors or count_processors()
         options["include_dashboard"] = False
         options["object_store_memory"] = OBJECT_BYTES
-    ray.init(**options)
+    try:
+        ray.init(**options)
+    except Exception as error:  # of any kind: a start that takes too long is a bare Exception
+        raise ConnectionError(f"Ray cannot be used: {error}") from error
     try:
         yield int(ray.cluster_resources().get("CPU", 0))
     finally:

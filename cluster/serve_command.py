@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cluster.archive.storage import tell
 from cluster.models import load_registry, resolve
-from cluster.ray_session import connect
+from cluster.ray_session import connect, quieten
 from server.config import MOST_PORT, ServerConfig
 from server.errors import ModelFileError
 from server.flags import LineParser, add_settings, check_settings, read_settings, require, setting
@@ -88,6 +88,9 @@ def serve(config: ServeConfig, server: ServerConfig) -> int:
     except ModelFileError as error:
         complain(f"cluster serve: error: {error.message} [{error.reason}]")
         return EXIT_USAGE
+    quieten()
+    from ray.exceptions import RayError
+
     try:
         with connect(config.address, config.most_replicas) as processors:
             start(config, server, config.most_replicas or processors)
@@ -96,7 +99,7 @@ def serve(config: ServeConfig, server: ServerConfig) -> int:
             say(f"serving {model.spec.name} {model.spec.version} on port {config.port} of Ray's gRPC proxy")
             stop.wait()
             end()
-    except (ConnectionError, RuntimeError, OSError) as error:
+    except (RayError, RuntimeError, OSError) as error:
         complain(f"cluster serve: error: {tell(error)}")
         return EXIT_FAILED
     return 0

@@ -135,7 +135,7 @@ def judge_rest(
     except KeyboardInterrupt:
         complain("cluster score: interrupted; the same command goes on with the rest")
         return EXIT_INTERRUPTED
-    except (ClusterError, ConnectionError, OSError) as error:
+    except (ClusterError, OSError) as error:
         complain(f"cluster score: error: {tell(error)}; the same command goes on with the rest")
         return EXIT_FAILED
     finally:

@@ -84,13 +84,14 @@ def run(
     numbers = ray.data.from_items(
         [{"partition": number} for number in pending], override_num_blocks=min(len(pending), MOST_TASKS)
     )
+    actors = max(1, min(workers, len(pending)))
     with warnings.catch_warnings(action="ignore"):  # Ray 2.60 has no other way of saying how often to try
         results = numbers.map_batches(
             Worker,
             batch_size=1,
             batch_format="numpy",
             fn_constructor_args=(job, make_judge),
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(pending)), max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
             num_cpus=1,
             max_task_retries=DEATHS,
         )

@@ -28,6 +28,7 @@ from cluster.archive.settings import ScoreConfig
 from cluster.archive.storage import Storage
 from cluster.bench.free import TERMS, FreeJudge
 from cluster.bench.page import publish, table
+from cluster.bench.patience import be_patient
 from cluster.bench.processes import Meter
 from cluster.models import PROCESSORS, load_registry
 from cluster.ray_session import connect
@@ -56,9 +57,9 @@ class ArchiveOptions:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints the section and returns 0."""
-    options = parse_settings(
-        LineParser("python -m cluster.bench.archive", "Measures archives on Ray."), ArchiveOptions, argv
-    )
+    parser = LineParser("python -m cluster.bench.archive", "Measures archives on Ray.")
+    options = parse_settings(parser, ArchiveOptions, argv)
+    be_patient()
     with tempfile.TemporaryDirectory() as folder:
         archive = copy_samples(Path(folder) / "archive", options.files)
         job = prepare(ScoreConfig(input=str(archive), out=f"{folder}/out", partition_files=PARTITION), ServerConfig())

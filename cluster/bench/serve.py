@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.bench.page import publish, table
+from cluster.bench.patience import be_patient
 from cluster.bench.processes import Meter, read_pss_mb
 from server.flags import LineParser, check_settings, parse_settings, setting
 from server.process.console import say
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints the section and returns 0."""
     parser = LineParser("python -m cluster.bench.serve", "Measures Ray Serve beside plain gRPC.")
     options = parse_settings(parser, ServeOptions, argv)
+    be_patient()
     measured: dict[str, dict[str, list[dict[str, float]]]] = {}
     with ExitStack() as stack:
         sides = {PLAIN: stack.enter_context(run_plain())}
