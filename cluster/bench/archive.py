@@ -40,6 +40,8 @@ from server.process.console import say
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 PARTITION = 200
+ACTOR = "ray::MapWorker"
+"""How Ray calls the processes that judge."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class ArchiveOptions:
     """What is measured."""
 
     rounds: int = setting(10, "rounds in which the bare loop and the judge take turns", least=1, most=1000)
-    files: int = setting(2000, "files that are judged on Ray, at least two partitions", least=1000, most=10_000_000)
+    files: int = setting(4000, "files that are judged on Ray", least=2000, most=10_000_000)
     rows: int = setting(1_000_000, "files of the archive whose model costs nothing", least=10_000, most=100_000_000)
     out: Path | None = setting(None, "folder of ray.md and ray.json; none unless given", metavar="DIR")
 
@@ -63,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         archive = copy_samples(Path(folder) / "archive", options.files)
         job = prepare(ScoreConfig(input=str(archive), out=f"{folder}/out", partition_files=PARTITION), ServerConfig())
-        section: dict[str, Any] = {"process": compare_process(job, options.rounds)}
         with connect("", 2) as processors:
+            section: dict[str, Any] = {"process": compare_process(job, options.rounds)}
             section["cluster"] = measure_cluster(job, processors, section["process"]["bare_ms"])
             section["driver"] = measure_driver(Storage(f"{folder}/free"), options.rows, processors)
     say(publish("archive", section, render, options.out))
@@ -122,18 +124,25 @@ def measure(do: Any) -> float:
 
 
 def measure_cluster(job: Job, workers: int, bare_ms: float) -> dict[str, float]:
-    """CPU time of an image on Ray, all of Ray's processes and the driver included, once all actors work."""
-    pending, judged, meter = range(job.plan.partitions), 0, None
-    started = time.monotonic()
-    for _, tally in run(job, pending, workers, Judge):
-        if meter is None:  # all that starts has started
-            meter, started = Meter(os.getpid()), time.monotonic()
+    """CPU time of an image on Ray: in the processes that judge, and of all else (the driver and Ray's own processes)
+    for each second, since most of that does not depend on the images."""
+    judged, meters, started = 0, list[Meter](), 0.0
+    for number, (_, tally) in enumerate(run(job, range(job.plan.partitions), workers, Judge)):
+        if number < 2 * workers:  # by then all have started
+            meters, started = [Meter(os.getpid(), ACTOR), Meter(os.getpid())], time.monotonic()
             continue
         judged += tally.files
-        seconds = meter.read()
-    own_ms = 1000 * seconds / judged
-    passed = time.monotonic() - started
-    return {"files": judged, "cpu_ms": own_ms, "ratio": bare_ms / own_ms, "rate": judged / passed, "workers": workers}
+        actors, total = (meter.read() for meter in meters)
+        passed = time.monotonic() - started
+    own_ms = 1000 * actors / judged
+    return {
+        "workers": workers,
+        "files": judged,
+        "cpu_ms": own_ms,
+        "ratio": bare_ms / own_ms,
+        "beside": (total - actors) / passed,
+        "rate": judged / passed,
+    }
 
 
 def measure_driver(out: Storage, rows: int, workers: int) -> dict[str, Any]:
@@ -172,7 +181,7 @@ def render(section: Mapping[str, Any]) -> str:
             f"{process['ratio']:.2f} ({process['ratio_least']:.2f} to {process['ratio_most']:.2f})",
         ),
         (
-            f"everything: {cluster['workers']} such processes, the driver and all of Ray beside them",
+            f"{cluster['workers']} such processes on Ray, {cluster['files']:,} files",
             f"{cluster['cpu_ms']:.2f} ms",
             f"{cluster['ratio']:.2f}",
         ),
@@ -181,6 +190,8 @@ def render(section: Mapping[str, Any]) -> str:
     return "\n\n".join(
         (
             table(("CPU time of an image", "", "share of the bare loop's speed"), rows),
+            f"Beside them, the driver and Ray's own processes took {100 * cluster['beside']:.0f} % of a processor, "
+            "however fast the images went.",
             f"Driver, {driver['rows']:,} files in {driver['partitions']:,} partitions, with a model that costs "
             f"nothing: {tenths} MB after each tenth; from the second tenth on it grew by {driver['growth_mb']:.0f} MB.",
         )
