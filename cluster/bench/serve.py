@@ -124,6 +124,7 @@ def render(section: Mapping[str, Any]) -> str:
 def run_plain() -> Iterator[Side]:
     """A plain server with one worker."""
     command = [sys.executable, "-m", "server", "--port", "0", "--workers", "1", "--threads", "1", "--admin", "off"]
+    command += ["--log-level", "warning"]  # a replica writes no line for each image either
     with run(command, {}) as (pid, line):
         yield Side(line.rsplit(" ", 1)[1], pid)
 
