@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         archive = copy_samples(Path(folder) / "archive", options.files)
         job = prepare(ScoreConfig(input=str(archive), out=f"{folder}/out", partition_files=PARTITION), ServerConfig())
+        # Before Ray, whose threads in this process would count.
+        section: dict[str, Any] = {"process": compare_process(job, options.rounds)}
         with connect("", 2) as processors:
-            section: dict[str, Any] = {"process": compare_process(job, options.rounds)}
             section["cluster"] = measure_cluster(job, processors, section["process"]["bare_ms"])
             section["driver"] = measure_driver(Storage(f"{folder}/free"), options.rows, processors)
     say(publish("archive", section, render, options.out))
