@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import inf
 
-from cluster.archive.plan import Plan, Terms
+from cluster.archive.plan import Plan, Terms, split
 from cluster.archive.rows import Row, make_row, make_schema
 from cluster.archive.storage import Content, Storage, tell
 from cluster.models import PROCESSORS, load_registry
@@ -21,10 +21,10 @@ from server.errors import ModelFileError
 from server.machine.memory import return_freed_memory
 
 READERS = 8
-"""Files that are read at the same time: in an object store each takes tens of milliseconds."""
+"""Groups of files that are read at the same time: in an object store each file takes tens of milliseconds."""
 
-READ_AHEAD = 16
-"""Files that are in memory at the same time, at most."""
+GROUP_FILES = 8
+"""To hand a file over from one thread to another costs more than to read it from a disk's cache."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,31 @@ class Judge:
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, Content | Status]]:
         """Yields files as they are read, in their order; some are read while others are judged."""
-        waiting: deque[tuple[str, Future[Content | Status]]] = deque()
+        waiting: deque[tuple[list[str], Future[list[Content | Status]]]] = deque()
         with ThreadPoolExecutor(READERS) as pool:
-            for path in paths:
-                waiting.append((path, pool.submit(self._read, path)))
-                if len(waiting) == READ_AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
+            for group in split(paths, GROUP_FILES):
+                waiting.append((group, pool.submit(self._read_all, group)))
+                if len(waiting) == READERS:
+                    yield from take_first(waiting)
             while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
+                yield from take_first(waiting)
+
+    def _read_all(self, paths: list[str]) -> list[Content | Status]:
+        return [self._read(path) for path in paths]
 
     def _read(self, path: str) -> Content | Status:
         try:
             return self._job.source.read(path, self._most_bytes)
         except (OSError, ValueError) as error:
             return Status("INVALID_ARGUMENT", "IMAGE_UNREADABLE", f"the image cannot be read: {tell(error)}")
+
+
+def take_first(
+    waiting: deque[tuple[list[str], Future[list[Content | Status]]]],
+) -> Iterator[tuple[str, Content | Status]]:
+    """The files of the first group that is read or being read, each given up as it is taken."""
+    paths, future = waiting.popleft()
+    contents = future.result()
+    contents.reverse()
+    for path in paths:
+        yield path, contents.pop()
