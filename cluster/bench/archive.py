@@ -21,7 +21,7 @@ import psutil
 
 from cluster.archive.command import prepare
 from cluster.archive.judge import Job, Judge
-from cluster.archive.parts import Tally, write_part
+from cluster.archive.parts import Tally, find_parts, write_part
 from cluster.archive.plan import write_plan
 from cluster.archive.run import run
 from cluster.archive.settings import ScoreConfig
@@ -39,7 +39,9 @@ from server.images.preprocess import load_pixels
 from server.process.console import say
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
-PARTITION = 200
+PARTITION = 50
+"""Files, where it is counted what was judged between two moments: those that are half done are not known."""
+
 ACTOR = "ray::MapWorker"
 """How Ray calls the processes that judge."""
 
@@ -48,7 +50,7 @@ ACTOR = "ray::MapWorker"
 class ArchiveOptions:
     """What is measured."""
 
-    rounds: int = setting(10, "rounds in which the bare loop and the judge take turns", least=1, most=1000)
+    rounds: int = setting(5, "rounds in which the bare loop and the judge take turns", least=1, most=1000)
     files: int = setting(4000, "files that are judged on Ray", least=2000, most=10_000_000)
     rows: int = setting(1_000_000, "files of the archive whose model costs nothing", least=10_000, most=100_000_000)
     out: Path | None = setting(None, "folder of ray.md and ray.json; none unless given", metavar="DIR")
@@ -64,11 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     be_patient()
     with tempfile.TemporaryDirectory() as folder:
         archive = copy_samples(Path(folder) / "archive", options.files)
-        job = prepare(ScoreConfig(input=str(archive), out=f"{folder}/out", partition_files=PARTITION), ServerConfig())
+        usual = prepare(ScoreConfig(input=str(archive), out=f"{folder}/usual"), ServerConfig())
+        small = ScoreConfig(input=str(archive), out=f"{folder}/out", partition_files=PARTITION)
         # Before Ray, whose threads in this process would count.
-        section: dict[str, Any] = {"process": compare_process(job, options.rounds)}
+        section: dict[str, Any] = {"process": compare_process(usual, options.rounds)}
         with connect("", 2) as processors:
-            section["cluster"] = measure_cluster(job, processors, section["process"]["bare_ms"])
+            section["cluster"] = measure_cluster(
+                prepare(small, ServerConfig()), processors, section["process"]["bare_ms"]
+            )
             section["driver"] = measure_driver(Storage(f"{folder}/free"), options.rows, processors)
     say(publish("archive", section, render, options.out))
     return 0
@@ -107,7 +112,6 @@ def compare_process(job: Job, rounds: int) -> dict[str, float]:
         bare.append(measure(run_bare) / len(paths))
         own.append(measure(run_judge) / len(paths))
     ratios = sorted(one / other for one, other in zip(bare, own, strict=True))
-    Path(job.out.locate("part-000000.parquet")).unlink()
     return {
         "bare_ms": 1000 * statistics.median(bare),
         "judge_ms": 1000 * statistics.median(own),
@@ -127,14 +131,15 @@ def measure(do: Any) -> float:
 def measure_cluster(job: Job, workers: int, bare_ms: float) -> dict[str, float]:
     """CPU time of an image on Ray: in the processes that judge, and of all else (the driver and Ray's own processes)
     for each second, since most of that does not depend on the images."""
-    judged, meters, started = 0, list[Meter](), 0.0
-    for number, (_, tally) in enumerate(run(job, range(job.plan.partitions), workers, Judge)):
+    meters, started, before = list[Meter](), 0.0, 0
+    actors, total, passed, judged = 0.0, 0.0, 0.0, 0
+    for number, _ in enumerate(run(job, range(job.plan.partitions), workers, Judge)):
+        finished = len(find_parts(job.out, job.plan))  # more than have been told of
         if number < 2 * workers:  # by then all have started
-            meters, started = [Meter(os.getpid(), ACTOR), Meter(os.getpid())], time.monotonic()
-            continue
-        judged += tally.files
-        actors, total = (meter.read() for meter in meters)
-        passed = time.monotonic() - started
+            meters, started, before = [Meter(os.getpid(), ACTOR), Meter(os.getpid())], time.monotonic(), finished
+        elif finished < job.plan.partitions:  # by the end of it they have ended
+            actors, total = (meter.read() for meter in meters)
+            passed, judged = time.monotonic() - started, (finished - before) * PARTITION
     own_ms = 1000 * actors / judged
     return {
         "workers": workers,
