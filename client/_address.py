@@ -53,6 +53,11 @@ class Address:
         return "localhost" if self.is_local else ""
 
     @property
+    def may_grow(self) -> bool:
+        """True for a name with several addresses, which gets others when servers are added."""
+        return self.is_balanced and len(self.hosts) == 1
+
+    @property
     def is_looked_up_once(self) -> bool:
         """True for a list with names: ``resolve`` fixes them, and a box that moves is not found again."""
         return len(self.hosts) > 1 and not all(is_literal(host) for host, _ in self.hosts)
