@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from bench.faults.callers import Caller, StubCaller
+from bench.faults.callers import Caller, LibraryCaller, StubCaller
 from bench.faults.checker import check
 from bench.faults.golden import Golden, add_served
 from bench.faults.history import History
@@ -51,6 +51,14 @@ class SecureCaller(StubCaller):
         self._stub = stroke_pb2_grpc.StrokeServiceStub(self._channel)
 
 
+class SecureClient(LibraryCaller):
+    """The client, with a certificate of its own."""
+
+    def __init__(self, name: str, history: History, address: str) -> None:
+        Caller.__init__(self, name, history)
+        self._client = StrokeClient(address, tls=settings(issue_client()))
+
+
 @dataclass
 class Place:
     """Where servers and Envoy are."""
@@ -73,9 +81,9 @@ class Place:
         """Runs servers until the stack ends."""
         return stack.enter_context(run_replicas(self.models, hosts, *self.flags, port=self.port))
 
-    def load(self) -> HeldLoad:
+    def load(self, kind: type[SecureCaller] | type[SecureClient]) -> HeldLoad:
         """Single calls of some callers, at a rate."""
-        callers = [SecureCaller(f"caller{number}", self.history, self.address) for number in range(4)]
+        callers = [kind(f"caller{number}", self.history, self.address) for number in range(4)]
         return HeldLoad(callers, IMAGES, rate=RATE, deadline=DEADLINE, seed=1)
 
 
@@ -115,7 +123,7 @@ def test_servers_behind_envoy_are_replaced(envoy_place: Place) -> None:
         old, new = place.start(stack, OLD), place.start(stack, NEW)
         place.names.addresses = list(OLD)
         stack.enter_context(run_envoy(place.config, place.folder))
-        load = stack.enter_context(place.load())
+        load = stack.enter_context(place.load(SecureCaller))
         client = stack.enter_context(StrokeClient(place.address, tls=settings(issue_client())))
         is_over = threading.Event()
         stack.callback(is_over.set)
@@ -134,14 +142,15 @@ def test_servers_behind_envoy_are_replaced(envoy_place: Place) -> None:
 
 
 def test_call_of_a_server_that_dies_is_answered_by_another(envoy_place: Place) -> None:
-    """Envoy sends it again, since judging twice does no harm, and the dead server is left out."""
+    """Envoy sends it again, since judging twice does no harm, and leaves the dead server out; what it had only half
+    passed on it does not send again, but the client does."""
     place = envoy_place
     with ExitStack() as stack:
         first, *_ = place.start(stack, OLD)
         place.names.addresses = list(OLD)
         admin = stack.enter_context(run_envoy(place.config, place.folder))
         wait_for(lambda: count(admin, "cluster.strokeserve.membership_healthy") == 3)
-        load = stack.enter_context(place.load())
+        load = stack.enter_context(place.load(SecureClient))
         assert load.wait_answers(20)
         first.process.kill()
         wait_for(lambda: count(admin, "cluster.strokeserve.membership_healthy") == 2)

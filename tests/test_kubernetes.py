@@ -1,4 +1,4 @@
-"""What deploy/kubernetes lays out is as Kubernetes and KServe want it, and as the server is; containers run as written."""
+"""What deploy/kubernetes lays out is as Kubernetes, KServe and the server want it, and its containers run as written."""
 
 from __future__ import annotations
 
