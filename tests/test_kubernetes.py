@@ -1,4 +1,4 @@
-"""What deploy/kubernetes lays out is as Kubernetes, KServe and the server want it, and its containers run as written."""
+"""deploy/kubernetes is as Kubernetes, KServe and the server want it, and its containers run as written."""
 
 from __future__ import annotations
 
