@@ -75,7 +75,7 @@ def test_no_call_fails_by_age(tiny_models: Path) -> None:
         run_server(tiny_models, "--connection-age", "1", "--connection-grace", "1") as server,
         server.stub() as stub,
     ):
-        end = time.monotonic() + 5 * AGE_SECONDS
+        end = time.monotonic() + 3 * AGE_SECONDS
         while time.monotonic() < end:
             assert stub.Predict(stroke_pb2.PredictRequest(image=IMAGE), timeout=10).label
 
@@ -84,7 +84,7 @@ def test_no_call_fails_by_age(tiny_models: Path) -> None:
 def test_run_outlives_its_streams(tiny_models: Path, kind: str) -> None:
     """Images go on on another stream: none is lost, none comes twice, and where nothing is repeated either."""
     with run_server(tiny_models, "--connection-age", "1", "--connection-grace", "0.2") as server:
-        end = time.monotonic() + 4 * AGE_SECONDS
+        end = time.monotonic() + 3 * AGE_SECONDS
         results = KINDS[kind](server.address, retry=ONCE).predict_many(
             iter(lambda: IMAGE if time.monotonic() < end else None, None), in_flight=8
         )
