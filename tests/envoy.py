@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 import urllib.request
@@ -92,3 +93,10 @@ def count(admin: int, name: str) -> int:
             if found == name:
                 return int(value)
     return 0
+
+
+def list_well(admin: int) -> set[str]:
+    """Addresses of the servers that Envoy knows and takes for well."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/clusters", timeout=5) as page:
+        text = page.read().decode()
+    return set(re.findall(r"^strokeserve::([\d.]+):\d+::health_flags::healthy$", text, re.MULTILINE))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -29,7 +28,12 @@ def split_address(server: ServerProcess) -> tuple[str, int]:
     return host, int(port)
 
 
-def replace(names: NameServer, old: Sequence[ServerProcess], new: Sequence[ServerProcess], pause: float = 0.0) -> None:
+def replace(
+    names: NameServer,
+    old: Sequence[ServerProcess],
+    new: Sequence[ServerProcess],
+    settle: Callable[[], object] = lambda: None,
+) -> None:
     """Puts new servers in the place of old ones: each is under the name before the old one is told to stop, which is
     not under it any more.
 
@@ -37,10 +41,10 @@ def replace(names: NameServer, old: Sequence[ServerProcess], new: Sequence[Serve
         names: knows the old ones.
         old: must end well, every one.
         new: serve already.
-        pause: seconds between the two, as ``preStop`` makes it.
+        settle: called between the two, which is what ``preStop`` gives time for.
     """
     for before, after in zip(old, new, strict=True):
         names.addresses = [*names.addresses, split_address(after)[0]]
         names.addresses = [host for host in names.addresses if host != split_address(before)[0]]
-        time.sleep(pause)
+        settle()
         assert before.stop() == 0

@@ -23,7 +23,7 @@ from proto import stroke_pb2_grpc
 from tests.access import write_private
 from tests.certificates import CA, HOSPITAL, chain, issue_client, issue_server, key, settings
 from tests.client_fakes import wait_for
-from tests.envoy import count, place_envoy, read_config, run_envoy, validate
+from tests.envoy import count, list_well, place_envoy, read_config, run_envoy, validate
 from tests.fakes import ServerProcess, encode, make_slice
 from tests.name_server import NameServer, name_server
 from tests.replicas import replace, run_replicas
@@ -35,8 +35,6 @@ OLD = ("127.0.0.51", "127.0.0.52", "127.0.0.53")
 NEW = ("127.0.0.61", "127.0.0.62", "127.0.0.63")
 IMAGES = [encode(make_slice(seed=seed)) for seed in range(3)]
 RATE, DEADLINE = 10.0, 30.0
-REFRESH_SECONDS = 1.5
-"""A name server is asked every second; ``preStop`` gives ten, for every five."""
 
 
 class SecureCaller(StubCaller):
@@ -122,7 +120,7 @@ def test_servers_behind_envoy_are_replaced(envoy_place: Place) -> None:
     with ExitStack() as stack:
         old, new = place.start(stack, OLD), place.start(stack, NEW)
         place.names.addresses = list(OLD)
-        stack.enter_context(run_envoy(place.config, place.folder))
+        admin = stack.enter_context(run_envoy(place.config, place.folder))
         load = stack.enter_context(place.load(SecureCaller))
         client = stack.enter_context(StrokeClient(place.address, tls=settings(issue_client())))
         is_over = threading.Event()
@@ -130,7 +128,7 @@ def test_servers_behind_envoy_are_replaced(envoy_place: Place) -> None:
         pool = stack.enter_context(ThreadPoolExecutor(1))
         stream = pool.submit(list, client.predict_many(iter(lambda: None if is_over.is_set() else IMAGES[0], None)))
         assert load.wait_answers(20)
-        replace(place.names, old, new, REFRESH_SECONDS)
+        replace(place.names, old, new, lambda: wait_for(lambda: list_well(admin) == set(place.names.addresses)))
         assert load.wait_answers(20)
         is_over.set()
         results = stream.result(60)
