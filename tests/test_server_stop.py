@@ -100,6 +100,27 @@ def test_worker_that_does_not_end_does_not_hold_up_the_exit(tiny_models: Path) -
             }
 
 
+def test_second_signal_stops_at_once(tiny_models: Path) -> None:
+    """An impatient operator does not wait for the drain, nor for a worker."""
+    with run_slow_server("decode", tiny_models, "--drain-seconds", "600", "--workers", "1") as process:
+        assert process.stdout is not None
+        banner = process.stdout.readline().strip()
+        with grpc.insecure_channel(banner.rsplit(" ", 1)[1]) as channel:
+            stub = stroke_pb2_grpc.StrokeServiceStub(channel)
+            calls = [stub.Predict.future(pb.PredictRequest(image=IMAGE), timeout=10 * TIMEOUT) for _ in range(4)]
+            wait_for_line(process, "sleeping")
+            process.send_signal(signal.SIGTERM)
+            wait_for_line(process, "stopping")
+
+            process.send_signal(signal.SIGTERM)
+
+            assert process.wait(TIMEOUT) == 0
+            assert {call.exception().code() for call in calls} <= {
+                grpc.StatusCode.CANCELLED,
+                grpc.StatusCode.UNAVAILABLE,
+            }
+
+
 def test_hangup_without_a_terminal_reads_files_again(tiny_models: Path) -> None:
     """And cuts off nothing."""
     with run_server(tiny_models) as server, server.stub() as stub:
