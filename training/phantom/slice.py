@@ -125,8 +125,8 @@ def _draw_visible(
 
 
 def _draw_normal_level(rng: np.random.Generator) -> float:
-    """As many normal slices as lesions at each level, or the amount of brain would tell the class; some lie as those
-    of a study do, from the foramen magnum to above the vertex, or face and vertex would never have been seen."""
+    """As many normal slices as lesions at each level, or the amount of brain would tell the class; some lie as a study's
+    slices do, from the foramen magnum to above the vertex, or face and vertex would never have been seen."""
     if rng.random() < _WHOLE_HEAD:
         return float(rng.uniform(0.0, 1.02))
     kind = "infarct" if rng.random() < 0.2 else HAEMORRHAGES[int(rng.integers(len(HAEMORRHAGES)))]
