@@ -91,7 +91,8 @@ def from_document(document: Mapping[str, Any]) -> Summary:
             for line in document["restated"]
         ),
         warnings=tuple(document["warnings"]),
-        **{name: read_classes(document[name]) if name in document else None for name in ("classes", "patient_classes")},
+        classes=read_classes(document["classes"]) if "classes" in document else None,
+        patient_classes=read_classes(document["patient_classes"]) if "patient_classes" in document else None,
         subgroups=tuple(map(read_subgroups, document.get("subgroups", ()))),
         own_split=read_own_split(document["own_split"]) if "own_split" in document else None,
     )
