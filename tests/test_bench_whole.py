@@ -82,7 +82,7 @@ def test_a_trained_head_is_converted_with_int8_and_served_as_keras_answered(slic
 
     run, out = tmp_path / "run", tmp_path / "models" / "stroke-resnet50" / "1"
     with use_tiny_backbone():
-        make_resnet50(slices).save(tmp_path / "weights.keras")  # type: ignore[attr-defined] # Keras has no types
+        make_resnet50(slices).save(tmp_path / "weights.keras")
         flags = ["--model", "resnet50", "--weights", str(tmp_path / "weights.keras"), "--views", "1"]
         flags += ["--augment", "none", "--epochs", "30", "--learning-rate", "1e-2", "--one-image-per-patient"]
         assert train(["--data", str(slices), "--out", str(run), *flags]) == 0

@@ -11,6 +11,7 @@ import csv
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from bench.conversion.networks import settle_statistics
 from bench.training.data import CLASSES, make_once
 from server.images.dicom.window import read_windows
 from server.process.console import silence_tensorflow
+
+if TYPE_CHECKING:
+    import keras
 
 SEED = 7
 SIDE = 256
@@ -92,7 +96,7 @@ def find_weights(slices: Path) -> Path:
     return make_once(f"resnet50-{slices.name}", make) / "weights.keras"
 
 
-def make_resnet50(slices: Path) -> object:
+def make_resnet50(slices: Path) -> keras.Model:
     """Builds ResNet-50 with random weights, weak residual branches, and statistics that have seen slices."""
     import keras
 
@@ -115,6 +119,6 @@ def make_resnet50(slices: Path) -> object:
 if __name__ == "__main__":
     # A process of its own, so that TensorFlow's memory and threads do not stay beside what is measured.
     with silence_tensorflow():
-        import keras  # noqa: F401 - its greetings are over
+        import keras
     obvious = find_slices(int(sys.argv[1]))
     print(obvious, find_weights(obvious), sep="\n")
