@@ -117,7 +117,7 @@ def test_steps_that_are_done_are_not_done_again(tmp_path: Path) -> None:
 
 
 def test_command_runs_all_steps_and_writes_the_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """INT8 is served and asked, too, where there is a variant."""
+    """INT8 is served and asked, too, where there is a variant; the next run measures anew."""
     monkeypatch.setattr(command, "FOLDER", tmp_path / "bench")
     monkeypatch.setattr(command, "make_apart", lambda count: (tmp_path / f"{count}", tmp_path / "weights.keras"))
     monkeypatch.setattr(command, "train", lambda *_: FIGURES_OF_RUN["training"])
@@ -129,6 +129,7 @@ def test_command_runs_all_steps_and_writes_the_section(tmp_path: Path, monkeypat
 
     document = json.loads((tmp_path / FIGURES).read_text())[KEY]
     assert {key: document[key] for key in FIGURES_OF_RUN} == FIGURES_OF_RUN
+    assert list((tmp_path / "bench").iterdir()) == []
     assert (tmp_path / PAGE).read_text("utf-8") == f"# Page\n\n{render_whole(document)}"
 
 

@@ -1,7 +1,7 @@
 """``python -m bench.conversion.whole``: a ResNet-50 from slices to answers: trained, converted, served, asked.
 
-Every step is the command that a user types, in a process of its own. What was made stays in build/bench: a run that was
-stopped goes on where it was.
+Every step is the command that a user types, in a process of its own. A run that was stopped goes on behind the last step
+that it had done; one that is through leaves slices and weights alone in build/bench.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ class WholeOptions:
     slices: int = setting(300, "synthetic slices, half of them with a large bleed", least=100, most=100_000)
     epochs: int = setting(60, "most passes over the features", least=1, most=100_000)
     int8_minutes: int = setting(30, "what the INT8 variant may take", least=1, most=1440)
-    fresh: bool = setting(False, "make everything anew")
     out: Path | None = setting(None, "folder of convert.md, whose section is written anew (default: only print)")
 
 
@@ -47,8 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = LineParser("python -m bench.conversion.whole", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, WholeOptions, argv)
     folder = FOLDER / f"whole-{options.slices}-{options.epochs}"
-    if options.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     say("slices and weights, unless they are there")
     slices, weights = make_apart(options.slices)
     say(f"training on {slices}")
@@ -67,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
     }
     print(publish_whole(figures, describe_machine(PACKAGES), options.out))
+    shutil.rmtree(folder)
     return 0
 
 
