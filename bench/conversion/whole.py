@@ -1,7 +1,7 @@
 """``python -m bench.conversion.whole``: a ResNet-50 from slices to answers: trained, converted, served, asked.
 
-Every step is the command that a user types, in a process of its own. A run that was stopped goes on behind the last step
-that it had done; one that is through leaves slices and weights alone in build/bench.
+Every step is the command that a user types, in a process of its own. A run that was stopped goes on behind the last
+step that it had done; one that is through leaves slices and weights alone in build/bench.
 """
 
 from __future__ import annotations
