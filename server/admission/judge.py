@@ -154,8 +154,8 @@ class Judge:
                 timer.cancel()
 
     def _give_up(self, judged: asyncio.Future[Result], job: Job[Result]) -> None:
-        """The time of an image is up. One that is being judged is waited for a moment longer: it is nearly done, but the
-        caller must hear something."""
+        """The time of an image is up. One that is being judged is waited for a moment longer: it is nearly done, but
+        the caller must hear something."""
         if self._detector.withdraw(job):
             fail(judged, waited_too_long())
         else:

@@ -221,7 +221,7 @@ class ModelSpec:
         return sum_positive(probabilities, self.positive_indices)
 
     def positive_score(self, probabilities: Sequence[float] | NDArray[np.floating]) -> float:
-        """``positive_scores`` of one image, of probabilities [len(labels)]; in plain numbers, for each image takes it."""
+        """``positive_scores`` of one image, of probabilities [len(labels)], in plain numbers: NumPy takes longer."""
         total, *rest = (float(probabilities[index]) for index in self.positive_indices)
         if not rest:
             return total
