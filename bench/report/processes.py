@@ -12,7 +12,7 @@ from typing import Any
 from bench.report.figures import divide, round_figures, summarise, take
 from bench.report.interop import embed
 from bench.report.machine import format_machine
-from bench.report.serving import CPU_CEILING, THROUGHPUT_FLOORS
+from bench.report.serving import CPU_CEILING
 from bench.report.tables import Budget, render_budgets, render_table
 
 ONE = "one process"
@@ -29,7 +29,7 @@ JUDGED = "8"
 WORTH = 1.10
 CORES = (2, 4, 8, 16, 32)
 
-BEGIN = "<!-- begin: python -m bench.serving.processes --out docs -->"
+BEGIN = "<!-- begin: python -m bench.onebox --out docs -->"
 
 Rounds = list[dict[str, float]]
 

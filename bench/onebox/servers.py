@@ -1,4 +1,4 @@
-"""Servers that are only measured: ``python -m bench.serving.processes.servers KIND``, then flags of the server.
+"""Servers that are only measured: ``python -m bench.onebox.servers KIND``, then flags of the server.
 
 ``threads`` and ``aio`` are gRPC's two kinds of server over the very workers, with nothing around them: no bounds, gate,
 log or metrics. ``shared`` is the server itself, but on a port that others may share (SO_REUSEPORT).
@@ -10,7 +10,7 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ import grpc
 
 from proto import stroke_pb2
 from server import cli
+from server.api.health import HEALTH_SERVICE
 from server.api.messages import encode_response
 from server.api.service import SERVICE_NAME
 from server.config import ServerConfig, read_config
@@ -38,7 +39,8 @@ THREADS = 64
 
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.http2.bdp_probe", 0)]
 
-Judge = Callable[[bytes], bytes]
+HEALTHY = b"\x08\x01"
+"""A HealthCheckResponse: SERVING."""
 
 
 def judge_message(detector: Detector, message: bytes) -> bytes:
@@ -69,9 +71,13 @@ async def judge_in_loop(detector: Detector, message: bytes, context: Any) -> byt
     return await done
 
 
-def make_handler(predict: Callable[[bytes, Any], bytes | Awaitable[bytes]]) -> grpc.GenericRpcHandler:
-    """The one method that is measured."""
-    return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Predict": grpc.unary_unary_rpc_method_handler(predict)})
+def make_handlers(predict: Callable[[bytes, Any], Any], check: Callable[[bytes, Any], Any]) -> list[Any]:
+    """The one method that is measured, and the health check that our client begins with."""
+    methods = {(SERVICE_NAME, "Predict"): predict, (HEALTH_SERVICE, "Check"): check}
+    return [
+        grpc.method_handlers_generic_handler(service, {name: grpc.unary_unary_rpc_method_handler(handle)})
+        for (service, name), handle in methods.items()
+    ]
 
 
 def load_detector(config: ServerConfig) -> Detector:
@@ -85,7 +91,7 @@ def load_detector(config: ServerConfig) -> Detector:
 def serve_threads(detector: Detector) -> None:
     """Runs ``grpc.server``."""
     server = grpc.server(ThreadPoolExecutor(THREADS), options=OPTIONS)
-    server.add_generic_rpc_handlers((make_handler(partial(judge_and_wait, detector)),))
+    server.add_generic_rpc_handlers(make_handlers(partial(judge_and_wait, detector), lambda request, context: HEALTHY))
     say_address(server.add_insecure_port("127.0.0.1:0"))
     server.start()
     server.wait_for_termination()
@@ -97,8 +103,11 @@ async def serve_aio(detector: Detector) -> None:
     async def predict(message: bytes, context: Any) -> bytes:
         return await judge_in_loop(detector, message, context)
 
+    async def check(message: bytes, context: Any) -> bytes:
+        return HEALTHY
+
     server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((make_handler(predict),))
+    server.add_generic_rpc_handlers(make_handlers(predict, check))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     say_address(port)
@@ -121,7 +130,7 @@ def share_port() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until the process is ended; a line that ends with the address is printed first."""
-    parser = LineParser("python -m bench.serving.processes.servers", (__doc__ or "").splitlines()[0])
+    parser = LineParser("python -m bench.onebox.servers", (__doc__ or "").splitlines()[0])
     parser.add_argument("kind", choices=("threads", "aio", "shared"))
     options, flags = parser.parse_known_args(argv)
     if options.kind == "shared":

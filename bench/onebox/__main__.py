@@ -1,4 +1,4 @@
-"""``python -m bench.serving.processes``: one server process or two on the same processors, and gRPC's kinds of server.
+"""``python -m bench.onebox``: one server process or two on the same processors, and gRPC's kinds of server.
 
 All take turns in every round, each loaded by callers in a process of their own that shares the processors with it, and
 beside them the bare loop of decode and ``run``. Processors are bound as by ``taskset``.
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.images import read_images
+from bench.onebox.sides import SIDES, Group
 from bench.report.machine import describe_machine, say
 from bench.report.processes import CALLERS, Rounds, publish_processes
 from bench.serving.closed import measure_closed
 from bench.serving.limit import run_bare
-from bench.serving.processes.sides import SIDES, Group
 from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import list_precisions, load_bare, server_flags
 from server.flags import LineParser, parse_settings, setting
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints or writes the report."""
     # So that a benchmark that is stopped stops its servers too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
-    parser = LineParser("python -m bench.serving.processes", (__doc__ or "").splitlines()[0])
+    parser = LineParser("python -m bench.onebox", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, ProcessesOptions, argv)
     bind_processors(options.processors)
     precision = options.precision or list_precisions(options.models)[0]

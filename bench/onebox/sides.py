@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.processes import Service, find_ports, list_tree, run_server
 from bench.report.processes import AIO, ONE, ONE_PORT, THREADS, TWO_PORTS
 
-SERVERS = "bench.serving.processes.servers"
+SERVERS = "bench.onebox.servers"
 MANY = ("--queue", "128", "--log-level", "error")
 """Of all sides: nobody is refused, however many callers there are."""
 
