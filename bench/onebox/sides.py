@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.processes import Service, find_ports, list_tree, run_server
@@ -59,9 +60,6 @@ def read_field(process: int | str, file: str, name: str) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
-Run = Callable[[Path, Sequence[str]], Iterator[Group]]
-
-
 @contextmanager
 def run_one(models: Path, flags: Sequence[str]) -> Iterator[Group]:
     """The server as it is."""
@@ -94,10 +92,11 @@ def run_kind(kind: str, models: Path, flags: Sequence[str]) -> Iterator[Group]:
         yield Group((service,), service.address)
 
 
-SIDES = {
+SIDES: dict[str, Callable[[Path, Sequence[str]], AbstractContextManager[Group]]] = {
     ONE: run_one,
     ONE_PORT: run_on_one_port,
     TWO_PORTS: run_on_two_ports,
-    THREADS: lambda models, flags: run_kind("threads", models, flags),
-    AIO: lambda models, flags: run_kind("aio", models, flags),
+    THREADS: partial(run_kind, "threads"),
+    AIO: partial(run_kind, "aio"),
 }
+"""Name → what runs it, with a folder of models and further flags of the server."""
