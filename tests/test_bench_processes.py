@@ -84,7 +84,7 @@ def test_every_side_serves_and_is_measured(name: str, tiny_models: Path, tmp_pat
         assert len(group.services) == (2 if name in (ONE_PORT, TWO_PORTS) else 1)
         with StrokeClient(group.address) as client:
             client.wait_until_ready()
-            assert client.predict(tmp_path / "image.png").label == "normal"
+            assert client.predict(tmp_path / "image.png").label == "stroke"
         figures = measure_group(group, tmp_path, 0.2, 2)
 
     assert figures.keys() == {*FIGURES, "count", "p90_ms"}

@@ -66,8 +66,10 @@ async def judge_in_loop(detector: Detector, message: bytes, context: Any) -> byt
     def settle(job: Job[bytes]) -> None:
         done.set_result(job.take_result())
 
-    work = partial(judge_message, detector, message)
-    detector.submit(work, lambda job: loop.call_soon_threadsafe(settle, job), seconds=SECONDS)
+    def call_back(job: Job[bytes]) -> None:
+        loop.call_soon_threadsafe(settle, job)
+
+    detector.submit(partial(judge_message, detector, message), call_back, seconds=SECONDS)
     return await done
 
 
