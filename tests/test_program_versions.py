@@ -23,6 +23,8 @@ PROGRAMS = {
     "bench.faults.flood": ("",),
     "bench.dicom.study": ("",),
     "bench.dicom.syntaxes": ("",),
+    "bench.onebox.__main__": ("",),
+    "bench.onebox.servers": ("",),
     "bench.outliers.__main__": ("",),
     "bench.serving.__main__": ("",),
     "bench.serving.client": ("",),
