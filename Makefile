@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
 ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
-NEIGHBOURS = tritonclient kserve perf_analyzer
+NEIGHBOURS = tritonclient kserve perf_analyzer envoy
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-cluster install-neighbours wheel demo serve test test-cluster lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
@@ -30,7 +30,7 @@ install-client: .venv-client/.installed ## set up what the client needs in .venv
 
 install-cluster: .venv-cluster/.installed ## set up what archives and Ray Serve need in .venv-cluster (700 MB)
 
-install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (400 MB)
+install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (500 MB)
 
 wheel: .venv/.installed ## build the client as a wheel that other projects install, into dist/
 	$(ALL) -m build --wheel --no-isolation
@@ -70,8 +70,9 @@ bench-training: .venv/.installed ## measure the budgets of training: input, memo
 	$(ALL) -m bench.training --out docs
 	$(ALL) -m bench.training.transfer --out docs
 
-bench-conversion: .venv/.installed ## measure what converting well-known networks takes (10 minutes)
+bench-conversion: .venv/.installed ## measure what converting well-known networks takes, and a whole run of ResNet-50 (15 minutes)
 	$(ALL) -m bench.conversion --out docs
+	$(ALL) -m bench.conversion.whole --out docs
 
 faults: .venv/.installed ## inject faults into real servers, and judge every promise by what callers saw (15 minutes)
 	$(ALL) -m bench.faults --out docs

@@ -17,4 +17,5 @@ done
 compile cluster --constraint cluster-dev.lock
 compile neighbours/tritonclient
 compile neighbours/kserve
+compile neighbours/envoy
 compile neighbours/perf_analyzer --no-deps
