@@ -27,6 +27,7 @@ from server.process.console import say
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN, PROXY, DIRECT = "plain gRPC", "Ray's gRPC proxy", "Ray without its proxy"
+SIDES = (PLAIN, PROXY, DIRECT)
 LOADS = {"1 client": ("--clients", "1"), "8 clients": ("--clients", "8"), "a stream": ("--stream", "--clients", "16")}
 READY_SECONDS = 600
 
@@ -111,11 +112,12 @@ def render(section: Mapping[str, Any]) -> str:
             f"{one['rate']:.0f} ({one['rate_ratio']:.2f})",
             f"{one['cpu_ms']:.1f} ms ({one['cpu_ms_ratio']:.2f})",
         )
-        for load, sides in section["loads"].items()
-        for name, one in sides.items()
+        for load in LOADS
+        for name, one in ((side, section["loads"][load][side]) for side in SIDES)
     ]
     head = ("load", "", "p50", "images/s", "server's CPU an image")
-    memory = [(name, f"{one['pss_mb']:.0f} MB", f"{one['processes']:.0f}") for name, one in section["memory"].items()]
+    found = ((name, section["memory"][name]) for name in SIDES)
+    memory = [(name, f"{one['pss_mb']:.0f} MB", f"{one['processes']:.0f}") for name, one in found]
     text = f"Medians of {section['rounds']} rounds; in brackets the ratio to plain gRPC in the same round."
     return "\n\n".join((text, table(head, rows), table(("memory (PSS) after that", "", "processes"), memory)))
 
