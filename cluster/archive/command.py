@@ -7,8 +7,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from cluster.archive.files import read_manifest, walk
@@ -69,11 +69,12 @@ def score(config: ScoreConfig, server: ServerConfig, make_judge: Callable[[Job],
     except OSError as error:
         complain(f"cluster score: error: {config.out}: cannot be used ({tell(error)})")
         return EXIT_USAGE
-    total = Tally()
-    for tally in done.values():
-        total.add(tally)
+    total = add_up(done.values())
     pending = [number for number in range(job.plan.partitions) if number not in done]
     code = judge_rest(config, job, pending, total, make_judge) if pending else EXIT_ANSWERED
+    if code:  # parts may have been written that nobody was told of
+        with suppress(OSError):
+            total = add_up(find_parts(job.out, job.plan).values())
     summary = {
         **total.to_json(),
         "missing": job.plan.files - total.files,
@@ -88,6 +89,14 @@ def score(config: ScoreConfig, server: ServerConfig, make_judge: Callable[[Job],
     }
     say(json.dumps(summary) if config.json else describe(summary))
     return code or (EXIT_FAILED if total.failed else EXIT_ANSWERED)
+
+
+def add_up(tallies: Iterable[Tally]) -> Tally:
+    """What has come of all files of some partitions."""
+    total = Tally()
+    for tally in tallies:
+        total.add(tally)
+    return total
 
 
 def prepare(config: ScoreConfig, server: ServerConfig) -> Job:
