@@ -18,6 +18,7 @@ PROGRAMS = {
     "training.cli": ("", "audit", "phantom", "evaluate", "card"),
     "converter.cli": ("", "report", "key", "sign", "verify"),
     "bench.conversion.__main__": ("",),
+    "bench.conversion.whole": ("",),
     "bench.faults.__main__": ("",),
     "bench.faults.flood": ("",),
     "bench.dicom.study": ("",),
