@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
 ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
-NEIGHBOURS = tritonclient kserve perf_analyzer
+NEIGHBOURS = tritonclient kserve perf_analyzer envoy
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
@@ -27,7 +27,7 @@ install-signing: .venv-serve/.installed-signing ## add what signed models and ce
 
 install-client: .venv-client/.installed ## set up what the client needs in .venv-client
 
-install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (400 MB)
+install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (500 MB)
 
 wheel: .venv/.installed ## build the client as a wheel that other projects install, into dist/
 	$(ALL) -m build --wheel --no-isolation

@@ -16,4 +16,5 @@ for purpose in training server cli client extras/web extras/openvino extras/sign
 done
 compile neighbours/tritonclient
 compile neighbours/kserve
+compile neighbours/envoy
 compile neighbours/perf_analyzer --no-deps
