@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,11 @@ def move_folder(folder: Path, target: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder with what is in it; what is not there is none."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Removes a folder with what is in it, as one step for whoever looks; what is not there is none."""
+    going = folder.with_name(f"{folder.name.removesuffix(PART)}{PART}")
+    with suppress(FileNotFoundError):
+        os.rename(folder, going)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -4,7 +4,8 @@
     waiting/JOB/         complete, to be judged
     sending/JOB/         its results, and which of them is where by now (journal.json)
     failed/JOB/          what was given up, and why (reason.json)
-    done/STUDY.json      which results of it were delivered, by their digests
+    results/JOB.json     a line of the worklist
+    done/STUDY.json      which results of it were delivered, by their UIDs
 
 A study goes on by one rename, so that it is never in two places and never in none. STUDY is the first half
 of the SHA-256 of its StudyInstanceUID, so that no name of a file comes from a sender; JOB has the time added.
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from gateway.queue.files import PART, make_folder, remove_folder
 
-STATES = ("receiving", "waiting", "sending", "failed", "done")
+STATES = ("receiving", "waiting", "sending", "failed", "results", "done")
 KEY_LENGTH = 32
 SHOWN = 12
 """Characters of a key that the log shows."""
@@ -59,7 +60,9 @@ class QueueFolder:
     """
 
     def __init__(self, root: Path) -> None:
-        self.receiving, self.waiting, self.sending, self.failed, self.done = (root / state for state in STATES)
+        self.receiving, self.waiting, self.sending, self.failed, self.results, self.done = (
+            root / state for state in STATES
+        )
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = root.stat()

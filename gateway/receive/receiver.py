@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,11 +116,3 @@ def note_rejection(event: evt.Event) -> None:
     """Says that somebody was turned away; titles are set by people and are no patients."""
     caller = event.assoc.requestor
     logger.warning("an association was rejected: it calls itself %r, from %s", caller.ae_title, caller.address)
-
-
-def check_titles(titles: Sequence[str]) -> str:
-    """The first that is no title of an application entity (PS3.5, 6.2); empty: all are."""
-    for title in titles:
-        if not (0 < len(title.strip()) <= 16 and title.isascii() and title.isprintable() and "\\" not in title):
-            return title
-    return ""
