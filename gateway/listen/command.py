@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 
 from client.cli.connection import Connection, add_connection_flags, read_connection
+from gateway.listen.quiet import quiet_libraries
 from gateway.listen.settings import ListenConfig
 from server.flags import LineParser, add_settings, read_settings
 from server.process.console import complain
@@ -50,7 +50,7 @@ def run(config: ListenConfig, connection: Connection) -> int:
     from gateway.listen.service import Gateway
     from gateway.queue.folder import QueueError
 
-    warnings.simplefilter("ignore")  # pydicom's repeat what a file says, which may name a patient
+    quiet_libraries()
     start_log(config.log_level, config.log_format)
     try:
         with connection.open_client() as client:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from pynetdicom.ae import ApplicationEntity
@@ -60,6 +61,13 @@ class BoundedSocket(AssociationSocket):
         connection.settimeout(timeout)
         return bytearray(view[:filled]) if filled < nr_bytes else data
 
+    def _shutdown_socket(self) -> None:
+        """Closes the connection, also where the other side has already left; pynetdicom would leave it open then."""
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
 
 class BoundedMessages(DIMSEServiceProvider):
     """Ends an association whose message becomes too long, or that sends without waiting for answers."""
@@ -88,7 +96,7 @@ class BoundedHandler(RequestHandler):
         association.dimse = BoundedMessages(association, self.server.most_message_bytes)
         connection: Any = association.dul.socket
         connection.__class__ = BoundedSocket  # made by pynetdicom, which has no place to say of what class
-        self.server.add(association)
+        self.server.add(association, self.client_address)
         return association
 
 
@@ -120,21 +128,21 @@ class BoundedServer(ThreadedAssociationServer):
         self._tls = ssl_context
         self._most = ae.maximum_associations + SPARE_CONNECTIONS
         self._changing = threading.Lock()
-        self._beginning = 0
+        self._beginning: set[Any] = set()  # addresses of connections that have no association yet
         self._associations: set[Association] = set()
         super().__init__(ae, address, request_handler=BoundedHandler, **options)
 
-    def add(self, association: Association) -> None:
-        """Counts an association until it ends."""
+    def add(self, association: Association, address: Any) -> None:
+        """Counts an association, in the place of its connection, until it ends."""
         with self._changing:
+            self._beginning.discard(address)
             self._associations.add(association)
 
     def count_connections(self) -> int:
         """Connections that are there, or about to be."""
         with self._changing:
-            # One that is not started yet is not alive either, and is in the other number.
             self._associations = {one for one in self._associations if one.ident is None or one.is_alive()}
-            return self._beginning + len(self._associations)
+            return len(self._beginning) + len(self._associations)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for another connection; otherwise it is closed at once."""
@@ -148,10 +156,14 @@ class BoundedServer(ThreadedAssociationServer):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection, address
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begins a thread for a connection."""
+        with self._changing:
+            self._beginning.add(client_address)
+        super().process_request(request, client_address)
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Makes the handshake, in a thread of this connection."""
-        with self._changing:
-            self._beginning += 1
         try:
             connection = request
             if self._tls is not None:
@@ -162,4 +174,4 @@ class BoundedServer(ThreadedAssociationServer):
             self.shutdown_request(request)
         finally:
             with self._changing:
-                self._beginning -= 1
+                self._beginning.discard(client_address)

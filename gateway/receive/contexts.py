@@ -23,9 +23,17 @@ COMPRESSED = ("1.2.840.10008.1.2.5", *(f"{_JPEG}.{number}" for number in (57, 70
 """What the server unpacks (docs/dicom.md)."""
 
 
-def list_contexts() -> list[PresentationContext]:
+class Contexts(list[PresentationContext]):
+    """Contexts that associations share. pynetdicom copies them deeply for each connection, which would take longer than
+    all the rest of it, and changes none."""
+
+    def __deepcopy__(self, memo: object) -> Contexts:
+        return self
+
+
+def list_contexts() -> Contexts:
     """The presentation contexts that are accepted, the syntaxes of each in order of preference."""
     syntaxes = [*UNCOMPRESSED, *COMPRESSED]
     classes = {str(context.abstract_syntax) for context in AllStoragePresentationContexts} | KEPT
     contexts = [build_context(one, syntaxes) for one in sorted(classes)]
-    return [build_context(Verification, list(UNCOMPRESSED)), *contexts]
+    return Contexts([build_context(Verification, list(UNCOMPRESSED)), *contexts])

@@ -55,8 +55,7 @@ class Receiver:
     """
 
     def __init__(self, settings: ReceiverSettings, handler: StoreHandler) -> None:
-        _config.LOG_HANDLER_LEVEL = "none"  # it would log titles and UIDs
-        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+        _config.LOG_HANDLER_LEVEL = "none"  # what it would log costs time, and is thrown away
         entity = AE(ae_title=settings.title)
         entity.maximum_pdu_size = PDU_BYTES
         entity.maximum_associations = settings.most_senders
