@@ -105,7 +105,7 @@ def _refer_to_study(answer: Answer, settings: ResultSettings) -> Fields:
     """Whose study it is, and when it was made."""
     fields: Fields = {}
     if patient := answer.headers.read("PatientID"):
-        identifier = {"type": _concept("MR", f"{_V2}0203"), "value": patient}
+        identifier: Fields = {"type": _concept("MR", f"{_V2}0203"), "value": patient}
         if settings.patient_system:
             identifier["system"] = settings.patient_system
         elif issuer := answer.headers.read("IssuerOfPatientID"):

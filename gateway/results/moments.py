@@ -23,7 +23,7 @@ def read_study_moment(headers: StudyHeaders) -> datetime | date | None:
     day = read_date(headers, "StudyDate")
     found = re.match(r"(\d\d):?(\d\d)(?::?(\d\d))?", headers.read("StudyTime"))
     try:
-        hour = time(*(int(part or 0) for part in found.groups())) if found else None
+        hour = time(int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
     except ValueError:
         hour = None
     return day if day is None or hour is None else datetime.combine(day, hour, find_zone(headers))

@@ -1,7 +1,7 @@
 """The answer as a DICOM structured report: Measurement Report (TID 1500), with the study classified as a whole.
 
-The group of measurements (TID 1501) has no region; the images that it is about are its sources, which is how the authors
-of highdicom settled it. OHIF opens a report only if it has an image library, and if every number has something below it.
+The group of measurements (TID 1501) has no region; the images that it is about are its sources, as the authors of
+highdicom settled it. OHIF opens a report only if it has an image library, and every number something below it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr.enum import RelationshipTypeValues
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from client import AnalysisStatus
 from gateway.results import codes as terms
@@ -125,7 +126,7 @@ def _describe_slice(
 
 
 def _measure(
-    name: terms.Code,
+    name: Code,
     value: float,
     algorithm: sr.AlgorithmIdentification,
     sources: Sequence[Reference] = (),

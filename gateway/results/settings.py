@@ -47,7 +47,7 @@ class ResultSettings:
     )
     priorities: tuple[str, ...] = setting(
         ("positive=S", "not-analysed=A", "rest=R"),
-        "What stands there for a positive study, one that was not analysed, and the rest; without a code it is left out.",
+        "What stands there for a positive study, one that was not analysed, and the rest; without a code none.",
         separator=",",
         metavar="KIND=CODE,...",
     )
