@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -182,8 +181,3 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return type(error).__name__
-
-
-def add_left_out(prediction: StudyPrediction, left_out: Sequence[StudySeries]) -> StudyPrediction:
-    """An answer with the series that the server was not shown."""
-    return replace(prediction, left_out=(*prediction.left_out, *left_out))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from client.cli.connection import Connection, add_connection_flags, read_connection
 from gateway.listen.quiet import quiet_libraries
 from gateway.listen.settings import ListenConfig
-from server.flags import LineParser, add_settings, read_settings
+from gateway.results.settings import ResultSettings
+from server.flags import LineParser, add_settings, list_settings, read_settings
 from server.process.console import complain
 from server.process.log import start_log, stop_log
 
@@ -30,6 +31,7 @@ def build_parser() -> LineParser:
         ),
     )
     add_settings(parser, ListenConfig)
+    add_settings(parser, ResultSettings)
     add_connection_flags(parser.add_argument_group("the server that judges"))
     return parser
 
@@ -38,15 +40,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Listens until a signal. Returns 0 after a clean stop, 1 when it cannot listen; usage errors exit with 2."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    config = read_settings(parser, options, ListenConfig, environment=os.environ)
-    return run(config, read_connection(parser, options))
+    # Apart, so that a variable of one is not told as unknown to the other.
+    of_results = {one.variable for one in list_settings(ResultSettings)}
+    rest = {name: value for name, value in os.environ.items() if name not in of_results}
+    config = read_settings(parser, options, ListenConfig, environment=rest)
+    known = {name: value for name, value in os.environ.items() if name in of_results}
+    results = read_settings(parser, options, ResultSettings, environment=known)
+    return run(config, results, read_connection(parser, options))
 
 
-def run(config: ListenConfig, connection: Connection) -> int:
+def run(config: ListenConfig, results: ResultSettings, connection: Connection) -> int:
     """See ``main``."""
     # Here, so that --help and usage errors do not wait for grpc and pydicom.
     from client import StrokeClientError
-    from gateway.judge.results import make_written_results
+    from gateway.judge.results import ResultMaker
     from gateway.listen.service import Gateway
     from gateway.queue.folder import QueueError
 
@@ -54,7 +61,7 @@ def run(config: ListenConfig, connection: Connection) -> int:
     start_log(config.log_level, config.log_format)
     try:
         with connection.open_client() as client:
-            return Gateway(config, client, make_written_results).run()
+            return Gateway(config, client, ResultMaker(results)).run()
     except (QueueError, StrokeClientError) as error:
         complain(f"gateway listen: error: {error}")
         return 1
