@@ -43,7 +43,7 @@ def test_checkers_find_nothing_wrong(tmp_path: Path, fields: dict[str, object]) 
 
 
 def test_study_is_classified_as_a_whole(tmp_path: Path) -> None:
-    """Class, probability, threshold and status, by the model's name, version and file; its sources are what was judged."""
+    """Class, probability, threshold and status, by the model's name, version and file; its sources what was judged."""
     report = read_object(make(tmp_path), "sr.dcm")
     whole, _ = read_groups(report)
 
