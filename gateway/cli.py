@@ -10,7 +10,7 @@ from server.flags import LineParser
 from server.process.console import guard_streams
 from server.process.program import run_guarded
 
-COMMANDS: dict[str, str] = {}
+COMMANDS = {"listen": "gateway.listen.command"}
 """First word → the module whose ``main`` does it; loaded only then."""
 
 
@@ -21,7 +21,8 @@ def build_parser() -> LineParser:
         description="Carries studies from a hospital's archive to the server, and results back.",
         epilog=(
             "examples:\n"
-            "  python -m gateway --version\n\n"
+            "  python -m gateway listen --queue queue --send-to ARCHIVE@10.0.0.5:104\n"
+            "  python -m gateway listen --help\n\n"
             "Exit codes: 0 done, 1 failed (one line says why), 2 usage.\n"
             "Research software. Not a medical device, not for diagnosis."
         ),
