@@ -13,7 +13,7 @@ from gateway.deliver.destination import DeliveryError, Destination, ResultFile
 from gateway.queue.endings import Endings
 from gateway.queue.files import remove_folder
 from gateway.queue.folder import QueueFolder, show
-from gateway.queue.journal import Journal, State, read_journal, write_journal
+from gateway.queue.journal import Journal, State, read_journal, reopen, write_journal
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Outbox:
         return delivery is not None and delivery.state is State.PENDING
 
     def _try(self, job: str, journal: Journal, destination: Destination, troubles: dict[str, Trouble]) -> bool:
-        """Sends the results of a job. Returns False when the destination cannot be reached."""
+        """Sends the results of a job. Returns False when the destination could not be reached and is not given up."""
         folder = self._folder.sending / job
         try:
             destination.send(read_results(folder, journal.files))
@@ -112,7 +112,8 @@ class Outbox:
         if trouble.refusals >= MOST_REFUSALS or time.time() - journal.made > self._give_up_seconds:
             self._note(job, destination.name, State.GIVEN_UP, str(error))
             logger.error("study %s: %s does not get its results: %s", show(job), destination.name, error)
-        elif trouble.tries == 1 or trouble.tries % 10 == 0:
+            return True
+        if trouble.tries == 1 or trouble.tries % 10 == 0:
             logger.warning("study %s: %s has no results yet: %s", show(job), destination.name, error)
         return error.is_refusal
 
@@ -140,6 +141,7 @@ class Outbox:
                 return
             if journal.given_up:
                 message = "; ".join(f"{name}: {why}" for name, why in journal.given_up.items())
+                write_journal(folder, reopen(journal, time.time()))  # whoever moves it back wants it tried again
                 self._endings.fail(folder, "NOT_DELIVERED", message)
             else:
                 self._endings.remember(job, journal.identity)

@@ -1,15 +1,14 @@
-"""Results to an archive by STOW-RS (DICOMweb)."""
+"""Results to an archive by STOW-RS (PS3.18, 10.5)."""
 
 from __future__ import annotations
 
-import io
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pydicom
 import requests
-from dicomweb_client import DICOMwebClient
 
 from gateway.deliver.destination import DeliveryError, ResultFile
 
@@ -17,6 +16,9 @@ SECONDS = (10.0, 60.0)
 """To connect, and between two pieces of the answer."""
 
 DUPLICATE = 0x0111
+FAILURES, REASON = "00081198", "00081197"
+"""FailedSOPSequence, and FailureReason in it (PS3.18, I.2)."""
+
 PASSING = frozenset((401, 403, 404, 407, 408, 425, 429))
 """Statuses below 500 that are about who asks, where, or when: somebody or something will change that. The others are
 about the objects."""
@@ -44,34 +46,59 @@ class StowDestination:
         Raises:
             DeliveryError: one of them is not there.
         """
-        datasets = [pydicom.dcmread(io.BytesIO(file.data)) for file in files if file.is_dicom]
+        boundary = secrets.token_hex(16)
+        headers = {
+            "Accept": "application/dicom+json",
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+        }
         try:
+            if self.token is not None:
+                headers["Authorization"] = f"Bearer {self.token.read_text('ascii').strip()}"
             with requests.Session() as session:
                 session.trust_env = False  # no proxy, no .netrc: this box talks to whom it was told to
-                session.verify = str(self.ca) if self.ca else True
-                headers = {"Authorization": f"Bearer {self.token.read_text('ascii').strip()}"} if self.token else {}
-                client = DICOMwebClient(self.url, session=session, headers=headers, timeout=SECONDS)
-                client.set_http_retry_params(retry=False)  # that is the outbox's to decide
-                answer = client.store_instances(datasets)
-        except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
-            raise DeliveryError(
-                f"it answered with HTTP status {status}", is_refusal=400 <= status < 500 and status not in PASSING
-            ) from None
+                answer = session.post(
+                    f"{self.url.rstrip('/')}/studies",
+                    data=join_parts(files, boundary),
+                    headers=headers,
+                    timeout=SECONDS,
+                    verify=str(self.ca) if self.ca else True,
+                    allow_redirects=False,
+                )
         except requests.RequestException as error:
             raise DeliveryError(f"it cannot be reached ({type(error).__name__})") from None
-        except OSError as error:
-            raise DeliveryError(f"the token's file cannot be read: {error.strerror}") from None
+        except (OSError, ValueError):
+            raise DeliveryError("the token's file cannot be read") from None
         check_answer(answer)
 
 
-def check_answer(answer: pydicom.Dataset) -> None:
-    """Looks for objects that were not stored (PS3.18, I.2.2).
+def join_parts(files: Sequence[ResultFile], boundary: str) -> bytes:
+    """The body of a request: the DICOM objects among the files."""
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    parts = [head + file.data + b"\r\n" for file in files if file.is_dicom]
+    return b"".join(parts) + f"--{boundary}--\r\n".encode()
+
+
+def check_answer(answer: requests.Response) -> None:
+    """Looks whether everything was stored.
 
     Raises:
-        DeliveryError: there are some.
+        DeliveryError: it was not.
     """
-    reasons = {int(item.get("FailureReason", 0)) for item in answer.get("FailedSOPSequence", [])} - {DUPLICATE}
-    if reasons:
+    status = answer.status_code
+    reasons = list_failures(answer)
+    if reasons - {DUPLICATE}:
         shown = ", ".join(f"{reason:04X}" for reason in sorted(reasons))
         raise DeliveryError(f"it did not store all objects (reason {shown})", is_refusal=True)
+    if not (200 <= status < 300 or reasons):
+        is_refusal = 400 <= status < 500 and status not in PASSING
+        raise DeliveryError(f"it answered with HTTP status {status}", is_refusal=is_refusal)
+
+
+def list_failures(answer: requests.Response) -> set[int]:
+    """Reasons of the objects that were not stored. An answer without a body that can be read has its status alone."""
+    try:
+        document: Any = answer.json()
+        document = document[0] if isinstance(document, list) else document  # servers differ
+        return {int(one[REASON]["Value"][0]) for one in document.get(FAILURES, {}).get("Value", [])}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return set()

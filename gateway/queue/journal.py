@@ -60,6 +60,12 @@ class Journal:
         return replace(self, deliveries={**self.deliveries, destination: Delivery(state, why)})
 
 
+def reopen(journal: Journal, made: float) -> Journal:
+    """A journal in which what was given up is to be tried again, as from ``made`` on."""
+    deliveries = {name: Delivery() if one.state is State.GIVEN_UP else one for name, one in journal.deliveries.items()}
+    return replace(journal, made=made, deliveries=deliveries)
+
+
 def begin_journal(made: float, identity: Sequence[str], files: Sequence[str], destinations: Sequence[str]) -> Journal:
     """A journal of results that nobody has yet."""
     return Journal(made, tuple(identity), tuple(files), dict.fromkeys(destinations, Delivery()))
