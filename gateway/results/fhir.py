@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 from pydicom.sr.coding import Code
 
 from gateway.results import codes as terms
-from gateway.results.answer import NOTICE, SOFTWARE, Answer, Urgency
+from gateway.results.answer import NOTICE, SOFTWARE, Answer
 from gateway.results.moments import read_study_moment
 from gateway.results.settings import ResultSettings
 from gateway.results.uids import make_uid, make_uuid
+from gateway.results.urgency import Urgency
 from proto import __version__
 
 Fields: TypeAlias = dict[str, Any]

@@ -17,16 +17,16 @@ from server.process.console import complain, say
 class WorklistSettings:
     """Which queue, and how it is shown."""
 
-    queue: Path = setting(REQUIRED, "Folder of the queue that listen writes.", metavar="QUEUE", positional=True)
-    csv: bool = setting(False, "Print it as CSV.")
-    json: bool = setting(False, "Print it as JSON, with all that is kept of each answer.")
+    queue: Path = setting(REQUIRED, "folder of the queue that listen writes", metavar="QUEUE", positional=True)
+    csv: bool = setting(False, "print it as CSV")
+    json: bool = setting(False, "print it as JSON, with all that is kept of each answer")
     http: str = setting(
         "",
-        "Show it on a page at this address of this machine, such as 127.0.0.1:8090 (port 0: any), until interrupted. "
-        "To be seen from elsewhere it needs a proxy that knows who may see it.",
+        "show it on a page at this address of this machine, such as 127.0.0.1:8090 (port 0: any), until interrupted; "
+        "to be seen from elsewhere it needs a proxy that knows who may see it",
         metavar="HOST:PORT",
     )
-    refresh: int = setting(15, "Seconds after which the page looks again.", least=1, most=3600)
+    refresh: int = setting(15, "seconds after which the page looks again", least=1, most=3600)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gateway.results.answer import Urgency
+from gateway.results.urgency import Urgency
 
 FOLDER = "results"
 """Where a queue keeps its answers, one file each."""

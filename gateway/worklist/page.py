@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.results.answer import Urgency
+from gateway.results.urgency import Urgency
 from gateway.worklist.order import Entry, Worklist, WorklistError, read_worklist
 from server.process.console import complain, say
 
