@@ -15,6 +15,7 @@ from highdicom.sr.enum import RelationshipTypeValues
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DT
 
 from client import AnalysisStatus
 from gateway.results import codes as terms
@@ -57,7 +58,7 @@ def make_report(answer: Answer, now: datetime) -> Dataset:
     add_identity(report, answer.headers)
     add_moment(report, answer.headers, now, "InstanceCreation", "Content", "Series")
     for equipment in report.ContributingEquipmentSequence:  # highdicom, by its own clock
-        equipment.ContributionDateTime = to_local(answer.headers, now).strftime("%Y%m%d%H%M%S")
+        equipment.ContributionDateTime = DT(to_local(answer.headers, now).strftime("%Y%m%d%H%M%S"))
     return report
 
 
