@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = read_settings(parser, options, ListenConfig, environment=rest)
     known = {name: value for name, value in os.environ.items() if name in of_results}
     results = read_settings(parser, options, ResultSettings, environment=known)
+    for kind, urls in (("fhir", config.fhir_to), ("hl7", config.hl7_to)):
+        if urls and kind not in results.results:
+            parser.error(f"--{kind}-to gets nothing without {kind} among --results")
     return run(config, results, read_connection(parser, options))
 
 

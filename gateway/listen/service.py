@@ -16,6 +16,7 @@ from gateway.deliver.c_store import CStoreDestination
 from gateway.deliver.destination import Destination
 from gateway.deliver.folder import FolderDestination
 from gateway.deliver.outbox import Outbox
+from gateway.deliver.post import FHIR, HL7, PostDestination
 from gateway.deliver.stow import StowDestination
 from gateway.judge.judge import Judge, Maker
 from gateway.listen.settings import ListenConfig
@@ -153,6 +154,8 @@ def list_destinations(config: ListenConfig) -> list[Destination]:
         CStoreDestination(*address, calling=config.title, tls=tls) for address in config.list_addresses()
     ]
     found += [StowDestination(url, config.send_tls_ca, config.stow_token) for url in config.stow_to]
+    for kind, urls in ((FHIR, config.fhir_to), (HL7, config.hl7_to)):
+        found += [PostDestination(url, kind, config.send_tls_ca, config.post_token) for url in urls]
     for folder in map(Path, config.folder_to):
         if not folder.is_dir():
             raise NotADirectoryError(20, "is no folder", str(folder))

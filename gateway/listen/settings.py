@@ -66,13 +66,22 @@ class ListenConfig:
     )
     send_tls_ca: Path | None = setting(
         None,
-        "authorities of the archives' certificates; turns TLS on for --send-to, and is used by --stow-to",
+        "authorities of the archives' certificates; turns TLS on for --send-to, and vouches for what has a URL",
         metavar="FILE",
     )
     send_tls_cert: Path | None = setting(None, "own certificate for archives that ask for one", metavar="FILE")
     send_tls_key: Path | None = setting(None, "its private key", metavar="FILE")
     stow_token: Path | None = setting(
         None, "file with a bearer token for --stow-to, read again before each request", metavar="FILE"
+    )
+    fhir_to: tuple[str, ...] = setting(
+        (), "FHIR servers that get the bundle (--results fhir) by POST: their base URLs", metavar="URL"
+    )
+    hl7_to: tuple[str, ...] = setting(
+        (), "URLs that get the message (--results hl7) by POST, as HL7 over HTTP", metavar="URL"
+    )
+    post_token: Path | None = setting(
+        None, "file with a bearer token for --fhir-to and --hl7-to, read again before each request", metavar="FILE"
     )
     keep_failed_days: float = setting(
         7.0, "how long studies and results that were given up stay in the queue; 0: not at all", least=0, most=365
@@ -86,13 +95,16 @@ class ListenConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         require(
-            bool(self.send_to or self.stow_to or self.folder_to), "send_to", "is missing: or --stow-to, --folder-to"
+            bool(self.send_to or self.stow_to or self.folder_to or self.fhir_to or self.hl7_to),
+            "send_to",
+            "is missing: or --stow-to, --folder-to, --fhir-to, --hl7-to",
         )
         title = "is 1 to 16 printable ASCII characters without a backslash"
         require(is_title(self.title), "title", title)
         require(all(map(is_title, self.allow)), "allow", title)
-        for one in self.stow_to:
-            require(one.startswith(("http://", "https://")), "stow_to", "is a URL with http:// or https://")
+        for name in ("stow_to", "fhir_to", "hl7_to"):
+            is_url = all(one.startswith(("http://", "https://")) for one in getattr(self, name))
+            require(is_url, name, "is a URL with http:// or https://")
         self.list_addresses()
         for cert, key in (("dicom_tls_cert", "dicom_tls_key"), ("send_tls_cert", "send_tls_key")):
             is_both = (getattr(self, cert) is None) == (getattr(self, key) is None)

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from client import AnalysisStatus, Reason, StrokeClientError, StudyPrediction, StudySlice
 from gateway.results.headers import Instance, StudyHeaders
+from gateway.results.urgency import Urgency
 
 NOTICE = "Research software. Not for diagnosis."
 SOFTWARE = "StrokeServe"
-
-
-class Urgency(StrEnum):
-    """Where a study belongs in a worklist. Compares equal to its name."""
-
-    POSITIVE = "positive"
-    NOT_ANALYSED = "not-analysed"
-    REST = "rest"
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 from pydicom.sr.coding import Code
 
 from gateway.results import codes as terms
-from gateway.results.answer import NOTICE, SOFTWARE, Answer, Urgency
+from gateway.results.answer import NOTICE, SOFTWARE, Answer
 from gateway.results.moments import read_study_moment
 from gateway.results.settings import ResultSettings
 from gateway.results.uids import make_uid, make_uuid
+from gateway.results.urgency import Urgency
 from proto import __version__
 
 Fields: TypeAlias = dict[str, Any]
@@ -96,7 +97,7 @@ def _make_report(answer: Answer, settings: ResultSettings, now: datetime) -> Fie
         "conclusion": f"{_conclude(answer)} {NOTICE}",
     }
     if accession:
-        order = {"type": _concept("ACSN", f"{_V2}0203"), "value": accession}
+        order: Fields = {"type": _concept("ACSN", f"{_V2}0203"), "value": accession}
         resource["basedOn"] = [{"type": "ServiceRequest", "identifier": order}]
     return resource
 
@@ -121,7 +122,7 @@ def _refer_to_study(answer: Answer, settings: ResultSettings) -> Fields:
 
 def _list_components(answer: Answer) -> list[Fields]:
     study, first = answer.prediction, answer.first_look
-    found = []
+    found: list[Fields] = []
     if study.is_analysed:
         found.append({"code": _code(terms.PROBABILITY), "valueQuantity": _quantity(study.score)})
         found.append({"code": _code(terms.THRESHOLD), "valueQuantity": _quantity(study.threshold)})

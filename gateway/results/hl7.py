@@ -8,11 +8,12 @@ from pydicom.sr.coding import Code
 from pydicom.valuerep import PersonName
 
 from gateway.results import codes as terms
-from gateway.results.answer import NOTICE, SOFTWARE, Answer, Urgency
+from gateway.results.answer import NOTICE, SOFTWARE, Answer
 from gateway.results.identity import to_local
 from gateway.results.moments import read_date, read_study_moment
 from gateway.results.settings import ResultSettings
 from gateway.results.uids import make_uid, make_uuid
+from gateway.results.urgency import Urgency
 
 _ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
 _STUDY_UID = Code("110180", "DCM", "Study Instance UID")

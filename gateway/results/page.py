@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from gateway.results.answer import NOTICE, SOFTWARE, Answer, Urgency
+from gateway.results.answer import NOTICE, SOFTWARE, Answer
 from gateway.results.identity import to_ascii
+from gateway.results.urgency import Urgency
 from proto import __version__
 
 SIDE = 1024

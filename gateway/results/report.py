@@ -15,11 +15,12 @@ from highdicom.sr.enum import RelationshipTypeValues
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DT
 
 from client import AnalysisStatus
 from gateway.results import codes as terms
 from gateway.results.answer import NOTICE, SOFTWARE, Answer, FirstLook, Reference
-from gateway.results.identity import add_identity, add_moment, to_ascii
+from gateway.results.identity import add_identity, add_moment, to_ascii, to_local
 from gateway.results.uids import make_model_uid, make_uid
 from proto import __version__
 
@@ -56,6 +57,8 @@ def make_report(answer: Answer, now: datetime) -> Dataset:
     )
     add_identity(report, answer.headers)
     add_moment(report, answer.headers, now, "InstanceCreation", "Content", "Series")
+    for equipment in report.ContributingEquipmentSequence:  # highdicom, by its own clock
+        equipment.ContributionDateTime = DT(to_local(answer.headers, now).strftime("%Y%m%d%H%M%S"))
     return report
 
 
@@ -134,7 +137,9 @@ def _measure(
     is_mean: bool = False,
 ) -> sr.Measurement:
     images = [
-        sr.SourceImageForMeasurement(one.instance.sop_class_uid, one.instance.sop_instance_uid, one.frames or None)
+        sr.SourceImageForMeasurement(
+            one.instance.sop_class_uid, one.instance.sop_instance_uid, list(one.frames) or None
+        )
         for one in sources
     ]
     return sr.Measurement(
@@ -158,7 +163,9 @@ def _comment(text: str) -> sr.TextContentItem:
 
 def _refer(one: Reference) -> sr.SourceImageForMeasurementGroup:
     instance = one.instance
-    return sr.SourceImageForMeasurementGroup(instance.sop_class_uid, instance.sop_instance_uid, one.frames or None)
+    return sr.SourceImageForMeasurementGroup(
+        instance.sop_class_uid, instance.sop_instance_uid, list(one.frames) or None
+    )
 
 
 def _list_images(judged: Sequence[Reference]) -> sr.ContainerContentItem:
@@ -175,7 +182,7 @@ def _list_images(judged: Sequence[Reference]) -> sr.ContainerContentItem:
             codes.DCM.SourceImage,
             one.instance.sop_class_uid,
             one.instance.sop_instance_uid,
-            one.frames or None,
+            list(one.frames) or None,
             relationship_type=RelationshipTypeValues.CONTAINS,
         )
         group.ContentSequence.append(image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gateway.results.answer import Urgency
+from gateway.results.urgency import Urgency
 from server.flags import check_settings, require, setting
 
 RESULTS = ("sr", "sc", "fhir", "hl7")
@@ -30,35 +30,35 @@ class ResultSettings:
 
     results: tuple[str, ...] = setting(
         ("sr", "sc"),
-        "Results to make of a study: a structured report (sr) and a page that any viewer opens (sc), both DICOM, a "
-        "bundle of FHIR R4 (fhir), a message ORU^R01 of HL7 2.5.1 (hl7).",
+        "results to make of a study: a structured report (sr) and a page that any viewer opens (sc), both DICOM, a "
+        "bundle of FHIR R4 (fhir), a message ORU^R01 of HL7 2.5.1 (hl7)",
         choices=RESULTS,
         separator=",",
         metavar="KIND,KIND",
     )
     patient_system: str = setting(
-        "", "System (URI) of the patients' identifiers, for FHIR; IssuerOfPatientID unless told.", metavar="URI"
+        "", "system (URI) of the patients' identifiers, for FHIR; IssuerOfPatientID unless told", metavar="URI"
     )
     priority_field: str = setting(
         "OBR-27.6",
-        "Where the HL7 message has its priority, since sites differ: a field, or a component of it, of OBR, of TQ1, or "
-        "of a segment of the site's own (ZAI-1).",
+        "where the HL7 message has its priority, since sites differ: a field, or a component of it, of OBR, of TQ1, or "
+        "of a segment of the site's own (ZAI-1)",
         metavar="SEGMENT-FIELD",
     )
     priorities: tuple[str, ...] = setting(
         ("positive=S", "not-analysed=A", "rest=R"),
-        "What stands there for a positive study, one that was not analysed, and the rest; without a code none.",
+        "what stands there for a positive study, one that was not analysed, and the rest; without a code none",
         separator=",",
         metavar="KIND=CODE,...",
     )
     hl7_sender: tuple[str, ...] = setting(
         ("STROKESERVE",),
-        "Sending application of HL7 messages, and its facility.",
+        "sending application of HL7 messages, and its facility",
         separator=",",
         metavar="APP,FACILITY",
     )
     hl7_receiver: tuple[str, ...] = setting(
-        (), "Receiving application of HL7 messages, and its facility.", separator=",", metavar="APP,FACILITY"
+        (), "receiving application of HL7 messages, and its facility", separator=",", metavar="APP,FACILITY"
     )
 
     def __post_init__(self) -> None:
