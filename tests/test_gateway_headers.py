@@ -99,6 +99,27 @@ def test_files_of_other_studies_and_kinds_are_passed_over(tmp_path: Path) -> Non
         read_headers([tmp_path / "notes.txt"])
 
 
+@pytest.mark.parametrize("new", [b"1.2.840.10008.5.1.4.1.1.99", b"1.2.840\x1b10008.5.1.4.1.1.2\x00"])
+def test_files_that_no_result_could_refer_to_are_passed_over(tmp_path: Path, new: bytes) -> None:
+    """Of a class that nobody knows, or with a UID that is none."""
+    paths = write_study(tmp_path, 2)
+    file = paths[0].read_bytes()
+    paths[0].write_bytes(file.replace(b"1.2.840.10008.5.1.4.1.1.2\x00", new))
+
+    assert [one.number for one in read_headers(paths).instances.values()] == ["2"]
+
+
+@pytest.mark.parametrize("new", [b"I\x00\x02\x002 ", b"IS\x02\x00x ", b"IS\x04\x001\\2 "])
+def test_number_that_is_none_is_left_out(tmp_path: Path, new: bytes) -> None:
+    """Its file is not: it has been judged; of several numbers the first counts."""
+    (path,) = write_study(tmp_path, 1)
+    file = path.read_bytes()
+    path.write_bytes(file.replace(b"\x20\x00\x11\x00IS\x02\x002 ", b"\x20\x00\x11\x00" + new))
+
+    (one,) = read_headers([path]).instances.values()
+    assert (one.series_number, one.number) == ("1" if b"\\" in new else "", "1")
+
+
 def test_dates_of_results_are_in_the_time_zone_of_the_study(tmp_path: Path) -> None:
     """Where it says one; it is 04:05:06 UTC."""
     for zone, hour in (("+0900", "130506"), ("-0330", "003506"), ("nonsense", "040506")):

@@ -63,8 +63,10 @@ class Answer:
     @property
     def derivation(self) -> str:
         """What the score is."""
-        count = min(self.prediction.top_k, self.prediction.analysed_slices)
-        return f"mean of the {count} highest probabilities of {self.prediction.analysed_slices} slices"
+        slices = self.prediction.analysed_slices
+        if (count := min(self.prediction.top_k, slices)) == 1:
+            return f"the highest probability of {slices} slices"
+        return f"mean of the {count} highest probabilities of {slices} slices"
 
     def list_notes(self) -> list[str]:
         """What else a reader should know: reasons first, then warnings, files that failed, and series left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ from pydicom import config, dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
+from pydicom.uid import UID
 
 # Values that break a rule are the archive's, and are handed back as they came: a warning would put them into a log.
 config.settings.reading_validation_mode = config.IGNORE
@@ -27,14 +29,12 @@ STUDY = (
     "StudyDescription",
 )
 _IDENTITY = ("SpecificCharacterSet", "TimezoneOffsetFromUTC", *PATIENT, *STUDY)
-_INSTANCE = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "Modality",
-    "InstanceNumber",
-)
+_UIDS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_INSTANCE = (*_UIDS, "SeriesNumber", "Modality", "InstanceNumber")
+
+_UID = re.compile(r"[0-9.]{1,64}")  # with zeros that should not be there, since old scanners write them
+_BROKEN = (BytesLengthException, ValueError, TypeError, LookupError, NotImplementedError)
+"""What reading an element raises whose bytes are not what they say."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,7 @@ class StudyHeaders:
 
     def read(self, keyword: str) -> str:
         """Returns an element of patient or study as text; empty where there is none or it cannot be read."""
-        try:
-            value = self.identity.get(keyword)
-        except (ValueError, LookupError, NotImplementedError):  # bytes that no character set makes text of
-            return ""
-        if isinstance(value, MultiValue):
-            value = value[0] if value else ""
-        text = "" if value is None else str(value)
-        return "".join(one if one.isprintable() else " " for one in text).strip()
+        return _read_text(self.identity, keyword)
 
 
 def read_headers(paths: Iterable[str | os.PathLike[str]]) -> StudyHeaders:
@@ -86,31 +79,37 @@ def read_headers(paths: Iterable[str | os.PathLike[str]]) -> StudyHeaders:
         OSError: a file cannot be read.
     """
     identity, study, instances = None, "", dict[str, Instance]()
-    tags = [tag for keyword in (*_IDENTITY, *_INSTANCE) if (tag := tag_for_keyword(keyword)) is not None]
     for path in paths:
-        try:
-            file = dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        except (InvalidDicomError, EOFError):
+        if (file := _read_file(path)) is None:
             continue
-        uids = [str(file.get(name, "")) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
-        if not all(uids) or (study and uids[0] != study):
-            continue
+        own = str(file.StudyInstanceUID)
         if identity is None:
-            study, identity = uids[0], _take_identity(file)
-        instances.setdefault(
-            uids[2],
-            Instance(
-                str(file.get("SOPClassUID", "")),
-                uids[2],
-                uids[1],
-                _read_number(file, "SeriesNumber"),
-                _read_number(file, "InstanceNumber"),
-                str(file.get("Modality", "")),
-            ),
-        )
+            study, identity = own, _take_identity(file)
+        if own == study:
+            uid = str(file.SOPInstanceUID)
+            numbers = (_read_number(file, "SeriesNumber"), _read_number(file, "InstanceNumber"))
+            one = Instance(
+                str(file.SOPClassUID), uid, str(file.SeriesInstanceUID), *numbers, _read_text(file, "Modality")
+            )
+            instances.setdefault(uid, one)
     if identity is None:
         raise ValueError("there is no DICOM file with the UIDs of study, series and instance")
     return StudyHeaders(study, identity, instances)
+
+
+def _read_file(path: str | os.PathLike[str]) -> Dataset | None:
+    """The header of a file; None where it cannot be read, or a result could not refer to it.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    tags = [tag for keyword in (*_IDENTITY, *_INSTANCE) if (tag := tag_for_keyword(keyword)) is not None]
+    try:
+        file = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        uids = [str(file.get(name, "")) for name in _UIDS]
+    except (InvalidDicomError, EOFError, *_BROKEN):
+        return None
+    return file if all(map(_UID.fullmatch, uids)) and UID(uids[0]).keyword.endswith("Storage") else None
 
 
 def _take_identity(file: Dataset) -> Dataset:
@@ -130,8 +129,17 @@ def _take_identity(file: Dataset) -> Dataset:
 
 
 def _read_number(file: Dataset, keyword: str) -> str:
+    text = _read_text(file, keyword)
+    return text if re.fullmatch(r"[+-]?\d+", text) else ""
+
+
+def _read_text(dataset: Dataset, keyword: str) -> str:
+    """An element as text, of several values the first; empty where there is none or it cannot be read."""
     try:
-        value = file.get(keyword)
-    except ValueError:  # no number
+        value = dataset.get(keyword)
+    except _BROKEN:
         return ""
-    return "" if value is None else str(value)
+    if isinstance(value, MultiValue):
+        value = value[0] if value else ""
+    text = "" if value is None else str(value)
+    return "".join(one if one.isprintable() else " " for one in text).strip()

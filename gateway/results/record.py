@@ -17,7 +17,7 @@ def make_record(answer: Answer, now: datetime) -> dict[str, Any]:
         "status": str(study.status),
         "label": study.label or None,
         "probability": round(study.score, 6) if study.is_analysed else None,
-        "threshold": study.threshold if study.is_analysed else None,
+        "threshold": round(study.threshold, 6) if study.is_analysed else None,
         "positive_labels": list(study.positive_labels),
         "reasons": [{"reason": one.reason, "message": one.message} for one in study.reasons],
         "accession_number": headers.read("AccessionNumber"),
