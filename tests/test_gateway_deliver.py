@@ -108,6 +108,22 @@ def test_destination_that_is_away_is_tried_less_and_less_often(bench: Bench) -> 
     assert bench.folder.count()["sending"] == 0
 
 
+def test_library_that_fails_counts_as_trouble(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At an answer of another kind, say: it is tried again, and holds up nobody."""
+
+    def fail(files: Sequence[ResultFile]) -> None:
+        raise RuntimeError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.second, "send", fail)
+        bench.deliver()
+        assert bench.troubles["second"][bench.job].tries == 1
+    bench.now += 60
+    bench.deliver()
+
+    assert (bench.first.got, bench.second.got) == (1, 1)
+
+
 def test_what_is_refused_is_given_up_with_the_reason(bench: Bench) -> None:
     """After some tries; the other destination has it, and later studies are sent."""
     bench.second.error, bench.second.is_refusal = "it answered with status A900", True

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "converter": (*SERVER_PARTS, "training.fit.models", "training.phantom"),
     "training": SERVER_PARTS,
     "training.judge": (*SERVER_PARTS, "client"),
-    "gateway": ("client", "proto", "server.flags", "server.process"),
+    "gateway": ("client", "proto", "server.flags", "server.machine", "server.process"),
     "bench": ("client", "converter", "proto", "server", "training"),
 }
 """What each package may import of the others; of two names that fit a module the longer one counts."""

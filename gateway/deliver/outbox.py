@@ -87,11 +87,15 @@ class Outbox:
 
     def _try(self, job: str, journal: Journal, destination: Destination, troubles: dict[str, Trouble]) -> bool:
         """Sends the results of a job. Returns False when the destination could not be reached and is not given up."""
-        folder = self._folder.sending / job
+        results = read_results(self._folder.sending / job, journal.files)
         try:
-            destination.send(read_results(folder, journal.files))
+            destination.send(results)
         except DeliveryError as error:
             return self._note_trouble(job, journal, destination, error, troubles)
+        except Exception as error:  # of a library, at an answer that nobody has thought of
+            logger.debug("why", exc_info=True)
+            failure = DeliveryError(f"sending failed ({type(error).__name__})")
+            return self._note_trouble(job, journal, destination, failure, troubles)
         troubles.pop(job, None)
         self._note(job, destination.name, State.SENT)
         logger.info("study %s: results are at %s", show(job), destination.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from gateway.deliver.destination import DeliveryError, ResultFile
 SECONDS = (10.0, 60.0)
 """To connect, and between two pieces of the answer."""
 
+MOST_ANSWER_BYTES = 1 << 20
 DUPLICATE = 0x0111
 FAILURES, REASON = "00081198", "00081197"
 """FailedSOPSequence, and FailureReason in it (PS3.18, I.2)."""
@@ -56,19 +58,21 @@ class StowDestination:
                 headers["Authorization"] = f"Bearer {self.token.read_text('ascii').strip()}"
             with requests.Session() as session:
                 session.trust_env = False  # no proxy, no .netrc: this box talks to whom it was told to
-                answer = session.post(
+                with session.post(
                     f"{self.url.rstrip('/')}/studies",
                     data=join_parts(files, boundary),
                     headers=headers,
                     timeout=SECONDS,
                     verify=str(self.ca) if self.ca else True,
                     allow_redirects=False,
-                )
+                    stream=True,
+                ) as answer:
+                    status, body = answer.status_code, answer.raw.read(MOST_ANSWER_BYTES, decode_content=True)
         except requests.RequestException as error:
             raise DeliveryError(f"it cannot be reached ({type(error).__name__})") from None
         except (OSError, ValueError):
-            raise DeliveryError("the token's file cannot be read") from None
-        check_answer(answer)
+            raise DeliveryError("the answer, or the token's file, cannot be read") from None
+        check_answer(status, body)
 
 
 def join_parts(files: Sequence[ResultFile], boundary: str) -> bytes:
@@ -78,14 +82,13 @@ def join_parts(files: Sequence[ResultFile], boundary: str) -> bytes:
     return b"".join(parts) + f"--{boundary}--\r\n".encode()
 
 
-def check_answer(answer: requests.Response) -> None:
+def check_answer(status: int, body: bytes) -> None:
     """Looks whether everything was stored.
 
     Raises:
         DeliveryError: it was not.
     """
-    status = answer.status_code
-    reasons = list_failures(answer)
+    reasons = list_failures(body)
     if reasons - {DUPLICATE}:
         shown = ", ".join(f"{reason:04X}" for reason in sorted(reasons))
         raise DeliveryError(f"it did not store all objects (reason {shown})", is_refusal=True)
@@ -94,10 +97,10 @@ def check_answer(answer: requests.Response) -> None:
         raise DeliveryError(f"it answered with HTTP status {status}", is_refusal=is_refusal)
 
 
-def list_failures(answer: requests.Response) -> set[int]:
+def list_failures(body: bytes) -> set[int]:
     """Reasons of the objects that were not stored. An answer without a body that can be read has its status alone."""
     try:
-        document: Any = answer.json()
+        document: Any = json.loads(body)
         document = document[0] if isinstance(document, list) else document  # servers differ
         return {int(one[REASON]["Value"][0]) for one in document.get(FAILURES, {}).get("Value", [])}
     except (ValueError, LookupError, TypeError, AttributeError):

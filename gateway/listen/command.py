@@ -10,8 +10,12 @@ from gateway.listen.quiet import quiet_libraries
 from gateway.listen.settings import ListenConfig
 from gateway.results.settings import ResultSettings
 from server.flags import LineParser, add_settings, list_settings, read_settings
+from server.machine.memory import return_freed_memory
 from server.process.console import complain
 from server.process.log import start_log, stop_log
+
+ARENAS = 2
+"""Of the C library: each keeps what was free once, and every association has threads of its own."""
 
 
 def build_parser() -> LineParser:
@@ -60,6 +64,7 @@ def run(config: ListenConfig, results: ResultSettings, connection: Connection) -
     from gateway.listen.service import Gateway
     from gateway.queue.folder import QueueError
 
+    return_freed_memory(ARENAS)
     quiet_libraries()
     start_log(config.log_level, config.log_format)
     try:
