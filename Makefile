@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
 ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
-NEIGHBOURS = tritonclient kserve perf_analyzer
+NEIGHBOURS = tritonclient kserve perf_analyzer envoy
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-gateway install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
@@ -29,7 +29,7 @@ install-client: .venv-client/.installed ## set up what the client needs in .venv
 
 install-gateway: .venv-gateway/.installed ## set up what the gateway to hospital systems needs in .venv-gateway (no model, no TensorFlow)
 
-install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (400 MB)
+install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (500 MB)
 
 wheel: .venv/.installed ## build the client as a wheel that other projects install, into dist/
 	$(ALL) -m build --wheel --no-isolation

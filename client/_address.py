@@ -23,6 +23,9 @@ _URL = re.compile(r"([A-Za-z][\w+.-]*)://([^/]*)")
 _TWO_SLASHES = re.compile(r"(dns|unix)://(?:(?<=dns://)(?=[^/]+/?$)|(?<=unix://)(?!/))")
 """gRPC takes what stands behind two slashes for the server that knows names."""
 
+_NAMES = re.compile(r"dns://(?:[^/]+(?=/[^/]))?/")
+"""Begins a name that is looked up: by this machine, or by the server of names that stands in between."""
+
 _PATH = re.compile(r"[/?#].*")
 
 _ENCRYPTED = ("https", "grpcs", "wss", "tls", "ssl")
@@ -53,6 +56,11 @@ class Address:
         return "localhost" if self.is_local else ""
 
     @property
+    def may_grow(self) -> bool:
+        """True for a name with several addresses, which gets others when servers are added."""
+        return self.is_balanced and len(self.hosts) == 1
+
+    @property
     def is_looked_up_once(self) -> bool:
         """True for a list with names: ``resolve`` fixes them, and a box that moves is not found again."""
         return len(self.hosts) > 1 and not all(is_literal(host) for host, _ in self.hosts)
@@ -72,7 +80,7 @@ class Address:
             return self.text
         if len(self.hosts) == 1:
             # Said in full: gRPC would take the host of "unix:50051" for a scheme.
-            return self.text if self.text.startswith("dns:///") else "dns:///" + self.text
+            return self.text if _NAMES.match(self.text) else "dns:///" + self.text
         found: list[dict[int, str]] = []
         fault: OSError | None = None
         unknown: list[str] = []
@@ -95,7 +103,8 @@ class Address:
 
 def parse_address(text: str) -> Address:
     """Returns the address that ``text`` means: ``HOST[:PORT]``, several of them separated by commas,
-    ``dns:///NAME[:PORT]`` (all addresses of a name), ``unix:/PATH``, or another form of gRPC, which is left as it is.
+    ``dns:///NAME[:PORT]`` (all addresses of a name; ``dns://HOST/NAME`` as HOST knows them), ``unix:/PATH``, or another
+    form of gRPC, which is left as it is.
 
     Raises:
         ValueError: it is empty, or a port is none; gRPC would silently take 443 for no port, and a too large one
@@ -105,8 +114,8 @@ def parse_address(text: str) -> Address:
         raise _not_an_address(text)
     if (match := _TWO_SLASHES.match(text)) is not None:
         raise ValueError(f"the server's address has three slashes: {match.group(1)}:///{text[match.end() :]}")
-    if text.startswith("dns:///"):
-        return _from_hosts("dns:///", (_parse_host(text.removeprefix("dns:///"), text),), is_balanced=True)
+    if (match := _NAMES.match(text)) is not None:
+        return _from_hosts(match[0], (_parse_host(text[match.end() :], text),), is_balanced=True)
     if (match := _SCHEME.fullmatch(text)) is not None:
         scheme, rest = match.groups()
         if scheme not in ("ipv4", "ipv6"):

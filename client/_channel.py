@@ -80,6 +80,9 @@ def channel_options(config: ClientConfig) -> list[tuple[str, str | int]]:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the time that one attempt to connect may take
         ("grpc.max_reconnect_backoff_ms", 500),
+        # A name is looked up again when a connection breaks or is old; by default not within 30 s of the last time, in
+        # which an update may have moved all servers of a name to other addresses.
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
         # A connection of its own: by default all clients of a process share one, its limit of calls at a time, and the
         # pause before the next attempt to connect, which a client made after a restart would inherit.
         ("grpc.use_local_subchannel_pool", 1),

@@ -158,7 +158,8 @@ class ClientCore:
         frame: int,
     ) -> StreamSettings:
         """Returns the settings of a run of ``predict_many``, which documents them and what is raised."""
-        from .stream.wire import StreamSettings  # a single image does without streams
+        from .stream.servers import ServerCount  # a single image does without streams
+        from .stream.wire import StreamSettings
 
         timeout = self._settle_timeout(timeout)
         if in_flight < 1:
@@ -178,6 +179,7 @@ class ClientCore:
             target=self._target,
             retry=self._config.retry,
             is_closed=lambda: self._closed,
+            count_servers=ServerCount(self._count_lanes) if self._config.address.may_grow else None,
             note_wait=self.note_wait,
         )
 

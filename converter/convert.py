@@ -229,6 +229,11 @@ def make_int8(
     watch = Watch(INT8_MINUTES if options.int8_minutes is None else options.int8_minutes, tell)
     tell(f"loading slices of {options.calibrate}" if options.calibrate else "drawing synthetic slices to calibrate on")
     sets = load_sets(options.calibrate, model.input_format, model.spec, tell)
+    if sets.held_out.classes is None:
+        tell(
+            f"the slices are not labelled {', '.join(model.spec.labels)}: whether INT8 ranks them as well (AUC) is not "
+            "judged, for which --calibrate DIR is needed, with a folder of slices for each of these labels"
+        )
     try:
         return quantise(graph, model, sets, target=options.target or find_target(), watch=watch), ""
     except (AccuracyError, FusionError) as error:

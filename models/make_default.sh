@@ -3,14 +3,14 @@
 # conversion, threshold, rule for studies. About an hour on two processors that know bfloat16, with nothing beside it; on
 # others take float32 and some hours. What was stopped goes on.
 #
-# Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/4). COUNT and EPOCHS make another
+# Takes the Python to use, and where to put the model (default: build/models/stroke-cnn/3). COUNT and EPOCHS make another
 # one, in a folder of its own unless WORK says where slices and run go. The fp32 model is there before the INT8 variant is
 # tried, which is calibrated and judged on synthetic slices that training has not seen; INT8= tries none. The outlier score is
 # fitted to such slices, too; OUTLIER= leaves it out. The threshold, and how studies are judged, are chosen on STUDIES other
 # heads in the model's window, and measured on as many more.
 set -eu
 python=${1:-python}
-out=${2:-build/models/stroke-cnn/4}
+out=${2:-build/models/stroke-cnn/3}
 count=${COUNT:-32000}
 epochs=${EPOCHS:-8}
 work=${WORK:-build/default-$count-$epochs}

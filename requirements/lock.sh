@@ -16,4 +16,5 @@ for purpose in training server cli client gateway extras/web extras/openvino ext
 done
 compile neighbours/tritonclient
 compile neighbours/kserve
+compile neighbours/envoy
 compile neighbours/perf_analyzer --no-deps

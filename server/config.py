@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ MOST_MONTHS = 1200
 
 DAY = 86_400
 LEAST_SECONDS = 0.001
+LEAST_AGE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,21 @@ class ServerConfig:
         least=LEAST_SECONDS,
         most=DAY,
     )
+    connection_age: float = setting(
+        3600.0,
+        "seconds, a tenth more or less, after which a connection takes no new calls, and after which a stream ends so "
+        "that its caller opens another: calls come to servers that are new, and certificates are looked at again; 0: "
+        "never",
+        least=0,
+        most=DAY,
+    )
+    connection_grace: float = setting(
+        300.0,
+        "seconds beyond the age of a connection, and once more that age, after which what is still open on it is cut "
+        "off",
+        least=LEAST_SECONDS,
+        most=DAY,
+    )
     drain_seconds: float = setting(
         30.0, "after SIGTERM, how long requests in flight may take to finish", least=LEAST_SECONDS, most=DAY
     )
@@ -266,6 +283,11 @@ class ServerConfig:
             "http",
             f"must be HOST:PORT, such as 127.0.0.1:8000, got {quote(self.http)}",
         )
+        require(
+            self.connection_age == 0 or self.connection_age >= LEAST_AGE_SECONDS,
+            "connection_age",
+            f"must be 0, or at least {LEAST_AGE_SECONDS:g}, got {self.connection_age:g}",
+        )
         require(self.audit is not None or not self.audit_required, "audit_required", "needs --audit FILE")
         require(self.tls_cert is None or self.tls_key is not None, "tls_key", "is missing: --tls-cert needs its key")
         for name in ("tls_key", "tls_client_ca"):
@@ -298,6 +320,11 @@ class ServerConfig:
     def http_port(self) -> int:
         """The port in ``http``."""
         return int(self.http.rpartition(":")[2])
+
+    @property
+    def most_connection_seconds(self) -> float:
+        """How long a connection of HTTP or a stream of images lives: ``connection_age``, infinite where that is 0."""
+        return self.connection_age or math.inf
 
     @property
     def most_message_bytes(self) -> int:

@@ -211,7 +211,7 @@ class ServerProcess:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signals and waits; returns the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=240)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import grpc
 
@@ -14,6 +14,7 @@ from proto import stroke_pb2
 from tests.client_fakes import make_response
 
 GONE = ServerUnavailableError("gone", "GONE", "UNAVAILABLE")
+OLD = ServerUnavailableError("old", "CONNECTION_OLD", "UNAVAILABLE", retry_after=0.001)
 BUSY = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
@@ -57,6 +58,7 @@ class Driver:
         timeout: float = 10.0,
         max_image_bytes: int = 1000,
         retry: RetryConfig = RetryConfig(),  # noqa: B008  # frozen
+        count_servers: Callable[[], int] | None = None,
     ) -> None:
         self.calls: list[FakeCall] = []
         self.settings = StreamSettings(
@@ -68,6 +70,7 @@ class Driver:
             max_image_bytes=max_image_bytes,
             target="the-server:50051",
             retry=retry,
+            count_servers=count_servers,
         )
         self.run = StreamRun(self.settings, lanes, self.open_call)
 

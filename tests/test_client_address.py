@@ -23,6 +23,7 @@ from client._address import parse_address
         ("unixbox:5000", "unixbox:5000", "dns:///unixbox:5000"),
         ("dns:///boxes", "dns:///boxes:50051", "dns:///boxes:50051"),
         ("dns:///[::1]:5000", "dns:///[::1]:5000", "dns:///[::1]:5000"),
+        ("dns://10.0.0.53/boxes", "dns://10.0.0.53/boxes:50051", "dns://10.0.0.53/boxes:50051"),
         ("unix:/run/stroke.sock", "unix:/run/stroke.sock", "unix:/run/stroke.sock"),
         ("unix:run/stroke.sock", "unix:run/stroke.sock", "unix:run/stroke.sock"),
         ("xds:///boxes", "xds:///boxes", "xds:///boxes"),
@@ -95,7 +96,14 @@ def test_slashes_too_many_or_too_few_are_told(text: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "is_balanced"),
-    [("box", False), ("a,b", True), ("dns:///boxes", True), ("unix:/s", False), ("ipv4:1.2.3.4:5,1.2.3.5:5", True)],
+    [
+        ("box", False),
+        ("a,b", True),
+        ("dns:///boxes", True),
+        ("dns://ns:53/boxes", True),
+        ("unix:/s", False),
+        ("ipv4:1.2.3.4:5,1.2.3.5:5", True),
+    ],
 )
 def test_several_servers_take_turns(text: str, is_balanced: bool) -> None:
     """A list and a name that may have several addresses are balanced; one host is not."""

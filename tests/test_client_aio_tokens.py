@@ -109,9 +109,8 @@ def test_slow_names_do_not_hold_up_the_loop(server: FakeServer, monkeypatch: pyt
     monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
 
     async def main() -> None:
-        started = time.monotonic()
         async with AsyncStrokeClient(f"box-a:{server.port},box-b:{server.port}") as client:
-            assert time.monotonic() - started < 0.2
+            assert looked_up == []
             _, turns = await run_beside(asyncio.gather(*(client.predict(IMAGE) for _ in range(5))))
             assert turns > 5
             results = await collect(client.predict_many([IMAGE, IMAGE]))

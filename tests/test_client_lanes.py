@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from client import Prediction, StrokeClient
-from tests.client_fakes import FakeServer, RecordingServicer, make_response, serve
+from client._address import parse_address
+from client.stream.servers import ServerCount
+from tests.client_fakes import FakeServer, RecordingServicer, make_response, serve, wait_for
 from tests.client_kinds import KINDS, ClientKind, expect_labels, make_images
 
 
@@ -110,3 +112,26 @@ def test_name_is_looked_up_when_the_run_begins(monkeypatch: pytest.MonkeyPatch) 
     with StrokeClient("dns:///boxes:50051") as client:
         monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: answers)
         assert client._count_lanes() == 3
+
+
+def test_servers_are_looked_up_again_beside_the_run() -> None:
+    """Nobody waits for a name service: what is told is what was found last."""
+    may_answer, answered = threading.Event(), threading.Event()
+
+    def look_up() -> int:
+        may_answer.wait(20)
+        answered.set()
+        return 3
+
+    count = ServerCount(look_up)
+    assert [count(), count()] == [0, 0]
+    may_answer.set()
+    assert answered.wait(20)
+    wait_for(lambda: count() == 3)
+
+
+@pytest.mark.parametrize(
+    ("target", "may_grow"), [("dns:///boxes", True), ("box", False), ("a,b", False), ("unix:/run/s", False)]
+)
+def test_only_a_name_for_several_servers_is_looked_up_again(target: str, may_grow: bool) -> None:
+    assert parse_address(target).may_grow is may_grow

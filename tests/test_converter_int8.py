@@ -87,7 +87,7 @@ def test_variant_takes_the_minutes_that_are_given(
     from converter.convert import make_int8
 
     watches: list[Watch] = []
-    monkeypatch.setattr("converter.convert.load_sets", lambda *_: None)
+    monkeypatch.setattr("converter.convert.load_sets", lambda *_: Mock())
     monkeypatch.setattr("converter.convert.quantise", lambda *_, watch, target: watches.append(watch))
     options = replace(converter_options, int8=True, int8_minutes=given)
 

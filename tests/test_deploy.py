@@ -188,42 +188,9 @@ def test_container_can_be_built_and_run_here(tmp_path: Path) -> None:
         assert health.returncode == 0, health.stdout
 
 
-def list_documents(path: Path) -> list[Any]:
-    return [document for document in yaml.safe_load_all(path.read_text("utf-8")) if document]
-
-
-def test_manifest_fits_the_schema_of_kubernetes() -> None:
-    """Each object by itself, with no field that the schema does not know."""
-    import kubernetes_validate
-
-    documents = list_documents(DEPLOY / "kubernetes" / "strokeserve.yaml")
-
-    assert [document["kind"] for document in documents] == ["ServiceAccount", "Deployment", "Service"]
-    for document in documents:
-        kubernetes_validate.validate(document, "1.33", strict=True)
-
-
-def test_manifest_and_compose_fit_the_server() -> None:
-    """Ports and files that are mounted are those of its settings; processor time is not limited, memory is."""
-    _, deployment, service = list_documents(DEPLOY / "kubernetes" / "strokeserve.yaml")
-    pod = deployment["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    settings = {entry["name"]: entry["value"] for entry in container["env"]}
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-
-    assert ports == {
-        "grpc": ServerConfig().port,
-        "probes": int(settings["STROKE_PROBE_PORT"]),
-        "metrics": int(settings["STROKE_METRICS_PORT"]),
-    }
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["grpc"]["port"] == ports["probes"]
-    files = [value for value in settings.values() if value.startswith("/etc")]
-    assert all(any(file.startswith(f"{mount}/") for mount in mounts) for file in files)
-    assert set(container["resources"]["limits"]) == {"memory"}
-    assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
-    (compose,) = list_documents(DEPLOY / "container" / "compose.yaml")
+def test_compose_fits_the_checkout() -> None:
+    """It builds from the Dockerfile, and Prometheus finds its files."""
+    compose = yaml.safe_load((DEPLOY / "container" / "compose.yaml").read_text("utf-8"))
     server = compose["services"]["strokeserve"]
     assert (DEPLOY / "container" / server["build"]["context"] / server["build"]["dockerfile"]).is_file()
     assert (DEPLOY / "container" / "../prometheus/prometheus.yml").is_file()

@@ -38,6 +38,9 @@ from tests.fakes import (
 )
 
 TIMEOUT = 60
+LARGE = encode(np.tile(make_slice(side=96), (35, 35)))
+"""Slow to decode, but of 0.3 MB: however many are sent at once, all of them fit into the memory for messages."""
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -168,17 +171,16 @@ def test_health_is_not_serving_until_the_model_is_verified(tiny_models: Path, mo
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_loses_no_request_in_flight(tiny_models: Path, number: int) -> None:
     """All that was accepted is answered, and the exit code is 0."""
-    # Slow to decode, though all of them fit into the memory for messages.
-    large = encode(np.tile(make_slice(side=96), (35, 35)))
-    with run_server(tiny_models, "--workers", "1") as server, server.stub() as stub:
-        calls = [stub.Predict.future(pb.PredictRequest(image=large, id=str(i)), timeout=TIMEOUT) for i in range(24)]
+    # However slow the machine is: neither the end of the drain nor a deadline may come first.
+    with run_server(tiny_models, "--workers", "1", "--drain-seconds", "600") as server, server.stub() as stub:
+        calls = [stub.Predict.future(pb.PredictRequest(image=LARGE, id=str(i)), timeout=300) for i in range(16)]
         calls[0].result()
         stub.GetModel(pb.GetModelRequest(), timeout=TIMEOUT)  # on the same connection: what was sent before is there
         assert not all(call.done() for call in calls)
 
         assert server.stop(number) == 0
 
-        assert [call.result().id for call in calls] == [str(i) for i in range(24)]
+        assert [call.result().id for call in calls] == [str(i) for i in range(16)]
 
 
 def test_signal_finishes_what_a_stream_has_sent(tiny_models: Path) -> None:
@@ -210,21 +212,6 @@ def test_open_health_watch_does_not_hold_up_the_stop(tiny_models: Path) -> None:
 
         assert time.monotonic() - started < 30
         assert next(watch).status == NOT_SERVING
-
-
-def test_second_signal_stops_at_once(tiny_models: Path) -> None:
-    """An impatient operator does not wait for the drain."""
-    large = encode(np.random.RandomState(0).randint(0, 60, (2800, 2800)).astype(np.uint8))
-    with run_server(tiny_models, "--workers", "1", "--drain-seconds", "600") as server, server.stub() as stub:
-        calls = [stub.Predict.future(pb.PredictRequest(image=large), timeout=120) for _ in range(60)]
-        calls[0].result()
-        server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: any("stopping" in line for line in server.log))
-        server.stop()
-
-        codes = {call.exception().code() for call in calls if call.exception()}
-    assert codes
-    assert codes <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
 
 
 def test_busy_stream_ends_when_the_server_stops(tiny_models: Path) -> None:
@@ -294,9 +281,8 @@ def test_file_in_place_of_a_socket_is_left_alone(tiny_models: Path, tmp_path: Pa
 
 def test_full_queue_is_resource_exhausted(tiny_models: Path) -> None:
     """More than workers and queue hold is refused at once, and the accepted ones are answered."""
-    large = encode(np.random.RandomState(0).randint(0, 60, (2400, 2400)).astype(np.uint8))
     with run_server(tiny_models, "--workers", "1", "--queue", "1") as server, server.stub() as stub:
-        calls = [stub.Predict.future(pb.PredictRequest(image=large), timeout=TIMEOUT) for _ in range(12)]
+        calls = [stub.Predict.future(pb.PredictRequest(image=LARGE), timeout=300) for _ in range(12)]
         errors = [call.exception() for call in calls]
 
     assert None in errors

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import pytest
 
 from client import AuthenticationError, RetryConfig, StrokeClient
 from server.config import ServerConfig
@@ -65,19 +64,16 @@ def test_grpc_tells_the_names_in_this_form() -> None:
     assert seen == [("dns:ward.example", "email:station-3@hospital.example", "ip:10.0.0.7", "cn:station-3"), ()]
 
 
-def test_client_is_looked_at_again_after_a_while(
-    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_client_is_looked_at_again_after_a_while(tiny_models: Path, tmp_path: Path) -> None:
     """A connection does not outlive for ever the certificate, or the authority, by which it was made. That it is made
     anew fails no call."""
-    monkeypatch.setattr("server.lifecycle.ports.CONNECTION_MS", 300)
     pair, own = issue_server(), issue_client()
     for name, data in (("cert", chain(pair)), ("key", key(pair)), ("ca", CA)):
         (tmp_path / name).write_bytes(data)
         (tmp_path / name).chmod(0o600)
     files = {"tls_cert": tmp_path / "cert", "tls_key": tmp_path / "key", "tls_client_ca": tmp_path / "ca"}
     target = f"unix:{tmp_path}/s"
-    application = app.Application(ServerConfig(models=tiny_models, host=target, **files))
+    application = app.Application(ServerConfig(models=tiny_models, host=target, connection_age=1, **files))
     with ThreadPoolExecutor(1) as pool, StrokeClient(target, tls=settings(own), retry=ONCE, timeout=20) as client:
         exit_code = pool.submit(application.run)
         client.wait_until_ready()

@@ -110,7 +110,13 @@ def test_spec_has_the_positive_set(run: Path) -> None:
     assert 0 < spec.threshold < 1
     assert spec.temperature != 1
     assert spec.study_top_k >= 1
-    assert {"test_macro_auc", "test_macro_auc_low", "test_macro_sensitivity", "test_class_accuracy"} <= {*spec.metrics}
+    assert {
+        "test_patient_macro_auc",
+        "test_macro_auc",
+        "test_macro_auc_low",
+        "test_macro_sensitivity",
+        "test_class_accuracy",
+    } <= {*spec.metrics}
     assert "--positive haemorrhage ischaemia" in spec.provenance["flags"]
     assert "haemorrhage, ischaemia, normal" in (run / "model_card.md").read_text("utf-8")
 
@@ -178,6 +184,45 @@ def test_folds_are_pooled_class_by_class(config: TrainConfig) -> None:
     pooled = {row["file"]: [row[column] for column in columns] for row in rows}
     assert {row["file"]: [row[column] for column in columns] for row in parts} == pooled
     assert "## Classes" in (folder / "report.md").read_text("utf-8")
+    people = evaluation["patient_classes"]
+    assert sum(map(sum, people["confusion"])) == evaluation["patients"]["count"] == 48
+
+
+def test_model_of_three_classes_is_tuned(run: Path, slices: Path) -> None:
+    """By the command: all of its labels and its positive set are kept, and what it answered before is compared."""
+    out = run.with_name("tuned")
+    flags = ["--split", str(run / "split.csv"), "--last-epochs", "1", "--epochs", "1", "--batch-size", "16"]
+    assert main(["tune-up", str(run), "--data", str(slices), "--out", str(out), *flags]) == 0
+
+    spec = ModelSpec.from_json((out / "spec.json").read_text("utf-8"))
+    assert (spec.labels, spec.positive_labels, spec.schema, spec.version) == (LABELS, POSITIVE, 2, "2")
+    assert spec.provenance["parent"].startswith("stroke-cnn 1, SHA-256 ")
+    before, after = read_evaluation(run), read_evaluation(out)
+    compared = json.loads((out / "metrics.json").read_text("utf-8"))["before_and_after"]["slices"]["after"]
+    for place, evaluation in (("first", before), ("second", after)):
+        assert compared["figures"]["auc"][place]["value"] == pytest.approx(
+            evaluation["slices"]["figures"]["auc"]["value"], abs=1e-6
+        )
+    assert sum(map(sum, after["classes"]["confusion"])) == len(read_rows(out / "predictions.csv"))
+    assert [name for name in read_rows(out / "predictions.csv")[0] if name.startswith("probability_")] == [
+        f"probability_{label}" for label in LABELS
+    ]
+
+
+def test_model_of_three_classes_is_not_tuned_on_two(
+    run: Path, slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would forget the third; one line says so, and nothing is left behind."""
+    (tmp_path / "data").mkdir()
+    for label in LABELS[1:]:
+        (tmp_path / "data" / label).symlink_to(slices / label)
+
+    assert main(["tune-up", str(run), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "tuned")]) == 2
+
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "has the labels ischaemia, normal, and stroke-cnn 1 tells haemorrhage, ischaemia, normal" in error
+    assert error.endswith("a model is tuned on all of its own labels, and no others")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_a_label_that_was_not_named_positive_is_refused(slices: Path, capsys: pytest.CaptureFixture[str]) -> None:

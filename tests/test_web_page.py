@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Download, Request, expect
 
-from client.cli.csv_results import CSV_COLUMNS, STATUS_COLUMNS
+from client.cli.csv_results import CSV_COLUMNS, DICOM_COLUMNS, POSITIVE_COLUMNS, STATUS_COLUMNS
 from tests.fakes import SPEC, encode, make_slice, write_model
 from tests.web_browser import Visit, needs_browser, numbered, serve_page
 
@@ -233,13 +233,15 @@ def test_csv_has_the_columns_of_the_command_line(here: Visit) -> None:
     here.add(("noise.png", DARK))
     small, torn, noise = save(here)
 
-    assert tuple(small) == (*CSV_COLUMNS, *STATUS_COLUMNS, "p_normal", "p_stroke")
+    columns = CSV_COLUMNS + STATUS_COLUMNS + DICOM_COLUMNS + POSITIVE_COLUMNS
+    assert tuple(small) == (*columns, "p_normal", "p_stroke")
     assert (small["label"], small["status"], small["warnings"]) == ("stroke", "ANALYSED", "IMAGE_UPSCALED")
     assert small["image_sha256"] == hashlib.sha256(SMALL).hexdigest()
     assert re.fullmatch("[0-9a-f]{64}", small["digest"])
     assert (small["model"], small["version"], small["threshold"]) == ("tiny", "1", "0.05")
     assert small["scores"] == f"normal={small['p_normal']} stroke={small['p_stroke']}"
-    assert small["confidence"] == small["p_stroke"]
+    assert small["confidence"] == small["positive_probability"] == small["p_stroke"]
+    assert (small["outlier_score"], small["frame"]) == ("0", "")
     assert small["file_bytes"] == str(len(SMALL))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", small["file_modified"])
     assert (noise["label"], noise["confidence"]) == ("", "")

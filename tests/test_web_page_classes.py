@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from tests.fakes import THREE, encode, make_slice, write_model
 from tests.studies import STUDY_SPEC, make_series
+from tests.test_web_page import save
 from tests.web_browser import Upload, Visit, needs_browser, serve_page
 
 pytestmark = needs_browser
@@ -44,6 +45,16 @@ def test_all_probabilities_are_shown_and_which_are_positive(here: Visit) -> None
     assert here.page.inner_text("#positive-head").startswith("P(positive)")
     here.page.click(".name")
     assert "0.75 on P(haemorrhagic or ischaemic)" in here.page.locator(".more").first.inner_text()
+
+
+def test_csv_has_the_sum(here: Visit) -> None:
+    """Beside the probability of each class, and which of the positive labels is the more probable one."""
+    here.add(*IMAGES)
+
+    for row in save(here):
+        kinds = {label: float(row[f"p_{label}"]) for label in THREE.positive_labels}
+        assert float(row["positive_probability"]) == pytest.approx(sum(kinds.values()), abs=2e-6)
+        assert row["positive_label"] == max(kinds, key=kinds.__getitem__)
 
 
 def test_model_says_what_it_looks_for(here: Visit) -> None:

@@ -31,6 +31,9 @@ from .wire import BATCHES, SINGLES, MessageForm, StreamCall, StreamEvent, Stream
 _TIMEOUTS_IN_A_ROW = 2
 """The first is taken for a bad image, the second for a dead server."""
 
+_OLD = "CONNECTION_OLD"
+"""Reason of a server whose stream has lived as long as it may."""
+
 _LINGER_SECONDS = 0.005
 """How long an image waits for others to go in one message with it: long enough to read half a window from a disk, and
 not noticed by who waits for an answer."""
@@ -108,6 +111,9 @@ class Lane:
     """To be sent when the pause is over."""
 
     paused_until: float = 0.0
+    is_answered: bool = False
+    """True once there was an answer on ``call``."""
+
     heard_at: float = 0.0
     """When the last answer arrived, or the call was opened."""
 
@@ -124,7 +130,7 @@ class Lane:
             return
         if self.call is None:
             self.call = self.open_call()
-            self.heard_at = now
+            self.is_answered, self.heard_at = False, now
         for image in self.waiting:
             image.sent_at = now
         self.call.send(self.waiting)
@@ -264,7 +270,7 @@ class StreamRun:
     def _send_collected(self, now: float) -> None:
         if self._collected:
             images, self._collected = self._collected, []
-            if len(self._lanes) > 1:
+            if len(self._lanes) > 1 or self._settings.count_servers is not None:
                 self._share_out(now)
             self._assign(images, now)
 
@@ -283,17 +289,22 @@ class StreamRun:
         if now < self._share_at or any(lane.retry or lane.waiting for lane in self._lanes):
             return
         self._share_at = now + _SHARE_SECONDS
+        count = self._settings.count_servers
+        lanes = min((count and count()) or len(self._lanes), self._settings.in_flight)
+        if lanes == len(self._lanes) == 1:  # there is nothing to share
+            return
         for lane in self._lanes:
             if lane.sent:
                 self._retiring.append(lane)
             elif lane.call is not None:
                 lane.call.finish()
-        self._lanes = [Lane(self._open) for _ in self._lanes]
+        self._lanes = [Lane(self._open) for _ in range(lanes)]
 
     def _handle_answer(self, lane: Lane, answer: stroke_pb2.PredictStreamResponse, now: float) -> None:
         if not lane.sent:
             raise _misplaced_answer()
         image = lane.sent.popleft()
+        lane.is_answered = True
         if answer.WhichOneof("result") == "error":
             fault = answer.error
             check_id(fault.id, image)
@@ -326,7 +337,8 @@ class StreamRun:
     def _handle_end(self, lane: Lane, form: MessageForm, error: StrokeClientError, now: float) -> None:
         largest = max(lane.sent, key=lambda image: len(image.data), default=None)
         lane.take_back()
-        if largest is None:  # an idle stream may end; the next image opens a new one
+        is_old = error.reason == _OLD and lane.is_answered  # the server wants another connection; nothing has failed
+        if largest is None or is_old:  # an idle stream may end, too; the next image opens a new one
             pass
         elif isinstance(error, ImageTooLargeError) and len(largest.data) > form.most_bytes:
             # gRPC does not say which message was above the limit; that of the largest image, which it had to itself,

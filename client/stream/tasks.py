@@ -14,6 +14,7 @@ import grpc.aio
 from .._errors import StrokeClientError
 from .._exchange import ImageRequest
 from .._types import ImageInput, Prediction, PredictionFailure
+from .ending import Ending
 from .run import StreamRun
 from .wire import Inbox, MessageForm, StreamCall, StreamSettings
 
@@ -22,8 +23,6 @@ _CLOSE_SECONDS = 2.0
 
 _INLINE_BYTES = 1 << 20
 """Bytes that are checked and hashed in the event loop, in about a millisecond; more of them, and files, in a thread."""
-
-CROSSED = "Internal error from Core"
 
 _Request = TypeVar("_Request", ImageRequest, ImageRequest | PredictionFailure)
 
@@ -193,8 +192,6 @@ class _TaskCall(StreamCall):
         super().__init__(form, inbox)
         self._translate = translate
         self._outbox: asyncio.Queue[list[ImageRequest] | None] = asyncio.Queue()
-        self._status: Any = None
-        self._has_status = asyncio.Event()
         self._opening = asyncio.create_task(open_rpc(form))
         self._sender = asyncio.create_task(self._send())
         self._receiver = asyncio.create_task(self._receive())
@@ -231,11 +228,11 @@ class _TaskCall(StreamCall):
             await rpc.done_writing()
 
     async def _receive(self) -> None:
-        error = None
+        error: StrokeClientError | None = None
         rpc: Any = None
         try:
             rpc = await self._find_rpc()
-            rpc.add_done_callback(self._keep_status)
+            ending = Ending(rpc)
             async for answers in rpc:
                 if not self._take_answers(answers):
                     rpc.cancel()
@@ -243,36 +240,11 @@ class _TaskCall(StreamCall):
         except StrokeClientError as failure:
             error = failure
         except grpc.RpcError as rpc_error:
-            error = await self._find_error(rpc_error)
+            end = await ending.find(rpc_error)
+            if end.code() is not grpc.StatusCode.OK:  # otherwise it was ended as if all was done
+                error = await asyncio.to_thread(self._translate, end)
         except asyncio.CancelledError:  # of the call, by `cancel` or a closed channel
             if not (self._opening.cancelled() if rpc is None else rpc.cancelled()):
                 raise
         self._sender.cancel()
         self._take_end(error)
-
-    def _keep_status(self, rpc: Any) -> None:
-        """Called whenever the call is given a status. When a send crosses the end of the call, grpc.aio replaces what
-        the server said by an INTERNAL of its own making, or the other way round."""
-        # With a status there is nothing to wait for, so the coroutines return at once.
-        code, details = run_at_once(rpc.code()), run_at_once(rpc.details())
-        if self._status is None and details != CROSSED:
-            initial, trailing = run_at_once(rpc.initial_metadata()), run_at_once(rpc.trailing_metadata())
-            self._status = grpc.aio.AioRpcError(code, initial, trailing, details)
-            self._has_status.set()
-
-    async def _find_error(self, error: Any) -> StrokeClientError | None:
-        """Returns the error with which the server ended the call; None: it ended it as if all was done."""
-        if error.details() == CROSSED:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self._has_status.wait()
-            error = self._status or error
-        return None if error.code() is grpc.StatusCode.OK else await asyncio.to_thread(self._translate, error)
-
-
-def run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-    raise RuntimeError("the coroutine waits")

@@ -34,6 +34,9 @@ class StreamSettings:
     is_closed: Callable[[], bool] = lambda: False
     """Whether the client has been closed meanwhile."""
 
+    count_servers: Callable[[], int] | None = None
+    """Tells without waiting how many servers there are now, 0 while nobody knows; None: always as many."""
+
     note_wait: Callable[[StrokeClientError], None] | None = None
     """Called with the failure when it is to be waited out."""
 

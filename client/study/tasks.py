@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from ..stream.tasks import CROSSED, run_at_once
+from ..stream.ending import Ending
 from .exchange import StudySettings, StudyTry
 
 
@@ -20,16 +20,7 @@ async def send_study(settings: StudySettings, attempt: StudyTry, call: Any) -> A
         StrokeClientError: no file could be read.
         grpc.RpcError: how the call has ended otherwise.
     """
-    said: list[grpc.aio.AioRpcError] = []
-
-    def keep_status(rpc: Any) -> None:
-        # A send that crosses the end of the call makes grpc.aio replace what the server said (``client.stream.tasks``).
-        code, details = run_at_once(rpc.code()), run_at_once(rpc.details())
-        if not said and details != CROSSED:
-            initial, trailing = run_at_once(rpc.initial_metadata()), run_at_once(rpc.trailing_metadata())
-            said.append(grpc.aio.AioRpcError(code, initial, trailing, details))
-
-    call.add_done_callback(keep_status)
+    ending = Ending(call)
     try:
         for file in settings.files:
             message = await asyncio.to_thread(attempt.load, file)
@@ -41,19 +32,9 @@ async def send_study(settings: StudySettings, attempt: StudyTry, call: Any) -> A
             await _get_on(settings, call.done_writing())
         return await _get_on(settings, call)
     except grpc.aio.AioRpcError as error:
-        if error.details() == CROSSED:
-            await _wait_for(said)
-        raise said[0] if said else error from None
+        raise await ending.find(error) from None
     finally:
         call.cancel()  # which does nothing to one that is over
-
-
-async def _wait_for(said: list[grpc.aio.AioRpcError]) -> None:
-    """Waits a second at most until the server's own status is there."""
-    for _ in range(100):
-        if said:
-            return
-        await asyncio.sleep(0.01)
 
 
 async def _write(call: Any, message: bytes) -> bool:

@@ -18,6 +18,7 @@ from server.images.image_folder import list_folder
 from server.images.preprocess import InputFormat, load_pixels
 from server.images.slice_table import TABLE_NAME
 from server.models.contract import ModelSpec
+from training.phantom.classes import TWO_CLASSES, order_classes
 from training.phantom.dataset import FACTS_FILE, write_dataset
 
 MOST_CALIBRATION = 256
@@ -70,7 +71,8 @@ def load_sets(
     """Loads slices from a folder, or draws synthetic ones.
 
     Args:
-        folder: one folder a class, named by label (in any other folder the AUC cannot be judged); None draws slices.
+        folder: one folder a class, named by label (in any other folder the AUC cannot be judged); None draws slices,
+            with labels where they are those of ``training.phantom.classes``.
         input_format: what the model takes.
         spec: labels of the model.
         tell: called with what was left out, and whether the two sets are of different patients.
@@ -81,11 +83,22 @@ def load_sets(
     """
     if folder is not None:
         return split_folder(folder, input_format, spec, source=folder.resolve().name, tell=tell, most=most)
+    classes = choose_classes(spec)
     with tempfile.TemporaryDirectory() as drawn:
         count = sum(most)
-        write_dataset(Path(drawn) / "phantom", count, PHANTOM_SEED)
+        write_dataset(Path(drawn) / "phantom", count, PHANTOM_SEED, classes=classes)
         source = f"python -m training phantom --count {count} --seed {PHANTOM_SEED}"
+        if classes != TWO_CLASSES:
+            source += f" --classes {','.join(classes)}"
         return split_folder(Path(drawn) / "phantom", input_format, spec, source=source, tell=tell, most=most)
+
+
+def choose_classes(spec: ModelSpec) -> tuple[str, ...]:
+    """Returns the classes of synthetic slices: those of the model where it has the labels of such slices."""
+    try:
+        return order_classes(spec.labels)
+    except ValueError:
+        return TWO_CLASSES
 
 
 def split_folder(

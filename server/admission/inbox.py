@@ -128,7 +128,7 @@ class Inbox:
         self._held = 0
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._waiting: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
-        self._arrivals: set[Arrival] = set()
+        self._arrivals: dict[Arrival, None] = {}  # in the order in which they began
         self._watcher: asyncio.Task[None] | None = None
         self.last_arrival = 0.0
 
@@ -250,7 +250,7 @@ class Inbox:
         task = asyncio.current_task()
         assert task is not None
         arrival = Arrival(sender.peer, task)
-        self._arrivals.add(arrival)
+        self._arrivals[arrival] = None
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(self._count_arriving()))
         try:
@@ -261,7 +261,7 @@ class Inbox:
             task.uncancel()
             raise short_of_memory() from None
         finally:
-            self._arrivals.discard(arrival)
+            del self._arrivals[arrival]
 
     async def _watch(self, usual: int | None) -> None:
         """Refuses arrivals as long as there is too much of them; ends when there are none.
@@ -282,8 +282,9 @@ class Inbox:
         self._watcher = None
 
     def _refuse_some(self) -> None:
-        """Half of them, beginning with the connections that have most; last those that have always sent little."""
-        arrivals = [arrival for arrival in self._arrivals if not arrival.is_refused]
+        """Half of them, beginning with the connections that have most, and of a connection with its last; at the end
+        those that have always sent little. What has begun first has most of its bytes here already."""
+        arrivals = [arrival for arrival in reversed(self._arrivals) if not arrival.is_refused]
         each = Counter(arrival.peer for arrival in arrivals)
         large = [
             arrival

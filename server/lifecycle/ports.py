@@ -27,10 +27,6 @@ allows them one in 5 min and ends the connection of those who do it more often (
 HANDSHAKE_MS = 10_000
 """How long a connection may take to become one of HTTP/2."""
 
-CONNECTION_MS = 3_600_000
-"""About how long a connection lives where clients show certificates, which are looked at when it is made; calls and
-streams that are open go on."""
-
 
 def make_grpc_server(config: ServerConfig) -> grpc.aio.Server:
     """gRPC's server, which listens nowhere yet and knows no service."""
@@ -51,9 +47,21 @@ def make_grpc_server(config: ServerConfig) -> grpc.aio.Server:
             ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
-            *([("grpc.max_connection_age_ms", CONNECTION_MS)] if config.tls_client_ca is not None else []),
+            *list_ages(config),
         ],
     )
+
+
+def list_ages(config: ServerConfig) -> list[tuple[str, int]]:
+    """gRPC's options for connections that end. A stream may begin late in the life of a connection, and has a life of
+    its own, which ends softly (``server.api.rpc.stream``): what is cut off comes after that."""
+    if not config.connection_age:
+        return []
+    grace = config.connection_age + config.connection_grace
+    return [
+        ("grpc.max_connection_age_ms", round(1000 * config.connection_age)),
+        ("grpc.max_connection_age_grace_ms", round(1000 * grace)),
+    ]
 
 
 def open_certificates(certificate: Path, key: Path, client_ca: Path | None) -> Certificates:
@@ -103,5 +111,5 @@ def open_web(core: Core, certificates: Certificates | None) -> tuple[WebPort, st
         ) from None
     config = core.config
     find_context = RenewedContext(certificates).find if certificates is not None else None
-    port = WebPort(make_app(core), config.max_wait_seconds, find_context)
+    port = WebPort(make_app(core), config.max_wait_seconds, config.most_connection_seconds, find_context)
     return port, port.listen(config.http, is_insecure=config.insecure)

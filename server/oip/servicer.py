@@ -151,6 +151,7 @@ class InferenceServicer:
             window_bytes=find_message_bytes(self._config) // STREAM_SHARE,
             idle_seconds=self._config.stream_idle_seconds,
             most_bytes=self._config.most_message_bytes,
+            most_seconds=self._config.most_connection_seconds,
         )
         if call.permit is not None:
             call.permit.on_end = stream.end

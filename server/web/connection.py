@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -54,9 +55,6 @@ FRESH_SECONDS = 1.0
 
 LINGER_SECONDS = 1.0
 """How long a caller that was refused has time to read why."""
-
-AGE_SECONDS = 3600.0
-"""How long a connection lives, for a client's certificate is looked at when it is made; requests on it are finished."""
 
 
 class SmallChunksError(h11.RemoteProtocolError):
@@ -103,16 +101,20 @@ class Connection(H11Protocol):
         address: whose it is; without the port.
         since: when it was made, its last request had a head or got on, or its last answer was complete, in seconds of
             ``time.monotonic``: what came last.
+        ends_at: when it is old: it ends with the answer to the next request, and says so in it.
         greeting: what makes it, TLS included.
         accepted: its socket, until it is being made.
         ended: set once it is closed.
     """
 
-    def __init__(self, config: Config, state: ServerState, loop: asyncio.AbstractEventLoop, address: str) -> None:
+    def __init__(
+        self, config: Config, state: ServerState, loop: asyncio.AbstractEventLoop, address: str, most_seconds: float
+    ) -> None:
         super().__init__(config, state, {}, loop)
         self.conn = Parser()
         self.address = address
-        self.made = self.since = time.monotonic()
+        self.since = time.monotonic()
+        self.ends_at = self.since + most_seconds
         self.greeting: asyncio.Task[None] | None = None
         self.accepted: socket.socket | None = None
         self.ended = asyncio.Event()
@@ -141,10 +143,15 @@ class Connection(H11Protocol):
         transport.set_write_buffer_limits(HIGH_WATER_LIMIT)
         app, names = self.app, read_peer_certificate(transport.get_extra_info("peercert"))
 
+        async def answer(send: Any, message: Any) -> None:
+            if "headers" in message and time.monotonic() > self.ends_at and CLOSE not in message["headers"]:
+                message["headers"] = [*message["headers"], CLOSE]
+            await send(message)
+
         async def run(scope: Any, receive: Any, send: Any) -> None:
             scope[NAMES] = names
             scope[PROLONG] = self.prolong
-            await app(scope, receive, send)
+            await app(scope, receive, partial(answer, send))
 
         self.app = run
 
@@ -233,14 +240,13 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def end_if_late(self, now: float, work_seconds: float) -> None:
-        """Ends the connection when nothing comes of it any more, or when it is old.
+        """Ends the connection when nothing comes of it any more.
 
         Args:
             now: seconds of ``time.monotonic``.
             work_seconds: how long a request may take, from its head to the last byte of its answer.
         """
-        is_old = self.is_idle and now - self.made > AGE_SECONDS
-        if is_old or now - self.since > (IDLE_SECONDS if self.is_idle else work_seconds):
+        if now - self.since > (IDLE_SECONDS if self.is_idle else work_seconds):
             self.end()
 
 

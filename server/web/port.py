@@ -43,13 +43,18 @@ class WebPort:
     """Serves an application of ASGI. For one event loop."""
 
     def __init__(
-        self, app: Any, most_wait_seconds: float, find_context: Callable[[], ssl.SSLContext] | None = None
+        self,
+        app: Any,
+        most_wait_seconds: float,
+        connection_seconds: float,
+        find_context: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """Listens nowhere yet.
 
         Args:
             app: the application.
             most_wait_seconds: how long an image may wait for its turn.
+            connection_seconds: after which a connection ends with the answer to its next request.
             find_context: the settings of TLS for the next connection; None: plain text.
         """
         self._state = ServerState()
@@ -69,6 +74,7 @@ class WebPort:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
         self._config.load()
         self._find_context = find_context
+        self._connection_seconds = connection_seconds
         self._work_seconds = WORK_SECONDS + most_wait_seconds
         self._listener: socket.socket | None = None
         self._open: set[Connection] = set()
@@ -123,7 +129,7 @@ class WebPort:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if self._make_room():
-                connection = Connection(self._config, self._state, loop, peer[0])
+                connection = Connection(self._config, self._state, loop, peer[0], self._connection_seconds)
                 self._open.add(connection)
                 connection.accepted = accepted
                 connection.greeting = asyncio.create_task(self._greet(connection, accepted))

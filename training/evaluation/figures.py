@@ -6,7 +6,7 @@ Nothing here computes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,10 @@ class ClassAnswers:
 
     targets: NDArray[np.int64]
     """[N], index into ``labels`` of what is on each image."""
+
+    def choose(self, chosen: Bools) -> ClassAnswers:
+        """The answers on some of the images, [N]."""
+        return replace(self, probabilities=self.probabilities[chosen], targets=self.targets[chosen])
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Baselines:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """The figures of slices by class, where there are more than two."""
+    """The figures of slices, or of people, by class, where there are more than two."""
 
     labels: tuple[str, ...]
     positive_labels: tuple[str, ...]
@@ -155,11 +159,11 @@ class ClassFigures:
     """Accuracy of always answering the class that is most frequent here."""
 
     confusion: tuple[tuple[int, ...], ...]
-    """Images by what they show, a row each label, and by what was answered."""
+    """Images, or people, by what they show, a row each label, and by what was answered."""
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Images of each label."""
+        """Images, or people, of each label."""
         return tuple(map(sum, self.confusion))
 
 
@@ -281,6 +285,9 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     classes: ClassFigures | None = None
     """None where there are two, or it is not known which an image has."""
+
+    patient_classes: ClassFigures | None = None
+    """Of people who have one class alone; None where there is nobody, or no figures of people or by class."""
 
     subgroups: tuple[Subgroups, ...] = ()
     """For each column that was named, slices and, where they are known, patients."""

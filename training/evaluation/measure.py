@@ -39,6 +39,7 @@ from training.evaluation.figures import (
 )
 from training.evaluation.nearest import MID_GREY, Nearest
 from training.evaluation.operating_point import choose_threshold
+from training.evaluation.patient_classes import evaluate_patient_classes
 from training.evaluation.patient_level import choose_top_k, find_positive_patients, score_patients
 from training.evaluation.ranking import (
     GRID,
@@ -153,6 +154,7 @@ def evaluate(
     roc_ends, precision_ends = np.split(ends["curves"][:, 1:], 2, axis=1)
     if majority_positive is None:
         majority_positive = bool(positive.mean() > 0.5)
+    patients = evaluate_patients(predictions, decision)
     return Evaluation(
         model=model,
         data=data,
@@ -164,7 +166,7 @@ def evaluate(
             figures={name: make_figure(value, ends[name]) for name, value in values.items()},
             confusion=count_confusion(scores, positive, decision.threshold),
         ),
-        patients=evaluate_patients(predictions, decision),
+        patients=patients,
         baselines=Baselines(
             majority_accuracy=float((positive == majority_positive).mean()),
             trivial_auc=make_figure(compute_auc(predictions.trivial, positive), ends["trivial"]),
@@ -182,6 +184,7 @@ def evaluate(
         decision=trace_decisions(scores, positive),
         warnings=(*warnings, *(() if predictions.has_patients else (NOT_PEOPLE,))),
         classes=evaluate_classes(predictions.classes, decision.threshold, groups) if predictions.classes else None,
+        patient_classes=evaluate_patient_classes(predictions, patients),
     )
 
 

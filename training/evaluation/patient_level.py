@@ -21,14 +21,19 @@ def score_patients(scores: Floats, groups: NDArray[np.int64], top_k: int) -> Flo
         top_k: at least 1. The more slices, the likelier is one that is high by chance: a mean over several is less
             moved by it than the highest alone.
     """
+    used = find_highest(scores, groups, top_k)
+    means: Floats = np.bincount(groups[used], scores[used]) / np.bincount(groups[used])
+    return means
+
+
+def find_highest(scores: Floats, groups: NDArray[np.int64], top_k: int) -> Bools:
+    """Returns [N], true for the ``top_k`` slices of each person with the highest scores; see ``score_patients``."""
     order = np.lexsort((-scores, groups))
-    ranked_groups = groups[order]
     sizes = np.bincount(groups)
     rank = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    used = rank < top_k
-    sums = np.bincount(ranked_groups[used], scores[order][used], minlength=len(sizes))
-    means: Floats = sums / np.minimum(sizes, top_k)
-    return means
+    used = np.zeros(len(groups), bool)
+    used[order] = rank < top_k
+    return used
 
 
 def find_positive_patients(positive: Bools, groups: NDArray[np.int64]) -> Bools:

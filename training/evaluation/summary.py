@@ -27,7 +27,7 @@ from training.evaluation.figures import (
 SUMMARY_KEY = "evaluation"
 """Key of ``metrics.json`` under which the document lies."""
 
-OPTIONAL = ("classes", "subgroups", "own_split")
+OPTIONAL = ("classes", "patient_classes", "subgroups", "own_split")
 """What most evaluations have not; the document then does not speak of it."""
 
 
@@ -44,6 +44,7 @@ class Summary:
     restated: tuple[Restated, ...]
     warnings: tuple[str, ...] = ()
     classes: ClassFigures | None = None
+    patient_classes: ClassFigures | None = None
     subgroups: tuple[Subgroups, ...] = ()
     own_split: OwnSplit | None = None
 
@@ -91,6 +92,7 @@ def from_document(document: Mapping[str, Any]) -> Summary:
         ),
         warnings=tuple(document["warnings"]),
         classes=read_classes(document["classes"]) if "classes" in document else None,
+        patient_classes=read_classes(document["patient_classes"]) if "patient_classes" in document else None,
         subgroups=tuple(map(read_subgroups, document.get("subgroups", ()))),
         own_split=read_own_split(document["own_split"]) if "own_split" in document else None,
     )

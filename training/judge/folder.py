@@ -26,7 +26,7 @@ from training.evaluation.measure import Decision, evaluate
 from training.evaluation.nearest import MID_GREY, Nearest, cross_validate_nearest, evaluate_nearest
 from training.evaluation.positive import find_indices
 from training.evaluation.subgroups import measure_subgroups
-from training.judge.labels import find_positive, match_labels, take_classes, tell_classes
+from training.judge.labels import find_positive, match_labels, tell_classes
 from training.judge.page import render_document, render_page
 from training.judge.pictures import Answers, ask_predictor
 from training.judge.predictors import Predictor, map_ahead, open_predictor
@@ -244,7 +244,7 @@ def evaluate_part(
         groups=np.unique(predictions.groups[chosen], return_inverse=True)[1].astype(np.int64),
         trivial=predictions.trivial[chosen],
         has_patients=predictions.has_patients,
-        classes=predictions.classes and take_classes(predictions.classes, chosen),
+        classes=predictions.classes and predictions.classes.choose(chosen),
     )
     if not len(part.files):
         raise TrainingError(f"--subset {name} has no images")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +51,3 @@ def tell_classes(
     targets = np.array([places[label] for label in images.labels])[images.targets[indices]]
     positive = find_indices(predictor.labels, predictor.positive_labels)
     return ClassAnswers(predictor.labels, positive, probabilities, targets)
-
-
-def take_classes(classes: ClassAnswers, chosen: Bools) -> ClassAnswers:
-    """Returns the answers on some of the images."""
-    return replace(classes, probabilities=classes.probabilities[chosen], targets=classes.targets[chosen])

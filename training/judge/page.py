@@ -65,9 +65,8 @@ def render_evaluation(evaluation: Evaluation) -> str:
             [*shares, ("AUC of the trivial score", state(evaluation.baselines.trivial_auc))],
         ),
         tabulate_figures(summary.levels),
+        *describe_classes(summary),
     ]
-    if evaluation.classes:
-        parts += describe_classes(evaluation.classes)
     parts += describe_subgroups(evaluation.subgroups)
     if evaluation.restated:
         parts += ["At another prevalence, with sensitivity and specificity as above:", tabulate_prevalences(summary)]

@@ -23,7 +23,7 @@ Window = tuple[slice, slice]
 # teaching tables): ranges in brackets, the value that is varied around here.
 FAT, CSF = -90.0, 7.0  # -120..-60 and 0..15
 WHITE_MATTER, GREY_MATTER = 27.5, 37.5  # 20..30 and 37..41; narrowed by partial volume in 5 mm slices
-MUSCLE, DURA, VENOUS_BLOOD = 56.0, 58.0, 50.0  # 45..65; falx 45..70; sinuses 43..55, see docs/phantom.md
+MUSCLE, DURA, VENOUS_BLOOD = 56.0, 58.0, 58.0  # 45..65; falx and sinuses 45..70
 CALCIFICATION = 160.0  # > 100
 # Air is -1000 and bone 300 to 2000, but a picture is windowed first and reduced afterwards: a pixel that is half bone
 # comes out half way to white. Values just outside every window do the same.
@@ -68,7 +68,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         atrophy=atrophy,
         ventricles=float((0.7 + 1.2 * atrophy) * rng.uniform(0.75, 1.3)),
         width=float(rng.uniform(0.74, 0.87)),
-        thickness=float(rng.uniform(0.042, 0.088)),
+        thickness=float(rng.uniform(0.055, 0.105)),
         contrast=float(rng.uniform(0.5, 1.15)),
         brightness=float(np.clip(rng.normal(0, 1.3), -3, 3)),
         lean=float(np.clip(rng.normal(0, 0.015), -0.04, 0.04)),

@@ -17,12 +17,12 @@ KINDS = (*HAEMORRHAGES, "infarct")
 
 # Where each kind can be seen; the mode of a triangular distribution sits in the middle of the three.
 LEVELS = {
-    "epidural": (0.28, 0.50, 0.90),
-    "subdural": (0.28, 0.66, 0.97),
-    "subarachnoid": (0.22, 0.48, 0.95),
-    "intraparenchymal": (0.14, 0.50, 0.96),
+    "epidural": (0.30, 0.50, 0.90),
+    "subdural": (0.31, 0.66, 0.96),
+    "subarachnoid": (0.30, 0.48, 0.94),
+    "intraparenchymal": (0.20, 0.50, 0.94),
     "intraventricular": (0.30, 0.54, 0.68),
-    "infarct": (0.14, 0.58, 0.94),
+    "infarct": (0.22, 0.58, 0.90),
 }
 
 
@@ -88,7 +88,7 @@ def _plan_subdural(rng: np.random.Generator, level: float, side: float, bulk: fl
     radius = float(np.clip(rng.gamma(2.0, 0.03), 0.018, 0.20)) * bulk
     if place != "convexity":
         radius = min(radius, float(rng.uniform(0.014, 0.05)))
-    density = float(rng.choice([_draw_density(rng), rng.uniform(32, 46), rng.uniform(18, 42)], p=[0.74, 0.17, 0.09]))
+    density = float(rng.choice([_draw_density(rng), rng.uniform(38, 50), rng.uniform(16, 26)], p=[0.74, 0.17, 0.09]))
     push = Push(shift=float(side * rng.uniform(0.2, 0.9) * radius) if place == "convexity" else 0.0)
     return Plan("subdural", side, (0.0, 0.0), radius, angle, width, density, push, place)
 
@@ -108,8 +108,8 @@ def _plan_bleed(rng: np.random.Generator, level: float, side: float, bulk: float
         centre = _place_at(side, angle, bulk - 0.1 - 0.6 * radius)
         push = Push(centre, radius, float(rng.uniform(0, 0.2)))
         return Plan("intraparenchymal", side, centre, radius, angle, 0.0, _draw_density(rng), push, "contusion")
-    small = rng.random() < 0.25
-    radius = float(rng.uniform(0.032, 0.085) if small else np.clip(rng.lognormal(-1.7, 0.5), 0.05, 0.36))
+    small = rng.random() < 0.35
+    radius = float(rng.uniform(0.032, 0.085) if small else np.clip(rng.lognormal(-2.0, 0.5), 0.05, 0.36))
     radius *= min(1.0, bulk + 0.15)
     if level < 0.38:
         radius = min(radius, 0.2)

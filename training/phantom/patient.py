@@ -83,9 +83,7 @@ class Patient:
         usual = float(rng.normal(39, 1.5)), float(rng.normal(81, 3))
         wide = float(rng.uniform(30, 50)), float(rng.uniform(70, 140))
         sharpness = float(rng.uniform(-1.0, 0.7))
-        sigma = float(np.clip(rng.lognormal(0.95, 0.38), 0.8, 6.0))
-        # What blurs edges makes noise coarse: both are the kernel's doing.
-        grain = float(np.clip(0.45 - 0.5 * sharpness + rng.uniform(-0.3, 0.3), 0, 1))
+        sigma, grain = float(np.clip(rng.lognormal(0.95, 0.38), 0.8, 6.0)), float(rng.uniform(0, 1))
         gamma, gain = float(np.exp(rng.normal(0, 0.16))), float(rng.uniform(0.96, 1.06))
         offset = float(rng.uniform(0, 12)) * float(rng.random() < 0.2)
         level, width = wide if "wide_window" in self.parts else usual

@@ -78,7 +78,7 @@ class Recipe:
 PARTS = tuple(field.name for field in fields(Recipe))
 """Names of all switches."""
 FINDINGS: dict[str, float] = {
-    "calcification": 0.88,
+    "calcification": 0.55,
     "bright_dura": 0.25,
     "sinuses": 0.85,
     "streaks": 0.8,

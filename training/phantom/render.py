@@ -15,7 +15,6 @@ from training.phantom.texture import Field
 
 Grey = NDArray[np.uint8]
 _TILE = 640  # side of the stored noise; a slice takes a window of it at a random place, turned at random
-_SLOW_PASSES = 6
 RIM_NOISE = 0.85
 
 
@@ -76,8 +75,7 @@ def filter_image(image: Field, sharpness: float) -> Field:
 
 @lru_cache(maxsize=1)
 def make_grains() -> tuple[Field, ...]:
-    """Four noise tiles of unit spread from fine to coarse: reconstruction takes slow waves from detector noise, and a
-    soft kernel the fast ones."""
+    """Four noise tiles of unit spread from white to coarse: detector noise is white only before reconstruction."""
     rng = np.random.default_rng(20)
     tiles = []
     white = rng.standard_normal((_TILE, _TILE), dtype=np.float32)
@@ -85,10 +83,6 @@ def make_grains() -> tuple[Field, ...]:
         tile = rng.standard_normal((_TILE, _TILE), dtype=np.float32)
         for _ in range(passes):
             tile = blur(tile, 0.22)
-        slow = tile
-        for _ in range(_SLOW_PASSES):
-            slow = blur(slow, 0.25)
-        tile = tile - slow
         tile = tile / tile.std() + np.float32(0.3) * white
         tiles.append((tile / tile.std()).astype(np.float32))
     return tuple(tiles)

@@ -21,7 +21,6 @@ from training.phantom.texture import Field
 MINIMUM_SIZE = 64
 _ATTEMPTS = 12
 _VISIBLE_AREA = 0.0005  # of the slice: 33 pixels of 256 x 256, a bleed of about 6 mm
-_WHOLE_HEAD = 0.1  # of the normal slices, wherever a head has any
 _VISIBLE_CONTRAST = 4.0  # HU between the lesion and what was there before
 
 
@@ -125,9 +124,9 @@ def _draw_visible(
 
 
 def _draw_normal_level(rng: np.random.Generator) -> float:
-    """As many normal slices as lesions at each level, or the amount of brain would tell the class; some lie as those
-    of a study do, from the foramen magnum to above the vertex, or face and vertex would never have been seen."""
-    if rng.random() < _WHOLE_HEAD:
+    """Half lie as a study's slices do, from the foramen magnum to above the vertex; half where lesions are seen, so
+    that the amount of brain tells little of the class."""
+    if rng.random() < 0.5:
         return float(rng.uniform(0.0, 1.02))
     kind = "infarct" if rng.random() < 0.2 else HAEMORRHAGES[int(rng.integers(len(HAEMORRHAGES)))]
     return draw_level(rng, kind)

@@ -238,7 +238,7 @@ def describe_metrics(spec: ModelSpec, summary: Summary | None) -> list[str]:
         "The figures of a random slice split are leakage, and no performance.",
         tabulate_headlines(summary),
         tabulate_figures(summary.levels),
-        *(describe_classes(summary.classes) if summary.classes else []),
+        *describe_classes(summary),
         *([tabulate_prevalences(summary)] if summary.restated else []),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.evaluation.figures import ClassFigures
+from training.evaluation.summary import Summary
 from training.report.tables import NONE, escape, make_table, state
 
 EXPLAINED = (
@@ -11,14 +12,32 @@ EXPLAINED = (
     "probable of the others. Always answering the most frequent class here would have an accuracy of {majority:.3f}."
 )
 
+PEOPLE_EXPLAINED = (
+    "People, likewise: a person is of the class of their positive slices, or where none is positive of that of all"
+    "{left_out}. The probabilities are means over the {top_k} slices with the highest score, and the threshold is that "
+    "of people. Always answering the most frequent class would have an accuracy of {majority:.3f}."
+)
 
-def describe_classes(classes: ClassFigures) -> list[str]:
-    """Returns the paragraphs and tables about the classes."""
-    positive = ", ".join(map(escape, classes.positive_labels))
+
+def describe_classes(summary: Summary) -> list[str]:
+    """Returns the paragraphs and tables about the classes; none where there are two."""
+    parts: list[str] = []
+    if classes := summary.classes:
+        positive = ", ".join(map(escape, classes.positive_labels))
+        parts += [EXPLAINED.format(positive=positive, majority=classes.majority_accuracy), *tabulate(classes, "images")]
+    if (classes := summary.patient_classes) and (patients := summary.patients):
+        several = patients.count - sum(classes.counts)
+        left_out = f" ({several:,} of {patients.count:,} people have several, and are left out)" if several else ""
+        explained = PEOPLE_EXPLAINED.format(left_out=left_out, top_k=patients.top_k, majority=classes.majority_accuracy)
+        parts += [explained, *tabulate(classes, "people")]
+    return parts
+
+
+def tabulate(classes: ClassFigures, unit: str) -> list[str]:
+    """Returns both tables, with what is counted in them."""
     return [
-        EXPLAINED.format(positive=positive, majority=classes.majority_accuracy),
-        tabulate_classes(classes),
-        "What was answered for what, in images:",
+        tabulate_classes(classes, unit),
+        f"What was answered for what, in {unit}:",
         tabulate_answers(classes),
     ]
 
@@ -32,7 +51,7 @@ def name_figures(classes: ClassFigures) -> str:
     return f"classes: mean AUC against the rest {state(classes.overall['macro_auc'])}; sensitivity {found}"
 
 
-def tabulate_classes(classes: ClassFigures) -> str:
+def tabulate_classes(classes: ClassFigures, unit: str) -> str:
     """Returns the figures of each class, and their means."""
     rows = [
         [
@@ -47,7 +66,7 @@ def tabulate_classes(classes: ClassFigures) -> str:
         ["**mean**", total, state(overall["macro_auc"]), state(overall["macro_sensitivity"]), NONE],
         ["**right class**", total, NONE, state(overall["accuracy"]), NONE],
     ]
-    return make_table(["class", "images", "AUC against the rest (95 %)", "sensitivity (95 %)", "PPV (95 %)"], rows)
+    return make_table(["class", unit, "AUC against the rest (95 %)", "sensitivity (95 %)", "PPV (95 %)"], rows)
 
 
 def tabulate_answers(classes: ClassFigures) -> str:

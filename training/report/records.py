@@ -42,7 +42,8 @@ def flatten_figures(levels: Mapping[str, Level]) -> dict[str, float]:
 
 
 def flatten_classes(prefix: str, classes: ClassFigures) -> dict[str, float]:
-    """Returns the figures over all classes likewise: ``test_macro_auc``, ``test_class_accuracy``."""
+    """Returns the figures over all classes likewise: ``test_macro_auc``, ``test_class_accuracy``; of people with
+    the prefix ``test_patient``."""
     names = {"accuracy": "class_accuracy"}
     return flatten({f"{prefix}_{names.get(name, name)}": figure for name, figure in classes.overall.items()})
 

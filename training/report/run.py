@@ -183,7 +183,7 @@ def describe(
             "worth at other prevalences, by Bayes' rule from sensitivity and specificity:",
             tabulate_prevalences(summary),
         ]
-    classes = [("Classes", "\n\n".join(describe_classes(summary.classes)))] if summary.classes else []
+    classes = [("Classes", "\n\n".join(describe_classes(summary)))] if summary.classes else []
     own_split = describe_own_split(summary.own_split, with_files=True) if summary.own_split else []
     return [
         ("", "\n\n".join(front)),

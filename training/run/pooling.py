@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from server.models.contract import ModelSpec
 from training.data.split import Data
-from training.evaluation.figures import Evaluation, PatientLevel, Predictions
+from training.evaluation.figures import ClassFigures, Evaluation, PatientLevel, Predictions
 from training.evaluation.measure import Decision, evaluate, measure_people
 from training.evaluation.nearest import Nearest, evaluate_nearest, shrink_images
+from training.evaluation.patient_classes import answer_people, evaluate_people_by_class
 from training.evaluation.patient_level import find_positive_patients, score_patients
 from training.evaluation.positive import find_indices
 from training.evaluation.subgroups import measure_subgroups
@@ -91,6 +92,7 @@ def write_pooled_results(
         metrics={
             **report.flatten_figures(levels),
             **(report.flatten_classes("test", pooled.classes) if pooled.classes else {}),
+            **(report.flatten_classes("test_patient", pooled.patient_classes) if pooled.patient_classes else {}),
         },
     )
     write_folds_report(folder, spec, pooled, summaries, warnings=data.warnings, notes=config.notes)
@@ -148,6 +150,7 @@ def evaluate_pooled(
         evaluation,
         slices=replace(evaluation.slices, threshold=float(np.median(thresholds))),
         patients=evaluate_people(folds, finished, predictions),
+        patient_classes=evaluate_classes_of_people(folds, finished, predictions),
         subgroups=measure_subgroups(predictions, thresholds[folds], None, data.images.subgroups),
     )
 
@@ -192,6 +195,26 @@ def evaluate_people(
     return measure_people(
         np.concatenate(scores), np.concatenate(positive), np.concatenate(thresholds), int(np.median(top_k))
     )
+
+
+def evaluate_classes_of_people(
+    folds: NDArray[np.int64], finished: Sequence[Fold], predictions: Predictions
+) -> ClassFigures | None:
+    """Measures the same by class; None where there are two, or people are not known."""
+    classes, probabilities, targets, thresholds = predictions.classes, [], [], []
+    if classes is None:
+        return None
+    for index, fold in enumerate(finished):
+        if (patients := fold.summary.patients) is None:
+            return None
+        mine = folds == index
+        groups = np.unique(predictions.groups[mine], return_inverse=True)[1]
+        answers = answer_people(classes.choose(mine), groups, patients.top_k)
+        probabilities.append(answers.probabilities)
+        targets.append(answers.targets)
+        thresholds.append(np.full(len(answers.targets), patients.threshold))
+    people = replace(classes, probabilities=np.concatenate(probabilities), targets=np.concatenate(targets))
+    return evaluate_people_by_class(people, np.concatenate(thresholds))
 
 
 def evaluate_nearest_of_folds(

@@ -228,6 +228,8 @@ def build_spec(
     metrics = {"test_trivial_auc": evaluation.baselines.trivial_auc.value}
     if evaluation.classes:
         metrics |= report.flatten_classes("test", evaluation.classes)
+    if evaluation.patient_classes:
+        metrics |= report.flatten_classes("test_patient", evaluation.patient_classes)
     if evaluation.patients is not None:
         levels["test_patient"] = evaluation.patients
     return ModelSpec(

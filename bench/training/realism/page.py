@@ -158,9 +158,8 @@ def render_brain(brain: Mapping[str, Any]) -> str:
     """Whether the amount of brain predicts the class."""
     about = (
         "The AUC of the share of mid-grey pixels, which says how much brain is in a slice, on slices as a data set has "
-        "them: a tenth of the normal ones lie evenly from the foramen magnum to the vertex, the others where lesions "
-        "do. 0.5 says nothing of the class; on the real slices of [the results](results.md) the share of brain has "
-        "0.742. In brackets: 95 %, "
+        "them: half of the normal ones lie evenly from the foramen magnum to the vertex. 0.5 says nothing of the "
+        "class; on the real slices of [the results](results.md) the share of brain has 0.742. In brackets: 95 %, "
         "DeLong. Within a band of levels slices have similar amounts of brain; by kind, all normal slices are compared "
         "with the lesions of that kind."
     )

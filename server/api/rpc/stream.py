@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,10 +13,13 @@ from typing import Generic, TypeVar
 
 from server.admission.inbox import Held
 from server.api.rpc.call import RpcCall
-from server.errors import BudgetExceededError, StrokeError
+from server.errors import BudgetExceededError, StrokeError, UnavailableError
 
 HOLD_SECONDS = 0.05
 """How long finished answers wait for the rest of their message: one message costs less than several."""
+
+RESUME_SECONDS = 0.001
+"""Hint to those whose stream has lived long enough: nothing is busy, and nothing is away."""
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -70,6 +74,7 @@ class Stream(Generic[Request, Answer]):
         window_bytes: int,
         idle_seconds: float,
         most_bytes: int,
+        most_seconds: float = math.inf,
     ) -> None:
         """Reads nothing yet.
 
@@ -81,11 +86,13 @@ class Stream(Generic[Request, Answer]):
             window_bytes: bytes of them, likewise.
             idle_seconds: the stream ends when nothing arrives, or no answer is taken, for so long.
             most_bytes: of a message.
+            most_seconds: after which it takes no more, and ends with UNAVAILABLE once what was taken is answered.
         """
         self._call = call
         self._window, self._window_bytes = window, window_bytes
         self._idle_seconds = idle_seconds
         self._form, self._judge, self._most_bytes = form, judge, most_bytes
+        self._most_seconds = most_seconds
         self._groups: asyncio.Queue[Group[Answer] | None] = asyncio.Queue()
         self._unanswered = self._unanswered_bytes = 0
         self._room = asyncio.Event()
@@ -101,12 +108,14 @@ class Stream(Generic[Request, Answer]):
             Exception: a fault of the server, likewise.
         """
         self._reader = asyncio.create_task(self._read())
+        ageing = asyncio.get_running_loop().call_later(self._most_seconds, self.end, old_connection())
         try:
             while (group := await self._next_group()) is not None:
                 await self._answer(group)
             if self._error is not None:
                 raise self._error
         finally:
+            ageing.cancel()
             self._reader.cancel()
             while not self._groups.empty():
                 if (rest := self._groups.get_nowait()) is not None:
@@ -183,3 +192,11 @@ class Stream(Generic[Request, Answer]):
         except TimeoutError:
             self._call.let_go()  # gRPC's send would wait for ever
             raise asyncio.CancelledError("an answer was not taken") from None
+
+
+def old_connection() -> UnavailableError:
+    return UnavailableError(
+        "CONNECTION_OLD",
+        "The stream has lived as long as a connection may: send the rest again on another stream.",
+        retry_after=RESUME_SECONDS,
+    )

@@ -237,7 +237,7 @@ def _draw_sinuses(head: Head, patient: Patient) -> None:
     if "sinuses" not in patient.parts or head.traits.level < BASE_LEVEL:
         return
     rng, level = patient.open_stream("sinuses"), head.traits.level
-    blood = VENOUS_BLOOD + float(rng.uniform(-10, 10))
+    blood = VENOUS_BLOOD + float(rng.uniform(-12, 12))
     size = float(rng.uniform(0.02, 0.05))
     middle = ANGLES // 4
     front, back = float(head.inner_table[middle]), float(head.inner_table[3 * middle])

@@ -84,7 +84,7 @@ def _draw_vessels(head: Head) -> None:
 def _draw_calcifications(head: Head) -> None:
     rng, level = head.rng, head.traits.level
     plexus, pineal, nuclei, falx = (
-        bool(chance < share) for chance, share in zip(rng.random(4), (0.7, 0.8, 0.06, 0.18), strict=True)
+        bool(chance < share) for chance, share in zip(rng.random(4), (0.75, 0.75, 0.2, 0.12), strict=True)
     )
     if plexus and 0.47 < level < 0.64:
         for side in (-1.0, 1.0):
