@@ -190,6 +190,17 @@ def test_pauses_grow_and_do_not_hold_up_others(bench: Bench, monkeypatch: pytest
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
+def test_jobs_of_one_study_are_judged_one_after_the_other(bench: Bench) -> None:
+    """Two at the same time could both send what is the same."""
+    first, second = bench.add(age=10), bench.add()
+
+    assert bench.judge._take() == first
+    assert bench.judge._take() is None
+    bench.judge._taken.clear()
+    bench.judge.judge(first)
+    assert bench.judge._take() == second
+
+
 def test_log_names_nobody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever happens to a study."""
     caplog.set_level("INFO", "gateway")

@@ -21,6 +21,7 @@ PROGRAMS = {
     "bench.conversion.__main__": ("",),
     "bench.faults.__main__": ("",),
     "bench.faults.flood": ("",),
+    "bench.dicom.gateway": ("",),
     "bench.dicom.study": ("",),
     "bench.dicom.syntaxes": ("",),
     "bench.outliers.__main__": ("",),

@@ -71,6 +71,8 @@ class Judge:
                 continue
             try:
                 self.judge(job)
+                self._pauses.pop(job, None)
+                self._due.pop(job, None)
             except Exception as error:  # a full disk, a result that cannot be made: the study stays where it is
                 logger.error("study %s: not judged, tried again later: %s", show(job), describe(error))
                 logger.debug("why", exc_info=True)
@@ -80,11 +82,12 @@ class Judge:
                     self._taken.discard(job)
 
     def _take(self) -> str | None:
-        """The next study that nobody is at and that is due."""
+        """The next job that is due, and of whose study none is being judged: so none is answered twice."""
         with self._choosing:
             now = time.monotonic()
+            busy = set(map(find_study, self._taken))
             for job in self._folder.list_jobs(self._folder.waiting):
-                if job not in self._taken and self._due.get(job, now) <= now:
+                if find_study(job) not in busy and self._due.get(job, now) <= now:
                     self._taken.add(job)
                     return job
         return None
@@ -125,8 +128,6 @@ class Judge:
                 *(answer.model, answer.version, answer.request_id),
             )
             remove_folder(folder)
-        self._pauses.pop(job, None)
-        self._due.pop(job, None)
 
     def _ask(self, job: str, paths: Sequence[Path]) -> StudyPrediction | StrokeClientError:
         """The answer, or an error that stays.

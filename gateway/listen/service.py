@@ -64,10 +64,18 @@ class Gateway:
         names = [one.name for one in self._destinations]
         self._judge = Judge(self._folder, self._endings, client, make, names, give_up)
 
-    def run(self) -> int:
-        """Works until SIGTERM or SIGINT. Returns the exit code; an error has been printed when it is not 0."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
+    def stop(self) -> None:
+        """Ends ``run``; what is being judged or sent gets a little time."""
+        self._stop.set()
+
+    def run(self, *, handle_signals: bool = False) -> int:
+        """Works until ``stop``. Returns the exit code; an error has been printed when it is not 0.
+
+        Args:
+            handle_signals: SIGTERM and SIGINT stop it; only in the main thread.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT) if handle_signals else ():
+            signal.signal(number, lambda *_: self.stop())
         try:
             receiver = Receiver(describe_receiver(self._config), StoreHandler(self._arrivals))
         except OSError as error:
