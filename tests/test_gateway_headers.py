@@ -121,15 +121,12 @@ def test_number_that_is_none_is_left_out(tmp_path: Path, new: bytes) -> None:
 
 
 def test_element_of_no_kind_is_left_out(tmp_path: Path) -> None:
-    """With all that comes after it; what came before is read."""
+    """What else is in the file is read."""
     (path,) = write_study(tmp_path, 1)
     file = path.read_bytes()
     path.write_bytes(file.replace(b"\x08\x00\x90\x00PN", b"\x08\x00\x90\x00P\x1b"))
 
-    try:
-        assert read_headers([path]).read("ReferringPhysicianName") == ""
-    except ValueError as error:  # the UIDs came after it
-        assert "no DICOM file" in str(error)
+    assert read_headers([path]).read("ReferringPhysicianName") == ""
 
 
 def test_dates_of_results_are_in_the_time_zone_of_the_study(tmp_path: Path) -> None:
