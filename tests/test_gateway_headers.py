@@ -120,6 +120,15 @@ def test_number_that_is_none_is_left_out(tmp_path: Path, new: bytes) -> None:
     assert (one.series_number, one.number) == ("1" if b"\\" in new else "", "1")
 
 
+def test_element_of_no_kind_is_left_out(tmp_path: Path) -> None:
+    """What else is in the file is read."""
+    (path,) = write_study(tmp_path, 1)
+    file = path.read_bytes()
+    path.write_bytes(file.replace(b"\x08\x00\x90\x00PN", b"\x08\x00\x90\x00P\x1b"))
+
+    assert read_headers([path]).read("ReferringPhysicianName") == ""
+
+
 def test_dates_of_results_are_in_the_time_zone_of_the_study(tmp_path: Path) -> None:
     """Where it says one; it is 04:05:06 UTC."""
     for zone, hour in (("+0900", "130506"), ("-0330", "003506"), ("nonsense", "040506")):

@@ -118,7 +118,10 @@ def _take_identity(file: Dataset) -> Dataset:
     for keyword in _IDENTITY:
         if keyword not in file:
             continue
-        element = file.get_item(keyword)
+        try:
+            element = file.get_item(keyword)
+        except _BROKEN:
+            continue
         if isinstance(element, RawDataElement):
             value = element.value or b""
             padding = b"" if len(value) % 2 == 0 else b"\0" if keyword.endswith("UID") else b" "
