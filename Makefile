@@ -66,8 +66,9 @@ bench-training: .venv/.installed ## measure the budgets of training: input, memo
 	$(ALL) -m bench.training --out docs
 	$(ALL) -m bench.training.transfer --out docs
 
-bench-conversion: .venv/.installed ## measure what converting well-known networks takes (10 minutes)
+bench-conversion: .venv/.installed ## measure what converting well-known networks takes, and a whole run of ResNet-50 (15 minutes)
 	$(ALL) -m bench.conversion --out docs
+	$(ALL) -m bench.conversion.whole --out docs
 
 faults: .venv/.installed ## inject faults into real servers, and judge every promise by what callers saw (15 minutes)
 	$(ALL) -m bench.faults --out docs

@@ -86,9 +86,12 @@ def read_busy_seconds() -> float:
 
 
 @contextmanager
-def run_server(models: Path, flags: Sequence[str] = (), checkout: Path = ROOT) -> Iterator[Service]:
-    """Runs ``python -m server`` of a checkout on a free port, with further flags; yields when it serves."""
-    command = [sys.executable, "-m", "server", "--models", str((ROOT / models).resolve()), "--port", "0"]
+def run_server(
+    models: Path, flags: Sequence[str] = (), checkout: Path = ROOT, *, program: Sequence[str] = ("server",)
+) -> Iterator[Service]:
+    """Runs ``python -m server`` of a checkout on a free port, with further flags; yields when it serves. ``program`` is
+    another module that takes its flags, and the words before them."""
+    command = [sys.executable, "-m", *program, "--models", str((ROOT / models).resolve()), "--port", "0"]
     command += ["--log-level", "warning", *flags]
     # As where it is installed: modules are compiled once, not at each start.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

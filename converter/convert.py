@@ -167,7 +167,7 @@ def convert(options: ConvertOptions, tell: Callable[[str], None] = lambda step: 
         reference=evidence or {},
     )
     tell("adding a heatmap in a file of its own")
-    files, manifest, heatmap = renew_explain_file(files, manifest)
+    files, manifest, heatmap = renew_explain_file(files, manifest, input_format)
     tell(f"installing into {options.out}")
     install({**files, MANIFEST_FILE: manifest.to_json().encode()}, options.out, force=options.force)
     record = records.get(INT8_FILE)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from converter.errors import TargetError
 from server.errors import ModelFileError
+from server.machine.processors import count_processors
 from server.models import installation
 from server.models.golden import GoldenVector, make_golden_input
 from server.models.runtime import OnnxModel
@@ -40,9 +42,10 @@ def make_golden_vectors(model: OnnxModel) -> tuple[GoldenVector, ...]:
 
 
 def answer_golden(model: OnnxModel, seeds: Sequence[int]) -> list[GoldenVector]:
-    """The model's answers to golden inputs."""
+    """The model's answers to golden inputs; each is computed by one thread, as many at a time as processors."""
     shape = (model.input_format.height, model.input_format.width, model.input_format.channels)
-    said = [model.score(make_golden_input(seed, *shape)[np.newaxis]) for seed in seeds]
+    with ThreadPoolExecutor(count_processors()) as pool:
+        said = pool.map(lambda seed: model.score(make_golden_input(seed, *shape)[np.newaxis]), seeds)
     return [
         GoldenVector(seed, tuple(map(float, one.probabilities[0])), float(one.outlier[0]))
         for seed, one in zip(seeds, said, strict=True)

@@ -12,6 +12,7 @@ from converter.errors import ExplainError
 from converter.graph.explain_file import make_explain_file, renew_explain_file
 from converter.graph.heatmap import add_heatmap
 from converter.outlier.surgery import remove_score
+from server.images.preprocess import InputFormat
 from server.models.contract import METADATA_KEY, OUTPUT_NAME
 from server.models.engines.engine import EngineOptions
 from server.models.manifest import EXPLAIN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, read_manifest, read_verified
@@ -26,11 +27,16 @@ def read_folder(folder: Path) -> tuple[dict[str, bytes], Manifest]:
     return {name: read_verified(folder, name, manifest) for name in manifest.files}, manifest
 
 
+def read_form(files: dict[str, bytes]) -> InputFormat:
+    """What the model of a folder takes."""
+    return OnnxModel(files[MODEL_FILE], source=MODEL_FILE).input_format
+
+
 def test_bundled_model_can_be_explained(tmp_path: Path) -> None:
     """A folder that was converted before there were heatmaps gets one, and a server takes it."""
     files, manifest = read_folder(BUNDLED)
 
-    files, manifest, said = renew_explain_file(files, manifest)
+    files, manifest, said = renew_explain_file(files, manifest, read_form(files))
 
     folder = tmp_path / "stroke-cnn" / BUNDLED.name
     folder.mkdir(parents=True)
@@ -73,7 +79,7 @@ def test_file_of_a_network_that_has_none_any_more_goes(tmp_path: Path) -> None:
     """Rather none than that of another model."""
     files, manifest = read_folder(write_explained(tmp_path))
 
-    files, manifest, said = renew_explain_file(files, manifest)
+    files, manifest, said = renew_explain_file(files, manifest, read_form(files))
 
     assert said.startswith("none: between its last feature map and its probabilities")
     assert EXPLAIN_FILE not in files
@@ -110,7 +116,7 @@ def test_sigmoid_the_wrong_way_round_is_none_of_ours() -> None:
 def test_manifest_keeps_the_sums_of_a_heatmap() -> None:
     """There and back; and older manifests have none."""
     files, manifest = read_folder(BUNDLED)
-    renewed = renew_explain_file(files, manifest)[1]
+    renewed = renew_explain_file(files, manifest, read_form(files))[1]
 
     again = Manifest.from_json(renewed.to_json())
 

@@ -109,6 +109,25 @@ def test_trained_model_and_loaded_ones_are_gone_before_the_explain_file_is_made(
     assert alive == []
 
 
+def test_served_model_is_opened_three_times(
+    keras_file: Path, converter_options: ConvertOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its proof, as the explain file, and as it is installed: each of them takes a large network time, too."""
+    from server.models.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    opened: list[int] = []
+    start = OnnxRuntimeEngine.__init__
+
+    def open_counted(engine: OnnxRuntimeEngine, data: bytes, *given: Any) -> None:
+        opened.append(len(data))
+        start(engine, data, *given)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "__init__", open_counted)
+    convert(replace(converter_options, model=keras_file))
+
+    assert len(opened) == 3
+
+
 def test_source_answers_operator_by_operator_in_pairs() -> None:
     """There it keeps what every layer makes, and TensorFlow never gives that back."""
     import tensorflow as tf

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from converter.errors import (
     ConversionError,
@@ -116,7 +117,7 @@ def test_wrong_shape_is_refused(
     run = OnnxModel.run
     monkeypatch.setattr(OnnxModel, "run", lambda model, pixels: run(model, pixels)[:1])
 
-    with pytest.raises(OutputShapeError, match=r"in batches the shape is \(3, 2\), the source.s is \(12, 2\)"):
+    with pytest.raises(OutputShapeError, match=r"in batches the shape is \(2, 2\), the source.s is \(8, 2\)"):
         convert(replace(converter_options, model=keras_file))
 
 
@@ -155,3 +156,22 @@ def test_folder_without_images_is_one_line(tmp_path: Path) -> None:
         load_images(tmp_path, InputFormat(SIDE, SIDE))
     with pytest.raises(ConversionError, match="nowhere: No such file or directory"):
         load_images(tmp_path / "nowhere", InputFormat(SIDE, SIDE))
+
+
+def test_every_image_is_asked_for_alone_and_some_in_batches(
+    keras_file: Path, converter_options: ConvertOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that is wrong in a batch is so on any image, and a large network takes its time for each."""
+    from server.models.runtime import OnnxModel
+
+    asked: list[int] = []
+    run = OnnxModel.run
+
+    def run_counted(model: OnnxModel, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        asked.append(len(pixels))
+        return run(model, pixels)
+
+    monkeypatch.setattr(OnnxModel, "run", run_counted)
+    convert(replace(converter_options, model=keras_file))
+
+    assert asked == [1] * 12 + [4] * 2 + [1] * 8 + [4] * 2

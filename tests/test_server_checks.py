@@ -149,7 +149,7 @@ def test_limits_stand_where_synthetic_slices_justify_them() -> None:
         assert grid.shape == (GRID, GRID)
         assert bright.mean() >= IS_SURELY.area > 10 * COULD_BE.area
         assert (grid >= low + WHITE * (high - low)).mean() <= IS_SURELY.white < COULD_BE.white
-        assert count_steps(grid) >= IS_SURELY.steps > 4 * COULD_BE.steps
+        assert count_steps(grid, high - low) >= IS_SURELY.steps > 4 * COULD_BE.steps
         assert find_densest(bright) >= IS_SURELY.block > COULD_BE.block
         assert measure_solid(pixels >= low + BRIGHT * (high - low)) >= IS_SURELY.solid > 5 * COULD_BE.solid
 

@@ -6,19 +6,18 @@ The networks are made first, in processes of their own too, and stay in build/be
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.conversion.measured import measure_command
 from bench.conversion.networks import SLICES, list_builders
 from bench.conversion.page import publish_conversion
-from bench.processes import ROOT, watch_peak
+from bench.processes import ROOT
 from bench.report.machine import describe_machine, say
 from bench.training.data import CLASSES, FOLDER, find_plain
 from converter.cli import EXIT_NO_VARIANT
@@ -80,27 +79,17 @@ def measure_conversion(model: Path, slices: Path, *flags: str) -> dict[str, Any]
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        command = [
-            *(*CONVERTER, str(model), "-o", str(Path(folder) / "network" / "1"), "--json"),
-            *("--labels", ",".join(CLASSES), "--positive", CLASSES[1], "--threshold", "0.5", "--images", str(slices)),
-            *flags,
-        ]
-        printed, log = Path(folder) / "printed", Path(folder) / "log"
-        before, started = read_child_seconds(), time.monotonic()
-        with printed.open("wb") as out, log.open("wb") as errors:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=errors)
-            peak = watch_peak(process)
-        taken = {"seconds": time.monotonic() - started, "cpu_seconds": read_child_seconds() - before, "peak_mb": peak}
-        if process.returncode not in (0, EXIT_NO_VARIANT):
-            return {**taken, "refused": log.read_text("utf-8", "replace").strip().splitlines()[-1]}
-        report = json.loads(printed.read_text("utf-8"))
-    return {**taken, **{key: report[key] for key in ("parity", "size", "int8", "int8_failure")}}
-
-
-def read_child_seconds() -> float:
-    """CPU time, user and system, of all child processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+        measured = measure_command(
+            (
+                *(*CONVERTER, str(model), "-o", str(Path(folder) / "network" / "1"), "--json"),
+                *("--labels", ",".join(CLASSES), "--positive", CLASSES[1], "--threshold", "0.5"),
+                *("--images", str(slices), *flags),
+            )
+        )
+    if measured.code not in (0, EXIT_NO_VARIANT):
+        return {**measured.describe(), "refused": measured.last_words}
+    report = json.loads(measured.printed)
+    return {**measured.describe(), **{key: report[key] for key in ("parity", "size", "int8", "int8_failure")}}
 
 
 if __name__ == "__main__":

@@ -51,23 +51,35 @@ def publish_conversion(name: str, figures: Mapping[str, Any], machine: Mapping[s
         machine: see ``describe_machine``; measured by parts, the page names the last one.
         out: the folder of both, where ``convert.md`` is already; None writes nothing, and tells of this network alone.
     """
-    path = out / FIGURES if out is not None else None
-    networks: dict[str, Any] = {}
-    if path is not None and path.exists():
-        networks = json.loads(path.read_text("utf-8"))["networks"]
+    document = read_figures(out)
+    networks = document.setdefault("networks", {})
     networks[name] = {**networks.get(name, {}), **round_figures(dict(figures))}
-    document = {"machine": dict(machine), "networks": networks}
+    document["machine"] = dict(machine)
     section = render_section(document)
-    if path is not None:
-        path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-        page = path.with_name(PAGE)
-        page.write_text(put_section(page.read_text("utf-8"), section), "utf-8")
+    write_section(document, section, out)
     return section
 
 
+def read_figures(out: Path | None) -> dict[str, Any]:
+    """All figures of ``convert.md`` in a folder; none where there is no folder or file."""
+    if out is None or not (out / FIGURES).exists():
+        return {}
+    return dict(json.loads((out / FIGURES).read_text("utf-8")))
+
+
+def write_section(document: Mapping[str, Any], section: str, out: Path | None) -> None:
+    """Writes all figures, and a section into the page beside them; nothing without a folder."""
+    if out is None:
+        return
+    (out / FIGURES).write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    page = out / PAGE
+    page.write_text(put_section(page.read_text("utf-8"), section), "utf-8")
+
+
 def put_section(page: str, section: str) -> str:
-    """The page with this section in place of the one it had, or behind all others."""
-    before, found, rest = page.partition(f"{TITLE}\n")
+    """The page with this section in place of the one of that title, or behind all others."""
+    title = section.partition("\n")[0]
+    before, found, rest = page.partition(f"{title}\n")
     if not found:
         return f"{page.rstrip()}\n\n{section}"
     _, further, after = rest.partition("\n## ")

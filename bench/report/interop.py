@@ -71,9 +71,9 @@ def publish_interop(section: Mapping[str, Any], out: Path | None) -> str:
     return text
 
 
-def embed(page: str, text: str) -> str:
+def embed(page: str, text: str, begin: str = BEGIN) -> str:
     """Returns the page with ``text`` between its marks, or with marks and text at its end where it has none."""
-    marked = f"{BEGIN}\n\n{text}\n{END}"
-    if BEGIN not in page:
+    marked = f"{begin}\n\n{text}\n{END}"
+    if begin not in page:
         return f"{page}\n{marked}\n" if page else f"{marked}\n"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: marked, page, count=1, flags=re.DOTALL)
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(END)}", lambda _: marked, page, count=1, flags=re.DOTALL)

@@ -6,16 +6,28 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
-from bench.processes import Service, read_busy_seconds
+from bench.processes import read_busy_seconds
 from bench.report.figures import describe_latencies
 from bench.serving.load import spawn
 from bench.serving.targets import NO_ACCESS, Access
 from server.machine.processors import count_processors
 
 
+class Loaded(Protocol):
+    """What is under load."""
+
+    @property
+    def address(self) -> str:
+        """As clients take it."""
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far, user and system."""
+
+
 def measure_closed(
-    service: Service,
+    service: Loaded,
     images: Path,
     seconds: float,
     clients: int,

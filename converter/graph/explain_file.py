@@ -15,7 +15,6 @@ from server.images.preprocess import InputFormat
 from server.models.explainer import Explainer, sum_cells
 from server.models.golden import GoldenVector
 from server.models.manifest import EXPLAIN_FILE, MODEL_FILE, FileRecord, Manifest
-from server.models.runtime import OnnxModel
 
 TOLERANCE = 0.01
 """Largest difference of a probability, or of a sum of cells as a share of the largest, on another machine. Where
@@ -57,19 +56,21 @@ def make_explain_file(
     return data, record
 
 
-def renew_explain_file(files: Mapping[str, bytes], manifest: Manifest) -> tuple[dict[str, bytes], Manifest, str]:
+def renew_explain_file(
+    files: Mapping[str, bytes], manifest: Manifest, input_format: InputFormat
+) -> tuple[dict[str, bytes], Manifest, str]:
     """Gives the files of a model folder an explain file, made of their fp32 model, in place of one that is there.
 
     Args:
         files: bytes by name, ``MODEL_FILE`` among them; the manifest need not be.
         manifest: of these files, golden vectors included.
+        input_format: of the model.
 
     Returns:
         The same with it, and what has come of it, in words.
     """
     kept = {name: data for name, data in files.items() if name != EXPLAIN_FILE}
     records = {name: record for name, record in manifest.files.items() if name != EXPLAIN_FILE}
-    input_format = OnnxModel(files[MODEL_FILE], source=MODEL_FILE).input_format
     graph = onnx.load_from_string(files[MODEL_FILE])
     try:
         data, record = make_explain_file(graph, input_format, manifest.golden)

@@ -150,7 +150,7 @@ def extend(options: ExtendOptions, tell: Callable[[str], None] = lambda step: No
         changes.append(render_score(spec))
     spec = replace(spec, model_card=amend_card(spec, options, changes))
     after = {file: embed_spec(onnx.load_from_string(data), spec) for file, data in models.items()}
-    files, extended, heatmap = renew_explain_file(after, describe_files(manifest, after))
+    files, extended, heatmap = renew_explain_file(after, describe_files(manifest, after), old.input_format)
     changes.append(f"heatmap: {heatmap}")
     tell(f"installing into {options.out}")
     install({**files, MANIFEST_FILE: extended.to_json().encode()}, options.out, force=options.force)

@@ -141,20 +141,25 @@ class Judge:
             if images and message.share is not None:
                 message.share.admit_images(images)
             budget = Budget(seconds, lambda: call.is_wanted, call.started)
-            work = partial(do, message.data, budget)
-            judged, job = self._start(work, caller=source, seconds=budget.remaining)
+            left = budget.remaining
+            judged, job = self._start(partial(do, message.data, budget), caller=source, seconds=left)
             message.data = b""  # the work holds it now
-            del work
+            timer = asyncio.get_running_loop().call_later(left, self._give_up, judged, job)
             try:
-                async with asyncio.timeout(budget.remaining):
-                    return await asyncio.shield(judged)
-            except TimeoutError:
-                if self._detector.withdraw(job):
-                    raise waited_too_long() from None
-                return await finish_soon(judged)
+                return await judged
             except asyncio.CancelledError:
                 self._detector.withdraw(job)
                 raise
+            finally:
+                timer.cancel()
+
+    def _give_up(self, judged: asyncio.Future[Result], job: Job[Result]) -> None:
+        """The time of an image is up. One that is being judged is waited for a moment longer: it is nearly done, but
+        the caller must hear something."""
+        if self._detector.withdraw(job):
+            fail(judged, waited_too_long())
+        else:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, fail, judged, worked_too_long())
 
     def start(
         self, request: ImageRequest, call: Call, write: Callable[[Detection | Status, str], Result]
@@ -355,17 +360,10 @@ def check_id(request_id: str) -> None:
         raise RequestError("ID_INVALID", "id must be at most 128 printable ASCII characters, or empty.")
 
 
-async def finish_soon(judged: asyncio.Future[Result]) -> Result:
-    """Waits for what is being judged though its time is up: it is nearly done, but the caller must hear something.
-
-    Raises:
-        BudgetExceededError: reason DEADLINE_IN_WORK.
-    """
-    try:
-        async with asyncio.timeout(GRACE_SECONDS):
-            return await asyncio.shield(judged)
-    except TimeoutError:
-        raise worked_too_long() from None
+def fail(judged: asyncio.Future[Result], error: BudgetExceededError) -> None:
+    """Ends the wait for a judgement, unless it has ended."""
+    if not judged.done():
+        judged.set_exception(error)
 
 
 def worked_too_long() -> BudgetExceededError:

@@ -27,9 +27,10 @@ def decide(probabilities: NDArray[np.float32], spec: ModelSpec) -> int:
     Raises:
         ArithmeticError: the model answered something that is not a probability; a fault of the model, not the image.
     """
-    if not np.isfinite(probabilities).all():
+    answer = probabilities.tolist()
+    if not all(map(math.isfinite, answer)):
         raise ArithmeticError("the model's answer is not finite")
-    return int(spec.find_labels(probabilities[np.newaxis])[0])
+    return spec.find_label(answer)
 
 
 def find_doubts(said: Scores, spec: ModelSpec) -> tuple[Reason, ...]:

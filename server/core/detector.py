@@ -282,9 +282,13 @@ class Detector:
             raise BudgetExceededError("CALLER_GONE", "The caller has gone; the image was not judged.")
         pixels = load_pixels(image, model.input_format, self.limits, frame)
         decoded = time.monotonic()
+        # Looked at before the run, which leaves nothing of an image in the processor's caches. The model runs in any
+        # case: whoever wonders about a refusal sees what it would have said.
+        reasons = find_reasons(pixels) if self._checks and model.spec.checks == HEAD_CT else ()
+        checked = time.monotonic()
         said = model.score(pixels.array[np.newaxis], busy=self.plan.is_busy(self._workers.in_flight))
         answered = time.monotonic()
-        choice.served.usage.note(answered - decoded)
+        choice.served.usage.note(answered - checked)
         index = decide(said.probabilities[0], model.spec)
         scores = tuple(said.probabilities[0].tolist())
         doubts = find_doubts(said, model.spec)
@@ -292,10 +296,8 @@ class Detector:
             is_alike = choice.shadow.model.input_format == model.input_format
             judged = ("" if doubts else model.spec.labels[index], model.spec.positive_score(scores))
             self.shadows.offer(choice.shadow, image, pixels.array if is_alike else None, *judged)
-        # The model runs in any case: whoever wonders about a refusal sees what it would have said.
-        reasons: tuple[Reason, ...] = ()
         if self._checks:
-            reasons = (find_reasons(pixels) if model.spec.checks == HEAD_CT else ()) or doubts
+            reasons = reasons or doubts
         explanation = explain(model, pixels.array) if explains and not reasons else None
         self._workers.note_duration((time.monotonic() if explanation else answered) - dequeued)
         return Detection(
@@ -306,7 +308,7 @@ class Detector:
             image_sha256=digest,
             decode_ms=1000 * (decoded - dequeued),
             queue_ms=1000 * (dequeued - budget.started),
-            inference_ms=1000 * (answered - decoded),
+            inference_ms=1000 * (answered - checked),
             warnings=pixels.warnings,
             reasons=reasons,
             channel=choice.channel,

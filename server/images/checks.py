@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from server.images.bits import find_layout, pack
 from server.images.preprocess import Pixels
 
 GRID = 64
@@ -129,40 +130,58 @@ IS_SURELY = Limits(
 )
 
 
+class Grid:
+    """The pixels that are looked at.
+
+    Attributes:
+        levels: uint8 [height, width], at least ``2 * FRAME + 1`` a side.
+        low, high: the least and the most of them.
+        bright: which of them are bright, and ``bits`` the same, of which ``layout`` says where each is.
+    """
+
+    def __init__(self, levels: NDArray[np.uint8], level: float, low: int, high: int) -> None:
+        self.levels, self.low, self.high = levels, low, high
+        self.bright = levels >= level
+        self.bits, self.layout = pack(self.bright), find_layout(*levels.shape, FRAME)
+
+    def find_level(self, share: float) -> float:
+        """The grey level at a share of the range."""
+        return self.low + share * (self.high - self.low)
+
+
 def find_reasons(pixels: Pixels) -> tuple[Reason, ...]:
     """Returns why an image cannot be judged; nothing for one that could be a slice of a head."""
     image = pixels.content
     grey = image[:, :, image.shape[2] // 2]  # of three channels green, which is most of the brightness
     step = -(-max(grey.shape) // GRID)
-    grid = grey[step // 2 :: step, step // 2 :: step]
-    low, high = int(grid.min()), int(grid.max())
+    levels = np.ascontiguousarray(grey[step // 2 :: step, step // 2 :: step])
+    low, high = int(levels.min()), int(levels.max())
     if high - low < LEAST_RANGE:
         return (BLANK,)
-    if min(grid.shape) <= 2 * FRAME:  # a strip
+    if min(levels.shape) <= 2 * FRAME:  # a strip
         return (NO_HEAD,)
     level = low + BRIGHT * (high - low)
-    bright = grid >= level
-    if shows_head(grid, bright, COULD_BE, lambda: measure_solid(grey >= level)):
-        return find_faults(bright, bright & (grid < low + SOFT * (high - low)))
-    grid = invert(grid, level)
-    if shows_head(grid, grid >= level - low, IS_SURELY, lambda: measure_solid(grey <= high - level + low)):
+    grid = Grid(levels, level, low, high)
+    if shows_head(grid, COULD_BE, lambda: measure_solid(grey >= level)):
+        return find_faults(grid)
+    upright = invert(levels, level)
+    inverted = Grid(upright, level - low, int(upright.min()), int(upright.max()))
+    if shows_head(inverted, IS_SURELY, lambda: measure_solid(grey <= high - level + low)):
         return (INVERTED,)
     return (NO_HEAD,)
 
 
-def find_faults(bright: NDArray[np.bool_], soft: NDArray[np.bool_]) -> tuple[Reason, ...]:
+def find_faults(grid: Grid) -> tuple[Reason, ...]:
     """Returns what makes a slice of a head one that cannot be judged.
 
     Motion is not looked for: what blurs a slice no more than that lies among slices of soft kernels.
-
-    Args:
-        bright: which pixels of the grid are bright.
-        soft: which of them are no bone.
     """
-    for line in (bright[0], bright[:, 0], bright[:, -1]):
-        if np.count_nonzero(line) >= CUT_OFF * len(line) and find_longest(line) >= CUT_OFF * len(line):
+    bright, bits, layout = grid.bright, grid.bits, grid.layout
+    edges = ((layout.top, bright[0]), (layout.left, bright[:, 0]), (layout.right, bright[:, -1]))
+    for edge, line in edges:
+        if (bits & edge).bit_count() >= CUT_OFF * len(line) and find_longest(line) >= CUT_OFF * len(line):
             return (CLIPPED,)
-    area, tissue = np.count_nonzero(bright), np.count_nonzero(soft)
+    area, tissue = bits.bit_count(), (bits & pack(grid.levels < grid.find_level(SOFT))).bit_count()
     if tissue < LEAST_SOFT * bright.size:
         return (NO_BRAIN,)
     if area > LARGE * bright.size and tissue < SATURATED * area:
@@ -176,45 +195,39 @@ def find_longest(line: NDArray[np.bool_]) -> int:
     return int((ends[1::2] - ends[::2]).max(initial=0))
 
 
-def shows_head(
-    grid: NDArray[np.uint8], bright: NDArray[np.bool_], limits: Limits, measure: Callable[[], float]
-) -> bool:
+def shows_head(grid: Grid, limits: Limits, measure: Callable[[], float]) -> bool:
     """Returns whether an image keeps to ``limits``.
 
     Args:
-        grid: its pixels, inverted or not, at least ``2 * FRAME + 1`` a side.
-        bright: which of them are bright.
+        grid: its pixels, inverted or not.
         limits: what to keep to.
         measure: returns what ``measure_solid`` says of the whole image.
     """
-    height, width = bright.shape
-    area = np.count_nonzero(bright)
-    inside = bright[FRAME:-FRAME, FRAME:-FRAME]
-    in_frame = area - np.count_nonzero(inside)
-    if area < limits.area * bright.size or in_frame > (1 - limits.dark_frame) * (bright.size - inside.size):
+    size, bits, layout = grid.levels.size, grid.bits, grid.layout
+    area, inside = bits.bit_count(), (bits & layout.inside).bit_count()
+    frame_size = size - layout.inside.bit_count()
+    if area < limits.area * size or area - inside > (1 - limits.dark_frame) * frame_size:
         return False
-    low, high = int(grid.min()), int(grid.max())
-    if np.count_nonzero(grid >= low + WHITE * (high - low)) > limits.white * bright.size:
+    if np.count_nonzero(grid.levels >= grid.find_level(WHITE)) > limits.white * size:
         return False
-    counts = bright.view(np.uint8)
-    columns, rows = counts.sum(axis=0, dtype=np.uint16), counts.sum(axis=1, dtype=np.uint16)
-    middle = columns.dot(np.arange(width)) / area / width
-    if abs(middle - 0.5) > limits.offset or rows.dot(np.arange(height)) / area / height < limits.top:
+    column, row = layout.find_middle(bits)
+    if abs(column / layout.width - 0.5) > limits.offset or row / layout.height < limits.top:
         return False
-    across = np.count_nonzero(bright[:, 1:] > bright[:, :-1]) / np.count_nonzero(rows)
-    down = np.count_nonzero(bright[1:] > bright[:-1]) / np.count_nonzero(columns)
-    if max(across, down) > limits.pieces or count_steps(grid) < limits.steps:
+    rises = zip(layout.count_rises(bits), layout.count_lines(bits), strict=True)
+    if max(count / lines for count, lines in rises) > limits.pieces:
         return False
-    if limits.block and find_densest(bright) < limits.block:
+    if count_steps(grid.levels, grid.high - grid.low) < limits.steps:
         return False
-    return bool(area >= SPARSE * bright.size) or measure() >= limits.solid
+    if limits.block and find_densest(grid.bright) < limits.block:
+        return False
+    return area >= SPARSE * size or measure() >= limits.solid
 
 
-def count_steps(grid: NDArray[np.uint8]) -> float:
-    """Returns how often in a row two pixels beside each other differ by more than ``STEP`` of the range."""
-    levels = grid.astype(np.int16)
-    large = np.abs(levels[:, 1:] - levels[:, :-1]) > STEP * int(grid.max() - grid.min())
-    return int(np.count_nonzero(large)) / len(grid)
+def count_steps(levels: NDArray[np.uint8], span: int) -> float:
+    """Returns how often in a row two pixels beside each other differ by more than ``STEP`` of the range ``span``."""
+    before, after = levels[:, :-1], levels[:, 1:]
+    large = np.maximum(before, after) - np.minimum(before, after) > STEP * span
+    return int(np.count_nonzero(large)) / len(levels)
 
 
 def find_densest(bright: NDArray[np.bool_]) -> float:

@@ -26,7 +26,7 @@ class RpcCall(Call):
     def __init__(self, context: Any, method: Method, inbox: Inbox) -> None:
         super().__init__(context.peer(), method, inbox)
         self.context = context
-        self._reading: asyncio.Task[Any] | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,12 +52,24 @@ class RpcCall(Call):
         """See ``Call``. gRPC puts messages together by itself and tells nobody how far it is."""
         # gRPC's read does not survive being cancelled: a message that is complete by then is never freed. So it goes on
         # by itself until the call ends. The iterator that gRPC hands to handlers keeps the last message, too.
-        self._reading = asyncio.ensure_future(self.context.read())
+        arrived = asyncio.get_running_loop().create_future()
+        self._reading = asyncio.ensure_future(self._read_into(arrived))
         try:
-            message = await asyncio.shield(self._reading)
+            message = await arrived
         finally:
-            self._reading = None  # it holds what it has read
+            self._reading = None
         return None if message is grpc.aio.EOF else message
+
+    async def _read_into(self, arrived: asyncio.Future[Any]) -> None:
+        """Reads a message for whoever waits for ``arrived``, if somebody still does."""
+        try:
+            message = await self.context.read()
+        except BaseException as error:
+            if not arrived.done():
+                arrived.set_exception(error)
+        else:
+            if not arrived.done():
+                arrived.set_result(message)
 
     def let_go(self) -> None:
         """Ends a call whose caller takes nothing, by CANCELLED. Nobody waits for the status, which stands behind what
