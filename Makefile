@@ -1,4 +1,4 @@
-# `make` shows what there is. Installed is into .venv (everything), .venv-serve (what serving needs) or .venv-client.
+# `make` shows what there is. Installed is into .venv (everything), .venv-serve (what serving needs), .venv-client or .venv-gateway.
 PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
 ALL = .venv/bin/python
@@ -6,7 +6,7 @@ SERVE = .venv-serve/bin/python
 NEIGHBOURS = tritonclient kserve perf_analyzer envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
+.PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-gateway install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,8 @@ install-openvino: .venv-serve/.installed-openvino ## add what --runtime openvino
 install-signing: .venv-serve/.installed-signing ## add what signed models and certs need to .venv-serve (16 MB)
 
 install-client: .venv-client/.installed ## set up what the client needs in .venv-client
+
+install-gateway: .venv-gateway/.installed ## set up what the gateway to hospital systems needs in .venv-gateway (no model, no TensorFlow)
 
 install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (500 MB)
 
@@ -104,14 +106,14 @@ certs: .venv/.installed ## make a private authority, a server and a client certi
 
 sbom: .venv/.installed ## list what each purpose installs, as CycloneDX, in build/
 	@mkdir -p build
-	for purpose in client server web training; do .venv/bin/cyclonedx-py requirements requirements/$$purpose.lock \
-		--output-format JSON --output-reproducible --output-file build/sbom-$$purpose.json || exit 1; done
+	for lock in client gateway server extras/web training; do .venv/bin/cyclonedx-py requirements requirements/$$lock.lock \
+		--output-format JSON --output-reproducible --output-file build/sbom-$${lock##*/}.json || exit 1; done
 
 audit: .venv/.installed ## ask for known vulnerabilities of everything that is locked (needs a network)
 	$(ALL) requirements/audit.py
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-serve .venv-client .mypy_cache .pytest_cache .ruff_cache build
+	rm -rf .venv .venv-serve .venv-client .venv-gateway .mypy_cache .pytest_cache .ruff_cache build
 
 .venv/.installed: requirements/dev.lock
 	@echo "setting up .venv (everything, TensorFlow included: a few minutes)"
@@ -121,7 +123,8 @@ clean: ## remove environments and caches
 
 .venv-serve/.installed: requirements/server.lock
 .venv-client/.installed: requirements/cli.lock
-.venv-serve/.installed .venv-client/.installed:
+.venv-gateway/.installed: requirements/gateway.lock
+.venv-serve/.installed .venv-client/.installed .venv-gateway/.installed:
 	@echo "setting up $(@D) (less than half a minute)"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "converter": (*SERVER_PARTS, "training.fit.models", "training.phantom"),
     "training": SERVER_PARTS,
     "training.judge": (*SERVER_PARTS, "client"),
+    "gateway": ("client", "proto", "server.flags", "server.machine", "server.process"),
     "bench": ("client", "converter", "proto", "server", "training"),
 }
 """What each package may import of the others; of two names that fit a module the longer one counts."""
@@ -180,6 +181,7 @@ def list_loaded(*modules: str) -> set[str]:
             TRAINING_STACK | {"grpc", "onnxruntime", "client", "google"},
         ),
         (("training.cli",), {"tensorflow", "keras", "onnxruntime", "grpc", "client", "converter"}),
+        (("gateway.cli",), TRAINING_STACK | {"numpy", "onnxruntime", "grpc", "pydicom", "pynetdicom", "highdicom"}),
         (("converter.cli",), {"tensorflow", "keras", "onnxruntime", "grpc", "client"}),
     ],
 )
