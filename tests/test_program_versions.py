@@ -18,6 +18,7 @@ PROGRAMS = {
     "training.cli": ("", "audit", "phantom", "evaluate", "card"),
     "gateway.cli": ("", "listen", "worklist"),
     "converter.cli": ("", "report", "key", "sign", "verify"),
+    "cluster.cli": ("",),
     "bench.conversion.__main__": ("",),
     "bench.conversion.whole": ("",),
     "bench.faults.__main__": ("",),

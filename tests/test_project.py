@@ -43,6 +43,18 @@ def test_locks_agree_with_what_was_tested() -> None:
         assert pins.items() <= tested.items()
 
 
+def test_cluster_has_the_versions_of_the_other_environments() -> None:
+    """Where both have a package: what judges an archive is what was tested as a server."""
+    tested, tests = read_pins("dev"), read_pins("cluster-dev")
+    pins = read_pins("cluster")
+
+    assert pins.keys() >= read_pins("server").keys()
+    assert pins.items() <= tests.items()
+    assert {name: tests[name] for name in tests.keys() & tested.keys()} == {
+        name: tested[name] for name in tests.keys() & tested.keys()
+    }
+
+
 def test_client_and_server_need_neither_tensorflow_nor_onnx() -> None:
     """Serving stays small, with HTTP too; and without HTTP it has none of what that takes."""
     for purpose in ("client", "gateway", "server", "extras/web", "extras/dicom-codecs"):
