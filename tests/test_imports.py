@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "converter": (*SERVER_PARTS, "training.fit.models", "training.phantom"),
     "training": SERVER_PARTS,
     "training.judge": (*SERVER_PARTS, "client"),
+    "gateway": ("client", "proto", "server.flags", "server.machine", "server.process"),
     "bench": ("client", "converter", "proto", "server", "training"),
     "cluster": (*SERVER_PARTS, "server.admission", "server.api", "server.config", "server.core", "proto"),
 }
@@ -204,6 +205,7 @@ def list_loaded(*modules: str) -> set[str]:
             TRAINING_STACK | {"grpc", "onnxruntime", "client", "google"},
         ),
         (("training.cli",), {"tensorflow", "keras", "onnxruntime", "grpc", "client", "converter"}),
+        (("gateway.cli",), TRAINING_STACK | {"numpy", "onnxruntime", "grpc", "pydicom", "pynetdicom", "highdicom"}),
         (("converter.cli",), {"tensorflow", "keras", "onnxruntime", "grpc", "client"}),
         (("cluster.cli",), {"ray", "pyarrow", "onnxruntime", "grpc", "client"}),
     ],

@@ -112,16 +112,44 @@ def test_published_weights_know_a_daisy_and_a_palace() -> None:
 
 
 def test_early_blocks_and_depthwise_kernels_stay_frozen(network: Any) -> None:
-    """Of the last stages, convolutions over channels are trained; no kernel of one channel, and no normalisation."""
+    """Of the last stages, convolutions over channels are trained with their normalisation; no kernel of one channel."""
     from training.fit.weights import freeze_backbone, list_slow_variables
 
     freeze_backbone(network, BACKBONE, 2)
-    expected = {f"block6{block}_{part}_conv/kernel" for block in "abcd" for part in ("expand", "project")}
-    expected |= {"block7a_expand_conv/kernel", "block7a_project_conv/kernel", "top_conv/kernel"}
+    kernels = {f"block6{block}_{part}_conv/kernel" for block in "abcd" for part in ("expand", "project")}
+    kernels |= {"block7a_expand_conv/kernel", "block7a_project_conv/kernel", "top_conv/kernel"}
+    depthwise = {f"{block}_depthwise_bn" for block in ("block6a", "block6b", "block6c", "block6d", "block7a")}
+    normalised = {kernel.replace("_conv/kernel", "_bn") for kernel in kernels} | depthwise
+    expected = kernels | {f"{layer}/{part}" for layer in normalised for part in ("gamma", "beta")}
     assert list_slow_variables(network) == expected
     freeze_backbone(network, BACKBONE, len(BACKBONE.stages))
     trained = {variable.path.split("_")[0] for variable in network.trainable_variables if "_conv/" in variable.path}
     assert trained == {name for name, _, _ in list_blocks()} - {"block1a"} | {"top"}
+
+
+def test_features_live_on_where_weights_move(network: Any) -> None:
+    """What a few steps can do to each sum before the last ReLU: all channels 0 for every image, and no gradient left.
+
+    While it is trained the network takes the sums' own mean, and what it is judged by follows.
+    """
+    import keras
+
+    from training.fit.weights import freeze_backbone
+
+    freeze_backbone(network, BACKBONE, 1)
+    kernel, normalisation = network.get_layer("top_conv").kernel, network.get_layer("top_bn")
+    before = [variable.numpy() for variable in (kernel, *normalisation.weights)]
+    maps = network.get_layer("block7a_project_bn").output
+    top = keras.Model(maps, network.get_layer(FEATURES).output)
+    values = np.random.default_rng(0).normal(1, 1, (4, 8, 8, 320)).astype(np.float32)
+    kernel.assign_sub(np.full(kernel.shape, 0.2, np.float32))
+    assert np.mean(top(values, training=False).numpy().max(axis=0) > 0) < 0.1
+    assert np.mean(top(values, training=True).numpy().max(axis=0) > 0) == 1
+    for _ in range(25):
+        top(values, training=True)
+    assert np.mean(top(values, training=False).numpy().max(axis=0) > 0) > 0.95
+    for variable, value in zip((kernel, *normalisation.weights), before, strict=True):
+        variable.assign(value)
 
 
 @pytest.mark.parametrize(("unfreeze", "cells"), [(5, [8, 16]), (3, [16]), (2, [])])
@@ -135,6 +163,17 @@ def test_lesion_heads_stand_where_something_is_trained(unfreeze: int, cells: lis
     assert [tap.cell for tap in taps] == cells
     maps = add_lesion_heads(network, taps).outputs[1:]
     assert [tuple(found.shape[1:]) for found in maps] == [(256 // cell, 256 // cell, 1) for cell in cells]
+
+
+def test_lesion_heads_start_without_an_opinion(network: Any) -> None:
+    """Sums of residual blocks are large: random kernels on them would be sure of lesions everywhere and nowhere."""
+    from training.fit.localisation import add_lesion_heads
+    from training.fit.weights import freeze_backbone
+
+    freeze_backbone(network, BACKBONE, 5)
+    image = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3)).astype(np.float32)
+    for answers in add_lesion_heads(network, BACKBONE.taps).predict_on_batch(image)[1:]:
+        assert np.allclose(answers, 0.018, atol=1e-4)
 
 
 def test_features_are_the_networks(network: Any) -> None:

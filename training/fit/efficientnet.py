@@ -25,6 +25,10 @@ TOP_CHANNELS = 1280
 EPSILON = 1e-3
 """Of batch normalisation, as the weights were trained with."""
 
+MOMENTUM = 0.9
+"""Of batch normalisation: statistics of the last twenty batches or so. Keras's 0.99 would judge the first epochs of a
+small data set by photographs."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -65,7 +69,7 @@ def build_efficientnet_lite0_base(pixels: keras.KerasTensor) -> keras.KerasTenso
     from keras import initializers, layers
 
     def normalise(answer: keras.KerasTensor, name: str, *, is_linear: bool = False) -> keras.KerasTensor:
-        answer = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(answer)
+        answer = layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=f"{name}_bn")(answer)
         return answer if is_linear else layers.ReLU(max_value=6.0, name=f"{name}_relu")(answer)
 
     def convolve(

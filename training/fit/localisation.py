@@ -28,6 +28,11 @@ class Tap:
     margin: int = 0
     """Pixels at each side of the image that no cell covers: convolutions without padding lose some."""
 
+    initializer: str = "glorot_uniform"
+    """How the head's kernel starts, by its Keras name. Sums of residual blocks, which nothing normalises, are so large
+    that random kernels would be certain and wrong, and what they send back would undo what the backbone knows: there
+    it is zeros, and the map starts at ``LESION_PRIOR``."""
+
 
 POOLING_TAPS = {2: (8, 8), 3: (16, 16)}
 """Of the paper's CNN, whose pooling layers are numbered from 0: the cells of two of them, and the margin."""
@@ -75,6 +80,7 @@ def add_lesion_heads(network: keras.Model, taps: tuple[Tap, ...]) -> keras.Model
             1,
             activation="sigmoid",
             dtype="float32",
+            kernel_initializer=tap.initializer,
             bias_initializer=keras.initializers.Constant(LESION_PRIOR),
             name=f"lesions_{tap.cell}",
         )(network.get_layer(tap.layer).output)

