@@ -175,6 +175,29 @@ def test_handshake_that_does_not_end_keeps_nobody_out(
         assert send(box.port, make_files(1), tls_args=(known, "localhost")) == [0]
 
 
+def test_sender_that_is_gone_before_the_handshake_leaves_nothing_open(
+    tmp_path: Path, tls_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket was given away to TLS by then, which is what has to be closed."""
+    made: list[ssl.SSLSocket] = []
+
+    def keep(context: ssl.SSLContext, request: socket.socket, **options: bool) -> ssl.SSLSocket:
+        connection = ssl.SSLSocket._create(request, do_handshake_on_connect=False, context=context, **options)
+        made.append(connection)
+        return connection
+
+    def fail(self: object, *args: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", keep)
+    monkeypatch.setattr(bounded.BoundedServer, "finish_request", fail)
+    with open_box(tmp_path / "queue", **tls_files) as box:
+        with connect(box.port) as sender:
+            assert is_closed(sender)
+        wait_until(lambda: box.receiver.connections == 0)
+    assert [connection.fileno() for connection in made] == [-1]
+
+
 def test_messages_are_not_logged_by_the_library(box: Box) -> None:
     """Its own lines have titles and UIDs."""
     assert _config.LOG_HANDLER_LEVEL == "none"

@@ -164,14 +164,14 @@ class BoundedServer(ThreadedAssociationServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Makes the handshake, in a thread of this connection."""
+        connection = request
         try:
-            connection = request
             if self._tls is not None:
                 connection = self._tls.wrap_socket(request, server_side=True)
             connection.settimeout(self.ae.network_timeout)
             self.finish_request(connection, client_address)
         except Exception:  # no handshake, no descriptor, no thread: the others go on
-            self.shutdown_request(request)
+            self.shutdown_request(connection)  # of TLS the one that has the descriptor: the other gave it away
         finally:
             with self._changing:
                 self._beginning.discard(client_address)
