@@ -1,4 +1,5 @@
-# `make` shows what there is. Installed is into .venv (everything), .venv-serve (what serving needs) or .venv-client.
+# `make` shows what there is. Installed is into .venv (everything but Ray), .venv-serve (what serving needs), .venv-client,
+# .venv-gateway or .venv-cluster.
 PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
 ALL = .venv/bin/python
@@ -6,7 +7,7 @@ SERVE = .venv-serve/bin/python
 NEIGHBOURS = tritonclient kserve perf_analyzer envoy
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-neighbours wheel demo serve test lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
+.PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-gateway install-cluster install-neighbours wheel demo serve test test-cluster lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +28,10 @@ install-signing: .venv-serve/.installed-signing ## add what signed models and ce
 
 install-client: .venv-client/.installed ## set up what the client needs in .venv-client
 
+install-gateway: .venv-gateway/.installed ## set up what the gateway to hospital systems needs in .venv-gateway (no model, no TensorFlow)
+
+install-cluster: .venv-cluster/.installed ## set up what archives and Ray Serve need in .venv-cluster (700 MB)
+
 install-neighbours: $(NEIGHBOURS:%=build/neighbours/%/.installed) ## set up others' clients, each in build/neighbours (500 MB)
 
 wheel: .venv/.installed ## build the client as a wheel that other projects install, into dist/
@@ -41,6 +46,9 @@ serve: .venv-serve/.installed ## serve the bundled model on 127.0.0.1:50051 (set
 test: lint install-dicom install-client install-neighbours ## set up everything and run all checks, side by side on the cores there are
 	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
 	$(ALL) -m bench.faults --smoke
+
+test-cluster: .venv-cluster/.installed-tests ## set up and check what runs on Ray (a minute or two; not part of make test)
+	.venv-cluster/bin/python -m pytest tests/cluster --confcutdir tests/cluster
 
 lint: .venv/.installed
 	$(ALL) -m ruff check .
@@ -104,14 +112,14 @@ certs: .venv/.installed ## make a private authority, a server and a client certi
 
 sbom: .venv/.installed ## list what each purpose installs, as CycloneDX, in build/
 	@mkdir -p build
-	for purpose in client server web training; do .venv/bin/cyclonedx-py requirements requirements/$$purpose.lock \
-		--output-format JSON --output-reproducible --output-file build/sbom-$$purpose.json || exit 1; done
+	for lock in client gateway server extras/web training; do .venv/bin/cyclonedx-py requirements requirements/$$lock.lock \
+		--output-format JSON --output-reproducible --output-file build/sbom-$${lock##*/}.json || exit 1; done
 
 audit: .venv/.installed ## ask for known vulnerabilities of everything that is locked (needs a network)
 	$(ALL) requirements/audit.py
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-serve .venv-client .mypy_cache .pytest_cache .ruff_cache build
+	rm -rf .venv .venv-serve .venv-client .venv-gateway .venv-cluster .mypy_cache .pytest_cache .ruff_cache build
 
 .venv/.installed: requirements/dev.lock
 	@echo "setting up .venv (everything, TensorFlow included: a few minutes)"
@@ -121,8 +129,10 @@ clean: ## remove environments and caches
 
 .venv-serve/.installed: requirements/server.lock
 .venv-client/.installed: requirements/cli.lock
-.venv-serve/.installed .venv-client/.installed:
-	@echo "setting up $(@D) (less than half a minute)"
+.venv-gateway/.installed: requirements/gateway.lock
+.venv-cluster/.installed: requirements/cluster.lock
+.venv-serve/.installed .venv-client/.installed .venv-gateway/.installed .venv-cluster/.installed:
+	@echo "setting up $(@D) ($(if $(findstring cluster,$@),a minute or two,less than half a minute))"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<
 	@touch $@
@@ -130,6 +140,12 @@ clean: ## remove environments and caches
 .venv-serve/.installed-%: requirements/extras/%.lock .venv-serve/.installed
 	@.venv-serve/bin/python -m pip install $(PIP_FLAGS) -r $<
 	@touch $@
+
+.venv-cluster/.installed-tests: requirements/cluster-dev.lock .venv/.installed
+	@echo "setting up .venv-cluster with what its tests need (a minute)"
+	@.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-cluster
+	@.venv/bin/uv pip install --quiet --python .venv-cluster --require-hashes --no-deps -r $<
+	@touch .venv-cluster/.installed $@
 
 build/neighbours/%/.installed: requirements/neighbours/%.lock .venv/.installed
 	@echo "setting up $(@D) (a few seconds)"

@@ -13,7 +13,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs", "efficientnet")
-LOCKS = ("client", "cli", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
+LOCKS = ("client", "cli", "gateway", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
 SECONDS = 300
 UNKNOWN = 3
 

@@ -11,9 +11,10 @@ compile() {
         "$name.in" --output-file "$name.lock"
 }
 compile dev
-for purpose in training server cli client extras/web extras/openvino extras/signing extras/dicom extras/dicom-codecs extras/efficientnet; do
+for purpose in training server cli client gateway extras/web extras/openvino extras/signing extras/dicom extras/dicom-codecs extras/efficientnet cluster-dev; do
     compile "$purpose" --constraint dev.lock
 done
+compile cluster --constraint cluster-dev.lock
 compile neighbours/tritonclient
 compile neighbours/kserve
 compile neighbours/envoy

@@ -12,6 +12,9 @@ from tests.client_fakes import FakeServer, serve
 from tests.client_kinds import KINDS, ClientKind
 from tests.fakes import RSNA, ServerProcess, run_server, write_model
 
+collect_ignore = ["cluster"]
+"""Tests of what runs on Ray have an environment of their own: make test-cluster."""
+
 pytest_plugins = ("tests.processes", "tests.coverage_table", "tests.converting", "tests.browsing")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ FIGURES = {
 }
 
 
-def make_section(**rates: float) -> dict[str, object]:
+def make_section(**rates: float) -> dict[str, Any]:
     """Two rounds of all sides, whose rates are those of one process but for some."""
     sides = {
         name: {
@@ -50,6 +51,19 @@ def test_page_says_whether_several_processes_are_worth_it(tmp_path: Path) -> Non
         f"{TWO_PORTS}, does 1.15 (1.15 to 1.15) x the images of {ONE}; 1.10 was wanted. Several processes are" in page
     )
     assert "So there is no setting" in publish_processes(make_section(**{ONE_PORT: 218.0}), None)
+
+
+def test_nothing_is_decided_on_a_busy_machine() -> None:
+    """Images a second then say who was lucky."""
+    section = make_section(**{TWO_PORTS: 400.0})
+    for rounds in section["sides"][ONE].values():
+        for figures in rounds:
+            figures["others"] = 0.4
+
+    text = publish_processes(section, None)
+
+    assert "these rounds cannot tell: other programs took 0.40 of the processors" in text
+    assert "worth it" not in text
 
 
 def test_page_has_every_side_for_each_number_of_callers(tmp_path: Path) -> None:
@@ -85,7 +99,7 @@ def test_every_side_serves_and_is_measured(name: str, tiny_models: Path, tmp_pat
         with StrokeClient(group.address) as client:
             client.wait_until_ready()
             assert client.predict(tmp_path / "image.png").label == "stroke"
-        figures = measure_group(group, tmp_path, 0.2, 2)
+        figures = measure_group(group, tmp_path, 0.5, 2)
 
     assert figures.keys() == {*FIGURES, "count", "p90_ms"}
     assert figures["server_cpu_ms"] > figures["loop_cpu_ms"] > 0

@@ -24,7 +24,9 @@ MAY_IMPORT = {
     "converter": (*SERVER_PARTS, "training.fit.models", "training.phantom"),
     "training": SERVER_PARTS,
     "training.judge": (*SERVER_PARTS, "client"),
+    "gateway": ("client", "proto", "server.flags", "server.machine", "server.process"),
     "bench": ("client", "converter", "proto", "server", "training"),
+    "cluster": (*SERVER_PARTS, "server.admission", "server.api", "server.config", "server.core", "proto"),
 }
 """What each package may import of the others; of two names that fit a module the longer one counts."""
 
@@ -67,6 +69,9 @@ FLOORS = {
 
 ``training.settings`` stands on no floor: it names the choices that parts offer, and parts read their settings from it.
 """
+
+CLUSTER_ALONE = {"ray", "pyarrow", "fsspec"}
+"""What only ``cluster`` needs; serving, training and the rest go without."""
 
 TRAINING_STACK = {"tensorflow", "keras", "tf2onnx", "onnx", "matplotlib"}
 NOT_FOR_CLIENTS = {"server", "converter", "training", "numpy", "PIL", "onnxruntime"}
@@ -132,6 +137,26 @@ def test_every_module_imports_what_it_may() -> None:
     assert faults == []
 
 
+def test_only_the_cluster_needs_ray() -> None:
+    """Nor pyarrow and fsspec: they are in no other environment."""
+    users = {
+        module
+        for module, path in list_modules().items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+        if name.partition(".")[0] in CLUSTER_ALONE
+    }
+
+    assert users
+    assert not [module for module in users if not is_within(module, "cluster")]
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     """No circles: a module can be read, tested and moved without what is above it."""
     graph = {module: list_imports(module) - {module} for module in list_modules()}
@@ -180,7 +205,9 @@ def list_loaded(*modules: str) -> set[str]:
             TRAINING_STACK | {"grpc", "onnxruntime", "client", "google"},
         ),
         (("training.cli",), {"tensorflow", "keras", "onnxruntime", "grpc", "client", "converter"}),
+        (("gateway.cli",), TRAINING_STACK | {"numpy", "onnxruntime", "grpc", "pydicom", "pynetdicom", "highdicom"}),
         (("converter.cli",), {"tensorflow", "keras", "onnxruntime", "grpc", "client"}),
+        (("cluster.cli",), {"ray", "pyarrow", "onnxruntime", "grpc", "client"}),
     ],
 )
 def test_import_boundary(modules: tuple[str, ...], forbidden: set[str]) -> None:

@@ -12,7 +12,7 @@ from tests.fakes import ROOT
 
 LOCKS = sorted((ROOT / "requirements").rglob("*.lock"))
 EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs", "efficientnet")
-PURPOSES = ("client", "cli", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
+PURPOSES = ("client", "cli", "gateway", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
 
 
 def read_pins(purpose: str) -> dict[str, str]:
@@ -43,9 +43,21 @@ def test_locks_agree_with_what_was_tested() -> None:
         assert pins.items() <= tested.items()
 
 
+def test_cluster_has_the_versions_of_the_other_environments() -> None:
+    """Where both have a package: what judges an archive is what was tested as a server."""
+    tested, tests = read_pins("dev"), read_pins("cluster-dev")
+    pins = read_pins("cluster")
+
+    assert pins.keys() >= read_pins("server").keys()
+    assert pins.items() <= tests.items()
+    assert {name: tests[name] for name in tests.keys() & tested.keys()} == {
+        name: tested[name] for name in tests.keys() & tested.keys()
+    }
+
+
 def test_client_and_server_need_neither_tensorflow_nor_onnx() -> None:
     """Serving stays small, with HTTP too; and without HTTP it has none of what that takes."""
-    for purpose in ("client", "server", "extras/web", "extras/dicom-codecs"):
+    for purpose in ("client", "gateway", "server", "extras/web", "extras/dicom-codecs"):
         assert not {"tensorflow", "keras", "tf2onnx", "onnx", "openvino"} & {
             name.split(" ")[0] for name in read_pins(purpose)
         }
@@ -96,6 +108,7 @@ def test_make_alone_lists_the_targets() -> None:
         "install-web",
         "install-openvino",
         "install-signing",
+        "install-gateway",
         "demo",
         "serve",
         "test",

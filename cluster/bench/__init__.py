@@ -1,0 +1,1 @@
+"""What Ray costs and gives, measured: for docs/ray.md."""

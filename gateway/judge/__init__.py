@@ -1,0 +1,1 @@
+"""From a complete study to its results: asked of the server, written down once."""

@@ -1,0 +1,1 @@
+"""``python -m gateway listen``: settings, and the life of the process."""

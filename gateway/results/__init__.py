@@ -1,0 +1,1 @@
+"""What a study's answer becomes for those who read it: a report, a page that any viewer opens, FHIR, HL7."""

@@ -1,0 +1,1 @@
+"""Tests of what runs on Ray, in an environment of its own: ``make test-cluster``."""
