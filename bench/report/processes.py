@@ -44,10 +44,11 @@ def publish_processes(section: Mapping[str, Any], out: Path | None) -> str:
         section: what was measured.
         out: the folder; None writes nothing.
     """
+    section = round_figures(dict(section))  # so that the page is that of the published figures
     text = render_processes(section)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "processes.json").write_text(json.dumps(round_figures(dict(section)), indent=1) + "\n", "utf-8")
+        (out / "processes.json").write_text(json.dumps(section, indent=1) + "\n", "utf-8")
         page = out / "processes.md"
         page.write_text(embed(page.read_text("utf-8") if page.exists() else "", text, BEGIN), "utf-8")
     return text
