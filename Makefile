@@ -54,12 +54,13 @@ lint: .venv/.installed
 	$(ALL) -m ruff check .
 	$(ALL) -m mypy
 
-bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (15 minutes; BASE=DIR: and against another checkout)
+bench: .venv/.installed ## measure speed, memory and cold start against the machine's limit (25 minutes; BASE=DIR: and against another checkout)
 	$(ALL) -m bench.serving.decode --out docs
 	$(ALL) -m bench.dicom.syntaxes --out docs
 	$(ALL) -m bench.dicom.study --out docs
 	$(ALL) -m bench.serving --resnet50 --out docs
 	$(ALL) -m bench.serving.client --endurance 100000 --out docs
+	$(ALL) -m bench.onebox --out docs
 	$(ALL) -m bench.serving.protection --out docs $(if $(BASE),--base $(BASE))
 
 bench-peers: .venv/.installed install-neighbours ## measure other model servers, protocols and load generators beside this one's (each installed in build; 40 minutes)
