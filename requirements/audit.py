@@ -13,7 +13,17 @@ from typing import Any
 
 HERE = Path(__file__).parent
 EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs", "efficientnet")
-LOCKS = ("client", "cli", "gateway", "server", *(f"extras/{name}" for name in EXTRAS), "training", "dev")
+LOCKS = (
+    "client",
+    "cli",
+    "gateway",
+    "server",
+    *(f"extras/{name}" for name in EXTRAS),
+    "training",
+    "cluster",
+    "cluster-dev",
+    "dev",
+)
 SECONDS = 300
 UNKNOWN = 3
 

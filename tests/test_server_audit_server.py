@@ -131,6 +131,7 @@ def test_full_disk_stops_inference_only_where_the_log_is_required(
     request = pb.PredictRequest(image=IMAGE)
     with run_server(tiny_models, *flags) as server, server.stub() as stub:
         stub.Predict(request)
+        wait_until(lambda: "image" in list_events(path))
         pid, size = server.process.pid, resource.RLIMIT_FSIZE
         resource.prlimit(pid, size, (1, resource.RLIM_INFINITY))
         stub.Predict(request)  # has its line later

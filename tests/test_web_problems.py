@@ -23,6 +23,7 @@ ELSEWHERE = {
     "TOO_MANY_CHECKS": "of gRPC's health",
     "TOKEN_REVOKED": "of streams: who is not known any more is TOKEN_WRONG",
     "CALLER_GONE": "nobody is there to read it",
+    "CONNECTION_OLD": "of streams: over HTTP the last answer says Connection: close",
 }
 """Reasons that no caller of HTTP sees."""
 

@@ -277,7 +277,8 @@ class Inbox:
             now = (self._count_arriving() or 0) + known - self._held
             usual = min(usual, now)
             arrived = now - usual
-            if arrived > self._total * 3 // 4:  # the rest comes until it is looked at again
+            # The rest comes until it is looked at again. Until those who were refused are gone, nobody else is.
+            if arrived > self._total * 3 // 4 and not any(arrival.is_refused for arrival in self._arrivals):
                 self._refuse_some()
         self._watcher = None
 
