@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.deliver.destination import DeliveryError, ResultFile
-from gateway.deliver.post import FHIR, HL7, MOST_ANSWER_BYTES, PostDestination
+from gateway.deliver.exchange import MOST_ANSWER_BYTES
+from gateway.deliver.post import FHIR, HL7, PostDestination
 from gateway.listen.command import main
 
 FILES = [ResultFile("sr.dcm", b"DICM"), ResultFile(FHIR, b"{}"), ResultFile(HL7, b"MSH|\r")]

@@ -9,21 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from gateway.deliver.destination import DeliveryError, ResultFile
+from gateway.deliver.exchange import make_status_error, post
 
-SECONDS = (10.0, 60.0)
-"""To connect, and between two pieces of the answer."""
-
-MOST_ANSWER_BYTES = 1 << 20
 DUPLICATE = 0x0111
 FAILURES, REASON = "00081198", "00081197"
 """FailedSOPSequence, and FailureReason in it (PS3.18, I.2)."""
-
-PASSING = frozenset((401, 403, 404, 407, 408, 425, 429))
-"""Statuses below 500 that are about who asks, where, or when: somebody or something will change that. The others are
-about the objects."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +44,8 @@ class StowDestination:
             "Accept": "application/dicom+json",
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
         }
-        try:
-            if self.token is not None:
-                headers["Authorization"] = f"Bearer {self.token.read_text('ascii').strip()}"
-            with requests.Session() as session:
-                session.trust_env = False  # no proxy, no .netrc: this box talks to whom it was told to
-                with session.post(
-                    f"{self.url.rstrip('/')}/studies",
-                    data=join_parts(files, boundary),
-                    headers=headers,
-                    timeout=SECONDS,
-                    verify=str(self.ca) if self.ca else True,
-                    allow_redirects=False,
-                    stream=True,
-                ) as answer:
-                    status, body = answer.status_code, answer.raw.read(MOST_ANSWER_BYTES, decode_content=True)
-        except requests.RequestException as error:
-            raise DeliveryError(f"it cannot be reached ({type(error).__name__})") from None
-        except (OSError, ValueError):
-            raise DeliveryError("the answer, or the token's file, cannot be read") from None
+        url = f"{self.url.rstrip('/')}/studies"
+        status, body = post(url, join_parts(files, boundary), headers, ca=self.ca, token=self.token)
         check_answer(status, body)
 
 
@@ -93,8 +67,7 @@ def check_answer(status: int, body: bytes) -> None:
         shown = ", ".join(f"{reason:04X}" for reason in sorted(reasons))
         raise DeliveryError(f"it did not store all objects (reason {shown})", is_refusal=True)
     if not (200 <= status < 300 or reasons):
-        is_refusal = 400 <= status < 500 and status not in PASSING
-        raise DeliveryError(f"it answered with HTTP status {status}", is_refusal=is_refusal)
+        raise make_status_error(status)
 
 
 def list_failures(body: bytes) -> set[int]:
