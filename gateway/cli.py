@@ -10,7 +10,11 @@ from server.flags import LineParser
 from server.process.console import guard_streams
 from server.process.program import run_guarded
 
-COMMANDS = {"listen": "gateway.listen.command", "worklist": "gateway.worklist.command"}
+COMMANDS = {
+    "fetch": "gateway.fetch.command",
+    "listen": "gateway.listen.command",
+    "worklist": "gateway.worklist.command",
+}
 """First word → the module whose ``main`` does it; loaded only then."""
 
 

@@ -17,9 +17,11 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, SecondaryCaptureImageStorage, Verification  # type: ignore[attr-defined]
 
 from client import AnalysisStatus, StrokeClientError, StudyPrediction, StudySeries
-from gateway.judge.writing import WrittenResults
+from gateway.judge.writing import Remarks, WrittenResults
 from gateway.queue.arrivals import Arrivals
 from gateway.queue.folder import QueueFolder
+from gateway.queue.steps import Steps
+from gateway.receive.procedure_step import StepHandler
 from gateway.receive.receiver import Receiver, ReceiverSettings
 from gateway.receive.store import StoreHandler
 from tests.dicom_files import PATIENT
@@ -36,6 +38,7 @@ class Box:
 
     folder: QueueFolder
     arrivals: Arrivals
+    steps: Steps
     receiver: Receiver
 
     @property
@@ -51,7 +54,8 @@ class Box:
 def open_box(root: Path, *, quiet: float = 0.0, least_free: int = 0, **settings: Any) -> Iterator[Box]:
     """A receiver on a free port of this machine."""
     folder = QueueFolder(root)
-    arrivals = Arrivals(folder, quiet, least_free)
+    steps = Steps(folder, least_free)
+    arrivals = Arrivals(folder, steps, quiet, least_free)
     usual: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": 0,
@@ -60,9 +64,9 @@ def open_box(root: Path, *, quiet: float = 0.0, least_free: int = 0, **settings:
         "most_senders": 8,
         "most_instance_bytes": 1_000_000,
     }
-    receiver = Receiver(ReceiverSettings(**usual | settings), StoreHandler(arrivals))
+    receiver = Receiver(ReceiverSettings(**usual | settings), StoreHandler(arrivals), StepHandler(steps))
     try:
-        yield Box(folder, arrivals, receiver)
+        yield Box(folder, arrivals, steps, receiver)
     finally:
         receiver.close()
         folder.close()
@@ -195,10 +199,15 @@ class FakeClient:
         return self.outcome
 
 
+def send_all(paths: Sequence[Path]) -> tuple[list[Path], list[StudySeries]]:
+    """Has all files judged."""
+    return list(paths), []
+
+
 def make_written(
     answer: StudyPrediction | StrokeClientError,
     paths: Sequence[Path],
-    left_out: Sequence[StudySeries],
+    remarks: Remarks,
     now: object,
 ) -> WrittenResults:
     """Results that are the same for the same slices and the same model: one object, and a text."""
@@ -206,5 +215,5 @@ def make_written(
     digest = answer.reason if isinstance(answer, StrokeClientError) else answer.digest
     names = ",".join(path.name for path in paths)
     uid = f"2.25.{uuid5(NAMESPACE_OID, f'{names} {digest}').int}"
-    text = str([answer, [series.reason for series in left_out]]).encode()
+    text = str([answer, remarks]).encode()
     return WrittenResults({"sc.dcm": make_object(study, uid), "answer.txt": text}, (uid,), {"study": study})

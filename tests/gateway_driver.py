@@ -18,7 +18,7 @@ from gateway.listen.quiet import quiet_libraries
 from gateway.listen.service import Gateway
 from gateway.listen.settings import ListenConfig
 from gateway.queue import arrivals, files
-from tests.gateway_box import FakeClient, make_written
+from tests.gateway_box import FakeClient, make_written, send_all
 
 STEPS: dict[str, tuple[Any, str, bool]] = {
     "instance half written": (files.os, "replace", False),
@@ -56,7 +56,7 @@ def make_config(queue: Path, archive: str, quiet: float = 0.5) -> ListenConfig:
 def main() -> int:
     queue, archive, step = sys.argv[1:]
     quiet_libraries()
-    gateway = Gateway(make_config(Path(queue), archive), FakeClient(), make_written)  # type: ignore[arg-type]
+    gateway = Gateway(make_config(Path(queue), archive), FakeClient(), send_all, make_written)  # type: ignore[arg-type]
     kill_at(step)
     return gateway.run(handle_signals=True)
 

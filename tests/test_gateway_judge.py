@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from client import (
 )
 from gateway.judge import judge as judging
 from gateway.judge.judge import Judge
+from gateway.judge.selection import select
+from gateway.judge.settings import SelectionSettings
 from gateway.queue.arrivals import NOT_KEPT
 from gateway.queue.endings import Endings
 from gateway.queue.folder import QueueFolder, make_key
@@ -27,16 +30,18 @@ from tests.studies import STUDY
 
 AWAY = ServerUnavailableError("no server answers", "SERVER_AWAY", "UNAVAILABLE")
 DESTINATION = "ARCHIVE@host:104"
+EVERYTHING = SelectionSettings()
 
 
 class Bench:
     """A judge with a server that is told what to answer."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: SelectionSettings = EVERYTHING) -> None:
         self.folder = QueueFolder(root / "queue")
         self.endings = Endings(self.folder, 30, 7)
         self.client = FakeClient()
-        self.judge = Judge(self.folder, self.endings, self.client, make_written, [DESTINATION], give_up_seconds=3600)
+        chosen = partial(select, settings=settings)
+        self.judge = Judge(self.folder, self.endings, self.client, chosen, make_written, [DESTINATION], 3600)  # type: ignore[arg-type]
 
     def add(self, count: int = 3, *, age: float = 0.0, not_kept: int = 0) -> str:
         """A study that is complete since some seconds."""

@@ -12,7 +12,8 @@ from gateway.queue import endings
 from gateway.queue.arrivals import NOT_KEPT, OPEN_FACTOR, Arrivals, read_not_kept
 from gateway.queue.endings import DAY, Endings
 from gateway.queue.files import PART, remove_folder, write_whole
-from gateway.queue.folder import QueueError, QueueFolder, find_study, make_job, make_key, show
+from gateway.queue.folder import STATES, QueueError, QueueFolder, find_study, make_job, make_key, show
+from gateway.queue.steps import Steps
 
 STUDY, OTHER = "1.2.3", "1.2.4"
 
@@ -37,6 +38,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
+def open_arrivals(folder: QueueFolder) -> Arrivals:
+    return Arrivals(folder, Steps(folder, 0), quiet=20, least_free=0)
+
+
 def put(arrivals: Arrivals, study: str = STUDY, sop: str = "1", sender: int = 1, is_open: bool = False) -> None:
     arrivals.put(study, sop, b"slice", sender, lambda: is_open)
 
@@ -58,7 +63,7 @@ def test_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_study_is_complete_when_nothing_came_for_a_while(folder: QueueFolder, clock: Clock) -> None:
     """Each instance begins the time anew."""
-    arrivals = Arrivals(folder, quiet=20, least_free=0)
+    arrivals = open_arrivals(folder)
     put(arrivals, sop="1")
     clock.now += 19
     put(arrivals, sop="2")
@@ -75,7 +80,7 @@ def test_study_is_complete_when_nothing_came_for_a_while(folder: QueueFolder, cl
 
 def test_sender_that_is_still_there_has_longer(folder: QueueFolder, clock: Clock) -> None:
     """Scanners pause between series; one that never leaves does not hold a study for ever."""
-    arrivals = Arrivals(folder, quiet=20, least_free=0)
+    arrivals = open_arrivals(folder)
     put(arrivals, is_open=True)
     clock.now += 20 * OPEN_FACTOR - 1
     assert arrivals.complete() == []
@@ -85,7 +90,7 @@ def test_sender_that_is_still_there_has_longer(folder: QueueFolder, clock: Clock
 
 def test_sender_that_goes_on_to_another_study_has_finished_the_first(folder: QueueFolder, clock: Clock) -> None:
     """An archive sends many studies on one association."""
-    arrivals = Arrivals(folder, quiet=20, least_free=0)
+    arrivals = open_arrivals(folder)
     put(arrivals, STUDY, is_open=True)
     put(arrivals, OTHER, is_open=True)
     clock.now += 20
@@ -95,7 +100,7 @@ def test_sender_that_goes_on_to_another_study_has_finished_the_first(folder: Que
 
 def test_study_is_not_moved_while_an_instance_is_written(folder: QueueFolder, clock: Clock) -> None:
     """However slow the disk is."""
-    arrivals = Arrivals(folder, quiet=20, least_free=0)
+    arrivals = open_arrivals(folder)
     with arrivals._writing(STUDY, 1, lambda: False):
         clock.now += 100
         assert arrivals.complete() == []
@@ -106,8 +111,8 @@ def test_study_is_not_moved_while_an_instance_is_written(folder: QueueFolder, cl
 
 def test_restart_gives_senders_their_time_again(folder: QueueFolder, clock: Clock) -> None:
     """What had come is there, and the rest may come."""
-    put(Arrivals(folder, quiet=20, least_free=0))
-    arrivals = Arrivals(folder, quiet=20, least_free=0)
+    put(open_arrivals(folder))
+    arrivals = open_arrivals(folder)
     clock.now += 19
     assert arrivals.complete() == []
     clock.now += 1
@@ -116,7 +121,7 @@ def test_restart_gives_senders_their_time_again(folder: QueueFolder, clock: Cloc
 
 def test_what_came_later_is_another_job(folder: QueueFolder, clock: Clock) -> None:
     """Of the same study, and after the first."""
-    arrivals = Arrivals(folder, quiet=20, least_free=0)
+    arrivals = open_arrivals(folder)
     for _ in range(2):
         put(arrivals)
         clock.now += 20
@@ -167,7 +172,7 @@ def test_start_removes_what_was_being_written(tmp_path: Path) -> None:
     opened.close()
 
     opened = QueueFolder(tmp_path / "queue")
-    assert opened.count() == {"receiving": 1, "waiting": 0, "sending": 1, "failed": 0, "results": 0, "done": 0}
+    assert opened.count() == dict.fromkeys(STATES, 0) | {"receiving": 1, "sending": 1}
     assert list((opened.receiving / "study").iterdir()) == []
     opened.close()
 

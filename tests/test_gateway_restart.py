@@ -15,7 +15,7 @@ import pytest
 
 from gateway.listen.service import Gateway
 from tests.fakes import ROOT, wait_until
-from tests.gateway_box import Archive, FakeClient, make_files, make_written, open_archive, send
+from tests.gateway_box import Archive, FakeClient, make_files, make_written, open_archive, send, send_all
 from tests.gateway_driver import STEPS, make_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -40,7 +40,7 @@ def run_again(
 ) -> Iterator[tuple[Gateway, int]]:
     """A gateway in this process; its port."""
     config = make_config(queue, archive.address, **settings)
-    gateway = Gateway(config, FakeClient(), make_written)  # type: ignore[arg-type]
+    gateway = Gateway(config, FakeClient(), send_all, make_written)  # type: ignore[arg-type]
     capsys.readouterr()
     thread = threading.Thread(target=gateway.run)
     thread.start()

@@ -10,28 +10,36 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client import (
+    ImageWarning,
     IntegrityError,
     InvalidImageError,
     InvalidRequestError,
+    Reason,
     StrokeClient,
     StrokeClientError,
     StudyPrediction,
     StudySeries,
 )
-from gateway.judge.writing import WrittenResults, write_results
+from gateway.judge.writing import Remarks, WrittenResults, write_results
 from gateway.queue.arrivals import read_not_kept
 from gateway.queue.endings import Endings
 from gateway.queue.files import remove_folder
 from gateway.queue.folder import QueueFolder, find_study, show
 from gateway.queue.journal import read_journal
+from gateway.queue.notes import read_notes
+from gateway.reasons import LeftOut, Unasked
+from gateway.results.answer import make_unjudged
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 FIRST_PAUSE, MOST_PAUSE = 2.0, 60.0
 
-Maker = Callable[[StudyPrediction | StrokeClientError, Sequence[Path], Sequence[StudySeries], datetime], WrittenResults]
+Maker = Callable[[StudyPrediction | StrokeClientError, Sequence[Path], Remarks, datetime], WrittenResults]
 """Makes the results of an answer, or of the error that came in its place."""
+
+Selector = Callable[[Sequence[Path]], tuple[list[Path], list[StudySeries]]]
+"""Chooses the files that go to the server, and tells the series that do not."""
 
 
 class Judge:
@@ -41,6 +49,7 @@ class Judge:
         folder: the queue.
         endings: where jobs end.
         client: asks the server.
+        select: chooses what is judged.
         make: makes results.
         destinations: names of those that get them.
         give_up_seconds: how long a server is asked that may yet answer.
@@ -51,12 +60,14 @@ class Judge:
         folder: QueueFolder,
         endings: Endings,
         client: StrokeClient,
+        select: Selector,
         make: Maker,
         destinations: Sequence[str],
         give_up_seconds: float,
     ) -> None:
         self._folder, self._endings, self._client = folder, endings, client
-        self._make, self._destinations, self._give_up_seconds = make, tuple(destinations), give_up_seconds
+        self._select, self._make = select, make
+        self._destinations, self._give_up_seconds = tuple(destinations), give_up_seconds
         self._choosing = threading.Lock()
         self._taken: set[str] = set()
         self._pauses: dict[str, float] = {}
@@ -105,14 +116,14 @@ class Judge:
         """
         folder = self._folder.waiting / job
         paths = sorted(folder.glob("*.dcm"))
-        left_out = describe_not_kept(folder)
         if not paths:
             logger.info("study %s: it had no CT image, so there is nothing to judge", show(job))
             remove_folder(folder)
             return
         began = time.monotonic()
-        answer = self._ask(job, paths)
-        results = self._make(answer, paths, left_out, datetime.now(UTC))
+        chosen, left_out = self._select(paths)
+        answer = refuse_unasked(folder, chosen) or self._ask(job, chosen)
+        results = self._make(answer, paths, find_remarks(folder, left_out), datetime.now(UTC))
         if why := self._find_needless(job, answer, results.identity):
             logger.info("study %s: nothing is sent: %s", show(job), why)
             remove_folder(folder)
@@ -164,10 +175,29 @@ class Judge:
         return made
 
 
-def describe_not_kept(folder: Path) -> list[StudySeries]:
-    """Series that came and were not sent to the server, with the reason."""
+def refuse_unasked(folder: Path, chosen: Sequence[Path]) -> StudyPrediction | None:
+    """The answer of a study of which there is nothing to ask; None: the server is asked."""
+    if read_notes(folder).is_wrong_entry:
+        message = "The scanner has taken the study back: the wrong entry of its worklist had been selected."
+        return make_unjudged(Reason(Unasked.WRONG_WORKLIST_ENTRY, message))
+    if not chosen:
+        return make_unjudged(Reason(Unasked.NO_SERIES, "The gateway's settings leave out every series that came."))
+    return None
+
+
+def find_remarks(folder: Path, left_out: Sequence[StudySeries]) -> Remarks:
+    """What results say besides the answer.
+
+    Args:
+        folder: of the job.
+        left_out: series that were not chosen.
+    """
     message = "The gateway keeps CT images alone; these objects are of another kind."
-    return [StudySeries(series, count, "NOT_CT", message) for series, count in read_not_kept(folder).items()]
+    others = [StudySeries(series, count, LeftOut.NOT_CT, message) for series, count in read_not_kept(folder).items()]
+    notes = read_notes(folder)
+    missing = [StudySeries(one.series, one.count, LeftOut.NOT_RECEIVED, one.describe()) for one in notes.missing]
+    warnings = [ImageWarning(doubt, text) for doubt, text in notes.doubts]
+    return Remarks((*left_out, *missing, *others), tuple(warnings))
 
 
 def find_seconds(job: str) -> float:

@@ -18,11 +18,16 @@ from gateway.deliver.folder import FolderDestination
 from gateway.deliver.outbox import Outbox
 from gateway.deliver.post import FHIR, HL7, PostDestination
 from gateway.deliver.stow import StowDestination
-from gateway.judge.judge import Judge, Maker
+from gateway.fetch.archive import Archive
+from gateway.fetch.fetcher import Fetcher
+from gateway.fetch.orders import expire_orders
+from gateway.judge.judge import Judge, Maker, Selector
 from gateway.listen.settings import ListenConfig
 from gateway.queue.arrivals import Arrivals
 from gateway.queue.endings import Endings
 from gateway.queue.folder import QueueFolder, show
+from gateway.queue.steps import Steps
+from gateway.receive.procedure_step import StepHandler
 from gateway.receive.receiver import Receiver, ReceiverSettings
 from gateway.receive.store import StoreHandler
 from server.process.console import complain, say
@@ -35,6 +40,9 @@ LOOK_SECONDS = 0.25
 """Between two looks for complete studies."""
 
 EXPIRE_SECONDS = 60.0
+FETCHES = 4
+"""At the same time: archives answer more slowly than they could when they are asked for much."""
+
 STOP_SECONDS = 30.0
 """For what is being judged or sent when the process is told to stop; the rest waits in the queue."""
 
@@ -45,6 +53,7 @@ class Gateway:
     Args:
         config: its settings.
         client: asks the server.
+        select: chooses what is judged.
         make: makes results.
 
     Raises:
@@ -52,17 +61,25 @@ class Gateway:
         OSError: a certificate cannot be read, or a folder is none.
     """
 
-    def __init__(self, config: ListenConfig, client: StrokeClient, make: Maker) -> None:
+    def __init__(self, config: ListenConfig, client: StrokeClient, select: Selector, make: Maker) -> None:
         self._config = config
-        self._destinations = list_destinations(config)
+        tls = make_tls(config)
+        self._destinations = list_destinations(config, tls)
         self._folder = QueueFolder(config.queue)
         self._stop = threading.Event()
         give_up = config.give_up_hours * HOUR
-        self._arrivals = Arrivals(self._folder, config.quiet_seconds, config.least_free_mb * MEGABYTE)
+        least_free = config.least_free_mb * MEGABYTE
+        self._steps = Steps(self._folder, least_free)
+        address = config.find_archive()
+        archive = None if address is None else Archive(address, config.title, tls)
+        self._arrivals = Arrivals(
+            self._folder, self._steps, config.quiet_seconds, least_free, asks_archive=archive is not None
+        )
+        self._fetcher = Fetcher(self._folder, self._arrivals, archive, config.fetch_seconds, self._stop)
         self._endings = Endings(self._folder, config.keep_days, config.keep_failed_days)
         self._outbox = Outbox(self._folder, self._endings, give_up)
         names = [one.name for one in self._destinations]
-        self._judge = Judge(self._folder, self._endings, client, make, names, give_up)
+        self._judge = Judge(self._folder, self._endings, client, select, make, names, give_up)
 
     def stop(self) -> None:
         """Ends ``run``; what is being judged or sent gets a little time."""
@@ -77,7 +94,7 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT) if handle_signals else ():
             signal.signal(number, lambda *_: self.stop())
         try:
-            receiver = Receiver(describe_receiver(self._config), StoreHandler(self._arrivals))
+            receiver = Receiver(describe_receiver(self._config), StoreHandler(self._arrivals), StepHandler(self._steps))
         except OSError as error:
             complain(
                 f"gateway listen: error: {self._config.dicom_host}:{self._config.dicom_port}: {error.strerror or error}"
@@ -101,9 +118,10 @@ class Gateway:
     def _start_workers(self) -> list[threading.Thread]:
         judges: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(self._judge.run, ())] * self._config.judges
         outgoing = [(self._outbox.run, (destination,)) for destination in self._destinations]
+        fetches: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(self._fetcher.run, ())] * FETCHES
         workers = [
             threading.Thread(target=run, args=(*arguments, self._stop), daemon=True, name=f"gateway-{number}")
-            for number, (run, arguments) in enumerate([*judges, *outgoing])
+            for number, (run, arguments) in enumerate([*judges, *outgoing, *fetches])
         ]
         for worker in workers:
             worker.start()
@@ -116,8 +134,13 @@ class Gateway:
             try:
                 for job in self._arrivals.complete():
                     logger.info("study %s: complete", show(job))
+                for key in self._arrivals.hold_quiet():
+                    self._fetcher.ask(key)
+                self._fetcher.look()
                 if time.monotonic() >= expire_at:
                     expire_at = time.monotonic() + EXPIRE_SECONDS
+                    self._steps.expire()
+                    expire_orders(self._folder.fetching)
                     if removed := self._endings.expire():
                         logger.info("%d failures have been kept for long enough, and are removed", removed)
             except OSError as error:
@@ -139,17 +162,26 @@ def describe_receiver(config: ListenConfig) -> ReceiverSettings:
     )
 
 
-def list_destinations(config: ListenConfig) -> list[Destination]:
+def make_tls(config: ListenConfig) -> ssl.SSLContext | None:
+    """TLS to archives as the settings want it; None: without.
+
+    Raises:
+        OSError: a certificate cannot be read.
+    """
+    if config.send_tls_ca is None:
+        return None
+    tls = ssl.create_default_context(cafile=config.send_tls_ca)
+    if config.send_tls_cert is not None:
+        tls.load_cert_chain(config.send_tls_cert, config.send_tls_key)
+    return tls
+
+
+def list_destinations(config: ListenConfig, tls: ssl.SSLContext | None) -> list[Destination]:
     """Where results go.
 
     Raises:
-        OSError: a certificate cannot be read, or a folder is none.
+        OSError: a folder is none.
     """
-    tls = None
-    if config.send_tls_ca is not None:
-        tls = ssl.create_default_context(cafile=config.send_tls_ca)
-        if config.send_tls_cert is not None:
-            tls.load_cert_chain(config.send_tls_cert, config.send_tls_key)
     found: list[Destination] = [
         CStoreDestination(*address, calling=config.title, tls=tls) for address in config.list_addresses()
     ]

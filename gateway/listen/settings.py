@@ -51,6 +51,15 @@ class ListenConfig:
         least=0.5,
         most=3600,
     )
+    fetch_from: str = setting(
+        "",
+        "archive that is asked, when a study has become quiet, what of it is missing, and sends that (C-FIND, C-MOVE "
+        "to --title): TITLE@HOST:PORT; with --send-tls-ca over TLS",
+        metavar="ADDRESS",
+    )
+    fetch_seconds: float = setting(
+        300.0, "how long a study waits for that archive; then what is here is judged", least=1, most=86_400
+    )
     least_free_mb: int = setting(
         500,
         "room that the disk must have left, otherwise senders are told that there is none (A700)",
@@ -66,7 +75,8 @@ class ListenConfig:
     )
     send_tls_ca: Path | None = setting(
         None,
-        "authorities of the archives' certificates; turns TLS on for --send-to, and vouches for what has a URL",
+        "authorities of the archives' certificates; turns TLS on for --send-to and --fetch-from, and vouches for what "
+        "has a URL",
         metavar="FILE",
     )
     send_tls_cert: Path | None = setting(None, "own certificate for archives that ask for one", metavar="FILE")
@@ -106,6 +116,7 @@ class ListenConfig:
             is_url = all(one.startswith(("http://", "https://")) for one in getattr(self, name))
             require(is_url, name, "is a URL with http:// or https://")
         self.list_addresses()
+        self.find_archive()
         for cert, key in (("dicom_tls_cert", "dicom_tls_key"), ("send_tls_cert", "send_tls_key")):
             is_both = (getattr(self, cert) is None) == (getattr(self, key) is None)
             require(is_both, cert, "and its key belong together: give both or neither")
@@ -124,6 +135,17 @@ class ListenConfig:
             "dicom_host",
             "is another address than this machine's: give --dicom-tls-cert, or --dicom-insecure",
         )
+
+    def find_archive(self) -> Address | None:
+        """The archive that is asked; None: nobody is.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            return read_address(self.fetch_from) if self.fetch_from else None
+        except ValueError as error:
+            raise ValueError(f"--fetch-from {error}") from None
 
     def list_addresses(self) -> list[Address]:
         """Archives for C-STORE.

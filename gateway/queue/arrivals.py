@@ -13,6 +13,8 @@ from pathlib import Path
 
 from gateway.queue.files import make_folder, move_folder, write_whole
 from gateway.queue.folder import QueueFolder, make_job, make_key
+from gateway.queue.notes import NOTHING, Notes, merge_missing, write_notes
+from gateway.queue.steps import Steps
 
 NOT_KEPT = "not-kept.jsonl"
 """Instances of a study that were taken and not kept, a line each."""
@@ -39,18 +41,38 @@ class Arrival:
     senders: dict[int, Callable[[], bool]] = field(default_factory=dict)
     """Whether each association that sent last for this study is still open."""
 
+    holds: int = 0
+    """Fetches from the archive that are under way; it is not complete before they end."""
+
+    is_asked: bool = False
+    """Whether the archive has been asked for what is missing."""
+
+    is_fetched: bool = False
+    """Whether the archive has said that this is all."""
+
+    notes: Notes = NOTHING
+    """What fetches have to say."""
+
+    looked: tuple[float, int] | None = None
+    """What had come, and what had been told of steps, when these were last looked at."""
+
 
 class Arrivals:
     """Takes instances, and hands over studies. Methods may be called from several threads.
 
     Args:
         folder: the queue.
+        steps: what scanners have told of.
         quiet: seconds without an instance after which a study is complete.
         least_free: bytes that the disk must have left, so that results can still be written.
+        asks_archive: whether a study that has become quiet is handed to whoever asks the archive (``hold_quiet``).
     """
 
-    def __init__(self, folder: QueueFolder, quiet: float, least_free: int) -> None:
-        self._folder, self._quiet, self._least_free = folder, quiet, least_free
+    def __init__(
+        self, folder: QueueFolder, steps: Steps, quiet: float, least_free: int, *, asks_archive: bool = False
+    ) -> None:
+        self._folder, self._steps, self._quiet, self._least_free = folder, steps, quiet, least_free
+        self._asks_archive = asks_archive
         self._lock = threading.Lock()
         # After a restart the senders have as long as ever to go on.
         self._studies = {path.name: Arrival(time.monotonic()) for path in folder.receiving.iterdir()}
@@ -107,23 +129,92 @@ class Arrivals:
                 arrival.last = time.monotonic()
 
     def complete(self) -> list[str]:
-        """Moves what is complete to the studies that wait; returns their jobs."""
+        """Moves what is complete to the studies that wait; returns their jobs.
+
+        Raises:
+            OSError: a study cannot be moved; it is where it was.
+        """
         with self._lock:
-            due = [key for key, arrival in self._studies.items() if self._is_due(arrival)]
-            jobs = []
-            for key in due:
-                del self._studies[key]
-                if (self._folder.receiving / key).is_dir():  # not when its first instance found no room
-                    job = make_job(key)
-                    move_folder(self._folder.receiving / key, self._folder.waiting / job)
-                    jobs.append(job)
+            idle = {key: one.last for key, one in self._studies.items() if not one.writers and not one.holds}
+        jobs = []
+        for key, last in idle.items():
+            if self._has_all(key, last) or self._is_due(key):
+                with self._lock:
+                    arrival = self._studies[key]
+                    if not arrival.writers and not arrival.holds and arrival.last == last:
+                        jobs += self._hand_over(key, arrival)
+                        del self._studies[key]
         return jobs
 
-    def _is_due(self, arrival: Arrival) -> bool:
-        if arrival.writers:
+    def hold_quiet(self) -> list[str]:
+        """Studies that have become quiet, each once: they are held until the archive has been asked and ``release``."""
+        if not self._asks_archive:
+            return []
+        with self._lock:
+            quiet = [key for key, one in self._studies.items() if not one.is_asked and self._is_quiet(one)]
+        return [self.hold(key) for key in quiet]
+
+    def hold(self, key: str) -> str:
+        """Has a study, perhaps one of which nothing has come, wait for ``release``; returns its key."""
+        with self._lock:
+            arrival = self._studies.setdefault(key, Arrival(time.monotonic()))
+            arrival.is_asked = True
+            arrival.holds += 1
+        return key
+
+    def release(self, key: str, notes: Notes, *, is_fetched: bool) -> None:
+        """Ends a hold.
+
+        Args:
+            key: of the study.
+            notes: what its results are to say.
+            is_fetched: whether what is here is all that the archive has.
+        """
+        with self._lock:
+            arrival = self._studies[key]
+            arrival.holds -= 1
+            arrival.is_fetched = is_fetched
+            missing = merge_missing(notes.missing, arrival.notes.missing)
+            arrival.notes = Notes(missing, tuple(dict.fromkeys(arrival.notes.doubts + notes.doubts)))
+
+    def list_here(self, key: str) -> frozenset[str]:
+        """Keys of the instances of a study that are here."""
+        return frozenset(path.stem for path in (self._folder.receiving / key).glob("*.dcm"))
+
+    def _has_all(self, key: str, last: float) -> bool:
+        """Whether all has come that scanners have told of; asked again when there is news."""
+        with self._lock:
+            news = (last, self._steps.changes)
+            if self._studies[key].looked == news:
+                return False
+            self._studies[key].looked = news
+        return self._steps.look(key, self.list_here(key)).is_complete
+
+    def _is_due(self, key: str) -> bool:
+        with self._lock:
+            arrival = self._studies[key]
+            is_asked = arrival.is_asked or not self._asks_archive
+            return arrival.is_fetched or (is_asked and self._is_quiet(arrival))
+
+    def _is_quiet(self, arrival: Arrival) -> bool:
+        if arrival.writers or arrival.holds:
             return False
         is_open = any(one() for one in arrival.senders.values())
         return time.monotonic() - arrival.last >= self._quiet * (OPEN_FACTOR if is_open else 1)
+
+    def _hand_over(self, key: str, arrival: Arrival) -> list[str]:
+        """Each step may be the last of this process: at the next start all of them are done again, and say the same."""
+        folder = self._folder.receiving / key
+        if not folder.is_dir():  # its first instance found no room, or the archive had nothing
+            return []
+        here = self.list_here(key)
+        told = self._steps.look(key, here).notes
+        missing = merge_missing(arrival.notes.missing, told.missing)
+        write_notes(folder, Notes(missing, arrival.notes.doubts + told.doubts, told.is_wrong_entry))
+        self._steps.settle(key, here)
+        job = make_job(key)
+        move_folder(folder, self._folder.waiting / job)
+        return [job]
 
     @property
     def count(self) -> int:

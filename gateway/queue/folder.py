@@ -1,6 +1,8 @@
 """The queue's folder: where a study is tells how far it has come.
 
     receiving/STUDY/     its instances, as they come
+    steps/STEP.json      what a scanner has told of a procedure step: which images are to come
+    fetching/NAME.*      what somebody wants from the archive, and how far it has come
     waiting/JOB/         complete, to be judged
     sending/JOB/         its results, and which of them is where by now (journal.json)
     failed/JOB/          what was given up, and why (reason.json)
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from gateway.queue.files import PART, make_folder, remove_folder
 
-STATES = ("receiving", "waiting", "sending", "failed", "results", "done")
+STATES = ("receiving", "steps", "fetching", "waiting", "sending", "failed", "results", "done")
 KEY_LENGTH = 32
 SHOWN = 12
 """Characters of a key that the log shows."""
@@ -60,9 +62,8 @@ class QueueFolder:
     """
 
     def __init__(self, root: Path) -> None:
-        self.receiving, self.waiting, self.sending, self.failed, self.results, self.done = (
-            root / state for state in STATES
-        )
+        self.receiving, self.steps, self.fetching, self.waiting = (root / state for state in STATES[:4])
+        self.sending, self.failed, self.results, self.done = (root / state for state in STATES[4:])
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = root.stat()

@@ -72,18 +72,32 @@ class BoundedSocket(AssociationSocket):
 class BoundedMessages(DIMSEServiceProvider):
     """Ends an association whose message becomes too long, or that sends without waiting for answers."""
 
-    def __init__(self, association: Association, most_bytes: int) -> None:
+    def __init__(self, association: Association, most_bytes: int, most_waiting: int) -> None:
         super().__init__(association)
-        self._most_bytes = most_bytes
+        self._most_bytes, self._most_waiting = most_bytes, most_waiting
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         super().receive_primitive(primitive)
         message, held = self.message, 0
         if message is not None and message.data_set is not None:
             held = message.data_set.tell() + message.encoded_command_set.tell()
-        if held > self._most_bytes or self.msg_queue.qsize() > MOST_WAITING:
+        if held > self._most_bytes or self.msg_queue.qsize() > self._most_waiting:
             self.message = None
             self.dul.event_queue.put(INVALID_PDU)
+
+
+def bound_association(association: Association, most_bytes: int, most_waiting: int) -> None:
+    """Bounds what the other side of an association may send.
+
+    Args:
+        association: with a connection, and before its first message.
+        most_bytes: longest message.
+        most_waiting: messages that may wait.
+    """
+    association.dimse = BoundedMessages(association, most_bytes, most_waiting)
+    connection: Any = association.dul.socket
+    if connection is not None:  # the other side may have gone
+        connection.__class__ = BoundedSocket  # made by pynetdicom, which has no place to say of what class
 
 
 class BoundedHandler(RequestHandler):
@@ -93,9 +107,7 @@ class BoundedHandler(RequestHandler):
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        association.dimse = BoundedMessages(association, self.server.most_message_bytes)
-        connection: Any = association.dul.socket
-        connection.__class__ = BoundedSocket  # made by pynetdicom, which has no place to say of what class
+        bound_association(association, self.server.most_message_bytes, MOST_WAITING)
         self.server.add(association, self.client_address)
         return association
 

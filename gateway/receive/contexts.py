@@ -8,6 +8,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     CTImageStorage,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
+    ModalityPerformedProcedureStep,
     Verification,
 )
 
@@ -36,4 +37,5 @@ def list_contexts() -> Contexts:
     syntaxes = [*UNCOMPRESSED, *COMPRESSED]
     classes = {str(context.abstract_syntax) for context in AllStoragePresentationContexts} | KEPT
     contexts = [build_context(one, syntaxes) for one in sorted(classes)]
-    return Contexts([build_context(Verification, list(UNCOMPRESSED)), *contexts])
+    others = [build_context(one, list(UNCOMPRESSED)) for one in (Verification, ModalityPerformedProcedureStep)]
+    return Contexts([*others, *contexts])

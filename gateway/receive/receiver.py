@@ -12,6 +12,7 @@ from pynetdicom import AE, _config, evt
 
 from gateway.receive.bounded import PDU_BYTES, BoundedServer
 from gateway.receive.contexts import list_contexts
+from gateway.receive.procedure_step import StepHandler
 from gateway.receive.store import StoreHandler
 
 logger = logging.getLogger(__name__)
@@ -49,12 +50,13 @@ class Receiver:
     Args:
         settings: how.
         handler: takes instances.
+        steps: takes what scanners tell of procedure steps.
 
     Raises:
         OSError: it cannot listen there, or a certificate cannot be read.
     """
 
-    def __init__(self, settings: ReceiverSettings, handler: StoreHandler) -> None:
+    def __init__(self, settings: ReceiverSettings, handler: StoreHandler, steps: StepHandler) -> None:
         _config.LOG_HANDLER_LEVEL = "none"  # what it would log costs time, and is thrown away
         entity = AE(ae_title=settings.title)
         entity.maximum_pdu_size = PDU_BYTES
@@ -71,7 +73,12 @@ class Receiver:
             contexts=list_contexts(),
             ssl_context=make_context(settings),
             most_message_bytes=settings.most_instance_bytes,
-            evt_handlers=[(evt.EVT_C_STORE, handler), (evt.EVT_REJECTED, note_rejection)],
+            evt_handlers=[
+                (evt.EVT_C_STORE, handler),
+                (evt.EVT_N_CREATE, steps.create),
+                (evt.EVT_N_SET, steps.change),
+                (evt.EVT_REJECTED, note_rejection),
+            ],
         )
         entity._servers.append(self._server)  # as AE.start_server does, which makes no other class of server
         self._thread = threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True)

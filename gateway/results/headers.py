@@ -33,7 +33,7 @@ _UIDS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID
 _INSTANCE = (*_UIDS, "SeriesNumber", "Modality", "InstanceNumber")
 
 _UID = re.compile(r"[0-9.]{1,64}")  # with zeros that should not be there, since old scanners write them
-_BROKEN = (BytesLengthException, ValueError, TypeError, LookupError, NotImplementedError)
+BROKEN = (BytesLengthException, ValueError, TypeError, LookupError, NotImplementedError)
 """What reading an element raises whose bytes are not what they say."""
 
 
@@ -107,7 +107,7 @@ def _read_file(path: str | os.PathLike[str]) -> Dataset | None:
     try:
         file = dcmread(path, stop_before_pixels=True, specific_tags=tags)
         uids = [str(file.get(name, "")) for name in _UIDS]
-    except (InvalidDicomError, EOFError, *_BROKEN):
+    except (InvalidDicomError, EOFError, *BROKEN):
         return None
     return file if all(map(_UID.fullmatch, uids)) and UID(uids[0]).keyword.endswith("Storage") else None
 
@@ -120,7 +120,7 @@ def _take_identity(file: Dataset) -> Dataset:
             continue
         try:
             element = file.get_item(keyword)
-        except _BROKEN:
+        except BROKEN:
             continue
         if isinstance(element, RawDataElement):
             value = element.value or b""
@@ -140,7 +140,7 @@ def _read_text(dataset: Dataset, keyword: str) -> str:
     """An element as text, of several values the first; empty where there is none or it cannot be read."""
     try:
         value = dataset.get(keyword)
-    except _BROKEN:
+    except BROKEN:
         return ""
     if isinstance(value, MultiValue):
         value = value[0] if value else ""
