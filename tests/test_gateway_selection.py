@@ -121,8 +121,8 @@ def test_file_that_cannot_be_read_goes(tmp_path: Path) -> None:
 
 
 def test_hostile_values_take_no_time(tmp_path: Path) -> None:
-    """A description of a megabyte, a pattern of stars, numbers that are none."""
-    paths = write_series(tmp_path, SeriesDescription="a" * 1_000_000, SliceThickness=None)
+    """A description that no screen shows, a pattern of stars, numbers that are none."""
+    paths = write_series(tmp_path, SeriesDescription="a" * 60_000, SliceThickness=None)
     star = "*a" * 31 + "*b"
 
     assert choose(paths, series_description=(star,) * 32) == [(SERIES, 2, "OTHER_DESCRIPTION")]
@@ -131,10 +131,10 @@ def test_hostile_values_take_no_time(tmp_path: Path) -> None:
 
 def test_what_files_say_is_not_repeated(tmp_path: Path) -> None:
     """Descriptions may name people."""
-    tags = {"SeriesDescription": "Doe Jane", "BodyPartExamined": "DOE", "ConvolutionKernel": "DOE"}
+    tags = {"SeriesDescription": "Xyzzy Jane", "BodyPartExamined": "XYZZY", "ConvolutionKernel": "XYZZY"}
     for settings in ({"series_description": ("x",)}, {"series_body_part": ("x",)}, {"series_kernel": ("x",)}):
         _, (one,) = select(write_series(tmp_path, **tags), SelectionSettings(**settings))  # type: ignore[arg-type]
-        assert "doe" not in one.message.lower()
+        assert "xyzzy" not in one.message.lower()
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,7 @@ MOST_STUDIES = 10
 
 
 class Fetcher:
-    """Fetches. Several threads may call ``run``; a slow study keeps one of them busy, and none waits longer than its own
-    time.
+    """Fetches. Several threads may call ``run``; a slow study keeps one of them busy, and none waits for too long.
 
     Args:
         folder: the queue.
