@@ -51,11 +51,13 @@ class Box:
 
 
 @contextmanager
-def open_box(root: Path, *, quiet: float = 0.0, least_free: int = 0, **settings: Any) -> Iterator[Box]:
+def open_box(
+    root: Path, *, quiet: float = 0.0, least_free: int = 0, asks_archive: bool = False, **settings: Any
+) -> Iterator[Box]:
     """A receiver on a free port of this machine."""
     folder = QueueFolder(root)
     steps = Steps(folder, least_free)
-    arrivals = Arrivals(folder, steps, quiet, least_free)
+    arrivals = Arrivals(folder, steps, quiet, least_free, asks_archive=asks_archive)
     usual: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": 0,

@@ -33,7 +33,7 @@ MOST_MATCHES = 500
 MOST_FAILED = 100
 """Instances that failed whose UIDs are read."""
 
-SUCCESS, SOME_FAILED, CANCELLED = 0x0000, 0xB000, 0xFE00
+SUCCESS, SOME_FAILED, ALL_FAILED = 0x0000, 0xB000, 0xA702
 PENDING = (0xFF00, 0xFF01)
 UNKNOWN_DESTINATION = 0xA801
 """Statuses of PS3.4, table C.4-2."""
@@ -121,7 +121,8 @@ class Archive:
                     if code not in PENDING:
                         break
                     note(moved)
-        if code not in (SUCCESS, SOME_FAILED):
+        is_end = code in (SUCCESS, SOME_FAILED) or (code == ALL_FAILED and moved.failed)
+        if not is_end:
             limit.check()  # of what was cancelled the reason is ours
             raise FetchError(Trouble.ARCHIVE_REFUSED, describe_refusal(code, self.calling))
         return moved

@@ -94,8 +94,7 @@ class Fetcher:
             here = read_contents(self._folder.receiving / key)
             if here.study:
                 found = self._ask_archive().find_series(here.study, limit)
-                lacking = [one for one in found if one.count is None or one.count > here.counts.get(one.uid, 0)]
-                notes = self._fetch(key, here.study, lacking, limit)
+                notes = self._fetch(key, here.study, found, limit)
             is_fetched = True
         except FetchError as error:
             logger.warning("study %s: the archive does not complete it: %s", show(key), error)
@@ -156,22 +155,28 @@ class Fetcher:
     def _fetch(
         self, key: str, study: str, series: list[FoundSeries], limit: Limit, teller: Teller | None = None
     ) -> Notes:
-        """Fetches series, and says what of them did not come.
+        """Fetches series that are not whole here, and says what of them did not come.
 
         Raises:
             FetchError: the archive does not send, or is not waited for any more.
         """
         archive, teller = self._ask_archive(), teller or Teller(None, Progress("fetching"))
-        ends = {one.uid: teller.add(archive.move(study, one.uid, limit, teller.note)) for one in series}
-        here = read_contents(self._folder.receiving / key).counts if series else {}
-        missing = []
+        folder = self._folder.receiving / key
+        here, ends = read_contents(folder).counts, dict[str, Moved]()
         for one in series:
-            moved = ends[one.uid]
+            if one.count is not None and one.count <= here.get(one.uid, 0):
+                teller.add(Moved(one.count, 0))
+            else:
+                ends[one.uid] = teller.add(archive.move(study, one.uid, limit, teller.note))
+        if not ends:
+            return NOTHING
+        here, missing = read_contents(folder).counts, []
+        for one in series:
+            moved = ends.get(one.uid, Moved(0, 0))
             announced = one.count or here.get(one.uid, 0) + moved.failed
             if count := max(announced - here.get(one.uid, 0), moved.failed):
                 missing.append(Missing(one.uid, count, announced, moved.failed_uids[:MOST_NAMED], "archive"))
-        if series:
-            logger.info("study %s: %d series fetched, %d of them not whole", show(key), len(series), len(missing))
+        logger.info("study %s: %d series fetched, %d of them not whole", show(key), len(ends), len(missing))
         return Notes(tuple(missing))
 
     def _ask_archive(self) -> Archive:
