@@ -75,10 +75,11 @@ def tags_of(tags: Mapping[str, Any]) -> Dataset:
     return dataset
 
 
-def tell(port: int, *messages: tuple[str, Dataset], step: str | None = STEP, calling: str = "CT1") -> list[int]:
-    """Sends messages, ``create`` or ``set`` each, on one association; returns their statuses, -1 for no answer."""
-    entity = AE(ae_title=calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
+def tell(port: int, *messages: tuple[str, Dataset], step: str | None = STEP, seconds: float = 20.0) -> list[int]:
+    """Sends messages, ``create`` or ``set`` each, on one association; returns their statuses, the last one -1 where there
+    was no answer."""
+    entity = AE(ae_title="CT1")
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = seconds
     entity.add_requested_context(ModalityPerformedProcedureStep, EXPLICIT)
     association = entity.associate("127.0.0.1", port, ae_title=TITLE)
     assert association.is_established
@@ -88,6 +89,8 @@ def tell(port: int, *messages: tuple[str, Dataset], step: str | None = STEP, cal
             send = association.send_n_create if kind == "create" else association.send_n_set
             answer: pydicom.Dataset = send(dataset, ModalityPerformedProcedureStep, step)[0]  # type: ignore[operator]
             statuses.append(int(answer.get("Status", -1)))
+            if statuses[-1] == -1:
+                break
     finally:
         association.release() if association.is_established else association.abort()
     return statuses

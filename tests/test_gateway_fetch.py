@@ -1,4 +1,4 @@
-"""What is missing of a study is asked of the archive (C-FIND) and fetched (C-MOVE); whatever that does, it is judged in the end."""
+"""What of a study is missing is fetched from the archive (C-FIND, C-MOVE); whatever that does, the study is judged."""
 
 from __future__ import annotations
 

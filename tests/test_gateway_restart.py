@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
 @contextmanager
-def run_to_death(queue: Path, archive: Archive, step: str) -> Iterator[int]:
+def run_to_death(queue: Path, archive: Archive, step: str, quiet: float = 0.5, fetch_from: str = "") -> Iterator[int]:
     """A gateway that ends itself at a step; its port."""
-    command = [sys.executable, "-m", "tests.gateway_driver", str(queue), archive.address, step]
+    words = [str(queue), archive.address, step, str(quiet), fetch_from]
+    command = [sys.executable, "-m", "tests.gateway_driver", *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
@@ -36,7 +38,7 @@ def run_to_death(queue: Path, archive: Archive, step: str) -> Iterator[int]:
 
 @contextmanager
 def run_again(
-    queue: Path, archive: Archive, capsys: pytest.CaptureFixture[str], **settings: float
+    queue: Path, archive: Archive, capsys: pytest.CaptureFixture[str], **settings: Any
 ) -> Iterator[tuple[Gateway, int]]:
     """A gateway in this process; its port."""
     config = make_config(queue, archive.address, **settings)
