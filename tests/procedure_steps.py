@@ -76,8 +76,8 @@ def tags_of(tags: Mapping[str, Any]) -> Dataset:
 
 
 def tell(port: int, *messages: tuple[str, Dataset], step: str | None = STEP, seconds: float = 20.0) -> list[int]:
-    """Sends messages, ``create`` or ``set`` each, on one association; returns their statuses, the last one -1 where there
-    was no answer."""
+    """Sends messages, ``create`` or ``set`` each, on one association; returns their statuses, the last one -1 where
+    there was no answer."""
     entity = AE(ae_title="CT1")
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = seconds
     entity.add_requested_context(ModalityPerformedProcedureStep, EXPLICIT)

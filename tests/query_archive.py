@@ -21,6 +21,8 @@ from gateway.fetch.fetcher import Fetcher
 from tests.gateway_box import EXPLICIT, TITLE, Box, open_box
 
 Answers = Iterator[Any]
+UIDS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+"""What identifies answers of a level."""
 
 
 @dataclass
@@ -57,15 +59,15 @@ class QueryArchive:
         for one in map(read, self.files):
             is_wanted = all(
                 not keys.get(name) or one.get(name) == keys.get(name)
-                for name in ("StudyInstanceUID", "AccessionNumber", "Modality")
+                for name in ("StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber", "Modality")
             )
             if is_wanted or self.ignores_keys:
-                uid = one.StudyInstanceUID if keys.QueryRetrieveLevel == "STUDY" else one.SeriesInstanceUID
+                uid = one[UIDS[keys.QueryRetrieveLevel]].value
                 found.setdefault(uid, []).append(one)
         for some in found.values():
             answer = Dataset()
             answer.QueryRetrieveLevel = keys.QueryRetrieveLevel
-            for name in ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "AccessionNumber"):
+            for name in (*UIDS.values(), "Modality", "AccessionNumber"):
                 setattr(answer, name, some[0].get(name))
             if self.counts:
                 answer.NumberOfSeriesRelatedInstances = len(some)

@@ -15,7 +15,6 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from client import StudySeries
 from gateway.addresses import Address
-from gateway.fetch import archive as archives
 from gateway.fetch import limit as limits
 from gateway.fetch.archive import MOVE, Archive
 from gateway.fetch.limit import FetchError, Limit, Trouble
@@ -91,13 +90,13 @@ def test_archive_that_does_not_know_the_study_completes_it(fetch: FetchBox) -> N
     assert (count(job), fetch.archive.moved, find_remarks(job, []).warnings) == (2, [], ())
 
 
-def test_series_whose_number_of_images_is_not_said_is_fetched(fetch: FetchBox) -> None:
-    """The attribute is optional."""
+def test_series_whose_number_of_images_is_not_said_is_counted(fetch: FetchBox) -> None:
+    """The attribute is optional: images are named one by one."""
     fetch.archive.counts = False
-    send(fetch.box.port, make_two_series())
-    fetch.look_until_complete()
+    send(fetch.box.port, make_two_series()[:4])
+    (job,) = fetch.look_until_complete()
 
-    assert fetch.archive.moved == [SERIES, SECOND]
+    assert (count(job), fetch.archive.moved) == (5, [SECOND])
 
 
 def test_other_modalities_are_not_fetched(fetch: FetchBox) -> None:
@@ -221,7 +220,7 @@ def test_slow_archive_holds_up_no_other_study(tmp_path: Path) -> None:
 
 def test_archive_that_names_without_end_is_stopped(fetch: FetchBox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an answer so much is read."""
-    monkeypatch.setattr(archives, "MOST_MATCHES", 20)
+    monkeypatch.setattr(Archive._find, "__defaults__", (20,))
 
     def name(event: Any) -> Iterator[Any]:
         number = 0

@@ -64,8 +64,8 @@ def ask(url: str, data: bytes | None = None) -> Any:
 
 
 @contextmanager
-def run_orthanc(folder: Path, gateway_port: int) -> Iterator[tuple[str, int]]:
-    """Orthanc with the settings that the repository has; its URL and its DICOM port."""
+def run_orthanc(folder: Path, gateway_port: int, **changes: Any) -> Iterator[tuple[str, int]]:
+    """Orthanc with the settings that the repository has, or changed ones; its URL and its DICOM port."""
     if ORTHANC is None:
         pytest.skip("Orthanc is not installed here: the way through a real archive is not tested")
     shutil.copytree(ROOT / "deploy" / "orthanc", folder)
@@ -74,6 +74,7 @@ def run_orthanc(folder: Path, gateway_port: int) -> Iterator[tuple[str, int]]:
     settings |= {"HttpPort": http, "DicomPort": dicom, "StableAge": 1}
     settings |= {"StorageDirectory": "db", "IndexDirectory": "db"}
     settings["DicomModalities"]["strokeserve"][2] = gateway_port
+    settings |= changes
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with run_program([ORTHANC, "orthanc.json"], cwd=folder) as log:
         wait_until(lambda: any("Orthanc has started" in line for line in log))

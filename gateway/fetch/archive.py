@@ -27,8 +27,8 @@ CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 MOST_ANSWER_BYTES, MOST_WAITING = 2_000_000, 200
 """Of a message, and messages that may wait: a list of what failed is long, and archives answer faster than we read."""
 
-MOST_MATCHES = 500
-"""Studies or series that are read of an answer."""
+MOST_MATCHES, MOST_IMAGES = 500, 10_000
+"""Studies or series, and images of one, that are read of an answer."""
 
 MOST_FAILED = 100
 """Instances that failed whose UIDs are read."""
@@ -46,8 +46,8 @@ class FoundSeries:
     """A CT series that the archive has."""
 
     uid: str
-    count: int | None
-    """Instances; None: the archive does not say."""
+    count: int
+    """Instances; 0: the archive does not say."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,18 @@ class Archive:
             # An archive need not look at every key: then it names more than was asked for.
             if UID.fullmatch(uid) and read_text(one, "Modality") == CT:
                 is_number = count.isascii() and count.isdigit() and len(count) < 8
-                found[uid] = FoundSeries(uid, int(count) if is_number else None)
+                found[uid] = FoundSeries(uid, int(count) if is_number else self._count(study, uid, limit))
         return list(found.values())
+
+    def _count(self, study: str, series: str, limit: Limit) -> int:
+        """Instances of a series, one by one: saying their number is optional.
+
+        Raises:
+            FetchError: there is no answer.
+        """
+        keys = {"QueryRetrieveLevel": "IMAGE", "StudyInstanceUID": study, "SeriesInstanceUID": series}
+        images = self._find(keys | {"SOPInstanceUID": ""}, limit, MOST_IMAGES)
+        return len({read_text(one, "SOPInstanceUID") for one in images} - {""})
 
     def move(self, study: str, series: str, limit: Limit, note: Callable[[Moved], None]) -> Moved:
         """Has a series sent to us. Returns when the archive says that it has.
@@ -127,7 +137,7 @@ class Archive:
             raise FetchError(Trouble.ARCHIVE_REFUSED, describe_refusal(code, self.calling))
         return moved
 
-    def _find(self, keys: dict[str, str], limit: Limit) -> list[Dataset]:
+    def _find(self, keys: dict[str, str], limit: Limit, most: int = MOST_MATCHES) -> list[Dataset]:
         found: list[Dataset] = []
         with self._associate(limit, FIND) as association, watch(association, FIND, limit):
             for status, identifier in association.send_c_find(make_identifier(keys), FIND, MESSAGE_ID):

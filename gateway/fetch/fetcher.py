@@ -129,7 +129,7 @@ class Fetcher:
         series = {study: archive.find_series(study, limit) for study in studies[:MOST_STUDIES]}
         if not any(series.values()):
             raise FetchError(Trouble.NOT_FOUND, "the archive has no CT series of it")
-        announced = sum(one.count or 0 for some in series.values() for one in some)
+        announced = sum(one.count for some in series.values() for one in some)
         teller = Teller(path, Progress("fetching", sum(map(bool, series.values())), announced))
         lacking = sum(self._fetch_held(study, found, limit, teller) for study, found in series.items() if found)
         if lacking:
@@ -164,7 +164,7 @@ class Fetcher:
         folder = self._folder.receiving / key
         here, ends = read_contents(folder).counts, dict[str, Moved]()
         for one in series:
-            if one.count is not None and one.count <= here.get(one.uid, 0):
+            if 0 < one.count <= here.get(one.uid, 0):
                 teller.add(Moved(one.count, 0))
             else:
                 ends[one.uid] = teller.add(archive.move(study, one.uid, limit, teller.note))
