@@ -62,7 +62,7 @@ def test_study_is_completed_and_another_one_fetched(tmp_path: Path) -> None:
 
         words = ["-m", "gateway", "fetch", ACCESSION, "--queue", str(tmp_path / "queue")]
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)  # type: ignore[call-overload]
-        assert (done.returncode, done.stdout.startswith("9 images of 1 studies")) == (0, True), done.stderr
+        assert (done.returncode, done.stdout.startswith("9 images of a study")) == (0, True), done.stderr
         wait_until(lambda: sum("results are at" in line for line in log) == 2)
         series = [one["MainDicomTags"]["Modality"] for one in ask(f"{url}/series?expand")]
         wait_until(lambda: not list((tmp_path / "queue" / "sending").iterdir()))

@@ -77,7 +77,7 @@ def test_study_that_is_wanted_comes(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert len(list((fetch.box.folder.waiting / job).glob("*.dcm"))) == 5
         wait_until(lambda: list(fetch.box.folder.fetching.iterdir()) == [])
 
-    assert (code, out) == (0, "5 images of 1 studies have come; their results go where all go\n")
+    assert (code, out) == (0, "5 images of a study have come; the results go where all go\n")
     assert "the archive is asked" in err or "images" in err or not err
 
 
@@ -137,7 +137,7 @@ def test_who_does_not_want_it_any_more_cancels_it(tmp_path: Path, monkeypatch: p
             patch.setattr(command, "time", Sleepless(interrupt))
             assert main(["fetch", STUDY, "--queue", str(tmp_path / "queue")]) == 130
         assert fetch.archive.cancelled.wait(20)
-        wait_until(lambda: not list_orders(fetch.box.folder.fetching))
+        wait_until(lambda: list(fetch.box.folder.fetching.iterdir()) == [])
 
 
 class Sleepless:
@@ -188,7 +188,7 @@ def test_order_that_is_left_goes_on(tmp_path: Path, capsys: pytest.CaptureFixtur
         wait_until(lambda: jobs)
         code, out, _ = run(capsys, STUDY, "--queue", tmp_path / "queue")
 
-    assert (code, out.startswith("5 images of 1 studies")) == (0, True)
+    assert (code, out.startswith("5 images of a study")) == (0, True)
 
 
 def test_order_of_a_gateway_that_was_stopped_is_taken_again(tmp_path: Path) -> None:
@@ -209,6 +209,13 @@ def test_order_of_a_gateway_that_was_stopped_is_taken_again(tmp_path: Path) -> N
         assert fetch.fetcher._tasks.empty()
         assert fetch.archive.moved == moved
         assert set(moved) == {SERIES, "1.2.9"}
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a UID and of an accession number."""
+    code, out, _ = run(capsys, "--help")
+
+    assert (code, "examples:\n  python -m gateway fetch 1.2.840." in out) == (0, True)
 
 
 def test_what_is_wanted_is_told_by_its_form() -> None:

@@ -79,8 +79,8 @@ def test_images_that_never_come_are_named(box: Box) -> None:
     (job,) = become_quiet(box)
     first, second = find_remarks(box.folder.waiting / job, []).left_out
     assert (first.series_instance_uid, first.slices, first.reason) == (SERIES, 4, "NOT_RECEIVED")
-    assert first.message.startswith(f"4 of 6 images that the scanner has named did not come ({SERIES}.3, {SERIES}.4, ")
-    assert f"{SERIES}.6" not in first.message
+    names = ", ".join(f"{SERIES}.{number}" for number in (3, 4, 5))
+    assert first.message == f"4 of 6 images that the scanner has named did not come ({names} and others)."
     assert (second.series_instance_uid, second.slices) == ("1.2.9", 1)
 
 

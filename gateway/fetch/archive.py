@@ -24,11 +24,14 @@ from gateway.receive.instance import UID
 
 FIND, MOVE = str(StudyRootQueryRetrieveInformationModelFind), str(StudyRootQueryRetrieveInformationModelMove)
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
-MOST_ANSWER_BYTES, MOST_WAITING = 2_000_000, 200
-"""Of a message, and messages that may wait: a list of what failed is long, and archives answer faster than we read."""
+MOST_WAITING = {FIND: (65_536, 2000), MOVE: (2_000_000, 50)}
+"""Bytes of an answer, and answers that may wait: archives name faster than we read, and a list of what failed is long."""
 
 MOST_MATCHES, MOST_IMAGES = 500, 10_000
 """Studies or series, and images of one, that are read of an answer."""
+
+MOST_CHARACTERS = 128
+"""Of a value; UIDs have 64."""
 
 MOST_FAILED = 100
 """Instances that failed whose UIDs are read."""
@@ -77,7 +80,8 @@ class Archive:
             FetchError: there is no answer.
         """
         keys = {"QueryRetrieveLevel": "STUDY", "AccessionNumber": accession, "StudyInstanceUID": ""}
-        found = [read_text(one, "StudyInstanceUID") for one in self._find(keys, limit) if is_of(one, accession)]
+        # An archive need not look at every key: then it names more than was asked for.
+        found = [one["StudyInstanceUID"] for one in self._find(keys, limit) if one["AccessionNumber"] == accession]
         return [uid for uid in dict.fromkeys(found) if UID.fullmatch(uid)]
 
     def find_series(self, study: str, limit: Limit) -> list[FoundSeries]:
@@ -90,9 +94,8 @@ class Archive:
         keys |= {"SeriesInstanceUID": "", "NumberOfSeriesRelatedInstances": ""}
         found: dict[str, FoundSeries] = {}
         for one in self._find(keys, limit):
-            uid, count = read_text(one, "SeriesInstanceUID"), read_text(one, "NumberOfSeriesRelatedInstances")
-            # An archive need not look at every key: then it names more than was asked for.
-            if UID.fullmatch(uid) and read_text(one, "Modality") == CT:
+            uid, count = one["SeriesInstanceUID"], one["NumberOfSeriesRelatedInstances"]
+            if UID.fullmatch(uid) and one["Modality"] == CT:
                 is_number = count.isascii() and count.isdigit() and len(count) < 8
                 found[uid] = FoundSeries(uid, int(count) if is_number else self._count(study, uid, limit))
         return list(found.values())
@@ -105,7 +108,7 @@ class Archive:
         """
         keys = {"QueryRetrieveLevel": "IMAGE", "StudyInstanceUID": study, "SeriesInstanceUID": series}
         images = self._find(keys | {"SOPInstanceUID": ""}, limit, MOST_IMAGES)
-        return len({read_text(one, "SOPInstanceUID") for one in images} - {""})
+        return len({one["SOPInstanceUID"] for one in images if one["SeriesInstanceUID"] == series} - {""})
 
     def move(self, study: str, series: str, limit: Limit, note: Callable[[Moved], None]) -> Moved:
         """Has a series sent to us. Returns when the archive says that it has.
@@ -137,19 +140,18 @@ class Archive:
             raise FetchError(Trouble.ARCHIVE_REFUSED, describe_refusal(code, self.calling))
         return moved
 
-    def _find(self, keys: dict[str, str], limit: Limit, most: int = MOST_MATCHES) -> list[Dataset]:
-        found: list[Dataset] = []
+    def _find(self, keys: dict[str, str], limit: Limit, most: int = MOST_MATCHES) -> list[dict[str, str]]:
+        """What the archive names, each with the keys that were asked for."""
+        found: list[dict[str, str]] = []
         with self._associate(limit, FIND) as association, watch(association, FIND, limit):
             for status, identifier in association.send_c_find(make_identifier(keys), FIND, MESSAGE_ID):
                 code = read_status(status, limit)
                 if code not in PENDING:
                     break
                 if identifier is not None:
-                    found.append(identifier)
-                if len(found) > MOST_MATCHES:
-                    raise FetchError(
-                        Trouble.ARCHIVE_REFUSED, f"it names more than {MOST_MATCHES} of what was asked for"
-                    )
+                    found.append({keyword: read_text(identifier, keyword) for keyword in keys})
+                if len(found) > most:
+                    raise FetchError(Trouble.ARCHIVE_REFUSED, f"it names more than {most} of what was asked for")
         if code != SUCCESS:
             limit.check()
             raise FetchError(Trouble.ARCHIVE_REFUSED, describe_refusal(code, self.calling))
@@ -180,7 +182,7 @@ class Archive:
                 raise FetchError(Trouble.ARCHIVE_AWAY, why)
             if not association.accepted_contexts:
                 raise FetchError(Trouble.ARCHIVE_REFUSED, "it does not offer this (study root C-FIND and C-MOVE)")
-            bound_association(association, MOST_ANSWER_BYTES, MOST_WAITING)
+            bound_association(association, *MOST_WAITING[model])
             yield association
             is_done = True
         finally:
@@ -228,15 +230,10 @@ def describe_refusal(code: int, calling: str) -> str:
     return f"it answered with status {code:04X}"
 
 
-def is_of(found: Dataset, accession: str) -> bool:
-    """Whether a study has this accession number, and not only a similar one."""
-    return read_text(found, "AccessionNumber") == accession
-
-
 def read_text(dataset: Dataset, keyword: str) -> str:
     """A value as text; empty where it cannot be read."""
     try:
         value = dataset.get(keyword)
     except Exception:  # whatever pydicom raises at a value that is none
         return ""
-    return "" if value is None else str(value).strip()
+    return "" if value is None else str(value)[:MOST_CHARACTERS].strip()

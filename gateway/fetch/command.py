@@ -135,5 +135,6 @@ def tell(progress: Progress, *, is_json: bool) -> int:
     elif progress.reason:
         complain(f"gateway fetch: error: {progress.message} [{progress.reason}]")
     else:
-        say(f"{progress.completed} images of {progress.studies} studies have come; their results go where all go")
+        studies = "a study" if progress.studies == 1 else f"{progress.studies} studies"
+        say(f"{progress.completed} images of {studies} have come; the results go where all go")
     return 1 if progress.reason else 0

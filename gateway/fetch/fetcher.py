@@ -14,7 +14,7 @@ from pathlib import Path
 from gateway.fetch.archive import MOST_FAILED, Archive, FoundSeries, Moved
 from gateway.fetch.contents import read_contents
 from gateway.fetch.limit import FetchError, Limit, Trouble
-from gateway.fetch.orders import Order, Progress, list_orders, read_order, read_progress, write_progress
+from gateway.fetch.orders import Order, Progress, find_state, list_orders, read_order, read_progress, write_progress
 from gateway.queue.arrivals import Arrivals
 from gateway.queue.folder import QueueFolder, make_key, show
 from gateway.queue.notes import MOST_NAMED, NOTHING, Missing, Notes
@@ -22,7 +22,7 @@ from gateway.reasons import Doubt
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS, FAILED_SECONDS = 0.5, 5.0
 TELL_SECONDS = 0.5
 """Between two words on how far an order is."""
 
@@ -80,6 +80,7 @@ class Fetcher:
             except Exception as error:  # a full disk: a study that was held is released, an order is taken again
                 logger.error("a fetch has failed: %s", type(error).__name__)
                 logger.debug("why", exc_info=True)
+                stop.wait(FAILED_SECONDS)
 
     def _is_running(self) -> bool:
         return not self._stop.is_set()
@@ -118,6 +119,8 @@ class Fetcher:
                 progress = Progress("failed", reason=error.trouble, message=f"{error}")
             if path.exists():
                 write_progress(path, progress)
+            else:  # who has cancelled it does not come back
+                find_state(path).unlink(missing_ok=True)
             logger.info("an order was %s: %d images, %d failed", progress.state, progress.completed, progress.failed)
         finally:
             with self._lock:

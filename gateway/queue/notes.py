@@ -29,7 +29,8 @@ class Missing:
 
     def describe(self) -> str:
         """As a sentence."""
-        names = f" ({', '.join(self.named)}{', …' if self.count > len(self.named) else ''})" if self.named else ""
+        others = " and others" if self.count > len(self.named) else ""
+        names = f" ({', '.join(self.named)}{others})" if self.named else ""
         return f"{self.count} of {self.announced} images that the {self.by} has named did not come{names}."
 
 
