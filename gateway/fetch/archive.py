@@ -25,7 +25,7 @@ from gateway.receive.instance import UID
 FIND, MOVE = str(StudyRootQueryRetrieveInformationModelFind), str(StudyRootQueryRetrieveInformationModelMove)
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 MOST_WAITING = {FIND: (65_536, 2000), MOVE: (2_000_000, 50)}
-"""Bytes of an answer, and answers that may wait: archives name faster than we read, and a list of what failed is long."""
+"""Bytes of an answer, and answers that may wait: archives name faster than we read, and what failed is a long list."""
 
 MOST_MATCHES, MOST_IMAGES = 500, 10_000
 """Studies or series, and images of one, that are read of an answer."""
