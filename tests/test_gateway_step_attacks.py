@@ -69,7 +69,8 @@ def ask(association: Association, message: bytes, *, create: bool) -> int:
     else:
         request.RequestedSOPClassUID, request.RequestedSOPInstanceUID = ModalityPerformedProcedureStep, STEP
         request.ModificationList = io.BytesIO(message)
-    association._reactor_checkpoint.clear()
+    association._reactor_checkpoint.clear()  # as pynetdicom does, so that nobody else takes the answer
+    wait_until(lambda: association._is_paused)
     association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
     _, answer = association.dimse.get_msg(block=True)
     association._reactor_checkpoint.set()
