@@ -17,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, SecondaryCaptureImageStorage, Verification  # type: ignore[attr-defined]
 
 from client import AnalysisStatus, StrokeClientError, StudyPrediction, StudySeries
-from gateway.judge.writing import Remarks, WrittenResults
+from gateway.judge.writing import WrittenResults
 from gateway.queue.arrivals import Arrivals
 from gateway.queue.folder import QueueFolder
 from gateway.queue.steps import Steps
@@ -209,7 +209,7 @@ def send_all(paths: Sequence[Path]) -> tuple[list[Path], list[StudySeries]]:
 def make_written(
     answer: StudyPrediction | StrokeClientError,
     paths: Sequence[Path],
-    remarks: Remarks,
+    left_out: Sequence[StudySeries],
     now: object,
 ) -> WrittenResults:
     """Results that are the same for the same slices and the same model: one object, and a text."""
@@ -217,5 +217,5 @@ def make_written(
     digest = answer.reason if isinstance(answer, StrokeClientError) else answer.digest
     names = ",".join(path.name for path in paths)
     uid = f"2.25.{uuid5(NAMESPACE_OID, f'{names} {digest}').int}"
-    text = str([answer, remarks]).encode()
+    text = str([answer, *left_out]).encode()
     return WrittenResults({"sc.dcm": make_object(study, uid), "answer.txt": text}, (uid,), {"study": study})

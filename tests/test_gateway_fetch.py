@@ -13,16 +13,16 @@ import trustme
 from pydicom.dataset import Dataset
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from client import StudySeries
+from client import ImageWarning, StudyPrediction, StudySeries
 from gateway.addresses import Address
 from gateway.fetch import limit as limits
 from gateway.fetch.archive import MOVE, Archive
 from gateway.fetch.limit import FetchError, Limit, Trouble
-from gateway.judge.judge import find_remarks
+from gateway.judge.judge import add_warnings, describe_not_received
 from gateway.reasons import Doubt
 from tests.dicom_files import PATIENT
 from tests.fakes import wait_until
-from tests.gateway_box import TITLE, make_files, send
+from tests.gateway_box import TITLE, make_answer, make_files, send
 from tests.query_archive import FetchBox, open_fetch_box, open_query_archive, read
 from tests.studies import SERIES, STUDY
 
@@ -47,13 +47,19 @@ def count(job: Path) -> int:
 
 
 def find_warning(job: Path) -> str:
-    (warning,) = find_remarks(job, []).warnings
+    (warning,) = list_warnings(job)
     assert warning.reason == Doubt.FETCH_FAILED
     return warning.message
 
 
+def list_warnings(job: Path) -> list[ImageWarning]:
+    answer = add_warnings(make_answer(), job)
+    assert isinstance(answer, StudyPrediction)
+    return list(answer.warnings)
+
+
 def find_missing(job: Path) -> list[StudySeries]:
-    return list(find_remarks(job, []).left_out)
+    return describe_not_received(job)
 
 
 def test_what_is_missing_is_fetched(fetch: FetchBox) -> None:
@@ -63,7 +69,7 @@ def test_what_is_missing_is_fetched(fetch: FetchBox) -> None:
 
     assert count(job) == 5
     assert fetch.archive.moved == [SERIES, SECOND]
-    assert (find_missing(job), find_remarks(job, []).warnings) == ([], ())
+    assert (find_missing(job), list_warnings(job)) == ([], [])
 
 
 def test_study_that_is_here_as_a_whole_is_not_fetched(fetch: FetchBox) -> None:
@@ -87,7 +93,7 @@ def test_archive_that_does_not_know_the_study_completes_it(fetch: FetchBox) -> N
     send(fetch.box.port, make_files(2, study="1.2.3.4.5"))
     (job,) = fetch.look_until_complete()
 
-    assert (count(job), fetch.archive.moved, find_remarks(job, []).warnings) == (2, [], ())
+    assert (count(job), fetch.archive.moved, list_warnings(job)) == (2, [], [])
 
 
 def test_series_whose_number_of_images_is_not_said_is_counted(fetch: FetchBox) -> None:

@@ -12,7 +12,7 @@ from highdicom import sr
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client import Reason
+from client import InvalidRequestError
 from gateway.results.answer import NOTICE, make_unjudged
 from gateway.results.headers import read_headers
 from gateway.results.make import make_results
@@ -87,7 +87,7 @@ def test_study_that_could_not_be_judged_has_a_report_too(tmp_path: Path) -> None
     """It is about all instances that were sent, and no model has seen it."""
     make(tmp_path)
     headers = read_headers(sorted(tmp_path.iterdir()))
-    unjudged = make_unjudged(Reason("STUDY_TOO_LARGE", "the study has more slices than this server takes"))
+    unjudged = make_unjudged(InvalidRequestError("the study has more slices than this server takes", "STUDY_TOO_LARGE"))
     results = make_results(unjudged, headers, ALL, NOW)
     (file,) = (one.data for one in results.objects if one.name == "sr.dcm")
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client import StudySeries
 from gateway.cli import main
-from gateway.judge.judge import find_remarks
 from gateway.judge.selection import MOST_TEXT, select
 from gateway.judge.settings import SelectionSettings
 from gateway.reasons import Doubt, LeftOut, Unasked
 from tests.dicom_files import PATIENT
 from tests.fakes import ROOT
-from tests.gateway_box import SECONDARY_CAPTURE
 from tests.studies import SERIES, make_slice
 from tests.test_gateway_judge import Bench
 
@@ -189,15 +185,16 @@ def test_study_of_which_nothing_is_wanted_has_a_result_that_says_so(tmp_path: Pa
     assert "OTHER_DESCRIPTION" in said
 
 
-def test_what_was_left_out_follows_what_came(tmp_path: Path) -> None:
-    """Series of other kinds are told last."""
-    (tmp_path / "not-kept.jsonl").write_text(json.dumps({"series": "1.9", "class": SECONDARY_CAPTURE}) + "\n")
-    remarks = find_remarks(tmp_path, [StudySeries("1.8", 2, LeftOut.DERIVED, "why")])
+def test_all_that_was_left_out_is_told(tmp_path: Path) -> None:
+    """By settings, and what is no CT."""
+    bench = Bench(tmp_path, SelectionSettings(series_least_mm=1.0))
+    job = bench.add(not_kept=2)
+    write_series(bench.folder.waiting / job, series="1.2.9", SliceThickness=0.6)
+    bench.judge.judge(job)
+    bench.folder.close()
 
-    assert [(one.series_instance_uid, one.reason) for one in remarks.left_out] == [
-        ("1.8", "DERIVED"),
-        ("1.9", "NOT_CT"),
-    ]
+    said = (bench.folder.sending / job / "answer.txt").read_text()
+    assert re.findall(r"LeftOut\.([A-Z_]+)", said) == ["SLICE_THICKNESS", "NOT_CT"]
 
 
 def test_page_has_every_reason_once() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from gateway.judge.judge import find_remarks
+from client import ImageTooLargeError, StudyPrediction
+from gateway.judge.judge import add_warnings, describe_not_received
 from gateway.queue import steps
 from gateway.queue.arrivals import Arrivals
 from gateway.queue.folder import QueueFolder, make_key
@@ -18,7 +19,7 @@ from gateway.queue.notes import read_notes
 from gateway.queue.steps import KEEP_SECONDS, Step, Steps, StepsFullError, StepState
 from gateway.reasons import Doubt
 from tests.dicom_files import PATIENT
-from tests.gateway_box import SECONDARY_CAPTURE, Box, make_files, open_box, send
+from tests.gateway_box import SECONDARY_CAPTURE, Box, make_answer, make_files, open_box, send
 from tests.procedure_steps import STEP, list_uids, make_begin, make_end, make_series_item, tell
 from tests.studies import SERIES, STUDY
 from tests.test_gateway_judge import Bench
@@ -59,7 +60,7 @@ def test_study_is_complete_when_all_images_of_its_step_are_here(box: Box) -> Non
 
     (job,) = box.arrivals.complete()
     assert count(box, job) == 3
-    assert find_remarks(box.folder.waiting / job, []).left_out == ()
+    assert describe_not_received(box.folder.waiting / job) == []
 
 
 def test_last_word_completes_what_is_here(box: Box) -> None:
@@ -77,7 +78,7 @@ def test_images_that_never_come_are_named(box: Box) -> None:
     assert box.arrivals.complete() == []
 
     (job,) = become_quiet(box)
-    first, second = find_remarks(box.folder.waiting / job, []).left_out
+    first, second = describe_not_received(box.folder.waiting / job)
     assert (first.series_instance_uid, first.slices, first.reason) == (SERIES, 4, "NOT_RECEIVED")
     names = ", ".join(f"{SERIES}.{number}" for number in (3, 4, 5))
     assert first.message == f"4 of 6 images that the scanner has named did not come ({names} and others)."
@@ -157,8 +158,10 @@ def test_discontinued_step_completes_nothing_and_is_told(box: Box) -> None:
     assert box.arrivals.complete() == []
 
     (job,) = become_quiet(box)
-    (warning,) = find_remarks(box.folder.waiting / job, []).warnings
-    assert warning.reason == Doubt.STEP_DISCONTINUED
+    for answer in (make_answer(), ImageTooLargeError("too many slices", "STUDY_TOO_LARGE")):
+        told = add_warnings(answer, box.folder.waiting / job)
+        assert isinstance(told, StudyPrediction)
+        assert [warning.reason for warning in told.warnings] == [Doubt.STEP_DISCONTINUED]
 
 
 def test_study_of_a_wrong_worklist_entry_is_not_judged(tmp_path: Path) -> None:

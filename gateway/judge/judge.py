@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,13 +15,12 @@ from client import (
     IntegrityError,
     InvalidImageError,
     InvalidRequestError,
-    Reason,
     StrokeClient,
     StrokeClientError,
     StudyPrediction,
     StudySeries,
 )
-from gateway.judge.writing import Remarks, WrittenResults, write_results
+from gateway.judge.writing import WrittenResults, write_results
 from gateway.queue.arrivals import read_not_kept
 from gateway.queue.endings import Endings
 from gateway.queue.files import remove_folder
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 FIRST_PAUSE, MOST_PAUSE = 2.0, 60.0
 
-Maker = Callable[[StudyPrediction | StrokeClientError, Sequence[Path], Remarks, datetime], WrittenResults]
+Maker = Callable[[StudyPrediction | StrokeClientError, Sequence[Path], Sequence[StudySeries], datetime], WrittenResults]
 """Makes the results of an answer, or of the error that came in its place."""
 
 Selector = Callable[[Sequence[Path]], tuple[list[Path], list[StudySeries]]]
@@ -123,7 +123,8 @@ class Judge:
         began = time.monotonic()
         chosen, left_out = self._select(paths)
         answer = refuse_unasked(folder, chosen) or self._ask(job, chosen)
-        results = self._make(answer, paths, find_remarks(folder, left_out), datetime.now(UTC))
+        left_out += describe_not_received(folder) + describe_not_kept(folder)
+        results = self._make(add_warnings(answer, folder), paths, left_out, datetime.now(UTC))
         if why := self._find_needless(job, answer, results.identity):
             logger.info("study %s: nothing is sent: %s", show(job), why)
             remove_folder(folder)
@@ -179,25 +180,32 @@ def refuse_unasked(folder: Path, chosen: Sequence[Path]) -> StudyPrediction | No
     """The answer of a study of which there is nothing to ask; None: the server is asked."""
     if read_notes(folder).is_wrong_entry:
         message = "The scanner has taken the study back: the wrong entry of its worklist had been selected."
-        return make_unjudged(Reason(Unasked.WRONG_WORKLIST_ENTRY, message))
+        return make_unjudged(StrokeClientError(message, Unasked.WRONG_WORKLIST_ENTRY))
     if not chosen:
-        return make_unjudged(Reason(Unasked.NO_SERIES, "The gateway's settings leave out every series that came."))
+        message = "The gateway's settings leave out every series that came."
+        return make_unjudged(StrokeClientError(message, Unasked.NO_SERIES))
     return None
 
 
-def find_remarks(folder: Path, left_out: Sequence[StudySeries]) -> Remarks:
-    """What results say besides the answer.
-
-    Args:
-        folder: of the job.
-        left_out: series that were not chosen.
-    """
+def describe_not_kept(folder: Path) -> list[StudySeries]:
+    """Series that came and were not sent to the server, with the reason."""
     message = "The gateway keeps CT images alone; these objects are of another kind."
-    others = [StudySeries(series, count, LeftOut.NOT_CT, message) for series, count in read_not_kept(folder).items()]
-    notes = read_notes(folder)
-    missing = [StudySeries(one.series, one.count, LeftOut.NOT_RECEIVED, one.describe()) for one in notes.missing]
-    warnings = [ImageWarning(doubt, text) for doubt, text in notes.doubts]
-    return Remarks((*left_out, *missing, *others), tuple(warnings))
+    return [StudySeries(series, count, LeftOut.NOT_CT, message) for series, count in read_not_kept(folder).items()]
+
+
+def describe_not_received(folder: Path) -> list[StudySeries]:
+    """Images that scanner or archive have named and that did not come, by their series."""
+    missing = read_notes(folder).missing
+    return [StudySeries(one.series, one.count, LeftOut.NOT_RECEIVED, one.describe()) for one in missing]
+
+
+def add_warnings(answer: StudyPrediction | StrokeClientError, folder: Path) -> StudyPrediction | StrokeClientError:
+    """An answer, or an error that came in its place, with what is to be said of how the study came."""
+    warnings = tuple(ImageWarning(doubt, text) for doubt, text in read_notes(folder).doubts)
+    if not warnings:
+        return answer
+    prediction = make_unjudged(answer) if isinstance(answer, StrokeClientError) else answer
+    return replace(prediction, warnings=(*prediction.warnings, *warnings))
 
 
 def find_seconds(job: str) -> float:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from client import Reason, StrokeClientError, StudyPrediction
-from gateway.judge.writing import Remarks, WrittenResults
+from client import StrokeClientError, StudyPrediction, StudySeries
+from gateway.judge.writing import WrittenResults
 from gateway.results.answer import make_unjudged
 from gateway.results.headers import read_headers
 from gateway.results.make import make_results
@@ -29,7 +29,7 @@ class ResultMaker:
         self,
         answer: StudyPrediction | StrokeClientError,
         paths: Sequence[Path],
-        remarks: Remarks,
+        left_out: Sequence[StudySeries],
         now: datetime,
     ) -> WrittenResults:
         """Makes results of an answer, or of the error that came in its place.
@@ -37,13 +37,8 @@ class ResultMaker:
         Raises:
             ValueError: none of the files is one of a study.
         """
-        if isinstance(answer, StrokeClientError):
-            answer = make_unjudged(Reason(answer.reason or "NOT_JUDGED", str(answer)))
-        prediction = replace(
-            answer,
-            left_out=(*answer.left_out, *remarks.left_out),
-            warnings=(*answer.warnings, *remarks.warnings),
-        )
+        prediction = make_unjudged(answer) if isinstance(answer, StrokeClientError) else answer
+        prediction = replace(prediction, left_out=(*prediction.left_out, *left_out))
         results = make_results(prediction, read_headers(paths), self._settings, now)
         files = {one.name: one.data for one in results.objects} | results.texts
         return WrittenResults(files, tuple(one.sop_instance_uid for one in results.objects), results.record)

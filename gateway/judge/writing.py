@@ -7,20 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from client import ImageWarning, StudySeries
 from gateway.queue.files import PART, make_folder, move_folder, remove_folder, write_record, write_whole
 from gateway.queue.folder import QueueFolder
 from gateway.queue.journal import begin_journal, write_journal
-
-
-@dataclass(frozen=True)
-class Remarks:
-    """What the results of a study say besides the server's answer."""
-
-    left_out: tuple[StudySeries, ...] = ()
-    """Series, or parts of them, that the server did not get, with the reason."""
-
-    warnings: tuple[ImageWarning, ...] = ()
 
 
 @dataclass(frozen=True)

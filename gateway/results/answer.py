@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from client import AnalysisStatus, Reason, StudyPrediction, StudySlice
+from client import AnalysisStatus, Reason, StrokeClientError, StudyPrediction, StudySlice
 from gateway.results.headers import Instance, StudyHeaders
 from gateway.results.urgency import Urgency
 
@@ -87,8 +87,8 @@ def make_answer(prediction: StudyPrediction, headers: StudyHeaders) -> Answer:
     return Answer(prediction, headers, judged, _find_first_look(prediction, headers))
 
 
-def make_unjudged(reason: Reason) -> StudyPrediction:
-    """The answer of a study that was not judged at all: not analysed, for this reason."""
+def make_unjudged(error: StrokeClientError) -> StudyPrediction:
+    """The answer of a study that could not be judged at all: not analysed, for the error's reason."""
     return StudyPrediction(
         label="",
         score=0.0,
@@ -96,7 +96,7 @@ def make_unjudged(reason: Reason) -> StudyPrediction:
         top_k=0,
         positive_label="",
         status=AnalysisStatus.NOT_ANALYSED,
-        reasons=(reason,),
+        reasons=(Reason(error.reason or "NOT_JUDGED", str(error)),),
         first_look=None,
         slices=(),
         series=None,
