@@ -133,6 +133,23 @@ def test_images_that_the_archive_cannot_send_are_named(fetch: FetchBox) -> None:
     assert missing.message == f"2 of 2 images that the archive has named did not come ({SECOND}.1, {SECOND}.2)."
 
 
+def test_what_the_archive_fails_to_send_is_not_missed_when_it_is_here(fetch: FetchBox) -> None:
+    """The scanner has sent it meanwhile."""
+
+    def fail(event: Any) -> Iterator[Any]:
+        send(fetch.box.port, make_two_series())
+        yield ("127.0.0.1", fetch.box.port)
+        yield 1
+        for file in make_files(1, StudyInstanceUID=None):
+            yield 0xFF00, read(file)
+
+    fetch.archive.move = fail
+    send(fetch.box.port, make_files(1))
+    (job,) = fetch.look_until_complete()
+
+    assert (count(job), find_missing(job)) == (5, [])
+
+
 def test_archive_that_says_it_has_sent_more_than_came_is_not_believed(fetch: FetchBox) -> None:
     """Images are counted here."""
 

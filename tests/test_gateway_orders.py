@@ -100,6 +100,16 @@ def test_study_that_the_archive_does_not_have_is_said(tmp_path: Path, capsys: py
     assert err.endswith("gateway fetch: error: the archive has no CT series of it [NOT_FOUND]\n")
 
 
+def test_number_of_very_many_studies_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is none of one examination."""
+    files = [make_files(1, study=f"1.2.3.{number}", AccessionNumber=ACCESSION)[0] for number in range(11)]
+    with run_fetch_box(tmp_path / "queue", files) as (fetch, _):
+        code, _, err = run(capsys, ACCESSION, "--queue", tmp_path / "queue")
+        assert (code, fetch.archive.moved) == (1, [])
+
+    assert "more than 10 studies" in err
+
+
 def test_gateway_without_an_archive_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The setting is named."""
     with run_fetch_box(tmp_path / "queue", has_archive=False):

@@ -129,7 +129,9 @@ class Fetcher:
     def _fetch_order(self, path: Path, order: Order, limit: Limit) -> Progress:
         archive = self._ask_archive()
         studies = [order.study] if order.study else archive.find_studies(order.accession, limit)
-        series = {study: archive.find_series(study, limit) for study in studies[:MOST_STUDIES]}
+        if len(studies) > MOST_STUDIES:
+            raise FetchError(Trouble.ARCHIVE_REFUSED, f"the archive has more than {MOST_STUDIES} studies of it")
+        series = {study: archive.find_series(study, limit) for study in studies}
         if not any(series.values()):
             raise FetchError(Trouble.NOT_FOUND, "the archive has no CT series of it")
         announced = sum(one.count for some in series.values() for one in some)
@@ -177,7 +179,7 @@ class Fetcher:
         for one in series:
             moved = ends.get(one.uid, Moved(0, 0))
             announced = one.count or here.get(one.uid, 0) + moved.failed
-            if count := max(announced - here.get(one.uid, 0), moved.failed):
+            if (count := announced - here.get(one.uid, 0)) > 0:  # what failed may have come from the scanner
                 missing.append(Missing(one.uid, count, announced, moved.failed_uids[:MOST_NAMED], "archive"))
         logger.info("study %s: %d series fetched, %d of them not whole", show(key), len(ends), len(missing))
         return Notes(tuple(missing))
