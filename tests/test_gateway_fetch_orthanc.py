@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tests.dicom_files import PATIENT
 from tests.fakes import ROOT, run_server, wait_until, write_model
 from tests.gateway_box import TITLE, make_files, open_box, send
 from tests.studies import SERIES, STUDY, STUDY_SPEC
-from tests.test_gateway_orthanc import ask, find_port, run_orthanc, run_program
+from tests.test_gateway_orthanc import PAGE, ask, find_port, run_orthanc, run_program
 from tests.tracing import traced
 
 ACCESSION = "A4711"
@@ -60,7 +61,9 @@ def test_study_is_completed_and_another_one_fetched(tmp_path: Path) -> None:
         assert send(port, make_files(3)) == [0, 0, 0]
         wait_until(lambda: sum("results are at" in line for line in log) == 1)
 
-        words = ["-m", "gateway", "fetch", ACCESSION, "--queue", str(tmp_path / "queue")]
+        words = find_words("python -m gateway fetch")
+        assert words[-1] == "queue"
+        words[-1] = str(tmp_path / "queue")
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)  # type: ignore[call-overload]
         assert (done.returncode, done.stdout.startswith("9 images of a study")) == (0, True), done.stderr
         wait_until(lambda: sum("results are at" in line for line in log) == 2)
@@ -74,10 +77,18 @@ def test_study_is_completed_and_another_one_fetched(tmp_path: Path) -> None:
         assert str(secret) not in said
 
 
+def find_words(start: str) -> list[str]:
+    """The command of the page that begins so, behind its interpreter."""
+    (found,) = re.findall(rf"^    ({re.escape(start)}.*)$", PAGE, re.MULTILINE)
+    return shlex.split(found)[1:]
+
+
 def make_command(queue: Path, dicom: int, port: int, server: str) -> list[str]:
-    archive = f"ARCHIVE@127.0.0.1:{dicom}"
-    words = ["--queue", str(queue), "--send-to", archive, "--fetch-from", archive, "--dicom-port", str(port)]
-    return [sys.executable, "-m", "gateway", "listen", *words, "--quiet-seconds", "1", "--server", server]
+    """The page's command, with what is elsewhere in a test."""
+    words = find_words("python -m gateway listen --queue queue --send-to ARCHIVE@127.0.0.1:4242 --fetch-from")
+    places = {"queue": str(queue), "ARCHIVE@127.0.0.1:4242": f"ARCHIVE@127.0.0.1:{dicom}"}
+    placed = [places.get(word, word) for word in words]
+    return [sys.executable, *placed, "--dicom-port", str(port), "--quiet-seconds", "1", "--server", server]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from gateway.cli import main
 from gateway.judge.selection import MOST_TEXT, select
 from gateway.judge.settings import SelectionSettings
+from gateway.listen.command import build_parser
 from gateway.reasons import Doubt, LeftOut, Unasked
+from gateway.settings import read_several
 from tests.dicom_files import PATIENT
 from tests.fakes import ROOT
 from tests.studies import SERIES, make_slice
@@ -195,6 +198,15 @@ def test_all_that_was_left_out_is_told(tmp_path: Path) -> None:
 
     said = (bench.folder.sending / job / "answer.txt").read_text()
     assert re.findall(r"LeftOut\.([A-Z_]+)", said) == ["SLICE_THICKNESS", "NOT_CT"]
+
+
+def test_command_of_the_page_is_understood() -> None:
+    """Its patterns are what is chosen by."""
+    (line,) = re.findall(r"^    python -m gateway listen (.*--series-description.*)$", PAGE, re.MULTILINE)
+    parser = build_parser()
+    (selection,) = read_several(parser, parser.parse_args(shlex.split(line)), SelectionSettings)
+
+    assert selection == SelectionSettings(series_description=("HEAD*", "*BRAIN*"), series_original=True)
 
 
 def test_page_has_every_reason_once() -> None:
