@@ -36,7 +36,11 @@ class FetchSettings:
     )
     queue: Path = setting(REQUIRED, "folder of the queue of the gateway that is to fetch it", metavar="QUEUE")
     wait: float = setting(
-        600.0, "seconds to wait for the end; then it goes on without being watched", least=0, most=86_400
+        600.0,
+        "how long to wait for the end; then it goes on without being watched",
+        least=0,
+        most=86_400,
+        metavar="SECONDS",
     )
     json: bool = setting(False, "print the end as JSON")
 
