@@ -235,6 +235,17 @@ def test_disk_without_room_is_said(tmp_path: Path) -> None:
         assert tell(box.port, BEGIN) == [0x0213]
 
 
+def test_study_goes_on_when_there_is_no_room_for_more(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept free is for what ends a study."""
+    tell(box.port, BEGIN, ALL_THREE)
+    send(box.port, make_files(2))
+    monkeypatch.setattr(box.steps, "_least_free", 1 << 60)
+    assert tell(box.port, ("create", make_begin()), step=f"{STEP}.2") == [0x0213]
+
+    (job,) = become_quiet(box)
+    assert read_notes(box.folder.waiting / job).missing
+
+
 @pytest.fixture
 def kept(tmp_path: Path):
     folder = QueueFolder(tmp_path / "queue")

@@ -188,7 +188,7 @@ class Arrivals:
             if self._studies[key].looked == news:
                 return False
             self._studies[key].looked = news
-        return self._steps.look(key, self.list_here(key)).is_complete
+        return self._steps.knows(key) and self._steps.look(key, self.list_here(key)).is_complete
 
     def _is_due(self, key: str) -> bool:
         with self._lock:

@@ -117,8 +117,7 @@ class Steps:
                 raise StepExistsError
             if any(len(self._list_steps(study)) >= MOST_OF_STUDY for study in step.studies):
                 raise StepsFullError
-            self._write(key, step)
-            self._make_room()
+            self._write_new(key, step)
 
     def change(
         self, uid: str, state: StepState | None, series: dict[str, tuple[str, ...]] | None, *, is_wrong_entry: bool
@@ -145,9 +144,13 @@ class Steps:
             if after != before:
                 if before.state is not StepState.IN_PROGRESS:
                     raise StepEndedError
-                self._write(key, after)
-                self._make_room()
+                self._write_new(key, after)
             return after
+
+    def knows(self, study: str) -> bool:
+        """Whether there are steps of a study."""
+        with self._lock:
+            return bool(self._list_steps(study))
 
     def look(self, study: str, here: Set[str]) -> Outlook:
         """What the steps of a study say of it.
@@ -211,10 +214,20 @@ class Steps:
     def _find_path(self, key: str) -> Path:
         return self._folder.steps / f"{key}.json"
 
+    def _write_new(self, key: str, step: Step) -> None:
+        """Writes what somebody tells, unless the room is wanted for results.
+
+        Raises:
+            StepsFullError: it is.
+            OSError: it cannot be written.
+        """
+        if self._folder.find_free_bytes() < self._least_free:
+            raise StepsFullError
+        self._write(key, step)
+        self._make_room()
+
     def _write(self, key: str, step: Step) -> None:
         data = json.dumps(asdict(step)).encode()
-        if self._folder.find_free_bytes() - len(data) < self._least_free:
-            raise StepsFullError
         write_whole(self._find_path(key), data)
         self._note(key, step, len(data))
 
