@@ -15,7 +15,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client import AnalysisStatus, ImageWarning, Reason, StudyPrediction, StudySeries, StudySlice
+from client import AnalysisStatus, ImageWarning, Reason, StudyPrediction, StudySeries, StudySlice, Window
 from gateway.results.headers import StudyHeaders, read_headers
 from gateway.results.make import Results, make_results
 from gateway.results.settings import RESULTS, ResultSettings
@@ -23,6 +23,7 @@ from tests.studies import SERIES, STUDY, make_slice
 
 NOW = datetime(2026, 11, 30, 4, 5, 6, tzinfo=UTC)
 DIGEST = "ab" * 32
+WINDOW = Window(40, 80)
 ALL = ResultSettings(results=RESULTS)
 
 ARCHIVE = {
@@ -99,7 +100,7 @@ NOT_ANALYSED: dict[str, Any] = {
 def make(folder: Path, settings: ResultSettings = ALL, tags: dict[str, Any] | None = None, **fields: Any) -> Results:
     """The results of a study, from its files."""
     headers = read_headers(write_study(folder, **(tags or {})))
-    return make_results(judge(headers, **fields), headers, settings, NOW)
+    return make_results(judge(headers, **fields), headers, settings, NOW, WINDOW)
 
 
 def read_object(results: Results, name: str) -> Dataset:

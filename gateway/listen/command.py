@@ -69,7 +69,7 @@ def run(config: ListenConfig, results: ResultSettings, connection: Connection) -
     start_log(config.log_level, config.log_format)
     try:
         with connection.open_client() as client:
-            return Gateway(config, client, ResultMaker(results)).run(handle_signals=True)
+            return Gateway(config, client, ResultMaker(results, client)).run(handle_signals=True)
     except (QueueError, StrokeClientError) as error:
         complain(f"gateway listen: error: {error}")
         return 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from client import StudyPrediction
+from client import StudyPrediction, Window
 from gateway.results.answer import make_answer
 from gateway.results.capture import make_capture
 from gateway.results.fhir import make_bundle
@@ -47,7 +47,11 @@ class Results:
 
 
 def make_results(
-    prediction: StudyPrediction, headers: StudyHeaders, settings: ResultSettings, now: datetime
+    prediction: StudyPrediction,
+    headers: StudyHeaders,
+    settings: ResultSettings,
+    now: datetime,
+    window: Window | None = None,
 ) -> Results:
     """Makes what the settings ask for. Of the same arguments come the same bytes, and at another time the same UIDs.
 
@@ -56,13 +60,14 @@ def make_results(
         headers: of the files of the study.
         settings: which results, and how.
         now: when the study was judged, with a time zone.
+        window: of the model, in which the slice to look at first is drawn; None: it is not known, and nothing is drawn.
     """
     answer = make_answer(prediction, headers)
     objects = []
     if "sr" in settings.results:
         objects.append(_pack("sr.dcm", make_report(answer, now)))
     if "sc" in settings.results:
-        objects.append(_pack("sc.dcm", make_capture(answer, now)))
+        objects.append(_pack("sc.dcm", make_capture(answer, window, now)))
     texts = {}
     if "fhir" in settings.results:
         texts["fhir.json"] = make_bundle(answer, settings, now)
