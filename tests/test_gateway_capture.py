@@ -59,7 +59,7 @@ def test_page_says_what_a_reader_needs(tmp_path: Path, written: list[str]) -> No
     assert written[4].startswith("Look first at series 2, image 6 (slice 6 of 6 from the feet), probability 0.500")
     assert written[5].endswith("Nothing is localised.")
     assert written[6].startswith("Model stroke-cnn 3, SHA-256 abababababababab")
-    assert written[-4] == "Left out: a series of 12 images [BONE_KERNEL]: the kernel is for bones"
+    assert written[-3] == "Left out: a series of 12 images [BONE_KERNEL]: the kernel is for bones"
     assert written[-1] == ("The patient's right is on the left. Window: level 40 width 80 HU. Nothing is marked on it.")
 
 

@@ -60,8 +60,7 @@ def draw_page(answer: Answer, window: Window | None) -> NDArray[np.uint8]:
 def draw_panel(first: FirstLook, window: Window | None) -> NDArray[np.uint8]:
     """Draws the slice to look at first, uint8 [SIDE, PANEL]; where that cannot be done it says why."""
     panel = Page(PANEL, _PANEL_MARGIN)
-    panel.write("The slice to look at first", _SMALL)
-    panel.write(f"{first.describe()}.", _SMALL, _GREY)
+    panel.write(f"The slice to look at first: {first.describe()}", _SMALL)
     try:
         if window is None:
             raise PictureError("the server does not say in what window its model sees it")
