@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from server.config import ServerConfig
+from server.web.pages.worklist import describe_age
 from server.web.worklist import file
 from server.web.worklist.content import COLUMNS, MOST_STUDIES, MOST_TEXT, Worklist, parse_worklist
 from server.web.worklist.file import MOST_BYTES
-from server.web.worklist.page import describe_age
 from tests.access import token_of, write_tokens
 from tests.fakes import wait_until
 from tests.scraping import find_free_port, scrape
@@ -150,7 +150,7 @@ def test_programs_get_it_as_json_and_csv(server: WebServer, place: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("age", "text"), [(840, "is of 14 minutes ago"), (-7200, "is of a time to come, since clocks differ")]
+    ("age", "text"), [(840, "was written 14 minutes ago"), (-7200, "was written in the future, by the clock")]
 )
 def test_gateway_that_has_stopped_is_seen(server: WebServer, place: Path, age: float, text: str) -> None:
     """The list is shown, with its age before all else; also one of a clock that is wrong."""

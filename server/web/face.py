@@ -28,10 +28,10 @@ from server.web.methods.predict import PREDICT, PREDICT_BATCH, Predictor
 from server.web.methods.study import STUDY, StudyCall, StudyFace
 from server.web.openapi.document import make_document
 from server.web.origin import check_origin
-from server.web.page import make_page
+from server.web.pages.page import make_page
+from server.web.pages.worklist import make_refusal_page
 from server.web.problems import make_problem
 from server.web.worklist import face as worklists
-from server.web.worklist.page import make_refusal_page
 
 Behaviour: TypeAlias = Callable[[HttpCall], Awaitable[Response | Status]]
 Refusal: TypeAlias = Callable[[Status, str], Response]

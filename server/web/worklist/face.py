@@ -17,9 +17,9 @@ from server.web.answers import encode_json
 from server.web.bodies import read_options
 from server.web.call import HttpCall
 from server.web.origin import check_host
+from server.web.pages.worklist import REFRESH_SECONDS, is_old, make_list_page, render_list
 from server.web.worklist.content import COLUMNS, Worklist
 from server.web.worklist.file import WorklistFile
-from server.web.worklist.page import REFRESH_SECONDS, is_old, make_list_page, render_list
 
 PAGE, JSON, CSV = (Method(f"GET /worklist{kind}", WORKLIST) for kind in ("", ".json", ".csv"))
 OPTIONS = ("refresh", "id")

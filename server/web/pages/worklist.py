@@ -12,11 +12,11 @@ from pathlib import Path
 from starlette.responses import Response
 
 from server.admission.status import Status
-from server.web.page import hash_elements
+from server.web.pages.page import hash_elements
 from server.web.problems import find_http_status, make_headers
 from server.web.worklist.content import URGENCIES, Study, Worklist
 
-PAGE, SCRIPT = (Path(__file__).with_name(name) for name in ("page.html", "sign_in.js"))
+PAGE, SCRIPT = (Path(__file__).with_name(name) for name in ("worklist.html", "sign_in.js"))
 
 OLD_SECONDS = 180.0
 """The gateway writes its list once a minute, whether it has changed or not."""
@@ -114,7 +114,7 @@ def render_state(worklist: Worklist, now: datetime) -> str:
         lines.insert(
             0,
             '<p class="warning" role="alert"><strong>Out of date.</strong> The gateway writes this list every minute; '
-            f"this one is of {describe_age(age)}. It may have stopped: newer studies are missing here.</p>",
+            f"this one was written {describe_age(age)}. It may have stopped: newer studies are missing here.</p>",
         )
     return "\n".join(lines)
 
@@ -122,7 +122,7 @@ def render_state(worklist: Worklist, now: datetime) -> str:
 def describe_age(age: float) -> str:
     """``12 seconds ago``; the largest whole unit."""
     if age < 0:
-        return "just now" if age >= -AHEAD_SECONDS else "a time to come, since clocks differ"
+        return "just now" if age >= -AHEAD_SECONDS else "in the future, by the clock of this server"
     for seconds, unit in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
         if age >= 2 * seconds or seconds == 1:
             return f"{int(age // seconds)} {unit}{'s' if age // seconds != 1 else ''} ago"
