@@ -23,7 +23,6 @@ from tests.studies import SERIES, STUDY, make_slice
 
 NOW = datetime(2026, 11, 30, 4, 5, 6, tzinfo=UTC)
 DIGEST = "ab" * 32
-WINDOW = Window(40, 80)
 ALL = ResultSettings(results=RESULTS)
 
 ARCHIVE = {
@@ -47,6 +46,11 @@ def write_study(folder: Path, count: int = 6, **tags: Any) -> list[Path]:
         path.write_bytes(make_slice(number, **(ARCHIVE | {"InstanceNumber": number + 1} | tags)))
         paths.append(path)
     return paths
+
+
+def find_window(prediction: StudyPrediction) -> Window:
+    """What the server says of its model."""
+    return Window(40, 80)
 
 
 def judge(headers: StudyHeaders, *, frames: Sequence[int] = (), **fields: Any) -> StudyPrediction:
@@ -100,7 +104,7 @@ NOT_ANALYSED: dict[str, Any] = {
 def make(folder: Path, settings: ResultSettings = ALL, tags: dict[str, Any] | None = None, **fields: Any) -> Results:
     """The results of a study, from its files."""
     headers = read_headers(write_study(folder, **(tags or {})))
-    return make_results(judge(headers, **fields), headers, settings, NOW, WINDOW)
+    return make_results(judge(headers, **fields), headers, settings, NOW, find_window)
 
 
 def read_object(results: Results, name: str) -> Dataset:

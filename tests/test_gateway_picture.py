@@ -12,6 +12,7 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from client import ModelNotFoundError, Window
 from gateway.judge.results import ResultMaker
+from gateway.judge.windows import ModelWindows
 from gateway.results.headers import read_headers
 from gateway.results.page import PANEL, SIDE, Page
 from gateway.results.picture import PictureError, read_picture
@@ -162,7 +163,7 @@ class Models:
 
 def make_page(models: Models, folder: Path, results: tuple[str, ...] = ("sc",)) -> dict[str, bytes]:
     paths = write_study(folder)
-    maker = ResultMaker(ResultSettings(results=results), models)  # type: ignore[arg-type]
+    maker = ResultMaker(ResultSettings(results=results), ModelWindows(models))  # type: ignore[arg-type]
     pages = [maker(judge(read_headers(paths)), paths, (), NOW).files for _ in range(2)]
     return dict(pages[-1])
 

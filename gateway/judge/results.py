@@ -7,15 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from client import StrokeClient, StrokeClientError, StudyPrediction, StudySeries, Window
+from client import StrokeClientError, StudyPrediction, StudySeries
+from gateway.judge.windows import ModelWindows
 from gateway.judge.writing import WrittenResults
 from gateway.results.answer import make_unjudged
 from gateway.results.headers import read_headers
 from gateway.results.make import make_results
 from gateway.results.settings import ResultSettings
-
-MOST_MODELS = 16
-"""Whose windows are remembered."""
 
 
 class ResultMaker:
@@ -23,12 +21,11 @@ class ResultMaker:
 
     Args:
         settings: which, and how.
-        client: asks the server what window a model has.
+        windows: in which the slice to look at first is drawn.
     """
 
-    def __init__(self, settings: ResultSettings, client: StrokeClient) -> None:
-        self._settings, self._client = settings, client
-        self._windows: dict[str, Window | None] = {}
+    def __init__(self, settings: ResultSettings, windows: ModelWindows) -> None:
+        self._settings, self._windows = settings, windows
 
     def __call__(
         self,
@@ -44,21 +41,6 @@ class ResultMaker:
         """
         prediction = make_unjudged(answer) if isinstance(answer, StrokeClientError) else answer
         prediction = replace(prediction, left_out=(*prediction.left_out, *left_out))
-        results = make_results(prediction, read_headers(paths), self._settings, now, self._find_window(prediction))
+        results = make_results(prediction, read_headers(paths), self._settings, now, self._windows)
         files = {one.name: one.data for one in results.objects} | results.texts
         return WrittenResults(files, tuple(one.sop_instance_uid for one in results.objects), results.record)
-
-    def _find_window(self, prediction: StudyPrediction) -> Window | None:
-        """The window of the model that has answered, of several the first; None: the server does not tell. Asked once
-        for each model."""
-        if prediction.first_look is None or "sc" not in self._settings.results:
-            return None
-        if prediction.digest not in self._windows:
-            try:
-                model = self._client.model_info(prediction.model, prediction.version)
-            except StrokeClientError:
-                return None
-            if len(self._windows) >= MOST_MODELS:
-                self._windows.clear()
-            self._windows[prediction.digest] = next(iter(model.windows), None)
-        return self._windows[prediction.digest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,7 +52,7 @@ def make_results(
     headers: StudyHeaders,
     settings: ResultSettings,
     now: datetime,
-    window: Window | None = None,
+    find_window: Callable[[StudyPrediction], Window | None],
 ) -> Results:
     """Makes what the settings ask for. Of the same arguments come the same bytes, and at another time the same UIDs.
 
@@ -60,13 +61,15 @@ def make_results(
         headers: of the files of the study.
         settings: which results, and how.
         now: when the study was judged, with a time zone.
-        window: of the model, in which the slice to look at first is drawn; None: it is not known, and nothing is drawn.
+        find_window: the window of a model by its answer, in which the slice to look at first is drawn; None: it is not
+            known, and nothing is drawn.
     """
     answer = make_answer(prediction, headers)
     objects = []
     if "sr" in settings.results:
         objects.append(_pack("sr.dcm", make_report(answer, now)))
     if "sc" in settings.results:
+        window = find_window(prediction) if answer.first_look is not None else None
         objects.append(_pack("sc.dcm", make_capture(answer, window, now)))
     texts = {}
     if "fhir" in settings.results:
