@@ -206,15 +206,16 @@ def test_file_that_cannot_be_written_is_told_and_tried_again(
     queue: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute later: the gateway goes on meanwhile."""
-    path = tmp_path / "nowhere" / "list.json"
+    path = tmp_path / "list.json"
+    path.mkdir()
     file = WorklistFile(queue, path, 24)
     clock = [time.monotonic()]
     monkeypatch.setattr(publish.time, "monotonic", lambda: clock[0])
     file.update()
     file.update()
-    assert caplog.messages == ["the worklist cannot be written: No such file or directory"]
+    assert caplog.messages == ["the worklist cannot be written: Is a directory"]
 
-    path.parent.mkdir()
+    path.rmdir()
     clock[0] += 61
     file.update()
     assert len(parse_worklist(path.read_bytes()).studies) == 3

@@ -3,6 +3,7 @@ any case, so that a gateway that has stopped is seen by its age."""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -39,9 +40,14 @@ class WorklistFile:
         queue: whose answers are listed.
         path: the file.
         hours: for how long a study is on the list.
+
+    Raises:
+        NotADirectoryError: there is no folder for it.
     """
 
     def __init__(self, queue: Path, path: Path, hours: float) -> None:
+        if not path.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(path.parent))
         self._queue, self._path, self._hours = queue, path, hours
         self._seen, self._due = 0, 0.0
 
