@@ -117,7 +117,7 @@ def test_libraries_that_repeat_what_files_say_are_quiet() -> None:
 
 
 def test_worklist_is_kept_while_it_listens(tmp_path: Path) -> None:
-    """From the start on, so that an empty list is not taken for one that is missing; in the queue, or where it is told."""
+    """From the start on, so that one that is empty is not taken for one that is missing; in the queue, or elsewhere."""
     for place in (None, tmp_path / "list.json"):
         config = ListenConfig(queue=tmp_path / "queue", folder_to=(str(tmp_path),), dicom_port=0, worklist=place)
         gateway = Gateway(config, FakeClient(), make_written)  # type: ignore[arg-type]

@@ -28,7 +28,8 @@ START = datetime(2026, 11, 30, 8, tzinfo=UTC)
 def queue(tmp_path: Path) -> Path:
     """A queue with an answer of each kind, as they were made."""
     folder = tmp_path / "queue"
-    (folder / "results").mkdir(parents=True)
+    for state in ("results", "receiving", "waiting"):
+        (folder / state).mkdir(parents=True)
     (tmp_path / "study").mkdir()
     for name, fields in (("rest", NEGATIVE), ("none", NOT_ANALYSED), ("positive", {})):
         record = make(tmp_path / "study", ResultSettings(results=()), **fields).record
@@ -144,7 +145,7 @@ def test_server_reads_what_the_gateway_writes(queue: Path, file: WorklistFile) -
     assert content.COLUMNS == COLUMNS
     assert [study["urgency"] for study in found.studies] == ["positive", "not-analysed", "rest"]
     assert found.count() == {"positive": 1, "not-analysed": 1, "rest": 1}
-    assert (found.hours, found.left_out) == (24, 0)
+    assert (found.hours, found.waiting, found.left_out) == (24, 0, 0)
     assert abs(found.find_age(datetime.now(UTC))) < 60
     assert [study["probability"] for study in found.studies] == [0.831234, None, 0.1]
     assert found.studies[0]["accession_number"] == "ACC1"
@@ -178,6 +179,44 @@ def test_file_is_written_when_a_study_has_come_and_once_a_minute(
     assert same != more != later
     assert len(show(queue).studies) == 4
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_large_queue_is_not_read_all_the_time(queue: Path, file: WorklistFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a second is done every 20 seconds, whatever comes meanwhile."""
+    clock = [time.monotonic()]
+
+    def read_slowly(queue: Path, since: float) -> Any:
+        clock[0] += 1
+        return read_worklist(queue, since)
+
+    monkeypatch.setattr(publish.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(publish, "read_worklist", read_slowly)
+    found = []
+    for step in range(22):
+        add(queue, f"more{step}", read(queue, "positive"), study_instance_uid=f"1.9.{step}")
+        os.utime(queue / "results", ns=(0, time.time_ns() + step * 10**9))
+        file.update()
+        found.append(len(show(queue).studies))
+        clock[0] += 1
+
+    assert found == [4] * 19 + [23] * 3
+
+
+def test_studies_that_are_not_judged_yet_are_counted(
+    queue: Path, file: WorklistFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that arrive and those that wait: a server that is away must not look like a day without studies."""
+    clock = [time.monotonic()]
+    monkeypatch.setattr(publish.time, "monotonic", lambda: clock[0])
+    file.update()
+    for name in ("receiving/a", "waiting/b-1", "waiting/c-2", "waiting/d-3.part"):
+        (queue / name).mkdir()
+    for state in ("receiving", "waiting"):
+        os.utime(queue / state, ns=(0, time.time_ns() + 10**9))
+    clock[0] += 1
+    file.update()
+
+    assert show(queue).waiting == 3
 
 
 def test_studies_leave_the_list_when_their_hours_are_over(queue: Path) -> None:

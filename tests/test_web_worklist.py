@@ -44,7 +44,7 @@ def describe(*studies: dict[str, Any], age: float = 1, **changes: Any) -> dict[s
     """What the gateway writes."""
     written = datetime.now(UTC) - timedelta(seconds=age)
     head = {"format": "strokeserve-worklist", "version": 1, "written_at": written.isoformat(), "hours": 24}
-    return head | {"left_out": 0, "studies": list(studies)} | changes
+    return head | {"waiting": 0, "left_out": 0, "studies": list(studies)} | changes
 
 
 def put(path: Path, content: Any) -> None:
@@ -89,6 +89,7 @@ def test_page_has_the_most_urgent_first(server: WebServer) -> None:
     assert "<strong>1 positive, 1 not analysed, 0 below the threshold</strong> in the last 24 hours" in text
     assert "Out of date" not in text
     assert "found no room" not in text
+    assert "not judged yet" not in text
 
 
 def test_page_is_whole_without_script_and_looks_again_by_a_header(server: WebServer) -> None:
@@ -133,20 +134,22 @@ def test_what_an_archive_has_written_is_text(server: WebServer, place: Path) -> 
 
 def test_programs_get_it_as_json_and_csv(server: WebServer, place: Path) -> None:
     """The same studies in the same order; nothing of a cell is run by a spreadsheet."""
-    put(place, describe(STUDY | {"patient_id": "=1+1"}, NONE, left_out=7))
+    put(place, describe(STUDY | {"patient_id": "=1+1"}, NONE, left_out=7, waiting=2))
     found = server.ask("GET", "/worklist.json")
     table = server.ask("GET", "/worklist.csv")
     rows = list(csv.DictReader(table.body.decode().splitlines()))
 
     assert found.json["studies"] == [STUDY | {"patient_id": "=1+1"}, NONE]
     assert found.json["counts"] == {"positive": 1, "not-analysed": 1, "rest": 0}
-    assert (found.json["is_old"], found.json["left_out"], found.json["hours"]) == (False, 7, 24)
+    assert [found.json[name] for name in ("is_old", "waiting", "left_out", "hours")] == [False, 2, 7, 24]
     assert table.headers["content-type"] == "text/csv; charset=utf-8"
     assert tuple(rows[0]) == COLUMNS
     assert [row["patient_id"] for row in rows] == ["'=1+1", "MRN1"]
     assert [row["probability"] for row in rows] == ["0.83", ""]
     assert found.headers["last-modified"] == table.headers["last-modified"]
-    assert "7 more" in server.ask("GET", "/worklist").body.decode()
+    text = server.ask("GET", "/worklist").body.decode()
+    assert "7 more, less urgent than these" in text
+    assert "2 more came and are not judged yet." in text
 
 
 @pytest.mark.parametrize(
@@ -191,6 +194,7 @@ BAD: dict[str, Any] = {
     "hours that are none": describe(hours="24"),
     "hours without end": json.dumps(describe(hours=float("inf"))).encode(),
     "count that is none": describe(left_out=True),
+    "count below 0": describe(waiting=-1),
     "studies that are none": describe(studies={"a": 1}),
     "study that is none": describe(studies=[1]),
     "unknown urgency": describe(STUDY | {"urgency": "high"}),

@@ -205,6 +205,7 @@ WORKLIST = record(
         "age_seconds": {**NUMBER, "description": "Since then; below 0 where the gateway's clock is ahead."},
         "is_old": {"type": "boolean", "description": "The gateway has stopped: newer studies are missing."},
         "hours": {**NUMBER, "description": "How far back it goes."},
+        "waiting": {**COUNT, "description": "Studies that have come to the gateway and are not judged yet."},
         "left_out": {**COUNT, "description": "Less urgent studies that found no room."},
         "counts": record(dict.fromkeys(URGENCIES, COUNT)),
         "studies": {

@@ -99,7 +99,8 @@ def show_time(text: str) -> str:
 def render_counts(worklist: Worklist) -> str:
     """What there is, in a line that is read aloud when it changes."""
     counts = ", ".join(f"{count} {NAMES[urgency].lower()}" for urgency, count in worklist.count().items())
-    return f"<strong>{counts}</strong> in the last {worklist.hours:g} hours."
+    waiting = f" {worklist.waiting:,} more came and are not judged yet." if worklist.waiting else ""
+    return f"<strong>{counts}</strong> in the last {worklist.hours:g} hours.{waiting}"
 
 
 def render_state(worklist: Worklist, now: datetime) -> str:

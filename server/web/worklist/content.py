@@ -1,7 +1,7 @@
 """What the gateway's file says, checked field by field before any of it is shown.
 
     {"format": "strokeserve-worklist", "version": 1, "written_at": "2026-11-30T04:05:06+00:00", "hours": 24,
-     "left_out": 0, "studies": [{"urgency": "positive", ...}, ...]}
+     "waiting": 0, "left_out": 0, "studies": [{"urgency": "positive", ...}, ...]}
 
 Studies stand in the order in which to look at them. Each has the fields of ``COLUMNS``; what is not known is null.
 """
@@ -52,6 +52,9 @@ class Worklist:
     hours: float
     """How far back it goes."""
 
+    waiting: int
+    """Studies that have come to the gateway and are not judged yet."""
+
     left_out: int
     """Less urgent studies that found no room in it."""
 
@@ -77,17 +80,19 @@ def parse_worklist(data: bytes) -> Worklist:
         found = json.loads(data)
         head = (found["format"], found["version"])
         written_at = datetime.fromisoformat(found["written_at"])
-        hours, left_out, studies = found["hours"], found["left_out"], found["studies"]
+        hours, counts, studies = found["hours"], (found["waiting"], found["left_out"]), found["studies"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("it is no worklist of the gateway") from None
     if not 2000 <= written_at.year < 3000:
         raise ValueError("it does not say when it was written")
     if head != (FORMAT, VERSION) or not isinstance(studies, list) or len(studies) > MOST_STUDIES:
         raise ValueError(f"it is no worklist of version {VERSION} with at most {MOST_STUDIES:,} studies")
-    if not (is_number(hours) and 0 < hours <= 1e6 and type(left_out) is int and 0 <= left_out < 10**9):
-        raise ValueError("it does not say how far back it goes, or how much of it was left out")
+    if not (
+        is_number(hours) and 0 < hours <= 1e6 and all(type(count) is int and 0 <= count < 10**9 for count in counts)
+    ):
+        raise ValueError("it does not say how far back it goes, or how much is not on it")
     zoned = written_at if written_at.tzinfo else written_at.replace(tzinfo=UTC)
-    return Worklist(zoned, float(hours), left_out, tuple(map(check_study, studies)))
+    return Worklist(zoned, float(hours), *counts, tuple(map(check_study, studies)))
 
 
 def check_study(found: Any) -> Study:

@@ -51,6 +51,7 @@ class WorklistFace:
             "age_seconds": round(age, 1),
             "is_old": is_old(age),
             "hours": worklist.hours,
+            "waiting": worklist.waiting,
             "left_out": worklist.left_out,
             "counts": worklist.count(),
             "studies": worklist.studies,
