@@ -38,7 +38,7 @@ def url(tiny_models: Path, place: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def guarded_url(tiny_models: Path, place: Path) -> Iterator[str]:
-    tokens = write_tokens(place.with_name("tokens"), board="roles=worklist")
+    tokens = write_tokens(place.with_name("tokens"), board="roles=worklist", ward="")
     with serve_page(tiny_models, "--worklist", str(place), "--tokens", str(tokens)) as address:
         yield address
 
@@ -105,7 +105,7 @@ def test_axe_finds_nothing(browser: Browser, url: str, guarded_url: str, place: 
 
 
 def test_page_with_a_token_follows_the_list(browser: Browser, guarded_url: str, place: Path) -> None:
-    """It asks for one, says when it is wrong, and looks again with it until one stops that; nothing is kept of it."""
+    """It says when one is not the right one, and looks again with it until one stops that; nothing is kept of it."""
     with visit(browser, f"{guarded_url}worklist") as here:
         page = here.page
         page.goto(f"{here.url}?refresh=1")
@@ -113,6 +113,9 @@ def test_page_with_a_token_follows_the_list(browser: Browser, guarded_url: str, 
         page.get_by_role("button").click()
         expect(page.get_by_text("The server does not know this token.")).to_be_visible()
         expect(page.get_by_label("Token")).to_be_focused()
+        page.get_by_label("Token").fill(token_of("ward"))
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("it lacks the role 'worklist'")).to_be_visible()
 
         page.get_by_label("Token").fill(token_of("board"))
         page.keyboard.press("Enter")

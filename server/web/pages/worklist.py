@@ -25,6 +25,7 @@ AHEAD_SECONDS = 60.0
 """How far the clocks of gateway and server may differ before the age means nothing."""
 
 NAMES = {"positive": "Positive", "not-analysed": "Not analysed", "rest": "Below the threshold"}
+UNITS = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 REFRESH_SECONDS = 15
 
 SIGN_IN = """<form><label for="token">Token</label>
@@ -121,13 +122,12 @@ def render_state(worklist: Worklist, now: datetime) -> str:
 
 
 def describe_age(age: float) -> str:
-    """``12 seconds ago``; the largest whole unit."""
+    """``12 seconds ago``, in the largest unit of which there are two."""
     if age < 0:
         return "just now" if age >= -AHEAD_SECONDS else "in the future, by the clock of this server"
-    for seconds, unit in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
-        if age >= 2 * seconds or seconds == 1:
-            return f"{int(age // seconds)} {unit}{'s' if age // seconds != 1 else ''} ago"
-    raise AssertionError("unreachable")
+    seconds, unit = next((one for one in UNITS if age >= 2 * one[0]), UNITS[-1])
+    count = int(age // seconds)
+    return f"{count} {unit}{'' if count == 1 else 's'} ago"
 
 
 def render_control(seconds: int) -> str:
@@ -159,13 +159,13 @@ def make_list_page(worklist: Worklist, studies: str, now: datetime, seconds: int
 
 
 def make_refusal_page(status: Status, request_id: str) -> Response:
-    """The page where there is no list, with the reason; it asks for a token where that is why."""
+    """The page where there is no list, with the reason; it asks for a token where another one may help."""
     state = (
         f'<p class="warning" role="alert">{html.escape(status.message)}</p>\n'
         f'<p class="soft">{status.reason}, {html.escape(request_id)}</p>'
     )
     headers = make_headers(status)
-    if status.reason.startswith("TOKEN_"):
+    if status.reason.startswith("TOKEN_") or status.reason == "ROLE_MISSING":
         script = f"<script>{read(SCRIPT)}</script>"
         scripts = hash_elements(script.encode(), "script")
         texts = {"STATE": state, "CONTROL": SIGN_IN, "SCRIPT": script}
