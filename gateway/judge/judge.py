@@ -9,15 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client import (
-    IntegrityError,
-    InvalidImageError,
-    InvalidRequestError,
-    StrokeClient,
-    StrokeClientError,
-    StudyPrediction,
-    StudySeries,
-)
+from client import IntegrityError, StrokeClient, StrokeClientError, StudyPrediction, StudySeries
+from gateway.judge.asking import ask, describe_not_kept
 from gateway.judge.writing import WrittenResults, write_results
 from gateway.queue.arrivals import read_not_kept
 from gateway.queue.endings import Endings
@@ -105,7 +98,7 @@ class Judge:
         """
         folder = self._folder.waiting / job
         paths = sorted(folder.glob("*.dcm"))
-        left_out = describe_not_kept(folder)
+        left_out = describe_not_kept(read_not_kept(folder))
         if not paths:
             logger.info("study %s: it had no CT image, so there is nothing to judge", show(job))
             remove_folder(folder)
@@ -136,9 +129,7 @@ class Judge:
             StrokeClientError: one that may pass.
         """
         try:
-            return self._client.predict_study(list(paths))
-        except (InvalidImageError, InvalidRequestError) as error:
-            return error
+            return ask(self._client, paths)
         except StrokeClientError as error:
             waited = time.time() - find_seconds(job)
             if waited > self._give_up_seconds and not isinstance(error, IntegrityError):
@@ -162,12 +153,6 @@ class Judge:
                 journal = read_journal(self._folder.sending / other)
                 made |= {journal.identity} if journal is not None else set()
         return made
-
-
-def describe_not_kept(folder: Path) -> list[StudySeries]:
-    """Series that came and were not sent to the server, with the reason."""
-    message = "The gateway keeps CT images alone; these objects are of another kind."
-    return [StudySeries(series, count, "NOT_CT", message) for series, count in read_not_kept(folder).items()]
 
 
 def find_seconds(job: str) -> float:

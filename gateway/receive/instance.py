@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import pydicom
 from pydicom.tag import Tag
@@ -30,7 +30,7 @@ class Instance:
     study: str
 
 
-def read_instance(file: bytes) -> Instance:
+def read_instance(file: BinaryIO) -> Instance:
     """Reads a DICOM file as far as its pixels.
 
     Raises:
@@ -38,7 +38,7 @@ def read_instance(file: bytes) -> Instance:
     """
     try:
         tags: list[int] = [_SOP_CLASS, _SOP, _STUDY, _SERIES]
-        found = pydicom.dcmread(io.BytesIO(file), stop_before_pixels=True, specific_tags=list(tags))
+        found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags))
         uids = [str(found[tag].value) if tag in found else "" for tag in tags]
     except Exception:  # whatever a hostile file makes pydicom raise: its message may repeat what is in the file
         raise InstanceError("it cannot be read as DICOM") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 from pynetdicom.association import Association
@@ -36,7 +37,7 @@ class StoreHandler:
         """Returns the status for the sender; it never raises."""
         file = event.encoded_dataset()
         try:
-            instance = read_instance(file)
+            instance = read_instance(io.BytesIO(file))
         except InstanceError as error:
             logger.warning("an instance was refused: %s", error)
             return NOT_UNDERSTOOD

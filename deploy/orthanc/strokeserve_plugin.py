@@ -1,0 +1,125 @@
+"""A plugin of Orthanc, in its Python: has studies judged by StrokeServe, stores the results beside them, and shows what
+came of each on a page, /strokeserve/.
+
+Nothing of StrokeServe is imported: the gateway's command runs in its own environment (settings: StrokeServe in
+orthanc.json), so that Orthanc's Python need not be of the same version. No patient is named in Orthanc's log.
+Research software. Not a medical device, not for diagnosis.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import orthanc
+
+sys.dont_write_bytecode = True  # who runs Orthanc should not be able to write here
+
+import strokeserve_page as page  # noqa: E402
+from strokeserve_worker import HOUR, JudgeError, Settings, Worker  # noqa: E402
+
+ROOT = "/strokeserve"
+
+
+class Archive:
+    """What is asked of Orthanc. A resource that is not there is None."""
+
+    def get(self, path):
+        """Answer of the REST API."""
+        try:
+            return json.loads(orthanc.RestApiGet(path))
+        except orthanc.OrthancException:
+            return None
+
+    def read_dicom(self, instance):
+        """An instance as a file."""
+        try:
+            return orthanc.GetDicomForInstance(instance)
+        except orthanc.OrthancException:
+            return None
+
+    def store(self, data):
+        """Stores an instance, and returns its id; one that is there stays as it is."""
+        try:
+            return json.loads(orthanc.RestApiPost("/instances", data))["ID"]
+        except orthanc.OrthancException:
+            raise JudgeError("RESULT_NOT_STORED", passes=True) from None
+
+    def write_metadata(self, study, name, value):
+        """Sets metadata of a study, if it is still there."""
+        try:
+            orthanc.RestApiPut(f"/studies/{study}/metadata/{name}", value.encode())
+        except orthanc.OrthancException:
+            pass
+
+    def read_property(self, number):
+        """A global property; empty where it was never set."""
+        return orthanc.GetGlobalProperty(number, "")
+
+    def write_property(self, number, value):
+        """Sets a global property."""
+        orthanc.SetGlobalProperty(number, value)
+
+
+def read_settings(configuration):
+    """Settings by Orthanc's configuration.
+
+    Raises:
+        ValueError: one is missing, or none that can be used; the text names it.
+    """
+    own = configuration.get("StrokeServe", {})
+    unknown = own.keys() - {"Python", "Directory", "Scratch", "Arguments", "TimeoutSeconds", "GiveUpHours"}
+    if unknown:
+        raise ValueError(f"StrokeServe has no setting {sorted(unknown)[0]}")
+    for name in ("Python", "Directory", "Scratch"):
+        if not isinstance(own.get(name), str) or not Path(own[name]).is_absolute():
+            raise ValueError(f"StrokeServe.{name} must be an absolute path")
+    arguments = own.get("Arguments", [])
+    if not isinstance(arguments, list) or not all(isinstance(one, str) for one in arguments):
+        raise ValueError("StrokeServe.Arguments must be a list of texts, as they are typed behind judge")
+    if not (Path(own["Directory"]) / "gateway").is_dir():
+        raise ValueError("StrokeServe.Directory must be where StrokeServe is installed")
+    seconds, hours = own.get("TimeoutSeconds", 900), own.get("GiveUpHours", 24)
+    for name, value in (("TimeoutSeconds", seconds), ("GiveUpHours", hours)):
+        if not isinstance(value, int | float) or not 0 < value < 1e6:
+            raise ValueError(f"StrokeServe.{name} must be a number above 0")
+    return Settings(
+        command=(own["Python"], *arguments),
+        directory=Path(own["Directory"]),
+        scratch=Path(own["Scratch"]),
+        timeout=seconds,
+        give_up=hours * HOUR,
+        stable_age=configuration.get("StableAge", 60),
+    )
+
+
+def note(line):
+    """Writes a line to Orthanc's log."""
+    orthanc.LogWarning(f"strokeserve: {line}")
+
+
+def on_change(kind, level, resource):
+    """Tells the worker that there may be something to do; nothing is waited for here."""
+    if kind == orthanc.ChangeType.ORTHANC_STARTED:
+        WORKER.start()
+    elif kind == orthanc.ChangeType.ORTHANC_STOPPED:
+        WORKER.stop()
+    elif kind == orthanc.ChangeType.STABLE_STUDY:
+        WORKER.wake.set()
+
+
+def on_request(output, uri, **request):
+    """Answers a request below /strokeserve."""
+    answer = page.answer(ARCHIVE, WORKER, request["method"], uri[len(ROOT) :].strip("/"), request)
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(name, value)
+    if answer.status == 200:
+        output.AnswerBuffer(answer.body, answer.kind)
+    else:
+        output.SendHttpStatus(answer.status, answer.body)
+
+
+ARCHIVE = Archive()
+WORKER = Worker(ARCHIVE, read_settings(json.loads(orthanc.GetConfiguration())), note)
+orthanc.RegisterOnChangeCallback(on_change)
+orthanc.RegisterRestCallback(f"{ROOT}(/.*)?", on_request)
+orthanc.SetRootUri(f"{ROOT}/index.html")
