@@ -8,6 +8,7 @@ Research software. Not a medical device, not for diagnosis.
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import orthanc
@@ -46,10 +47,8 @@ class Archive:
 
     def write_metadata(self, study, name, value):
         """Sets metadata of a study, if it is still there."""
-        try:
+        with suppress(orthanc.OrthancException):
             orthanc.RestApiPut(f"/studies/{study}/metadata/{name}", value.encode())
-        except orthanc.OrthancException:
-            pass
 
     def read_property(self, number):
         """A global property; empty where it was never set."""
@@ -109,13 +108,19 @@ def on_change(kind, level, resource):
 
 def on_request(output, uri, **request):
     """Answers a request below /strokeserve."""
-    answer = page.answer(ARCHIVE, WORKER, request["method"], uri[len(ROOT) :].strip("/"), request)
+    try:
+        answer = page.answer(ARCHIVE, WORKER, request["method"], uri[len(ROOT) :].strip("/"), request)
+    except Exception as error:  # whose text, with what it was about, Orthanc would log
+        note(f"a request failed: {type(error).__name__}")
+        answer = page.Answer(b"", status=500)
     for name, value in answer.headers.items():
         output.SetHttpHeader(name, value)
     if answer.status == 200:
         output.AnswerBuffer(answer.body, answer.kind)
+    elif answer.status == 405:
+        output.SendMethodNotAllowed(answer.headers["Allow"])
     else:
-        output.SendHttpStatus(answer.status, answer.body)
+        output.SendHttpStatus(answer.status, answer.body.decode("ascii"), len(answer.body))
 
 
 ARCHIVE = Archive()

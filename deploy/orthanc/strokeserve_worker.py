@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 CURSOR, RECENT = 4713, 4714
@@ -327,7 +327,7 @@ class Worker:
 
     def _keep(self, study, outcome):
         """Writes down what came of a study."""
-        outcome["at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        outcome["at"] = datetime.now(UTC).isoformat(timespec="seconds")
         self.orthanc.write_metadata(study, METADATA, json.dumps(outcome))
         recent = [study, *(one for one in self.list_recent() if one != study)][:MOST_RECENT]
         self.orthanc.write_property(RECENT, json.dumps(recent))

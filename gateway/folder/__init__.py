@@ -1,1 +1,1 @@
-"""The files of a folder, judged once: ``python -m gateway judge``, and ``mercure``, which is judge by mercure's contract."""
+"""The files of a folder, judged once: ``python -m gateway judge``, and ``mercure``, the same by mercure's contract."""

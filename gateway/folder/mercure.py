@@ -2,8 +2,8 @@
 
 mercure names the folders by MERCURE_IN_DIR and MERCURE_OUT_DIR; settings are in ``task.json`` among the images, under
 ``process.settings``; files are called SERIES#INSTANCE.dcm; ``__mercure_notification`` of ``result.json`` is what people
-are told, also where the rule does not say so if it is ``requested``. What a module prints, and its result.json, are kept
-in a log: neither names a patient.
+are told, also where the rule does not say so if it is ``requested``. What a module prints, and its result.json, are in
+mercure's log: neither names a patient.
 """
 
 from __future__ import annotations

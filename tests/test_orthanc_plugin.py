@@ -1,0 +1,150 @@
+"""deploy/orthanc/strokeserve_plugin.py in a real Orthanc: a study that comes has its results beside it, once."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dicom_files import PATIENT
+from tests.fakes import ROOT, run_server, wait_until, write_model
+from tests.gateway_box import make_files
+from tests.orthanc_box import ORTHANC, Orthanc, ask, find_port, run_orthanc
+from tests.studies import STUDY, STUDY_SPEC
+
+PYTHON_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancPython.so")
+
+pytestmark = pytest.mark.skipif(
+    ORTHANC is None or not PYTHON_PLUGIN.exists(),
+    reason="Orthanc, or its Python plugin (orthanc-python), is not installed here",
+)
+
+
+def change(folder: Path, server: str) -> Any:
+    """What is elsewhere in a test."""
+
+    def adapt(settings: dict[str, Any]) -> None:
+        own = settings["StrokeServe"]
+        assert own["Arguments"][:1] == ["--server"]
+        own |= {"Python": sys.executable, "Directory": str(ROOT), "Scratch": str(folder / "scratch")}
+        own["Arguments"] = ["--server", server, "--timeout", "20"]
+
+    return adapt
+
+
+def count_modalities(orthanc: Orthanc) -> Counter[str]:
+    """Instances of the archive by their modality."""
+    series = ask(f"{orthanc.url}/series?expand")
+    return Counter({one["MainDicomTags"]["Modality"]: len(one["Instances"]) for one in series})
+
+
+def list_states(orthanc: Orthanc) -> list[str]:
+    """States of the studies that the page shows."""
+    return [row["state"] for row in ask(f"{orthanc.url}/strokeserve/studies")]
+
+
+def count_judged(orthanc: Orthanc) -> int:
+    return sum(re.search(r"strokeserve: study \w+: ANALYSED", line) is not None for line in orthanc.log)
+
+
+def press_button(orthanc: Orthanc) -> int:
+    """As a browser does that shows the page; returns the status of the page that comes next."""
+    with urllib.request.urlopen(f"{orthanc.url}/strokeserve/index.html", timeout=30) as page:
+        body = page.read().decode()
+    (action,) = re.findall(r'action="([^"]+)"', body)
+    (token,) = re.findall(r'name="token" value="([^"]+)"', body)
+    with urllib.request.urlopen(f"{orthanc.url}/strokeserve/{action}", f"token={token}".encode(), timeout=30) as answer:
+        assert answer.url == f"{orthanc.url}/strokeserve/index.html"
+        return int(answer.status)
+
+
+def test_study_has_its_results_beside_it_once(tmp_path: Path) -> None:
+    """Also when its results have come into it, and somebody asks again; more images are another answer."""
+    write_model(tmp_path / "models", STUDY_SPEC)
+    with (
+        run_server(tmp_path / "models") as server,
+        run_orthanc(tmp_path / "orthanc", "plugin.json", change(tmp_path, server.address)) as orthanc,
+    ):
+        for file in make_files(8):
+            ask(f"{orthanc.url}/instances", file)
+        wait_until(lambda: list_states(orthanc) == ["Below the threshold"])
+        first = count_modalities(orthanc)
+        changes = ask(f"{orthanc.url}/changes?limit=1000")
+        wait_until(lambda: ask(f"{orthanc.url}/studies?expand")[0]["IsStable"])
+        assert press_button(orthanc) == 200
+        wait_until(lambda: count_judged(orthanc) == 2)
+        again = count_modalities(orthanc)
+        ask(f"{orthanc.url}/instances", make_files(9)[8])
+        wait_until(lambda: count_judged(orthanc) == 3)
+        wait_until(lambda: list_states(orthanc) == ["Below the threshold"])
+        more = count_modalities(orthanc)
+
+    assert first == again == Counter(CT=8, SR=1, OT=1)
+    assert more == Counter(CT=9, SR=2, OT=2)
+    assert changes["Changes"]
+    assert list((tmp_path / "scratch").iterdir()) == []
+    for secret in (*PATIENT.values(), "Doe", STUDY):
+        assert not any(str(secret) in line for line in orthanc.log)
+    assert not any("Traceback" in line or "traceback" in line for line in orthanc.log)
+
+
+def test_study_that_came_while_the_server_was_away_is_judged_after_kill_and_restart(tmp_path: Path) -> None:
+    """Without anybody's doing."""
+    write_model(tmp_path / "models", STUDY_SPEC)
+    nobody = f"127.0.0.1:{find_port()}"
+    with run_orthanc(tmp_path / "orthanc", "plugin.json", change(tmp_path, nobody)) as orthanc:
+        for file in make_files(8):
+            ask(f"{orthanc.url}/instances", file)
+        wait_until(lambda: list_states(orthanc) in (["Waits"], ["Being judged"]))
+        orthanc.process.send_signal(signal.SIGKILL)
+    with (
+        run_server(tmp_path / "models") as server,
+        run_orthanc(tmp_path / "orthanc", "plugin.json", change(tmp_path, server.address)) as orthanc,
+    ):
+        wait_until(lambda: list_states(orthanc) == ["Below the threshold"])
+        found = count_modalities(orthanc)
+
+    assert found == Counter(CT=8, SR=1, OT=1)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"Python": "python3"}, "StrokeServe.Python must be an absolute path"),
+        ({"Pyton": "/x"}, "StrokeServe has no setting Pyton"),
+        ({"Directory": "/"}, "StrokeServe.Directory must be where StrokeServe is installed"),
+        ({"Arguments": "--server box"}, "StrokeServe.Arguments must be a list"),
+        ({"GiveUpHours": 0}, "StrokeServe.GiveUpHours must be a number above 0"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: dict[str, Any], said: str
+) -> None:
+    """Before anything is received."""
+    import importlib
+    from types import SimpleNamespace
+
+    settings = json.loads((ROOT / "deploy" / "orthanc" / "plugin.json").read_text())
+    settings["StrokeServe"] |= {"Directory": str(ROOT)}
+    fake = SimpleNamespace(
+        OrthancException=ValueError,
+        GetConfiguration=lambda: json.dumps(settings),
+        RegisterOnChangeCallback=lambda _: None,
+        RegisterRestCallback=lambda *_: None,
+        SetRootUri=lambda _: None,
+    )
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    monkeypatch.setitem(sys.modules, "orthanc", fake)
+    monkeypatch.syspath_prepend(ROOT / "deploy" / "orthanc")
+    plugin = importlib.import_module("strokeserve_plugin")
+    settings["StrokeServe"] |= own
+
+    with pytest.raises(ValueError, match=re.escape(said)):
+        plugin.read_settings(settings)
