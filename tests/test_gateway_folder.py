@@ -17,6 +17,7 @@ from tests.dicom_files import PATIENT
 from tests.fakes import run_module, run_server, write_model
 from tests.folder_box import judge, read_result, write_files
 from tests.gateway_box import FakeClient, make_answer, make_files, make_object
+from tests.hospital_page import find_command
 from tests.studies import SERIES, STUDY, STUDY_SPEC
 
 OTHER = f"{STUDY}.9"
@@ -268,12 +269,15 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_real_server_judges_a_folder_and_nobody_is_named(tmp_path: Path) -> None:
-    """As it is typed; result.json, and what is printed, may be logged."""
+    """By the command of docs/hospital.md; result.json, and what is printed, may be logged."""
     write_model(tmp_path / "models", STUDY_SPEC)
     folder, out = write_files(tmp_path / "in", make_files(8)), tmp_path / "out"
     with run_server(tmp_path / "models") as server:
-        kinds = ["--results", "sr,sc,fhir,hl7"]
-        done = run_module("gateway", "judge", str(folder), "--out", str(out), "--server", server.address, *kinds)
+        places = {"study": str(folder), "results": str(out), "127.0.0.1:50051": server.address}
+        command = find_command("python -m gateway judge")[2:]
+        assert places.keys() <= set(command)
+        words = [places.get(word, word) for word in command]
+        done = run_module(*words, "--results", "sr,sc,fhir,hl7")
     assert done.returncode == 0, done.stderr
 
     (study,) = read_result(out)["studies"]

@@ -20,6 +20,7 @@ from gateway.folder.mercure import KNOWN, list_flags, make_notification, read_ta
 from tests.dicom_files import PATIENT
 from tests.fakes import ROOT, run_server, write_model
 from tests.gateway_box import make_files
+from tests.hospital_page import find_command
 from tests.studies import SERIES, STUDY, STUDY_SPEC
 
 DEPLOY = ROOT / "deploy" / "mercure"
@@ -155,6 +156,13 @@ def test_people_are_told_of_positive_studies_whatever_the_rule_says(urgency: str
 
     assert found["requested"] is requested
     assert found["text"].startswith(f"{urgency}: stroke, probability 0.900")
+
+
+def test_page_builds_the_container_from_its_file() -> None:
+    """By the command of docs/hospital.md."""
+    words = find_command("docker build")
+    assert (ROOT / words[words.index("-f") + 1]).samefile(DEPLOY / "Dockerfile")
+    assert (ROOT / words[-1]).samefile(ROOT)
 
 
 def test_example_settings_can_be_used() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,10 @@ from typing import Any
 from tests.dicom_files import PATIENT
 from tests.fakes import ROOT, run_server, wait_until, write_model
 from tests.gateway_box import make_files
+from tests.hospital_page import PAGE, find_command
 from tests.orthanc_box import ask, find_port, run_orthanc, run_program
 from tests.studies import STUDY, STUDY_SPEC, make_slice
 from tests.tracing import traced
-
-PAGE = (ROOT / "docs" / "hospital.md").read_text("utf-8")
-
-
-def find_command(start: str) -> list[str]:
-    """The command of the page that begins so, behind its interpreter."""
-    (found,) = re.findall(rf"^\$ \S*({re.escape(start)}.*)$", PAGE, re.MULTILINE)
-    return shlex.split(found)
 
 
 def test_study_goes_from_the_archive_and_its_results_come_back(tmp_path: Path) -> None:

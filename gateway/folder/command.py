@@ -75,12 +75,15 @@ def run(command: str, config: JudgeConfig, results: ResultSettings, connection: 
     from gateway.folder.output import OutputError, open_output
     from gateway.folder.studies import FolderError, find_studies
 
+    def note(line: str) -> None:
+        complain(f"gateway {command}: {line}")
+
     quiet_libraries()
     outcome = Outcome()
     try:
         found = find_studies(config.folder, config.most_files)
         with open_output(config.out) as output, connection.open_client() as client:
-            outcome = FolderJudge(client, results, layout, complain).judge(found, output, again=config.again)
+            outcome = FolderJudge(client, results, layout, note).judge(found, output, again=config.again)
     except FolderError as error:
         complain(f"gateway {command}: error: {config.folder}: {error}")
         return EXIT_USAGE
