@@ -40,6 +40,7 @@ def test_results_of_a_study_are_written(tmp_path: Path) -> None:
         )
         assert found.StudyInstanceUID == study["study_instance_uid"] == STUDY
     assert (study["urgency"], study["label"], study["probability"]) == ("positive", "stroke", 0.9)
+    assert out.stat().st_mode & 0o077 == 0
     assert sorted(path.name for path in out.iterdir()) == sorted(
         [*(one["name"] for one in study["files"]), "result.json"]
     )

@@ -3,56 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from typing import Any
 
 import pytest
 
-from tests.orthanc_fake import PLUGIN, FakeOrthanc
-
-STUDY = "-".join(["0123abcd"] * 5)
-HOSTILE = '"><script>alert(1)</script>'
-
-
-class FakeWorker:
-    """Who judges."""
-
-    def __init__(self) -> None:
-        self.pending: dict[str, tuple[bool, str]] = {}
-        self.asked: list[str] = []
-        self.has_room = True
-
-    def ask(self, study: str) -> bool:
-        self.asked.append(study)
-        return self.has_room
-
-    def list_pending(self) -> dict[str, tuple[bool, str]]:
-        return self.pending
-
-    def list_recent(self) -> list[str]:
-        return [STUDY, "gone"]
-
-
-class Site:
-    """The plugin's page of an archive with one study."""
-
-    def __init__(self, page: Any) -> None:
-        self.page, self.orthanc, self.worker = page, FakeOrthanc(), FakeWorker()
-        self.orthanc.add(STUDY)
-        self.orthanc.studies[STUDY]["MainDicomTags"] = {"AccessionNumber": HOSTILE, "StudyDate": "20261129"}
-        self.orthanc.studies[STUDY]["PatientMainDicomTags"] = {"PatientID": HOSTILE, "PatientName": "Doe^Jane"}
-        self.keep(state="judged", entry={"urgency": "positive", "label": HOSTILE, "probability": 0.9, "model": "tiny"})
-
-    def keep(self, **outcome: Any) -> None:
-        self.orthanc.write_metadata(STUDY, "4713", json.dumps({"at": "2026-11-30T04:00:00+00:00", **outcome}))
-
-    def ask(self, path: str, method: str = "GET", **request: Any) -> Any:
-        return self.page.answer(self.orthanc, self.worker, method, path, request)
-
-    def read_row(self) -> dict[str, Any]:
-        (row,) = json.loads(self.ask("studies").body)
-        return row
+from tests.orthanc_fake import PLUGIN, STUDY, Site
 
 
 @pytest.fixture

@@ -95,6 +95,9 @@ class Worker:
         orthanc: see ``Archive``.
         settings: see there.
         note: takes a line for the log, in which nobody is named.
+
+    Raises:
+        OSError: there can be no folder for images.
     """
 
     orthanc: object
@@ -110,6 +113,9 @@ class Worker:
         self._current = None
         self._read = self._settled = self._saved = self._before = 0
         self._marks = deque()
+        self.settings.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in self.settings.scratch.glob("study-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._thread = threading.Thread(target=self._run, name="strokeserve", daemon=True)
 
     def start(self):
@@ -118,9 +124,6 @@ class Worker:
         saved = self.orthanc.read_property(CURSOR)
         self._read = self._settled = int(saved) if saved.isdigit() else last
         self._before = last
-        self.settings.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self.settings.scratch.glob("study-*"):
-            shutil.rmtree(left, ignore_errors=True)
         self.orthanc.write_property(CURSOR, str(self._settled))
         self._saved = self._settled
         self._thread.start()

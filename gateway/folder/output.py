@@ -75,7 +75,7 @@ def open_output(root: Path) -> Iterator[Output]:
     """
     is_new = not root.exists()
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # results name the patient as the images do
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise OutputError(f"{root}: {error.strerror}") from None
