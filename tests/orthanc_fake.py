@@ -30,8 +30,10 @@ if plan["status"] == 0:
     files = [{"name": name, "sop_instance_uid": "1.2"}, {"name": "fhir.json"}]
     entry |= {"model": "tiny", "version": "1", "files": files}
     print(json.dumps({"studies": [entry], "errors": []}))
-elif plan["status"] == 1:
-    print(json.dumps({"studies": [], "errors": [{"reason": "SERVER_UNREACHABLE"}]}))
+elif plan["reason"]:
+    print(json.dumps({"studies": [], "errors": [{"reason": plan["reason"]}]}))
+else:
+    print("Doe^Jane\\ngateway judge: error: --server is wrong", file=sys.stderr)
 sys.exit(plan["status"])
 """
 
@@ -105,11 +107,13 @@ class FakeGateway:
 
     folder: Path
 
-    def plan(self, status: int = 0, seconds: float = 0.0) -> None:
+    def plan(self, status: int = 0, seconds: float = 0.0, reason: str = "SERVER_UNREACHABLE") -> None:
         """What the command does from now on."""
         (self.folder / "gateway").mkdir(parents=True, exist_ok=True)
         (self.folder / "gateway" / "__main__.py").write_text(COMMAND)
-        (self.folder / "gateway" / "plan.json").write_text(json.dumps({"status": status, "seconds": seconds}))
+        (self.folder / "gateway" / "plan.json").write_text(
+            json.dumps({"status": status, "seconds": seconds, "reason": reason})
+        )
 
     def list_calls(self) -> list[dict[str, Any]]:
         """Each call: how many images it was given, and the arguments behind them."""

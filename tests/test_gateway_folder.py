@@ -12,6 +12,7 @@ import pytest
 
 from client import ImageReadError, InvalidRequestError, ServerError, ServerUnavailableError
 from gateway.cli import main
+from gateway.folder import judge as judging
 from gateway.folder import output
 from tests.dicom_files import PATIENT
 from tests.fakes import run_module, run_server, write_model
@@ -75,7 +76,7 @@ def test_what_is_no_image_is_counted_and_not_sent(tmp_path: Path) -> None:
 
     assert [[path.name for path in paths] for paths in client.asked] == [["Doe_Jane_0", "Doe_Jane_1", "Doe_Jane_2"]]
     document = read_result(tmp_path / "out")
-    counts = {"DICOM_UNREADABLE": 1, "LINK_OR_DEVICE": 2, "NOT_CT": 1, "NOT_DICOM": 1, "REPEATED": 1}
+    counts = {"DICOM_UNREADABLE": 1, "LINK_OR_DEVICE": 3, "NOT_CT": 1, "NOT_DICOM": 1, "REPEATED": 1}
     assert document["files_left_out"] == counts
     assert [(one["reason"], one["objects"]) for one in document["studies"][0]["left_out"]] == [("NOT_CT", 1)]
 
@@ -90,10 +91,12 @@ def test_nothing_to_judge_is_said_with_exit_code_2(
     for name, data in content.items():
         (folder / name).write_bytes(data)
 
-    assert judge(FakeClient(), folder, tmp_path / "out") == 2
+    assert judge(FakeClient(), folder, tmp_path / "out", json=True) == 2
 
-    (line,) = capfd.readouterr().err.splitlines()
+    said = capfd.readouterr()
+    (line,) = said.err.splitlines()
     assert "there is no CT image in it" in line
+    assert json.loads(said.out)["errors"][0]["reason"] == "NOTHING_TO_JUDGE"
     assert not (tmp_path / "out").exists()
 
 
@@ -154,6 +157,23 @@ def test_files_that_cannot_be_read_are_a_failure_and_not_named(
     assert "Doe" not in said.out + said.err
 
 
+def test_result_that_cannot_be_made_is_said_without_what_the_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An error of a library may repeat a name."""
+
+    def fail(*_: object) -> None:
+        raise TypeError("Doe^Jane")
+
+    monkeypatch.setattr(judging, "make_results", fail)
+
+    assert judge(FakeClient(), write_files(tmp_path / "in"), tmp_path / "out") == 1
+
+    said = capfd.readouterr().err
+    assert "RESULTS_NOT_MADE" in said
+    assert "Doe" not in said
+
+
 def test_what_was_judged_before_is_not_asked_for_again(tmp_path: Path) -> None:
     """Unless its images, or the results that are wanted, are others, a result has gone, or somebody wants it."""
     client, folder, out = FakeClient(), write_files(tmp_path / "in"), tmp_path / "out"
@@ -197,14 +217,14 @@ def test_result_that_is_half_written_is_not_seen(tmp_path: Path, monkeypatch: py
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_folder_of_results_belongs_to_one_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_folder_of_results_belongs_to_one_process(tmp_path: Path) -> None:
     """Another one is told so; and what a process left that was ended is removed."""
     folder, out = write_files(tmp_path / "in"), tmp_path / "out"
     (out / ".results.part").mkdir(parents=True)
     descriptor = os.open(out, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    assert judge(FakeClient(), folder, out) == 1
-    assert "another process writes there" in capfd.readouterr().err
+    with pytest.raises(BlockingIOError, match="another process writes there"):
+        judge(FakeClient(), folder, out)
     os.close(descriptor)
 
     assert judge(FakeClient(), folder, out) == 0
@@ -255,8 +275,8 @@ def test_place_that_cannot_be_written_to_is_said(tmp_path: Path, capfd: pytest.C
     client, folder = FakeClient(), write_files(tmp_path / "in")
     (tmp_path / "file").write_text("x")
 
-    assert judge(client, folder, tmp_path / "file") == 1
-    assert judge(client, folder, tmp_path / "file" / "out") == 1
+    assert judge(client, folder, tmp_path / "file") == 2
+    assert judge(client, folder, tmp_path / "file" / "out") == 2
 
     assert capfd.readouterr().err.count("error: ") == 2
     assert client.asked == []

@@ -150,14 +150,27 @@ def test_study_is_given_up_in_the_end(bench: Bench) -> None:
 
 
 def test_what_has_nothing_to_judge_is_not_tried_again(bench: Bench) -> None:
-    """The command says so with 2."""
-    bench.gateway.plan(status=2)
+    """The command says so."""
+    bench.gateway.plan(status=2, reason="NOTHING_TO_JUDGE")
     bench.start()
     bench.orthanc.add("a")
     bench.settle()
 
     assert bench.outcome("a")["reason"] == "NOTHING_TO_JUDGE"
     assert len(bench.gateway.list_calls()) == 1
+
+
+def test_settings_that_the_command_refuses_are_said(bench: Bench) -> None:
+    """By its own line alone; the study waits until they are mended."""
+    bench.gateway.plan(status=2, reason="")
+    bench.start()
+    bench.orthanc.add("a")
+    bench.wait(lambda: any(reason == "SETTINGS_REFUSED" for _, reason in bench.worker.list_pending().values()))
+
+    assert "gateway judge: error: --server is wrong" in bench.log
+    assert not any("Doe" in line for line in bench.log)
+    bench.gateway.plan()
+    bench.settle()
 
 
 def test_judging_again_keeps_what_is_there_when_it_fails(bench: Bench) -> None:

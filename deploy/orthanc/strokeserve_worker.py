@@ -33,6 +33,8 @@ MOST_OUTPUT_BYTES = 10_000_000
 HOUR = 3600.0
 
 JUDGED, GIVEN_UP = "judged", "given up"
+LASTING = ("NOTHING_TO_JUDGE", "RESULTS_NOT_MADE")
+"""Reasons of the command that another try would not change."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,7 @@ class Worker:
                 raise JudgeError("STOPPED", passes=True)
         interpreter, *arguments = self.settings.command
         command = [interpreter, "-m", "gateway", "judge", str(source), "--out", str(out), "--json", *arguments]
-        status, answer = self._call(command, folder)
+        status, answer, complaint = self._call(command, folder)
         try:
             document = json.loads(answer)
         except ValueError:
@@ -302,20 +304,23 @@ class Worker:
         if status == 0 and len(document.get("studies", [])) == 1:
             entry = document["studies"][0]
             return entry, [out / file["name"] for file in entry["files"] if "sop_instance_uid" in file]
-        errors = document.get("errors") or [{"reason": "NOTHING_TO_JUDGE" if status == 2 else "COMMAND_FAILED"}]
-        raise JudgeError(errors[0]["reason"], passes=status != 2)
+        errors = document.get("errors")
+        if not errors and complaint:
+            self.note(complaint)
+        reason = errors[0]["reason"] if errors else "SETTINGS_REFUSED" if status == 2 else "COMMAND_FAILED"
+        raise JudgeError(reason, passes=reason not in LASTING)
 
     def _call(self, command, folder):
-        """Runs a command; returns its status, and what it has printed."""
+        """Runs a command; returns its status, what it has printed, and its complaint."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        with open(folder / "stdout", "w+b") as output:
+        with open(folder / "stdout", "w+b") as output, open(folder / "stderr", "w+b") as errors:
             process = subprocess.Popen(
                 command,
                 cwd=self.settings.directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.DEVNULL,
+                stderr=errors,
             )
             end = time.monotonic() + self.settings.timeout
             try:
@@ -326,7 +331,11 @@ class Worker:
                     process.kill()
                     process.wait()
             output.seek(0)
-            return process.returncode, output.read(MOST_OUTPUT_BYTES)
+            errors.seek(0)
+            lines = errors.read(MOST_OUTPUT_BYTES).decode("utf-8", "replace").splitlines()
+            # Not what else may be there: the traceback of a library may repeat what a file says.
+            complaint = next((line for line in reversed(lines) if line.startswith("gateway judge: error:")), "")
+            return process.returncode, output.read(MOST_OUTPUT_BYTES), complaint
 
     def _keep(self, study, outcome):
         """Writes down what came of a study."""

@@ -36,7 +36,7 @@ def build_parser() -> LineParser:
             "every study, and no patient. It is whole at any moment: a run that was ended goes on where it was.\n"
             "Every setting may also be given as STROKE_NAME in the environment; flags win.\n"
             "Exit codes: 0 every study has its results (which may say why it was not analysed), 1 one has none (one\n"
-            "line says why), 2 usage, or nothing to judge.\n"
+            "line says why), 2 nothing to judge, or flags or folders that cannot be used.\n"
             "Research software. Not a medical device, not for diagnosis."
         ),
     )
@@ -85,9 +85,16 @@ def run(command: str, config: JudgeConfig, results: ResultSettings, connection: 
         with open_output(config.out) as output, connection.open_client() as client:
             outcome = FolderJudge(client, results, layout, note).judge(found, output, again=config.again)
     except FolderError as error:
+        if config.json:
+            say(
+                json.dumps({"studies": [], "errors": [{"reason": "NOTHING_TO_JUDGE", "message": str(error)}]}, indent=1)
+            )
         complain(f"gateway {command}: error: {config.folder}: {error}")
         return EXIT_USAGE
-    except (OutputError, StrokeClientError) as error:
+    except OutputError as error:
+        complain(f"gateway {command}: error: {error}")
+        return EXIT_USAGE
+    except StrokeClientError as error:
         complain(f"gateway {command}: error: {error}")
         return EXIT_FAILED
     if config.json:

@@ -82,7 +82,7 @@ class FolderJudge:
         """Judges every study that has no results yet of the same images; ``again``: every study.
 
         Raises:
-            OSError: results cannot be written.
+            OSError: files cannot be read, or results not be written.
         """
         outcome = Outcome()
         for number, study in enumerate(found.studies.values(), start=1):
@@ -94,9 +94,12 @@ class FolderJudge:
                 continue
             try:
                 entry, files = self._judge(study)
-            except StrokeClientError as error:
-                outcome.errors.append(describe_error(study, error))
-                self._note(f"{place}: not judged [{error.reason}]: {outcome.errors[-1]['message']}")
+            except OSError:
+                raise
+            except Exception as error:  # of a library, too, at what a file says: no other study is held up by it
+                told = describe_error(study, error)
+                outcome.errors.append(told)
+                self._note(f"{place}: not judged [{told['reason']}]: {told['message']}")
                 if isinstance(error, STOPPING):
                     break
                 continue
@@ -177,7 +180,12 @@ def describe_entry(entry: Entry) -> str:
     return f"{entry['urgency']}: {answer}; {entry['images']} images, model {entry['model']} {entry['version']}"
 
 
-def describe_error(study: Study, error: StrokeClientError) -> dict[str, str]:
-    """Why a study has no results, without the names of files, which may be patients'."""
-    message = "its files cannot be read" if isinstance(error, ImageReadError) else str(error)
-    return {"study_instance_uid": study.uid, "reason": error.reason, "message": message}
+def describe_error(study: Study, error: Exception) -> dict[str, str]:
+    """Why a study has no results, without the names of files, or what is in them, which may name a patient."""
+    if isinstance(error, ImageReadError):
+        reason, message = error.reason, "its files cannot be read"
+    elif isinstance(error, StrokeClientError):
+        reason, message = error.reason, str(error)
+    else:
+        reason, message = "RESULTS_NOT_MADE", f"its results cannot be made ({type(error).__name__})"
+    return {"study_instance_uid": study.uid, "reason": reason, "message": message}

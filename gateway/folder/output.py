@@ -16,7 +16,7 @@ RESULT = "result.json"
 
 
 class OutputError(Exception):
-    """Results cannot be written there; the message says why."""
+    """The folder cannot be used; the message says why."""
 
 
 class Output:
@@ -71,7 +71,8 @@ def open_output(root: Path) -> Iterator[Output]:
     """Opens a folder, and makes it where there is none; one that was made and got nothing goes again.
 
     Raises:
-        OutputError: it cannot be written to, or another process writes there.
+        OutputError: it cannot be written to.
+        BlockingIOError: another process writes there.
     """
     is_new = not root.exists()
     try:
@@ -84,8 +85,8 @@ def open_output(root: Path) -> Iterator[Output]:
             raise OutputError(f"{root}: Permission denied")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"{root}: another process writes there") from None
+        except BlockingIOError as error:
+            raise BlockingIOError(error.errno, "another process writes there", str(root)) from None
         yield Output(root)
     finally:
         os.close(descriptor)

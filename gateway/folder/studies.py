@@ -93,7 +93,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
     for parent, below, names in os.walk(folder, onerror=fail):
         below.sort()
-        for name in sorted(names):
+        links = [name for name in below if os.path.islink(os.path.join(parent, name))]
+        for name in sorted([*names, *links]):
             yield Path(parent, name)
 
 
