@@ -12,8 +12,8 @@ import pytest
 
 from client import ImageReadError, InvalidRequestError, ServerError, ServerUnavailableError
 from gateway.cli import main
-from gateway.folder import judge as judging
 from gateway.folder import output
+from gateway.judge import results
 from tests.dicom_files import PATIENT
 from tests.fakes import run_module, run_server, write_model
 from tests.folder_box import judge, read_result, write_files
@@ -165,7 +165,7 @@ def test_result_that_cannot_be_made_is_said_without_what_the_file_says(
     def fail(*_: object) -> None:
         raise TypeError("Doe^Jane")
 
-    monkeypatch.setattr(judging, "make_results", fail)
+    monkeypatch.setattr(results, "make_results", fail)
 
     assert judge(FakeClient(), write_files(tmp_path / "in"), tmp_path / "out") == 1
 

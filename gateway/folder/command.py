@@ -11,7 +11,7 @@ from gateway.folder.settings import JudgeConfig
 from gateway.listen.quiet import quiet_libraries
 from gateway.queue.folder import make_key, show
 from gateway.results.settings import ResultSettings
-from gateway.settings import read_with_results
+from gateway.settings import read_several
 from server.flags import LineParser, add_settings
 from server.process.console import complain, say
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     usage errors exit with 2."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    config, results = read_with_results(parser, options, JudgeConfig)
+    config, results = read_several(parser, options, JudgeConfig, ResultSettings)
     from gateway.folder.judge import Layout
 
     return run("judge", config, results, read_connection(parser, options), Layout(name_file))
@@ -74,6 +74,7 @@ def run(command: str, config: JudgeConfig, results: ResultSettings, connection: 
     from gateway.folder.judge import FolderJudge, Outcome
     from gateway.folder.output import OutputError, open_output
     from gateway.folder.studies import FolderError, find_studies
+    from gateway.judge.results import ResultMaker
 
     def note(line: str) -> None:
         complain(f"gateway {command}: {line}")
@@ -83,7 +84,9 @@ def run(command: str, config: JudgeConfig, results: ResultSettings, connection: 
     try:
         found = find_studies(config.folder, config.most_files)
         with open_output(config.out) as output, connection.open_client() as client:
-            outcome = FolderJudge(client, results, layout, note).judge(found, output, again=config.again)
+            outcome = FolderJudge(client, ResultMaker(results), results.results, layout, note).judge(
+                found, output, again=config.again
+            )
     except FolderError as error:
         if config.json:
             say(

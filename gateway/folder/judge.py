@@ -18,15 +18,13 @@ from client import (
     StrokeClient,
     StrokeClientError,
     StudyPrediction,
+    StudySeries,
 )
 from gateway.folder.output import Output
 from gateway.folder.studies import FoundStudies, Study
-from gateway.judge.asking import ask, describe_not_kept
-from gateway.judge.results import complete
+from gateway.judge.judge import Maker, ask_server
 from gateway.queue.folder import make_key, show
-from gateway.results.headers import read_headers
-from gateway.results.make import Results, make_results
-from gateway.results.settings import ResultSettings
+from gateway.receive.instance import read_instance
 from proto import __version__
 
 Entry: TypeAlias = dict[str, Any]
@@ -38,6 +36,7 @@ STOPPING = (AuthenticationError, DeadlineExceededError, ModelNotFoundError, Over
 NAMING = ("patient_id", "accession_number", "study_date", "study_time")
 """What the worklist's record has, and result.json has not: whoever reads it may log it."""
 
+NOT_CT = "These objects are no CT images."
 KINDS = {"sr.dcm": "sr", "sc.dcm": "sc", "fhir.json": "fhir", "oru.hl7": "hl7"}
 
 
@@ -68,15 +67,17 @@ class FolderJudge:
 
     Args:
         client: asks the server.
-        settings: which results, and how.
+        make: makes results.
+        kinds: which there are of a study.
         layout: how they are laid down.
         note: takes a line about each study, in which nobody is named.
     """
 
     def __init__(
-        self, client: StrokeClient, settings: ResultSettings, layout: Layout, note: Callable[[str], None]
+        self, client: StrokeClient, make: Maker, kinds: Sequence[str], layout: Layout, note: Callable[[str], None]
     ) -> None:
-        self._client, self._settings, self._layout, self._note = client, settings, layout, note
+        self._client, self._make, self._kinds = client, make, frozenset(kinds)
+        self._layout, self._note = layout, note
 
     def judge(self, found: FoundStudies, output: Output, *, again: bool) -> Outcome:
         """Judges every study that has no results yet of the same images; ``again``: every study.
@@ -113,7 +114,7 @@ class FolderJudge:
         """The results that there are of the same images."""
         for one in output.studies:
             is_same = (one["study_instance_uid"], one.get("images_sha256")) == (study.uid, study.digest)
-            is_whole = {file["kind"] for file in one["files"]} == set(self._settings.results)
+            is_whole = {file["kind"] for file in one["files"]} == self._kinds
             if is_same and is_whole and output.has(one):
                 return one
         return None
@@ -121,39 +122,34 @@ class FolderJudge:
     def _judge(self, study: Study) -> tuple[Entry, dict[str, bytes]]:
         """Raises StrokeClientError where there is no answer."""
         paths = list(study.images.values())
-        answer = ask(self._client, paths)
+        answer = ask_server(self._client, paths, is_last_try=False)
         if isinstance(answer, ImageReadError):  # it is this machine that failed, not the study
             raise answer
-        prediction = complete(answer, describe_not_kept(study.not_kept))
-        results = make_results(prediction, read_headers(paths), self._settings, datetime.now(UTC))
+        left_out = [StudySeries(series, count, "NOT_CT", NOT_CT) for series, count in study.not_kept.items()]
+        results = self._make(answer, paths, left_out, datetime.now(UTC))
         files, listed = {}, []
-        for name, data, uids in list_files(results):
+        for name, data in results.files.items():
+            uids = read_uids(data) if name.endswith(".dcm") else {}
             path = self._layout.name(study, name, uids)
             files[path] = data
             listed.append({"name": path, "kind": KINDS[name], **uids})
-        return describe_study(study, prediction, results.record) | {"files": listed}, files
+        entry = {name: value for name, value in results.record.items() if name not in NAMING}
+        entry |= {"images": len(study.images), "images_sha256": study.digest}
+        if isinstance(answer, StudyPrediction):
+            entry |= describe_answer(answer, left_out)
+        return entry | {"files": listed}, files
 
 
-def list_files(results: Results) -> list[tuple[str, bytes, dict[str, str]]]:
-    """Name, content and UIDs of every result; texts have no UIDs."""
-    objects = [
-        (
-            one.name,
-            one.data,
-            {"series_instance_uid": one.series_instance_uid, "sop_instance_uid": one.sop_instance_uid},
-        )
-        for one in results.objects
-    ]
-    return objects + [(name, data, {}) for name, data in results.texts.items()]
+def read_uids(data: bytes) -> dict[str, str]:
+    """What a DICOM object of results is known by."""
+    instance = read_instance(data)
+    return {"series_instance_uid": instance.series, "sop_instance_uid": instance.sop}
 
 
-def describe_study(study: Study, prediction: StudyPrediction, record: Mapping[str, Any]) -> Entry:
-    """What result.json has of a study beside its files."""
+def describe_answer(prediction: StudyPrediction, left_out: Sequence[StudySeries]) -> Entry:
+    """What result.json has of an answer beside the worklist's record."""
     failed = Counter(one.error.reason for one in prediction.failed if one.error is not None)
     return {
-        **{name: value for name, value in record.items() if name not in NAMING},
-        "images": len(study.images),
-        "images_sha256": study.digest,
         "series_instance_uid": prediction.series.series_instance_uid if prediction.series else None,
         "slices": len(prediction.slices),
         "left_out": [
@@ -163,7 +159,7 @@ def describe_study(study: Study, prediction: StudyPrediction, record: Mapping[st
                 "reason": one.reason,
                 "message": one.message,
             }
-            for one in prediction.left_out
+            for one in (*prediction.left_out, *left_out)
         ],
         "failures": dict(sorted(failed.items())),
         "warnings": [{"reason": one.reason, "message": one.message} for one in prediction.warnings],

@@ -20,7 +20,7 @@ from gateway.folder.command import add_flags, name_file, run
 from gateway.folder.settings import JudgeConfig
 from gateway.results.settings import ResultSettings
 from gateway.results.urgency import Urgency
-from gateway.settings import read_with_results
+from gateway.settings import read_several
 from server.flags import LineParser, flag_of, list_settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reader = LineParser(prog=prog, description="")
     add_flags(reader)
     options = reader.parse_args([folders[0], f"--out={folders[1]}", *words])
-    config, results = read_with_results(reader, options, JudgeConfig)
+    config, results = read_several(reader, options, JudgeConfig, ResultSettings)
     from gateway.folder.judge import Layout
 
     layout = Layout(name_by_mercure, make_notification)

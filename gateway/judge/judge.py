@@ -9,8 +9,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client import IntegrityError, StrokeClient, StrokeClientError, StudyPrediction, StudySeries
-from gateway.judge.asking import ask, describe_not_kept
+from client import (
+    IntegrityError,
+    InvalidImageError,
+    InvalidRequestError,
+    StrokeClient,
+    StrokeClientError,
+    StudyPrediction,
+    StudySeries,
+)
 from gateway.judge.writing import WrittenResults, write_results
 from gateway.queue.arrivals import read_not_kept
 from gateway.queue.endings import Endings
@@ -98,13 +105,14 @@ class Judge:
         """
         folder = self._folder.waiting / job
         paths = sorted(folder.glob("*.dcm"))
-        left_out = describe_not_kept(read_not_kept(folder))
+        left_out = describe_not_kept(folder)
         if not paths:
             logger.info("study %s: it had no CT image, so there is nothing to judge", show(job))
             remove_folder(folder)
             return
         began = time.monotonic()
-        answer = self._ask(job, paths)
+        waited = time.time() - find_seconds(job)
+        answer = ask_server(self._client, paths, is_last_try=waited > self._give_up_seconds)
         results = self._make(answer, paths, left_out, datetime.now(UTC))
         if why := self._find_needless(job, answer, results.identity):
             logger.info("study %s: nothing is sent: %s", show(job), why)
@@ -121,20 +129,6 @@ class Judge:
                 *(answer.model, answer.version, answer.request_id),
             )
             remove_folder(folder)
-
-    def _ask(self, job: str, paths: Sequence[Path]) -> StudyPrediction | StrokeClientError:
-        """The answer, or an error that stays.
-
-        Raises:
-            StrokeClientError: one that may pass.
-        """
-        try:
-            return ask(self._client, paths)
-        except StrokeClientError as error:
-            waited = time.time() - find_seconds(job)
-            if waited > self._give_up_seconds and not isinstance(error, IntegrityError):
-                return error
-            raise
 
     def _find_needless(self, job: str, answer: StudyPrediction | StrokeClientError, identity: Sequence[str]) -> str:
         """Why results are not to be sent; empty: they are."""
@@ -153,6 +147,30 @@ class Judge:
                 journal = read_journal(self._folder.sending / other)
                 made |= {journal.identity} if journal is not None else set()
         return made
+
+
+def ask_server(
+    client: StrokeClient, paths: Sequence[Path], *, is_last_try: bool
+) -> StudyPrediction | StrokeClientError:
+    """The answer of a study, or an error that stays.
+
+    Raises:
+        StrokeClientError: one that may pass; on the last try only that of bytes that were altered on the way.
+    """
+    try:
+        return client.predict_study(list(paths))
+    except (InvalidImageError, InvalidRequestError) as error:
+        return error
+    except StrokeClientError as error:
+        if is_last_try and not isinstance(error, IntegrityError):
+            return error
+        raise
+
+
+def describe_not_kept(folder: Path) -> list[StudySeries]:
+    """Series that came and were not sent to the server, with the reason."""
+    message = "The gateway keeps CT images alone; these objects are of another kind."
+    return [StudySeries(series, count, "NOT_CT", message) for series, count in read_not_kept(folder).items()]
 
 
 def find_seconds(job: str) -> float:

@@ -37,12 +37,8 @@ class ResultMaker:
         Raises:
             ValueError: none of the files is one of a study.
         """
-        results = make_results(complete(answer, left_out), read_headers(paths), self._settings, now)
+        prediction = make_unjudged(answer) if isinstance(answer, StrokeClientError) else answer
+        prediction = replace(prediction, left_out=(*prediction.left_out, *left_out))
+        results = make_results(prediction, read_headers(paths), self._settings, now)
         files = {one.name: one.data for one in results.objects} | results.texts
         return WrittenResults(files, tuple(one.sop_instance_uid for one in results.objects), results.record)
-
-
-def complete(answer: StudyPrediction | StrokeClientError, left_out: Sequence[StudySeries]) -> StudyPrediction:
-    """An answer, or what stands for an error that came in its place, with the series that were left out here."""
-    prediction = make_unjudged(answer) if isinstance(answer, StrokeClientError) else answer
-    return replace(prediction, left_out=(*prediction.left_out, *left_out))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from client.cli.connection import Connection, add_connection_flags, read_connection
 from gateway.listen.quiet import quiet_libraries
 from gateway.listen.settings import ListenConfig
 from gateway.results.settings import ResultSettings
-from gateway.settings import read_with_results
-from server.flags import LineParser, add_settings
+from server.flags import LineParser, add_settings, list_settings, read_settings
 from server.machine.memory import return_freed_memory
 from server.process.console import complain
 from server.process.log import start_log, stop_log
@@ -44,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Listens until a signal. Returns 0 after a clean stop, 1 when it cannot listen; usage errors exit with 2."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    config, results = read_with_results(parser, options, ListenConfig)
+    # Apart, so that a variable of one is not told as unknown to the other.
+    of_results = {one.variable for one in list_settings(ResultSettings)}
+    rest = {name: value for name, value in os.environ.items() if name not in of_results}
+    config = read_settings(parser, options, ListenConfig, environment=rest)
+    known = {name: value for name, value in os.environ.items() if name in of_results}
+    results = read_settings(parser, options, ResultSettings, environment=known)
     for kind, urls in (("fhir", config.fhir_to), ("hl7", config.hl7_to)):
         if urls and kind not in results.results:
             parser.error(f"--{kind}-to gets nothing without {kind} among --results")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 
 from pynetdicom.association import Association
@@ -37,7 +36,7 @@ class StoreHandler:
         """Returns the status for the sender; it never raises."""
         file = event.encoded_dataset()
         try:
-            instance = read_instance(io.BytesIO(file))
+            instance = read_instance(file)
         except InstanceError as error:
             logger.warning("an instance was refused: %s", error)
             return NOT_UNDERSTOOD
