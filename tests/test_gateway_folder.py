@@ -18,8 +18,8 @@ from tests.dicom_files import PATIENT
 from tests.fakes import run_module, run_server, write_model
 from tests.folder_box import judge, read_result, write_files
 from tests.gateway_box import FakeClient, make_answer, make_files, make_object
-from tests.hospital_page import find_command
 from tests.studies import SERIES, STUDY, STUDY_SPEC
+from tests.test_gateway_orthanc import find_command
 
 OTHER = f"{STUDY}.9"
 AWAY = ServerUnavailableError("no server answers", "SERVER_AWAY", "UNAVAILABLE")

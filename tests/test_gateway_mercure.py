@@ -20,8 +20,8 @@ from gateway.folder.mercure import KNOWN, list_flags, make_notification, read_ta
 from tests.dicom_files import PATIENT
 from tests.fakes import ROOT, run_server, write_model
 from tests.gateway_box import make_files
-from tests.hospital_page import find_command
 from tests.studies import SERIES, STUDY, STUDY_SPEC
+from tests.test_gateway_orthanc import find_command
 
 DEPLOY = ROOT / "deploy" / "mercure"
 

@@ -2,37 +2,93 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import shutil
+import socket
+import subprocess
 import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.dicom_files import PATIENT
 from tests.fakes import ROOT, run_server, wait_until, write_model
 from tests.gateway_box import make_files
-from tests.hospital_page import PAGE, find_command
-from tests.orthanc_box import ask, find_port, run_orthanc, run_program
 from tests.studies import STUDY, STUDY_SPEC, make_slice
 from tests.tracing import traced
+
+PAGE = (ROOT / "docs" / "hospital.md").read_text("utf-8")
+ORTHANC = shutil.which("Orthanc", path="/usr/sbin:/usr/bin")
+
+
+def find_command(start: str) -> list[str]:
+    """The command of the page that begins so, behind its interpreter."""
+    (found,) = re.findall(rf"^\$ \S*({re.escape(start)}.*)$", PAGE, re.MULTILINE)
+    return shlex.split(found)
+
+
+def find_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def run_program(command: list[str], **options: Any) -> Iterator[list[str]]:
+    """A program, and the lines that it has printed so far."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    assert process.stdout is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lines.extend, args=(process.stdout,), daemon=True)
+    reader.start()
+    try:
+        yield lines
+    finally:
+        process.terminate()
+        process.wait(60)
+        reader.join()
+        process.stdout.close()
+
+
+def ask(url: str, data: bytes | None = None) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=30) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def run_orthanc(folder: Path, gateway_port: int) -> Iterator[tuple[str, int]]:
+    """Orthanc with the settings that the repository has; its URL and its DICOM port."""
+    if ORTHANC is None:
+        pytest.skip("Orthanc is not installed here: the way through a real archive is not tested")
+    shutil.copytree(ROOT / "deploy" / "orthanc", folder)
+    settings = json.loads((folder / "orthanc.json").read_text())
+    http, dicom = find_port(), find_port()
+    settings |= {"HttpPort": http, "DicomPort": dicom, "StableAge": 1}
+    settings |= {"StorageDirectory": "db", "IndexDirectory": "db"}
+    settings["DicomModalities"]["strokeserve"][2] = gateway_port
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with run_program([ORTHANC, "orthanc.json"], cwd=folder) as log:
+        wait_until(lambda: any("Orthanc has started" in line for line in log))
+        yield f"http://127.0.0.1:{http}", dicom
 
 
 def test_study_goes_from_the_archive_and_its_results_come_back(tmp_path: Path) -> None:
     """By C-STORE and by STOW-RS; nothing that names the patient is logged, and nothing of the study stays."""
     write_model(tmp_path / "models", STUDY_SPEC)
     port = find_port()
-
-    def change(settings: dict[str, Any]) -> None:
-        settings["DicomModalities"]["strokeserve"][2] = port
-
     with (
         run_server(tmp_path / "models") as server,
-        run_orthanc(tmp_path / "orthanc", "orthanc.json", change) as orthanc,
-        run_program(
-            make_gateway_command(tmp_path, orthanc.url, orthanc.dicom_port, port, server.address), **make_options()
-        ) as (_, log),
+        run_orthanc(tmp_path / "orthanc", port) as (url, dicom),
+        run_program(make_gateway_command(tmp_path, url, dicom, port, server.address), **make_options()) as log,
     ):
-        url = orthanc.url
         wait_until(lambda: any("listens on" in line for line in log))
         for file in [*make_files(10), make_slice(0, series="1.2.9", StudyInstanceUID=STUDY, ConvolutionKernel="B70f")]:
             ask(f"{url}/instances", file)
