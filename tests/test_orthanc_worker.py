@@ -160,6 +160,20 @@ def test_what_has_nothing_to_judge_is_not_tried_again(bench: Bench) -> None:
     assert len(bench.gateway.list_calls()) == 1
 
 
+def test_study_without_ct_is_said_to_be_one_to_whoever_asks(bench: Bench) -> None:
+    """So is one with more images than anybody judges; nothing of it is written out."""
+    bench.start()
+    bench.orthanc.add("a", modality="MR")
+    bench.settle()
+    bench.worker.ask("a")
+    bench.settle()
+    bench.orthanc.add("b", bench.module.MOST_IMAGES + 1)
+    bench.settle()
+
+    assert [bench.outcome(study)["reason"] for study in "ab"] == ["NOTHING_TO_JUDGE", "STUDY_TOO_LARGE"]
+    assert bench.gateway.list_calls() == []
+
+
 def test_settings_that_the_command_refuses_are_said(bench: Bench) -> None:
     """By its own line alone; the study waits until they are mended."""
     bench.gateway.plan(status=2, reason="")

@@ -1,5 +1,7 @@
 """What /strokeserve answers: a page that works without any other machine, the same as JSON, and a button."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import hmac
@@ -10,9 +12,10 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
-from strokeserve_worker import GIVEN_UP, read_outcome
+from strokeserve_worker import GIVEN_UP, Archive, Worker, read_outcome
 
 TEMPLATE = Path(__file__).with_name("strokeserve_page.html")
 TOKEN = secrets.token_hex(16)
@@ -30,10 +33,10 @@ class Answer:
     body: bytes
     kind: str = "text/plain"
     status: int = 200
-    headers: dict = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
 
-def answer(orthanc, worker, method, path, request):
+def answer(orthanc: Archive, worker: Worker, method: str, path: str, request: dict[str, Any]) -> Answer:
     """Answers a request.
 
     Args:
@@ -65,7 +68,7 @@ def answer(orthanc, worker, method, path, request):
     return Answer(body, "text/html; charset=utf-8", headers=headers)
 
 
-def take_ask(orthanc, worker, method, study, request):
+def take_ask(orthanc: Archive, worker: Worker, method: str, study: str, request: dict[str, Any]) -> Answer:
     """Has a study judged again. It takes the token of a page, or a header that no form of another site can send."""
     headers, body = request.get("headers", {}), request.get("body", b"")
     if method != "POST":
@@ -80,10 +83,10 @@ def take_ask(orthanc, worker, method, study, request):
     return Answer(b"", status=303, headers={"Location": "../../index.html"})
 
 
-def list_rows(orthanc, worker):
+def list_rows(orthanc: Archive, worker: Worker) -> list[dict[str, Any]]:
     """Studies that wait, and those that were judged lately, as JSON has them."""
     pending = worker.list_pending()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for study in [*pending, *(one for one in worker.list_recent() if one not in pending)][:MOST_SHOWN]:
         found = orthanc.get(f"/studies/{study}")
         if found is None:
@@ -92,11 +95,12 @@ def list_rows(orthanc, worker):
         row = {"study": study, "state": "", "answer": "", "model": "", "judged_at": ""}
         row |= {"accession_number": tags.get("AccessionNumber", ""), "patient_id": tags.get("PatientID", "")}
         row["study_date"] = tags.get("StudyDate", "")
-        rows.append(row | describe(read_outcome(orthanc, study), *pending.get(study, (None, ""))))
+        is_current, reason = pending.get(study, (None, ""))
+        rows.append(row | describe(read_outcome(orthanc, study), is_current, reason))
     return rows
 
 
-def describe(outcome, is_current, reason):
+def describe(outcome: dict[str, Any], is_current: bool | None, reason: str) -> dict[str, Any]:
     """State and answer of a study.
 
     Args:
@@ -118,7 +122,7 @@ def describe(outcome, is_current, reason):
     return row
 
 
-def render(rows):
+def render(rows: list[dict[str, Any]]) -> bytes:
     """The page in UTF-8; whatever the archive has written is text in it."""
     texts = {
         "COUNT": f"{len(rows)} {'study' if len(rows) == 1 else 'studies'}",
@@ -129,7 +133,7 @@ def render(rows):
     return re.sub(r"\{\{(\w+)\}\}", lambda found: texts[found[1]], template).encode("utf-8", "replace")
 
 
-def render_row(row):
+def render_row(row: dict[str, Any]) -> str:
     """A study as a row of the table."""
     probability = "" if row["probability"] is None else f"{row['probability']:.3f}"
     day = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", row["study_date"])
@@ -147,7 +151,7 @@ def render_row(row):
     return f"<tr>{state}{cells}<td>{form}</td></tr>"
 
 
-def make_policy(body):
+def make_policy(body: bytes) -> str:
     """A policy (Content Security Policy, level 3) under which a browser runs the page's own elements alone."""
     scripts, styles = (
         " ".join(

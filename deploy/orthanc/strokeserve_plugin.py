@@ -6,60 +6,58 @@ orthanc.json), so that Orthanc's Python need not be of the same version. No pati
 Research software. Not a medical device, not for diagnosis.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import orthanc
 
 sys.dont_write_bytecode = True  # who runs Orthanc should not be able to write here
 
 import strokeserve_page as page  # noqa: E402
-from strokeserve_worker import HOUR, JudgeError, Settings, Worker  # noqa: E402
+from strokeserve_worker import HOUR, Archive, JudgeError, Settings, Worker  # noqa: E402
 
 ROOT = "/strokeserve"
 
 
-class Archive:
-    """What is asked of Orthanc. A resource that is not there is None."""
+class OwnArchive(Archive):
+    """The Orthanc that runs this."""
 
-    def get(self, path):
-        """Answer of the REST API."""
+    def get(self, path: str) -> Any:
         try:
             return json.loads(orthanc.RestApiGet(path))
         except orthanc.OrthancException:
             return None
 
-    def read_dicom(self, instance):
-        """An instance as a file."""
+    def read_dicom(self, instance: str) -> bytes | None:
         try:
-            return orthanc.GetDicomForInstance(instance)
+            data: bytes = orthanc.GetDicomForInstance(instance)
         except orthanc.OrthancException:
             return None
+        return data
 
-    def store(self, data):
-        """Stores an instance, and returns its id; one that is there stays as it is."""
+    def store(self, data: bytes) -> str:
         try:
-            return json.loads(orthanc.RestApiPost("/instances", data))["ID"]
+            return str(json.loads(orthanc.RestApiPost("/instances", data))["ID"])
         except orthanc.OrthancException:
             raise JudgeError("RESULT_NOT_STORED", passes=True) from None
 
-    def write_metadata(self, study, name, value):
-        """Sets metadata of a study, if it is still there."""
+    def write_metadata(self, study: str, name: str, value: str) -> None:
         with suppress(orthanc.OrthancException):
             orthanc.RestApiPut(f"/studies/{study}/metadata/{name}", value.encode())
 
-    def read_property(self, number):
-        """A global property; empty where it was never set."""
-        return orthanc.GetGlobalProperty(number, "")
+    def read_property(self, number: int) -> str:
+        return str(orthanc.GetGlobalProperty(number, ""))
 
-    def write_property(self, number, value):
-        """Sets a global property."""
+    def write_property(self, number: int, value: str) -> None:
         orthanc.SetGlobalProperty(number, value)
 
 
-def read_settings(configuration):
+def read_settings(configuration: dict[str, Any]) -> Settings:
     """Settings by Orthanc's configuration.
 
     Raises:
@@ -91,12 +89,12 @@ def read_settings(configuration):
     )
 
 
-def note(line):
+def note(line: str) -> None:
     """Writes a line to Orthanc's log."""
     orthanc.LogWarning(f"strokeserve: {line}")
 
 
-def on_change(kind, level, resource):
+def on_change(kind: Any, level: Any, resource: str) -> None:
     """Tells the worker that there may be something to do; nothing is waited for here."""
     if kind == orthanc.ChangeType.ORTHANC_STARTED:
         WORKER.start()
@@ -106,7 +104,7 @@ def on_change(kind, level, resource):
         WORKER.wake.set()
 
 
-def on_request(output, uri, **request):
+def on_request(output: Any, uri: str, **request: Any) -> None:
     """Answers a request below /strokeserve."""
     try:
         answer = page.answer(ARCHIVE, WORKER, request["method"], uri[len(ROOT) :].strip("/"), request)
@@ -123,7 +121,7 @@ def on_request(output, uri, **request):
         output.SendHttpStatus(answer.status, answer.body.decode("ascii"), len(answer.body))
 
 
-ARCHIVE = Archive()
+ARCHIVE = OwnArchive()
 WORKER = Worker(ARCHIVE, read_settings(json.loads(orthanc.GetConfiguration())), note)
 orthanc.RegisterOnChangeCallback(on_change)
 orthanc.RegisterRestCallback(f"{ROOT}(/.*)?", on_request)

@@ -6,6 +6,8 @@ is kept as its metadata, with a digest of the images that it stands on: so it is
 it do not have it judged again.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -15,9 +17,11 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 CURSOR, RECENT = 4713, 4714
 """Global properties: up to where the log of changes is done with, and studies that have been judged lately."""
@@ -29,6 +33,9 @@ PAGE, MOST_PENDING, MOST_RECENT = 500, 1000, 200
 POLL_SECONDS = 5.0
 SETTLE_SECONDS = 60.0
 FIRST_PAUSE, MOST_PAUSE = 2.0, 60.0
+MOST_IMAGES = 5000
+"""So many are written to disk, which is more than the server takes."""
+
 MOST_OUTPUT_BYTES = 10_000_000
 HOUR = 3600.0
 
@@ -37,11 +44,37 @@ LASTING = ("NOTHING_TO_JUDGE", "RESULTS_NOT_MADE")
 """Reasons of the command that another try would not change."""
 
 
+class Archive(Protocol):
+    """What is asked of Orthanc. A resource that is not there is None."""
+
+    def get(self, path: str) -> Any:
+        """Answer of the REST API."""
+
+    def read_dicom(self, instance: str) -> bytes | None:
+        """An instance as a file."""
+
+    def store(self, data: bytes) -> str:
+        """Stores an instance, and returns its id; one that is there stays as it is.
+
+        Raises:
+            JudgeError: it is not stored.
+        """
+
+    def write_metadata(self, study: str, name: str, value: str) -> None:
+        """Sets metadata of a study, if it is still there."""
+
+    def read_property(self, number: int) -> str:
+        """A global property; empty where it was never set."""
+
+    def write_property(self, number: int, value: str) -> None:
+        """Sets a global property."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What orthanc.json says under ``StrokeServe``."""
 
-    command: tuple
+    command: tuple[str, ...]
     """The gateway's interpreter, and what comes behind it."""
 
     directory: Path
@@ -84,7 +117,7 @@ class Job:
 class JudgeError(Exception):
     """A study has no results; the text is a reason in UPPER_SNAKE."""
 
-    def __init__(self, reason, passes):
+    def __init__(self, reason: str, *, passes: bool) -> None:
         super().__init__(reason)
         self.passes = passes
 
@@ -94,33 +127,33 @@ class Worker:
     """Judges studies, in a thread of its own.
 
     Args:
-        orthanc: see ``Archive``.
-        settings: see there.
+        orthanc: the archive.
+        settings: of the plugin.
         note: takes a line for the log, in which nobody is named.
 
     Raises:
         OSError: there can be no folder for images.
     """
 
-    orthanc: object
+    orthanc: Archive
     settings: Settings
-    note: object
+    note: Callable[[str], None]
     wake: threading.Event = field(default_factory=threading.Event)
     """Set where there may be something to do."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._pending = {}
-        self._current = None
+        self._pending: dict[str, Job] = {}
+        self._current: str | None = None
         self._read = self._settled = self._saved = self._before = 0
-        self._marks = deque()
+        self._marks: deque[tuple[float, int]] = deque()
         self.settings.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self.settings.scratch.glob("study-*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         self._thread = threading.Thread(target=self._run, name="strokeserve", daemon=True)
 
-    def start(self):
+    def start(self) -> None:
         """Goes on where it was; at the very first start with what comes from now on."""
         last = self.orthanc.get("/changes?last")["Last"]
         saved = self.orthanc.read_property(CURSOR)
@@ -130,14 +163,14 @@ class Worker:
         self._saved = self._settled
         self._thread.start()
 
-    def stop(self):
+    def stop(self) -> None:
         """Ends what is being judged; it is judged at the next start."""
         self._stop.set()
         self.wake.set()
         if self._thread.is_alive():
             self._thread.join(30)
 
-    def ask(self, study):
+    def ask(self, study: str) -> bool:
         """Has a study judged again, whatever came of it. Returns whether there is room for it."""
         with self._lock:
             if study not in self._pending and len(self._pending) >= 2 * MOST_PENDING:
@@ -147,19 +180,19 @@ class Worker:
         self.wake.set()
         return True
 
-    def list_pending(self):
+    def list_pending(self) -> dict[str, tuple[bool, str]]:
         """Studies that wait, by their ids: whether each is being judged now, and why it was not at the last try."""
         with self._lock:
             return {study: (study == self._current, job.reason) for study, job in self._pending.items()}
 
-    def list_recent(self):
+    def list_recent(self) -> list[str]:
         """Ids of the studies that have been judged lately, the last one first."""
         try:
             return [str(one) for one in json.loads(self.orthanc.read_property(RECENT) or "[]")]
         except ValueError:
             return []
 
-    def _run(self):
+    def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 self._fill()
@@ -173,7 +206,7 @@ class Worker:
                 self.note(f"standing still: {type(error).__name__}")
                 self._stop.wait(POLL_SECONDS)
 
-    def _fill(self):
+    def _fill(self) -> None:
         """Reads the log of changes, as far as there is room."""
         while len(self._pending) < MOST_PENDING and not self._stop.is_set():
             page = self.orthanc.get(f"/changes?since={self._read}&limit={PAGE}")
@@ -186,7 +219,7 @@ class Worker:
             if page["Done"]:
                 return
 
-    def _take(self, change):
+    def _take(self, change: dict[str, Any]) -> None:
         # Of what came before this start Orthanc no longer knows whether it was complete.
         is_old = change["Seq"] <= self._before
         kind, study = change["ChangeType"], change["ID"]
@@ -202,7 +235,7 @@ class Worker:
             due = time.monotonic() + self.settings.stable_age if is_old else 0.0
             self._pending.setdefault(study, Job(change["Seq"], due))
 
-    def _choose(self):
+    def _choose(self) -> str | None:
         """The study that has been due for longest."""
         now = time.monotonic()
         with self._lock:
@@ -210,7 +243,7 @@ class Worker:
             self._current = min(due, key=lambda study: (not due[study].asked, due[study].due), default=None)
             return self._current
 
-    def _work(self, study):
+    def _work(self, study: str) -> None:
         job = self._pending[study]
         job.first = job.first or time.monotonic()
         try:
@@ -232,13 +265,13 @@ class Worker:
                 self._current = None
         self._forget(study, job)
 
-    def _forget(self, study, job):
+    def _forget(self, study: str, job: Job) -> None:
         with self._lock:
             if job.first:  # otherwise somebody has asked meanwhile
                 self._pending.pop(study, None)
         self._save()
 
-    def _save(self):
+    def _save(self) -> None:
         """Writes down how far the log is done with: not so far as images that may yet be of an incomplete study, since
         Orthanc does not say of such, when it has been stopped, that they are complete."""
         settled = time.monotonic() - 2 * self.settings.stable_age - SETTLE_SECONDS
@@ -250,7 +283,7 @@ class Worker:
             self.orthanc.write_property(CURSOR, str(done))
             self._saved = done
 
-    def _judge(self, study, job):
+    def _judge(self, study: str, job: Job) -> None:
         """Judges a study that has images, is complete, and was not judged of the same images.
 
         Raises:
@@ -259,13 +292,15 @@ class Worker:
         found = self.orthanc.get(f"/studies/{study}")
         if found is None or not (found["IsStable"] or job.asked):  # gone, or its time will come
             return
-        images = []
+        images: list[str] = []
         for one in found["Series"]:
             series = self.orthanc.get(f"/series/{one}")
             if series is not None and series["MainDicomTags"].get("Modality") == "CT":
                 images += series["Instances"]
-        if not images:
+        if not images and not job.asked:
             return
+        if not 0 < len(images) <= MOST_IMAGES:
+            raise JudgeError("STUDY_TOO_LARGE" if images else "NOTHING_TO_JUDGE", passes=False)
         digest = hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
         if not job.asked and read_outcome(self.orthanc, study).get("images") == digest:
             return
@@ -280,7 +315,7 @@ class Worker:
         self._keep(study, {"state": JUDGED, "images": digest, "results": results, "entry": entry})
         self.note(f"study {study[:8]}: {entry['status']}, {len(images)} images, {len(results)} results")
 
-    def _run_gateway(self, folder, images):
+    def _run_gateway(self, folder: Path, images: list[str]) -> tuple[dict[str, Any], list[Path]]:
         """Returns what result.json says of the study, and its files.
 
         Raises:
@@ -310,7 +345,7 @@ class Worker:
         reason = errors[0]["reason"] if errors else "SETTINGS_REFUSED" if status == 2 else "COMMAND_FAILED"
         raise JudgeError(reason, passes=reason not in LASTING)
 
-    def _call(self, command, folder):
+    def _call(self, command: list[str], folder: Path) -> tuple[int, bytes, str]:
         """Runs a command; returns its status, what it has printed, and its complaint."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         with open(folder / "stdout", "w+b") as output, open(folder / "stderr", "w+b") as errors:
@@ -337,7 +372,7 @@ class Worker:
             complaint = next((line for line in reversed(lines) if line.startswith("gateway judge: error:")), "")
             return process.returncode, output.read(MOST_OUTPUT_BYTES), complaint
 
-    def _keep(self, study, outcome):
+    def _keep(self, study: str, outcome: dict[str, Any]) -> None:
         """Writes down what came of a study."""
         outcome["at"] = datetime.now(UTC).isoformat(timespec="seconds")
         self.orthanc.write_metadata(study, METADATA, json.dumps(outcome))
@@ -345,7 +380,7 @@ class Worker:
         self.orthanc.write_property(RECENT, json.dumps(recent))
 
 
-def read_outcome(orthanc, study):
+def read_outcome(orthanc: Archive, study: str) -> dict[str, Any]:
     """What came of a study; empty: nothing yet."""
     metadata = orthanc.get(f"/studies/{study}/metadata?expand") or {}
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -47,10 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=(
             "examples:\n"
             f"  {IN}=in {OUT}=out {prog}\n\n"
-            f"Settings are in {TASK} among the images, under process.settings: {', '.join(KNOWN)}.\n"
-            "python -m gateway judge --help says what they mean. Exit codes: 0 done, 1 failed (one line says why),\n"
-            "2 nothing to judge, or settings that cannot be used. Research software. Not a medical device, not for\n"
-            "diagnosis."
+            f"Settings are in {TASK} among the images, under process.settings:\n"
+            f"{textwrap.fill(', '.join(KNOWN), 100)}.\n"
+            "python -m gateway judge --help says what they mean.\n"
+            "Exit codes: 0 done, 1 failed (one line says why), 2 nothing to judge, or settings that cannot be used.\n"
+            "Research software. Not a medical device, not for diagnosis."
         ),
     )
     parser.parse_args(argv)
