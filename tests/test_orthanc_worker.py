@@ -134,6 +134,43 @@ def test_study_waits_while_the_server_is_away(bench: Bench) -> None:
     assert bench.outcome("a")["state"] == "judged"
 
 
+def test_others_are_not_tried_while_the_server_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that somebody asks for is."""
+    monkeypatch.setattr(bench.module, "FIRST_PAUSE", 600.0)
+    monkeypatch.setattr(bench.module, "MOST_PAUSE", 600.0)
+    bench.gateway.plan(status=1)
+    bench.start()
+    for images, study in enumerate("abc", start=1):
+        bench.orthanc.add(study, images)
+    bench.wait(bench.gateway.list_calls)
+    bench.worker.ask("c")
+    bench.wait(lambda: len(bench.gateway.list_calls()) == 2)
+
+    assert [one["images"] for one in bench.gateway.list_calls()] == [1, 3]
+    assert len(bench.worker.list_pending()) == 3
+
+
+def test_study_that_cannot_be_looked_at_does_not_hold_up_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again like one that the server cannot be asked for."""
+    read = bench.orthanc.read_dicom
+
+    def fail(instance: str) -> bytes:
+        if instance.startswith("a"):
+            raise KeyError("Doe^Jane")
+        return read(instance)
+
+    monkeypatch.setattr(bench.orthanc, "read_dicom", fail)
+    bench.start()
+    bench.orthanc.add("a")
+    bench.orthanc.add("b")
+    bench.wait(lambda: bench.worker.list_recent() == ["b"])
+
+    assert bench.worker.list_pending()["a"][1] == "FAILED"
+    assert not any("Doe" in line for line in bench.log)
+
+
 def test_study_is_given_up_in_the_end(bench: Bench) -> None:
     """With the reason; whoever asks gets another try."""
     bench.gateway.plan(status=1)

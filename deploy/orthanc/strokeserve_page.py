@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from strokeserve_worker import GIVEN_UP, Archive, Worker, read_outcome
+from strokeserve_gateway import Archive
+from strokeserve_worker import GIVEN_UP, Worker, read_outcome
 
 TEMPLATE = Path(__file__).with_name("strokeserve_page.html")
 TOKEN = secrets.token_hex(16)

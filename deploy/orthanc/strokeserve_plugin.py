@@ -19,7 +19,8 @@ import orthanc
 sys.dont_write_bytecode = True  # who runs Orthanc should not be able to write here
 
 import strokeserve_page as page  # noqa: E402
-from strokeserve_worker import HOUR, Archive, JudgeError, Settings, Worker  # noqa: E402
+from strokeserve_gateway import Archive, JudgeError, Settings  # noqa: E402
+from strokeserve_worker import HOUR, Worker  # noqa: E402
 
 ROOT = "/strokeserve"
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from strokeserve_gateway import Archive, Gateway, JudgeError, Settings
 
 CURSOR, RECENT = 4713, 4714
 """Global properties: up to where the log of changes is done with, and studies that have been judged lately."""
@@ -36,61 +33,9 @@ FIRST_PAUSE, MOST_PAUSE = 2.0, 60.0
 MOST_IMAGES = 5000
 """So many are written to disk, which is more than the server takes."""
 
-MOST_OUTPUT_BYTES = 10_000_000
 HOUR = 3600.0
 
 JUDGED, GIVEN_UP = "judged", "given up"
-LASTING = ("NOTHING_TO_JUDGE", "RESULTS_NOT_MADE")
-"""Reasons of the command that another try would not change."""
-
-
-class Archive(Protocol):
-    """What is asked of Orthanc. A resource that is not there is None."""
-
-    def get(self, path: str) -> Any:
-        """Answer of the REST API."""
-
-    def read_dicom(self, instance: str) -> bytes | None:
-        """An instance as a file."""
-
-    def store(self, data: bytes) -> str:
-        """Stores an instance, and returns its id; one that is there stays as it is.
-
-        Raises:
-            JudgeError: it is not stored.
-        """
-
-    def write_metadata(self, study: str, name: str, value: str) -> None:
-        """Sets metadata of a study, if it is still there."""
-
-    def read_property(self, number: int) -> str:
-        """A global property; empty where it was never set."""
-
-    def write_property(self, number: int, value: str) -> None:
-        """Sets a global property."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What orthanc.json says under ``StrokeServe``."""
-
-    command: tuple[str, ...]
-    """The gateway's interpreter, and what comes behind it."""
-
-    directory: Path
-    """Where the gateway is installed."""
-
-    scratch: Path
-    """Where images are while they are judged; nobody else may look into it."""
-
-    timeout: float
-    """Seconds that a study may take."""
-
-    give_up: float
-    """Seconds for which a study is tried again while the server is away."""
-
-    stable_age: float
-    """Seconds after which Orthanc takes a study for complete."""
 
 
 @dataclass
@@ -112,14 +57,6 @@ class Job:
     tries: int = 0
     reason: str = ""
     """Why it was not judged at the last try."""
-
-
-class JudgeError(Exception):
-    """A study has no results; the text is a reason in UPPER_SNAKE."""
-
-    def __init__(self, reason: str, *, passes: bool) -> None:
-        super().__init__(reason)
-        self.passes = passes
 
 
 @dataclass
@@ -147,10 +84,9 @@ class Worker:
         self._pending: dict[str, Job] = {}
         self._current: str | None = None
         self._read = self._settled = self._saved = self._before = 0
+        self._failures, self._rest = 0, 0.0
         self._marks: deque[tuple[float, int]] = deque()
-        self.settings.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self.settings.scratch.glob("study-*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        self._gateway = Gateway(self.settings, self.note, self._stop)
         self._thread = threading.Thread(target=self._run, name="strokeserve", daemon=True)
 
     def start(self) -> None:
@@ -236,10 +172,11 @@ class Worker:
             self._pending.setdefault(study, Job(change["Seq"], due))
 
     def _choose(self) -> str | None:
-        """The study that has been due for longest."""
+        """The study that has been due for longest; one that somebody asks for is due at once."""
         now = time.monotonic()
         with self._lock:
-            due = {study: job for study, job in self._pending.items() if job.due <= now}
+            rests = now < self._rest
+            due = {one: job for one, job in self._pending.items() if job.due <= now and (job.asked or not rests)}
             self._current = min(due, key=lambda study: (not due[study].asked, due[study].due), default=None)
             return self._current
 
@@ -248,15 +185,14 @@ class Worker:
         job.first = job.first or time.monotonic()
         try:
             self._judge(study, job)
-        except JudgeError as error:
+            self._failures = 0
+        except Exception as error:
+            failure = error if isinstance(error, JudgeError) else JudgeError("FAILED", passes=True)
             if self._stop.is_set():
                 return
-            job.reason = str(error)
-            if error.passes and time.monotonic() - job.first < self.settings.give_up:
-                job.tries += 1
-                job.due = time.monotonic() + min(FIRST_PAUSE * 2 ** (job.tries - 1), MOST_PAUSE)
-                if job.tries == 1 or job.tries % 10 == 0:
-                    self.note(f"study {study[:8]}: not judged yet [{job.reason}]")
+            job.reason = str(failure)
+            if failure.passes and time.monotonic() - job.first < self.settings.give_up:
+                self._postpone(study, job)
                 return
             self.note(f"study {study[:8]}: given up [{job.reason}]")
             self._keep(study, {**read_outcome(self.orthanc, study), "state": GIVEN_UP, "reason": job.reason})
@@ -264,6 +200,15 @@ class Worker:
             with self._lock:
                 self._current = None
         self._forget(study, job)
+
+    def _postpone(self, study: str, job: Job) -> None:
+        """Has a study tried again later, and the others, too: if the server is away they would not fare better."""
+        job.tries += 1
+        self._failures += 1
+        job.due = time.monotonic() + find_pause(job.tries)
+        self._rest = time.monotonic() + find_pause(self._failures)
+        if job.tries == 1 or job.tries % 10 == 0:
+            self.note(f"study {study[:8]}: not judged yet [{job.reason}]")
 
     def _forget(self, study: str, job: Job) -> None:
         with self._lock:
@@ -304,73 +249,10 @@ class Worker:
         digest = hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
         if not job.asked and read_outcome(self.orthanc, study).get("images") == digest:
             return
-        folder = Path(tempfile.mkdtemp(prefix="study-", dir=self.settings.scratch))
-        try:
-            entry, files = self._run_gateway(folder, sorted(images))
-            results = [self.orthanc.store(file.read_bytes()) for file in files]
-        except OSError as error:  # a full disk
-            raise JudgeError("FILE_NOT_WRITTEN", passes=True) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        entry, files = self._gateway.judge(self.orthanc, sorted(images))
+        results = [self.orthanc.store(file) for file in files]
         self._keep(study, {"state": JUDGED, "images": digest, "results": results, "entry": entry})
         self.note(f"study {study[:8]}: {entry['status']}, {len(images)} images, {len(results)} results")
-
-    def _run_gateway(self, folder: Path, images: list[str]) -> tuple[dict[str, Any], list[Path]]:
-        """Returns what result.json says of the study, and its files.
-
-        Raises:
-            JudgeError: the command failed.
-        """
-        source, out = folder / "in", folder / "out"
-        source.mkdir()
-        for number, one in enumerate(images):
-            data = self.orthanc.read_dicom(one)
-            if data is not None:
-                (source / f"{number:06d}.dcm").write_bytes(data)
-            if self._stop.is_set():
-                raise JudgeError("STOPPED", passes=True)
-        interpreter, *arguments = self.settings.command
-        command = [interpreter, "-m", "gateway", "judge", str(source), "--out", str(out), "--json", *arguments]
-        status, answer, complaint = self._call(command, folder)
-        try:
-            document = json.loads(answer)
-        except ValueError:
-            document = {}
-        if status == 0 and len(document.get("studies", [])) == 1:
-            entry = document["studies"][0]
-            return entry, [out / file["name"] for file in entry["files"] if "sop_instance_uid" in file]
-        errors = document.get("errors")
-        if not errors and complaint:
-            self.note(complaint)
-        reason = errors[0]["reason"] if errors else "SETTINGS_REFUSED" if status == 2 else "COMMAND_FAILED"
-        raise JudgeError(reason, passes=reason not in LASTING)
-
-    def _call(self, command: list[str], folder: Path) -> tuple[int, bytes, str]:
-        """Runs a command; returns its status, what it has printed, and its complaint."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        with open(folder / "stdout", "w+b") as output, open(folder / "stderr", "w+b") as errors:
-            process = subprocess.Popen(
-                command,
-                cwd=self.settings.directory,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-            )
-            end = time.monotonic() + self.settings.timeout
-            try:
-                while process.poll() is None and time.monotonic() < end and not self._stop.wait(0.05):
-                    pass
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-            output.seek(0)
-            errors.seek(0)
-            lines = errors.read(MOST_OUTPUT_BYTES).decode("utf-8", "replace").splitlines()
-            # Not what else may be there: the traceback of a library may repeat what a file says.
-            complaint = next((line for line in reversed(lines) if line.startswith("gateway judge: error:")), "")
-            return process.returncode, output.read(MOST_OUTPUT_BYTES), complaint
 
     def _keep(self, study: str, outcome: dict[str, Any]) -> None:
         """Writes down what came of a study."""
@@ -378,6 +260,12 @@ class Worker:
         self.orthanc.write_metadata(study, METADATA, json.dumps(outcome))
         recent = [study, *(one for one in self.list_recent() if one != study)][:MOST_RECENT]
         self.orthanc.write_property(RECENT, json.dumps(recent))
+
+
+def find_pause(tries: int) -> float:
+    """Seconds until something is tried again that has failed so many times."""
+    pause: float = FIRST_PAUSE * 2 ** min(tries - 1, 10)
+    return min(pause, MOST_PAUSE)
 
 
 def read_outcome(orthanc: Archive, study: str) -> dict[str, Any]:
