@@ -42,7 +42,7 @@ class Output:
             head: what it has beside studies.
 
         Raises:
-            OSError: they cannot be written; then nothing has changed.
+            OSError: they cannot be written, naming the folder; then nothing has changed.
         """
         uid = entry["study_instance_uid"]
         before = [one for one in self.studies if one["study_instance_uid"] == uid]
@@ -55,6 +55,8 @@ class Output:
             for name in [*files, RESULT]:  # which comes last: what it names is there
                 os.replace(self._part / name, self._root / name)
             sync_folder(self._root)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._root)) from error
         finally:
             remove_folder(self._part)
         self.studies = studies
