@@ -12,7 +12,9 @@ from server.process.program import run_guarded
 
 COMMANDS = {
     "fetch": "gateway.fetch.command",
+    "judge": "gateway.folder.command",
     "listen": "gateway.listen.command",
+    "mercure": "gateway.folder.mercure",
     "worklist": "gateway.worklist.command",
 }
 """First word → the module whose ``main`` does it; loaded only then."""
@@ -26,6 +28,7 @@ def build_parser() -> LineParser:
         epilog=(
             "examples:\n"
             "  python -m gateway listen --queue queue --send-to ARCHIVE@10.0.0.5:104\n"
+            "  python -m gateway judge study --out results\n"
             "  python -m gateway listen --help\n\n"
             "Exit codes: 0 done, 1 failed (one line says why), 2 usage.\n"
             "Research software. Not a medical device, not for diagnosis."

@@ -122,7 +122,10 @@ class Judge:
             return
         began = time.monotonic()
         chosen, left_out = self._select(paths)
-        answer = refuse_unasked(folder, chosen) or self._ask(job, chosen)
+        waited = time.time() - find_seconds(job)
+        answer = refuse_unasked(folder, chosen) or ask_server(
+            self._client, chosen, is_last_try=waited > self._give_up_seconds
+        )
         left_out += describe_not_received(folder) + describe_not_kept(folder)
         results = self._make(add_warnings(answer, folder), paths, left_out, datetime.now(UTC))
         if why := self._find_needless(job, answer, results.identity):
@@ -140,22 +143,6 @@ class Judge:
                 *(answer.model, answer.version, answer.request_id),
             )
             remove_folder(folder)
-
-    def _ask(self, job: str, paths: Sequence[Path]) -> StudyPrediction | StrokeClientError:
-        """The answer, or an error that stays.
-
-        Raises:
-            StrokeClientError: one that may pass.
-        """
-        try:
-            return self._client.predict_study(list(paths))
-        except (InvalidImageError, InvalidRequestError) as error:
-            return error
-        except StrokeClientError as error:
-            waited = time.time() - find_seconds(job)
-            if waited > self._give_up_seconds and not isinstance(error, IntegrityError):
-                return error
-            raise
 
     def _find_needless(self, job: str, answer: StudyPrediction | StrokeClientError, identity: Sequence[str]) -> str:
         """Why results are not to be sent; empty: they are."""
@@ -185,6 +172,24 @@ def refuse_unasked(folder: Path, chosen: Sequence[Path]) -> StudyPrediction | No
         message = "The gateway's settings leave out every series that came."
         return make_unjudged(StrokeClientError(message, Unasked.NO_SERIES))
     return None
+
+
+def ask_server(
+    client: StrokeClient, paths: Sequence[Path], *, is_last_try: bool
+) -> StudyPrediction | StrokeClientError:
+    """The answer of a study, or an error that stays.
+
+    Raises:
+        StrokeClientError: one that may pass; on the last try only that of bytes that were altered on the way.
+    """
+    try:
+        return client.predict_study(list(paths))
+    except (InvalidImageError, InvalidRequestError) as error:
+        return error
+    except StrokeClientError as error:
+        if is_last_try and not isinstance(error, IntegrityError):
+            return error
+        raise
 
 
 def describe_not_kept(folder: Path) -> list[StudySeries]:

@@ -62,6 +62,7 @@ def run(config: ListenConfig, selection: SelectionSettings, results: ResultSetti
     from client import StrokeClientError
     from gateway.judge.results import ResultMaker
     from gateway.judge.selection import select
+    from gateway.judge.windows import ModelWindows
     from gateway.listen.service import Gateway
     from gateway.queue.folder import QueueError
 
@@ -70,8 +71,8 @@ def run(config: ListenConfig, selection: SelectionSettings, results: ResultSetti
     start_log(config.log_level, config.log_format)
     try:
         with connection.open_client() as client:
-            chosen = partial(select, settings=selection)
-            return Gateway(config, client, chosen, ResultMaker(results)).run(handle_signals=True)
+            chosen, make = partial(select, settings=selection), ResultMaker(results, ModelWindows(client))
+            return Gateway(config, client, chosen, make).run(handle_signals=True)
     except (QueueError, StrokeClientError) as error:
         complain(f"gateway listen: error: {error}")
         return 1

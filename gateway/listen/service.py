@@ -30,6 +30,7 @@ from gateway.queue.steps import Steps
 from gateway.receive.procedure_step import StepHandler
 from gateway.receive.receiver import Receiver, ReceiverSettings
 from gateway.receive.store import StoreHandler
+from gateway.worklist.publish import NAME, WorklistFile
 from server.process.console import complain, say
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class Gateway:
         )
         self._fetcher = Fetcher(self._folder, self._arrivals, archive, config.fetch_seconds, self._stop)
         self._endings = Endings(self._folder, config.keep_days, config.keep_failed_days)
+        worklist = config.worklist or config.queue / NAME
+        self._worklist = WorklistFile(config.queue, worklist, config.worklist_hours)
         self._outbox = Outbox(self._folder, self._endings, give_up)
         names = [one.name for one in self._destinations]
         self._judge = Judge(self._folder, self._endings, client, select, make, names, give_up)
@@ -128,9 +131,10 @@ class Gateway:
         return workers
 
     def _look_until_stopped(self) -> None:
-        """Hands complete studies over, and removes what has been kept for long enough."""
+        """Hands complete studies over, keeps the worklist, and removes what has been kept for long enough."""
         expire_at = time.monotonic()
         while not self._stop.wait(LOOK_SECONDS):
+            self._worklist.update()
             try:
                 for job in self._arrivals.complete():
                     logger.info("study %s: complete", show(job))
