@@ -15,7 +15,7 @@ from gateway.listen.service import Gateway
 from gateway.listen.settings import ListenConfig
 from server.process.log import stop_log
 from tests.fakes import wait_until
-from tests.gateway_box import FakeClient, make_written
+from tests.gateway_box import FakeClient, make_written, send_all
 
 NEEDED = ["--folder-to", "."]
 
@@ -120,7 +120,7 @@ def test_worklist_is_kept_while_it_listens(tmp_path: Path) -> None:
     """From the start on, so that one that is empty is not taken for one that is missing; in the queue, or elsewhere."""
     for place in (None, tmp_path / "list.json"):
         config = ListenConfig(queue=tmp_path / "queue", folder_to=(str(tmp_path),), dicom_port=0, worklist=place)
-        gateway = Gateway(config, FakeClient(), make_written)  # type: ignore[arg-type]
+        gateway = Gateway(config, FakeClient(), send_all, make_written)  # type: ignore[arg-type]
         thread = threading.Thread(target=gateway.run)
         thread.start()
         wait_until((place or tmp_path / "queue" / "worklist.json").exists)
