@@ -133,15 +133,16 @@ def choose_channel(service: str, told: str, title: str) -> str:
     Raises:
         WebError: it is of another host.
     """
-    scheme, host, port = find_origin(service)
+    scheme, host, _ = find_origin(service)
     ws = "wss" if scheme == "https" else "ws"
     if not told:
         return f"{ws}:{service.rstrip('/').partition(':')[2]}/ws/subscribers/{quote(title, safe='')}"
-    parts = urlsplit(told)
     try:
-        is_same = (parts.hostname, parts.port or (443 if parts.scheme == "wss" else 80)) == (host, port)
+        parts = urlsplit(told)
     except ValueError:
-        is_same = False
-    if parts.scheme != ws or not is_same or "@" in parts.netloc:
-        raise WebError("the worklist names a channel at another host than its own", may_pass=False)
+        raise WebError("the worklist names a channel that is no URL", may_pass=False) from None
+    if (parts.scheme, parts.hostname) != (ws, host) or "@" in parts.netloc:
+        raise WebError(
+            "the worklist names a channel at another host than its own, or a less secret one", may_pass=False
+        )
     return told
