@@ -74,7 +74,9 @@ def wait_for_state(service: Service, uid: str, *states: str) -> str:
 
 
 def list_left(queue: Path) -> list[str]:
-    """Files of tasks that are still in the queue, and what else of patients there may be."""
+    """Files of tasks that are still in a queue, and what else of patients there may be."""
     return [
-        str(path) for path in queue.rglob("*") if path.is_file() and path.parts[-2] not in ("results", "done", "queue")
+        str(path)
+        for path in queue.rglob("*")
+        if path.is_file() and path.name != "lock" and path.parent.name not in ("results", "done")
     ]

@@ -145,7 +145,7 @@ def ask(
             headers["Authorization"] = f"Bearer {token.read_text('ascii').strip()}"
         context = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
     except (OSError, ValueError):
-        raise NoAnswerError("the file of the token, or that of the authorities, cannot be read") from None
+        raise NoAnswerError("the token's file, or that of the authorities, cannot be read") from None
     try:
         host, port = parts.hostname or "", parts.port or (443 if context else 80)
         sock = socket.create_connection((host, port), CONNECT_SECONDS)
