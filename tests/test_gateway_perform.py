@@ -108,6 +108,41 @@ def test_task_for_this_station_is_performed(service: Service, tmp_path: Path) ->
     assert task.read(PERFORMED, "PerformedStationNameCodeSequence", "CodeMeaning") == "Box in the cellar"
 
 
+def test_station_alone_takes_what_is_meant_for_it(service: Service, tmp_path: Path) -> None:
+    """A task for no station in particular may be of any kind."""
+    codes = [
+        make_item(CodeValue=f"CAD-{number}", CodingSchemeDesignator="99HOSP", CodeMeaning="x") for number in (1, 2)
+    ]
+    own, other = (add_task(service, str(code.CodeValue[-1]), ScheduledStationNameCodeSequence=[code]) for code in codes)
+    anybody = add_task(service, "3")
+    perform_once(tmp_path / "queue", service, station="CAD-1^99HOSP", label="")
+
+    assert [task.state for task in (own, other, anybody)] == ["COMPLETED", "SCHEDULED", "SCHEDULED"]
+
+
+def test_tasks_of_others_hide_none_of_ours(service: Service, tmp_path: Path) -> None:
+    """However many stand before it; and a server that knows no pages is not asked for ever."""
+    for number in range(250):
+        add_task(service, f"1.{number}", ScheduledWorkitemCodeSequence=None)
+    ours = add_task(service)
+    assert perform_once(tmp_path / "queue", service, workitem_code=("110004^DCM", "110005^DCM")) == 0
+    assert ours.state == "COMPLETED"
+
+    everything = [task.dataset for task in service.worklist.tasks.values()]
+    service.worklist.search = lambda _: everything  # type: ignore[method-assign]
+    before = service.count("^GET")
+    assert perform_once(tmp_path / "queue", service, workitem_code=("110004^DCM",)) == 0
+    assert service.count("^GET") - before == 2
+
+
+def test_title_may_be_a_part_of_the_path(service: Service, tmp_path: Path) -> None:
+    """As dcm4chee wants it."""
+    add_task(service)
+    perform_once(tmp_path / "queue", service, title="CAD 1", title_in_path=True)
+
+    assert service.count(r"^PUT .*/state/CAD%201$") == 1
+
+
 def test_most_urgent_task_is_the_first(service: Service, tmp_path: Path) -> None:
     """Then the one that has waited longest."""
     for uid, priority, start in (("2.1", "LOW", "2020"), ("2.2", "MEDIUM", "2021"), ("2.3", "HIGH", "2022")):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from client import ServerUnavailableError
 from gateway.perform.claim import Claims
 from gateway.perform.events import EventChannel, choose_channel
 from gateway.perform.web import DicomWeb, WebError
@@ -117,6 +118,22 @@ def test_request_outlives_the_process(service: Service, tmp_path: Path) -> None:
     assert task.state == "CANCELED"
 
 
+def test_task_that_waits_is_canceled_at_once(service: Service, tmp_path: Path) -> None:
+    """Not when its pause is over."""
+    add_task(service)
+    client = ReadyClient(ServerUnavailableError("no server answers", "SERVER_AWAY", "UNAVAILABLE"))
+    with (
+        run_channel(service),
+        pytest.MonkeyPatch.context() as patch,
+        run_performer(tmp_path / "queue", service, client, events=True) as performer,
+    ):
+        patch.setattr("gateway.perform.service.FIRST_PAUSE", 600.0)
+        patch.setattr("gateway.perform.service.MOST_PAUSE", 600.0)
+        wait_until(lambda: any(service.worklist.subscribers.values()) and performer._due)
+        service.worklist.request_cancel(TASK, {})
+        assert wait_for_state(service, TASK) == "CANCELED"
+
+
 def test_who_asks_is_told_when_nobody_listens(service: Service, tmp_path: Path) -> None:
     """Without --events, and after the performer has stopped."""
     add_task(service)
@@ -172,7 +189,7 @@ def test_event_about_no_task_of_ours_does_nothing(tmp_path: Path, message: str |
     """Whatever it is."""
     folder = QueueFolder(tmp_path / "queue")
     try:
-        EventChannel(DicomWeb("http://ris"), "CAD", Claims(folder), threading.Event()).take(message)
+        EventChannel(DicomWeb("http://ris"), "CAD", Claims(folder), print, print).take(message)
         assert not any(folder.performing.iterdir())
     finally:
         folder.close()

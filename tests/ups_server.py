@@ -146,6 +146,13 @@ def is_part(file: bytes, wanted: dict[str, str]) -> bool:
     return all(str(header[keyword].value) == uid for keyword, uid in wanted.items())
 
 
+class QuietServer(ThreadingHTTPServer):
+    """Says nothing of clients that go before they have read all."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def run_service(files: list[bytes] | None = None, **options: Any) -> Iterator[Service]:
     """A service on a free port of this machine."""
@@ -153,7 +160,7 @@ def run_service(files: list[bytes] | None = None, **options: Any) -> Iterator[Se
     for file in files or []:
         service.instances[str(pydicom.dcmread(DicomBytesIO(file)).SOPInstanceUID)] = file
     handler = type("Bound", (Handler,), {"service": service})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = QuietServer(("127.0.0.1", 0), handler)
     scheme = "http"
     if context := options.get("tls"):
         server.socket = context.wrap_socket(server.socket, server_side=True)

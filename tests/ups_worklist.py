@@ -102,8 +102,9 @@ class StrictWorklist:
 
     def search(self, query: dict[str, str]) -> list[Item]:
         """Tasks that match; keys that it does not know are refused."""
-        most = int(query.pop("limit", "1000"))
-        return [task.dataset for task in self.tasks.values() if not task.is_deleted and matches(task, query)][:most]
+        first, most = int(query.pop("offset", "0")), int(query.pop("limit", "1000"))
+        found = [task.dataset for task in self.tasks.values() if not task.is_deleted and matches(task, query)]
+        return found[first : first + most]
 
     def update(self, uid: str, transaction: str, changes: Item) -> None:
         """11.6 and CC.2.6.2."""
@@ -166,8 +167,8 @@ class StrictWorklist:
 def matches(task: Task, query: dict[str, str]) -> bool:
     """By the keys of table CC.2.5-3 that are used here."""
     for key, value in query.items():
-        if key == "ScheduledWorkitemCodeSequence.CodeValue":
-            found = task.read("ScheduledWorkitemCodeSequence", "CodeValue")
+        if key in ("ScheduledWorkitemCodeSequence.CodeValue", "ScheduledStationNameCodeSequence.CodeValue"):
+            found = task.read(*key.split("."))
         elif key in ("ProcedureStepState", "InputReadinessState", "WorklistLabel"):
             found = task.read(key)
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -40,11 +41,20 @@ class EventChannel:
         web: the service that has it.
         title: own application entity, which is subscribed.
         claims: tasks that may be canceled.
-        wake: set when there may be something new.
+        wake: called when there may be something new.
+        hurry: called with the UID of a task that somebody wants canceled.
     """
 
-    def __init__(self, web: DicomWeb, title: str, claims: Claims, wake: threading.Event) -> None:
-        self._web, self._title, self._claims, self._wake = web, title, claims, wake
+    def __init__(
+        self,
+        web: DicomWeb,
+        title: str,
+        claims: Claims,
+        wake: Callable[[], None],
+        hurry: Callable[[str], None],
+    ) -> None:
+        self._web, self._title, self._claims, self._wake, self._hurry = web, title, claims, wake, hurry
+        self._trouble = ""
         self._path = f"workitems/{ALL_TASKS}/subscribers/{quote(title, safe='')}"
 
     def run(self, stop: threading.Event) -> None:
@@ -56,7 +66,9 @@ class EventChannel:
                 pause = FIRST_PAUSE
             except Exception as error:  # of the library, at whatever a server may send
                 why = str(error) if isinstance(error, WebError) else type(error).__name__
-                logger.warning("the worklist is not listened to, so that requests to cancel do not arrive: %s", why)
+                if why != self._trouble:
+                    logger.warning("the worklist is not listened to, so requests to cancel do not arrive: %s", why)
+                self._trouble = why
                 pause = min(pause * 2, MOST_PAUSE)
             stop.wait(pause)
         self._unsubscribe()
@@ -98,7 +110,8 @@ class EventChannel:
             compression=None,
         ) as channel:
             logger.info("the worklist is listened to")
-            self._wake.set()  # what came before
+            self._trouble = ""
+            self._wake()  # what came before
             while not stop.is_set():
                 try:
                     self.take(channel.recv(timeout=LOOK_SECONDS))
@@ -117,13 +130,14 @@ class EventChannel:
             return
         kind, uid = read_text(event, "EventTypeID"), read_text(event, "AffectedSOPInstanceUID")
         if kind == STATE_REPORT:
-            self._wake.set()
+            self._wake()
         if kind != CANCEL_REQUESTED or UID.fullmatch(uid) is None:
             return
         code = next(iter(read_codes(event, "ProcedureStepDiscontinuationReasonCodeSequence")), UNSPECIFIED)
         text = to_ascii(read_text(event, "ReasonForCancellation"), 1024) or "somebody has asked for it"
         if self._claims.ask_to_cancel(uid, code, text):
             logger.info("task %s: somebody wants it canceled", show(make_key(uid)))
+            self._hurry(uid)
 
 
 def choose_channel(service: str, told: str, title: str) -> str:

@@ -76,7 +76,9 @@ class Performer:
             give_up_seconds=config.give_up_hours * HOUR,
         )
         self._stop, self._wake = threading.Event(), threading.Event()
-        self._events = EventChannel(web, config.title, self._claims, self._wake) if config.events else None
+        self._events = (
+            EventChannel(web, config.title, self._claims, self._wake.set, self._hurry) if config.events else None
+        )
         self._changing = threading.Lock()
         self._tasks: dict[str, Task] = {}
         self._busy: set[str] = set()
@@ -183,6 +185,11 @@ class Performer:
             logger.info("tasks are claimed again")
         self._trouble = why
 
+    def _hurry(self, uid: str) -> None:
+        """Has a task that waits go on at once."""
+        with self._changing:
+            self._due.pop(uid, None)
+
     def _work(self) -> None:
         while not self._stop.is_set():
             task = self._take()
@@ -240,6 +247,8 @@ def list_keys(config: PerformConfig) -> dict[str, str]:
         keys["ScheduledWorkitemCodeSequence.CodeValue"] = config.codes[0].value
     if config.label:
         keys["WorklistLabel"] = config.label
+    if not config.takes_unassigned:
+        keys["ScheduledStationNameCodeSequence.CodeValue"] = config.station_code.value
     return keys
 
 
@@ -254,6 +263,6 @@ def is_wanted(workitem: Workitem, config: PerformConfig, now: datetime) -> bool:
         and workitem.is_ready
         and workitem.is_due(now)
         and (not wanted or bool(codes & wanted))
-        and (not stations or own in stations)
+        and (own in stations or (not stations and config.takes_unassigned))
         and config.label in ("", workitem.label)
     )

@@ -40,7 +40,8 @@ class PerformConfig:
     )
     station: str = setting(
         "",
-        "own code as a station: tasks that are scheduled for other stations are left to them, those for none are not",
+        "own code as a station: tasks for other stations are left to them, and without --workitem-code and --label "
+        "those for none in particular, too",
         metavar="VALUE^SCHEME^MEANING",
     )
     label: str = setting("", "what is performed: tasks of the worklist with this label", metavar="LABEL")
@@ -99,6 +100,11 @@ class PerformConfig:
     def archive_url(self) -> str:
         """Where images are and results go."""
         return self.archive or self.worklist
+
+    @property
+    def takes_unassigned(self) -> bool:
+        """Whether tasks for no station in particular are performed: only where something else says which."""
+        return bool(self.workitem_code or self.label)
 
     @property
     def codes(self) -> tuple[Code, ...]:

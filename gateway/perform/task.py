@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 MOST_REFUSALS = 5
 """Tries of results that the archive has looked at and refused."""
 
+FORGET_FACTOR = 2
+"""A task whose end the worklist cannot be told of is forgotten after so many times what a task waits at most."""
+
 
 class LaterError(Exception):
     """The task cannot go on for now; the message says why, and names nobody."""
@@ -96,7 +99,10 @@ class Task:
             logger.info("task %s: left alone: %s", show(self.claim.key), error)
             state = None
         except WebError as error:
-            raise LaterError(str(error)) from None
+            if self.claim.age <= FORGET_FACTOR * self._means.give_up_seconds:
+                raise LaterError(str(error)) from None
+            logger.error("task %s: forgotten, as the worklist cannot be told: %s", show(self.claim.key), error)
+            state = None
         self._claims.remove(self.claim)
         if state is not None:
             why = self.claim.ending.text if self.claim.ending else ""
@@ -259,10 +265,10 @@ class Task:
                 self._report(80, "storing results")
                 self._send()
                 self._means.endings.remember(self.claim.job, self.claim.identity)
+            self.claim = self._claims.write(self.claim, step=Step.STORED)
         except DiscontinueError as why:
+            self.claim = self._claims.write(self.claim, ending=why.ending, step=Step.STORED, identity=())
             remove_folder(self._folder / RESULTS)
-            self.claim = self._claims.write(self.claim, ending=why.ending)
-        self.claim = self._claims.write(self.claim, step=Step.STORED)
 
     def _send(self) -> None:
         paths = sorted((self._folder / RESULTS).iterdir())
@@ -282,16 +288,17 @@ class Task:
 
         Raises:
             NotOursError: it has ended meanwhile, by somebody else.
-            LaterError, WebError: it is not told yet.
+            WebError: it is not told yet.
         """
         ending = self.claim.ending
         assert ending is not None
+        outputs = statements.read_outputs(self._folder / RESULTS)
         changes = statements.state_end(
             ending,
             self.claim.made,
             next(iter(workitem.codes), statements.DETECTION),
             self._means.station,
-            statements.read_outputs(self._folder / RESULTS),
+            [one for one in outputs if one.sop in self.claim.identity],
             self._means.archive.url,
         )
         try:
@@ -299,10 +306,7 @@ class Task:
             self._means.worklist.change_state(self.claim.workitem, ending.state, self.claim.transaction)
         except NotOursError as error:
             self._check_state(self._means.worklist.get(self.claim.workitem))
-            if self.claim.age > 2 * self._means.give_up_seconds:
-                logger.error("task %s: the worklist does not let it end: %s", show(self.claim.key), error)
-                raise
-            raise LaterError(f"the worklist does not let it end yet: {error}") from None
+            raise WebError(f"the worklist does not let it end yet: {error}", may_pass=True) from None
         return ending.state
 
     def _report(self, percent: int, text: str) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
 from pydicom.dataset import Dataset
 
-from gateway.perform.datasets import read_json, write_json
+from gateway.perform.datasets import Item, read_json, write_json
 from gateway.perform.web import DicomWeb, WebError, make_status_error
 from gateway.perform.workitem import State, Workitem, WorkitemError, read_workitem
 
-MOST_FOUND = 100
-"""Tasks that one search asks for."""
+PAGE = 100
+"""Tasks that are asked for at once."""
+
+MOST_FOUND = 1000
+"""Tasks that one search looks at; those of other performers may stand before ours."""
 
 GONE = (404, 410)
 NOT_OURS = (400, 409, *GONE)
@@ -43,19 +45,28 @@ class Worklist:
         Raises:
             WebError: it cannot be asked, or answers something else than tasks.
         """
-        query = {"ProcedureStepState": State.SCHEDULED.value, **keys, "limit": str(MOST_FOUND)}
+        found = dict[str, Workitem]()
+        for offset in range(0, MOST_FOUND, PAGE):
+            items, before = self._search_page(keys, offset), len(found)
+            for item in items:
+                try:
+                    workitem = read_workitem(item)
+                except WorkitemError:
+                    continue  # what cannot be read cannot be claimed, and hides no other
+                found[workitem.uid] = workitem
+            if len(items) < PAGE or len(found) == before:  # the second where a server passes over the offset
+                break
+        return sorted(found.values(), key=lambda one: (one.rank, one.start))
+
+    def _search_page(self, keys: Mapping[str, str], offset: int) -> list[Item]:
+        query = {"ProcedureStepState": State.SCHEDULED.value, **keys, "limit": str(PAGE)}
+        query |= {"offset": str(offset)} if offset else {}
         status, body = self.web.ask("GET", "workitems", query)
         if status in (204, 404):  # no match; the second is what some answer
             return []
         if status not in (200, 206):
             raise make_status_error(status, "the worklist cannot be searched")
-        found = []
-        for item in _read_list(body)[:MOST_FOUND]:
-            try:
-                found.append(read_workitem(item))
-            except WorkitemError:
-                continue  # what cannot be read cannot be claimed, and hides no other
-        return sorted(found, key=lambda one: (one.rank, one.start))
+        return _read_list(body)
 
     def get(self, uid: str) -> Workitem | None:
         """A task as it is now; None: there is none of this UID any more.
@@ -115,7 +126,7 @@ def check_change(status: int) -> None:
         raise make_status_error(status, "the worklist did not take a change")
 
 
-def _read_list(body: bytes) -> list[dict[str, Any]]:
+def _read_list(body: bytes) -> list[Item]:
     """Data sets of an answer; one alone may stand without brackets."""
     try:
         found = read_json(body)
