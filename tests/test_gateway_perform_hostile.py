@@ -15,11 +15,12 @@ from gateway.deliver import exchange
 from gateway.perform import web as speaking
 from gateway.perform.datasets import Item
 from gateway.perform.retrieve import Bounds, IncompleteError, Retriever
+from gateway.perform.service import Performer
 from gateway.perform.web import DicomWeb, WebError, find_origin
 from gateway.perform.workitem import Source, WorkitemError, read_workitem
 from gateway.perform.worklist import Worklist
-from tests.gateway_box import make_files
-from tests.perform_box import perform_once
+from tests.gateway_box import make_files, make_written
+from tests.perform_box import ReadyClient, make_config, perform_once
 from tests.studies import SERIES, STUDY
 from tests.ups_server import TASK, Handler, Service, add_task, make_task, run_service
 
@@ -317,3 +318,27 @@ def test_worklist_that_does_not_let_a_task_end_is_asked_again(service: Service, 
     assert perform_once(tmp_path / "queue", service) == 0
     assert task.state == "COMPLETED"
     assert len(service.stored) == 1
+
+
+def test_worklist_that_hangs_holds_no_stop_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for when there is nothing in hand."""
+    monkeypatch.setattr("gateway.perform.service.LAST_SECONDS", 0.1)
+    asked, done = threading.Event(), threading.Event()
+
+    def hang(request: Handler) -> bool:
+        asked.set()
+        assert done.wait(30)
+        return False
+
+    with run_service() as service:
+        service.hooks.append(hang)
+        performer = Performer(make_config(tmp_path / "queue", service), ReadyClient(), make_written)  # type: ignore[arg-type]
+        thread = threading.Thread(target=performer.run)
+        thread.start()
+        assert asked.wait(30)
+        performer.stop()
+        thread.join(30)
+        is_over = not thread.is_alive()
+        done.set()
+
+    assert is_over

@@ -9,10 +9,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
-from client import HealthStatus, StrokeClient, StrokeClientError
+from client import HealthStatus, StrokeClient
 from gateway.judge.judge import Maker, describe
 from gateway.perform.claim import Claims
 from gateway.perform.events import EventChannel
@@ -40,6 +41,9 @@ FIRST_PAUSE, MOST_PAUSE = 2.0, 60.0
 EXPIRE_SECONDS = 60.0
 STOP_SECONDS = 30.0
 """For what is being performed when the process is told to stop; it goes on at the next start."""
+
+LAST_SECONDS = 2.0
+"""For a look for tasks, and to end a subscription: a worklist that hangs holds no stop up."""
 
 
 class Performer:
@@ -112,17 +116,16 @@ class Performer:
             f"gateway perform: {self._config.title} performs tasks of {self._config.worklist}; results go to "
             f"{self._config.archive_url}; {len(self._tasks)} claimed earlier"
         )
-        workers = [
-            threading.Thread(target=run, daemon=True, name=f"perform-{number}")
-            for number, run in enumerate([*[self._work] * self._config.tasks, *self._list_listeners()])
-        ]
-        for worker in workers:
-            worker.start()
-        self._look_until_stopped()
-        self.stop()
+        workers = [self._start(self._work) for _ in range(self._config.tasks)]
+        others = [self._start(self._look_until_stopped)]
+        if self._events is not None:
+            others.append(self._start(partial(self._events.run, self._stop)))
+        self._stop.wait()
         end = time.monotonic() + STOP_SECONDS
         for worker in workers:
             worker.join(max(0.0, end - time.monotonic()))
+        for other in others:
+            other.join(LAST_SECONDS)
         left = len(self._tasks)
         say(
             f"gateway perform: {self.ended[State.COMPLETED]} completed, {self.ended[State.CANCELED]} canceled, "
@@ -131,8 +134,11 @@ class Performer:
         self._folder.close()
         return 1 if self._config.once and (left or self._has_failed) else 0
 
-    def _list_listeners(self) -> list[Callable[[], None]]:
-        return [] if self._events is None else [partial(self._events.run, self._stop)]
+    @staticmethod
+    def _start(run: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
 
     def _look_until_stopped(self) -> None:
         expire_at = 0.0
@@ -140,10 +146,11 @@ class Performer:
             self._wake.clear()
             was_idle = self._is_idle()  # before the look, as what ends after it may leave room for more
             if not self._look() and was_idle and self._config.once:
-                return
+                self.stop()
             if time.monotonic() >= expire_at:
                 expire_at = time.monotonic() + EXPIRE_SECONDS
-                self._endings.expire()
+                with suppress(OSError):
+                    self._endings.expire()
             self._wake.wait(self._config.poll_seconds)
             self._stop.wait(LEAST_SECONDS)
 
@@ -166,8 +173,9 @@ class Performer:
                 with self._changing:
                     self._tasks[workitem.uid] = Task(self._means, claim, self._stop)
                 begun += 1
-        except (WebError, StrokeClientError, OSError) as error:
+        except Exception as error:  # also a full disk, or an answer that nobody has thought of: it looks again
             self._note_trouble(str(error) if isinstance(error, WebError) else describe(error))
+            logger.debug("why", exc_info=True)
             self._has_failed = True
             return 0
         self._note_trouble("")
