@@ -27,7 +27,7 @@ STEPS: dict[str, tuple[Any, str, int, bool]] = {
     "claimed and not noted": (worklist.Worklist, "change_state", 1, True),
     "claimed": (claim.Claims, "write", 2, True),
     "image half written": (files.os, "replace", 4, False),
-    "images there": (task, "ask_server", 1, False),
+    "images there": (task, "ask", 1, False),
     "judged and not written": (task, "make_folder", 2, False),
     "results half written": (task, "move_folder", 1, False),
     "results written and not noted": (task, "move_folder", 1, True),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client import StudySeries
+from gateway.judge.asking import describe_not_kept
 from gateway.perform.multipart import MultipartError, read_boundary, split_parts
 from gateway.perform.web import DicomWeb, WebError, find_origin, make_status_error
 from gateway.perform.workitem import Source
@@ -72,8 +73,7 @@ class Retriever:
             self._fetch(source, folder)
             if self._missing:
                 raise IncompleteError(f"{len(self._missing)} of the instances that the task names are not there")
-        message = "Only CT images are judged; these objects are of another kind."
-        return [StudySeries(series, count, "NOT_CT", message) for series, count in self._left_out.items()]
+        return describe_not_kept(self._left_out)
 
     def _fetch(self, source: Source, folder: Path) -> None:
         url = self.choose_url(source)

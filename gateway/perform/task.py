@@ -5,15 +5,26 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydicom.sr.coding import Code
 
-from client import InvalidImageError, InvalidRequestError, StrokeClient, StrokeClientError, StudySeries
+from client import (
+    IntegrityError,
+    InvalidImageError,
+    InvalidRequestError,
+    StrokeClient,
+    StrokeClientError,
+    StudyPrediction,
+    StudySeries,
+)
 from gateway.deliver.destination import DeliveryError, ResultFile
 from gateway.deliver.stow import StowDestination
-from gateway.judge.judge import Maker, ask_server, describe
+from gateway.judge.asking import ask
+from gateway.judge.judge import Maker, describe
 from gateway.judge.writing import WrittenResults
 from gateway.perform import statements
 from gateway.perform.claim import INPUT, RESULTS, Claim, Claims, Ending, Step, write_reason
@@ -218,10 +229,7 @@ class Task:
         """Gets the answer, and writes the results down."""
         self._report(50, "judging")
         paths = sorted((self._folder / INPUT).glob("*.dcm"))
-        try:
-            answer = ask_server(self._means.client, paths, is_last_try=self.claim.age > self._means.give_up_seconds)
-        except StrokeClientError as error:
-            raise LaterError(describe(error)) from None
+        answer = self._ask_server(paths)
         try:
             results = self._means.make(answer, paths, left_out, datetime.now(UTC))
         except ValueError:
@@ -240,6 +248,19 @@ class Task:
             )
         self._write_results(results)
         self.claim = self._claims.write(self.claim, step=Step.JUDGED, ending=ending, identity=tuple(results.identity))
+
+    def _ask_server(self, paths: Sequence[Path]) -> StudyPrediction | StrokeClientError:
+        """The answer, or an error that stays, as each does when the task has waited for long enough.
+
+        Raises:
+            LaterError: there may yet be an answer.
+        """
+        try:
+            return ask(self._means.client, paths)
+        except StrokeClientError as error:
+            if self.claim.age > self._means.give_up_seconds and not isinstance(error, IntegrityError):
+                return error
+            raise LaterError(describe(error)) from None
 
     def _write_results(self, results: WrittenResults) -> None:
         target = self._folder / RESULTS
