@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from client import HealthStatus
+from gateway.perform import service as serving
 from gateway.perform.service import Performer
 from gateway.perform.settings import PerformConfig
 from tests.fakes import wait_until
@@ -46,6 +49,16 @@ def make_config(queue: Path, service: Service, **settings: Any) -> PerformConfig
     return PerformConfig(worklist=service.url, queue=queue, **usual | settings)
 
 
+@contextmanager
+def hurry() -> Iterator[None]:
+    """Performers hardly pause between two looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "LEAST_SECONDS", 0.01)
+        patch.setattr(serving, "LOOK_SECONDS", 0.01)
+        yield
+
+
+@hurry()
 def perform_once(queue: Path, service: Service, client: FakeClient | None = None, **settings: Any) -> int:
     """``--once``; returns the exit code."""
     config = make_config(queue, service, once=True, **settings)
@@ -61,7 +74,8 @@ def run_performer(
     thread = threading.Thread(target=performer.run)
     thread.start()
     try:
-        yield performer
+        with hurry():
+            yield performer
     finally:
         performer.stop()
         thread.join()

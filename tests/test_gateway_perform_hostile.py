@@ -205,15 +205,16 @@ def test_more_images_than_allowed_are_not_fetched(service: Service, tmp_path: Pa
         make_retriever(service, tmp_path, bounds=bounds)(SOURCE)
 
 
-def test_answer_that_is_cut_off_is_not_the_whole_study(service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["Content-Length: 100000", "Transfer-Encoding: chunked"])
+def test_answer_that_is_cut_off_is_not_the_whole_study(service: Service, tmp_path: Path, header: str) -> None:
     """It is fetched again."""
 
     def cut(request: Handler) -> bool:
         request.send_response(200)
         request.send_header("Content-Type", MULTIPART)
-        request.send_header("Content-Length", "100000")
+        request.send_header(*header.split(": "))
         request.end_headers()
-        request.wfile.write(b"--cut\r\n\r\n")
+        request.wfile.write(b"20\r\n--cut\r\n\r\n")
         request.close_connection = True
         return True
 

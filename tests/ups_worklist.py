@@ -16,6 +16,9 @@ Item = dict[str, Any]
 AS_WHOLE = {"UnifiedProcedureStepPerformedProcedureSequence", "ProcedureStepProgressInformationSequence"}
 """What a performer may set here."""
 
+ALWAYS_TOLD = ("SOPClassUID", "SOPInstanceUID", "ProcedureStepState")
+"""By a search; everything else where it is asked for."""
+
 PERFORMED = (
     "PerformedWorkitemCodeSequence",
     "PerformedStationNameCodeSequence",
@@ -103,8 +106,9 @@ class StrictWorklist:
     def search(self, query: dict[str, str]) -> list[Item]:
         """Tasks that match; keys that it does not know are refused."""
         first, most = int(query.pop("offset", "0")), int(query.pop("limit", "1000"))
+        told = {tag(name) for name in (*ALWAYS_TOLD, *query.pop("includefield", "").split(",")) if name}
         found = [task.dataset for task in self.tasks.values() if not task.is_deleted and matches(task, query)]
-        return found[first : first + most]
+        return [{name: one[name] for name in told & one.keys()} for one in found[first : first + most]]
 
     def update(self, uid: str, transaction: str, changes: Item) -> None:
         """11.6 and CC.2.6.2."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 MOST_HEAD_BYTES = 1 << 14
 """Headers of a part, and what stands before the first one."""
 
-_BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
+_BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))\s*(?:;|$)', re.IGNORECASE)
 
 
 class MultipartError(Exception):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,6 +80,8 @@ class Means:
     bounds: Bounds
     least_free_bytes: int
     give_up_seconds: float
+    storing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while results are stored, so that those of one study are once."""
 
 
 class Task:
@@ -282,10 +284,11 @@ class Task:
         try:
             if self.claim.ending is not None and self.claim.ending.state == State.COMPLETED:
                 self._check_cancel()
-            if self.claim.identity not in self._means.endings.recall(self.claim.job):
-                self._report(80, "storing results")
-                self._send()
-                self._means.endings.remember(self.claim.job, self.claim.identity)
+            with self._means.storing:  # another task may be about the same images
+                if self.claim.identity not in self._means.endings.recall(self.claim.job):
+                    self._report(80, "storing results")
+                    self._send()
+                    self._means.endings.remember(self.claim.job, self.claim.identity)
             self.claim = self._claims.write(self.claim, step=Step.STORED)
         except DiscontinueError as why:
             self.claim = self._claims.write(self.claim, ending=why.ending, step=Step.STORED, identity=())

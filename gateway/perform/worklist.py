@@ -17,6 +17,16 @@ PAGE = 100
 MOST_FOUND = 1000
 """Tasks that one search looks at; those of other performers may stand before ours."""
 
+LOOKED_AT = (
+    "InputReadinessState",
+    "ScheduledProcedureStepPriority",
+    "ScheduledProcedureStepStartDateTime",
+    "ScheduledStationNameCodeSequence",
+    "ScheduledWorkitemCodeSequence",
+    "WorklistLabel",
+)
+"""What a search is to tell of each task."""
+
 GONE = (404, 410)
 NOT_OURS = (400, 409, *GONE)
 """What is answered when a task is in another state, or somebody else has it (11.6.3, 11.7.3)."""
@@ -59,7 +69,8 @@ class Worklist:
         return sorted(found.values(), key=lambda one: (one.rank, one.start))
 
     def _search_page(self, keys: Mapping[str, str], offset: int) -> list[Item]:
-        query = {"ProcedureStepState": State.SCHEDULED.value, **keys, "limit": str(PAGE)}
+        query = {"ProcedureStepState": State.SCHEDULED.value, **keys, "includefield": ",".join(LOOKED_AT)}
+        query["limit"] = str(PAGE)
         query |= {"offset": str(offset)} if offset else {}
         status, body = self.web.ask("GET", "workitems", query)
         if status in (204, 404):  # no match; the second is what some answer
