@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from client import ServerUnavailableError
-from gateway.perform.claim import Claims
+from gateway.perform.claim import Claims, Ending
 from gateway.perform.events import EventChannel, choose_channel
 from gateway.perform.web import DicomWeb, WebError
+from gateway.perform.workitem import State
 from gateway.queue.folder import QueueFolder
 from tests.dicom_files import make_item
 from tests.fakes import wait_until
@@ -93,6 +94,25 @@ def test_task_is_canceled_when_somebody_asks_for_it(service: Service, tmp_path: 
     assert task.read(PROGRESS, "ProcedureStepDiscontinuationReasonCodeSequence", "CodeValue") == "110510"
     assert task.read(PROGRESS, "ProcedureStepCancellationDateTime")
     assert service.stored == []
+
+
+def test_reason_that_is_no_code_is_not_handed_on(tmp_path: Path) -> None:
+    """The worklist would refuse it, and the task could not end."""
+    folder = QueueFolder(tmp_path / "queue")
+    try:
+        claims = Claims(folder)
+        claim = claims.begin("http://ris", TASK)
+        code = make_item(CodeValue="x" * 17, CodingSchemeDesignator="DCM", CodeMeaning="?")
+        event = make_item(ProcedureStepDiscontinuationReasonCodeSequence=[code]).to_json_dict()
+        event |= {"00001002": {"vr": "US", "Value": [2]}, "00001000": {"vr": "UI", "Value": [TASK]}}
+        EventChannel(DicomWeb("http://ris"), "CAD", claims, print, print).take(json.dumps(event))
+        ending = claims.find_cancel(claim)
+    finally:
+        folder.close()
+
+    assert ending == Ending(
+        State.CANCELED, "110513^DCM^Discontinued for unspecified reason", "somebody has asked for it"
+    )
 
 
 def test_request_outlives_the_process(service: Service, tmp_path: Path) -> None:

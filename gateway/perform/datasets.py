@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+
+_SHORT = re.compile(r"[^\\^\x00-\x1f\x7f]{1,16}")
+"""What the value and the scheme of a code may be (SH), without what separates the parts of one in a setting."""
 
 Item = dict[str, Any]
 """A data set, or an item of a sequence, by tags of eight hexadecimal digits."""
@@ -26,11 +30,11 @@ def read_items(item: Item, keyword: str) -> list[Item]:
 
 
 def read_codes(item: Item, keyword: str) -> tuple[Code, ...]:
-    """The codes of a sequence of them."""
+    """The codes of a sequence of them; what could not be handed on is passed over."""
     found = []
     for one in read_items(item, keyword):
         value, scheme = read_text(one, "CodeValue"), read_text(one, "CodingSchemeDesignator")
-        if value and scheme:
+        if _SHORT.fullmatch(value) and _SHORT.fullmatch(scheme):
             found.append(Code(value, scheme, read_text(one, "CodeMeaning")[:64] or value))
     return tuple(found)
 
