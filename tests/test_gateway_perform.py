@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from client import HealthStatus, ImageTooLargeError, ServerUnavailableError
+from gateway.judge.writing import WrittenResults
 from gateway.perform.claim import Claims
 from gateway.queue.folder import QueueFolder, make_key
 from tests.dicom_files import make_item
@@ -317,9 +318,11 @@ def test_task_waits_for_a_server_that_is_away(service: Service, tmp_path: Path) 
     away = ReadyClient(ServerUnavailableError("no server answers", "SERVER_AWAY", "UNAVAILABLE"))
     assert perform_once(tmp_path / "queue", service, away) == 1
     assert task.state == "IN PROGRESS"
+    fetched = service.count("/studies/")
 
     assert perform_once(tmp_path / "queue", service) == 0
     assert task.state == "COMPLETED"
+    assert service.count("GET .*/studies/") == fetched  # its images were there
 
 
 def test_task_that_has_waited_for_long_enough_is_canceled(
@@ -335,6 +338,31 @@ def test_task_that_has_waited_for_long_enough_is_canceled(
     assert task.state == "CANCELED"
     assert task.read(PROGRESS, REASON, "CodeValue") == "110527"
     assert list_left(tmp_path / "queue") == []
+
+
+def test_images_that_no_result_can_be_made_of_end_the_task(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it would be the next time."""
+
+    def fail(*_: object) -> WrittenResults:
+        raise TypeError("Doe^Jane")
+
+    monkeypatch.setattr("tests.perform_box.make_written", fail)
+    task = add_task(service)
+    assert perform_once(tmp_path / "queue", service) == 0
+    assert task.state == "CANCELED"
+    assert "(TypeError)" in task.read(PROGRESS, "ReasonForCancellation")
+
+
+def test_disk_that_is_full_is_waited_for(service: Service, tmp_path: Path) -> None:
+    """Nothing is fetched meanwhile."""
+    task = add_task(service)
+    assert perform_once(tmp_path / "queue", service, least_free_mb=10**6) == 1
+    assert service.count("/studies/") == 0
+
+    assert perform_once(tmp_path / "queue", service) == 0
+    assert task.state == "COMPLETED"
 
 
 def test_task_of_another_worklist_waits_for_it(service: Service, tmp_path: Path) -> None:

@@ -78,8 +78,11 @@ def run_channel(service: Service) -> Iterator[list[str]]:
             thread.join()
 
 
-def test_task_is_canceled_when_somebody_asks_for_it(service: Service, tmp_path: Path) -> None:
-    """With the reason that was given; what was judged meanwhile is not stored."""
+def test_task_is_canceled_when_somebody_asks_for_it(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the reason that was given, which may name somebody; what was judged meanwhile is not stored."""
+    caplog.set_level("INFO", "gateway")
     task = add_task(service)
     client = ReadyClient(holds=True)
     with run_channel(service), run_performer(tmp_path / "queue", service, client, events=True):
@@ -91,6 +94,8 @@ def test_task_is_canceled_when_somebody_asks_for_it(service: Service, tmp_path: 
         assert wait_for_state(service, TASK) == "CANCELED"
 
     assert task.read(PROGRESS, "ReasonForCancellation") == "another scan is coming"
+    assert "somebody wants it canceled" in caplog.text
+    assert "another scan" not in caplog.text
     assert task.read(PROGRESS, "ProcedureStepDiscontinuationReasonCodeSequence", "CodeValue") == "110510"
     assert task.read(PROGRESS, "ProcedureStepCancellationDateTime")
     assert service.stored == []

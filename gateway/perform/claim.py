@@ -11,7 +11,7 @@ TASK is the first half of the SHA-256 of the task's UID.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,10 @@ class Claim:
     step: Step = Step.CLAIMING
     ending: Ending | None = None
     job: str = ""
-    """Of its results, as the queue names them."""
+    """Of its results, as the queue names them; set when all its images are there."""
+
+    not_kept: dict[str, int] = field(default_factory=dict)
+    """Instances that are no CT images, by their series."""
 
     identity: tuple[str, ...] = ()
     """UIDs of its results."""

@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import StudySeries
-from gateway.judge.asking import describe_not_kept
 from gateway.perform.multipart import MultipartError, read_boundary, split_parts
 from gateway.perform.web import DicomWeb, WebError, find_origin, make_status_error
 from gateway.perform.workitem import Source
@@ -58,10 +56,10 @@ class Retriever:
         self._origins = {find_origin(web.url), *others}
         self._count = self._bytes = 0
         self._missing: set[str] = set()
-        self._left_out: dict[str, int] = {}
+        self._not_kept: dict[str, int] = {}
 
-    def fetch(self, sources: Collection[Source], folder: Path) -> list[StudySeries]:
-        """Writes the CT images to a folder. Returns the series that are none, with the reason.
+    def fetch(self, sources: Collection[Source], folder: Path) -> dict[str, int]:
+        """Writes the CT images to a folder. Returns how many instances are none, by their series.
 
         Raises:
             IncompleteError: not all that the task names is there, or there is more than is allowed.
@@ -73,7 +71,7 @@ class Retriever:
             self._fetch(source, folder)
             if self._missing:
                 raise IncompleteError(f"{len(self._missing)} of the instances that the task names are not there")
-        return describe_not_kept(self._left_out)
+        return self._not_kept
 
     def _fetch(self, source: Source, folder: Path) -> None:
         url = self.choose_url(source)
@@ -111,7 +109,7 @@ class Retriever:
         if instance.sop_class in KEPT:
             write_whole(folder / f"{make_key(instance.sop)}.dcm", part)
         else:
-            self._left_out[instance.series] = self._left_out.get(instance.series, 0) + 1
+            self._not_kept[instance.series] = self._not_kept.get(instance.series, 0) + 1
 
     def choose_url(self, source: Source) -> str:
         """The URL that the task names where it is one of a known service, and of what the task is about; else that of

@@ -19,11 +19,10 @@ from client import (
     StrokeClient,
     StrokeClientError,
     StudyPrediction,
-    StudySeries,
 )
 from gateway.deliver.destination import DeliveryError, ResultFile
 from gateway.deliver.stow import StowDestination
-from gateway.judge.asking import ask
+from gateway.judge.asking import ask, describe_not_kept
 from gateway.judge.judge import Maker, describe
 from gateway.judge.writing import WrittenResults
 from gateway.perform import statements
@@ -50,16 +49,26 @@ class LaterError(Exception):
 
 
 class DiscontinueError(Exception):
-    """The task is not performed."""
+    """The task is not performed; the message is for the log, and names nobody.
 
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending.text)
+    Attributes:
+        ending: what the worklist is told.
+    """
+
+    def __init__(self, ending: Ending, shown: str) -> None:
+        super().__init__(shown)
         self.ending = ending
 
 
-def discontinue(code: Code, text: str) -> DiscontinueError:
-    """What is raised to end a task, with the reason that the worklist is told."""
-    return DiscontinueError(Ending(State.CANCELED, write_reason(code), text))
+def discontinue(code: Code, text: str, shown: str = "") -> DiscontinueError:
+    """What is raised to end a task.
+
+    Args:
+        code: the reason.
+        text: the same in a sentence.
+        shown: for the log; ``text`` unless given.
+    """
+    return DiscontinueError(Ending(State.CANCELED, write_reason(code), text), shown or text)
 
 
 @dataclass(frozen=True)
@@ -118,8 +127,7 @@ class Task:
             state = None
         self._claims.remove(self.claim)
         if state is not None:
-            why = self.claim.ending.text if self.claim.ending else ""
-            logger.info("task %s: %s%s", show(self.claim.key), state, f": {why}" if why else "")
+            logger.info("task %s: %s", show(self.claim.key), state)
         return state
 
     def _perform(self) -> State:
@@ -174,16 +182,20 @@ class Task:
         try:
             try:
                 self._check()
-                self._ask(self._fetch(workitem))
+                if not self.claim.job:
+                    self._fetch(workitem)
+                self._ask()
             except IncompleteError as error:
                 raise discontinue(statements.INCOMPLETE, str(error)) from None
-            except (WebError, LaterError) as error:
+            except (WebError, LaterError, OSError) as error:
+                text = describe(error) if isinstance(error, OSError) else str(error)
                 if isinstance(error, WebError) and not error.may_pass:
-                    raise discontinue(statements.MALFORMED, str(error)) from None
+                    raise discontinue(statements.MALFORMED, text) from None
                 if self.claim.age > self._means.give_up_seconds:
-                    raise discontinue(statements.INADEQUATE, str(error)) from None
+                    raise discontinue(statements.INADEQUATE, text) from None
                 raise
         except DiscontinueError as why:
+            logger.warning("task %s: it is not performed: %s", show(self.claim.key), why)
             self.claim = self._claims.write(self.claim, ending=why.ending)
         remove_folder(self._folder / INPUT)
 
@@ -194,7 +206,7 @@ class Task:
             DiscontinueError: somebody does.
         """
         if (ending := self._claims.find_cancel(self.claim)) is not None:
-            raise DiscontinueError(ending)
+            raise DiscontinueError(ending, "somebody wants it canceled")
 
     def _check(self, count: int = 0) -> None:
         """Looks whether to go on, with as many bytes more.
@@ -209,8 +221,8 @@ class Task:
         if self._means.folder.find_free_bytes() - count < self._means.least_free_bytes:
             raise LaterError("the disk has no room")
 
-    def _fetch(self, workitem: Workitem) -> list[StudySeries]:
-        """Gets the images. Returns the series that were not kept."""
+    def _fetch(self, workitem: Workitem) -> None:
+        """Gets the images."""
         studies = {source.study for source in workitem.sources}
         if len(studies) != 1:
             raise discontinue(
@@ -221,27 +233,24 @@ class Task:
         remove_folder(self._folder / INPUT)
         make_folder(self._folder / INPUT)
         retriever = Retriever(self._means.archive, self._means.origins, self._means.bounds, self._check)
-        left_out = retriever.fetch(workitem.sources, self._folder / INPUT)
+        not_kept = retriever.fetch(workitem.sources, self._folder / INPUT)
         if not any((self._folder / INPUT).iterdir()):
             raise discontinue(statements.NOT_SUPPORTED, "there is no CT image among the images of the task")
-        self.claim = self._claims.write(self.claim, job=make_job(make_key(studies.pop())))
-        return left_out
+        self.claim = self._claims.write(self.claim, job=make_job(make_key(studies.pop())), not_kept=not_kept)
 
-    def _ask(self, left_out: list[StudySeries]) -> None:
+    def _ask(self) -> None:
         """Gets the answer, and writes the results down."""
         self._report(50, "judging")
         paths = sorted((self._folder / INPUT).glob("*.dcm"))
         answer = self._ask_server(paths)
-        try:
-            results = self._means.make(answer, paths, left_out, datetime.now(UTC))
-        except ValueError:
-            raise discontinue(statements.MALFORMED, "none of the images is one of a study") from None
+        results = self._make_results(answer, paths)
         self._check_cancel()
         ending = Ending(State.COMPLETED)
         if isinstance(answer, StrokeClientError):
             is_refusal = isinstance(answer, InvalidImageError | InvalidRequestError)
             code = statements.MALFORMED if is_refusal else statements.INADEQUATE
             ending = discontinue(code, describe(answer)).ending
+            logger.warning("task %s: not judged [%s]; results say so", show(self.claim.key), answer.reason)
         else:
             logger.info(
                 "task %s: study %s: %s, %d files, model %s %s, request %s",
@@ -263,6 +272,16 @@ class Task:
             if self.claim.age > self._means.give_up_seconds and not isinstance(error, IntegrityError):
                 return error
             raise LaterError(describe(error)) from None
+
+    def _make_results(self, answer: StudyPrediction | StrokeClientError, paths: Sequence[Path]) -> WrittenResults:
+        try:
+            return self._means.make(answer, paths, describe_not_kept(self.claim.not_kept), datetime.now(UTC))
+        except OSError:
+            raise
+        except Exception as error:  # of a library, at headers that nobody has thought of: so it would be the next time
+            logger.debug("why", exc_info=True)
+            text = f"results cannot be made of these images ({type(error).__name__})"
+            raise discontinue(statements.MALFORMED, text) from None
 
     def _write_results(self, results: WrittenResults) -> None:
         target = self._folder / RESULTS
@@ -291,6 +310,7 @@ class Task:
                     self._means.endings.remember(self.claim.job, self.claim.identity)
             self.claim = self._claims.write(self.claim, step=Step.STORED)
         except DiscontinueError as why:
+            logger.warning("task %s: its results are not stored: %s", show(self.claim.key), why)
             self.claim = self._claims.write(self.claim, ending=why.ending, step=Step.STORED, identity=())
             remove_folder(self._folder / RESULTS)
 

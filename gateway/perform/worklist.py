@@ -109,6 +109,8 @@ class Worklist:
         dataset = Dataset()
         dataset.ProcedureStepState, dataset.TransactionUID = state.value, transaction
         status, _ = self.web.ask("PUT", f"workitems/{uid}/state{self._state_end}", body=write_json(dataset))
+        if status in (404, 405) and not self._state_end:
+            raise NotOursError(f"HTTP status {status}; if it is dcm4chee, it wants --title-in-path")
         check_change(status)
 
     def update(self, uid: str, changes: Dataset, transaction: str) -> None:
