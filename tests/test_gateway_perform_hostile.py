@@ -248,6 +248,7 @@ def test_images_come_from_where_the_task_says_only_if_that_is_known(service: Ser
         "{origin}/dicom-web/studies/{study}/series/{series}?x=/studies/{study}/series/{series}/delete",
         "{origin}/dicom-web/studies/{study}/series/{series}#x",
         "{origin}/a b/studies/{study}/series/{series}",
+        "{origin}/é/studies/{study}/series/{series}",
         "http://user@127.0.0.1/studies/{study}/series/{series}",
         "http://[::1/studies",
         "http://127.0.0.1:port/studies/{study}/series/{series}",

@@ -23,7 +23,7 @@ NOT_ACCEPTABLE = 406
 RETRIEVE_SECONDS = 1800.0
 """For one series, or a whole study."""
 
-_URL = re.compile(r"[^?#\s]*/studies/([0-9.]+)(?:/series/([0-9.]+)(?:/instances/([0-9.]+))?)?/?", re.ASCII)
+_URL = re.compile(r"[!\"$->@-~]*/studies/([0-9.]+)(?:/series/([0-9.]+)(?:/instances/([0-9.]+))?)?/?")  # no query
 
 
 class IncompleteError(Exception):
