@@ -15,6 +15,7 @@ COMMANDS = {
     "judge": "gateway.folder.command",
     "listen": "gateway.listen.command",
     "mercure": "gateway.folder.mercure",
+    "perform": "gateway.perform.command",
     "worklist": "gateway.worklist.command",
 }
 """First word → the module whose ``main`` does it; loaded only then."""
@@ -29,6 +30,7 @@ def build_parser() -> LineParser:
             "examples:\n"
             "  python -m gateway listen --queue queue --send-to ARCHIVE@10.0.0.5:104\n"
             "  python -m gateway judge study --out results\n"
+            "  python -m gateway perform --worklist http://10.0.0.5/dicom-web --label STROKE --queue tasks\n"
             "  python -m gateway listen --help\n\n"
             "Exit codes: 0 done, 1 failed (one line says why), 2 usage.\n"
             "Research software. Not a medical device, not for diagnosis."

@@ -12,7 +12,7 @@ from gateway.queue import endings
 from gateway.queue.arrivals import NOT_KEPT, OPEN_FACTOR, Arrivals, read_not_kept
 from gateway.queue.endings import DAY, Endings
 from gateway.queue.files import PART, remove_folder, write_whole
-from gateway.queue.folder import STATES, QueueError, QueueFolder, find_study, make_job, make_key, show
+from gateway.queue.folder import QueueError, QueueFolder, find_study, make_job, make_key, show
 from gateway.queue.steps import Steps
 
 STUDY, OTHER = "1.2.3", "1.2.4"
@@ -172,7 +172,7 @@ def test_start_removes_what_was_being_written(tmp_path: Path) -> None:
     opened.close()
 
     opened = QueueFolder(tmp_path / "queue")
-    assert opened.count() == dict.fromkeys(STATES, 0) | {"receiving": 1, "sending": 1}
+    assert {state: count for state, count in opened.count().items() if count} == {"receiving": 1, "sending": 1}
     assert list((opened.receiving / "study").iterdir()) == []
     opened.close()
 

@@ -5,6 +5,7 @@
     fetching/NAME.*      what somebody wants from the archive, and how far it has come
     waiting/JOB/         complete, to be judged
     sending/JOB/         its results, and which of them is where by now (journal.json)
+    performing/TASK/     a task of a worklist that was claimed (gateway/perform/claim.py)
     failed/JOB/          what was given up, and why (reason.json)
     results/JOB.json     a line of the worklist
     done/STUDY.json      which results of it were delivered, by their UIDs
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from gateway.queue.files import PART, make_folder, remove_folder
 
-STATES = ("receiving", "steps", "fetching", "waiting", "sending", "failed", "results", "done")
+STATES = ("receiving", "steps", "fetching", "waiting", "sending", "performing", "failed", "results", "done")
 KEY_LENGTH = 32
 SHOWN = 12
 """Characters of a key that the log shows."""
@@ -63,7 +64,7 @@ class QueueFolder:
 
     def __init__(self, root: Path) -> None:
         self.receiving, self.steps, self.fetching, self.waiting = (root / state for state in STATES[:4])
-        self.sending, self.failed, self.results, self.done = (root / state for state in STATES[4:])
+        self.sending, self.performing, self.failed, self.results, self.done = (root / state for state in STATES[4:])
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = root.stat()
