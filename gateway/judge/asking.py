@@ -13,6 +13,7 @@ from client import (
     StudyPrediction,
     StudySeries,
 )
+from gateway.reasons import LeftOut
 
 
 def ask(client: StrokeClient, paths: Sequence[Path]) -> StudyPrediction | StrokeClientError:
@@ -30,4 +31,4 @@ def ask(client: StrokeClient, paths: Sequence[Path]) -> StudyPrediction | Stroke
 def describe_not_kept(counts: Mapping[str, int]) -> list[StudySeries]:
     """Series that were not sent to the server, by their UIDs and counts, with the reason."""
     message = "The gateway keeps CT images alone; these objects are of another kind."
-    return [StudySeries(series, count, "NOT_CT", message) for series, count in counts.items()]
+    return [StudySeries(series, count, LeftOut.NOT_CT, message) for series, count in counts.items()]

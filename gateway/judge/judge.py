@@ -20,6 +20,7 @@ from client import (
     StudyPrediction,
     StudySeries,
 )
+from gateway.judge.asking import describe_not_kept
 from gateway.judge.writing import WrittenResults, write_results
 from gateway.queue.arrivals import read_not_kept
 from gateway.queue.endings import Endings
@@ -126,7 +127,7 @@ class Judge:
         answer = refuse_unasked(folder, chosen) or ask_server(
             self._client, chosen, is_last_try=waited > self._give_up_seconds
         )
-        left_out += describe_not_received(folder) + describe_not_kept(folder)
+        left_out += describe_not_received(folder) + describe_not_kept(read_not_kept(folder))
         results = self._make(add_warnings(answer, folder), paths, left_out, datetime.now(UTC))
         if why := self._find_needless(job, answer, results.identity):
             logger.info("study %s: nothing is sent: %s", show(job), why)
@@ -190,12 +191,6 @@ def ask_server(
         if is_last_try and not isinstance(error, IntegrityError):
             return error
         raise
-
-
-def describe_not_kept(folder: Path) -> list[StudySeries]:
-    """Series that came and were not sent to the server, with the reason."""
-    message = "The gateway keeps CT images alone; these objects are of another kind."
-    return [StudySeries(series, count, LeftOut.NOT_CT, message) for series, count in read_not_kept(folder).items()]
 
 
 def describe_not_received(folder: Path) -> list[StudySeries]:
