@@ -241,7 +241,8 @@ def test_network_on_a_backbone_is_tuned(
     spec = ModelSpec("site", "1", ("normal", "stroke"), ("stroke",), 0.5, colour="grey")
     (tmp_path / "spec.json").write_text(spec.to_json())
     out = tmp_path / "run"
-    flags = ["--data", str(discs), "--out", str(out), "--last-epochs", "1", "--epochs", "2", "--learning-rate", "1e-3"]
+    flags = ["--data", str(discs), "--out", str(out), "--last-epochs", "1", "--epochs", "12"]
+    flags += ["--learning-rate", "3e-3", "--batch-size", "8"]  # enough to be better than the parent
     assert main(["tune-up", str(tmp_path / "model.keras"), *flags]) == 0
     tuned = keras.models.load_model(out / "brain_stroke_model.keras", compile=False)
     before = {layer.name: layer.get_weights() for layer in network.layers}
