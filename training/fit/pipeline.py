@@ -15,8 +15,8 @@ from training.data.pixels import PixelStore
 from training.fit.augment import Augmentation, vary_batch
 from training.fit.localisation import Tap, make_lesion_targets
 
-# Read at TensorFlow's first operation. Operations of a step beside each other hold more memory at once, in another order
-# each time; and one at a time has all processors (TF_NUM_INTRAOP_THREADS).
+# Read at TensorFlow's first operation. Operations of a step that run beside each other hold more memory at once, in
+# another order each time; one at a time still has all processors.
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 PREFETCHED_BATCHES = 1
