@@ -167,7 +167,7 @@ def test_start_removes_what_was_being_written(tmp_path: Path) -> None:
     opened.close()
 
     opened = QueueFolder(tmp_path / "queue")
-    assert opened.count() == {"receiving": 1, "waiting": 0, "sending": 1, "failed": 0, "results": 0, "done": 0}
+    assert {state: count for state, count in opened.count().items() if count} == {"receiving": 1, "sending": 1}
     assert list((opened.receiving / "study").iterdir()) == []
     opened.close()
 

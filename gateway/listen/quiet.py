@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
-LIBRARIES = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "requests", "urllib3")
+LIBRARIES = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "websockets")
 
 
 def quiet_libraries() -> None:

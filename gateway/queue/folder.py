@@ -3,6 +3,7 @@
     receiving/STUDY/     its instances, as they come
     waiting/JOB/         complete, to be judged
     sending/JOB/         its results, and which of them is where by now (journal.json)
+    performing/TASK/     a task of a worklist that was claimed (gateway/perform/claim.py)
     failed/JOB/          what was given up, and why (reason.json)
     results/JOB.json     a line of the worklist
     done/STUDY.json      which results of it were delivered, by their UIDs
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from gateway.queue.files import PART, make_folder, remove_folder
 
-STATES = ("receiving", "waiting", "sending", "failed", "results", "done")
+STATES = ("receiving", "waiting", "sending", "performing", "failed", "results", "done")
 KEY_LENGTH = 32
 SHOWN = 12
 """Characters of a key that the log shows."""
@@ -60,7 +61,7 @@ class QueueFolder:
     """
 
     def __init__(self, root: Path) -> None:
-        self.receiving, self.waiting, self.sending, self.failed, self.results, self.done = (
+        self.receiving, self.waiting, self.sending, self.performing, self.failed, self.results, self.done = (
             root / state for state in STATES
         )
         try:
