@@ -1,4 +1,4 @@
-"""A backbone of five small stages, in place of ResNet-50 where a test trains."""
+"""Backbones of a few small stages, in place of ours where a test trains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import h5py
 import numpy as np
 import pytest
 
+from training.fit import efficientnet
+from training.fit.efficientnet import Stage
 from training.fit.models import BACKBONES
+
+TINY_STAGES = (Stage(1, 3, 2, 1, 8), Stage(1, 3, 2, 2, 8))
+"""Of EfficientNet-Lite0: a block that stays as it is, and one that can be trained."""
 
 
 def build_tiny_base(pixels: Any) -> Any:
@@ -52,8 +57,12 @@ def save_published(network: Any, path: Path) -> None:
 
 
 @contextmanager
-def use_tiny_backbone() -> Iterator[None]:
-    """Puts the small backbone in ResNet-50's place."""
+def use_tiny_backbone(name: str = "resnet50") -> Iterator[None]:
+    """Puts a small backbone in the place of one of ours."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=build_tiny_base))
+        if name == "efficientnet-lite0":
+            patch.setattr(efficientnet, "STAGES", TINY_STAGES)
+            patch.setattr(efficientnet, "TOP_CHANNELS", 16)
+        else:
+            patch.setitem(BACKBONES, name, replace(BACKBONES[name], build=build_tiny_base))
         yield

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -295,6 +296,29 @@ def passes(discs: Path) -> list[list[tuple[np.ndarray, np.ndarray]]]:
             for epochs in (range(2), range(1, 2))
         )
     return [both[:3], both[3:], second]
+
+
+def test_few_batches_wait() -> None:
+    """One, beside one that is being made: more would cost memory in each step."""
+    from training.fit.pipeline import make_training_batches
+
+    read: list[int] = []
+    taken = 0
+    order = np.arange(24)
+
+    class Store:
+        channels, planes = 1, 1
+
+        def read(self, indices: np.ndarray) -> np.ndarray:
+            read.append(len(read) - taken)  # batches before this one that nobody has taken
+            return np.zeros((len(indices), 256, 256, 1), np.uint8)
+
+    options = {"seed": 5, "augmentation": None, "epochs": range(1)}
+    batches = make_training_batches(cast(Any, Store()), order, order % 2, 1, **options)
+    for images, *_ in batches:
+        assert images.shape == (1, 256, 256, 3)
+        taken += 1
+    assert max(read) <= 3  # with the one that is being taken
 
 
 def test_batches_are_seeded(passes: list[list[tuple[np.ndarray, np.ndarray]]]) -> None:

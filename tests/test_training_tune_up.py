@@ -212,20 +212,37 @@ def test_parent_is_kept_where_nothing_is_better(discs: Path, tmp_path: Path) -> 
     assert bias * spec.temperature == pytest.approx(old_bias, rel=1e-5)
 
 
-def test_network_on_a_backbone_is_tuned(discs: Path, tmp_path: Path) -> None:
-    """From its Keras file; its normalisation keeps what it knows."""
+@pytest.mark.parametrize(
+    ("name", "learned", "kept"),
+    [
+        # Statistics of millions of images, and sums that residual blocks bound.
+        ("resnet50", {"conv2_conv", "conv5_conv"}, {"conv1_bn", "conv2_bn", "conv5_bn"}),
+        # Fixed statistics would let its last channels die. Early layers and kernels of one channel know enough.
+        (
+            "efficientnet-lite0",
+            {"block2a_project_conv", "block2a_project_bn", "block2a_depthwise_bn", "top_conv", "top_bn"},
+            {"stem_conv", "stem_bn", "block1a_project_conv", "block1a_project_bn", "block2a_depthwise_conv"},
+        ),
+    ],
+)
+def test_network_on_a_backbone_is_tuned(
+    name: str, learned: set[str], kept: set[str], discs: Path, tmp_path: Path
+) -> None:
+    """From its Keras file; layers and normalisation learn where they do in a training that unfreezes all stages."""
     import keras
 
     from training.fit.models import MODELS
 
-    with use_tiny_backbone():
-        network = MODELS["resnet50"]("float32")
+    keras.utils.set_random_seed(7)
+    with use_tiny_backbone(name):
+        network = MODELS[name]("float32")
     randomise_statistics(network)
     network.save(tmp_path / "model.keras")
-    spec = ModelSpec("r50", "1", ("normal", "stroke"), ("stroke",), 0.5, colour="grey")
+    spec = ModelSpec("site", "1", ("normal", "stroke"), ("stroke",), 0.5, colour="grey")
     (tmp_path / "spec.json").write_text(spec.to_json())
     out = tmp_path / "run"
-    flags = ["--data", str(discs), "--out", str(out), "--last-epochs", "1", "--epochs", "1", "--learning-rate", "1e-3"]
+    flags = ["--data", str(discs), "--out", str(out), "--last-epochs", "1", "--epochs", "12"]
+    flags += ["--learning-rate", "3e-3", "--batch-size", "8"]  # enough to be better than the parent
     assert main(["tune-up", str(tmp_path / "model.keras"), *flags]) == 0
     tuned = keras.models.load_model(out / "brain_stroke_model.keras", compile=False)
     before = {layer.name: layer.get_weights() for layer in network.layers}
@@ -234,9 +251,34 @@ def test_network_on_a_backbone_is_tuned(discs: Path, tmp_path: Path) -> None:
         for layer in tuned.layers
         if any(not np.array_equal(*pair) for pair in zip(layer.get_weights(), before[layer.name], strict=True))
     }
-    assert "probabilities" in changed
-    assert not [name for name in changed if name.endswith("_bn")]
+    assert {"probabilities", *learned} <= changed
+    assert not kept & changed
     assert "CANNOT BE EXCLUDED" in (out / "report.md").read_text()  # it does not say what it has learned from
+
+
+def test_last_layers_learn_alone_first() -> None:
+    """What is before them has no gradient, and its normalisation no part in it."""
+    from training.fit.models import CLASSIFIER, MODELS
+    from training.own.stages import choose_trainable
+
+    with use_tiny_backbone("efficientnet-lite0"):
+        network = MODELS["efficientnet-lite0"]("float32")
+    choose_trainable(network, only_last=True)
+    assert {variable.path.split("/")[0] for variable in network.trainable_variables} == {CLASSIFIER, "probabilities"}
+    assert [layer.name for layer in network.layers if layer.trainable] == [CLASSIFIER, "probabilities"]
+
+
+def test_normalisation_of_a_foreign_network_stays_at_rest() -> None:
+    """What a training would do with it is not known, even where Keras gave it a name that we know."""
+    import keras
+    from keras import layers
+
+    from training.own.stages import choose_trainable
+
+    normalised = [layers.Conv2D(2, 3), layers.BatchNormalization(), layers.GlobalAveragePooling2D()]
+    network = keras.Sequential([keras.Input((8, 8, 3)), *normalised, layers.Dense(2)], name="efficientnet-lite0")
+    choose_trainable(network, only_last=False)
+    assert [layer.trainable for layer in network.layers] == [True, False, True, True]
 
 
 @pytest.mark.parametrize(

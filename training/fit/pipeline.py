@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,19 +15,19 @@ from training.data.pixels import PixelStore
 from training.fit.augment import Augmentation, vary_batch
 from training.fit.localisation import Tap, make_lesion_targets
 
-PREFETCHED_BATCHES = 2
-"""Batches that wait ready: enough to bridge a pause of the disk, and 25 MB each."""
+# Read at TensorFlow's first operation. Operations of a step that run beside each other hold more memory at once, in
+# another order each time; one at a time still has all processors.
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+PREFETCHED_BATCHES = 1
+"""Batches that wait ready, beside one that is being made; a step takes several times as long as either. Each that waits
+lies in the way of what a step allocates, and costs more memory than its own size."""
 
 
 def make_batches(store: PixelStore, indices: NDArray[np.int64], batch_size: int) -> tf.data.Dataset:
     """Returns batches of images in the order of ``indices``: uint8 [N, H, W, 3], 0 to 255."""
     batches = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
-    images = batches.map(
-        lambda index: expand_grey(split_planes(read_batch(store, index), store.channels)[0]),
-        num_parallel_calls=2,
-        deterministic=True,
-    )
-    return images.prefetch(PREFETCHED_BATCHES)
+    return prefetch_batches(batches, lambda index: split_planes(read_batch(store, index), store.channels)[0])
 
 
 def make_training_batches(
@@ -66,12 +68,32 @@ def make_training_batches(
         images, masks = split_planes(planes, store.channels)
         weight = tf.gather(class_weights, target)
         if not taps:
-            return expand_grey(images), target, weight
+            return images, target, weight
         maps = make_lesion_targets(masks, taps)
-        return expand_grey(images), (target, *maps), (weight, *[tf.ones_like(weight)] * len(maps))
+        return images, (target, *maps), (weight, *[tf.ones_like(weight)] * len(maps))
 
     passes = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(shuffle_pass)
-    return passes.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(PREFETCHED_BATCHES)
+    return prefetch_batches(passes, prepare)
+
+
+def prefetch_batches(batches: tf.data.Dataset, prepare: Callable[..., Any]) -> tf.data.Dataset:
+    """Returns batches that are made while others are used, in their order, such that little memory waits.
+
+    TensorFlow's pool of memory never gives anything back, and a batch that waits splits the room that the tensors of a
+    step leave in it. So what waits is small, and grey is repeated when it is taken.
+
+    Args:
+        batches: what ``prepare`` takes.
+        prepare: makes images [N, H, W, 1 or 3], or these and what else there is of a batch.
+    """
+    ready = batches.map(prepare, num_parallel_calls=1, deterministic=True).prefetch(PREFETCHED_BATCHES)
+    options = tf.data.Options()
+    # TensorFlow would make the last step parallel and put a queue behind it.
+    options.autotune.enabled = False
+    options.experimental_optimization.map_parallelization = False
+    options.experimental_optimization.inject_prefetch = False
+    whole = ready.map(lambda images, *more: (expand_grey(images), *more) if more else expand_grey(images))
+    return whole.with_options(options)
 
 
 def weigh_classes(targets: NDArray[np.int64], *, balanced: bool) -> NDArray[np.float32]:

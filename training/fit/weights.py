@@ -93,6 +93,11 @@ def is_published(path: Path) -> bool:
         raise TrainingError(f"--weights {path}: not an HDF5 file; is it complete?") from None
 
 
+def find_backbone(network: keras.Model) -> Backbone | None:
+    """Returns what a network stands on, where ``make_network`` has built it; None of any other, whatever its name."""
+    return BACKBONES.get(network.name) if has_features(network) else None
+
+
 def freeze_backbone(network: keras.Model, backbone: Backbone, unfreeze: int) -> None:
     """Leaves the classifier and the convolutions of the last stages trainable, and nothing else.
 
@@ -122,9 +127,13 @@ def classifier_layers(network: keras.Model) -> list[keras.layers.Layer]:
     return list(network.layers[names.index(FEATURES) + 1 :])
 
 
+def has_features(network: keras.Model) -> bool:
+    return FEATURES in (layer.name for layer in network.layers)
+
+
 def list_slow_variables(network: keras.Model) -> frozenset[str]:
     """Returns the paths of the trainable variables before the classifier: those to be trained at a lower rate."""
-    if FEATURES not in (layer.name for layer in network.layers):
+    if not has_features(network):
         return frozenset()
     classifier = {variable.path for layer in classifier_layers(network) for variable in layer.trainable_variables}
     return frozenset(variable.path for variable in network.trainable_variables) - classifier

@@ -21,6 +21,7 @@ from training.evaluation.positive import find_indices, score_positive
 from training.evaluation.ranking import compute_auc
 from training.fit.monitor import HISTORY
 from training.fit.network import Fit, fit_model, predict
+from training.fit.weights import find_backbone, freeze_backbone
 from training.own.parent import Parent
 from training.progress import Part, Progress
 from training.run.held_out import INTERRUPTED
@@ -99,10 +100,18 @@ def tune(config: TuneUpConfig, data: Data, parent: Parent, folder: Path) -> Tune
 
 
 def choose_trainable(network: keras.Model, *, only_last: bool) -> None:
-    """Says which layers learn: the last ones alone, or all. Batch normalisation keeps its statistics either way: those
-    of a small batch of slices would be worse."""
-    last = list_last_layers(network)
+    """Says which layers learn: the last ones alone, or all.
+
+    On a backbone of ours all are the classifier and every stage that a training can unfreeze, each as a training has
+    it; see ``freeze_backbone``. In another network batch normalisation keeps its statistics: those of a small batch of
+    slices would be worse.
+    """
     network.trainable = True
+    backbone = find_backbone(network)
+    if backbone is not None:
+        freeze_backbone(network, backbone, 0 if only_last else len(backbone.stages))
+        return
+    last = list_last_layers(network)
     for layer in network.layers:
         is_wanted = layer in last or not only_last
         layer.trainable = is_wanted and not isinstance(layer, layers.BatchNormalization)
