@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 SECONDS = {
-    "RAY_raylet_start_wait_time_s": 90,
+    "RAY_raylet_start_wait_time_s": 300,
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": 120,
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": 120,
 }
