@@ -145,7 +145,7 @@ clean: ## remove environments and caches
 .venv-cluster/.installed-tests: requirements/cluster-dev.lock .venv/.installed
 	@echo "setting up .venv-cluster with what its tests need (a minute)"
 	@.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-cluster
-	@.venv/bin/uv pip install --quiet --python .venv-cluster --require-hashes --no-deps -r $<
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-cluster --require-hashes --no-deps -r $<
 	@touch .venv-cluster/.installed $@
 
 build/neighbours/%/.installed: requirements/neighbours/%.lock .venv/.installed

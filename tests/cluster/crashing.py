@@ -13,6 +13,7 @@ from typing import Any
 from cluster.archive.command import score
 from cluster.archive.judge import Job, Judge
 from cluster.archive.settings import ScoreConfig
+from cluster.bench.patience import be_patient
 from server.config import ServerConfig
 
 DEADLY = b"deadly"
@@ -37,6 +38,7 @@ class CrashingJudge(Judge):
 
 
 if __name__ == "__main__":
+    be_patient()
     source, out, models = sys.argv[1:4]
     config = ScoreConfig(input=source, out=out, json=True, partition_files=PARTITION_FILES, workers=2)
     sys.exit(score(config, ServerConfig(models=Path(models), cache="off"), CrashingJudge))
