@@ -77,17 +77,29 @@ def test_page_has_every_side_for_each_number_of_callers(tmp_path: Path) -> None:
     )
     assert "this is a calculation" in text
     assert "| 16 | 4000 | 2000 | 2 |" in text
-    assert json.loads((tmp_path / "processes.json").read_text("utf-8")) == section
+    assert json.loads((tmp_path / "processes.json").read_text("utf-8")) == {"int8": section}
+
+
+def test_precisions_stand_beside_each_other_each_with_what_is_wanted_of_it(tmp_path: Path) -> None:
+    """Measuring one leaves the figures of the other."""
+    of_int8, of_fp32 = make_section(), make_section()
+    of_fp32["settings"]["precision"] = "fp32"
+    for section in (of_int8, of_fp32, of_int8):
+        publish_processes(section, tmp_path)
+
+    page = (tmp_path / "processes.md").read_text("utf-8")
+    assert page.count("### int8") == page.count("### fp32") == 1
+    assert page.index("### int8") < page.index("at least 0.8 ") < page.index("### fp32") < page.index("at least 0.9 ")
 
 
 def test_published_page_is_made_of_the_published_figures() -> None:
     """Nobody writes figures by hand."""
-    section = json.loads((ROOT / "docs" / "processes.json").read_text("utf-8"))
+    sections = json.loads((ROOT / "docs" / "processes.json").read_text("utf-8"))
 
     page = (ROOT / "docs" / "processes.md").read_text("utf-8")
 
     assert BEGIN in page
-    assert publish_processes(section, None) in page
+    assert all(publish_processes(section, None) in page for section in sections.values())
 
 
 @pytest.mark.parametrize("name", SIDES)

@@ -9,6 +9,7 @@ import statistics
 
 import pytest
 
+from bench.report.processes import JUDGED, ONE
 from server.config import ServerConfig
 from server.core.metric_names import METRICS
 from server.flags import list_settings
@@ -47,9 +48,9 @@ def test_plan_follows_from_the_cost_of_an_image() -> None:
 @pytest.mark.parametrize(("precision", "pattern"), [("int8", INT8), ("fp32", FP32)])
 def test_cost_of_an_image_is_what_was_measured(precision: str, pattern: str) -> None:
     """With eight callers, the median of the rounds."""
-    figures = json.loads((ROOT / "docs" / "performance.json").read_text("utf-8"))
-    rounds = figures["serving"]["precisions"][precision]["clients"]["8"]
-    measured = statistics.median(one["cpu_ms"] for one in rounds)
+    figures = json.loads((ROOT / "docs" / "processes.json").read_text("utf-8"))
+    rounds = figures[precision]["sides"][ONE][JUDGED]
+    measured = statistics.median(one["server_cpu_ms"] for one in rounds)
 
     (said,) = re.findall(pattern, PAGE)
     assert float(said) == pytest.approx(measured, rel=OLD_FIGURE)
