@@ -1,4 +1,4 @@
-"""Archives and results in an object store: moto's server, which speaks S3 on this machine, asked by pyarrow's client."""
+"""Archives and results in an object store: moto's server speaks S3 on this machine, pyarrow's client asks."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def test_a_bucket_that_is_not_there_is_one_line(archive: Path, tmp_path: Path) -
 
 
 def test_a_run_in_a_store_goes_on_where_it_was(archive: Path, tmp_path: Path) -> None:
-    """From store to store on a real cluster: a part that is finished stays, what a killed process has left goes, and the
-    rows are those of a process alone in a folder, to the bit."""
+    """From store to store on a real cluster: a part that is finished stays, what a killed process has left goes, and
+    the rows are those of a process alone in a folder, to the bit."""
     models = make_models(tmp_path)
     source, out = f"s3://{ARCHIVES}/{tmp_path.name}", f"s3://{RESULTS}/{tmp_path.name}"
     job = make_job(source, models, out, partition_files=8)  # type: ignore[arg-type]
