@@ -10,7 +10,12 @@ from server.flags import LineParser
 from server.process.console import guard_streams
 from server.process.program import run_guarded
 
-COMMANDS = {"listen": "gateway.listen.command", "worklist": "gateway.worklist.command"}
+COMMANDS = {
+    "judge": "gateway.folder.command",
+    "listen": "gateway.listen.command",
+    "mercure": "gateway.folder.mercure",
+    "worklist": "gateway.worklist.command",
+}
 """First word → the module whose ``main`` does it; loaded only then."""
 
 
@@ -22,6 +27,7 @@ def build_parser() -> LineParser:
         epilog=(
             "examples:\n"
             "  python -m gateway listen --queue queue --send-to ARCHIVE@10.0.0.5:104\n"
+            "  python -m gateway judge study --out results\n"
             "  python -m gateway listen --help\n\n"
             "Exit codes: 0 done, 1 failed (one line says why), 2 usage.\n"
             "Research software. Not a medical device, not for diagnosis."

@@ -37,6 +37,7 @@ MOST_PIXELS = 1_000_000_000
 """Three bytes each while they are decoded, for each worker."""
 
 MOST_PORT = 65_535
+LOCAL = re.compile(r"(127\.[\d.]+|localhost|\[::1\]):\d+")  # HOST:PORT of this machine alone
 LEAST_AUDIT_BYTES = 4096
 MOST_AUDIT_BYTES = 1024**4
 MOST_MONTHS = 1200
@@ -109,6 +110,9 @@ class ServerConfig:
     tls_key: Path | None = setting(None, "its private key, readable for the server's user alone", metavar="FILE")
     tls_client_ca: Path | None = setting(
         None, "authorities of clients, in PEM form: only who has a certificate of one of these may call", metavar="FILE"
+    )
+    worklist: Path | None = setting(
+        None, "file in which the gateway has the order of studies, shown at /worklist of HTTP; it names patients' ids"
     )
     insecure: bool = setting(
         False,
@@ -288,6 +292,12 @@ class ServerConfig:
             "connection_age",
             f"must be 0, or at least {LEAST_AGE_SECONDS:g}, got {self.connection_age:g}",
         )
+        require(self.worklist is None or self.http != "", "worklist", "needs --http, which shows it")
+        require(
+            any((self.worklist is None, self.tokens, self.tls_client_ca, LOCAL.fullmatch(self.http))),
+            "worklist",
+            "needs --tokens or --tls-client-ca where other machines reach --http: it names patients",
+        )
         require(self.audit is not None or not self.audit_required, "audit_required", "needs --audit FILE")
         require(self.tls_cert is None or self.tls_key is not None, "tls_key", "is missing: --tls-cert needs its key")
         for name in ("tls_key", "tls_client_ca"):
@@ -299,7 +309,6 @@ class ServerConfig:
             f"must be octal digits from 600 to 777, such as 660, got {quote(self.socket_mode)}: the server's own user "
             "reads and writes",
         )
-
         require(
             self.health == "open" or self.tokens is not None or self.allow_clients is not None,
             "health",

@@ -15,7 +15,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client import AnalysisStatus, ImageWarning, Reason, StudyPrediction, StudySeries, StudySlice
+from client import AnalysisStatus, ImageWarning, Reason, StudyPrediction, StudySeries, StudySlice, Window
 from gateway.results.headers import StudyHeaders, read_headers
 from gateway.results.make import Results, make_results
 from gateway.results.settings import RESULTS, ResultSettings
@@ -46,6 +46,11 @@ def write_study(folder: Path, count: int = 6, **tags: Any) -> list[Path]:
         path.write_bytes(make_slice(number, **(ARCHIVE | {"InstanceNumber": number + 1} | tags)))
         paths.append(path)
     return paths
+
+
+def find_window(prediction: StudyPrediction) -> Window:
+    """What the server says of its model."""
+    return Window(40, 80)
 
 
 def judge(headers: StudyHeaders, *, frames: Sequence[int] = (), **fields: Any) -> StudyPrediction:
@@ -99,7 +104,7 @@ NOT_ANALYSED: dict[str, Any] = {
 def make(folder: Path, settings: ResultSettings = ALL, tags: dict[str, Any] | None = None, **fields: Any) -> Results:
     """The results of a study, from its files."""
     headers = read_headers(write_study(folder, **(tags or {})))
-    return make_results(judge(headers, **fields), headers, settings, NOW)
+    return make_results(judge(headers, **fields), headers, settings, NOW, find_window)
 
 
 def read_object(results: Results, name: str) -> Dataset:

@@ -10,7 +10,7 @@ import pytest
 from client import Reason
 from gateway.results.answer import make_answer
 from gateway.results.headers import read_headers
-from gateway.results.page import SIDE, Page, draw_page
+from gateway.results.page import PANEL, SIDE, Page, draw_page
 from tests.results_of_studies import NEGATIVE, NOT_ANALYSED, find_errors, judge, make, read_object, write_study
 from tests.studies import SERIES
 
@@ -40,7 +40,7 @@ def test_image_is_what_every_viewer_shows(tmp_path: Path) -> None:
     """Eight bits of grey as they are; made by a program, of the judged slices, without a patient's name burned in."""
     image = read_object(make(tmp_path), "sc.dcm")
 
-    assert image.pixel_array.shape == (SIDE, SIDE)
+    assert image.pixel_array.shape == (SIDE, SIDE + PANEL)
     assert (image.PhotometricInterpretation, image.BitsAllocated, image.ConversionType) == ("MONOCHROME2", 8, "SYN")
     assert (image.WindowCenter, image.WindowWidth) == (128, 256)
     assert (image.BurnedInAnnotation, image.ImageType[0]) == ("NO", "DERIVED")
@@ -59,7 +59,8 @@ def test_page_says_what_a_reader_needs(tmp_path: Path, written: list[str]) -> No
     assert written[4].startswith("Look first at series 2, image 6 (slice 6 of 6 from the feet), probability 0.500")
     assert written[5].endswith("Nothing is localised.")
     assert written[6].startswith("Model stroke-cnn 3, SHA-256 abababababababab")
-    assert written[-1] == "Left out: a series of 12 images [BONE_KERNEL]: the kernel is for bones"
+    assert written[-3] == "Left out: a series of 12 images [BONE_KERNEL]: the kernel is for bones"
+    assert written[-1] == ("The patient's right is on the left. Window: level 40 width 80 HU. Nothing is marked on it.")
 
 
 def test_page_of_a_negative_study_excludes_nothing(tmp_path: Path, written: list[str]) -> None:
@@ -94,7 +95,8 @@ def test_long_texts_stay_on_the_page(tmp_path: Path) -> None:
     fields = NOT_ANALYSED | {"warnings": (), "left_out": ()}
     reasons = tuple(Reason("LONG", "W" * 150 + " word" * 60) for _ in range(9))
     full, short = (
-        draw_page(make_answer(judge(headers, **fields | {"reasons": reasons[:count]}), headers)) for count in (9, 1)
+        draw_page(make_answer(judge(headers, **fields | {"reasons": reasons[:count]}), headers), None)
+        for count in (9, 1)
     )
 
     margin = 50

@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from gateway.results.headers import read_headers
 from gateway.results.make import make_results
 from tests.dicom_files import make_dicom, make_hu
-from tests.results_of_studies import ALL, ARCHIVE, NOW, find_errors, judge, make, read_object, write_study
+from tests.results_of_studies import ALL, ARCHIVE, NOW, find_errors, find_window, judge, make, read_object, write_study
 from tests.studies import STUDY
 
 JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
@@ -62,7 +62,7 @@ def test_values_that_break_rules_come_back_as_they_were(tmp_path: Path) -> None:
         file = file.replace(old, new)
     path.write_bytes(file)
     headers = read_headers([path])
-    results = make_results(judge(headers), headers, ALL, NOW)
+    results = make_results(judge(headers), headers, ALL, NOW, find_window)
 
     for one in ("sr.dcm", "sc.dcm"):
         found = read_object(results, one)

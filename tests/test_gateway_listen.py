@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from gateway.cli import main
 from gateway.listen.quiet import LIBRARIES, quiet_libraries
+from gateway.listen.service import Gateway
 from gateway.listen.settings import ListenConfig
 from server.process.log import stop_log
+from tests.fakes import wait_until
+from tests.gateway_box import FakeClient, make_written
 
 NEEDED = ["--folder-to", "."]
 
@@ -70,6 +74,9 @@ def test_what_the_machine_refuses_is_said(tmp_path: Path, capfd: pytest.CaptureF
     code, err = run(capfd, "--queue", str(tmp_path / "other"), "--folder-to", str(tmp_path / "gone"))
     assert (code, "gone: is no folder" in err) == (1, True)
 
+    code, err = run(capfd, "--queue", str(tmp_path / "fourth"), *NEEDED, "--worklist", str(tmp_path / "gone" / "list"))
+    assert (code, "gone: is no folder" in err) == (1, True)
+
     certificate = str(tmp_path / "file.pem")
     Path(certificate).write_text("none")
     tls = ["--dicom-tls-cert", certificate, "--dicom-tls-key", certificate]
@@ -107,6 +114,18 @@ def test_libraries_that_repeat_what_files_say_are_quiet() -> None:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def test_worklist_is_kept_while_it_listens(tmp_path: Path) -> None:
+    """From the start on, so that one that is empty is not taken for one that is missing; in the queue, or elsewhere."""
+    for place in (None, tmp_path / "list.json"):
+        config = ListenConfig(queue=tmp_path / "queue", folder_to=(str(tmp_path),), dicom_port=0, worklist=place)
+        gateway = Gateway(config, FakeClient(), make_written)  # type: ignore[arg-type]
+        thread = threading.Thread(target=gateway.run)
+        thread.start()
+        wait_until((place or tmp_path / "queue" / "worklist.json").exists)
+        gateway.stop()
+        thread.join()
 
 
 def test_defaults_listen_on_this_machine_alone() -> None:

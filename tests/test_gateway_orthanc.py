@@ -125,7 +125,7 @@ def test_page_says_how_long_things_stay() -> None:
     """By the settings' defaults."""
     from gateway.listen.settings import ListenConfig
 
-    for name in ("keep_failed_days", "keep_days"):
+    for name in ("keep_failed_days", "keep_days", "worklist_hours"):
         default = getattr(ListenConfig(queue=Path("queue"), folder_to=(".",)), name)
         assert f"`--{name.replace('_', '-')}` ({default:g})" in PAGE
 

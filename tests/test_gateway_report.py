@@ -17,7 +17,18 @@ from gateway.results.answer import NOTICE, make_unjudged
 from gateway.results.headers import read_headers
 from gateway.results.make import make_results
 from tests.dicom_files import make_enhanced, make_hu
-from tests.results_of_studies import ALL, DIGEST, NEGATIVE, NOT_ANALYSED, NOW, find_errors, judge, make, read_object
+from tests.results_of_studies import (
+    ALL,
+    DIGEST,
+    NEGATIVE,
+    NOT_ANALYSED,
+    NOW,
+    find_errors,
+    find_window,
+    judge,
+    make,
+    read_object,
+)
 from tests.studies import SERIES, STUDY
 
 POSITIVE: dict[str, object] = {}
@@ -88,7 +99,7 @@ def test_study_that_could_not_be_judged_has_a_report_too(tmp_path: Path) -> None
     make(tmp_path)
     headers = read_headers(sorted(tmp_path.iterdir()))
     unjudged = make_unjudged(InvalidRequestError("the study has more slices than this server takes", "STUDY_TOO_LARGE"))
-    results = make_results(unjudged, headers, ALL, NOW)
+    results = make_results(unjudged, headers, ALL, NOW, find_window)
     (file,) = (one.data for one in results.objects if one.name == "sr.dcm")
 
     (whole,) = read_groups(dcmread(io.BytesIO(file)))
@@ -126,10 +137,10 @@ def test_results_are_the_same_objects_when_made_again(tmp_path: Path) -> None:
     make(tmp_path)
     headers = read_headers(sorted(tmp_path.iterdir()))
     answer = judge(headers)
-    once, again = (make_results(answer, headers, ALL, NOW) for _ in range(2))
-    later = make_results(answer, headers, ALL, NOW + timedelta(hours=1))
-    other = make_results(replace(answer, digest="cd" * 32), headers, ALL, NOW)
-    fewer = make_results(replace(answer, slices=answer.slices[1:]), headers, ALL, NOW)
+    once, again = (make_results(answer, headers, ALL, NOW, find_window) for _ in range(2))
+    later = make_results(answer, headers, ALL, NOW + timedelta(hours=1), find_window)
+    other = make_results(replace(answer, digest="cd" * 32), headers, ALL, NOW, find_window)
+    fewer = make_results(replace(answer, slices=answer.slices[1:]), headers, ALL, NOW, find_window)
 
     assert once == again
     uids = [[one.sop_instance_uid for one in results.objects] for results in (once, later, other, fewer)]
@@ -157,7 +168,7 @@ def test_frames_of_one_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "enhanced.dcm"
     path.write_bytes(make_enhanced(make_hu()[None].repeat(4, axis=0), InstanceNumber=1))
     headers = read_headers([path])
-    results = make_results(judge(headers, frames=(1, 2, 4)), headers, ALL, NOW)
+    results = make_results(judge(headers, frames=(1, 2, 4)), headers, ALL, NOW, find_window)
     whole, first = read_groups(read_object(results, "sr.dcm"))
 
     assert [one.referenced_frame_numbers for one in whole.source_images] == [[1, 2, 4]]

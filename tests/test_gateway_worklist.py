@@ -1,12 +1,11 @@
-"""The worklist: the most urgent study first, whatever a queue holds; and the page that shows it."""
+"""The worklist: the most urgent study first, whatever a queue holds; and the file that the server shows."""
 
 from __future__ import annotations
 
 import csv
-import http.client
 import json
-import threading
-from collections.abc import Iterator
+import os
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,22 @@ import pytest
 
 from gateway.cli import main
 from gateway.results.settings import ResultSettings
+from gateway.worklist import publish
 from gateway.worklist.order import COLUMNS, read_worklist
-from gateway.worklist.page import WorklistServer, find_address
+from gateway.worklist.publish import MOST_STUDIES, WorklistFile
+from server.web.worklist import content
+from server.web.worklist.content import Worklist, parse_worklist
 from tests.results_of_studies import NEGATIVE, NOT_ANALYSED, make
 
 START = datetime(2026, 11, 30, 8, tzinfo=UTC)
-MARKUP = "<script>alert(1)</script>"
 
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Path:
     """A queue with an answer of each kind, as they were made."""
     folder = tmp_path / "queue"
-    (folder / "results").mkdir(parents=True)
+    for state in ("results", "receiving", "waiting"):
+        (folder / state).mkdir(parents=True)
     (tmp_path / "study").mkdir()
     for name, fields in (("rest", NEGATIVE), ("none", NOT_ANALYSED), ("positive", {})):
         record = make(tmp_path / "study", ResultSettings(results=()), **fields).record
@@ -109,12 +111,8 @@ def test_no_cell_is_a_formula(queue: Path, capsys: pytest.CaptureFixture[str]) -
     ("arguments", "why"),
     [
         (["nowhere", "--csv"], "nowhere: there is no queue of the gateway here"),
-        (["queue"], "--csv or --json or --http must be given, one of them"),
-        (["queue", "--csv", "--json"], "--csv or --json or --http must be given, one of them"),
-        (["queue", "--http", "0.0.0.0:80"], "--http must be an address of this machine alone"),
-        (["queue", "--http", "8090"], "--http must be an address and a port"),
-        (["queue", "--http", "a@127.0.0.1:80"], "--http must be an address and a port"),
-        (["queue", "--http", "127.0.0.1:99999"], "--http must be an address and a port"),
+        (["queue"], "--csv or --json must be given, one of them"),
+        (["queue", "--csv", "--json"], "--csv or --json must be given, one of them"),
     ],
 )
 def test_what_cannot_be_shown_is_a_usage_error(
@@ -129,62 +127,134 @@ def test_what_cannot_be_shown_is_a_usage_error(
 
 
 @pytest.fixture
-def page(queue: Path) -> Iterator[WorklistServer]:
-    """The page of the queue, at any port."""
-    with WorklistServer(queue, find_address("127.0.0.1:0"), 15) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def file(queue: Path) -> WorklistFile:
+    """The worklist of the queue, as listen keeps it."""
+    return WorklistFile(queue, queue / "worklist.json", 24)
 
 
-def get(server: WorklistServer, path: str = "/", host: str = "127.0.0.1") -> tuple[int, http.client.HTTPMessage, str]:
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=30)
+def show(queue: Path) -> Worklist:
+    """The file as the server reads it."""
+    return parse_worklist((queue / "worklist.json").read_bytes())
+
+
+def test_server_reads_what_the_gateway_writes(queue: Path, file: WorklistFile) -> None:
+    """The same columns, studies in the same order, texts as they are, and what is not known is null."""
+    file.update()
+    found = show(queue)
+
+    assert content.COLUMNS == COLUMNS
+    assert [study["urgency"] for study in found.studies] == ["positive", "not-analysed", "rest"]
+    assert found.count() == {"positive": 1, "not-analysed": 1, "rest": 1}
+    assert (found.hours, found.waiting, found.left_out) == (24, 0, 0)
+    assert abs(found.find_age(datetime.now(UTC))) < 60
+    assert [study["probability"] for study in found.studies] == [0.831234, None, 0.1]
+    assert found.studies[0]["accession_number"] == "ACC1"
+    assert found.studies[1]["label"] is None
+
+
+def test_file_is_written_when_a_study_has_come_and_once_a_minute(
+    queue: Path, file: WorklistFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole each time: another file in its place, which its group may read."""
+    path = queue / "worklist.json"
+    clock = [time.monotonic()]
+    monkeypatch.setattr(publish.time, "monotonic", lambda: clock[0])
+
+    def find_file() -> int:
+        file.update()
+        return path.stat().st_ino
+
+    first = os.open(path, os.O_RDONLY) if find_file() else -1  # held open, so that its number is not given again
     try:
-        connection.request("GET", path, headers={"Host": host})
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read().decode()
+        same = find_file()
+        add(queue, "more", read(queue, "positive"), study_instance_uid="1.9")
+        os.utime(queue / "results", ns=(0, time.time_ns() + 10**9))
+        more = find_file()
+        clock[0] += 61
+        minute = os.open(path, os.O_RDONLY)
+        later = find_file()
+        os.close(minute)
     finally:
-        connection.close()
+        os.close(first)
+    assert same != more != later
+    assert len(show(queue).studies) == 4
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_page_shows_the_worklist_as_it_is_now(page: WorklistServer, queue: Path) -> None:
-    _, _, before = get(page)
-    assert "1 positive, 1 not analysed, 1 below the threshold" in before
-    assert before.index(">Positive<") < before.index(">Not analysed<") < before.index(">Below the threshold<")
+def test_large_queue_is_not_read_all_the_time(queue: Path, file: WorklistFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a second is done every 20 seconds, whatever comes meanwhile."""
+    clock = [time.monotonic()]
 
-    add(queue, "more", read(queue, "positive"), study_instance_uid="1.9")
-    _, _, after = get(page)
-    assert "2 positive, 1 not analysed" in after
+    def read_slowly(queue: Path, since: float) -> Any:
+        clock[0] += 1
+        return read_worklist(queue, since)
 
+    monkeypatch.setattr(publish.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(publish, "read_worklist", read_slowly)
+    found = []
+    for step in range(22):
+        add(queue, f"more{step}", read(queue, "positive"), study_instance_uid=f"1.9.{step}")
+        os.utime(queue / "results", ns=(0, time.time_ns() + step * 10**9))
+        file.update()
+        found.append(len(show(queue).studies))
+        clock[0] += 1
 
-def test_page_runs_nothing_of_what_an_archive_has_written(page: WorklistServer, queue: Path) -> None:
-    """It is text; and the policy would not let it run, nor ask anybody else."""
-    add(queue, "positive", read(queue, "positive"), patient_id=MARKUP, label=MARKUP, accession_number="{{ROWS}}")
-    status, headers, text = get(page)
-
-    assert status == 200
-    assert MARKUP not in text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert "{{ROWS}}" in text
-    assert text.count("<script>") == 1
-    policy = headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; connect-src 'self'; script-src 'sha256-")
-    assert "unsafe" not in policy
-    assert headers["cache-control"] == "no-store"
+    assert found == [4] * 19 + [23] * 3
 
 
-def test_page_is_for_this_machine(page: WorklistServer) -> None:
-    """Another site's name that points here gets nothing; there is one page, which has no versions in it."""
-    assert get(page, host="localhost:8090")[0] == 200
-    status, headers, text = get(page, host="evil.example")
-    assert (status, headers["server"]) == (421, "StrokeServe")
-    assert "ACC1" not in text
-    assert get(page, "/../results")[0] == 404
+def test_studies_that_are_not_judged_yet_are_counted(
+    queue: Path, file: WorklistFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that arrive and those that wait: a server that is away must not look like a day without studies."""
+    clock = [time.monotonic()]
+    monkeypatch.setattr(publish.time, "monotonic", lambda: clock[0])
+    file.update()
+    for name in ("receiving/a", "waiting/b-1", "waiting/c-2", "waiting/d-3.part"):
+        (queue / name).mkdir()
+    for state in ("receiving", "waiting"):
+        os.utime(queue / state, ns=(0, time.time_ns() + 10**9))
+    clock[0] += 1
+    file.update()
+
+    assert show(queue).waiting == 3
 
 
-def test_page_without_a_queue_says_so(page: WorklistServer, queue: Path) -> None:
-    (queue / "results").rename(queue / "elsewhere")
+def test_studies_leave_the_list_when_their_hours_are_over(queue: Path) -> None:
+    os.utime(queue / "results" / "positive.json", (0, time.time() - 7 * 3600))
+    WorklistFile(queue, queue / "worklist.json", 6).update()
 
-    assert get(page)[0] == 503
+    assert show(queue).count() == {"positive": 0, "not-analysed": 1, "rest": 1}
+
+
+def test_most_urgent_studies_stay_where_there_are_too_many(queue: Path, file: WorklistFile) -> None:
+    """And texts of any length: the server reads what comes of it."""
+    record = read(queue, "rest")
+    for number in range(MOST_STUDIES):
+        add(
+            queue, f"r{number}", record, study_instance_uid=f"3.{number}", patient_id="\u30c6" * 10_000, label="L" * 500
+        )
+    file.update()
+    found = show(queue)
+
+    assert [study["urgency"] for study in found.studies[:3]] == ["positive", "not-analysed", "rest"]
+    assert len(found.studies) + found.left_out == MOST_STUDIES + 3
+    assert found.studies[-1]["label"].endswith("...")
+
+
+def test_file_that_cannot_be_written_is_told_and_tried_again(
+    queue: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute later: the gateway goes on meanwhile."""
+    path = tmp_path / "list.json"
+    path.mkdir()
+    file = WorklistFile(queue, path, 24)
+    clock = [time.monotonic()]
+    monkeypatch.setattr(publish.time, "monotonic", lambda: clock[0])
+    file.update()
+    file.update()
+    assert caplog.messages == ["the worklist cannot be written: Is a directory"]
+
+    path.rmdir()
+    clock[0] += 61
+    file.update()
+    assert len(parse_worklist(path.read_bytes()).studies) == 3

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -18,6 +16,7 @@ from server.core.study import answer
 from server.images import checks
 from tests.client_fakes import FakeServer, RefusalError, make_response
 from tests.fakes import ROOT, ServerProcess, run_server
+from tests.node_packages import Run, install_packages
 
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "integrate.md").read_text("utf-8")
@@ -28,22 +27,12 @@ RETRY = re.compile(
     r".*retryableStatusCodes\W.*\bunavailable\W.*\bcancelled\b",
     re.IGNORECASE | re.DOTALL,
 )
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
 def npm() -> Run:
     """Runs a command in docs/javascript, with its packages installed."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("Node.js is not here: the JavaScript program was not run")
-
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-
-    if not (DOCS / "javascript" / "node_modules").exists():
-        installed = run("npm", "ci", "--prefix", "docs/javascript")
-        assert installed.returncode == 0, installed.stderr
-    return run
+    return install_packages(DOCS / "javascript", "the JavaScript program was not run")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ PROGRAMS = {
     "server.cli": ("", "tune"),
     "client.cli.main": ("", "health", "models", "bench", "completion"),
     "training.cli": ("", "audit", "phantom", "evaluate", "card"),
-    "gateway.cli": ("", "listen", "worklist"),
+    "gateway.cli": ("", "judge", "listen", "mercure", "worklist"),
     "converter.cli": ("", "report", "key", "sign", "verify"),
     "cluster.cli": ("",),
     "bench.conversion.__main__": ("",),

@@ -12,7 +12,7 @@ import pytest
 from server.errors import OverloadedError, StrokeError
 from server.security.clients import find_allowed, read_token
 from server.security.gate import Client, Gate
-from server.security.tokens import PREDICT, READ, parse_date
+from server.security.tokens import PREDICT, READ, WORKLIST, parse_date
 from tests.access import token_of, write_private, write_tokens
 
 TIMEOUT = 20
@@ -94,7 +94,7 @@ def test_certificate_names_its_client_where_there_are_no_tokens(tmp_path: Path) 
     gate = Place(tmp_path, allowed=["station-3", "dns:ct-1"]).gate
 
     client = gate.identify(("email:somebody@hospital.example", "cn:station-3"), None)
-    assert (client.name, client.roles) == ("cn:station-3", {PREDICT, READ})
+    assert (client.name, client.roles) == ("cn:station-3", {PREDICT, READ, WORKLIST})
     for other in ("cn:station-4", "cn:station", "cn:ct-1", "cn:dns:ct-1"):
         assert refusal(gate.identify, (other,), None) == "ForbiddenError CLIENT_NOT_ALLOWED"
     assert refusal(gate.identify, (), None) == "UnauthenticatedError CERTIFICATE_MISSING"
@@ -131,7 +131,7 @@ def test_where_both_are_asked_for_both_must_be_good(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("roles", "may"),
-    [("predict", {PREDICT, READ}), ("read", {READ}), ("admin", set()), ("read,admin", {READ})],
+    [("predict", {PREDICT, READ}), ("read", {READ}), ("admin", set()), ("worklist", set()), ("read,admin", {READ})],
 )
 def test_roles_say_what_a_client_may(roles: str, may: set[str], tmp_path: Path) -> None:
     """Those who judge images may ask which model does it; admin is for what there is not yet."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from tests.explaining import write_explained
 from tests.fakes import ROOT
 from tests.studies import STUDY_SPEC
+from tests.test_web_worklist import STUDY as WAITING
+from tests.test_web_worklist import describe, put
 from tests.web_calls import serve_web
 
 EXCLUDED = {
@@ -24,7 +26,8 @@ EXCLUDED = {
 def test_answers_are_as_the_document_says(tmp_path: Path) -> None:
     """Status, headers, content type and schema; what it forbids is refused, other methods are with ``Allow``."""
     write_explained(tmp_path / "models", STUDY_SPEC)
-    with serve_web(tmp_path / "models", tmp_path, explain=True) as web:
+    put(tmp_path / "worklist.json", describe(WAITING))
+    with serve_web(tmp_path / "models", tmp_path, explain=True, worklist=tmp_path / "worklist.json") as web:
         found = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{web.port}/openapi.json"),

@@ -105,7 +105,7 @@ class WebServer:
 
     def check(self, verb: str, path: str, answer: Answer) -> None:
         """Holds an answer against the description."""
-        kind = answer.headers["content-type"]
+        kind = answer.headers["content-type"].partition(";")[0]
         assert set(EVERY_ANSWER.items()) <= answer.headers.items()
         assert answer.headers["date"]
         found = [

@@ -111,7 +111,8 @@ class Judge:
             remove_folder(folder)
             return
         began = time.monotonic()
-        answer = self._ask(job, paths)
+        waited = time.time() - find_seconds(job)
+        answer = ask_server(self._client, paths, is_last_try=waited > self._give_up_seconds)
         results = self._make(answer, paths, left_out, datetime.now(UTC))
         if why := self._find_needless(job, answer, results.identity):
             logger.info("study %s: nothing is sent: %s", show(job), why)
@@ -128,22 +129,6 @@ class Judge:
                 *(answer.model, answer.version, answer.request_id),
             )
             remove_folder(folder)
-
-    def _ask(self, job: str, paths: Sequence[Path]) -> StudyPrediction | StrokeClientError:
-        """The answer, or an error that stays.
-
-        Raises:
-            StrokeClientError: one that may pass.
-        """
-        try:
-            return self._client.predict_study(list(paths))
-        except (InvalidImageError, InvalidRequestError) as error:
-            return error
-        except StrokeClientError as error:
-            waited = time.time() - find_seconds(job)
-            if waited > self._give_up_seconds and not isinstance(error, IntegrityError):
-                return error
-            raise
 
     def _find_needless(self, job: str, answer: StudyPrediction | StrokeClientError, identity: Sequence[str]) -> str:
         """Why results are not to be sent; empty: they are."""
@@ -162,6 +147,24 @@ class Judge:
                 journal = read_journal(self._folder.sending / other)
                 made |= {journal.identity} if journal is not None else set()
         return made
+
+
+def ask_server(
+    client: StrokeClient, paths: Sequence[Path], *, is_last_try: bool
+) -> StudyPrediction | StrokeClientError:
+    """The answer of a study, or an error that stays.
+
+    Raises:
+        StrokeClientError: one that may pass; on the last try only that of bytes that were altered on the way.
+    """
+    try:
+        return client.predict_study(list(paths))
+    except (InvalidImageError, InvalidRequestError) as error:
+        return error
+    except StrokeClientError as error:
+        if is_last_try and not isinstance(error, IntegrityError):
+            return error
+        raise
 
 
 def describe_not_kept(folder: Path) -> list[StudySeries]:

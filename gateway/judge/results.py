@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from client import StrokeClientError, StudyPrediction, StudySeries
+from gateway.judge.windows import ModelWindows
 from gateway.judge.writing import WrittenResults
 from gateway.results.answer import make_unjudged
 from gateway.results.headers import read_headers
@@ -20,10 +21,11 @@ class ResultMaker:
 
     Args:
         settings: which, and how.
+        windows: in which the slice to look at first is drawn.
     """
 
-    def __init__(self, settings: ResultSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ResultSettings, windows: ModelWindows) -> None:
+        self._settings, self._windows = settings, windows
 
     def __call__(
         self,
@@ -39,6 +41,6 @@ class ResultMaker:
         """
         prediction = make_unjudged(answer) if isinstance(answer, StrokeClientError) else answer
         prediction = replace(prediction, left_out=(*prediction.left_out, *left_out))
-        results = make_results(prediction, read_headers(paths), self._settings, now)
+        results = make_results(prediction, read_headers(paths), self._settings, now, self._windows)
         files = {one.name: one.data for one in results.objects} | results.texts
         return WrittenResults(files, tuple(one.sop_instance_uid for one in results.objects), results.record)

@@ -61,6 +61,7 @@ def run(config: ListenConfig, results: ResultSettings, connection: Connection) -
     # Here, so that --help and usage errors do not wait for grpc and pydicom.
     from client import StrokeClientError
     from gateway.judge.results import ResultMaker
+    from gateway.judge.windows import ModelWindows
     from gateway.listen.service import Gateway
     from gateway.queue.folder import QueueError
 
@@ -69,7 +70,7 @@ def run(config: ListenConfig, results: ResultSettings, connection: Connection) -
     start_log(config.log_level, config.log_format)
     try:
         with connection.open_client() as client:
-            return Gateway(config, client, ResultMaker(results)).run(handle_signals=True)
+            return Gateway(config, client, ResultMaker(results, ModelWindows(client))).run(handle_signals=True)
     except (QueueError, StrokeClientError) as error:
         complain(f"gateway listen: error: {error}")
         return 1

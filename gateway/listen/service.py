@@ -25,6 +25,7 @@ from gateway.queue.endings import Endings
 from gateway.queue.folder import QueueFolder, show
 from gateway.receive.receiver import Receiver, ReceiverSettings
 from gateway.receive.store import StoreHandler
+from gateway.worklist.publish import NAME, WorklistFile
 from server.process.console import complain, say
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Gateway:
         give_up = config.give_up_hours * HOUR
         self._arrivals = Arrivals(self._folder, config.quiet_seconds, config.least_free_mb * MEGABYTE)
         self._endings = Endings(self._folder, config.keep_days, config.keep_failed_days)
+        worklist = config.worklist or config.queue / NAME
+        self._worklist = WorklistFile(config.queue, worklist, config.worklist_hours)
         self._outbox = Outbox(self._folder, self._endings, give_up)
         names = [one.name for one in self._destinations]
         self._judge = Judge(self._folder, self._endings, client, make, names, give_up)
@@ -110,9 +113,10 @@ class Gateway:
         return workers
 
     def _look_until_stopped(self) -> None:
-        """Hands complete studies over, and removes what has been kept for long enough."""
+        """Hands complete studies over, keeps the worklist, and removes what has been kept for long enough."""
         expire_at = time.monotonic()
         while not self._stop.wait(LOOK_SECONDS):
+            self._worklist.update()
             try:
                 for job in self._arrivals.complete():
                     logger.info("study %s: complete", show(job))

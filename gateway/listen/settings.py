@@ -83,6 +83,13 @@ class ListenConfig:
     post_token: Path | None = setting(
         None, "file with a bearer token for --fhir-to and --hl7-to, read again before each request", metavar="FILE"
     )
+    worklist: Path | None = setting(
+        None,
+        "file of the worklist, for --worklist of the server: QUEUE/worklist.json unless told; its group may read it, "
+        "so the server may be another user",
+        metavar="FILE",
+    )
+    worklist_hours: float = setting(24.0, "how long a study is on that list", least=0.1, most=8760)
     keep_failed_days: float = setting(
         7.0, "how long studies and results that were given up stay in the queue; 0: not at all", least=0, most=365
     )

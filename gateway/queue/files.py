@@ -13,7 +13,7 @@ PART = ".part"
 """How the name of a file ends that is being written; at the start all of them are removed."""
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Writes a file that appears when all of it is on disk.
 
     Raises:
@@ -22,7 +22,7 @@ def write_whole(path: Path, data: bytes) -> None:
     # Of a name of its own, since two senders may send the same.
     part = path.with_name(f"{path.name}.{os.urandom(4).hex()}{PART}")
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import pydicom
 from pydicom.tag import Tag
@@ -30,15 +31,16 @@ class Instance:
     study: str
 
 
-def read_instance(file: bytes) -> Instance:
-    """Reads a DICOM file as far as its pixels.
+def read_instance(file: bytes | BinaryIO) -> Instance:
+    """Reads a DICOM file, or the bytes of one, as far as its pixels.
 
     Raises:
         InstanceError: it cannot be read, or one of its UIDs is missing or none.
     """
     try:
         tags: list[int] = [_SOP_CLASS, _SOP, _STUDY, _SERIES]
-        found = pydicom.dcmread(io.BytesIO(file), stop_before_pixels=True, specific_tags=list(tags))
+        stream = io.BytesIO(file) if isinstance(file, bytes) else file
+        found = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(tags))
         uids = [str(found[tag].value) if tag in found else "" for tag in tags]
     except Exception:  # whatever a hostile file makes pydicom raise: its message may repeat what is in the file
         raise InstanceError("it cannot be read as DICOM") from None

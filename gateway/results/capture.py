@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from client import Window
 from gateway.results import codes as terms
 from gateway.results.answer import SOFTWARE, Answer, Reference
 from gateway.results.identity import add_identity, add_moment, to_ascii
@@ -19,9 +20,9 @@ SERIES_NUMBER = 9902
 SERIES_DESCRIPTION = "StrokeServe page, research only"
 
 
-def make_capture(answer: Answer, now: datetime) -> Dataset:
-    """Makes the image: 8 bits of grey, in a series of its own."""
-    pixels = draw_page(answer)
+def make_capture(answer: Answer, window: Window | None, now: datetime) -> Dataset:
+    """Makes the image: 8 bits of grey, in a series of its own. ``window`` is of the slice that is drawn."""
+    pixels = draw_page(answer, window)
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydicom import config, dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -41,6 +42,7 @@ _BROKEN = (BytesLengthException, ValueError, TypeError, LookupError, NotImplemen
 class Instance:
     """One file of the study."""
 
+    path: Path
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -88,10 +90,8 @@ def read_headers(paths: Iterable[str | os.PathLike[str]]) -> StudyHeaders:
         if own == study:
             uid = str(file.SOPInstanceUID)
             numbers = (_read_number(file, "SeriesNumber"), _read_number(file, "InstanceNumber"))
-            one = Instance(
-                str(file.SOPClassUID), uid, str(file.SeriesInstanceUID), *numbers, _read_text(file, "Modality")
-            )
-            instances.setdefault(uid, one)
+            of_series = (str(file.SeriesInstanceUID), *numbers, _read_text(file, "Modality"))
+            instances.setdefault(uid, Instance(Path(path), str(file.SOPClassUID), uid, *of_series))
     if identity is None:
         raise ValueError("there is no DICOM file with the UIDs of study, series and instance")
     return StudyHeaders(study, identity, instances)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from client import StudyPrediction
+from client import StudyPrediction, Window
 from gateway.results.answer import make_answer
 from gateway.results.capture import make_capture
 from gateway.results.fhir import make_bundle
@@ -47,7 +48,11 @@ class Results:
 
 
 def make_results(
-    prediction: StudyPrediction, headers: StudyHeaders, settings: ResultSettings, now: datetime
+    prediction: StudyPrediction,
+    headers: StudyHeaders,
+    settings: ResultSettings,
+    now: datetime,
+    find_window: Callable[[StudyPrediction], Window | None],
 ) -> Results:
     """Makes what the settings ask for. Of the same arguments come the same bytes, and at another time the same UIDs.
 
@@ -56,13 +61,16 @@ def make_results(
         headers: of the files of the study.
         settings: which results, and how.
         now: when the study was judged, with a time zone.
+        find_window: the window of a model by its answer, in which the slice to look at first is drawn; None: it is not
+            known, and nothing is drawn.
     """
     answer = make_answer(prediction, headers)
     objects = []
     if "sr" in settings.results:
         objects.append(_pack("sr.dcm", make_report(answer, now)))
     if "sc" in settings.results:
-        objects.append(_pack("sc.dcm", make_capture(answer, now)))
+        window = find_window(prediction) if answer.first_look is not None else None
+        objects.append(_pack("sc.dcm", make_capture(answer, window, now)))
     texts = {}
     if "fhir" in settings.results:
         texts["fhir.json"] = make_bundle(answer, settings, now)

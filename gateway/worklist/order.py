@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.results.urgency import Urgency
+from server.process import cells
 
 FOLDER = "results"
 """Where a queue keeps its answers, one file each."""
@@ -32,8 +31,6 @@ COLUMNS = (
     "study_instance_uid",
 )
 _RANK = {urgency: rank for rank, urgency in enumerate(Urgency)}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How cells begin that a spreadsheet would run."""
 
 
 class WorklistError(Exception):
@@ -62,13 +59,13 @@ class Worklist:
     unreadable: tuple[str, ...] = field(default=())
     """Names of files that are no answers."""
 
-    def count(self, urgency: Urgency) -> int:
-        """Studies of this urgency."""
-        return sum(entry.urgency == urgency for entry in self.entries)
 
-
-def read_worklist(queue: Path) -> Worklist:
+def read_worklist(queue: Path, since: float = 0.0) -> Worklist:
     """Reads the answers of a queue, of a study that was judged several times the last one.
+
+    Args:
+        queue: its folder.
+        since: when the first of them was written, in seconds since 1970.
 
     Raises:
         WorklistError: there is no queue, or it cannot be read.
@@ -80,6 +77,8 @@ def read_worklist(queue: Path) -> Worklist:
             raise WorklistError(f"{queue}: there is no queue of the gateway here: no folder {FOLDER} in it")
         for path in paths:
             try:
+                if path.stat().st_mtime < since:
+                    continue
                 entry = read_entry(path.read_bytes())
             except FileNotFoundError:
                 continue  # its time has come meanwhile
@@ -130,12 +129,7 @@ def sort_entries(entries: Iterable[Entry]) -> list[Entry]:
 
 def write_csv(worklist: Worklist) -> str:
     """The worklist as CSV with a header, safe to open in a spreadsheet."""
-    output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for entry in worklist.entries:
-        writer.writerow(f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in entry.cells.values())
-    return output.getvalue()
+    return cells.write_csv(COLUMNS, (entry.cells.values() for entry in worklist.entries))
 
 
 def write_json(worklist: Worklist) -> str:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:  # loaded by those who have a gate
 MESSAGE_SECONDS = 30.0
 """A call whose message has not come by then is ended."""
 
-PREDICT, READ, ADMIN = "predict", "read", "admin"
-"""Roles that methods need: to judge images, to read what models say of themselves, or to change what is served."""
+PREDICT, READ, ADMIN, WORKLIST = "predict", "read", "admin", "worklist"
+"""Roles that methods need: to judge images, to read what models say of themselves, to change what is served, or to see
+which studies there are, by their patients' identifiers."""
 
 KNOWN, ANYBODY = "known", ""
 """What health checks need instead: to be let in at all, or nothing."""

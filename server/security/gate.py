@@ -22,7 +22,7 @@ from pathlib import Path
 from server.errors import ForbiddenError, StrokeError, UnauthenticatedError
 from server.security.clients import find_allowed, parse_allowed
 from server.security.files import WatchedFile
-from server.security.tokens import NO_LIMITS, PREDICT, READ, Entry, Limits, digest_token, parse_tokens
+from server.security.tokens import NO_LIMITS, PREDICT, READ, WORKLIST, Entry, Limits, digest_token, parse_tokens
 from server.security.usage import Account, Share, too_many_bytes
 
 CHECK_SECONDS = 1.0
@@ -31,7 +31,7 @@ CHECK_SECONDS = 1.0
 EXPIRY_WARN_SECONDS = 30 * 86_400
 """How long before its end a token is worth a word."""
 
-BY_CERTIFICATE = frozenset({PREDICT, READ})
+BY_CERTIFICATE = frozenset({PREDICT, READ, WORKLIST})
 """What those may who have no token to say it."""
 
 ASK = "Ask the operator of the server."

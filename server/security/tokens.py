@@ -18,9 +18,10 @@ from datetime import UTC, date, datetime, timedelta
 
 from server.security.files import list_lines
 
-PREDICT, READ, ADMIN = "predict", "read", "admin"
-ROLES = (PREDICT, READ, ADMIN)
-"""Judge images; ask about models, which those who judge may as well; change what is served (stroke.admin.v1)."""
+PREDICT, READ, ADMIN, WORKLIST = "predict", "read", "admin", "worklist"
+ROLES = (PREDICT, READ, ADMIN, WORKLIST)
+"""Judge images; ask about models, which those who judge may as well; change what is served (stroke.admin.v1); see the
+worklist, which has patients' identifiers."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 NAME_RULE = "1 to 64 letters, digits and . _ @ -, a letter or digit first"

@@ -28,8 +28,10 @@ from server.web.methods.predict import PREDICT, PREDICT_BATCH, Predictor
 from server.web.methods.study import STUDY, StudyCall, StudyFace
 from server.web.openapi.document import make_document
 from server.web.origin import check_origin
-from server.web.page import make_page
+from server.web.pages.page import make_page
+from server.web.pages.worklist import make_refusal_page
 from server.web.problems import make_problem
+from server.web.worklist import face as worklists
 
 Behaviour: TypeAlias = Callable[[HttpCall], Awaitable[Response | Status]]
 Refusal: TypeAlias = Callable[[Status, str], Response]
@@ -41,6 +43,7 @@ def make_app(core: Core) -> Envelope:
     renderer = Renderer(Pictures(core.detector, core.judge), core.config.most_message_bytes)
     describer = Describer(core.detector, core.is_serving)
     protocol = InferenceFace(core.detector, core.judge, core.config.most_message_bytes, core.is_serving)
+    worklist = worklists.WorklistFace(core.config)
     live, ready = describer.answer_live, describer.answer_ready
     health = KNOWN if core.config.health == "token" else ANYBODY
 
@@ -81,6 +84,9 @@ def make_app(core: Core) -> Envelope:
         route("/render", "POST", RENDER, renderer.render),
         route("/models", "GET", LIST_MODELS, describer.list_models),
         route("/models/{name}", "GET", GET_MODEL, describer.get_model),
+        route("/worklist", "GET", worklists.PAGE, worklist.show_page, make_refusal_page),
+        route("/worklist.json", "GET", worklists.JSON, worklist.give_json),
+        route("/worklist.csv", "GET", worklists.CSV, worklist.give_csv),
         *(route(one.path, one.verb, one.method, one.behaviour, make_error) for one in protocol.list_routes(health)),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: refuse_path, Exception: fail})

@@ -23,6 +23,7 @@ from server.web.openapi.schemas import (
     record,
 )
 from server.web.problems import PROBLEM
+from server.web.worklist.face import REFRESH
 
 NOTICE = "Research software. Not a medical device. Not for diagnosis or triage of patients."
 
@@ -81,13 +82,21 @@ def form(file: Schema, names: tuple[str, ...]) -> Schema:
     }
 
 
-def answers(schema: Schema | None, *statuses: int, picture: bool = False) -> Schema:
-    """What may be answered: JSON of a schema, if it is not None, or a picture; and problems."""
+def answers(schema: Schema | None, *statuses: int, other: str = "") -> Schema:
+    """What may be answered: JSON of a schema, if it is not None, or content of another type; and problems."""
     problem = {PROBLEM: {"schema": one_of("Problem")}}
     done = {} if schema is None else {"application/json": {"schema": schema}}
-    done |= {"image/png": {"schema": BINARY}} if picture else {}
+    done |= {other: {"schema": BINARY}} if other else {}
     return {"200": {"description": "Done.", "content": done}} | {
         str(status): {"description": WORDS[status], "content": problem} for status in sorted(statuses)
+    }
+
+
+def page_answers(*statuses: int) -> Schema:
+    """What may be answered to those who want a page: problems are pages, too."""
+    page = {"text/html": {"schema": TEXT}}
+    return {"200": {"description": "Done.", "content": page}} | {
+        str(status): {"description": WORDS[status], "content": page} for status in sorted(statuses)
     }
 
 
@@ -152,13 +161,13 @@ def make_paths() -> Schema:
             "post": look_at(
                 "Judges one image, and shows where in it the evidence for the positive labels lies: for research, not "
                 "for localisation. Asked for `image/png`, the answer is the picture alone. Off unless `--explain`.",
-                answers(one_of("Explanation"), *IMAGE_STATUSES, 409, 501, picture=True),
+                answers(one_of("Explanation"), *IMAGE_STATUSES, 409, 501, other="image/png"),
             )
         },
         "/render": {
             "post": look_at(
                 "Shows one image as the model sees it, in its own window and size. Nothing is judged.",
-                answers(None, *IMAGE_STATUSES, picture=True),
+                answers(None, *IMAGE_STATUSES, other="image/png"),
             )
         },
         "/models": {
@@ -180,6 +189,32 @@ def make_paths() -> Schema:
                     *list_query(("version",)),
                 ],
                 "responses": answers(one_of("Model"), *EVERYWHERE, 404),
+            }
+        },
+        "/worklist": {
+            "get": {
+                "summary": "Shows which study to look at first, for people: the list that the gateway keeps.",
+                "parameters": [
+                    {
+                        "name": "refresh",
+                        "in": "query",
+                        "schema": {"type": "string", "pattern": f"^({REFRESH})?$"},
+                        "description": "Seconds after which the page looks again, or off.",
+                    }
+                ],
+                "responses": page_answers(*EVERYWHERE, 400, 501),
+            }
+        },
+        "/worklist.json": {
+            "get": {
+                "summary": "The worklist for programs. `is_old`: the gateway has stopped, newer studies are missing.",
+                "responses": answers(one_of("Worklist"), *EVERYWHERE, 501),
+            }
+        },
+        "/worklist.csv": {
+            "get": {
+                "summary": "The worklist as a table; the header Last-Modified says when the gateway has written it.",
+                "responses": answers(None, *EVERYWHERE, 501, other="text/csv"),
             }
         },
         "/health/live": {"get": {"summary": "Whether the process lives.", "responses": answers(status, *health)}},

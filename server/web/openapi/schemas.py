@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from server.web.worklist.content import COLUMNS, NUMBERS, URGENCIES
+
 Schema = dict[str, Any]
 
 NUMBER, TEXT, COUNT = {"type": "number"}, {"type": "string"}, {"type": "integer"}
@@ -197,6 +199,28 @@ STUDY = record(
     }
 )
 
+WORKLIST = record(
+    {
+        "written_at": {**TEXT, "format": "date-time"},
+        "age_seconds": {**NUMBER, "description": "Since then; below 0 where the gateway's clock is ahead."},
+        "is_old": {"type": "boolean", "description": "The gateway has stopped: newer studies are missing."},
+        "hours": {**NUMBER, "description": "How far back it goes."},
+        "waiting": {**COUNT, "description": "Studies that have come to the gateway and are not judged yet."},
+        "left_out": {**COUNT, "description": "Less urgent studies that found no room."},
+        "counts": record(dict.fromkeys(URGENCIES, COUNT)),
+        "studies": {
+            **list_of(
+                record(
+                    dict.fromkeys(COLUMNS, NULL_TEXT)
+                    | {name: {**NULL_NUMBER, "minimum": 0, "maximum": 1} for name in NUMBERS}
+                    | {"urgency": {"enum": list(URGENCIES)}}
+                )
+            ),
+            "description": "In the order in which to look at them.",
+        },
+    }
+)
+
 SCHEMAS = {
     "Judgement": JUDGEMENT,
     "Explanation": EXPLANATION,
@@ -206,4 +230,5 @@ SCHEMAS = {
     "Study": STUDY,
     "StudySlice": SLICE,
     "Series": SERIES,
+    "Worklist": WORKLIST,
 }
