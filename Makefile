@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check --require-hashes
 ALL = .venv/bin/python
 SERVE = .venv-serve/bin/python
-NEIGHBOURS = tritonclient kserve perf_analyzer envoy
+NEIGHBOURS = tritonclient kserve perf_analyzer envoy moto
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-server install-web install-dicom install-dicom-codecs install-openvino install-signing install-client install-gateway install-cluster install-neighbours wheel demo serve test test-cluster lint bench bench-peers bench-training bench-conversion faults faults-smoke soak ablation model samples proto lock certs sbom audit clean
@@ -47,7 +47,7 @@ test: lint install-dicom install-client install-neighbours ## set up everything 
 	$(ALL) -m pytest -n auto --maxprocesses 8 --max-worker-restart 100 --cov --cov-report=
 	$(ALL) -m bench.faults --smoke
 
-test-cluster: .venv-cluster/.installed-tests ## set up and check what runs on Ray (a minute or two; not part of make test)
+test-cluster: .venv-cluster/.installed-tests build/neighbours/moto/.installed ## set up and check what runs on Ray (some minutes; not part of make test)
 	.venv-cluster/bin/python -m pytest tests/cluster --confcutdir tests/cluster
 
 lint: .venv/.installed
@@ -145,7 +145,7 @@ clean: ## remove environments and caches
 .venv-cluster/.installed-tests: requirements/cluster-dev.lock .venv/.installed
 	@echo "setting up .venv-cluster with what its tests need (a minute)"
 	@.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-cluster
-	@.venv/bin/uv pip install --quiet --python .venv-cluster --require-hashes --no-deps -r $<
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-cluster --require-hashes --no-deps -r $<
 	@touch .venv-cluster/.installed $@
 
 build/neighbours/%/.installed: requirements/neighbours/%.lock .venv/.installed

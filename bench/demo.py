@@ -5,17 +5,18 @@ It is not in ``samples/``, where the client would count it as a file that was le
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from server.process.children import run, run_main, start
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
     """Returns 0 when the server started, all samples were answered and the server stopped cleanly."""
-    server = subprocess.Popen(
+    server = start(
         [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -25,13 +26,16 @@ def main() -> int:
     with server.stdout:
         banner = server.stdout.readline().strip()  # empty when it could not start; it has said why
         if not banner:
-            return server.wait()
-        print(banner, flush=True)
-        address = banner.rsplit(" ", 1)[1]
-        answered = subprocess.run([sys.executable, "-m", "client", "samples", "--server", address], cwd=ROOT).returncode
-        server.send_signal(signal.SIGTERM)
-        return answered or server.wait()
+            return int(server.wait())
+        try:
+            print(banner, flush=True)
+            address = banner.rsplit(" ", 1)[1]
+            answered = run([sys.executable, "-m", "client", "samples", "--server", address], cwd=ROOT).returncode
+        finally:
+            server.terminate()
+            ended = server.wait()
+        return int(answered or ended)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

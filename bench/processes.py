@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from server.process.children import start
+
 ROOT = Path(__file__).resolve().parent.parent
 
 INTERVAL = 0.1
@@ -68,14 +70,18 @@ def read_peak(pid: int) -> float:
 
 
 def watch_peak(process: subprocess.Popen[Any]) -> float:
-    """Waits for a process and returns its largest resident memory in MB (2**20 bytes).
+    """Waits for a process and returns its largest resident memory in MB (2**20 bytes); ends it when this is ended.
 
     Looked up in /proc while it runs: what wait4 tells of a child can be its parent's, from between fork and exec.
     """
     peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, read_peak(process.pid))
-        time.sleep(INTERVAL)
+    try:
+        while process.poll() is None:
+            peak = max(peak, read_peak(process.pid))
+            time.sleep(INTERVAL)
+    finally:
+        process.terminate()
+        process.wait()
     return peak
 
 
@@ -95,7 +101,7 @@ def run_server(
     command += ["--log-level", "warning", *flags]
     # As where it is installed: modules are compiled once, not at each start.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True)
+    process = start(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout:
         try:

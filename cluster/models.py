@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from server.config import ServerConfig
 from server.core.plan import make_plan
 from server.models.registry import ModelRegistry
@@ -23,14 +21,3 @@ def load_registry(server: ServerConfig) -> ModelRegistry:
     trusted = read_trusted(server.require_signature) if server.require_signature is not None else None
     registry.load(server.models, server.model, make_plan(server, PROCESSORS).options, trusted)
     return registry
-
-
-def resolve(server: ServerConfig) -> ServerConfig:
-    """Settings for processes with other working directories."""
-    keys, rules = server.require_signature, server.study_rules
-    return replace(
-        server,
-        models=server.models.resolve(),
-        require_signature=keys and keys.resolve(),
-        study_rules=rules and rules.resolve(),
-    )

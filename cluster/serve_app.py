@@ -8,32 +8,21 @@ metrics and HTTP, is not here. See docs/ray.md for what it costs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import grpc
 
 from cluster.models import PROCESSORS, load_registry
 from cluster.serve_context import CallAborted, ServeContext, iterate_one
-from server.admission.boundary import Boundary
-from server.admission.inbox import Inbox
-from server.admission.judge import Judge
-from server.admission.places import StreamPlaces
-from server.admission.study import Studies
+from server.admission.core import CALLS, make_core
 from server.api.health import HEALTH_SERVICE, Health
 from server.api.rpc.boundary import RpcBoundary
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
-from server.core.capacity import find_message_bytes
-from server.core.detector import Detector
-from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.core.study.rules_file import read_rules
 from server.machine.memory import return_freed_memory
-
-CALLS = 1024
-"""Calls that a replica has open at the same time, as a server."""
 
 APPLICATION = "stroke"
 UNARY = ("Predict", "Explain", "GetModel", "ListModels")
@@ -49,16 +38,6 @@ class Encoded(NamedTuple):
         return self.data
 
 
-@dataclass(frozen=True)
-class Replicas:
-    """How many processes there are."""
-
-    least: int
-    most: int
-    target: float
-    """Calls that each is to have open on average: with more, another one is started, up to ``most``."""
-
-
 class StrokeApp:
     """One replica."""
 
@@ -69,21 +48,12 @@ class StrokeApp:
             ModelFileError: they cannot be loaded.
         """
         return_freed_memory(PROCESSORS)
-        plan = make_plan(config, PROCESSORS)
-        checks = config.checks == "on"
-        detector = Detector(load_registry(config), plan, queue=config.queue, limits=config.image_limits, checks=checks)
-        journal = Journal([LogLines()])
-        judge = Judge(detector, journal, max_wait_seconds=config.max_wait_seconds, batches=config.streams)
-        streams = StreamPlaces(config.streams)
-        studies = Studies(detector, judge, streams, config, read_rules(config.study_rules))
-        inbox = Inbox(find_message_bytes(config))
-        health = Health(SERVICE_NAME, inbox)
+        rules, registry = read_rules(config.study_rules), load_registry(config)
+        core = make_core(config, make_plan(config, PROCESSORS), registry, rules, lambda: True)
+        health = Health(SERVICE_NAME, core.inbox)
         health.set_serving()
-        servicer = StrokeServicer(detector, judge, streams, studies, config)
-        self._services = (
-            servicer.make_handlers(RpcBoundary(Boundary(CALLS, journal), inbox)),
-            health.make_handlers(),
-        )
+        boundary = RpcBoundary(core.boundary, core.inbox)
+        self._services = (StrokeServicer(core).make_handlers(boundary), health.make_handlers())
 
     async def Predict(self, request: bytes, grpc_context: Any) -> Encoded:
         """See ``proto/stroke.proto``, as with all of these."""
@@ -174,8 +144,9 @@ def add_services(servicer: Any, server: Any) -> None:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
 
-def make_application(config: ServerConfig, replicas: Replicas) -> Any:
-    """The application, for ``ray.serve.run``."""
+def make_application(config: ServerConfig, replicas: Mapping[str, float]) -> Any:
+    """The application, for ``ray.serve.run``; ``replicas`` is Ray's ``AutoscalingConfig``: how many processes there
+    are."""
     from ray import serve
 
     deployment = serve.deployment(
@@ -183,10 +154,6 @@ def make_application(config: ServerConfig, replicas: Replicas) -> Any:
         name=APPLICATION,
         ray_actor_options={"num_cpus": PROCESSORS},
         max_ongoing_requests=CALLS,
-        autoscaling_config={
-            "min_replicas": replicas.least,
-            "max_replicas": replicas.most,
-            "target_ongoing_requests": replicas.target,
-        },
+        autoscaling_config=dict(replicas),
     )
     return deployment.bind(config)

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.archive.storage import tell
-from cluster.models import load_registry, resolve
+from cluster.models import load_registry
 from cluster.ray_session import connect, quieten
+from cluster.settings import OF_MODEL, read_command
 from server.config import MOST_PORT, ServerConfig
 from server.errors import ModelFileError
-from server.flags import LineParser, add_settings, check_settings, read_settings, require, setting
+from server.flags import LineParser, check_settings, require, setting
 from server.process.console import complain, say
 
 OF_SERVER = (
-    *("models", "model", "require_signature", "precision", "runtime", "cache", "checks", "explain"),
-    *("max_image_bytes", "min_image_side", "max_image_side", "max_image_pixels", "insecure"),
-    *("queue", "streams", "max_wait_seconds", "stream_idle_seconds", "study_rules", "study_slices", "study_mb"),
+    *OF_MODEL,
+    *("explain", "insecure", "queue", "streams", "max_wait_seconds", "stream_idle_seconds"),
+    *("study_rules", "study_slices", "study_mb"),
 )
-"""Settings of the server that this command has, too, with their ``STROKE_*`` names in the environment."""
+"""Settings of the server that this command has, too."""
 
-MOST_REPLICAS = 10_000
+MOST_REPLICAS, MOST_SECONDS = 10_000, 86_400
 SERVICES = "cluster.serve_app.add_services"
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -57,6 +57,8 @@ class ServeConfig:
     target_calls: float = setting(
         2.0, "open calls that each is to have: with more, another one is started", least=0.1, most=1000
     )
+    grow_seconds: float = setting(30.0, "how long there are more before one is started", least=0, most=MOST_SECONDS)
+    shrink_seconds: float = setting(600.0, "how long there are fewer before one is ended", least=0, most=MOST_SECONDS)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -70,14 +72,10 @@ class ServeConfig:
 def main(argv: Sequence[str]) -> int:
     """Serves, and returns the exit code."""
     parser = LineParser("python -m cluster serve", "Serves stroke.v1 by way of Ray Serve.", EPILOG)
-    add_settings(parser, ServeConfig)
-    add_settings(parser, ServerConfig, OF_SERVER)
-    options = parser.parse_args(argv)
-    config = read_settings(parser, options, ServeConfig)
-    server = read_settings(parser, options, ServerConfig, OF_SERVER, os.environ)
+    config, server = read_command(parser, ServeConfig, OF_SERVER, argv)
     if not server.insecure:
         parser.error("--insecure is missing: Ray's proxy listens on all addresses, in plain text")
-    return serve(config, resolve(server))
+    return serve(config, server)
 
 
 def serve(config: ServeConfig, server: ServerConfig) -> int:
@@ -109,7 +107,7 @@ def start(config: ServeConfig, server: ServerConfig, most_replicas: int) -> None
     """Starts the proxy and the application; returns once it answers. Raises RuntimeError."""
     from ray import serve as ray_serve
 
-    from cluster.serve_app import APPLICATION, Replicas, make_application
+    from cluster.serve_app import APPLICATION, make_application
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     quiet = {"log_level": "ERROR", "enable_access_log": False}
@@ -118,7 +116,13 @@ def start(config: ServeConfig, server: ServerConfig, most_replicas: int) -> None
         grpc_options={"port": config.port, "grpc_servicer_functions": [SERVICES], "enable_reflection": False},
         logging_config=quiet,
     )
-    replicas = Replicas(config.least_replicas, max(most_replicas, config.least_replicas), config.target_calls)
+    replicas = {
+        "min_replicas": config.least_replicas,
+        "max_replicas": max(most_replicas, config.least_replicas),
+        "target_ongoing_requests": config.target_calls,
+        "upscale_delay_s": config.grow_seconds,
+        "downscale_delay_s": config.shrink_seconds,
+    }
     ray_serve.run(make_application(server, replicas), name=APPLICATION, logging_config=quiet)
 
 

@@ -18,4 +18,5 @@ compile cluster --constraint cluster-dev.lock
 compile neighbours/tritonclient
 compile neighbours/kserve
 compile neighbours/envoy
+compile neighbours/moto
 compile neighbours/perf_analyzer --no-deps

@@ -60,7 +60,7 @@ def test_files_are_let_go_once_they_are_judged(web: WebServer, monkeypatch: pyte
     assert answer.status == 200
     assert len(seen) == len(files) + 1
     assert max(seen) < 12_000_000
-    inbox = web.application._inbox
+    inbox = web.application._core.inbox
     assert (inbox._held, inbox._free) == (0, inbox._total)
 
 
@@ -85,7 +85,7 @@ def test_a_study_on_which_nothing_comes_ends(web: WebServer) -> None:
         while b"STREAM_IDLE" not in found:
             found += plain.recv(65536)
         assert found.startswith(b"HTTP/1.1 408")
-    wait_until(lambda: web.application._boundary.in_flight == 0)
+    wait_until(lambda: web.application._core.boundary.in_flight == 0)
 
 
 def test_a_caller_who_has_gone_is_not_worked_for(web: WebServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,11 +93,11 @@ def test_a_caller_who_has_gone_is_not_worked_for(web: WebServer, caplog: pytest.
     caplog.set_level("INFO")
     plain = socket.create_connection(("127.0.0.1", web.port))
     plain.sendall(HEAD + chunk(b"".join(map(make_part, make_series(3)))))
-    wait_until(lambda: web.application._boundary.in_flight == 1)
+    wait_until(lambda: web.application._core.boundary.in_flight == 1)
     plain.close()
-    wait_until(lambda: web.application._boundary.in_flight == 0)
+    wait_until(lambda: web.application._core.boundary.in_flight == 0)
 
-    inbox = web.application._inbox
+    inbox = web.application._core.inbox
     wait_until(lambda: inbox._held == 0)
     wait_until(lambda: "POST /study id=" in caplog.text)
     assert "code=CANCELLED" in caplog.text

@@ -57,7 +57,7 @@ def test_caller_who_has_gone_is_not_worked_for(
     caplog.set_level(logging.INFO, "server.core.outcomes")
     with serve_web(tiny_models, tmp_path, workers=1) as web:
         blocked = Blocked(monkeypatch)
-        boundary = web.application._boundary
+        boundary = web.application._core.boundary
         with waiting(web, blocked):
             with web.dial() as gone:
                 gone.sendall(make_post(IMAGE, "gone"))
@@ -117,7 +117,7 @@ def test_stop_finishes_what_is_in_flight(tiny_models: Path, tmp_path: Path, monk
             late: list[Answer] = []
             thread = threading.Thread(target=lambda: late.append(web.post_image(IMAGE)))
             thread.start()
-            wait_until(lambda: web.application._boundary.in_flight == 2)
+            wait_until(lambda: web.application._core.boundary.in_flight == 2)
             wait_until(lambda: not can_connect(web.port))
         thread.join()
         web.thread.join()
@@ -140,7 +140,7 @@ def test_stop_cuts_off_what_does_not_end(tiny_models: Path, tmp_path: Path, monk
     """After the time for it, and nobody waits for a body that does not come."""
     with serve_web(tiny_models, tmp_path, drain_seconds=0.3) as web, web.dial() as slow:
         slow.sendall(make_post(IMAGE, "slow")[:-1])
-        wait_until(lambda: web.application._boundary.in_flight == 1)
+        wait_until(lambda: web.application._core.boundary.in_flight == 1)
         web.application.stop()
         web.thread.join(TIMEOUT)
         assert not web.thread.is_alive()
@@ -154,7 +154,7 @@ def test_audit_log_that_cannot_be_written_stops_images_alone(tiny_models: Path, 
     settings: dict[str, Any] = {"audit": tmp_path / "audit" / "log", "audit_required": True}
     with serve_web(tiny_models, tmp_path, **settings) as web:
         assert web.post_image(IMAGE).status == 200
-        web.application._detector._check_ready = fail_audit
+        web.application._core.detector._check_ready = fail_audit
         assert web.post_image(IMAGE).outcome == (503, "AUDIT_UNAVAILABLE")
         assert web.ask("GET", "/models").status == 200
 

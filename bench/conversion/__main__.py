@@ -22,6 +22,7 @@ from bench.report.machine import describe_machine, say
 from bench.training.data import CLASSES, FOLDER, find_plain
 from converter.cli import EXIT_NO_VARIANT
 from server.flags import LineParser, parse_settings, setting
+from server.process.children import run, run_main
 
 NETWORKS = tuple(list_builders())
 CONVERTER = (sys.executable, "-m", "converter")
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_apart(name: str) -> Path:
     """Returns the file of a network, made in another process unless it is there."""
     command = [sys.executable, "-m", "bench.conversion.networks", name]
-    made = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    made = run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return Path(made.stdout.splitlines()[-1])
 
 
@@ -93,4 +94,4 @@ def measure_conversion(model: Path, slices: Path, *flags: str) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

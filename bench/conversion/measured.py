@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from bench.processes import ROOT, watch_peak
+from server.process.children import start
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def measure_command(command: Sequence[str]) -> Measured:
     """Runs a command in the checkout's root until it ends."""
     before, started = read_child_seconds(), time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=errors)
+        process = start(command, cwd=ROOT, stdout=out, stderr=errors)
         peak = watch_peak(process)
         seconds, cpu = time.monotonic() - started, read_child_seconds() - before
         printed, log = (read_again(file) for file in (out, errors))

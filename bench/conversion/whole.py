@@ -24,6 +24,7 @@ from bench.training.data import CLASSES, FOLDER
 from client import Prediction, StrokeClient
 from converter.cli import EXIT_NO_VARIANT
 from server.flags import LineParser, parse_settings, setting
+from server.process.children import run, run_main
 
 NAME = "stroke-resnet50"
 PATIENCE = 20
@@ -82,7 +83,7 @@ def once(folder: Path, name: str, make: Callable[[Path], dict[str, Any]]) -> dic
 def make_apart(count: int) -> tuple[Path, Path]:
     """Returns the folder of slices and the file of weights, made in another process unless they are there."""
     command = [sys.executable, "-m", "bench.conversion.obvious", str(count)]
-    made = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    made = run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     slices, weights = made.stdout.splitlines()[-2:]
     return Path(slices), Path(weights)
 
@@ -160,4 +161,4 @@ def ask(models: Path, run: Path, slices: Path, precision: str) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

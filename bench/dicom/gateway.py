@@ -25,6 +25,7 @@ import pydicom
 from bench.dicom.study import draw_study, read_study
 from bench.processes import INTERVAL, ROOT, Service, find_ports, run_server
 from server.flags import LineParser, parse_settings, setting
+from server.process.children import run, run_main, start
 
 UID_ROOT = "2.25.4711"
 TITLE = "STROKESERVE"
@@ -75,7 +76,7 @@ def find_storescu() -> str:
     """dcmtk's, since pynetdicom brings another program of that name; empty where there is none."""
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         program = shutil.which("storescu", path=folder)
-        if program and b"dcmtk" in subprocess.run([program, "--version"], capture_output=True, check=False).stdout:
+        if program and b"dcmtk" in run([program, "--version"], capture_output=True, check=False).stdout:
             return program
     return ""
 
@@ -101,7 +102,7 @@ def run_gateway(folder: Path, server: str, quiet: float) -> Iterator[Service]:
     command = [sys.executable, "-m", "gateway", "listen", "--queue", str(folder / "queue")]
     command += ["--folder-to", str(folder / "results"), "--dicom-port", str(port), "--server", server]
     command += ["--quiet-seconds", str(quiet), "--log-level", "warning"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with start(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             if not process.stdout.readline():
@@ -120,7 +121,7 @@ def send_studies(options: GatewayOptions, folder: Path, gateway: Service, files:
         study = folder / f"study-{number}"
         write_study(study, number, files)
         command = [program, "-aec", TITLE, host, port, "+sd", str(study)]
-        code = subprocess.run(command, capture_output=True, check=False).returncode
+        code = run(command, capture_output=True, check=False).returncode
         shutil.rmtree(study)
         return int(code != 0)
 
@@ -173,4 +174,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -6,7 +6,6 @@ not cost much more than its slices.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from bench.training.data import make_once
 from proto import stroke_pb2 as pb
 from proto.stroke_pb2_grpc import StrokeServiceStub
 from server.flags import LineParser, parse_settings, setting
+from server.process.children import run_main
 
 BATCH = 4
 """Slices in a message of PredictBatches: 2 MB, as the client would send."""
@@ -122,4 +122,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

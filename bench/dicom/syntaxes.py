@@ -8,7 +8,6 @@ slices are decoded in a process of their own, and by the same codec in the proce
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from server.images.dicom.codecs.pool import MEMORY_BYTES, SECONDS
 from server.images.dicom.header import FrameShape
 from server.images.dicom.window import BRAIN
 from server.images.preprocess import InputFormat, load_pixels
+from server.process.children import run_main
 
 SHAPE = FrameShape(512, 512, 12, is_signed=False)
 MODEL = InputFormat(256, 256, "grey", windows=(BRAIN,))
@@ -162,4 +162,4 @@ def put_into_page(table: str, page: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -9,14 +9,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from bench.faults.matrix import FAULTS
@@ -25,6 +22,7 @@ from bench.faults.rig import Fault, Rig, Scale, Shared
 from bench.faults.soak import soak
 from bench.report.machine import describe_machine, say
 from server.flags import LineParser, parse_settings, require, setting
+from server.process.children import run_main
 
 SMOKE_ROOM = 5.0
 """Times of a smoke run, which others may disturb."""
@@ -92,16 +90,10 @@ def inject(fault: Fault, scale: Scale, shared: Shared, histories: Path) -> dict[
     }
 
 
-def end(number: int, frame: FrameType | None) -> None:
-    """Lets what was started be ended, too."""
-    raise SystemExit(128 + number)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Injects faults. Returns 0 when every promise was kept, otherwise 1."""
     parser = LineParser("python -m bench.faults", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, FaultOptions, argv)
-    signal.signal(signal.SIGTERM, end)
     seed = options.seed or random.SystemRandom().randrange(1, 2**32)
     scale = Scale(
         is_smoke=options.smoke,
@@ -127,4 +119,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

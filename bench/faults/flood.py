@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from client.cli.bench.load import make_timetable
 from client.cli.latencies import find_percentile
 from proto import stroke_pb2 as pb
 from server.flags import LineParser, parse_settings, require, setting
+from server.process.children import run
 
 METHOD = "/stroke.v1.StrokeService/Predict"
 
@@ -244,7 +244,7 @@ def spawn(processors: str, history: Path, **options: object) -> tuple[Flood, lis
         "--history",
         str(history),
     ]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     if result.returncode:
         raise RuntimeError(f"the flood failed: {result.stderr[-1000:]}")
     with history.open(encoding="utf-8") as lines:

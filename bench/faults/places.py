@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from server.process.children import run
 
 FILL_BYTES = 1 << 16
 
@@ -16,7 +17,7 @@ def find_unshare() -> tuple[str, ...]:
     """How mounts are made here that nobody else sees; empty where it is not allowed."""
     for command in (("unshare", "--mount"), ("unshare", "--user", "--map-root-user", "--mount")):
         with suppress(OSError):
-            result = subprocess.run([*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
+            result = run([*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
             if result.returncode == 0:
                 return command
     return ()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from bench.processes import ROOT, find_ports
+from server.process.children import start
 
 RESTART_SECONDS = 0.1
 """Between an end and the next start: RestartSec= of systemd, by default."""
@@ -71,7 +72,8 @@ class Server:
         port = find_ports(1)[0]
         self.address = f"127.0.0.1:{port}"
         self.log = folder / f"server-{port}.log"
-        self._command = [*wrap, sys.executable, "-m", "server", "--port", str(port), *flags]
+        self._command = [sys.executable, "-m", "server", "--port", str(port), *flags]
+        self._wrap = wrap
         # As where it is installed: modules are compiled once, and no settings come from the shell of the bench.
         names = {name for name in os.environ if name.startswith("STROKE_")} | {"PYTHONDONTWRITEBYTECODE"}
         self._environment = {k: v for k, v in os.environ.items() if k not in names} | dict(environment or {})
@@ -163,8 +165,9 @@ class Server:
                     return
 
     def _live(self, log: IO[bytes]) -> None:
-        process = subprocess.Popen(
+        process = start(
             self._command,
+            wrap=self._wrap,
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.DEVNULL,

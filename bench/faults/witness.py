@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.faults.load import wait_until
 from bench.faults.server import Server
 from client.cli.latencies import find_percentile
+from server.process.children import start
 
 SAMPLE_SECONDS = 0.1
 HEALTH_TIMEOUT = 10.0
@@ -96,7 +97,7 @@ class Witness:
 
     def __enter__(self) -> Witness:
         arguments = [self._server.address, str(SAMPLE_SECONDS), str(HEALTH_TIMEOUT)]
-        self._process = subprocess.Popen(
+        self._process = start(
             [sys.executable, "-c", ASK, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )
         self._threads = [

@@ -7,8 +7,6 @@ beside them the bare loop of decode and ``run``. Processors are bound as by ``ta
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,6 +24,7 @@ from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import list_precisions, load_bare, server_flags
 from server.flags import LineParser, parse_settings, setting
 from server.models.runtime import OnnxModel
+from server.process.children import run_main
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,6 @@ def measure(options: ProcessesOptions, precision: str) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints or writes the report."""
-    # So that a benchmark that is stopped stops its servers too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
     parser = LineParser("python -m bench.onebox", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, ProcessesOptions, argv)
     bind_processors(options.processors)
@@ -114,4 +111,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -6,7 +6,6 @@ is one. Nothing is chosen by what comes out.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from server.models.contract import HEAD_CT
 from server.models.engines.engine import EngineOptions
 from server.models.manifest import MODEL_FILE
 from server.models.runtime import OnnxModel, load_model
+from server.process.children import run_main
 from training.phantom.dataset import choose_kind, generate_slice
 
 SEED = 2027
@@ -109,4 +109,4 @@ def print_row(name: str, counts: Counter[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

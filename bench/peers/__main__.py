@@ -6,7 +6,6 @@ another. Which setting is a peer's best is found first, by its throughput.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import FILES, list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
 from server.models.repository import find_only_model
+from server.process.children import run_main
 
 CLIENTS = (8, 1)
 NAMES = tuple(peer.name for peer in PEERS)
@@ -111,8 +111,6 @@ def measure(options: PeerOptions, peers: Sequence[Peer]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints or writes the report."""
-    # So that a benchmark that is stopped stops its servers too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
     parser = LineParser("python -m bench.peers", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, PeerOptions, argv)
     section = {
@@ -133,4 +131,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -18,6 +18,7 @@ import psutil
 from bench.peers.catalogue import Peer, Setting
 from bench.processes import ROOT, Service, find_ports, list_tree
 from bench.serving.targets import connect_http
+from server.process.children import run, start
 
 START_SECONDS = 90
 STOP_SECONDS = 10
@@ -40,9 +41,9 @@ def install(peer: Peer) -> None:
     if installed.exists() and installed.read_bytes() == wanted.read_bytes():
         return
     shutil.rmtree(peer.environment, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", str(peer.environment)], check=True)
+    run([sys.executable, "-m", "venv", str(peer.environment)], check=True)
     pip = [str(peer.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-r", str(wanted)], check=True)
+    run([*pip, "-r", str(wanted)], check=True)
     shutil.copyfile(wanted, installed)  # the last step, so that a broken installation is not taken for a whole one
 
 
@@ -72,7 +73,7 @@ def run_peer(side: Side, image: bytes) -> Iterator[tuple[Service, float]]:
     ready = f"127.0.0.1:{web_port if side.peer.target == 'mlserver' else port}"
     with (side.peer.build / "server.log").open("w") as log:
         started = time.monotonic()
-        process = subprocess.Popen(
+        process = start(
             side.peer.command(port),
             cwd=side.peer.build,
             env={**os.environ, **settings},

@@ -30,6 +30,7 @@ from server.flags import LineParser, parse_settings, setting
 from server.images.preprocess import load_pixels
 from server.models.repository import find_only_model
 from server.models.runtime import load_model
+from server.process.children import run, run_main
 
 ENVIRONMENT = Peer("runtimes", "ONNX Runtime, OpenVINO and NNCF")
 TIMEOUT_SECONDS = 900
@@ -79,7 +80,7 @@ model, _ = tf2onnx.convert.from_function(function, input_signature=[signature], 
 Path({str(out)!r}).write_bytes(model.SerializeToString())
 """
     # In a process of its own, so that TensorFlow's threads and memory do not stay beside the measurements.
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
     return out
 
 
@@ -93,7 +94,7 @@ def measure_model(models: Path, source: Path, images: Path, rounds: int) -> dict
         sides = list_sides(folder, export_plainly(source, Path(scratch) / "exported.onnx"))
         plan.write_text(json.dumps({"rounds": rounds, "slices": str(slices), "sides": sides}), "utf-8")
         worker = ENVIRONMENT.folder / "worker.py"
-        output = subprocess.run(
+        output = run(
             [str(ENVIRONMENT.python), str(worker), str(plan)],
             check=True,
             stdout=subprocess.PIPE,
@@ -125,4 +126,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

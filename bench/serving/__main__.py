@@ -7,7 +7,6 @@ the processors, as they do on a small box.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from server.flags import LineParser, parse_settings, setting
 from server.machine.processors import count_processors
 from server.models.repository import list_folders
 from server.models.runtime import OnnxModel
+from server.process.children import run, run_main
 
 ENDURANCE_SECONDS = 2.0
 """How long a further model is asked before its memory is read."""
@@ -98,7 +98,7 @@ def measure_open(service: Service, images: Path, rate: float, seconds: float, se
 def measure_help() -> float:
     """Seconds of ``python -m client --help``."""
     started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "client", "--help"], cwd=ROOT, check=True, capture_output=True)
+    run([sys.executable, "-m", "client", "--help"], cwd=ROOT, check=True, capture_output=True)
     return time.monotonic() - started
 
 
@@ -192,4 +192,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

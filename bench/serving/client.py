@@ -8,7 +8,6 @@ so is its memory over a long run.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from bench.serving.variants import list_precisions, load_bare, server_flags
 from server.flags import LineParser, parse_settings, setting
 from server.machine.processors import count_processors
 from server.models.runtime import OnnxModel
+from server.process.children import run_main
 
 
 @dataclass(frozen=True)
@@ -149,4 +149,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from PIL import Image
 from bench.images import read_images
 from bench.processes import ROOT, read_peak
 from server.flags import LineParser
+from server.process.children import run
 
 NOISE_IMAGES = 20
 SAMPLES = 20
@@ -106,7 +106,7 @@ def spawn_client(address: str, images: Path | float, count: int, in_flight: int 
     source = ["--images", str(images)] if isinstance(images, Path) else ["--noise-kb", str(images)]
     window = [] if in_flight is None else ["--in-flight", str(in_flight)]
     command = [sys.executable, "-m", "bench.serving.client_load", address, *source, "--count", str(count), *window]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300 + count)
+    result = run(command, cwd=ROOT, capture_output=True, text=True, timeout=300 + count)
     if result.returncode != 0:
         raise RuntimeError(f"the client of {address} failed:\n{result.stderr[-2000:]}")
     return ClientLoad(**json.loads(result.stdout))

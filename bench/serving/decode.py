@@ -6,7 +6,6 @@ Plain Pillow is what a typical server does: open, convert to RGB, resize with th
 from __future__ import annotations
 
 import io
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from bench.report.page import publish
 from bench.serving.settings import ReportOptions, describe_images
 from server.flags import LineParser, parse_settings, setting
 from server.images.preprocess import InputFormat, load_pixels
+from server.process.children import run_main
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

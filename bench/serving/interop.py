@@ -7,8 +7,6 @@ Inference Protocol, over gRPC and over HTTP, with the encoded images of the same
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
 from server.models.repository import find_only_model
+from server.process.children import run, run_main
 
 Loop = Callable[[int], dict[str, float]]
 """Number of clients → figures of a closed loop."""
@@ -44,12 +43,12 @@ def run_own(address: str, images: Path, seconds: float, clients: int) -> dict[st
     """``python -m client bench``, as a user calls it."""
     command = [sys.executable, "-m", "client", "bench", str(images), "--server", address, "--json"]
     command += ["--clients", str(clients), "--seconds", str(seconds)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60 + 10 * seconds, check=False)
+    done = run(command, cwd=ROOT, capture_output=True, text=True, timeout=60 + 10 * seconds, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"python -m client bench failed:\n{done.stderr[-2000:]}")
-    (run,) = json.loads(done.stdout)["runs"]
-    times = {f"{percentile}_ms": run["latency_ms"][percentile] for percentile in ("p50", "p90", "p99")}
-    return {"rate": run["images_per_s"], **times}
+    (found,) = json.loads(done.stdout)["runs"]
+    times = {f"{percentile}_ms": found["latency_ms"][percentile] for percentile in ("p50", "p90", "p99")}
+    return {"rate": found["images_per_s"], **times}
 
 
 def measure(options: InteropOptions) -> dict[str, dict[str, list[dict[str, float]]]]:
@@ -80,8 +79,6 @@ def measure(options: InteropOptions) -> dict[str, dict[str, list[dict[str, float
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints or writes the report."""
-    # So that a benchmark that is stopped stops its servers too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
     parser = LineParser("python -m bench.serving.interop", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, InteropOptions, argv)
     try:
@@ -104,4 +101,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from bench.images import read_images
 from bench.serving.targets import NO_ACCESS, TARGETS, Access, Connect, connect_stroke
 from client.cli.bench.load import LoadRun, Send, make_timetable
 from server.flags import LineParser
+from server.process.children import run
 
 ROOT = Path(__file__).resolve().parents[2]
 OPEN_CONNECTIONS = 32
@@ -133,7 +133,7 @@ def spawn(
         *load,
         *(word for flag, path in shown if path is not None for word in (flag, str(path))),
     ]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300 + 10 * seconds)
+    result = run(command, cwd=ROOT, capture_output=True, text=True, timeout=300 + 10 * seconds)
     if result.returncode != 0:
         raise RuntimeError(f"the load on {target} at {address} failed:\n{result.stderr[-2000:]}")
     return Load(**json.loads(result.stdout))

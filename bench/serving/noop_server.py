@@ -13,6 +13,7 @@ import grpc
 from bench.processes import ROOT
 from proto import stroke_pb2, stroke_pb2_grpc
 from server.flags import LineParser
+from server.process.children import start
 
 LABELS = ("normal", "stroke")
 
@@ -69,7 +70,7 @@ def answer(request: stroke_pb2.PredictRequest) -> stroke_pb2.PredictResponse:
 def run_noop_server(*flags: str) -> Iterator[str]:
     """Runs one on a free port, with flags of its command line; yields its address, HOST:PORT."""
     command = [sys.executable, "-m", "bench.serving.noop_server", *flags]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = start(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout:
         try:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from server.flags import LineParser
+from server.process.children import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 512
@@ -86,7 +86,7 @@ def measure_peak(seconds: float) -> dict[str, float]:
     """``measure_here`` in another process, with libraries held to one thread."""
     command = [sys.executable, "-m", "bench.serving.peak", "--seconds", str(seconds)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    output = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=120)
+    output = run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=120)
     peak: dict[str, float] = json.loads(output.stdout)
     return peak
 

@@ -10,13 +10,13 @@ import csv
 import json
 import os
 import struct
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.neighbours import find_program
+from server.process.children import run
 
 NEIGHBOUR = "perf_analyzer"
 INPUT = "image"
@@ -71,7 +71,7 @@ def run_perf_analyzer(
         command = [*start_command(), "-m", model, "-i", protocol, "-u", address, "--concurrency-range", str(clients)]
         command += ["--input-data", str(asked), "--shape", f"{INPUT}:1", "-f", str(told), *until.list_flags()]
         limit = 120 + 10 * until.seconds
-        done = subprocess.run(command, env=make_environment(), capture_output=True, text=True, timeout=limit)
+        done = run(command, env=make_environment(), capture_output=True, text=True, timeout=limit)
         if done.returncode != 0 or not told.exists():
             said = done.stdout[-2000:] + done.stderr[-2000:]
             raise RuntimeError(f"perf_analyzer on {model} at {address} failed:\n{said}")
@@ -89,7 +89,7 @@ def encode_input(image: bytes) -> dict[str, dict[str, str]]:
 def start_command() -> list[str]:
     """The program, after a look at whether it can start here."""
     program = str(find_program(NEIGHBOUR, "perf_analyzer"))
-    done = subprocess.run([program, "--version"], env=make_environment(), capture_output=True, text=True, check=False)
+    done = run([program, "--version"], env=make_environment(), capture_output=True, text=True, check=False)
     if "error while loading shared libraries" in done.stderr:
         missing = done.stderr.split("shared libraries: ", 1)[1].split(":", 1)[0]
         raise LibraryMissingError(f"perf_analyzer needs {missing} (Debian: apt install libb64-0d)")

@@ -7,7 +7,6 @@ checkout with nothing on: what is paid by those who do not use it.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,6 +29,7 @@ from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.targets import NO_ACCESS, Access
 from bench.serving.variants import list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
+from server.process.children import run, run_main
 
 SCRAPE_SECONDS = 5.0
 """Between two readings of the metrics: more often than most sites have Prometheus ask."""
@@ -89,7 +89,7 @@ def make_parts(folder: Path, metrics_port: int) -> dict[str, Side]:
 def run_command(*words: str) -> str:
     """Runs a command of the server, such as ``certs``; returns what it printed."""
     command = [sys.executable, "-m", "server", *words]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return str(run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
 def join_parts(parts: dict[str, Side]) -> Side:
@@ -190,4 +190,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from bench.processes import ROOT
+from server.process.children import run
 
 FOLDER = ROOT / "build" / "bench"
 MODELS = FOLDER / "resnet50-models"
@@ -53,9 +54,9 @@ for index in range({SLICES}):
     item = generate_slice(np.random.default_rng([1, index]), kind=choose_kind(index))
     Image.fromarray(item.pixels).save(folder / f"{{index:03}}.png")
 """
-        run("-c", draw)
-    run("-c", MAKE, str(KERAS_FILE))
-    run(
+        run_python("-c", draw)
+    run_python("-c", MAKE, str(KERAS_FILE))
+    run_python(
         *("-m", "converter", str(KERAS_FILE), "-o", str(MODELS / "resnet50" / "1")),
         *("--labels", "normal,stroke", "--positive", "stroke", "--threshold", "0.5", "--preprocess", "0..255"),
         *("--colour", "grey", "--int8", "--calibrate", str(slices.parent), "--images", str(slices)),
@@ -70,10 +71,10 @@ def find_keras_file() -> tuple[Path, bool]:
     if not RANDOM.exists():
         RANDOM.parent.mkdir(parents=True, exist_ok=True)
         code = f"from training.fit.models import MODELS; MODELS['cnn']('float32').save({str(RANDOM)!r})"
-        run("-c", code)
+        run_python("-c", code)
     return RANDOM, False
 
 
-def run(*arguments: str) -> None:
+def run_python(*arguments: str) -> None:
     """Runs Python in a process of its own, so that TensorFlow's memory and threads do not stay."""
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

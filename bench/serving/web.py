@@ -7,7 +7,6 @@ takes turns with this server: the same form from the same client, to the same pa
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from bench.serving.resnet50 import find_keras_file
 from bench.serving.settings import BenchOptions, describe_images, describe_model
 from bench.serving.variants import list_precisions, server_flags
 from server.flags import LineParser, parse_settings, setting
+from server.process.children import run_main
 
 SEED_CLIENTS = (8, 1)
 
@@ -124,8 +124,6 @@ def measure_seed(options: WebOptions) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints or writes the report."""
-    # So that a benchmark that is stopped stops its servers too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: stopped"))
     parser = LineParser("python -m bench.serving.web", (__doc__ or "").splitlines()[0])
     options = parse_settings(parser, WebOptions, argv)
     section: dict[str, Any] = {
@@ -146,4 +144,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -5,7 +5,6 @@ Some slices are drawn into build/bench first (two minutes), and stay there for t
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bench.training.memory import measure_memory
 from bench.training.page import publish_training
 from bench.training.phantom import measure_phantom
 from server.flags import LineParser, parse_settings, setting
+from server.process.children import run_main
 from server.process.console import silence_tensorflow
 
 # TensorFlow is imported where it is needed: the processes that draw slices import this module, too.
@@ -55,4 +55,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

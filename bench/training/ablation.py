@@ -29,6 +29,7 @@ from bench.training.ablation_variants import BASE_FLAGS, TEST_SEED, TRAINING_SEE
 from bench.training.auc import compare_aucs, estimate_auc
 from bench.training.page import PACKAGES
 from server.flags import REQUIRED, LineParser, parse_settings, setting
+from server.process.children import run, run_main
 from training.settings.listing import MOST_SEED
 
 FOLDER = ROOT / "build" / "ablation"
@@ -181,9 +182,9 @@ def call_module(words: Sequence[str]) -> None:
     Raises:
         SystemExit: it failed.
     """
-    if subprocess.run([sys.executable, "-m", *words], cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+    if run([sys.executable, "-m", *words], cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
         raise SystemExit(f"bench: python -m {shlex.join(words)} failed; what is done is kept, run this again to go on")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

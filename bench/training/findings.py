@@ -8,7 +8,6 @@ slice is read.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from bench.training.auc import NORMAL_QUANTILE
 from server.flags import REQUIRED, LineParser, parse_settings, setting
 from server.machine.processors import count_processors
 from server.models.runtime import OnnxModel, load_model
+from server.process.children import end_with_parent, run_main
 from training.phantom.dataset import choose_kind
 from training.phantom.patient import Patient
 from training.phantom.recipe import PARTS, Recipe
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_settings(parser, FindingOptions, argv)
     model = load_model(options.model)
     parts = {}
-    with ProcessPoolExecutor(count_processors(), mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(count_processors(), mp_context=context, initializer=end_with_parent) as pool:
         for part in options.only:
             pairs = list(pool.map(partial(draw_pair, part), find_slices(part, options.pairs), chunksize=8))
             parts[part] = judge_pairs(model, pairs)
@@ -180,4 +181,4 @@ def list_cells(side: dict[str, Any]) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

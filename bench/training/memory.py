@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from bench.report.tables import Budget
 from bench.training.data import FOLDER, find_noise
 from bench.training.input import list_precisions
 from bench.training.page import Series, make_section
+from server.process.children import start
 
 COUNTS = (2_000, 20_000)
 CEILING_MB = 100.0
@@ -71,7 +71,7 @@ def run_command(data: Path, words: Sequence[str]) -> tuple[float, float]:
         log = Path(folder) / "log"
         started = time.monotonic()
         with log.open("wb") as stream:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
+            process = start(command, cwd=ROOT, stdout=stream, stderr=stream)
             peak = watch_peak(process)
         if process.returncode:
             raise SystemExit(f"bench: {' '.join(command)} failed: {log.read_text('utf-8', 'replace')[-2000:]}")

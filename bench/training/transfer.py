@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from bench.report.tables import Budget
 from bench.training.data import FOLDER, find_plain
 from bench.training.page import Series, make_section, publish_training
 from server.flags import LineParser, parse_settings, setting
+from server.process.children import run_main
 from server.process.console import silence_tensorflow
 from training.settings.train import PRECISIONS
 
@@ -256,4 +256,4 @@ def run_fit(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -13,17 +12,17 @@ from typing import Any
 
 from cluster.archive.files import read_manifest, walk
 from cluster.archive.judge import Job, Judge, make_terms
-from cluster.archive.parts import Tally, find_parts, remove_staged
+from cluster.archive.parts import Tally, find_parts, remove_left
 from cluster.archive.plan import PlanError, check_terms, read_plan, write_plan
 from cluster.archive.run import ClusterError, PartitionJudge, run
-from cluster.archive.settings import OF_SERVER, ScoreConfig
+from cluster.archive.settings import ScoreConfig
 from cluster.archive.storage import Storage, StorageError, tell
-from cluster.models import resolve
 from cluster.progress import Progress, format_duration
 from cluster.ray_session import connect
+from cluster.settings import OF_MODEL, read_command
 from server.config import ServerConfig
 from server.errors import ModelFileError
-from server.flags import LineParser, add_settings, read_settings
+from server.flags import LineParser
 from server.images.image_folder import PLURALS
 from server.process.console import complain, say
 from server.process.program import EXIT_INTERRUPTED
@@ -48,18 +47,12 @@ Research software: not a medical device, not for diagnosis.
 def main(argv: Sequence[str]) -> int:
     """Judges an archive and returns the exit code."""
     parser = LineParser("python -m cluster score", "Judges each file of an archive once, by the server's core.", EPILOG)
-    add_settings(parser, ScoreConfig)
-    add_settings(parser, ServerConfig, OF_SERVER)
-    options = parser.parse_args(argv)
-    config = read_settings(parser, options, ScoreConfig)
-    server = read_settings(parser, options, ServerConfig, OF_SERVER, os.environ)
-    return score(config, server)
+    return score(*read_command(parser, ScoreConfig, OF_MODEL, argv))
 
 
 def score(config: ScoreConfig, server: ServerConfig, make_judge: Callable[[Job], PartitionJudge] = Judge) -> int:
     """Judges an archive and returns the exit code. ``make_judge`` makes what judges, in each process."""
     started = time.monotonic()
-    server = resolve(server)
     try:
         job = prepare(config, server)
         done = find_parts(job.out, job.plan)
@@ -140,7 +133,6 @@ def judge_rest(
                     missing.discard(partition)
                     total.add(tally)
                 progress.note("judging", total.files, job.plan.files)
-        remove_staged(job.out)
     except KeyboardInterrupt:
         complain("cluster score: interrupted; the same command goes on with the rest")
         return EXIT_INTERRUPTED
@@ -149,6 +141,8 @@ def judge_rest(
         return EXIT_FAILED
     finally:
         progress.end()
+        with suppress(OSError):  # else the next run would take the end of this one for that of processes
+            remove_left(job.out)
     return EXIT_ANSWERED
 
 

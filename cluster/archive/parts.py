@@ -18,8 +18,8 @@ from cluster.archive.rows import Row
 from cluster.archive.storage import Storage
 
 PART_NAME = re.compile(r"part-(\d{6,})\.parquet")
-STAGED_NAME = re.compile(r"\.(part-\d{6,}|_plan)\.parquet\.[0-9a-f]{32}")
-"""What a process leaves that is killed while it writes."""
+LEFT_NAME = re.compile(r"\.(part-\d{6,}|_plan)\.parquet\.[0-9a-f]{32}|\.part-\d{6,}\.mark")
+"""What a process leaves that is killed: what it was writing, and the mark of its attempt."""
 
 METADATA_KEY = b"stroke.part"
 READERS = 16
@@ -130,8 +130,8 @@ def find_parts(out: Storage, plan: Plan) -> dict[int, Tally]:
         return {number: found for number, found in zip(numbers, tallies, strict=True) if found is not None}
 
 
-def remove_staged(out: Storage) -> None:
+def remove_left(out: Storage) -> None:
     """Removes what killed processes have left. For when no process writes any more. Raises OSError."""
     for name, _ in out.list(""):
-        if STAGED_NAME.fullmatch(name):
+        if LEFT_NAME.fullmatch(name):
             out.remove(name)

@@ -1,19 +1,20 @@
 """The partitions of a run, spread over the actors of a Ray cluster by Ray Data.
 
 Through Ray go numbers of partitions and counts, never a file or a row. An actor that dies is started again, and its
-partition is judged by the next one; what it had finished is found, not judged again.
+partition is judged by the next one; what it had finished is found, not judged again. A file that kills every process
+is given up (``cluster.archive.attempt``), so Ray may try as often as it takes, as it does by default.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from cluster.archive.attempt import Attempt
 from cluster.archive.judge import Job
 from cluster.archive.parts import Tally, read_part, read_tally, write_part
 from cluster.archive.rows import Row
@@ -23,10 +24,6 @@ from server.errors import StrokeError
 MOST_TASKS = 4096
 """Each task of Ray takes some kB of the driver, so of a very large archive it has several partitions."""
 
-DEATHS = 8
-"""Times that a task is given to another process because its own died, before the run ends: a file that kills every
-process would be tried for ever."""
-
 
 class PartitionJudge(Protocol):
     """What judges; ``cluster.archive.judge.Judge`` is one."""
@@ -35,8 +32,8 @@ class PartitionJudge(Protocol):
     def schema(self) -> pa.Schema:
         """The columns of its rows."""
 
-    def judge(self, partition: int) -> list[Row]:
-        """The rows of a partition."""
+    def judge(self, partition: int, takes: Callable[[int], bool]) -> list[Row]:
+        """The rows of a partition. ``takes`` is told of each file before; False: it is to be given up."""
 
 
 class Worker:
@@ -60,7 +57,10 @@ class Worker:
         for partition in batch["partition"].tolist():
             found = read_part(job.out, job.plan, partition)  # of one that died between writing and telling
             if found is None:
-                found = write_part(job.out, job.plan, partition, self._judge.judge(partition), self._judge.schema)
+                with Attempt(job.out, partition) as attempt:
+                    rows = self._judge.judge(partition, attempt.takes)
+                    attempt.put_down()
+                    found = write_part(job.out, job.plan, partition, rows, self._judge.schema)
             yield {"partition": [partition], "tally": [json.dumps(found.to_json())]}
 
 
@@ -85,16 +85,14 @@ def run(
         [{"partition": number} for number in pending], override_num_blocks=min(len(pending), MOST_TASKS)
     )
     actors = max(1, min(workers, len(pending)))
-    with warnings.catch_warnings(action="ignore"):  # Ray 2.60 has no other way of saying how often to try
-        results = numbers.map_batches(
-            Worker,
-            batch_size=1,
-            batch_format="numpy",
-            fn_constructor_args=(job, make_judge),
-            compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
-            num_cpus=1,
-            max_task_retries=DEATHS,
-        )
+    results = numbers.map_batches(
+        Worker,
+        batch_size=1,
+        batch_format="numpy",
+        fn_constructor_args=(job, make_judge),
+        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=1,
+    )
     try:
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
             for partition, text in zip(batch["partition"].tolist(), batch["tally"].tolist(), strict=True):

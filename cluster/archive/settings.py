@@ -1,4 +1,4 @@
-"""Settings of ``python -m cluster score``: its own, and those of the server that decide what an image is answered."""
+"""Settings of ``python -m cluster score`` alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.flags import REQUIRED, check_settings, require, setting
-
-OF_SERVER = (
-    *("models", "model", "require_signature", "precision", "runtime", "cache", "checks"),
-    *("max_image_bytes", "min_image_side", "max_image_side", "max_image_pixels"),
-)
-"""Settings of the server that this command has, too, with their ``STROKE_*`` names in the environment."""
 
 MOST_FILES = 100_000
 """Of a partition, whose rows are in memory until it is written: about 1 kB each."""

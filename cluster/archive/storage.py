@@ -158,6 +158,12 @@ class Storage:
         if self.is_local:
             sync(os.path.dirname(staged))
 
+    def put(self, path: str, data: bytes) -> None:
+        """Writes a few bytes where they are to be: nothing is left of them where the machine is lost meanwhile. Raises
+        OSError."""
+        with self.filesystem.open_output_stream(self.locate(path)) as stream:
+            stream.write(data)
+
     def make(self) -> None:
         """Makes the folder, where there is none. Raises OSError."""
         self.filesystem.create_dir(self.locate(""), recursive=True)

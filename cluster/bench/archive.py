@@ -36,6 +36,7 @@ from server.config import ServerConfig
 from server.core.plan import make_plan
 from server.flags import LineParser, check_settings, parse_settings, setting
 from server.images.preprocess import load_pixels
+from server.process.children import run_main
 from server.process.console import say
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
@@ -205,4 +206,4 @@ def render(section: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from cluster.archive.judge import Job
@@ -19,7 +21,7 @@ class FreeJudge:
         self._plan = job.plan
         self.schema: pa.Schema = make_schema(job.plan.terms.labels)
 
-    def judge(self, partition: int) -> list[Row]:
+    def judge(self, partition: int, takes: Callable[[int], bool] = lambda number: True) -> list[Row]:
         """The rows of a partition, with all fields of an answer."""
         empty: list[Row] = []
         answer = {

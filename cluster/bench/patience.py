@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-SECONDS = {
-    "RAY_raylet_start_wait_time_s": 90,
+TIMES = {
+    "RAY_raylet_start_wait_time_s": 300,
+    "RAY_agent_register_timeout_ms": 300_000,
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": 120,
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": 120,
 }
@@ -14,5 +15,5 @@ SECONDS = {
 
 def be_patient() -> None:
     """For this process and those that it starts. Before Ray is imported."""
-    for name, seconds in SECONDS.items():
-        os.environ.setdefault(name, str(seconds))
+    for name, time in TIMES.items():
+        os.environ.setdefault(name, str(time))

@@ -23,6 +23,7 @@ from cluster.bench.page import publish, table
 from cluster.bench.patience import be_patient
 from cluster.bench.processes import Meter, read_pss_mb
 from server.flags import LineParser, check_settings, parse_settings, setting
+from server.process import children
 from server.process.console import say
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,7 @@ def measure(side: Side, flags: Sequence[str], seconds: float) -> dict[str, float
     """One load: median latency, images a second, and CPU time of all of the side's processes for an image."""
     command = [sys.executable, "-m", "client", "bench", "samples", "--json", "--seconds", str(seconds), "--warmup", "1"]
     meter = Meter(side.pid)
-    result = subprocess.run([*command, *flags, "--server", side.address], cwd=ROOT, capture_output=True, text=True)
+    result = children.run([*command, *flags, "--server", side.address], cwd=ROOT, capture_output=True, text=True)
     spent = meter.read()
     (run,) = json.loads(result.stdout)["runs"]
     assert run["failed"] == 0, run
@@ -146,7 +147,7 @@ def run_ray(*, is_direct: bool) -> Iterator[Side]:
 @contextmanager
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     """Starts a program, and ends it. Returns its process id, and the line by which it says that it serves."""
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
+    process = children.start(command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         for line in process.stdout:
@@ -171,4 +172,4 @@ def find_port() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    children.run_main(main)

@@ -9,18 +9,14 @@ import grpc
 
 from proto import stroke_pb2
 from server.admission.call import READ, Method
-from server.admission.judge import Judge
-from server.admission.places import StreamPlaces
+from server.admission.core import Core
 from server.admission.status import Status
-from server.admission.study import Studies
 from server.api.messages import BATCHES, SINGLES, Answer, encode_explanation, encode_response, to_answer, to_model
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, read_message
 from server.api.rpc.stream import Stream, StreamForm
 from server.api.study import encode_study, take_slice
-from server.config import ServerConfig
 from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes
-from server.core.detector import Detector
 
 SERVICE_NAME = stroke_pb2.DESCRIPTOR.services_by_name["StrokeService"].full_name
 
@@ -33,14 +29,12 @@ GET_MODEL, LIST_MODELS = Method("GetModel", READ), Method("ListModels", READ)
 class StrokeServicer:
     """See ``proto/stroke.proto``."""
 
-    def __init__(
-        self, detector: Detector, judge: Judge, streams: StreamPlaces, studies: Studies, config: ServerConfig
-    ) -> None:
-        self._registry, self._plan = detector.registry, detector.plan
-        self._judge = judge
-        self._streams, self._studies = streams, studies
-        self._config = config
-        self._read_predict = partial(read_message, stroke_pb2.PredictRequest, config.most_message_bytes)
+    def __init__(self, core: Core) -> None:
+        self._registry, self._plan = core.detector.registry, core.detector.plan
+        self._judge = core.judge
+        self._streams, self._studies = core.streams, core.studies
+        self._config = core.config
+        self._read_predict = partial(read_message, stroke_pb2.PredictRequest, core.config.most_message_bytes)
 
     def make_handlers(self, boundary: RpcBoundary) -> grpc.GenericRpcHandler:
         """What gRPC needs to know."""

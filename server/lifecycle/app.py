@@ -13,24 +13,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from server.admission.boundary import Boundary, stopping_server
-from server.admission.inbox import Inbox
-from server.admission.judge import Judge
-from server.admission.places import StreamPlaces
-from server.admission.study import Studies
+from server.admission.core import make_core
 from server.api.health import Health
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.listen import bind
 from server.api.service import SERVICE_NAME, StrokeServicer
 from server.config import ServerConfig
-from server.core.capacity import find_message_bytes
-from server.core.detector import Detector
-from server.core.outcomes import Journal, LogLines
 from server.core.plan import make_plan
 from server.core.study.rules_file import RulesFileError, read_rules
 from server.errors import ModelFileError
 from server.lifecycle.admin import AdminHandlers, make_activator, open_socket
 from server.lifecycle.banner import describe_choices, describe_memory, describe_models
-from server.lifecycle.ports import CALLS, answer_probes, make_grpc_server, open_certificates, open_web
+from server.lifecycle.ports import answer_probes, make_grpc_server, open_certificates, open_web
 from server.lifecycle.services import CHECKS, Parts, list_services
 from server.lifecycle.upkeep import return_memory
 from server.machine.addresses import ListenError
@@ -163,8 +157,8 @@ class Application:
             if self._config.probe_port:
                 self._probes = await answer_probes(self._config, self._health.make_handlers())
             if self._config.http:
-                self._open_web()
-            parts = (self._make_admin, self._inbox, self._journal)
+                self._web, self._web_address = open_web(self._core, self._certificates)
+            parts = (self._make_admin, self._core.inbox, self._core.journal)
             self._admin = await open_socket(self._config, self._listener.address, *parts)
         except ListenError as error:
             await self._leave()
@@ -191,7 +185,7 @@ class Application:
         if self._certificates is not None:
             lines.append(f"  {self._certificates.summary}")
         threading.Thread(target=say, args=("\n".join(lines), PATIENCE_SECONDS), daemon=True).start()
-        arrivals = (self._boundary, self._inbox)
+        arrivals = (self._core.boundary, self._core.inbox)
         trim = return_memory(
             lambda: max(place.last_arrival for place in arrivals), lambda: self._registry.last_departure
         )
@@ -231,23 +225,18 @@ class Application:
         return None
 
     def _build_server(self) -> None:
-        config, plan, audit = self._config, self._plan, self._audit
-        self._inbox = Inbox(find_message_bytes(config))
-        journal = self._journal = Journal([LogLines(), *(one for one in (self._metrics, audit) if one is not None)])
-        self._boundary = Boundary(CALLS, journal, self._gate)
-        self._detector = detector = Detector(
+        config, audit = self._config, self._audit
+        core = self._core = make_core(
+            config,
+            self._plan,
             self._registry,
-            plan,
-            queue=config.queue,
-            limits=config.image_limits,
-            checks=config.checks == "on",
+            self._study_rules,
+            lambda: self._health.is_serving,
+            gate=self._gate,
+            recorders=[one for one in (self._metrics, audit) if one is not None],
             check_ready=audit.check_ready if audit and config.audit_required else None,
         )
-        self._judge = Judge(detector, journal, max_wait_seconds=config.max_wait_seconds, batches=config.streams)
-        self._streams = StreamPlaces(config.streams)
-        self._studies = Studies(detector, self._judge, self._streams, config, self._study_rules)
-        servicer = StrokeServicer(detector, self._judge, self._streams, self._studies, config)
-        self._health = Health(SERVICE_NAME, self._inbox)
+        self._health = Health(SERVICE_NAME, core.inbox)
         if self._gate is not None:
             assert self._loop is not None
             self._gate.watch(self._loop.call_soon_threadsafe)
@@ -255,25 +244,18 @@ class Application:
             self._alarms["stroke.alarm.access"] = self._gate.needs_person
         self._server = make_grpc_server(config)
         health = self._health.make_handlers(self._gate if config.health == "token" else None, self._alarms)
-        rpc = RpcBoundary(self._boundary, self._inbox)
-        checks = RpcBoundary(Boundary(CHECKS, journal, self._gate), self._inbox)
-        parts = Parts(config, detector, self._judge, self._streams, lambda: self._health.is_serving, rpc, checks)
-        self._server.add_generic_rpc_handlers((servicer.make_handlers(rpc), health, *list_services(parts)))
+        rpc = RpcBoundary(core.boundary, core.inbox)
+        checks = RpcBoundary(Boundary(CHECKS, core.journal, self._gate), core.inbox)
+        stroke, others = StrokeServicer(core).make_handlers(rpc), list_services(Parts(core, rpc, checks))
+        self._server.add_generic_rpc_handlers((stroke, health, *others))
         if self._gate is not None and config.tls_cert is not None:
             self._server.add_generic_rpc_handlers((AdminHandlers(lambda: self._make_admin(rpc)),))
-
-    def _open_web(self) -> None:
-        """Opens the port of HTTP. Raises as ``open_web``."""
-        from server.web.core import Core
-
-        parts = (self._config, self._boundary, self._inbox, self._judge, self._studies, self._detector)
-        self._web, self._web_address = open_web(Core(*parts, lambda: self._health.is_serving), self._certificates)
 
     def _make_admin(self, boundary: RpcBoundary) -> grpc.GenericRpcHandler:
         """What administrators call."""
         from server.api.admin import AdminServicer
 
-        parts = (self._activator, self._registry, self._detector.shadows, self._listener.address)
+        parts = (self._activator, self._registry, self._core.detector.shadows, self._listener.address)
         return AdminServicer(*parts).make_handlers(boundary)
 
     async def _show_metrics(self) -> None:
@@ -281,7 +263,7 @@ class Application:
         if self._metrics is not None:
             from server.metrics.state import State, show  # here, for its library takes 5 MB
 
-            parts = (self._detector, self._boundary, self._streams, self._health)
+            parts = (self._core.detector, self._core.boundary, self._core.streams, self._health)
             state = State(self._config, *parts, self._certificates, self._gate, self._audit, self._activator)
             self._metrics_port = await show(self._metrics, state)
 
@@ -320,7 +302,7 @@ class Application:
 
     async def _drain(self) -> int:
         """Refuses what is new, finishes what is in flight, and closes."""
-        config, calls = self._config, self._boundary
+        config, calls = self._config, self._core.boundary
         logger.info("stopping: finishing the calls in flight, for at most %g s", config.drain_seconds)
         self._health.end()
         notify("STOPPING=1")
@@ -329,7 +311,7 @@ class Application:
         await self._poll(
             lambda now: now - max(calls.last_arrival, started) > DRAIN_QUIET_SECONDS or now - started > accept_seconds
         )
-        self._streams.end_all(stopping_server())
+        self._core.streams.end_all(stopping_server())
         await self._stop_listening()
         closed = asyncio.create_task(self._server.stop(config.drain_seconds))
         await self._poll(lambda now: not calls.in_flight or now - started > config.drain_seconds)

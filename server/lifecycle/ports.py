@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from server.admission.core import CALLS, Core
 from server.api.rpc.listen import UNIX, bind
 from server.config import ServerConfig
 from server.machine.addresses import ListenError
 
 if TYPE_CHECKING:
     from server.security.certificates import Certificates
-    from server.web.core import Core
     from server.web.port import WebPort
-
-CALLS = 1024
-"""Calls that are open at the same time, those included whose message has not come: each costs 20 kB."""
 
 KEEPALIVE_MS = 30_000
 CLIENT_PING_MS = 5_000

@@ -8,13 +8,10 @@ from typing import Any
 
 import grpc
 
-from server.admission.judge import Judge
-from server.admission.places import StreamPlaces
+from server.admission.core import Core
 from server.api.health import HEALTH_SERVICE
 from server.api.rpc.boundary import RpcBoundary
 from server.api.service import SERVICE_NAME
-from server.config import ServerConfig
-from server.core.detector import Detector
 
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
@@ -48,13 +45,9 @@ class LateService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a server that such a service needs."""
+    """What such a service needs of a server."""
 
-    config: ServerConfig
-    detector: Detector
-    judge: Judge
-    streams: StreamPlaces
-    is_serving: Callable[[], bool]
+    core: Core
     rpc: RpcBoundary
     checks: RpcBoundary
     """Around health checks: calls and checks do not take each other's places."""
@@ -63,7 +56,7 @@ class Parts:
 def list_services(parts: Parts) -> tuple[grpc.GenericRpcHandler, ...]:
     """All of them that are wanted."""
     inference = LateService(INFERENCE_SERVICE, lambda: make_inference_service(parts))
-    return (inference, *(make_reflection(parts) if parts.config.reflection else ()))
+    return (inference, *(make_reflection(parts) if parts.core.config.reflection else ()))
 
 
 def make_inference_service(parts: Parts) -> Sequence[grpc.GenericRpcHandler]:
@@ -71,8 +64,9 @@ def make_inference_service(parts: Parts) -> Sequence[grpc.GenericRpcHandler]:
     from server.oip.inference import Inference
     from server.oip.servicer import InferenceServicer
 
-    inference = Inference(parts.detector.registry, parts.judge, parts.config.most_message_bytes)
-    servicer = InferenceServicer(parts.detector, inference, parts.streams, parts.config, is_serving=parts.is_serving)
+    core = parts.core
+    inference = Inference(core.detector.registry, core.judge, core.config.most_message_bytes)
+    servicer = InferenceServicer(core.detector, inference, core.streams, core.config, is_serving=core.is_serving)
     return servicer.make_handlers(parts.rpc, parts.checks)
 
 
@@ -82,4 +76,4 @@ def make_reflection(parts: Parts) -> Sequence[grpc.GenericRpcHandler]:
     from server.oip.reflection import Reflection
 
     inference = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-    return Reflection([SERVICE_NAME, inference, HEALTH_SERVICE], parts.streams).make_handlers(parts.rpc)
+    return Reflection([SERVICE_NAME, inference, HEALTH_SERVICE], parts.core.streams).make_handlers(parts.rpc)

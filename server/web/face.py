@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server.admission.call import ANYBODY, KNOWN, Method
+from server.admission.core import Core
 from server.admission.ids import new_id
 from server.admission.picture import Pictures
 from server.admission.status import Status, to_status
 from server.web.call import HttpCall
-from server.web.core import Core
 from server.web.describe import GET_MODEL, LIST_MODELS, Describer
 from server.web.envelope import Envelope
 from server.web.inference import PATH as PROTOCOL_PATH

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from cluster.archive.judge import Judge
-from cluster.archive.parts import find_parts, read_part, remove_staged, tally, write_part
+from cluster.archive.parts import find_parts, read_part, remove_left, tally, write_part
 from cluster.archive.plan import PLAN_FILE, PlanError, read_plan
 from cluster.archive.storage import StorageError
 from server.errors import ModelFileError
@@ -119,7 +119,7 @@ def test_what_killed_processes_leave_is_removed(tmp_path: Path) -> None:
     own = tmp_path / "out" / ".mine"
     own.write_bytes(b"")
 
-    remove_staged(job.out)
+    remove_left(job.out)
 
     assert (left.exists(), own.exists()) == (False, True)
 

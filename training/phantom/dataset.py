@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from server.images.dicom.window import Window, apply_windows
 from server.machine.processors import count_processors
+from server.process.children import end_with_parent
 from training.phantom.classes import TWO_CLASSES, choose_class, order_classes
 from training.phantom.ct import PICTURE_PARTS
 from training.phantom.dicom_file import Place, encode_dicom, require_pydicom
@@ -249,7 +250,7 @@ def _map_chunks(write: Callable[[range], _Rows], chunks: list[range], processes:
         yield from map(write, chunks)
         return
     # Spawned, not forked: the caller may already hold TensorFlow's threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         yield from pool.map(write, chunks)
 
 

@@ -24,6 +24,7 @@ from bench.faults.rig import Fault, Rig, Scene
 from bench.processes import ROOT, find_ports
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
+from server.process.children import start
 
 PREDICT = "/stroke.v1.StrokeService/Predict"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
@@ -213,7 +214,7 @@ def kill_callers(rig: Rig, scene: Scene, number: int) -> None:
     path = rig.folder / "image"
     path.write_bytes(rig.images[0])
     for _ in range(number):
-        process = subprocess.Popen(
+        process = start(
             [sys.executable, "-c", LEAVE, scene.server.address, str(path)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},

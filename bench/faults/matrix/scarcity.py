@@ -28,6 +28,7 @@ from bench.faults.server import Server
 from bench.processes import read_peak
 from proto import stroke_pb2 as pb
 from proto import stroke_pb2_grpc
+from server.process.children import run, start
 
 MIB = 1024 * 1024
 DESCRIPTORS = 64
@@ -71,7 +72,7 @@ def hog_processors(rig: Rig) -> None:
     try:
         with rig.stage(share=0.3, health=1.0) as scene:
             before = time.monotonic()
-            hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"])]
+            hogs = [start([sys.executable, "-c", "while True: pass"])]
             scene.load.wait_answers(rig.choose(1000, 40), 120)
             alone, beside = (scene.load.find_latency(99, span) for span in ((0.0, before), (before, math.inf)))
             rig.verdict.note(f"p99 {1000 * alone:.0f} ms before, {1000 * beside:.0f} ms beside it")
@@ -181,7 +182,7 @@ def step_clock(rig: Rig) -> None:
     """The wall clock, as the server sees it, is set an hour forth and back."""
     library, clock, audit = rig.folder / "clock.so", rig.folder / "clock", rig.folder / "audit.jsonl"
     try:
-        subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, CLOCK, "-ldl"], check=True, capture_output=True)
+        run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(CLOCK), "-ldl"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         rig.verdict.skip("no C compiler for the library that sets a process's clock")
         return

@@ -6,7 +6,6 @@ changed in the generator by it, and no real slice is read.
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from bench.training.realism.scanner import measure_noise, measure_slice_thicknes
 from bench.training.realism.shapes import Measured, measure_lesions, measure_skulls
 from bench.training.realism.tissues import measure_calcifications, measure_lesion_densities, measure_tissues
 from server.flags import REQUIRED, LineParser, parse_settings, setting
+from server.process.children import run_main
 from training.phantom.dicom_file import require_pydicom
 
 KINDS_SHARE = 4
@@ -82,4 +82,4 @@ def measure_figures(heads: int) -> Iterator[Measured]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)
