@@ -22,7 +22,8 @@ from client import (
 )
 from gateway.folder.output import Output
 from gateway.folder.studies import FoundStudies, Study
-from gateway.judge.judge import Maker, ask_server
+from gateway.judge.asking import ask
+from gateway.judge.judge import Maker
 from gateway.queue.folder import make_key, show
 from gateway.receive.instance import read_instance
 from proto import __version__
@@ -122,7 +123,7 @@ class FolderJudge:
     def _judge(self, study: Study) -> tuple[Entry, dict[str, bytes]]:
         """Raises StrokeClientError where there is no answer."""
         paths = list(study.images.values())
-        answer = ask_server(self._client, paths, is_last_try=False)
+        answer = ask(self._client, paths, is_last_try=False)
         if isinstance(answer, ImageReadError):  # it is this machine that failed, not the study
             raise answer
         left_out = [StudySeries(series, count, "NOT_CT", NOT_CT) for series, count in study.not_kept.items()]

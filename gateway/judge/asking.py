@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from client import (
+    IntegrityError,
     InvalidImageError,
     InvalidRequestError,
     StrokeClient,
@@ -16,16 +17,22 @@ from client import (
 from gateway.reasons import LeftOut
 
 
-def ask(client: StrokeClient, paths: Sequence[Path]) -> StudyPrediction | StrokeClientError:
-    """The answer, or an error that stays.
+def ask(
+    client: StrokeClient, paths: Sequence[Path], *, is_last_try: bool = False
+) -> StudyPrediction | StrokeClientError:
+    """The answer of a study, or an error that stays.
 
     Raises:
-        StrokeClientError: one that may pass.
+        StrokeClientError: one that may pass; on the last try only that of bytes that were altered on the way.
     """
     try:
         return client.predict_study(list(paths))
     except (InvalidImageError, InvalidRequestError) as error:
         return error
+    except StrokeClientError as error:
+        if is_last_try and not isinstance(error, IntegrityError):
+            return error
+        raise
 
 
 def describe_not_kept(counts: Mapping[str, int]) -> list[StudySeries]:

@@ -12,15 +12,12 @@ from pathlib import Path
 
 from client import (
     ImageWarning,
-    IntegrityError,
-    InvalidImageError,
-    InvalidRequestError,
     StrokeClient,
     StrokeClientError,
     StudyPrediction,
     StudySeries,
 )
-from gateway.judge.asking import describe_not_kept
+from gateway.judge.asking import ask, describe_not_kept
 from gateway.judge.writing import WrittenResults, write_results
 from gateway.queue.arrivals import read_not_kept
 from gateway.queue.endings import Endings
@@ -124,9 +121,7 @@ class Judge:
         began = time.monotonic()
         chosen, left_out = self._select(paths)
         waited = time.time() - find_seconds(job)
-        answer = refuse_unasked(folder, chosen) or ask_server(
-            self._client, chosen, is_last_try=waited > self._give_up_seconds
-        )
+        answer = refuse_unasked(folder, chosen) or ask(self._client, chosen, is_last_try=waited > self._give_up_seconds)
         left_out += describe_not_received(folder) + describe_not_kept(read_not_kept(folder))
         results = self._make(add_warnings(answer, folder), paths, left_out, datetime.now(UTC))
         if why := self._find_needless(job, answer, results.identity):
@@ -173,24 +168,6 @@ def refuse_unasked(folder: Path, chosen: Sequence[Path]) -> StudyPrediction | No
         message = "The gateway's settings leave out every series that came."
         return make_unjudged(StrokeClientError(message, Unasked.NO_SERIES))
     return None
-
-
-def ask_server(
-    client: StrokeClient, paths: Sequence[Path], *, is_last_try: bool
-) -> StudyPrediction | StrokeClientError:
-    """The answer of a study, or an error that stays.
-
-    Raises:
-        StrokeClientError: one that may pass; on the last try only that of bytes that were altered on the way.
-    """
-    try:
-        return client.predict_study(list(paths))
-    except (InvalidImageError, InvalidRequestError) as error:
-        return error
-    except StrokeClientError as error:
-        if is_last_try and not isinstance(error, IntegrityError):
-            return error
-        raise
 
 
 def describe_not_received(folder: Path) -> list[StudySeries]:
