@@ -214,6 +214,9 @@ _ABSENT = re.compile("refused|errors resolving|No such file|timed out|handshaker
 _TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
 """gRPC's text for a server with more calls than it was set to take; it gives no reason and no hint."""
 
+_WRITE_FAILED = "Internal error from Core"
+"""What grpc.aio says, as INTERNAL and in place of the true status, where a message was written as the call ended."""
+
 _TOO_LARGE = re.compile(r"(CLIENT: )?(Sent|Received) message larger than max(?: \((\d+) vs\. (\d+)\))?")
 
 
@@ -236,6 +239,8 @@ def error_from_status(
         request_id: id of the request that failed.
         retry_after: the server's hint, in seconds.
     """
+    if number == 13 and not reason and details == _WRITE_FAILED:
+        number = 14
     code, kind, made_reason, sentence = _CODES.get(number, _CODES[2])
     if reason:
         if number == 8 and reason == _TOO_LARGE_STUDY:

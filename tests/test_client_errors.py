@@ -107,6 +107,8 @@ def test_status_without_a_reason_is_explained(code: grpc.StatusCode) -> None:
         (13, None, "Illegal status code from resolver; x", "ServerUnavailableError", "HOST_UNKNOWN"),
         (14, None, "Failed to create XdsClient: x", "ServerUnavailableError", "HOST_UNKNOWN"),
         (14, None, "failed to connect (… an http1.x server)", "ServerUnavailableError", "NOT_A_GRPC_SERVER"),
+        (13, None, "Internal error from Core", "ServerUnavailableError", "SERVER_UNAVAILABLE"),
+        (13, "INTERNAL", "Internal error from Core", "ServerError", "INTERNAL"),
         (14, "STOPPING", "The server stops.", "ServerUnavailableError", "STOPPING"),
         (99, "NEW", "m", "ServerError", "NEW"),
     ],

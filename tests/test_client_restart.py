@@ -23,12 +23,16 @@ def test_restarts_fail_nothing(tiny_models: Path, servers: int) -> None:
         callers = Callers(",".join(server.address for server in running), threads=1)
         try:
             for server in running * (2 // servers):
-                before = callers.answered.copy()
-                wait_for(lambda before=before: all(callers.answered[way] > before[way] + 20 for way in WAYS), 30)
+                wait_for_more(callers)
                 server.restart()
-            before = callers.answered.copy()
-            wait_for(lambda: all(callers.answered[way] > before[way] + 20 for way in WAYS), 30)
+            wait_for_more(callers)
         finally:
             callers.stop()
 
     assert callers.failures == []
+
+
+def wait_for_more(callers: Callers) -> None:
+    """Waits until images were answered in each way, or one of them failed, which ends a stream."""
+    before = callers.answered.copy()
+    wait_for(lambda: callers.failures or all(callers.answered[way] > before[way] + 20 for way in WAYS), 30)
