@@ -138,7 +138,9 @@ def test_held_out_slices_do_not_choose(monkeypatch: pytest.MonkeyPatch) -> None:
 def measure(offset: tuple[int, ...], watch: Watch) -> tuple[Region, dict[str, float]]:
     prepared = prepare(build_network(offset), SETS.calibration.pixels, Watch())
     reference = OnnxModel(embed_spec(build_network(offset), SPEC), source="fp32")
-    workshop = Workshop(prepared, SPEC, TARGETS["x86-vnni"], Judge(reference, SETS, Watch()))
+    workshop = Workshop(
+        prepared, SPEC, TARGETS["x86-vnni"], Judge(reference, SETS, Watch()), SETS.calibration.pixels[::10], Watch()
+    )
     ranges = Ranges(prepared, SETS.calibration.pixels, Watch()).find("min-max")
     pixels = SETS.calibration.pixels[::10]
     return workshop.region, measure_sensitivity(prepared, workshop.round(()), workshop.region, ranges, pixels, watch)

@@ -167,7 +167,8 @@ def test_joining_quantised_tensors_copies_them(tmp_path: Path) -> None:
     spec = ModelSpec("block", "1", tuple("abcdefgh"), ("a",), 0.5, colour="grey")
     judge: Any = SimpleNamespace(compare_calibration=lambda made: None)
 
-    made = Workshop(model, spec, TARGETS["x86-vnni"], judge).make("min-max", ranges, ())
+    workshop = Workshop(model, spec, TARGETS["x86-vnni"], judge, make_images(4), Watch())
+    made = workshop.make("min-max", ranges, ())
 
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")

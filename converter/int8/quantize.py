@@ -36,6 +36,9 @@ a trained CNN was measured to fail the gate with ranges of 96 slices (99.2 %) an
 RANGE_SHARE = 0.06
 """Of all the time: what the fp32 model would take for these slices. They are gone through some four times."""
 
+MOST_ROUNDING_SLICES = 64
+"""Of these: those on which it is measured what convolutions take."""
+
 SENSITIVITY_SLICES = 4
 
 METHODS_SHARE = 0.5
@@ -143,7 +146,14 @@ class Search:
         pixels = take_evenly(self._sets.calibration.pixels, count)
         prepared = prepare(self._model, pixels, watch)
         watch.tell("rounding weights")
-        self._workshop = Workshop(prepared, self._reference.spec, TARGETS[self._target], self._judge)
+        self._workshop = Workshop(
+            prepared,
+            self._reference.spec,
+            TARGETS[self._target],
+            self._judge,
+            take_evenly(pixels, MOST_ROUNDING_SLICES),
+            watch,
+        )
         watch.tell(f"recording the ranges of activations on {len(pixels)} slices")
         ranges = Ranges(prepared, pixels, watch)
         candidates = sorted(self._try_methods(ranges), key=lambda candidate: candidate.rank)

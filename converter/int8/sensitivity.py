@@ -91,18 +91,23 @@ def add_switches(
     """Returns the graph with switches, and the name of each tensor's switch."""
     switchable = copy.deepcopy(model)
     graph, stepped = Graph(switchable), Graph(rounded)
-    weights = {node.name: node.input[1] for node in stepped.nodes if node.op_type == "Conv"}
+    rounded_inputs = {node.name: node.input[1:] for node in stepped.nodes if node.op_type == "Conv"}
     switches = {tensor: f"switch_{number}" for number, tensor in enumerate(tensors)}
     nodes = {tensor: make_switch(graph, tensor, switch, ranges) for tensor, switch in switches.items()}
     ordered: list[onnx.NodeProto] = []
     for node in graph.nodes:
-        if node.op_type == "Conv" and node.input[0] in switches and weights[node.name] != node.input[1]:
-            value = stepped.read_constant(weights[node.name])
-            assert value is not None  # only constants are rounded
-            other = graph.add_constant(f"{node.name}_other_weights", value)
-            chosen = f"{node.name}_chosen_weights"
-            ordered.append(helper.make_node("Where", [switches[node.input[0]], other, node.input[1]], [chosen]))
-            node.input[1] = chosen
+        if node.op_type == "Conv" and node.input[0] in switches:
+            for place, other in enumerate(rounded_inputs[node.name], 1):
+                if other in node.input:
+                    continue
+                value = stepped.read_constant(other)
+                assert value is not None  # only constants are rounded
+                if place == len(node.input):  # rounding has given it a bias
+                    node.input.append(graph.add_constant(f"{other}_none", np.zeros_like(value)))
+                chosen = f"{other}_chosen"
+                pair = [graph.add_constant(f"{other}_other", value), node.input[place]]
+                ordered.append(helper.make_node("Where", [switches[node.input[0]], *pair], [chosen]))
+                node.input[place] = chosen
         node.input[:] = [f"{name}_switched" if name in switches else name for name in node.input]
         ordered.append(node)
         for name in node.output:

@@ -27,6 +27,7 @@ from converter.int8.bottlenecks import equalise_bottlenecks
 from converter.int8.equalise import equalise_channels
 from converter.int8.gate import Comparison, Judge
 from converter.int8.joined import balance_joined, share_ranges
+from converter.int8.moments import measure_moments
 from converter.int8.region import QUANTISED_OPERATORS, Region
 from converter.int8.rounding import round_weights
 from converter.int8.watch import Watch
@@ -91,18 +92,47 @@ def prepare(model: onnx.ModelProto, pixels: NDArray[np.uint8], watch: Watch) -> 
 class Workshop:
     """Makes and judges variants of one prepared graph."""
 
-    def __init__(self, prepared: onnx.ModelProto, spec: ModelSpec, target: Target, judge: Judge) -> None:
+    def __init__(
+        self,
+        prepared: onnx.ModelProto,
+        spec: ModelSpec,
+        target: Target,
+        judge: Judge,
+        pixels: NDArray[np.uint8],
+        watch: Watch,
+    ) -> None:
+        """Rounds the weights of all convolutions, on slices.
+
+        Args:
+            prepared: from ``prepare``.
+            spec: what is written into each variant.
+            target: for which processor.
+            judge: compares them with fp32.
+            pixels: slices on which it is measured what convolutions take, uint8 [N, height, width, channels].
+            watch: is told how far it is.
+
+        Raises:
+            TimeIsUp: before all were rounded.
+        """
         self._prepared, self._spec, self._target, self._judge = prepared, spec, target, judge
         self._moves = find_moves(Graph(prepared))
-        taker = Graph(prepared).follow(self._moves[-1].output[0]) if self._moves else None
-        self._pixel_layer = "" if taker is None else taker.name
         self.region = Region(prepared)
+        self._rounded = copy.deepcopy(prepared)
+        moments = measure_moments(prepared, self.region.convolutions, pixels, watch)
+        round_weights(self._rounded, moments, steps=target.steps, watch=watch)
 
     def round(self, fp32_layers: Sequence[str]) -> onnx.ModelProto:
         """The graph with rounded weights in all convolutions but those that stay fp32."""
-        rounded = copy.deepcopy(self._prepared)
-        layers = [name for name in self.region.convolutions if name not in fp32_layers]
-        round_weights(rounded, layers, steps=self._target.steps, pixel_layer=self._pixel_layer)
+        rounded = copy.deepcopy(self._rounded)
+        graph, exact = Graph(rounded), Graph(self._prepared)
+        for node, before in zip(graph.nodes, exact.nodes, strict=True):
+            if node.name in fp32_layers:
+                for name in {*before.input} - {*node.input}:
+                    value = exact.read_constant(name)
+                    assert value is not None  # only constants are rounded
+                    graph.add_constant(name, value)
+                node.input[:] = before.input
+        graph.remove_unused()
         return rounded
 
     def make(self, method: str, ranges: Any, fp32_layers: Sequence[str]) -> Candidate:
