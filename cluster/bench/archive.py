@@ -1,7 +1,8 @@
 """``python -m cluster.bench.archive``: what an archive on Ray costs beside the bare loop, and what its driver needs.
 
 The bare loop reads, decodes and scores files one after another in one process, and keeps nothing. Compared are CPU
-times: they hold on machines that others use, too.
+times: they hold on machines that others use, too. Processes that work side by side are compared with bare loops that do
+so, because they share the machine's caches and memory.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from cluster.archive.command import prepare
 from cluster.archive.judge import Job, Judge
-from cluster.archive.parts import Tally, find_parts, write_part
+from cluster.archive.parts import Tally, write_part
 from cluster.archive.plan import write_plan
 from cluster.archive.run import run
 from cluster.archive.settings import ScoreConfig
@@ -30,29 +32,27 @@ from cluster.bench.free import TERMS, FreeJudge
 from cluster.bench.page import publish, table
 from cluster.bench.patience import be_patient
 from cluster.bench.processes import Meter
-from cluster.models import PROCESSORS, load_registry
+from cluster.bench.turns import BareLoop, Group, TurnJudge, start_bare
 from cluster.ray_session import connect
 from server.config import ServerConfig
-from server.core.plan import make_plan
 from server.flags import LineParser, check_settings, parse_settings, setting
-from server.images.preprocess import load_pixels
 from server.process.children import run_main
 from server.process.console import say
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
-PARTITION = 50
-"""Files, where it is counted what was judged between two moments: those that are half done are not known."""
+WORKERS = 2
+"""Processes in which Ray judges, and bare loops beside them."""
 
-ACTOR = "ray::MapWorker"
-"""How Ray calls the processes that judge."""
+WARM_ROUNDS = 2
+"""One before those that are measured, and one after them: what a turn took is told where the next one would begin."""
 
 
 @dataclass(frozen=True)
 class ArchiveOptions:
     """What is measured."""
 
-    rounds: int = setting(5, "rounds in which the bare loop and the judge take turns", least=1, most=1000)
-    files: int = setting(4000, "files that are judged on Ray", least=2000, most=10_000_000)
+    rounds: int = setting(5, "rounds in which bare loops and what judges take turns", least=1, most=1000)
+    files: int = setting(1000, "files that each of them goes through in a turn: a partition", least=100, most=100_000)
     rows: int = setting(1_000_000, "files of the archive whose model costs nothing", least=10_000, most=100_000_000)
     out: Path | None = setting(None, "folder of ray.md and ray.json; none unless given", metavar="DIR")
 
@@ -66,15 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_settings(parser, ArchiveOptions, argv)
     be_patient()
     with tempfile.TemporaryDirectory() as folder:
-        archive = copy_samples(Path(folder) / "archive", options.files)
-        usual = prepare(ScoreConfig(input=str(archive), out=f"{folder}/usual"), ServerConfig())
-        small = ScoreConfig(input=str(archive), out=f"{folder}/out", partition_files=PARTITION)
+        archive = copy_samples(Path(folder) / "archive", (options.rounds + WARM_ROUNDS) * WORKERS * options.files)
+        jobs = [
+            prepare(ScoreConfig(str(archive), f"{folder}/{name}", partition_files=options.files), ServerConfig())
+            for name in ("process", "cluster")
+        ]
         # Before Ray, whose threads in this process would count.
-        section: dict[str, Any] = {"process": compare_process(usual, options.rounds)}
-        with connect("", 2) as processors:
-            section["cluster"] = measure_cluster(
-                prepare(small, ServerConfig()), processors, section["process"]["bare_ms"]
-            )
+        section: dict[str, Any] = {"process": compare_process(jobs[0], options.rounds)}
+        with connect("", WORKERS) as processors:
+            section["cluster"] = measure_cluster(jobs[1], processors)
             section["driver"] = measure_driver(Storage(f"{folder}/free"), options.rows, processors)
     say(publish("archive", section, render, options.out))
     return 0
@@ -92,16 +92,10 @@ def copy_samples(archive: Path, count: int) -> Path:
 
 def compare_process(job: Job, rounds: int) -> dict[str, float]:
     """CPU time of an image in the bare loop and in the judge, files written; they take turns in this process."""
-    judge = Judge(job)
-    model = load_registry(job.server).default
-    limits, busy = job.server.image_limits, make_plan(job.server, PROCESSORS).is_busy(0)
-    paths = [job.source.locate(path) for path in job.plan.list_files(0)]
+    judge, loop, files = Judge(job), BareLoop(job), job.plan.count_files(0)
 
     def run_bare() -> None:
-        for path in paths:
-            with open(path, "rb") as file:
-                pixels = load_pixels(file.read(), model.input_format, limits)
-            model.score(pixels.array[np.newaxis], busy=busy)
+        loop.run(0)
 
     def run_judge() -> None:
         write_part(job.out, job.plan, 0, judge.judge(0), judge.schema)
@@ -110,46 +104,83 @@ def compare_process(job: Job, rounds: int) -> dict[str, float]:
     run_judge()
     bare, own = [], []
     for _ in range(rounds):
-        bare.append(measure(run_bare) / len(paths))
-        own.append(measure(run_judge) / len(paths))
-    ratios = sorted(one / other for one, other in zip(bare, own, strict=True))
-    return {
-        "bare_ms": 1000 * statistics.median(bare),
-        "judge_ms": 1000 * statistics.median(own),
-        "ratio": statistics.median(ratios),
-        "ratio_least": ratios[0],
-        "ratio_most": ratios[-1],
-    }
+        bare.append(measure(run_bare) / files)
+        own.append(measure(run_judge) / files)
+    return compare("judge_ms", bare, own)
 
 
-def measure(do: Any) -> float:
+def measure(do: Callable[[], None]) -> float:
     """CPU seconds of this process."""
     before = time.process_time()
     do()
     return time.process_time() - before
 
 
-def measure_cluster(job: Job, workers: int, bare_ms: float) -> dict[str, float]:
-    """CPU time of an image on Ray: in the processes that judge, and of all else (the driver and Ray's own processes)
-    for each second, since most of that does not depend on the images."""
-    meters, started, before = list[Meter](), 0.0, 0
-    actors, total, passed, judged = 0.0, 0.0, 0.0, 0
-    for number, _ in enumerate(run(job, range(job.plan.partitions), workers, Judge)):
-        finished = len(find_parts(job.out, job.plan))  # more than have been told of
-        if number < 2 * workers:  # by then all have started
-            meters, started, before = [Meter(os.getpid(), ACTOR), Meter(os.getpid())], time.monotonic(), finished
-        elif finished < job.plan.partitions:  # by the end of it they have ended
-            actors, total = (meter.read() for meter in meters)
-            passed, judged = time.monotonic() - started, (finished - before) * PARTITION
-    own_ms = 1000 * actors / judged
+def compare(name: str, bare: Sequence[float], own: Sequence[float]) -> dict[str, float]:
+    """CPU seconds of an image in each round, as figures: the medians, and the ratio of the same round."""
+    ratios = sorted(one / other for one, other in zip(bare, own, strict=True))
+    return {
+        "bare_ms": 1000 * statistics.median(bare),
+        name: 1000 * statistics.median(own),
+        "ratio": statistics.median(ratios),
+        "ratio_least": ratios[0],
+        "ratio_most": ratios[-1],
+    }
+
+
+def measure_cluster(job: Job, workers: int) -> dict[str, float]:
+    """CPU time of an image in the processes in which Ray judges, and in as many bare loops without Ray, each side by
+    side over a partition each; the two take turns. Of all else (the driver and Ray's own processes) CPU time for each
+    second in which Ray judges, since most of that does not depend on the images."""
+    with ThreadPoolExecutor(1) as pool, Group(workers) as own, Group(workers) as bare, start_bare(bare, job, workers):
+        taken = pool.submit(take_turns, own, bare, job.plan.partitions // workers - WARM_ROUNDS)
+        for _ in run(job, range(job.plan.partitions), workers, partial(TurnJudge, own.address)):
+            pass
+        figures = taken.result()
+    files = workers * job.plan.count_files(0)
     return {
         "workers": workers,
-        "files": judged,
-        "cpu_ms": own_ms,
-        "ratio": bare_ms / own_ms,
-        "beside": (total - actors) / passed,
-        "rate": judged / passed,
+        "files": len(figures.own) * files,
+        **compare("cpu_ms", [one / files for one in figures.bare], [one / files for one in figures.own]),
+        "beside": figures.beside / figures.seconds,
     }
+
+
+@dataclass
+class Turns:
+    """What turns took: CPU seconds of both groups in each round, and in those of Ray's, together, CPU seconds of all
+    other processes and the time that passed."""
+
+    bare: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
+    beside: float = 0.0
+    seconds: float = 0.0
+
+    def take_bare(self, group: Group) -> None:
+        """One of bare loops."""
+        self.bare.append(group.take_turn())
+
+    def take_own(self, group: Group) -> None:
+        """One in which Ray judges."""
+        meter, started = Meter(os.getpid()), time.monotonic()
+        self.own.append(group.take_turn())
+        self.seconds += time.monotonic() - started
+        self.beside += meter.read() - self.own[-1]
+
+
+def take_turns(own: Group, bare: Group, rounds: int) -> Turns:
+    """Has two groups take turns, backwards in every other round, and lets the first one go on alone after that."""
+    turns = Turns()
+    steps = [partial(turns.take_bare, bare), partial(turns.take_own, own)]
+    with own, bare:
+        own.gather()
+        bare.gather()
+        for number in range(rounds):
+            for step in steps[:: -1 if number % 2 else 1]:
+                step()
+            ratio = turns.bare[-1] / turns.own[-1]
+            print(f"round {number + 1} of {rounds}: {ratio:.2f}", file=sys.stderr, flush=True)
+    return turns
 
 
 def measure_driver(out: Storage, rows: int, workers: int) -> dict[str, Any]:
@@ -188,9 +219,14 @@ def render(section: Mapping[str, Any]) -> str:
             f"{process['ratio']:.2f} ({process['ratio_least']:.2f} to {process['ratio_most']:.2f})",
         ),
         (
-            f"{cluster['workers']} such processes on Ray, {cluster['files']:,} files",
+            f"{cluster['workers']} bare loops side by side, each in a process of its own",
+            f"{cluster['bare_ms']:.2f} ms",
+            "1",
+        ),
+        (
+            f"{cluster['workers']} processes that judge on Ray, {cluster['files']:,} files",
             f"{cluster['cpu_ms']:.2f} ms",
-            f"{cluster['ratio']:.2f}",
+            f"{cluster['ratio']:.2f} ({cluster['ratio_least']:.2f} to {cluster['ratio_most']:.2f})",
         ),
     ]
     tenths = ", ".join(f"{value:.0f}" for value in driver["tenths_mb"])

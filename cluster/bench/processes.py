@@ -16,24 +16,14 @@ def list_family(pid: int) -> list[psutil.Process]:
 class Meter:
     """CPU time of a process and its descendants, those included that have come since."""
 
-    def __init__(self, pid: int, name: str = "") -> None:
-        """Begins now. With a ``name``, only those count whose command begins so."""
-        self._pid, self._name = pid, name
-        self._before = {process: read_seconds(process) for process in self._list()}
+    def __init__(self, pid: int) -> None:
+        """Begins now."""
+        self._pid = pid
+        self._before = {process: read_seconds(process) for process in list_family(pid)}
 
     def read(self) -> float:
         """Seconds since the beginning; of processes that have ended since, nothing."""
-        return sum(read_seconds(process) - self._before.get(process, 0.0) for process in self._list())
-
-    def _list(self) -> list[psutil.Process]:
-        return [process for process in list_family(self._pid) if read_command(process).startswith(self._name)]
-
-
-def read_command(process: psutil.Process) -> str:
-    """How a process was started; empty of one that has ended."""
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
+        return sum(read_seconds(process) - self._before.get(process, 0.0) for process in list_family(self._pid))
 
 
 def read_seconds(process: psutil.Process) -> float:

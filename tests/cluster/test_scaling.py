@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from client import StrokeClient
-from cluster.bench.processes import list_family, read_command
+from cluster.bench.processes import list_family
 from tests.cluster.test_serve import find_port
 from tests.fakes import encode, make_slice, wait_until, write_model
 from tests.tracing import ROOT
@@ -56,8 +56,15 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
 def count_replicas(process: subprocess.Popen[str]) -> int:
     """Processes that serve."""
     with suppress(psutil.Error):
-        return sum(read_command(one).startswith(REPLICA) for one in list_family(process.pid))
+        return sum(is_replica(one) for one in list_family(process.pid))
     return 0
+
+
+def is_replica(process: psutil.Process) -> bool:
+    """Whether it serves; one that has ended has no command any more."""
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline()).startswith(REPLICA)
+    return False
 
 
 def call_until(address: str, is_over: Event) -> int:
