@@ -99,6 +99,15 @@ def test_what_never_varies_is_rounded_to_the_next_step() -> None:
     assert np.allclose(shift, 3 * (WEIGHTS - rounded).sum(axis=(1, 2, 3)), atol=1e-5)
 
 
+def test_small_changes_of_large_values_are_seen() -> None:
+    """Their squares alone would drown what varies."""
+    inputs = draw_inputs(WEIGHTS)
+
+    moments = measure(WEIGHTS, inputs * np.float32(0.01) + np.float32(300))
+
+    assert np.allclose(moments.covariance, np.cov(inputs.T.astype(np.float64), bias=True) * 1e-4, atol=5e-6)
+
+
 def test_large_filters_are_rounded_in_parts() -> None:
     """Memory for the covariance is bounded."""
     weights = np.random.default_rng(2).normal(0, 0.2, (3, 2 * MOST_TOGETHER // 9, 3, 3))

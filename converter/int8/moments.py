@@ -84,13 +84,17 @@ class Moments:
         width = max(size for size in range(1, min(inputs, MOST_TOGETHER) + 1) if inputs % size == 0)
         parts = window.groups * inputs // width
         self._groups, self._count = window.groups, 0
+        self._origin = np.zeros((parts, width), np.float32)
         self._sums = np.zeros((parts, width))
         self._products = np.zeros((parts, width, width), np.float32)
 
     def add(self, patches: NDArray[np.float32]) -> None:
         """Counts what was seen at some places, [places, parts * inputs]."""
         parts, inputs = self._sums.shape
-        seen = np.ascontiguousarray(patches.reshape(len(patches), parts, inputs).transpose(1, 0, 2))
+        seen = patches.reshape(len(patches), parts, inputs).transpose(1, 0, 2)
+        if not self._count:  # values far from 0 that hardly vary would leave nothing but rounding of their squares
+            self._origin = seen.mean(axis=1)
+        seen = np.ascontiguousarray(seen - self._origin[:, np.newaxis])
         self._sums += seen.sum(axis=1)
         self._products += seen.transpose(0, 2, 1) @ seen
         self._count += len(patches)
@@ -109,13 +113,13 @@ class Moments:
     @property
     def mean(self) -> NDArray[np.float64]:
         """[parts, inputs]."""
-        return self._sums / self._count
+        return self._origin + self._sums / self._count
 
     @property
     def covariance(self) -> NDArray[np.float64]:
         """[parts, inputs, inputs]."""
-        mean = self.mean
-        return self._products / self._count - mean[:, :, np.newaxis] * mean[:, np.newaxis]
+        offset = self._sums / self._count
+        return self._products / self._count - offset[:, :, np.newaxis] * offset[:, np.newaxis]
 
 
 def measure_moments(
