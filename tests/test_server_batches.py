@@ -87,7 +87,12 @@ def test_log_has_a_line_for_each_image(tiny_server: ServerProcess, stub: StrokeS
     """And one for the call."""
     before = len(tiny_server.log)
     list(stub.PredictBatches(iter([make_batch(BRIGHT, b"garbage", first=9001)]), timeout=TIMEOUT))
-    wait_until(lambda: any("PredictBatches id=" in line for line in tiny_server.log[before:]))
+    texts = ("id=9001 code=OK", "id=9002 code=INVALID_ARGUMENT reason=IMAGE_UNDECODABLE", "PredictBatches id=")
 
-    assert sum("id=9001 code=OK" in line for line in tiny_server.log) == 1
-    assert sum("id=9002 code=INVALID_ARGUMENT reason=IMAGE_UNDECODABLE" in line for line in tiny_server.log) == 1
+    def count(text: str) -> int:
+        return sum(text in line for line in tiny_server.log[before:])
+
+    # Each of them: the line of a call before this one may come after its answer, and is like this call's.
+    wait_until(lambda: all(map(count, texts)))
+
+    assert [count(text) for text in texts[:2]] == [1, 1]
