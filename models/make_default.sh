@@ -8,7 +8,7 @@
 # says where slices and run go. The fp32 model is there before the INT8 variant is tried, which is calibrated and judged on
 # synthetic slices that training has not seen; INT8= tries none. The outlier score is fitted to such slices, too; OUTLIER=
 # leaves it out. The threshold, and how studies are judged, are chosen on STUDIES other heads in the model's window, and
-# measured on as many more.
+# measured on as many more; an INT8 variant that decides otherwise than fp32 on the former, at that threshold, is left out.
 set -eu
 python=${1:-python}
 network=${NETWORK:-cnn}

@@ -272,7 +272,7 @@ def test_slices_that_the_model_does_not_know_have_no_part(
         input_format=INPUT_FORMAT,
         score=lambda pixels: said,
     )
-    digest, answer = judge_slice(tmp_path / "a.png", model)  # type: ignore[arg-type]
+    digest, answer, _ = judge_slice(tmp_path / "a.png", [model])  # type: ignore[list-item]
     assert len(digest) == 64
     assert refusal in answer.refusal
     assert bool(answer.refusal) == bool(refusal) == np.isnan(answer.score)

@@ -76,8 +76,8 @@ THRESHOLD_EPILOG = """examples:
   python -m training threshold models/stroke-cnn/3 --data scans --specificity 0.9 --test others --dry-run
   python -m training threshold models/stroke-cnn/3 --data scans --number 0.3 --out models/stroke-cnn/4
 
-The new version has the weights, outlier score, INT8 variant and heatmap of the old one. A running server takes it by
-python -m server model activate NAME VERSION.
+The new version has the weights, outlier score and heatmap of the old one, and its INT8 variant where that decides as
+fp32 does at the new threshold, too. A running server takes it by python -m server model activate NAME VERSION.
 """
 CARD_EPILOG = """examples:
   python -m training card runs/first --facts facts.json

@@ -16,12 +16,15 @@ from converter.int8.calibrate import LEAST_HELD_OUT, CalibrationSets, Slices
 from converter.int8.watch import TimeIsUp, Watch
 from converter.pixels.sampling import spread_evenly
 from server.machine.processors import count_processors
-from server.models.contract import ModelSpec
+from server.models.agreement import (
+    LEAST_AGREEMENT,
+    add_probabilities,
+    find_differences,
+    is_alike,
+    list_sets,
+    share_labels,
+)
 from server.models.runtime import OnnxModel
-
-LEAST_AGREEMENT = 0.995
-ONE_LABEL = 1
-"""Changed labels that are allowed in any case: of fewer than 200 slices one alone would be more than the share."""
 
 MOST_MEAN_DIFFERENCE = 0.01
 MOST_AUC_DROP = 0.005
@@ -47,8 +50,7 @@ class Comparison:
     """The same at 0.5."""
 
     mean_difference: float
-    """Mean absolute difference of the probability: of the positive labels, and of more than two labels that of the one
-    with the largest difference, if that is larger."""
+    """Mean of ``server.models.agreement.find_differences``."""
 
     largest_difference: float
 
@@ -60,7 +62,7 @@ class Comparison:
         """What fails the gate, in words; empty when it passes. So written that NaN fails."""
         failures = []
         for name, share in (("threshold", self.agreement_at_threshold), ("0.5", self.agreement_at_half)):
-            if not (share >= LEAST_AGREEMENT or round((1 - share) * self.slices, 6) <= ONE_LABEL):
+            if not is_alike(share, self.slices):
                 failures.append(f"label agreement at {name} {share:.2%} (at least {LEAST_AGREEMENT:.1%})")
         if not self.mean_difference <= MOST_MEAN_DIFFERENCE:
             failures.append(f"mean |Δp| {self.mean_difference:.4f} (at most {MOST_MEAN_DIFFERENCE})")
@@ -139,34 +141,17 @@ class Judge:
     def _compare(self, variant: OnnxModel, number: int, step: str) -> Comparison:
         slices, answers = self._sets[number], self._answers[number]
         others = self._answer(variant, slices, step)
+        difference = find_differences(self._spec, answers, others)
         sets = list_sets(self._spec)
         before, after = (add_probabilities(one, sets) for one in (answers, others))
-        difference = np.abs(after - before).max(axis=1)
         return Comparison(
-            slices=len(before),
-            agreement_at_threshold=self._compare_labels(answers, others, self._spec.threshold),
-            agreement_at_half=self._compare_labels(answers, others, 0.5),
+            slices=len(answers),
+            agreement_at_threshold=share_labels(self._spec, answers, others, self._spec.threshold),
+            agreement_at_half=share_labels(self._spec, answers, others, 0.5),
             mean_difference=float(difference.mean()),
             largest_difference=float(difference.max()),
             auc_drop=find_drop(before, after, slices.classes, sets),
         )
-
-    def _compare_labels(self, one: NDArray[np.float32], other: NDArray[np.float32], threshold: float) -> float:
-        """Share of slices that get the same label of both answers."""
-        before, after = (self._spec.find_labels(answers, threshold) for answers in (one, other))
-        return float((before == after).mean())
-
-
-def list_sets(spec: ModelSpec) -> list[tuple[int, ...]]:
-    """Sets of labels, as indices, whose probabilities are compared: the positive ones, and of more than two labels each
-    one alone. Of two the other one's says the same."""
-    alone = [(index,) for index in range(len(spec.labels))] if len(spec.labels) > 2 else []
-    return [spec.positive_indices, *alone]
-
-
-def add_probabilities(answers: NDArray[np.float32], sets: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
-    """The probability of each set of labels, [N, sets]."""
-    return np.stack([answers[:, list(those)].astype(np.float64).sum(axis=1) for those in sets], axis=1)
 
 
 def find_drop(

@@ -148,7 +148,7 @@ def replace_nan(value: Any) -> Any:
         return {key: replace_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [replace_nan(item) for item in value]
-    if isinstance(value, str | None):
+    if isinstance(value, str | bool | None):
         return value
     if isinstance(value, Integral):  # numpy's integers too
         return int(value)

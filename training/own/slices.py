@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +39,12 @@ class Slices:
     """Of the folder."""
 
     fingerprint: str
+    answers: NDArray[np.float32]
+    """Probabilities [N, models, labels] of each model that was asked."""
+
     scores: Floats
+    """Probability of the positive labels, of the first model."""
+
     positive: Bools
     people: NDArray[np.int64]
     """Person of each slice, from 0; each slice its own where they are not known."""
@@ -78,6 +85,7 @@ class Slices:
             raise TrainingError(f"{self.name}: every slice is within the model's margin of the threshold {level:g}")
         return replace(
             self,
+            answers=self.answers[kept],
             scores=self.scores[kept],
             positive=self.positive[kept],
             people=number(self.people[kept]),
@@ -87,27 +95,44 @@ class Slices:
         )
 
 
-def judge_slices(config: DataConfig, folder: Path, model: OnnxModel) -> Slices:
+class Judged(NamedTuple):
+    """What was said of one file."""
+
+    digest: str
+    """SHA-256 of the file."""
+
+    answer: Answer
+    """Of the first model, or why it gives none."""
+
+    probabilities: tuple[NDArray[np.float32], ...] = ()
+    """[labels], of each model; empty where nothing was asked."""
+
+
+def judge_slices(config: DataConfig, folder: Path, models: Sequence[OnnxModel]) -> Slices:
     """Judges the slices of a folder as a server does.
+
+    Args:
+        config: labels and people of the slices.
+        folder: where they are.
+        models: what is asked. The first one says what would be analysed, and makes the scores; others are its variants.
 
     Raises:
         TrainingError: the folder cannot be used, none of its slices could be judged, or those are all of one class.
     """
     images = list_data(replace(config, data=folder))
-    positive = find_positive(config, images, model.spec.positive_labels)
+    positive = find_positive(config, images, models[0].spec.positive_labels)
     progress = Progress("judging")
-    answers: list[Answer] = []
-    digests: list[str] = []
+    judged: list[Judged] = []
     with ThreadPoolExecutor(count_processors()) as pool:
         paths = [images.root / file for file in images.files]
-        for digest, answer in map_ahead(pool, lambda path: judge_slice(path, model), paths):
-            digests.append(digest)
-            answers.append(answer)
-            progress(len(answers), len(paths))
-    scores = np.array([answer.score for answer in answers])
+        for one in map_ahead(pool, lambda path: judge_slice(path, models), paths):
+            judged.append(one)
+            progress(len(judged), len(paths))
+    digests = [one.digest for one in judged]
+    scores = np.array([one.answer.score for one in judged])
     kept = ~np.isnan(scores)
     if not kept.any():
-        raise TrainingError(f"{folder}: no slice could be judged; the first: {answers[0].refusal}")
+        raise TrainingError(f"{folder}: no slice could be judged; the first: {judged[0].answer.refusal}")
     if not has_both(positive[kept]):
         raise TrainingError(f"{folder}: the slices that could be judged are all of one class")
     studies, of_positive_study = None, positive
@@ -119,6 +144,7 @@ def judge_slices(config: DataConfig, folder: Path, model: OnnxModel) -> Slices:
     return Slices(
         name=images.root.resolve().name,
         fingerprint=compute_fingerprint(images.files, digests),
+        answers=np.array([one.probabilities for one, is_kept in zip(judged, kept, strict=True) if is_kept]),
         scores=scores[kept],
         positive=positive[kept],
         people=number(join_groups(images.patients, digests)[kept]),
@@ -128,23 +154,26 @@ def judge_slices(config: DataConfig, folder: Path, model: OnnxModel) -> Slices:
     )
 
 
-def judge_slice(path: Path, model: OnnxModel) -> tuple[str, Answer]:
-    """Returns the SHA-256 of a file, and the probability of the positive label or why a server would give none.
+def judge_slice(path: Path, models: Sequence[OnnxModel]) -> Judged:
+    """Returns what models say of a file, or why a server would give no answer with the first of them.
 
     How near the probability is to the threshold does not matter here, where the threshold is what is chosen.
     """
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
+    model, *variants = models
     try:
         pixels = load_pixels(data, model.input_format)
     except ImageError as error:
-        return digest, Answer(refusal=error.message)
+        return Judged(digest, Answer(refusal=error.message))
     if model.spec.checks == HEAD_CT and (reasons := find_reasons(pixels)):
-        return digest, Answer(refusal=reasons[0].message)
-    said, spec = model.score(pixels.array[np.newaxis]), model.spec
+        return Judged(digest, Answer(refusal=reasons[0].message))
+    image = pixels.array[np.newaxis]
+    said, spec = model.score(image), model.spec
     if spec.outlier_threshold and said.outlier[0] > spec.outlier_threshold:
-        return digest, Answer(refusal="The image is unlike those that the model knows.")
-    return digest, make_answer(said.probabilities[0], spec)
+        return Judged(digest, Answer(refusal="The image is unlike those that the model knows."))
+    rows = (said.probabilities[0], *(variant.run(image)[0] for variant in variants))
+    return Judged(digest, make_answer(rows[0], spec), rows)
 
 
 def number(values: NDArray[np.generic]) -> NDArray[np.int64]:

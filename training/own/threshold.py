@@ -1,7 +1,8 @@
 """``python -m training threshold``: another operating point for a model that is there, without training.
 
 The threshold of slices, and how studies are judged, are chosen on labelled slices as a server would judge them, by the
-rules of training; the result is a new version of the model folder, with the same weights.
+rules of training; the result is a new version of the model folder, with the same weights, and with its INT8 variant
+where that decides as fp32 does at the new threshold, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from server.errors import ModelFileError
 from server.machine.processors import count_processors
 from server.models.contract import ModelSpec
 from server.models.engines.engine import EngineOptions
-from server.models.manifest import MODEL_FILE, read_manifest
+from server.models.manifest import MODEL_FILE, Manifest, read_manifest
 from server.models.runtime import OnnxModel, load_model
 from training.errors import TrainingError, count_nouns
 from training.evaluation.measure import choose_decision
@@ -25,6 +26,7 @@ from training.evaluation.paired import Answered, Comparison, compare_answers
 from training.evaluation.summary import replace_nan
 from training.own.compare_page import describe_comparison, describe_count, tabulate_changes, tabulate_pairs
 from training.own.slices import Slices, judge_slices
+from training.own.variant import VariantCheck, check_variant, describe_omission, load_variants, settle_variant
 from training.own.version import find_out, write_version
 from training.report.tables import state
 from training.settings.threshold import ThresholdConfig
@@ -50,18 +52,25 @@ def choose_point(config: ThresholdConfig) -> str:
     Raises:
         TrainingError: model or data is not usable; nothing was written.
     """
+    options = EngineOptions(workers=count_processors())
     try:
-        model = load_model(config.model, EngineOptions(workers=count_processors()))
+        manifest = read_manifest(config.model)
+        model = load_model(config.model, options)
+        variants = load_variants(config.model, manifest, options)
     except ModelFileError as error:
         raise TrainingError(error.message) from None
     out = find_out(config.model, config.out)
-    chosen_on = judge_slices(config, config.data, model)
-    others = judge_slices(config, config.test, model) if config.test else None
+    chosen_on = judge_slices(config, config.data, [model, *variants])
+    others = judge_slices(config, config.test, [model]) if config.test else None
     old, new = model.spec, choose_spec(config, model.spec, chosen_on)
+    check = None if new.threshold == old.threshold else check_variant(manifest, new, chosen_on)
     compared = compare_specs(old, new, chosen_on)
     if others is not None:
         compared |= compare_specs(old, new, others)
-    facts, metrics = record(config, model, chosen_on, compared)
+    facts, metrics = record(config, model, manifest, chosen_on, compared)
+    if check is not None:
+        facts["threshold_int8"] = check.found
+        manifest = settle_variant(manifest, check)
     kept = {name: value for name, value in old.metrics.items() if not is_outdated(name, old, new)}
     new = replace(
         new,
@@ -72,7 +81,7 @@ def choose_point(config: ThresholdConfig) -> str:
     )
     new = replace(new, model_card=amend_card(old, new))
     if not config.dry_run:
-        write_version(config.model, new, out)
+        write_version(config.model, manifest, new, out)
     if config.json:
         document = {
             "out": None if config.dry_run else str(out),
@@ -80,10 +89,11 @@ def choose_point(config: ThresholdConfig) -> str:
             **{name: getattr(new, name) for name in ("threshold", "study_top_k", "study_threshold")},
             "before": {name: getattr(old, name) for name in ("threshold", "study_top_k", "study_threshold")},
             "slices_left_out": chosen_on.left_out,
+            "int8": check and check.to_document(),
             "figures": {title: describe_comparison(one) for title, one in compared.items()},
         }
         return json.dumps(replace_nan(document), indent=2, ensure_ascii=False)
-    return render(config, old, new, out, chosen_on, compared)
+    return render(config, old, new, out, chosen_on, check, compared)
 
 
 def choose_spec(config: ThresholdConfig, spec: ModelSpec, slices: Slices) -> ModelSpec:
@@ -119,11 +129,15 @@ def compare_specs(old: ModelSpec, new: ModelSpec, slices: Slices) -> dict[str, C
 
 
 def record(
-    config: ThresholdConfig, model: OnnxModel, slices: Slices, compared: Mapping[str, Comparison]
+    config: ThresholdConfig,
+    model: OnnxModel,
+    manifest: Manifest,
+    slices: Slices,
+    compared: Mapping[str, Comparison],
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Returns what the new spec records of its operating point: provenance, and figures by name."""
     spec = model.spec
-    digest = read_manifest(config.model).files[MODEL_FILE].sha256
+    digest = manifest.files[MODEL_FILE].sha256
     many = f"{len(slices.scores):,} slices of {int(slices.people.max()) + 1:,} people"
     facts = {
         "threshold_from": f"{spec.name} {spec.version}, SHA-256 {digest}; weights unchanged",
@@ -181,6 +195,7 @@ def render(
     new: ModelSpec,
     out: Path,
     slices: Slices,
+    check: VariantCheck | None,
     compared: Mapping[str, Comparison],
 ) -> str:
     """Returns what was chosen, and the figures, in Markdown."""
@@ -198,7 +213,11 @@ def render(
         lines.append(f"- {count_nouns(near, 'slice')} within {old.indeterminate_margin:g} of the threshold: no label")
     if not slices.has_studies:
         lines.append("- studies: no two slices of one are known, or all are of one class; their rule stays")
+    if check is not None:
+        lines.append(f"- INT8: {check.found}")
     parts = ["\n".join([lines[0], "", *lines[1:]]), f"**{CHOSEN_HERE}**"]
+    if check is not None and check.is_left_out:
+        parts.append(f"**{describe_omission(new)}**")
     for title, one in compared.items():
         names = STATED if title.startswith("slices") else ("auc", *STATED)
         pairs = tabulate_pairs(one, names, "before", "now")

@@ -9,7 +9,7 @@ from pathlib import Path
 from server.errors import ModelFileError
 from server.models.contract import METADATA_KEY, ModelSpec, is_identifier
 from server.models.installation import install
-from server.models.manifest import MANIFEST_FILE, read_manifest, read_verified
+from server.models.manifest import MANIFEST_FILE, Manifest, read_verified
 from server.models.repository import list_folders
 from training.errors import TrainingError
 
@@ -34,7 +34,7 @@ def find_out(folder: Path, out: Path | None) -> Path:
     return out
 
 
-def write_version(folder: Path, spec: ModelSpec, out: Path) -> None:
+def write_version(folder: Path, manifest: Manifest, spec: ModelSpec, out: Path) -> None:
     """Writes a model folder whose files have the weights of another's, and a spec of their own.
 
     The golden answers stay, for the graphs do, and loading the result asks them anew. Digests are new; a signature is
@@ -42,6 +42,7 @@ def write_version(folder: Path, spec: ModelSpec, out: Path) -> None:
 
     Args:
         folder: the model folder, which stays.
+        manifest: the folder's, with the files that come along.
         spec: what the new files say of themselves; name and version are those of ``out``.
         out: where it goes.
 
@@ -49,7 +50,6 @@ def write_version(folder: Path, spec: ModelSpec, out: Path) -> None:
         TrainingError: the model is not whole, or the result cannot be written or loaded; nothing was written.
     """
     try:
-        manifest = read_manifest(folder)
         files = {name: replace_spec(read_verified(folder, name, manifest), spec) for name in manifest.files}
         records = {
             name: replace(manifest.files[name], sha256=hashlib.sha256(data).hexdigest(), size=len(data))
