@@ -72,8 +72,8 @@ def render_variant(variant: Mapping[str, Any]) -> str:
     ]
     if variant.get("speed"):  # not there in manifests of earlier versions, nor for another kind of processor
         lines.append(f"  speed        {variant['speed']:g} times fp32's, one image on one processor where it was made")
-    if variant.get("moved"):
-        lines.append(f"  moved        {variant['moved']}; below, at the threshold of before")
+    if variant.get("where_threshold_was_chosen"):
+        lines.append(f"  threshold    {variant['where_threshold_was_chosen']}; below, at the conversion's threshold")
     for name in ("calibration", "held_out"):
         figures = variant[name]
         drop = "not measured (no labels)" if figures["auc_drop"] is None else f"{figures['auc_drop']:+.4f}"

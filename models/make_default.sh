@@ -5,10 +5,10 @@
 #
 # Takes the Python to use, and where to put the model (default: build/models/NAME/VERSION). NETWORK=efficientnet-lite0 makes
 # the one of models-imagenet, in an hour and a half. COUNT and EPOCHS make another one, in a folder of its own unless WORK
-# says where slices and run go. The fp32 model is there before the INT8 variant is tried, which is calibrated and judged on
-# synthetic slices that training has not seen; INT8= tries none. The outlier score is fitted to such slices, too; OUTLIER=
-# leaves it out. The threshold, and how studies are judged, are chosen on STUDIES other heads in the model's window, and
-# measured on as many more; an INT8 variant that decides otherwise than fp32 on the former, at that threshold, is left out.
+# says where slices and run go. The threshold, and how studies are judged, are chosen on STUDIES other heads in the model's
+# window, and measured on as many more. On slices of the former the INT8 variant is calibrated and judged, at that threshold,
+# and is left out where it decides otherwise than fp32; INT8= tries none, INT8=arm64 is for another kind of processor. The
+# outlier score is fitted to slices that training has not seen; OUTLIER= leaves it out of a model without INT8.
 set -eu
 python=${1:-python}
 network=${NETWORK:-cnn}
@@ -44,14 +44,22 @@ draw phantom --count "$count" --seed 7
     "$@" --epochs "$epochs" --augment scanner --validation 0.06 --test 0.06 --seed 7 --operating-point sensitivity=0.9 --notes \
     "Demonstration, not a diagnosis: trained on synthetic slices alone (python -m training phantom --count $count --seed 7)$from."
 "$python" -m training card "$work/run" --facts "$facts"
-made=$work/converted/$name/1
-convert() { "$python" -m converter "$work/run/brain_stroke_model.keras" -o "$made" --images "$work/phantom" --force "$@"; }
-convert --window 40,80 ${OUTLIER---outlier}
-[ -z "${INT8---int8 --target x86-vnni}" ] ||
-    convert --window 40,80 ${OUTLIER---outlier} ${INT8---int8 --target x86-vnni} ||
-    echo "The INT8 variant did not pass; $made serves fp32." >&2
 slices=$((${STUDIES:-200} * 24))
 draw validation --count $slices --slices-per-patient 24 --seed 1717 --window 40,80
 draw test --count $slices --slices-per-patient 24 --seed 1718 --window 40,80
+made=$work/converted/$name
+convert() { "$python" -m converter "$work/run/brain_stroke_model.keras" --images "$work/phantom" --window 40,80 --force "$@"; }
+choose() { "$python" -m training threshold --data "$work/validation" --sensitivity 0.9 "$@"; }
+convert -o "$made/1" ${OUTLIER---outlier}
+best=1
+if [ -n "${INT8-x86-vnni}" ]; then
+    threshold=$(choose "$made/1" --dry-run --json | "$python" -c 'import json, sys; print(json.load(sys.stdin)["threshold"])')
+    if convert -o "$made/2" --int8 --target "${INT8-x86-vnni}" --threshold "$threshold" --calibrate "$work/validation"; then
+        "$python" -m converter extend "$made/2" -o "$made/3" --force
+        best=3
+    else
+        echo "The INT8 variant did not pass: fp32 alone is served." >&2
+    fi
+fi
 [ ! -f "$out/manifest.json" ] || rm -r "$out"
-"$python" -m training threshold "$made" --data "$work/validation" --test "$work/test" --sensitivity 0.9 --out "$out"
+choose "$made/$best" --test "$work/test" --out "$out"

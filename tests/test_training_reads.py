@@ -62,7 +62,7 @@ def test_guard_can_fire(tmp_path: Path, file: str, text: str, is_found: bool) ->
 def test_bundled_model_is_made_of_what_its_recipe_draws() -> None:
     """Every folder that the recipe trains, calibrates or judges on is one that it has made itself."""
     recipe = (ROOT / "models" / "make_default.sh").read_text()
-    folders = re.findall(r"--(?:data|images)[ =](\S+)", recipe)
+    folders = re.findall(r"--(?:data|images|calibrate)[ =](\S+)", recipe)
     assert len(folders) >= 2
     assert all(folder.startswith('"$work/') for folder in folders)
 

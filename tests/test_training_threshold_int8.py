@@ -84,7 +84,10 @@ def test_variant_that_decides_otherwise_is_left_out(
     assert f"of {SLICES} slices with another label than fp32" in found
     assert "(at least 99.5%, or all but 1), |Δp| mean 0.0" in found
     assert "**The new version has no INT8 variant: at a threshold of 0.038 INT8 would give too many slices" in page
-    assert "choose another threshold, or convert anew from the run folder with --int8 --threshold 0.038" in page
+    assert (
+        "choose another threshold, or convert anew from the run folder with --int8 --threshold 0.038 --calibrate"
+        in page
+    )
     with pytest.raises(ModelFileError, match=r"has no model\.int8\.onnx"):
         load_model(new, EngineOptions(precision="int8"))
 
@@ -125,17 +128,17 @@ def test_one_slice_of_few_may_differ(data: Path, tmp_path: Path, capsys: pytest.
     assert document["left_out"] is False
 
 
-def test_same_threshold_leaves_the_variant_alone(
+def test_variant_is_asked_where_the_threshold_stays(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The gate judged it there; what an earlier move found stays true."""
+    """The gate judged it there, on other slices; what an earlier choice found is not what these say."""
     spec = replace(SPEC, threshold=NEAR, provenance={"threshold_int8": "as found before"})
     folder = write_pair(tmp_path, gain=0.06, spec=spec)
     document = json.loads(choose(capsys, folder, data, NEAR, "--json"))
-    assert document["int8"] is None
+    assert document["int8"]["left_out"] is True
     new = load_model(folder.with_name("2"), EngineOptions(precision="auto"))
-    assert new.options.precision == "int8"
-    assert new.spec.provenance["threshold_int8"] == "as found before"
+    assert new.options.precision == "fp32"
+    assert new.spec.provenance["threshold_int8"] == document["int8"]["found"]
 
 
 def test_variant_for_another_processor_is_not_judged(
@@ -192,9 +195,9 @@ def test_report_tells_the_old_figures_from_the_new(
     choose(capsys, tmp_path / "stroke-cnn" / "3", data, 0.999999)
     assert convert(["report", str(tmp_path / "stroke-cnn" / "4")]) == 0
     report = capsys.readouterr().out
-    (line,) = [line for line in report.splitlines() if line.startswith("  moved ")]
+    (line,) = [line for line in report.splitlines() if line.startswith("  threshold ") and "label" in line]
     assert "with another label than fp32" in line
-    assert line.endswith("; below, at the threshold of before")
+    assert line.endswith("; below, at the conversion's threshold")
     assert report.index(line) < report.index("  held out ")
     done = run_module("converter", "verify", str(tmp_path / "stroke-cnn" / "4"))
     assert done.returncode == 0, done.stderr

@@ -21,11 +21,13 @@ from server.models.contract import ModelSpec
 from training.phantom.classes import TWO_CLASSES, order_classes
 from training.phantom.dataset import FACTS_FILE, write_dataset
 
-MOST_CALIBRATION = 256
-"""Slices whose activations are recorded. Ranges hardly change beyond 100, but with fewer than 200 a single changed
-label would already be more than the gate allows."""
+MOST_SLICES = (1024, 2048)
+"""Slices of a folder by which variants are chosen, and which judge what was chosen. A variant that changes 1 % of
+labels passes by chance one time in nine where 512 judge, and one time in 120 where 2,048 do."""
 
-MOST_HELD_OUT = 512
+DRAWN_SLICES = (256, 512)
+"""The same of synthetic slices: fewer, as they say less of what a model will see."""
+
 LEAST_HELD_OUT = 64
 """Slices that judge the result. With fewer, one changed label would be more than the gate allows by chance."""
 
@@ -66,7 +68,7 @@ def load_sets(
     input_format: InputFormat,
     spec: ModelSpec,
     tell: Callable[[str], None] = lambda note: None,
-    most: tuple[int, int] = (MOST_CALIBRATION, MOST_HELD_OUT),
+    most: tuple[int, int] | None = None,
 ) -> CalibrationSets:
     """Loads slices from a folder, or draws synthetic ones.
 
@@ -76,15 +78,17 @@ def load_sets(
         input_format: what the model takes.
         spec: labels of the model.
         tell: called with what was left out, and whether the two sets are of different patients.
-        most: slices of the two sets.
+        most: slices of the two sets; None: ``MOST_SLICES`` of a folder, ``DRAWN_SLICES`` that are drawn.
 
     Raises:
         ConversionError: there are too few, or one cannot be decoded.
     """
     if folder is not None:
-        return split_folder(folder, input_format, spec, source=folder.resolve().name, tell=tell, most=most)
+        source = folder.resolve().name
+        return split_folder(folder, input_format, spec, source=source, tell=tell, most=most or MOST_SLICES)
     classes = choose_classes(spec)
     with tempfile.TemporaryDirectory() as drawn:
+        most = most or DRAWN_SLICES
         count = sum(most)
         write_dataset(Path(drawn) / "phantom", count, PHANTOM_SEED, classes=classes)
         source = f"python -m training phantom --count {count} --seed {PHANTOM_SEED}"

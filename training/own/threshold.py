@@ -63,14 +63,13 @@ def choose_point(config: ThresholdConfig) -> str:
     chosen_on = judge_slices(config, config.data, [model, *variants])
     others = judge_slices(config, config.test, [model]) if config.test else None
     old, new = model.spec, choose_spec(config, model.spec, chosen_on)
-    check = None if new.threshold == old.threshold else check_variant(manifest, new, chosen_on)
+    check = check_variant(manifest, new, chosen_on)
     compared = compare_specs(old, new, chosen_on)
     if others is not None:
         compared |= compare_specs(old, new, others)
     facts, metrics = record(config, model, manifest, chosen_on, compared)
-    if check is not None:
-        facts["threshold_int8"] = check.found
-        manifest = settle_variant(manifest, check)
+    facts["threshold_int8"] = check.found
+    manifest = settle_variant(manifest, check)
     kept = {name: value for name, value in old.metrics.items() if not is_outdated(name, old, new)}
     new = replace(
         new,
@@ -89,7 +88,7 @@ def choose_point(config: ThresholdConfig) -> str:
             **{name: getattr(new, name) for name in ("threshold", "study_top_k", "study_threshold")},
             "before": {name: getattr(old, name) for name in ("threshold", "study_top_k", "study_threshold")},
             "slices_left_out": chosen_on.left_out,
-            "int8": check and check.to_document(),
+            "int8": check.to_document(),
             "figures": {title: describe_comparison(one) for title, one in compared.items()},
         }
         return json.dumps(replace_nan(document), indent=2, ensure_ascii=False)
@@ -195,7 +194,7 @@ def render(
     new: ModelSpec,
     out: Path,
     slices: Slices,
-    check: VariantCheck | None,
+    check: VariantCheck,
     compared: Mapping[str, Comparison],
 ) -> str:
     """Returns what was chosen, and the figures, in Markdown."""
@@ -213,10 +212,9 @@ def render(
         lines.append(f"- {count_nouns(near, 'slice')} within {old.indeterminate_margin:g} of the threshold: no label")
     if not slices.has_studies:
         lines.append("- studies: no two slices of one are known, or all are of one class; their rule stays")
-    if check is not None:
-        lines.append(f"- INT8: {check.found}")
+    lines.append(f"- INT8: {check.found}")
     parts = ["\n".join([lines[0], "", *lines[1:]]), f"**{CHOSEN_HERE}**"]
-    if check is not None and check.is_left_out:
+    if check.is_left_out:
         parts.append(f"**{describe_omission(new)}**")
     for title, one in compared.items():
         names = STATED if title.startswith("slices") else ("auc", *STATED)

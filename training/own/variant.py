@@ -1,7 +1,7 @@
-"""The INT8 variant of a model whose threshold moves: whether it decides as fp32 does at the new one, too.
+"""The INT8 variant of a model whose threshold is chosen: whether it decides as fp32 does there, too.
 
-The converter's accuracy gate has asked that at the old threshold alone. A variant that would decide otherwise is left
-out of the new version, so that servers take its fp32 file.
+The converter's accuracy gate has asked that at the threshold of before, on slices of its own. A variant that would
+decide otherwise is left out of the new version, so that servers take its fp32 file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class VariantCheck:
-    """What is known of a model's INT8 variant at a new threshold."""
+    """What is known of a model's INT8 variant at the threshold that was chosen."""
 
     found: str
     """In words."""
@@ -105,7 +105,8 @@ def describe_omission(spec: ModelSpec) -> str:
         f"The new version has no INT8 variant: at a threshold of {spec.threshold:.4g} INT8 would give too many slices "
         "another label than fp32. Servers take fp32, which all figures here are of, more slowly; one with --precision "
         "int8 refuses it. To have INT8, choose another threshold, or convert anew from the run folder with --int8 "
-        f"--threshold {spec.threshold:.4g}, which finds a variant that passes there or says that there is none."
+        f"--threshold {spec.threshold:.4g} --calibrate DIR, which finds a variant that passes there or says that there "
+        "is none."
     )
 
 
@@ -115,5 +116,7 @@ def settle_variant(manifest: Manifest, check: VariantCheck) -> Manifest:
     if check.is_left_out:
         del files[INT8_FILE]
     elif INT8_FILE in files and files[INT8_FILE].gate:
-        files[INT8_FILE] = replace(files[INT8_FILE], gate={**files[INT8_FILE].gate, "moved": check.found})
+        files[INT8_FILE] = replace(
+            files[INT8_FILE], gate={**files[INT8_FILE].gate, "where_threshold_was_chosen": check.found}
+        )
     return replace(manifest, files=files)
