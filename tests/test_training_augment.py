@@ -129,3 +129,17 @@ def test_each_view_of_a_batch_is_another() -> None:
     assert preset is not None
     varied = vary_batch(np.repeat(draw_cross(), 20, axis=0), SEED, preset).numpy()
     assert len({image.tobytes() for image in varied}) == 20
+
+
+@pytest.mark.parametrize("name", [name for name, preset in AUGMENTATIONS.items() if preset and preset.contrast])
+def test_another_window_leaves_air_black_and_bone_white(name: str) -> None:
+    """Air is darker than any window and bone brighter; what is between them gets darker or brighter."""
+    preset = AUGMENTATIONS[name]
+    assert preset is not None
+    of_window = Augmentation(contrast=preset.contrast, brightness=preset.brightness)
+    thirds = np.repeat(np.repeat(np.array([0, 120, 255], np.uint8), 10)[None, :, None], 30, axis=2)[..., None]
+    varied = vary_batch(np.repeat(thirds, 100, axis=0), SEED, of_window).numpy()
+    assert set(varied[:, :10].ravel()) == {0.0}
+    assert set(varied[:, 20:].ravel()) == {255.0}
+    moved = varied[:, 15, 15, 0] - 120
+    assert moved.min() < -0.5 * preset.brightness < 0.5 * preset.brightness < moved.max()

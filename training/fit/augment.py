@@ -47,12 +47,15 @@ class Augmentation:
 
 _HEAD_CT = Augmentation(horizontal_flip=True, rotation=10.0, scale=0.1, shift=0.05, contrast=0.1, brightness=12.0)
 _SCANNER = Imaging(blur=1.0, sharpening=0.6, noise=10.0, gamma=0.3, jpeg=40)
+_ANY_SOURCE = Imaging(blur=1.0, sharpening=1.5, noise=12.0, gamma=0.5, jpeg=30)
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     # "Flips and rotations" is all the paper says; vertical flips do not occur in head CT.
     "paper": Augmentation(horizontal_flip=True, vertical_flip=True, rotation=15.0),
     "head-ct": _HEAD_CT,
     "scanner": replace(_HEAD_CT, imaging=_SCANNER),
+    # Other kernels, windows, crops and exports than those of the training slices.
+    "any-source": replace(_HEAD_CT, rotation=15.0, scale=0.25, contrast=0.35, brightness=30.0, imaging=_ANY_SOURCE),
     "none": None,
 }
 
@@ -98,7 +101,9 @@ def vary_batch(
     if augmentation.contrast or augmentation.brightness:
         spread = (1 + augmentation.contrast * draws[5])[:, None, None, None]
         level = (augmentation.brightness * draws[6])[:, None, None, None]
-        greys = tf.clip_by_value((greys - 127.5) * spread + 127.5 + level, 0.0, 255.0)
+        # In every window air is black and bone white.
+        inside = (greys > 0) & (greys < 255)
+        greys = tf.where(inside, tf.clip_by_value((greys - 127.5) * spread + 127.5 + level, 0.0, 255.0), greys)
     return tf.concat([greys, masks], axis=3)
 
 
