@@ -89,6 +89,7 @@ soak: .venv/.installed ## hold a load and print what grows (MINUTES=30)
 ablation: .venv/.installed ## measure what each part of training, generator and slices gives (6 hours; goes on where it was)
 	$(ALL) -m bench.training.ablation --out docs
 	$(ALL) -m bench.training.findings --out docs
+	$(ALL) -m bench.training.exports --out docs
 	$(ALL) -m bench.training.realism --out docs
 
 model: .venv/.installed ## train a model from nothing as the bundled one was (about an hour; goes on where it was; NETWORK=efficientnet-lite0: the second one)

@@ -41,6 +41,7 @@ PROGRAMS = {
     "bench.serving.web": ("",),
     "bench.training.__main__": ("",),
     "bench.training.ablation": ("",),
+    "bench.training.exports": ("",),
     "bench.training.findings": ("",),
     "bench.training.realism.__main__": ("",),
     "bench.training.transfer": ("",),
