@@ -84,7 +84,7 @@ def test_nothing_is_written_without_a_folder(tmp_path: Path, monkeypatch: pytest
 def test_bfloat16_is_measured_only_where_the_processor_is_fast_in_it() -> None:
     """Elsewhere it is emulated."""
     assert list_precisions(["avx2"]) == ["float32"]
-    assert list_precisions(["avx2", "amx_bf16"]) == ["float32", "mixed_bfloat16"]
+    assert list_precisions(["avx2", "avx512_bf16"]) == ["float32", "mixed_bfloat16"]
 
 
 class SlowNetwork:

@@ -87,7 +87,8 @@ class TrainConfig(WindowConfig, SubgroupConfig, DataConfig):
     )
     precision: str = setting(
         "float32",
-        "Arithmetic of the training; the saved model is float32 either way. mixed_bfloat16 is faster only with AMX.",
+        "Arithmetic of the training; the saved model is float32 either way. mixed_bfloat16 is "
+        "faster only where the processor has it (avx512_bf16, amx_bf16), and not with depthwise convolutions.",
         choices=PRECISIONS,
     )
     validation: float = setting(0.15, "Share of the images that chooses the best epoch.", least=0, most=0.5)
