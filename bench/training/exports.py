@@ -37,8 +37,8 @@ HEAD = """\
 # Models beside the exports of other sources
 
 The same synthetic slices, judged as they are drawn and as another kernel, window, matrix or crop would have made them
-(`python -m bench.training.exports`, which also writes [the figures](exports.json)). Training slices vary in all of
-these, by less. Intervals: 95 %, DeLong; differences are on the same slices. No real slice is read here.
+(`python -m bench.training.exports`, which also writes [the figures](exports.json)). Training slices vary in nearly
+all of these, by less. Intervals: 95 %, DeLong; differences are on the same slices. No real slice is read here.
 """
 
 Export = Callable[[Image.Image], Image.Image]
