@@ -70,6 +70,8 @@ def render_variant(variant: Mapping[str, Any]) -> str:
         f"  in fp32      {', '.join(variant['fp32_layers']) or 'no convolution'}",
         f"  nodes left   {left}",
     ]
+    if variant.get("cascade"):  # not there in manifests of earlier versions
+        lines.append(f"  cascade      fp32 answers {describe_cascade(variant['cascade'])}")
     if variant.get("speed"):  # not there in manifests of earlier versions, nor for another kind of processor
         lines.append(f"  speed        {variant['speed']:g} times fp32's, one image on one processor where it was made")
     if variant.get("where_threshold_was_chosen"):
@@ -83,6 +85,12 @@ def render_variant(variant: Mapping[str, Any]) -> str:
             f"|Δp| mean {figures['mean_difference']:.4f}, largest {figures['largest_difference']:.3f}; AUC drop {drop}"
         )
     return "\n".join(lines)
+
+
+def describe_cascade(band: Mapping[str, Any]) -> str:
+    """Where fp32 answers in the place of INT8 (``converter.int8.cascade.Band``), in words."""
+    parts = " or ".join(f"{low:.3f} to {high:.3f}" for low, high in band["parts"])
+    return f"where INT8 says {parts}, {band['share']:.1%} of the calibration slices"
 
 
 def render_score(spec: ModelSpec) -> str:

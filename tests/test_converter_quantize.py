@@ -29,11 +29,11 @@ SPEC = ModelSpec("small", "1", ("normal", "stroke"), ("stroke",), 0.3, colour="g
 FILTERS = (8, 8, 8, 8)
 
 
-def build_network(offset: tuple[int, ...] = (), *, like_resnet: bool = False) -> onnx.ModelProto:
+def build_network(offset: tuple[int, ...] = (), *, like_resnet: bool = False, amount: float = 300.0) -> onnx.ModelProto:
     """Four convolutions with weights drawn once, and an answer that grows with the mean grey level.
 
-    A layer named in ``offset`` adds a large constant to its values, which the next layer takes off again: the answer is
-    the same, but 256 levels for large values leave none for what they differ by.
+    A layer named in ``offset`` adds a large ``amount`` to its values, which the next layer takes off again: the answer
+    is the same, but 256 levels for large values leave none for what they differ by.
 
     The first convolution pools, or has stride 2 and takes padded pixels that were shifted, as in ResNet.
     """
@@ -51,7 +51,7 @@ def build_network(offset: tuple[int, ...] = (), *, like_resnet: bool = False) ->
         weights = np.abs(rng.normal(0, 1, (filters, before, 3, 3))) / (4.5 * before)
         constants[f"weights{number}"] = weights
         taken_off = added * weights.sum(axis=(1, 2, 3))
-        added = 300.0 if number in offset else 0.0
+        added = amount if number in offset else 0.0
         constants[f"bias{number}"] = added - taken_off
         is_strided = like_resnet and number == 0
         convolution = helper.make_node(

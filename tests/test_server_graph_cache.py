@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from converter.int8.cascade import Band, join
 from server.errors import ModelFileError
 from server.machine import processors
 from server.models import runtime
@@ -70,6 +71,22 @@ def test_cached_graph_is_the_same_model(folder: Path, tmp_path: Path) -> None:
     assert np.allclose(ask(plain), ask(first))
     assert np.allclose(ask(plain), ask(second))
     assert {model.digest for model in (plain, first, second)} == {sha256_hex((folder / MODEL_FILE).read_bytes())}
+
+
+def test_graph_with_a_graph_within_it_is_optimised_at_each_start(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a cascade of two networks: weights of the inner one cannot be given as values, so nothing is kept."""
+    path = folder / MODEL_FILE
+    inner = onnx.load_from_string(path.read_bytes())
+    joined = join(onnx.load_from_string(path.read_bytes()), inner, SPEC, Band(((0.0, 1.0),), 1.0))
+    large = write_model(tmp_path / "joined", data=joined.SerializeToString())
+
+    model = load_model(large, EngineOptions(cache=tmp_path / "cache"))
+
+    assert np.allclose(ask(model), ask(load_model(folder)))
+    assert list_graphs(tmp_path / "cache") == []
+    assert not caplog.records
 
 
 def flip(path: Path) -> None:

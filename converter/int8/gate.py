@@ -64,6 +64,11 @@ class Comparison:
         for name, share in (("threshold", self.agreement_at_threshold), ("0.5", self.agreement_at_half)):
             if not is_alike(share, self.slices):
                 failures.append(f"label agreement at {name} {share:.2%} (at least {LEAST_AGREEMENT:.1%})")
+        return [*failures, *self.list_distances()]
+
+    def list_distances(self) -> list[str]:
+        """What fails of the probabilities themselves, whatever labels become of them."""
+        failures = []
         if not self.mean_difference <= MOST_MEAN_DIFFERENCE:
             failures.append(f"mean |Δp| {self.mean_difference:.4f} (at most {MOST_MEAN_DIFFERENCE})")
         if self.auc_drop is not None and not self.auc_drop <= MOST_AUC_DROP:
@@ -127,6 +132,10 @@ class Judge:
     def compare_held_out(self, variant: OnnxModel) -> Comparison:
         """Those of the set that judges what was chosen."""
         return self._compare(variant, 1, "judging on held-out slices")
+
+    def answer_calibration(self, variant: OnnxModel) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities of the fp32 model and of a variant on that set, float32 [N, labels] each."""
+        return self._answers[0], self._answer(variant, self._sets[0], "asking INT8 how far it is from fp32")
 
     def _answer(self, model: OnnxModel, slices: Slices, step: str) -> NDArray[np.float32]:
         """Probabilities, float32 [N, labels], as the server asks for them: one slice at a time."""

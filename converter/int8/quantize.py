@@ -2,21 +2,23 @@
 
 Some ways to find the ranges of activations are tried, and the first that passes is taken, in the order of their
 differences on the calibration slices. If none does, the layers that cost most accuracy go back to fp32, as measured
-(``converter.int8.sensitivity``, ``converter.int8.search``). Held-out slices say only whether what was chosen passes;
-how many variants they were asked about is recorded.
+(``converter.int8.sensitivity``, ``converter.int8.search``). If that is not enough either, and nothing but labels of
+slices near a threshold stands against it, fp32 decides about these (``converter.int8.cascade``). Held-out slices say
+only whether what was chosen passes; how many variants they were asked about is recorded.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import onnx
 
 from converter.errors import AccuracyError, FusionError
 from converter.graph.fusion import check_fused, count_left
 from converter.int8.calibrate import CalibrationSets
+from converter.int8.cascade import Band, choose_band
 from converter.int8.gate import Comparison, Gate, Judge
 from converter.int8.ranges import METHODS, Ranges
 from converter.int8.search import find_first, list_choices
@@ -25,6 +27,7 @@ from converter.int8.speed import compare_speed
 from converter.int8.watch import TimeIsUp, Watch, describe_time
 from converter.int8.workshop import TARGETS, Candidate, Workshop, prepare
 from converter.pixels.sampling import take_evenly
+from converter.report import describe_cascade
 from server.machine.processors import is_suited
 from server.models.runtime import OnnxModel
 
@@ -59,6 +62,9 @@ class Quantised:
     fp32_layers: tuple[str, ...]
     """Names of the convolutions, sums and concatenations that stayed fp32."""
 
+    band: Band | None
+    """Where fp32 answers in its place; None: nowhere."""
+
     left: Mapping[str, int]
     """Nodes of each kind in ``MOST_LEFT`` that are left after ONNX Runtime's optimisation."""
 
@@ -80,6 +86,7 @@ class Quantised:
         return {
             "method": self.method,
             "fp32_layers": list(self.fp32_layers),
+            "cascade": asdict(self.band) if self.band else None,
             "nodes_left": dict(self.left),
             "mean_difference_by_method": dict(self.tried),
             "variants_judged": self.looks,
@@ -163,6 +170,8 @@ class Search:
             return
         candidates.clear()  # each is a loaded model
         self._relax(best, prepared)
+        if self.passed is None:
+            self._look_again(best)
 
     def _try_methods(self, ranges: Ranges) -> list[Candidate]:
         """Variants without a layer in fp32, by method."""
@@ -241,6 +250,16 @@ class Search:
             if self._judge_held_out(make(choices[place])):
                 return
 
+    def _look_again(self, best: Candidate) -> None:
+        """Lets fp32 answer where a variant could decide otherwise, if that is all that stands against it."""
+        if best.calibration.list_distances():
+            return
+        band = choose_band(self._reference.spec, *self._judge.answer_calibration(best.model))
+        if band is None or (self._speed is not None and band.slow_down(self._speed) < 1):
+            return
+        self._watch.tell(f"letting fp32 answer {describe_cascade(asdict(band))}")
+        self._judge_held_out(self._workshop.join(best, self._model, band))
+
     def _list_failures(self) -> list[str]:
         """What the variant that came nearest fails on, in words."""
         if self._nearest is None:
@@ -256,7 +275,8 @@ class Search:
         candidate, _ = self._nearest
         return (
             f"{'; '.join(self._list_failures()) or 'not judged to the end'} (ranges by {candidate.method}, best of "
-            f"{', '.join(self._tried)}; in fp32: {', '.join(candidate.fp32_layers) or 'none'})"
+            f"{', '.join(self._tried)}; in fp32: {', '.join(candidate.fp32_layers) or 'none'}"
+            f"{f'; fp32 answers {describe_cascade(asdict(candidate.band))}' if candidate.band else ''})"
         )
 
     def describe_failure(self) -> str:
@@ -278,6 +298,8 @@ class Search:
         best, gate = passed
         if best.fp32_layers:
             self._check_speed(best)
+        if best.band and self._speed is not None:
+            self._speed = best.band.slow_down(self._speed)
         left = count_left(best.data)
         if self._speed is None:  # nothing but the graph says whether it is fast
             check_fused(left, self._workshop.region.count_crossings(best.fp32_layers))
@@ -286,6 +308,7 @@ class Search:
             best.model,
             best.method,
             best.fp32_layers,
+            best.band,
             left,
             dict(self._tried),
             self._looks,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from converter.graph.fusion import find_moves, take_bytes_as_they_are
 from converter.graph.rewrite import merge_pool_padding, pad_channels, pad_planes
 from converter.graph.shortcuts import merge_shortcuts
 from converter.int8.bottlenecks import equalise_bottlenecks
+from converter.int8.cascade import Band, join
 from converter.int8.equalise import equalise_channels
 from converter.int8.gate import Comparison, Judge
 from converter.int8.joined import balance_joined, share_ranges
@@ -66,6 +67,8 @@ class Candidate:
     data: bytes
     model: OnnxModel
     calibration: Comparison
+    band: Band | None = None
+    """Where fp32 answers in its place; None: nowhere."""
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -159,9 +162,19 @@ class Workshop:
         quantised = quantizer.model.model
         if self._override_pixels():
             take_bytes_as_they_are(quantised, self._moves)
+        return Candidate(method, ranges, tuple(fp32_layers), *self._load(quantised))
+
+    def join(self, candidate: Candidate, exact: onnx.ModelProto, band: Band) -> Candidate:
+        """A candidate in whose place the fp32 graph answers within a band."""
+        joined = join(onnx.load_from_string(candidate.data), exact, self._spec, band)
+        data, model, calibration = self._load(joined)
+        return replace(candidate, data=data, model=model, calibration=calibration, band=band)
+
+    def _load(self, quantised: onnx.ModelProto) -> tuple[bytes, OnnxModel, Comparison]:
+        """File, model and comparison of a finished graph."""
         data = embed_spec(quantised, self._spec)
         model = OnnxModel(data, source="the INT8 variant")
-        return Candidate(method, ranges, tuple(fp32_layers), data, model, self._judge.compare_calibration(model))
+        return data, model, self._judge.compare_calibration(model)
 
     def _override_pixels(self) -> dict[str, list[dict[str, Any]]]:
         """Pixels are bytes already: their own values are their quantised form."""

@@ -175,6 +175,16 @@ def list_external(data: bytes) -> list[ExternalTensor]:
     return found
 
 
+def has_inner_graph(data: bytes) -> bool:
+    """Whether a node of a file's graph has a graph of its own, such as an If.
+
+    Raises:
+        MalformedError: it is no ONNX file.
+    """
+    nodes = (node for graph in select(memoryview(data), 7) for node in select(graph, 1))
+    return any(list_messages(attribute, 6, 11) for node in nodes for attribute in select(node, 5))
+
+
 def read_external(fields: list[tuple[int, int | memoryview]]) -> ExternalTensor:
     """One ``TensorProto`` without values of its own."""
     name, dtype, shape, places = "", "", list[int](), dict[str, str]()

@@ -16,7 +16,7 @@ from server.machine.priority import call_here, call_in_thread, call_quietly, low
 from server.models.contract import INPUT_NAME
 from server.models.engines.engine import EngineOptions, Port
 from server.models.engines.graph_cache import LARGE_MODEL_BYTES, CachedGraph, GraphCache
-from server.models.onnx_header import MalformedError, list_external
+from server.models.onnx_header import MalformedError, has_inner_graph, list_external
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +111,11 @@ class Weights:
 
 
 def choose_cache(data: bytes, digest: str, options: EngineOptions) -> GraphCache | None:
-    """The place of a model's optimised graph; None for a model that gains nothing, or without a cache."""
-    if options.cache is None or len(data) < LARGE_MODEL_BYTES or os.name != "posix":
+    """The place of a model's optimised graph; None for a model that gains nothing, or without a cache.
+
+    Weights of a graph within the graph, such as those of a cascade's second network, cannot be given as values.
+    """
+    if options.cache is None or len(data) < LARGE_MODEL_BYTES or os.name != "posix" or has_inner_graph(data):
         return None
     return GraphCache(options.cache, f"{OnnxRuntimeEngine.name}-{OnnxRuntimeEngine.version}", digest, len(data))
 
