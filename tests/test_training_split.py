@@ -164,6 +164,11 @@ def find_patient_elsewhere(data: Data) -> int:
     return int(np.flatnonzero(data.split != data.split[0])[0])
 
 
+def test_small_images_are_let_go_of_once_they_were_compared(tmp_path: Path) -> None:
+    """Training has no use for a kilobyte of each image."""
+    assert not hasattr(make_split(tmp_path).store, "small")
+
+
 def test_near_duplicates_are_kept_in_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two patients with images that look the same go into the same split, and the terminal names the images."""
     other = find_patient_elsewhere(make_split(tmp_path))

@@ -50,8 +50,8 @@ class PixelStore:
     Plain reads rather than a memory map: mapped pages count as the process's memory, up to the size of the folder.
 
     Attributes:
-        small: uint8 [N, 1024], the first planes at 32 x 32 pixels, to compare them with each other. In memory: 1 KB an
-            image.
+        small: uint8 [N, 1024], the first planes at 32 x 32 pixels, to compare them with each other. In memory, 1 KB an
+            image, until that was done.
     """
 
     def __init__(self, folder: Path, count: int, *, channels: int = 1, has_lesions: bool = False) -> None:

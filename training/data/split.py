@@ -64,6 +64,7 @@ def group_data(config: TrainConfig, images: ImageSet, store: PixelStore, digests
         warnings.append(f"WARNING: {contradictions:,} images have copies with another label: one label is wrong")
     groups = join_groups(images.patients, digests)
     pairs = find_near_duplicates(store.small, groups)
+    del store.small  # nothing else asks for them, and training needs the room
     if config.near_duplicates == "join" and not config.split_file:
         groups = join_groups(images.patients, digests, pairs)
     print(f"{len(images.files):,} images of {', '.join(images.labels)}", *warnings, sep="\n", file=sys.stderr)
