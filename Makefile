@@ -92,7 +92,7 @@ ablation: .venv/.installed ## measure what each part of training, generator and 
 	$(ALL) -m bench.training.exports --out docs
 	$(ALL) -m bench.training.realism --out docs
 
-model: .venv/.installed ## train a model from nothing as the bundled one was (about an hour; goes on where it was; NETWORK=efficientnet-lite0: the second one)
+model: .venv/.installed ## train a model from nothing as the bundled one was (about two hours; goes on where it was; NETWORK=efficientnet-lite0: the second one)
 	sh models/make_default.sh $(ALL)
 
 samples: .venv/.installed ## draw the DICOM file of samples/ again, the same byte for byte

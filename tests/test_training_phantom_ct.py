@@ -19,12 +19,13 @@ from tests.dicom_iod import find_faults
 from tests.fakes import ROOT
 from tests.test_training_phantom import digest_folder, read_labels
 from training.phantom import dicom_file
-from training.phantom.ct import CT_AIR, CT_BONE, PICTURE_PARTS
+from training.phantom.ct import PICTURE_PARTS
 from training.phantom.dataset import write_dataset
+from training.phantom.head import AIR, BONE
 from training.phantom.lesions import KINDS
 from training.phantom.patient import Patient
 from training.phantom.recipe import Recipe
-from training.phantom.slice import generate_ct_slice, generate_slice
+from training.phantom.slice import generate_ct_slice, generate_ct_slice_at, generate_slice
 from training.phantom.study import plan_study
 
 PLAIN = Recipe().leave_out([*PICTURE_PARTS, "noise", "streaks", "kernel", "metal", "surgery", "sinuses"])
@@ -89,7 +90,8 @@ def test_a_study_is_the_whole_head_in_order(studies: Path) -> None:
         assert [file.InstanceNumber for file in files] == list(range(1, 13))
         heights = [float(file.ImagePositionPatient[2]) for file in files]
         assert np.diff(heights) == pytest.approx(10.0, abs=0.02)
-        assert {float(file.SliceThickness) for file in files} == {5.0}
+        assert {float(file.SliceThickness) for file in files} < {1.25, 2.5, 3.75, 5.0, 6.0}
+        assert len({float(file.SliceThickness) for file in files}) == 1
         assert {len({str(part) for part in file.ImagePositionPatient[:2]} | {str(file.PixelSpacing)}) for file in files}
     assert dcmread(studies / "00000/001.dcm").StudyInstanceUID != dcmread(studies / "00001/001.dcm").StudyInstanceUID
 
@@ -114,8 +116,27 @@ def test_lesions_stay_at_levels_where_they_are_seen(kind: str) -> None:
         shown = np.flatnonzero([found == kind for found in study.kinds])
         assert len(shown)
         assert shown[-1] - shown[0] == len(shown) - 1
-        assert np.diff(study.levels) * 150 == pytest.approx(study.spacing)
+        assert np.diff(study.levels) == pytest.approx(study.levels[1] - study.levels[0])
         assert set(plan_study(Patient(key), None, 24).kinds) == {None}
+
+
+def count_bone(recipe: Recipe, level: float, low: float, high: float) -> int:
+    """Pixels of eight heads at that level whose CT value lies between the two."""
+    slices = (
+        generate_ct_slice_at(np.random.default_rng(key), level, kind=None, size=256, patient=Patient(key, recipe))
+        for key in range(8)
+    )
+    return int(sum(((low <= item.values) & (item.values < high)).sum() for item in slices))
+
+
+@pytest.mark.parametrize(
+    ("level", "least", "most"), [(0.1, 1.1, 3.0), (0.25, 1.1, 3.0), (0.55, 0.95, 1.1), (0.9, 1.3, 3.0)]
+)
+def test_bone_fades_into_a_thick_slice_where_it_is_slanted(level: float, least: float, most: float) -> None:
+    """Base, face and vertex have more pixels that are bone in part; the vault is upright at the ventricles."""
+    thick, thin = Recipe(), Recipe(partial_volume=False)
+    assert least < count_bone(thick, level, 100, 900) / count_bone(thin, level, 100, 900) < most
+    assert {Patient(key, thin).look.thickness for key in range(8)} == {0.0}
 
 
 def test_tissues_have_their_hounsfield_units() -> None:
@@ -123,8 +144,8 @@ def test_tissues_have_their_hounsfield_units() -> None:
     patient = Patient(3, PLAIN)
     item = generate_ct_slice(np.random.default_rng(5), kind="intraparenchymal", size=256, patient=patient)
     assert item.values.dtype == np.int16
-    assert np.median(item.values[:20, :20]) == pytest.approx(CT_AIR, abs=5)
-    assert np.percentile(item.values, 98) == pytest.approx(CT_BONE, abs=30)
+    assert np.median(item.values[:20, :20]) == pytest.approx(AIR, abs=5)
+    assert np.percentile(item.values, 98) == pytest.approx(BONE, abs=30)
     brain = item.values[(item.values > 15) & (item.values < 50) & ~item.lesion]
     assert 25 < np.median(brain) < 40
     assert np.median(item.values[item.lesion]) > np.median(brain) + 5

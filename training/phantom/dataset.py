@@ -44,7 +44,7 @@ from training.phantom.slice import (
     generate_ct_slice_at,
     generate_slice,
 )
-from training.phantom.study import SLICE_MM, plan_study
+from training.phantom.study import plan_study
 
 __all__ = ["LESION_FOLDER", "Slice", "choose_kind", "encode_png", "generate_slice", "write_dataset"]
 
@@ -194,7 +194,6 @@ class _Job:
 
     def _draw_ct(self, rng: np.random.Generator, patient: Patient, index: int) -> tuple[CtSlice, bytes]:
         owner, turn = divmod(index, self.slices_per_patient)
-        thickness = SLICE_MM
         if self.slices_per_patient == 1:
             item = generate_ct_slice(rng, kind=choose_kind(index), size=self.size, patient=patient)
         else:
@@ -202,9 +201,8 @@ class _Job:
             item = generate_ct_slice_at(
                 rng, study.levels[turn], kind=study.kinds[turn], size=self.size, patient=patient
             )
-            thickness = min(thickness, study.spacing)
         if self.dicom:
-            place = Place(self.seed, f"{owner:05d}", turn + 1, item.level, thickness)
+            place = Place(self.seed, f"{owner:05d}", turn + 1, item.level)
             return item, encode_dicom(item.values, place, patient)
         assert self.window is not None
         return item, encode_png(apply_windows(item.values.astype(np.float32), (self.window,))[..., 0])

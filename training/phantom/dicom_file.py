@@ -14,8 +14,8 @@ from importlib.util import find_spec
 import numpy as np
 
 from training.phantom.ct import LEAST, MOST, Values
+from training.phantom.head import HALF_LENGTH_MM, LEVEL_MM
 from training.phantom.patient import Patient
-from training.phantom.study import HALF_LENGTH_MM, LEVEL_MM
 
 _SPACE = uuid.UUID("6c0f0b52-4f3a-5e0e-9d5c-0d6f7a1b9a5e")  # of the names that the UIDs are made of
 _BITS = 12
@@ -43,8 +43,6 @@ class Place:
     """Of the slice in its study, from 1, from the skull base up."""
 
     level: float
-    thickness: float
-    """Millimetres."""
 
 
 def encode_dicom(values: Values, place: Place, patient: Patient) -> bytes:
@@ -89,7 +87,7 @@ def encode_dicom(values: Values, place: Place, patient: Patient) -> bytes:
     file.ImagePositionPatient = [round(part, 3) for part in corner]
     file.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     file.PixelSpacing = [round(spacing, 6)] * 2
-    file.SliceThickness = round(place.thickness, 3)
+    file.SliceThickness = patient.look.thickness or None
     file.KVP = 120
     file.ConvolutionKernel = "SOFT" if patient.look.sharpness <= 0 else "STANDARD"
 

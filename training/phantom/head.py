@@ -25,10 +25,15 @@ FAT, CSF = -90.0, 7.0  # -120..-60 and 0..15
 WHITE_MATTER, GREY_MATTER = 27.5, 37.5  # 20..30 and 37..41; narrowed by partial volume in 5 mm slices
 MUSCLE, DURA, VENOUS_BLOOD = 56.0, 58.0, 58.0  # 45..65; falx and sinuses 45..70
 CALCIFICATION = 160.0  # > 100
-# Air is -1000 and bone 300 to 2000, but a picture is windowed first and reduced afterwards: a pixel that is half bone
-# comes out half way to white. Values just outside every window do the same.
-AIR, BONE, METAL = -150.0, 170.0, 400.0
+# Far outside of every brain window, so that a pixel of which a tenth is bone is white already: 300 to 2000 for bone.
+AIR, BONE, METAL = -1000.0, 1000.0, 2000.0
 BASE_LEVEL, FACE_LEVEL = 0.30, 0.13
+
+LEVEL_MM = 150.0
+"""Millimetres of a level: from the skull base to the vertex they are some 11 cm."""
+
+HALF_LENGTH_MM = 90.0
+"""Half the length of a skull, which is the unit across a slice."""
 
 
 def measure_distance(x: Field, y: Field) -> Field:
@@ -95,11 +100,27 @@ class Head:
         tilt: float,
         size: int,
         push: Push,
+        thickness: float = 0.0,
     ) -> None:
-        """rng draws what differs from slice to slice, shape_rng the skull, which is one for all of a patient's."""
+        """Lays the grid and the skull's outline.
+
+        Args:
+            rng: draws what differs from slice to slice.
+            shape_rng: draws the skull, which is one for all of a patient's slices.
+            traits: of the person, and the level.
+            centre: of the head, x and y in pixels.
+            scale: half the length of the skull, in pixels.
+            tilt: turn in the field, radians.
+            size: side of the field, pixels.
+            push: what a lesion displaces.
+            thickness: of the slice, in levels; bone that is in a part of it has that share of a pixel.
+        """
         self.rng, self.traits, self.scale = rng, traits, scale
         self.pixel = np.float32(1.0 / scale)
         self.bulk = measure_size(traits.level)
+        below, above = (measure_size(traits.level + side * thickness / 2) / self.bulk for side in (-1, 1))
+        self.slab = min(below, above, 1.0), max(below, above, 1.0)  # sizes of the skull within the slice's thickness
+        self.slice_pixels = thickness * LEVEL_MM / HALF_LENGTH_MM * scale
         self._cos, self._sin = float(np.cos(tilt)), float(np.sin(tilt))
         long, wide = scale * (1.08 * self.bulk + 0.15), scale * (0.90 * self.bulk + 0.18)
         down = long * self._cos + wide * abs(self._sin)
@@ -180,9 +201,9 @@ class Head:
         self.bx: Field = bx + fine * self.take_noise()
         self.by: Field = by + fine * self.take_noise()
 
-    def soften(self, signed: Field, edge: float = 0.0) -> Field:
+    def soften(self, signed: Field, edge: float | Field = 0.0) -> Field:
         """A mask from a distance in head units; its edge is one and a half pixels wide, or wider if asked."""
-        mask = signed * np.float32(1.0 / max(edge, 1.5 / self.scale))
+        mask = signed * (np.float32(1.0) / np.maximum(np.float32(1.5 / self.scale), edge, dtype=np.float32))
         mask += np.float32(0.5)
         np.maximum(mask, 0, out=mask)
         np.minimum(mask, 1, out=mask)

@@ -58,6 +58,8 @@ class Recipe:
     """Place, turn and size of the head in the field; off: upright in the middle."""
     table: bool = True
     """Head rest."""
+    partial_volume: bool = True
+    """Slices as thick as scanners make them, so that slanted bone fades into brain and air; off: without thickness."""
 
     def leave_out(self, names: Sequence[str]) -> Recipe:
         """Returns the recipe without the named parts.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from training.phantom.anatomy.brain import draw_anatomy
 from training.phantom.anatomy.skull import lay_bone
 from training.phantom.ct import Values, render_ct
-from training.phantom.head import Head, Push, measure_size
+from training.phantom.head import LEVEL_MM, Head, Push, measure_size
 from training.phantom.lesions import HAEMORRHAGES, KINDS, draw_level, plan_lesion
 from training.phantom.painting import paint_lesion
 from training.phantom.patient import Patient
@@ -150,6 +150,7 @@ def _draw_head(
         pose.tilt,
         size,
         plan.push if plan else Push(),
+        patient.look.thickness / LEVEL_MM,
     )
     draw_anatomy(head, patient)
     mask = np.zeros((size, size), dtype=bool)

@@ -6,17 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.phantom.head import LEVEL_MM
 from training.phantom.lesions import LEVELS, draw_level
 from training.phantom.patient import Patient
-
-LEVEL_MM = 150.0
-"""Millimetres of a level: from the skull base to the vertex they are some 11 cm."""
-
-HALF_LENGTH_MM = 90.0
-"""Half the length of a skull, which is the generator's unit across a slice."""
-
-SLICE_MM = 5.0
-"""Thickness of a slice, unless slices lie closer: then there is no gap and no overlap."""
 
 _LOW, _HIGH = 0.20, 1.0  # levels between which a study lies
 _EXTENT_MM = {
@@ -38,9 +30,6 @@ class Study:
     kinds: tuple[str | None, ...]
     """What each shows; None where the lesion does not reach."""
 
-    spacing: float
-    """Millimetres from slice to slice."""
-
 
 def plan_study(patient: Patient, kind: str | None, slices: int) -> Study:
     """Lays slices at equal distances through a head, and through them the lesion, if there is one.
@@ -58,4 +47,4 @@ def plan_study(patient: Patient, kind: str | None, slices: int) -> Study:
         inside = (np.abs(levels - centre) <= reach) & (levels >= low) & (levels <= high)
         inside[np.argmin(np.abs(levels - centre))] = True
         kinds = [kind if reached else None for reached in inside]
-    return Study(tuple(map(float, levels)), tuple(kinds), step * LEVEL_MM)
+    return Study(tuple(map(float, levels)), tuple(kinds))

@@ -9,12 +9,11 @@ import numpy as np
 
 from training.phantom.anatomy.brain import draw_anatomy
 from training.phantom.anatomy.skull import lay_bone
-from training.phantom.head import Head, Push
+from training.phantom.head import HALF_LENGTH_MM, Head, Push
 from training.phantom.lesions import Plan, plan_lesion
 from training.phantom.painting import paint_lesion
 from training.phantom.patient import Patient
 from training.phantom.recipe import Recipe
-from training.phantom.study import HALF_LENGTH_MM
 from training.phantom.texture import Field
 
 SEED = 31

@@ -36,8 +36,8 @@ NOT_DRAWN = """\
 - **Time.** Of all bleeds only subdural ones are ever old. Blood in the brain stays as dense as on its first days,
   though after 30 it is always darker than brain (Tans, Clin Neurol Neurosurg 1977;79:285-295,
   doi:10.1016/s0303-8467(76)80023-6).
-- **The thickness of a slice.** DICOM files say 5 mm, but a slice is cut without thickness: edges are 1.5 pixels soft
-  wherever they are, and bone that is partly in a slice is a finding (`caps`), not a consequence.
+- **The thickness of a slice** of anything but bone: vault, base and face fade into what lies beside them where they are
+  in a part of the slice; brain, fluid and lesions are cut without thickness, their edges 1.5 pixels soft.
 - **Tilt of the gantry**, and a volume of which all slices are cut: each slice draws its own brain.
 - **Size of a head**: only its share of the field varies.
 - **Resolution by kernel** in line pairs: the filter is a few pixels wide whatever a pixel's size is.

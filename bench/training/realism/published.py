@@ -217,7 +217,7 @@ PUBLISHED = {
         170,
         190,
         ("Common",),
-        "`training/phantom/study.py`: `HALF_LENGTH_MM`, one for all heads",
+        "`training/phantom/head.py`: `HALF_LENGTH_MM`, one for all heads",
         7.0,
     ),
     "cranial index": Published(
@@ -262,7 +262,7 @@ PUBLISHED = {
         "width of the window", "HU", ".1f", 80, 100, ("Lev", "Common"), f"`{PATIENT}`: `look`, `usual` and `wide`"
     ),
     "slice thickness": Published(
-        "slice thickness in DICOM", "mm", ".2f", 1, 5, ("Liu",), "`training/phantom/study.py`: `SLICE_MM`"
+        "slice thickness in DICOM", "mm", ".2f", 1, 5, ("Liu",), f"`{PATIENT}`: `_THICKNESS_MM`"
     ),
 }
 """Name of a figure → what is published of it, in the order of the page."""

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from bench.training.realism.heads import SEED, SIZE, draw_head, list_patients
+from training.phantom.head import HALF_LENGTH_MM
 from training.phantom.lesions import HAEMORRHAGES, draw_level
 from training.phantom.recipe import Recipe
 from training.phantom.slice import generate_ct_slice
-from training.phantom.study import HALF_LENGTH_MM
 from training.phantom.texture import Field
 
 Mask = NDArray[np.bool_]

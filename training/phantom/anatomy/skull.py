@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
 from training.phantom.head import AIR, BASE_LEVEL, BONE, FACE_LEVEL, FAT, MUSCLE, Head, measure_distance, whole
 from training.phantom.patient import Patient
 from training.phantom.texture import ANGLES, Field, make_noise, make_profile
+
+_SLANTED = 0.42
+"""Below this level the bones of base and face lie at a slant to the slice."""
 
 
 def draw_scalp(head: Head, patient: Patient) -> None:
@@ -69,10 +73,13 @@ def _draw_temporalis(head: Head) -> None:
 
 
 def lay_bone(head: Head, patient: Patient) -> None:
-    """Lay the vault and the bones of the base over brain and lesion."""
+    """Lay the vault and the bones of the base over brain and lesion, each as far as it is in the slice."""
+    if head.slice_pixels and head.traits.level < _SLANTED:
+        rng = patient.open_stream("partial_volume")
+        reach = int(0.5 * head.slice_pixels * float(rng.uniform(0.2, 0.8)) + 0.25)
+        head.bone = uniform_filter(head.bone, 2 * reach + 1, mode="nearest")
     if head.traits.level >= BASE_LEVEL:
-        vault = head.soften(-head.outside)
-        vault *= 1 - head.inside
+        vault = _cut_vault(head)
         if head.gaps is not None:
             gap = head.gaps.take(head.angle_index) * vault
             head.blend(whole(gap), 35.0)
@@ -85,6 +92,16 @@ def lay_bone(head: Head, patient: Patient) -> None:
     if head.traits.level < 0.40:
         with head.borrow(patient.open_stream("cells")):
             _draw_air_cells(head)
+
+
+def _cut_vault(head: Head) -> Field:
+    """The share of each pixel that the vault fills: within a slice's thickness it grows smaller towards the vertex."""
+    small, large = head.slab
+    middle, spread = np.float32((small + large) / 2 - 1), np.float32(large - small)
+    outer, inner = (table.take(head.angle_index) for table in (head.outer_table, np.maximum(head.inner_table, 0)))
+    vault = head.soften(middle * outer - head.outside, spread * outer)
+    vault *= 1 - head.soften(head.depth + middle * inner, spread * inner)
+    return vault
 
 
 def shape_skull_base(head: Head) -> None:
