@@ -21,7 +21,7 @@ def report_model(argv: Sequence[str]) -> int:
     parser = LineParser(
         prog="python -m converter report",
         description="Tells what was measured when a model was made: parity, and the accuracy gate of its variants.",
-        epilog="example:\n  python -m converter report models/stroke-cnn/3",
+        epilog="example:\n  python -m converter report models/stroke-cnn/4",
     )
     options = parse_settings(parser, ReportOptions, argv)
     try:

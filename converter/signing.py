@@ -99,8 +99,8 @@ def make_parser(name: str, description: str) -> LineParser:
         epilog=(
             "examples:\n"
             "  python -m converter key --out signing.pem\n"
-            "  python -m converter sign models/stroke-cnn/3 --key signing.pem\n"
-            "  python -m converter verify models/stroke-cnn/3 --require-signature trusted/\n\n"
+            "  python -m converter sign models/stroke-cnn/4 --key signing.pem\n"
+            "  python -m converter verify models/stroke-cnn/4 --require-signature trusted/\n\n"
             "Exit codes: 0 done, 1 not done or not to be served (one line says why), 2 usage."
         ),
     )

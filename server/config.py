@@ -372,7 +372,7 @@ def build_parser() -> LineParser:
         epilog=(
             "examples:\n"
             "  python -m server\n"
-            "  python -m server --port 0 --model stroke-cnn/3\n"
+            "  python -m server --port 0 --model stroke-cnn/4\n"
             "  python -m server --http 127.0.0.1:8000\n"
             "  python -m server --precision fp32 --profile latency\n"
             "  python -m server --host unix:/run/stroke/server.sock --socket-mode 660\n"

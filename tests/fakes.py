@@ -42,7 +42,7 @@ THREE = replace(
 """Of a tiny model with three classes: bright images are haemorrhagic, dark ones ischaemic, and those of level 128 are
 each with a third, so that they are normal by the threshold."""
 
-BUNDLED = ROOT / "models" / "stroke-cnn" / "3"
+BUNDLED = ROOT / "models" / "stroke-cnn" / "4"
 """The model that is shipped."""
 
 RSNA = ROOT.parent / "shared" / "data" / "rsna_subset"

@@ -58,7 +58,7 @@ def test_commands_run_in_order(bundled: ServerProcess, tmp_path: Path) -> None:
     """Each exits with 0, and the files of results are there afterwards."""
     outputs = {command: run(command, bundled, tmp_path) for command in COMMANDS}
 
-    assert "stroke-1.png: stroke 0.995  P(stroke) 0.995" in outputs["python -m client samples/stroke-1.png"]
+    assert "stroke-1.png: stroke 1.000  P(stroke) 1.000" in outputs["python -m client samples/stroke-1.png"]
     assert outputs["python -m client health --wait 30"].split()[:2] == [bundled.address, "SERVING"]
     samples = len(list((ROOT / "samples").iterdir()))
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == samples

@@ -20,7 +20,7 @@ from tests.fakes import ROOT, run_module, sha256_hex
 )
 def test_report_that_nobody_got_has_failed(redirections: str, code: int) -> None:
     """Nothing else comes of that command; a closed output is one that wants nothing."""
-    command = [sys.executable, "-m", "converter", "report", "models/stroke-cnn/3"]
+    command = [sys.executable, "-m", "converter", "report", "models/stroke-cnn/4"]
     shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", *command]
 
     assert subprocess.run(shell, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=60, check=False).returncode == code

@@ -24,8 +24,8 @@ PAGE = (ROOT / "docs" / "scale.md").read_text("utf-8")
 MAKE, LOOK, STAGE, BACK = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 (HELPER,) = re.findall(r"^on\(\) .*$", MAKE, re.MULTILINE)
 BOXES = ("127.0.0.71", "127.0.0.72")
-OLD, NEW = "3", "4"
-COPY = 'rsync() { cp -r "$2" "boxes/${3%%:*}/stroke-cnn/4"; }'
+OLD, NEW = "4", "5"
+COPY = 'rsync() { cp -r "$2" "boxes/${3%%:*}/stroke-cnn/5"; }'
 """In place of the program, which would ask another machine."""
 
 

@@ -191,13 +191,13 @@ def test_report_tells_the_old_figures_from_the_new(
     """The gate's are of the threshold of before; the files of the new version are sound."""
     if not runtime.is_suited(read_manifest(BUNDLED).files[INT8_FILE].target):
         pytest.skip("the bundled INT8 variant is for another processor")
-    shutil.copytree(BUNDLED, tmp_path / "stroke-cnn" / "3")
-    choose(capsys, tmp_path / "stroke-cnn" / "3", data, 0.999999)
-    assert convert(["report", str(tmp_path / "stroke-cnn" / "4")]) == 0
+    shutil.copytree(BUNDLED, tmp_path / "stroke-cnn" / "4")
+    choose(capsys, tmp_path / "stroke-cnn" / "4", data, 0.999999)
+    assert convert(["report", str(tmp_path / "stroke-cnn" / "5")]) == 0
     report = capsys.readouterr().out
     (line,) = [line for line in report.splitlines() if line.startswith("  threshold ") and "label" in line]
     assert "with another label than fp32" in line
     assert line.endswith("; below, at the conversion's threshold")
     assert report.index(line) < report.index("  held out ")
-    done = run_module("converter", "verify", str(tmp_path / "stroke-cnn" / "4"))
+    done = run_module("converter", "verify", str(tmp_path / "stroke-cnn" / "5"))
     assert done.returncode == 0, done.stderr

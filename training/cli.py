@@ -55,26 +55,26 @@ PHANTOM_EPILOG = """examples:
 """
 EVALUATE_EPILOG = """examples:
   python -m training evaluate runs/first --data scans --split runs/first/split.csv
-  python -m training evaluate models/stroke-cnn/3 --data scans --out evaluations/first --subgroup site,sex,age_band
+  python -m training evaluate models/stroke-cnn/4 --data scans --out evaluations/first --subgroup site,sex,age_band
   python -m training evaluate 127.0.0.1:50051 --data scans --label-column hemorrhage --exclude-column blank \\
       --trivial-column brain_fraction --subset 'brain_fraction>=0.05' --prevalence 0.02 0.15
 """
 TUNE_UP_EPILOG = """examples:
-  python -m training tune-up models/stroke-cnn/3 --data scans --out runs/site
+  python -m training tune-up models/stroke-cnn/4 --data scans --out runs/site
   python -m training tune-up runs/first --data scans --out runs/site --split runs/first/split.csv
-  python -m training tune-up models/stroke-cnn/3 --data scans --out runs/site --resume
+  python -m training tune-up models/stroke-cnn/4 --data scans --out runs/site --resume
 
 Ctrl-C ends a stage and keeps the best epoch so far. The report says first whether it helped.
 """
 COMPARE_EPILOG = """examples:
-  python -m training compare models/stroke-cnn/3 runs/site --data scans --split runs/site/split.csv
-  python -m training compare models/stroke-cnn/3 models/stroke-cnn/4 --data other-hospital --out comparisons/first
+  python -m training compare models/stroke-cnn/4 runs/site --data scans --split runs/site/split.csv
+  python -m training compare models/stroke-cnn/4 models/stroke-cnn/5 --data other-hospital --out comparisons/first
   python -m training compare 127.0.0.1:50051 127.0.0.1:50052 --data scans --json
 """
 THRESHOLD_EPILOG = """examples:
-  python -m training threshold models/stroke-cnn/3 --data scans --sensitivity 0.95
-  python -m training threshold models/stroke-cnn/3 --data scans --specificity 0.9 --test others --dry-run
-  python -m training threshold models/stroke-cnn/3 --data scans --number 0.3 --out models/stroke-cnn/4
+  python -m training threshold models/stroke-cnn/4 --data scans --sensitivity 0.95
+  python -m training threshold models/stroke-cnn/4 --data scans --specificity 0.9 --test others --dry-run
+  python -m training threshold models/stroke-cnn/4 --data scans --number 0.3 --out models/stroke-cnn/5
 
 The new version has the weights, outlier score and heatmap of the old one, and its INT8 variant where that decides as
 fp32 does at the new threshold, too. A running server takes it by python -m server model activate NAME VERSION.

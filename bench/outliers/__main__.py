@@ -38,7 +38,7 @@ SEED = 2027
 class OutlierOptions:
     """What is measured."""
 
-    model: Path = setting(Path("models/stroke-cnn/3"), "folder of the model")
+    model: Path = setting(Path("models/stroke-cnn/4"), "folder of the model")
     precision: str = setting("fp32", "which of its files", choices=("fp32", "int8"))
     real: Path | None = setting(None, "folder of real slices (default: none)", metavar="DIR")
     count: int = setting(200, "synthetic slices, and images of each kind", least=10, most=100_000)

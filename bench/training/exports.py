@@ -113,7 +113,7 @@ class ExportOptions:
 
     out: Path = setting(REQUIRED, "folder for exports.md and exports.json")
     models: tuple[Path, ...] = setting(
-        (Path("models/stroke-cnn/3"), Path("models-imagenet/stroke-lite0/1")), "folders of models", metavar="MODEL"
+        (Path("models/stroke-cnn/4"), Path("models-imagenet/stroke-lite0/1")), "folders of models", metavar="MODEL"
     )
     slices: int = setting(1600, "slices, half of them strokes", least=8, most=1_000_000)
 

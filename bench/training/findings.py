@@ -52,7 +52,7 @@ class FindingOptions:
     """What is judged."""
 
     out: Path = setting(REQUIRED, "folder for findings.md and findings.json")
-    model: Path = setting(Path("models/stroke-cnn/3"), "folder of the model")
+    model: Path = setting(Path("models/stroke-cnn/4"), "folder of the model")
     pairs: int = setting(300, "slices judged for each part", least=2, most=1_000_000)
     only: tuple[str, ...] = setting(PARTS, "parts", choices=PARTS, metavar="PART")
 

@@ -25,7 +25,7 @@ MOST_ROUNDS = 3
 
 # Few steps: most slices are held out, which takes a forward pass where training takes three.
 FLAGS = ("--epochs", "1", "--batch-size", "32", "--validation", "0.45", "--test", "0.45")
-MODEL = "models/stroke-cnn/3/model.int8.onnx"
+MODEL = "models/stroke-cnn/4/model.int8.onnx"
 PEOPLE = "--one-image-per-patient"
 
 

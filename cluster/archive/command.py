@@ -34,7 +34,7 @@ EPILOG = """examples:
   python -m cluster score /archive/ct --out /results/2026-11
   python -m cluster score s3://archive/ct --out s3://results/2026-11 --address auto
   python -m cluster score /archive/ct --manifest wanted.csv --out wanted --json
-  python -m cluster score /archive/ct --out again --model stroke-cnn/3 --precision fp32
+  python -m cluster score /archive/ct --out again --model stroke-cnn/4 --precision fp32
 
 After a stop, a crash or a full disk the same command goes on: partitions that are finished stay as they are. All that
 a table of the results needs is in OUT/part-*.parquet; a file that could not be judged is a row with its reason.

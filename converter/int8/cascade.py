@@ -22,11 +22,15 @@ from server.models.contract import OUTPUT_NAME, ModelSpec
 COVERED = 0.95
 """Share of INT8's errors that fit into a band. Of the others only those change a label that begin beside it: few."""
 
+NEAR, LEAST_NEAR = 0.5, 100
+"""Log-odds from a threshold within which a slice is near, and how many of them are enough to say how large errors are
+there."""
+
 MOST_SHARE = 0.25
 """Of the images, in fp32: beyond that little speed is left."""
 
-LEAST = 1e-6
-"""Probability: what is below counts as this much in log-odds."""
+LEAST_PROBABILITY = 1e-6
+"""What is below counts as this much in log-odds."""
 
 PREFIX = "cascade/"
 """Of the names of all that is added."""
@@ -53,8 +57,8 @@ class Band:
 def choose_band(spec: ModelSpec, exact: NDArray[np.floating], fast: NDArray[np.floating]) -> Band | None:
     """Chooses the band that is as wide as INT8's errors.
 
-    Those are measured in log-odds: there they are alike wherever an answer lies, while a probability near 0 or 1 hardly
-    moves, so that slices which are easy would say that all errors are small.
+    Those of slices near a threshold count: a probability near 0 or 1 hardly moves, and its log-odds move more. Where
+    few slices are near, all count, by their log-odds.
 
     Args:
         spec: of the model.
@@ -68,8 +72,10 @@ def choose_band(spec: ModelSpec, exact: NDArray[np.floating], fast: NDArray[np.f
     if len(spec.labels) != 2:
         return None
     before, after = (add_probabilities(each, [spec.positive_indices])[:, 0] for each in (exact, fast))
-    margin = np.quantile(np.abs(to_log_odds(after) - to_log_odds(before)), COVERED)
     middles = to_log_odds(np.array(list(dict.fromkeys((spec.threshold, 0.5)))))
+    is_near = (np.abs(to_log_odds(after)[:, np.newaxis] - middles) <= NEAR).any(axis=1)
+    errors = np.abs(to_log_odds(after) - to_log_odds(before))
+    margin = np.quantile(errors[is_near] if is_near.sum() >= LEAST_NEAR else errors, COVERED)
     bounds = 1 / (1 + np.exp(-np.stack([middles - margin, middles + margin], axis=1)))
     share = float(((after[:, np.newaxis] >= bounds[:, 0]) & (after[:, np.newaxis] <= bounds[:, 1])).any(axis=1).mean())
     return Band(tuple((float(low), float(high)) for low, high in bounds), share) if share <= MOST_SHARE else None
@@ -77,7 +83,7 @@ def choose_band(spec: ModelSpec, exact: NDArray[np.floating], fast: NDArray[np.f
 
 def to_log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """The log-odds of probabilities, [N]; those of 0 and 1 are finite."""
-    inside = np.clip(probabilities, LEAST, 1 - LEAST)
+    inside = np.clip(probabilities, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     odds: NDArray[np.float64] = np.log(inside / (1 - inside))
     return odds
 

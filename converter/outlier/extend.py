@@ -104,8 +104,8 @@ def run_extend(argv: Sequence[str]) -> int:
         ),
         epilog=(
             "examples:\n"
-            "  python -m converter extend models/stroke-cnn/1 -o models/stroke-cnn/3 --window 40,80\n"
-            "  python -m converter extend models/stroke-cnn/3 -o models/stroke-cnn/4 \\\n"
+            "  python -m converter extend models/stroke-cnn/1 -o models/stroke-cnn/4 --window 40,80\n"
+            "  python -m converter extend models/stroke-cnn/4 -o models/stroke-cnn/5 \\\n"
             "      --study-top-k 3 --study-threshold 0.4\n"
             "  python -m converter extend models/other/1 -o models/other/2 --calibrate slices/\n\n"
             "Exit codes: 0 done, 1 not done (one line says why; nothing was written), 2 usage."
@@ -137,7 +137,7 @@ def extend(options: ExtendOptions, tell: Callable[[str], None] = lambda step: No
     """
     name, version = options.out.resolve().parent.name, options.out.name
     if not (is_identifier(name) and is_identifier(version)):
-        raise TargetError(f"--out {options.out}: must end in NAME/VERSION, such as models/stroke-cnn/3")
+        raise TargetError(f"--out {options.out}: must end in NAME/VERSION, such as models/stroke-cnn/4")
     if options.out.exists() and not options.force:
         raise TargetError(f"{options.out}: exists already; take the next version, or --force to replace it")
     manifest = read_manifest(options.folder)

@@ -122,7 +122,7 @@ def build_parser() -> LineParser:
         epilog=(
             "examples:\n"
             "  python -m server tune\n"
-            "  python -m server tune --model stroke-cnn/3 --seconds 20 --json\n\n"
+            "  python -m server tune --model stroke-cnn/4 --seconds 20 --json\n\n"
             "Stop what else runs on the machine: what is measured beside other work is valid beside other work.\n"
             "Run it again when the model, the processor or the runtime has changed; the server says so.\n"
             "Exit codes: 0 tuned, 1 the model cannot be served or the file cannot be written, 2 usage, 130 Ctrl-C."

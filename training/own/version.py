@@ -28,7 +28,7 @@ def find_out(folder: Path, out: Path | None) -> Path:
         return folder.with_name(str(max([int(folder.name), *numbers]) + 1))
     name, version = out.resolve().parent.name, out.name
     if not (is_identifier(name) and is_identifier(version)):
-        raise TrainingError(f"--out {out}: must end in NAME/VERSION, such as models/stroke-cnn/3")
+        raise TrainingError(f"--out {out}: must end in NAME/VERSION, such as models/stroke-cnn/4")
     if out.exists():
         raise TrainingError(f"{out}: exists already; take the next version")
     return out

@@ -19,7 +19,7 @@ class ThresholdConfig(DataConfig):
         ValueError: naming the flag, when a value is out of range, or when there is not exactly one rule.
     """
 
-    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/3; it stays as it is.", positional=True)
+    model: Path = setting(REQUIRED, "Model folder, such as models/stroke-cnn/4; it stays as it is.", positional=True)
     positive: tuple[str, ...] = setting(
         ("stroke",),
         "Labels of the positive images in DATA; where there is none of that name, 1, or else the model's own.",
