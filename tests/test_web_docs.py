@@ -70,7 +70,7 @@ def test_commands_work_in_their_order(tmp_path: Path) -> None:
         ("study-3-2", "normal"),
     ]
     assert (tmp_path / "seen.png").read_bytes().startswith(PNG_SIGNATURE)
-    assert printed.startswith("stroke 1.0")
+    assert printed.startswith("stroke 0.9")
 
 
 def test_commands_with_tls_and_token_work(tmp_path: Path) -> None:
