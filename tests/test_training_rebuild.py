@@ -88,9 +88,11 @@ def test_network_that_answers_otherwise_is_not_tuned(monkeypatch: pytest.MonkeyP
 
 def test_row_in_the_order_of_planes_is_read(graph: onnx.ModelProto, tmp_path: Path) -> None:
     """Where an exporter has put the turn of the last map into the dense layer, and that one the other way round."""
-    turn = next(node for node in graph.graph.node if node.op_type == "Transpose" and node.name.endswith("68"))
-    shape = next(node for node in graph.graph.node if node.op_type == "Reshape" and turn.output[0] in node.input)
     dense = list_gemms(graph)[0]
+    makers = {node.output[0]: node for node in graph.graph.node}
+    shape = makers[dense.input[0]]
+    turn = makers[shape.input[0]]
+    assert (shape.op_type, turn.op_type) == ("Reshape", "Transpose")
     kernel = read_constant(graph, dense.input[1])
     planes = kernel.reshape(2, 2, 64, 64).transpose(2, 0, 1, 3).reshape(256, 64)
     replace_constant(graph, dense.input[1], planes.T)
