@@ -20,7 +20,7 @@ BASE_FLAGS = {
     "--test": "0.15",
     "--precision": "mixed_bfloat16",
 }
-"""Flags of ``python -m training``, those of the bundled model's version 3; epochs and seed are asked on the command line."""
+"""Flags of ``python -m training``, those of the bundled model's version 3; epochs and seed are asked for."""
 
 TRAINING_SEED, TEST_SEED = 11, 12
 """Seeds of the generator: for what is trained on, and for what everything is judged on."""
