@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.graph.edit import canonicalise, embed_spec
-from converter.int8.bottlenecks import equalise_bottlenecks
-from converter.int8.equalise import ROOM, equalise_channels, measure_channels
 from converter.int8.ranges import METHODS, Ranges
 from converter.int8.watch import Watch
+from converter.int8.weights.bottlenecks import equalise_bottlenecks
+from converter.int8.weights.equalise import ROOM, equalise_channels, measure_channels
 from server.models.contract import ModelSpec
 from server.models.runtime import OnnxModel
 

@@ -16,7 +16,7 @@ from converter.graph.blocks import split_phases
 from converter.graph.edit import canonicalise
 from converter.graph.fold import fold_input
 from converter.graph.rewrite import merge_pool_padding, pad_channels
-from converter.int8.equalise import equalise_channels, measure_channels
+from converter.int8.weights.equalise import equalise_channels, measure_channels
 
 SIDE = 24
 

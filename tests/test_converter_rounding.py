@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from converter.int8.moments import MOST_TOGETHER, PLACES, Moments, Window, measure_moments
-from converter.int8.rounding import round_filters, round_weights
 from converter.int8.watch import Watch
+from converter.int8.weights.moments import MOST_TOGETHER, PLACES, Moments, Window, measure_moments
+from converter.int8.weights.rounding import round_filters, round_weights
 from server.models.contract import INPUT_NAME
 
 WEIGHTS = np.random.default_rng(4).normal(0, 0.2, (16, 4, 3, 3))

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.graph.edit import canonicalise, read_attributes
 from converter.graph.shortcuts import merge_shortcuts
-from converter.int8.equalise import measure_channels
-from converter.int8.joined import balance_joined, share_ranges
 from converter.int8.ranges import Ranges
 from converter.int8.watch import Watch
+from converter.int8.weights.equalise import measure_channels
+from converter.int8.weights.joined import balance_joined, share_ranges
 from converter.int8.workshop import TARGETS, Workshop
 from server.models.contract import ModelSpec
 from tests.test_converter_rewrite import SIDE, answer, list_kinds, make_images

@@ -73,8 +73,9 @@ def choose_band(spec: ModelSpec, exact: NDArray[np.floating], fast: NDArray[np.f
         return None
     before, after = (add_probabilities(each, [spec.positive_indices])[:, 0] for each in (exact, fast))
     middles = to_log_odds(np.array(list(dict.fromkeys((spec.threshold, 0.5)))))
-    is_near = (np.abs(to_log_odds(after)[:, np.newaxis] - middles) <= NEAR).any(axis=1)
-    errors = np.abs(to_log_odds(after) - to_log_odds(before))
+    said = to_log_odds(after)
+    is_near = (np.abs(said[:, np.newaxis] - middles) <= NEAR).any(axis=1)
+    errors = np.abs(said - to_log_odds(before))
     margin = np.quantile(errors[is_near] if is_near.sum() >= LEAST_NEAR else errors, COVERED)
     bounds = 1 / (1 + np.exp(-np.stack([middles - margin, middles + margin], axis=1)))
     share = float(((after[:, np.newaxis] >= bounds[:, 0]) & (after[:, np.newaxis] <= bounds[:, 1])).any(axis=1).mean())

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
 from converter.graph.edit import Graph
-from converter.int8.equalise import read_limit
 from converter.int8.watch import Watch
+from converter.int8.weights.equalise import read_limit
 from converter.pixels.sampling import take_evenly
 from server.machine.processors import count_processors
 from server.models.contract import INPUT_NAME

@@ -1,7 +1,7 @@
 """Variants of one graph: made in the QDQ form that ONNX Runtime and OpenVINO fuse into integer convolutions.
 
-Weights are symmetric per output channel and rounded together (``converter.int8.rounding``); activations have one scale
-a tensor, after their channels were brought to similar ranges (``converter.int8.equalise``).
+Weights are symmetric per output channel and rounded together (``converter.int8.weights.rounding``); activations have
+one scale a tensor, after their channels were brought to similar ranges (``converter.int8.weights.equalise``).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from converter.graph.edit import Graph, embed_spec
 from converter.graph.fusion import find_moves, take_bytes_as_they_are
 from converter.graph.rewrite import merge_pool_padding, pad_channels, pad_planes
 from converter.graph.shortcuts import merge_shortcuts
-from converter.int8.bottlenecks import equalise_bottlenecks
 from converter.int8.cascade import Band, join
-from converter.int8.equalise import equalise_channels
 from converter.int8.gate import Comparison, Judge
-from converter.int8.joined import balance_joined, share_ranges
-from converter.int8.moments import measure_moments
 from converter.int8.region import QUANTISED_OPERATORS, Region
-from converter.int8.rounding import round_weights
 from converter.int8.watch import Watch
+from converter.int8.weights.bottlenecks import equalise_bottlenecks
+from converter.int8.weights.equalise import equalise_channels
+from converter.int8.weights.joined import balance_joined, share_ranges
+from converter.int8.weights.moments import measure_moments
+from converter.int8.weights.rounding import round_weights
 from server.models.contract import ModelSpec
 from server.models.runtime import OnnxModel
 

@@ -1,7 +1,7 @@
 """Equal ranges for channels that convolutions add up and hand on without an activation, as inverted residuals do.
 
 Where nothing but sums lies between convolutions, channels can be scaled exactly: by the weights of all that make them,
-and back by those of all that take them. What ``converter.int8.equalise`` does for pairs, this does for such groups.
+and back by those of all that take them: for such groups what ``converter.int8.weights.equalise`` does for pairs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from converter.graph.edit import Graph
-from converter.int8.equalise import (
+from converter.int8.weights.equalise import (
     SMALLEST_SHARE,
     STRENGTH,
     divide_channels,

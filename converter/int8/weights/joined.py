@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from converter.graph.edit import Graph
 from converter.graph.shortcuts import JOINED
-from converter.int8.equalise import is_plain_convolution, measure_channels, scale_constant
+from converter.int8.weights.equalise import is_plain_convolution, measure_channels, scale_constant
 
 MOST_SLICES = 32
 """Slices that the largest values are measured on: ranges are measured again, on all, when they are calibrated."""

@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 
 from converter.graph.edit import Graph
-from converter.int8.moments import Moments
 from converter.int8.watch import Watch
+from converter.int8.weights.moments import Moments
 
 MOST_SWEEPS = 8
 """Over the weights of a filter; most stop to move before."""
