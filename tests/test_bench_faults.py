@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +30,7 @@ from bench.faults.rig import Fault, Rig, Scale, Shared
 from bench.faults.server import Server, measure_gaps
 from bench.faults.soak import find_slopes
 from bench.faults.verdict import Verdict
-from bench.faults.witness import Sample
+from bench.faults.witness import Check, Sample, Witness
 from server.models.runtime import OnnxModel, load_model
 from tests.fakes import BUNDLED, ROOT, encode, make_slice
 from tests.test_bench_report import MACHINE
@@ -117,6 +119,16 @@ def test_killed_server_is_started_again_under_load(tiny_models: Path, tmp_path: 
 
     assert verdict.is_kept, verdict.describe()
     assert "0 violations" in verdict.describe()
+
+
+def test_witness_that_is_killed_while_it_writes_has_said_nothing(tmp_path: Path) -> None:
+    """The half of a line is no check, and no error either."""
+    words = [sys.executable, "-c", "print('1.5 0.25 SERVING\\n1.7', end='')"]
+    witness = Witness(Server(tmp_path, []))
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        witness._take(process)
+
+    assert witness.checks == [Check(1.5, 0.25, "SERVING")]
 
 
 @pytest.mark.timed

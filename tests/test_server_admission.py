@@ -190,6 +190,44 @@ def test_calls_without_a_message_keep_no_room(monkeypatch: pytest.MonkeyPatch) -
     run(steps())
 
 
+def test_message_that_is_late_waits_for_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine everybody's is, and those who send nothing have taken its room by then; it gets what they give
+    up, or is refused when nobody does."""
+    monkeypatch.setattr("server.admission.inbox.SMALL_SECONDS", 0.05)
+    monkeypatch.setattr("server.admission.inbox.SPARING_SECONDS", 0.2)
+
+    async def steps() -> None:
+        inbox = make_inbox(EXPECTED_BYTES)
+        late = FakeCall("late")
+        receiving = asyncio.create_task(inbox.receive(late, TIMEOUT))
+        await poll(lambda: late.is_read)
+        silent = FakeCall("silent")
+        blocking = asyncio.create_task(inbox.receive(silent, TIMEOUT))
+        await poll(lambda: silent.is_read)
+        late.messages.append(b"x")
+        late.arrived.set()
+        held = await receiving
+        assert held is not None
+        held.release()
+        blocking.cancel()
+        await asyncio.wait([blocking])
+
+        late.arrived.clear()
+        receiving = asyncio.create_task(inbox.receive(late, TIMEOUT))
+        await asyncio.sleep(0.1)
+        other = await inbox.receive(FakeCall("other", bytes(EXPECTED_BYTES)), TIMEOUT)
+        assert other is not None
+        late.messages.append(b"x")
+        late.arrived.set()
+        with pytest.raises(OverloadedError):
+            await receiving
+        other.release()
+        assert inbox._free == EXPECTED_BYTES
+        assert not inbox._waiting
+
+    run(steps())
+
+
 def test_tiny_message_is_taken_when_there_is_no_room_at_all() -> None:
     """One that is not tiny after all is counted as any other."""
 

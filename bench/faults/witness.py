@@ -158,5 +158,7 @@ class Witness:
     def _take(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.endswith("\n"):
+                break  # it was killed while it wrote
             at, seconds, status = line.split()
             self.checks.append(Check(float(at), float(seconds), status))

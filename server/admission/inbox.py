@@ -173,16 +173,22 @@ class Inbox:
             async with asyncio.timeout(seconds):
                 if room:
                     await self._wait_for_room(peer, room)
-                size = 0
+                size, kept = 0, room
                 # Room that is kept for somebody who sends nothing is room that others wait for.
                 patience = SPARING_SECONDS if room > EXPECTED_BYTES else SMALL_SECONDS
                 timer = asyncio.get_running_loop().call_later(patience, make_do_without)
                 try:
-                    data = await self._read(sender)
-                    if data is None:
-                        return None
-                    if len(data) <= tiny:
-                        return Held(data, take_no_room)
+                    async with self._arriving(peer) as arrival:
+                        data = await sender.read(arrival.note_size)
+                        if data is None:
+                            return None
+                        if len(data) <= tiny:
+                            return Held(data, take_no_room)
+                        if not room and len(data) <= kept:
+                            # It is late, as everybody is on a busy machine: no reason to refuse it.
+                            arrival.note_size(len(data))
+                            await self._wait_for_room(peer, len(data), SPARING_SECONDS)
+                            room = len(data)
                     if len(data) - room > self._free:
                         raise short_of_memory()
                     size = len(data)
@@ -221,11 +227,7 @@ class Inbox:
         stated = int.from_bytes(data[-4:], "little") if data[:1] == b"\x1f" else 0
         room = min(max(stated, EXPECTED_BYTES), most)
         while True:
-            try:
-                async with asyncio.timeout(UNFOLD_SECONDS):
-                    await self._wait_for_room(peer, room)
-            except TimeoutError:
-                raise short_of_memory() from None
+            await self._wait_for_room(peer, room, UNFOLD_SECONDS)
             spare = room
             try:
                 plain = inflate(data, room)
@@ -246,15 +248,18 @@ class Inbox:
         if len(self._sizes) > KNOWN_CONNECTIONS:
             self._sizes.popitem(last=False)
 
-    async def _read(self, sender: Sender) -> bytes | None:
+    @asynccontextmanager
+    async def _arriving(self, peer: str) -> AsyncIterator[Arrival]:
+        """Something of a connection is on its way as long as the block lasts; raises OverloadedError when there is too
+        much of that."""
         task = asyncio.current_task()
         assert task is not None
-        arrival = Arrival(sender.peer, task)
+        arrival = Arrival(peer, task)
         self._arrivals[arrival] = None
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(self._count_arriving()))
         try:
-            return await sender.read(arrival.note_size)
+            yield arrival
         except asyncio.CancelledError:
             if not arrival.is_refused:
                 raise
@@ -298,7 +303,8 @@ class Inbox:
             arrival.is_refused = True
             arrival.task.cancel()
 
-    async def _wait_for_room(self, peer: str, size: int) -> None:
+    async def _wait_for_room(self, peer: str, size: int, seconds: float | None = None) -> None:
+        """Takes room, in turn; raises OverloadedError when there is none for so long (None: waits on)."""
         if self._free >= size and not self._waiting:
             self._free -= size
             return
@@ -306,12 +312,15 @@ class Inbox:
         self._waiting.setdefault(peer, deque()).append((size, granted))
         self._grant()
         try:
-            await granted
-        except asyncio.CancelledError:
+            async with asyncio.timeout(seconds):
+                await granted
+        except (asyncio.CancelledError, TimeoutError) as error:
             if granted.done() and not granted.cancelled():
                 self._return(size)
             else:
                 self._forget(peer, granted)
+            if isinstance(error, TimeoutError):
+                raise short_of_memory() from None
             raise
 
     def _forget(self, peer: str, granted: asyncio.Future[None]) -> None:
