@@ -47,10 +47,12 @@ def judge(gain_before: float, gain_after: float, people: int = 60, *, kept_paren
     ],
 )
 def test_conclusion_is_plain(before: float, after: float, words: str) -> None:
-    """One sentence, with the figures that it rests on."""
+    """With the figures that it rests on, and what became of the calibration."""
     found = judge(before, after)
     assert found.conclude().startswith(words)
     assert "60 test people" in found.conclude()
+    error = found.slices[0].figures["ece"]
+    assert f"error {error.first.value:.3f} before, {error.second.value:.3f} after." in found.conclude()
     assert f"**{found.conclude()}**" in found.render()
     assert found.to_document()["conclusion"] == found.conclude()
 

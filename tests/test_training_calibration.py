@@ -1,4 +1,4 @@
-"""Calibration error, reliability, and the temperature that goes into the network."""
+"""Calibration error, reliability, and the scaling that goes into the network."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from training.evaluation.calibration import (
     BINS,
     TEMPERATURES,
-    apply_temperature,
+    Scaling,
+    apply_scaling,
     bin_reliability,
     calibrate,
     compute_calibration_error,
     compute_loss,
-    fit_temperature,
-    soften,
+    fit_scaling,
 )
 
 
@@ -60,9 +63,10 @@ def test_empty_bins_have_no_share() -> None:
 def test_temperature_mends_overconfidence() -> None:
     """The temperature is found; with it calibration error and likelihood are better and the order is the same."""
     probabilities, targets = make_overconfident(3.0)
-    temperature = fit_temperature(probabilities, targets)
-    softened = soften(probabilities, temperature)
-    assert temperature == pytest.approx(3.0, rel=0.1)
+    scaling = fit_scaling(probabilities, targets)
+    softened = scaling.apply(probabilities)
+    assert scaling.temperature == pytest.approx(3.0, rel=0.1)
+    assert scaling.shift == pytest.approx(0, abs=0.05)
     positive = targets == 1
     before = compute_calibration_error(probabilities[:, 1].astype(np.float64), positive)
     assert compute_calibration_error(softened[:, 1], positive) < before / 3
@@ -74,12 +78,39 @@ def test_temperature_mends_overconfidence() -> None:
 def test_certain_answers_keep_their_scores_apart() -> None:
     """Validation images without an error have no best temperature: it stays within bounds."""
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
-    assert fit_temperature(probabilities, np.array([0, 1])) == pytest.approx(TEMPERATURES[0], rel=0.01)
+    scaling = fit_scaling(probabilities, np.array([0, 1]))
+    assert scaling.temperature == pytest.approx(TEMPERATURES[0], rel=0.01)
+    assert scaling.shift == pytest.approx(0, abs=2)
+
+
+def test_shift_mends_a_share_of_positive_images_that_the_network_does_not_know() -> None:
+    """A network taught with as many of each, where one in six is positive: a temperature alone leaves it far too sure.
+    The shift is what the odds differ by, and the likelihood is that of the best fit of scikit-learn."""
+    rng = np.random.default_rng(3)
+    logits, chance = rng.normal(0, 1.5, 6000), np.log(1 / 5)
+    targets = (rng.random(6000) < expit(logits + chance)).astype(np.int64)
+    probabilities = np.stack([expit(-logits), expit(logits)], axis=1)
+
+    scaling = fit_scaling(probabilities, targets)
+
+    assert scaling.shift.sum() == pytest.approx(0, abs=1e-6)
+    assert scaling.shift[1] - scaling.shift[0] == pytest.approx(chance, abs=0.15)
+    error = compute_calibration_error(probabilities[:, 1], targets == 1)
+    assert error > 0.2
+    assert compute_calibration_error(scaling.apply(probabilities)[:, 1], targets == 1) < 0.02
+    platt = LogisticRegression(C=np.inf).fit(logits[:, np.newaxis], targets).predict_proba(logits[:, np.newaxis])
+    assert compute_loss(scaling.apply(probabilities), targets) == pytest.approx(log_loss(targets, platt), abs=1e-3)
+
+
+def test_nothing_is_shifted_where_a_class_is_missing() -> None:
+    """Of its frequency such images say nothing."""
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1]])
+    assert fit_scaling(probabilities, np.array([0, 1, 1])).shift.tolist() == [0, 0, 0]
 
 
 @pytest.mark.tensorflow
-def test_temperature_goes_into_the_saved_network(tmp_path: Path) -> None:
-    """What is saved answers softmax(log p / T) of what the network answered before."""
+def test_scaling_goes_into_the_saved_network(tmp_path: Path) -> None:
+    """What is saved answers softmax(log p / T + shift) of what the network answered before."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -92,16 +123,17 @@ def test_temperature_goes_into_the_saved_network(tmp_path: Path) -> None:
     calibration = calibrate(model, raw, targets)
     model.save(tmp_path / "model.keras")
     saved = keras.models.load_model(tmp_path / "model.keras", compile=False).predict_on_batch(images)
-    assert abs(calibration.temperature - 1) > 0.05
-    assert np.allclose(saved, soften(raw, calibration.temperature), atol=1e-6)
+    assert abs(calibration.scaling.temperature - 1) > 0.05
+    assert abs(calibration.scaling.shift[0]) > 0.05
+    assert np.allclose(saved, calibration.scaling.apply(raw), atol=1e-6)
     assert np.allclose(saved, calibration.probabilities, atol=1e-6)
 
 
 @pytest.mark.tensorflow
-def test_temperature_needs_a_softmax_at_the_end() -> None:
+def test_scaling_needs_a_softmax_at_the_end() -> None:
     """Where nothing can be folded, nothing is changed silently."""
     import keras
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
     with pytest.raises(ValueError, match="not Dense with softmax"):
-        apply_temperature(model, 2.0)
+        apply_scaling(model, Scaling(2.0, np.zeros(1)))

@@ -90,7 +90,7 @@ def test_what_is_recorded_is_stated(full_run: Path) -> None:
     assert sections["How labelled"] == DATA_FACTS["labelled_by"]
     for stated in ("0.831 (0.781 to 0.874)", "0.917 (0.700 to 1.000)", "0.712 (0.600 to 0.800)", "1-NN 0.931"):
         assert stated in sections["Metrics"]
-    assert sections["Calibration"].startswith("Temperature 1.25")
+    assert sections["Calibration"].startswith("The graph divides its logits by the temperature 1.25, fitted")
     assert "0.061 (0.020 to 0.100)" in sections["Calibration"]
     assert "sensitivity=0.95, chosen on 30 validation images" in sections["Operating point"]
     assert "| train | 1 | 1 |" in sections["Data"]

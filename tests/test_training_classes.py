@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from server.core.decision import decide
@@ -17,7 +18,7 @@ from tests.test_training_measure import make_predictions, measure
 from tests.training_fakes import EVALUATION, SPEC, read_images
 from training.errors import TrainingError
 from training.evaluation.bootstrap import wilson_interval
-from training.evaluation.calibration import fit_temperature, soften
+from training.evaluation.calibration import Scaling, fit_scaling
 from training.evaluation.classes import evaluate_classes
 from training.evaluation.figures import ClassAnswers, ClassFigures, Evaluation, Predictions
 from training.evaluation.measure import Decision
@@ -40,7 +41,7 @@ def make_answers(count: int = 240, people: int = 60, seed: int = 3) -> tuple[Cla
     rng = np.random.default_rng(seed)
     targets = rng.choice(3, count, p=[0.3, 0.2, 0.5])
     logits = rng.normal(size=(count, 3)) + 1.5 * np.eye(3)[targets]
-    return ClassAnswers(LABELS, POSITIVE, soften(np.exp(logits), 1.0), targets), np.arange(count) % people
+    return ClassAnswers(LABELS, POSITIVE, softmax(logits, axis=1), targets), np.arange(count) % people
 
 
 def make_three(count: int = 240) -> tuple[Predictions, Evaluation]:
@@ -131,12 +132,14 @@ def test_the_score_is_the_sum_of_the_positive_labels() -> None:
     assert score_positive(rows, np.array([1])).tolist() == rows[:, 1].astype(np.float64).tolist()
 
 
-def test_one_temperature_calibrates_all_classes() -> None:
+def test_one_temperature_and_a_shift_of_each_calibrate_all_classes() -> None:
     """Logits that are four times too large are found out, whatever the number of classes."""
     rng = np.random.default_rng(8)
-    honest = soften(np.exp(rng.normal(size=(4000, 3)) * 1.5), 1.0)
+    honest = softmax(rng.normal(size=(4000, 3)) * 1.5, axis=1)
     targets = np.array([rng.choice(3, p=row) for row in honest])
-    assert fit_temperature(soften(honest, 0.25), targets) == pytest.approx(4, rel=0.15)
+    found = fit_scaling(Scaling(0.25, np.array([0.5, 0.5, -1])).apply(honest), targets)
+    assert found.temperature == pytest.approx(4, rel=0.15)
+    assert found.shift == pytest.approx([-0.125, -0.125, 0.25], abs=0.1)
 
 
 def test_two_classes_have_no_such_figures() -> None:

@@ -15,6 +15,7 @@ from tests.backbones import randomise_statistics, use_tiny_backbone
 from tests.fakes import ROOT
 from tests.test_training_data import write_discs
 from training.cli import main
+from training.evaluation.calibration import Scaling
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -209,7 +210,30 @@ def test_parent_is_kept_where_nothing_is_better(discs: Path, tmp_path: Path) -> 
     *parent, old_kernel, old_bias = open_parent(str(BUNDLED)).network.get_weights()
     assert all(np.array_equal(one, other) for one, other in zip(body, parent, strict=True))
     assert kernel * spec.temperature == pytest.approx(old_kernel, rel=1e-5)
-    assert bias * spec.temperature == pytest.approx(old_bias, rel=1e-5)
+    shift = np.array(read_json(out / "metrics.json")["calibration"]["shift"])
+    assert (bias - shift) * spec.temperature == pytest.approx(old_bias, rel=1e-5, abs=1e-6)
+
+
+def test_calibration_alone_can_be_made_anew(discs: Path, tmp_path: Path) -> None:
+    """Without a pass over the training images; the answers differ from the parent's by temperature and shift alone."""
+    import keras
+
+    from training.own.parent import open_parent
+
+    out = tmp_path / "run"
+    flags = ["--data", str(discs), "--out", str(out), "--last-epochs", "0", "--epochs", "0"]
+    assert main(["tune-up", str(BUNDLED), *flags]) == 0
+    conclusion = read_json(out / "metrics.json")["before_and_after"]["conclusion"]
+    assert conclusion.startswith("Nothing was trained: calibration and threshold alone are new (test AUC")
+    assert "Expected calibration error" in conclusion
+    network = keras.models.load_model(out / "brain_stroke_model.keras", compile=False)
+    parent = open_parent(str(BUNDLED)).network
+    images = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3)).astype(np.float32)
+    found = read_json(out / "metrics.json")["calibration"]
+    scaling = Scaling(found["temperature"], np.array(found["shift"]))
+    answers = [one.predict_on_batch(images) for one in (network, parent)]
+    assert answers[0] == pytest.approx(scaling.apply(answers[1]), abs=1e-5)
+    assert "and then adds to them normal" in (out / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -226,13 +250,16 @@ def test_parent_is_kept_where_nothing_is_better(discs: Path, tmp_path: Path) -> 
     ],
 )
 def test_network_on_a_backbone_is_tuned(
-    name: str, learned: set[str], kept: set[str], discs: Path, tmp_path: Path
+    name: str, learned: set[str], kept: set[str], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From its Keras file; layers and normalisation learn where they do in a training that unfreezes all stages."""
     import keras
 
     from training.fit.models import MODELS
+    from training.own import stages
 
+    losses = iter((3.0, 2.0, 1.0))  # of the parent and the stages: eight images are no judge
+    monkeypatch.setattr(stages, "measure_loss", lambda network, data: next(losses))
     keras.utils.set_random_seed(7)
     with use_tiny_backbone(name):
         network = MODELS[name]("float32")
@@ -241,8 +268,7 @@ def test_network_on_a_backbone_is_tuned(
     spec = ModelSpec("site", "1", ("normal", "stroke"), ("stroke",), 0.5, colour="grey")
     (tmp_path / "spec.json").write_text(spec.to_json())
     out = tmp_path / "run"
-    flags = ["--data", str(discs), "--out", str(out), "--last-epochs", "1", "--epochs", "12"]
-    flags += ["--learning-rate", "3e-3", "--batch-size", "8"]  # enough to be better than the parent
+    flags = ["--data", str(discs), "--out", str(out), "--last-epochs", "1", "--epochs", "1", "--batch-size", "8"]
     assert main(["tune-up", str(tmp_path / "model.keras"), *flags]) == 0
     tuned = keras.models.load_model(out / "brain_stroke_model.keras", compile=False)
     before = {layer.name: layer.get_weights() for layer in network.layers}
@@ -312,7 +338,7 @@ def test_unusable_input_is_one_line(
     [
         (["--model", "resnet50"], "unrecognized arguments: --model"),
         (["--last-rate", "0"], "--last-rate must be positive"),
-        (["--epochs", "0"], "--epochs must be 1 to 100000"),
+        (["--epochs", "-1"], "--epochs must be 0 to 100000"),
     ],
 )
 def test_bad_flag_is_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

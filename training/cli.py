@@ -63,6 +63,7 @@ TUNE_UP_EPILOG = """examples:
   python -m training tune-up models/stroke-cnn/4 --data scans --out runs/site
   python -m training tune-up runs/first --data scans --out runs/site --split runs/first/split.csv
   python -m training tune-up models/stroke-cnn/4 --data scans --out runs/site --resume
+  python -m training tune-up models/stroke-cnn/4 --data scans --out runs/calibrated --last-epochs 0 --epochs 0
 
 Ctrl-C ends a stage and keeps the best epoch so far. The report says first whether it helped.
 """

@@ -1,14 +1,15 @@
-"""Whether a probability means what it says: calibration error, reliability, and the temperature that mends it."""
+"""Whether a probability means what it says: calibration error, reliability, and the scaling that mends it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
 from training.evaluation.bootstrap import Statistic, divide, wilson_interval
 from training.evaluation.figures import Bools, Floats, Reliability
@@ -23,16 +24,47 @@ TEMPERATURES = (0.25, 20.0)
 """Bounds of the fit. Validation images that are told apart without an error have no best temperature: the colder, the
 likelier; the lower bound keeps such a network from answering 0 and 1 only."""
 
+MOST_SHIFT = 10.0
+"""Of a class, either way: odds that are 22,000 times others."""
+
+RIDGE = 1e-4
+"""What a shift costs, times its square, in nats: so little that it matters only where images are told apart without an
+error, and any shift would do."""
+
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A temperature, and what the network answers on the validation images once it is applied."""
+class Scaling:
+    """What makes softmax(z / temperature + shift) of a network's logits z."""
 
     temperature: float
+    shift: Floats
+    """[C], of each class; their sum is 0."""
+
+    def apply(self, probabilities: NDArray[np.floating]) -> Floats:
+        """Returns what a network that answers ``probabilities`` [N, C] answers with it, [N, C]."""
+        scaled: Floats = softmax(take_logits(probabilities) / self.temperature + self.shift, axis=1)
+        return scaled
+
+    def describe_shift(self, labels: Sequence[str]) -> str:
+        """``normal +0.652, stroke -0.652``."""
+        return ", ".join(f"{label} {shift:+.3f}" for label, shift in zip(labels, self.shift, strict=True))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A scaling, and what the network answers on the validation images once it is applied."""
+
+    scaling: Scaling
     probabilities: Floats
     """[N, C]."""
+
+
+def take_logits(probabilities: NDArray[np.floating]) -> Floats:
+    """Returns logits [N, C] of these probabilities: the network's own but for a number that is the same in a row."""
+    logits: Floats = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY))
+    return logits
 
 
 def find_bins(scores: Floats) -> NDArray[np.int64]:
@@ -74,62 +106,75 @@ def bin_reliability(scores: Floats, positive: Bools) -> Reliability:
     )
 
 
-def soften(probabilities: NDArray[np.floating], temperature: float) -> Floats:
-    """Returns softmax(log p / T), [N, C]: what the network answers with its logits divided by T."""
-    logits = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY)) / temperature
-    softened: Floats = softmax(logits, axis=1)
-    return softened
-
-
 def compute_loss(probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
     """Returns the mean negative log-likelihood of the classes ``targets`` [N], in nats."""
     of_target = probabilities[np.arange(len(targets)), targets].astype(np.float64)
     return float(-np.log(np.maximum(of_target, SMALLEST_PROBABILITY)).mean())
 
 
-def fit_temperature(probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
-    """Returns the temperature in ``TEMPERATURES`` with the lowest negative log-likelihood (Guo et al. 2017, 4.2).
+def fit_scaling(probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> Scaling:
+    """Returns the scaling with the lowest negative log-likelihood: a temperature (Guo et al. 2017, 4.2) and a shift of
+    each class, as Alexandari et al. 2020 add to it; of two classes that is Platt's.
+
+    The temperature says how sure a network may be. It cannot say how frequent a class is, which a network does not know
+    that was taught with balanced classes or elsewhere: that is in the shift.
 
     Args:
-        probabilities: [N, C], softmax output on validation images; above 1 it was too sure of itself.
-        targets: [N], classes of these images.
+        probabilities: [N, C], softmax output on validation images; above a temperature of 1 it was too sure of itself.
+        targets: [N], classes of these images. Where a class is missing, nothing is shifted.
     """
-    found = minimize_scalar(
-        lambda log_temperature: compute_loss(soften(probabilities, np.exp(log_temperature)), targets),
-        bounds=np.log(TEMPERATURES),
-        method="bounded",
+    logits, classes = take_logits(probabilities), probabilities.shape[1]
+    wanted = np.eye(classes)[targets]
+
+    def measure(values: Floats) -> tuple[float, Floats]:
+        """The loss and its gradient by 1 / T and the shifts: convex."""
+        slope, shift = values[0], values[1:]
+        scaled = log_softmax(slope * logits + shift, axis=1)
+        missed = (np.exp(scaled) - wanted) / len(targets)
+        loss = -(wanted * scaled).sum() / len(targets) + RIDGE * (shift @ shift)
+        return float(loss), np.array([(missed * logits).sum(), *(missed.sum(axis=0) + 2 * RIDGE * shift)])
+
+    limit = MOST_SHIFT if len(np.unique(targets)) == classes else 0.0
+    found = minimize(
+        measure,
+        np.array([1.0, *np.zeros(classes)]),
+        jac=True,
+        bounds=[(1 / TEMPERATURES[1], 1 / TEMPERATURES[0]), *[(-limit, limit)] * classes],
+        method="L-BFGS-B",
     )
-    return float(np.exp(found.x))
+    return Scaling(float(1 / found.x[0]), found.x[1:] - found.x[1:].mean())
 
 
 def calibrate(model: keras.Model, probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> Calibration:
-    """Fits a temperature to the answers on validation images and puts it into the network.
+    """Fits a scaling to the answers on validation images and puts it into the network.
 
-    The order of the answers stays, and with it the AUC; what changes is how sure they are.
+    Of two classes the order of the answers stays, and with it the AUC; what changes is how sure they are.
 
     Args:
-        model: network that gave the answers; its last layer is changed (``apply_temperature``).
+        model: network that gave the answers; its last layer is changed (``apply_scaling``).
         probabilities: [N, C], its answers on the validation images.
         targets: [N], their classes.
     """
-    temperature = fit_temperature(probabilities, targets)
-    apply_temperature(model, temperature)
-    return Calibration(temperature, soften(probabilities, temperature))
+    scaling = fit_scaling(probabilities, targets)
+    apply_scaling(model, scaling)
+    return Calibration(scaling, scaling.apply(probabilities))
 
 
-def apply_temperature(model: keras.Model, temperature: float) -> None:
-    """Divides the logits of a network by a temperature, in place, so that it answers softmax(z / T).
+def apply_scaling(model: keras.Model, scaling: Scaling) -> None:
+    """Scales the logits of a network, in place, so that it answers softmax(z / T + shift).
 
     It is folded into kernel and bias of the last layer: what is saved and exported is calibrated, at no cost.
 
     Args:
-        model: network whose last layer is Dense with softmax.
-        temperature: positive.
+        model: network whose last layer is Dense with softmax, with a bias.
+        scaling: for as many classes as it has.
 
     Raises:
         ValueError: it ends otherwise, so that nothing can be folded.
     """
     last = model.layers[-1]
-    if getattr(getattr(last, "activation", None), "__name__", "") != "softmax" or not hasattr(last, "kernel"):
-        raise ValueError(f"the last layer of {model.name} is not Dense with softmax")
-    last.set_weights([weight / temperature for weight in last.get_weights()])
+    is_softmax = getattr(getattr(last, "activation", None), "__name__", "") == "softmax"
+    if not is_softmax or not getattr(last, "use_bias", False) or not hasattr(last, "kernel"):
+        raise ValueError(f"the last layer of {model.name} is not Dense with softmax and a bias")
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel / scaling.temperature, bias / scaling.temperature + scaling.shift])

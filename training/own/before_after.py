@@ -29,7 +29,7 @@ from training.report.tables import NONE, make_table, name_of, state
 
 EXPLAINED = (
     "Before: the model as it came, with its own calibration and threshold. Recalibrated: its weights unchanged, with "
-    "temperature and threshold fitted on this run's validation patients, as the tuned model's are; what that reaches "
+    "calibration and threshold fitted on this run's validation patients, as the tuned model's are; what that reaches "
     "needs no training. All on the same test patients, which chose nothing; in brackets 95 % intervals, of differences "
     "by bootstrap over people, the same resamples for all."
 )
@@ -65,6 +65,9 @@ class BeforeAfter:
     kept_parent: bool
     """Whether the parent's weights were kept, for nothing that was trained was better on validation patients."""
 
+    was_trained: bool = True
+    """Whether anything was."""
+
     def to_document(self) -> dict[str, Any]:
         """The same as JSON values, for ``metrics.json``."""
         levels = {"slices": self.slices} | ({"people": self.people} if self.people else {})
@@ -78,7 +81,16 @@ class BeforeAfter:
         return document
 
     def conclude(self) -> str:
-        """Says in plain words whether it has helped."""
+        """Says in plain words whether it has helped, and what became of the calibration."""
+        error = self.slices[0].figures["ece"]
+        if not (math.isfinite(error.first.value) and math.isfinite(error.second.value)):
+            return self._judge_ranking()
+        return (
+            f"{self._judge_ranking()} Expected calibration error {error.first.value:.3f} before, "
+            f"{error.second.value:.3f} after."
+        )
+
+    def _judge_ranking(self) -> str:
         whole = self.slices[0]
         difference, p = whole.auc_difference
         auc = whole.figures["auc"]
@@ -86,6 +98,8 @@ class BeforeAfter:
             f"test AUC {auc.first.value:.3f} before and {auc.second.value:.3f} after, {state_difference(difference)}, "
             f"p {state_p(p)}, {whole.people:,} test people"
         )
+        if not self.was_trained:
+            return f"Nothing was trained: calibration and threshold alone are new ({figures})."
         if self.kept_parent:
             return (
                 "Tuning did not help: nothing that was trained was better than the parent on the validation patients, "
@@ -116,7 +130,13 @@ class BeforeAfter:
 
 
 def compare_judged(
-    before: Judged, recalibrated: Judged, after: Judged, predictions: Predictions, *, kept_parent: bool
+    before: Judged,
+    recalibrated: Judged,
+    after: Judged,
+    predictions: Predictions,
+    *,
+    kept_parent: bool,
+    was_trained: bool = True,
 ) -> BeforeAfter:
     """Compares the three on the test slices that ``predictions`` are of."""
     positive, groups = predictions.positive, predictions.groups
@@ -133,7 +153,7 @@ def compare_judged(
             for one in (after, recalibrated)
         ]
         people = pair[0], pair[1]
-    return BeforeAfter((slices[0], slices[1]), people, kept_parent)
+    return BeforeAfter((slices[0], slices[1]), people, kept_parent, was_trained)
 
 
 def tabulate(after: Comparison, recalibrated: Comparison) -> str:

@@ -1,7 +1,7 @@
 """The paper's CNN as a Keras network again, from the ONNX file that the converter made of it.
 
 The converter folds scaling and the repetition of a grey channel into the first convolution, and training folds the
-temperature into the last layer; all of it is in the weights, so nothing is applied twice. That the network is the same
+calibration into the last layer; all of it is in the weights, so nothing is applied twice. That the network is the same
 is not believed but shown: its answers are compared with those of the file.
 """
 

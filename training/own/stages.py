@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.data.pixels import write_csv
 from training.data.split import Data
-from training.evaluation.calibration import compute_loss, fit_temperature, soften
+from training.evaluation.calibration import compute_loss, fit_scaling
 from training.evaluation.figures import Epoch
 from training.evaluation.positive import find_indices, score_positive
 from training.evaluation.ranking import compute_auc
@@ -128,10 +128,10 @@ def list_last_layers(network: keras.Model) -> list[keras.layers.Layer]:
 
 
 def measure_loss(network: keras.Model, data: Data) -> float:
-    """Returns the loss of a network's answers on the validation images, after a temperature is fitted to them."""
+    """Returns the loss of a network's answers on the validation images, once they are calibrated on them."""
     validation = data.indices("validation")
     probabilities, targets = predict(network, data, validation), data.images.targets[validation]
-    return compute_loss(soften(probabilities, fit_temperature(probabilities, targets)), targets)
+    return compute_loss(fit_scaling(probabilities, targets).apply(probabilities), targets)
 
 
 def measure_start(config: TuneUpConfig, data: Data, network: keras.Model) -> Epoch:

@@ -21,7 +21,7 @@ from training.data.pixels import compute_fingerprint, decode_images
 from training.data.split import SPLIT_FILE, Data, group_data, split_data
 from training.data.subgroups import read_subgroups
 from training.errors import TrainingError
-from training.evaluation.calibration import fit_temperature, soften
+from training.evaluation.calibration import fit_scaling
 from training.evaluation.figures import Predictions
 from training.evaluation.measure import choose_decision
 from training.evaluation.positive import find_indices, score_positive
@@ -172,19 +172,20 @@ def compare_with_parent(
     validation = data.indices("validation")
     positive = find_indices(spec.labels, config.positive)
     targets = data.images.targets[validation]
-    temperature = fit_temperature(before[0], targets)
+    scaling = fit_scaling(before[0], targets)
     anew = choose_decision(
         config.operating_point,
-        score_positive(soften(before[0], temperature), positive),
+        score_positive(scaling.apply(before[0]), positive),
         np.isin(targets, positive),
         find_studies(data)[validation] if data.images.has_patients else None,
     )
     found = compare_judged(
         Judged("before", score_positive(before[1], positive), decide_as(parent.spec)),
-        Judged("recalibrated", score_positive(soften(before[1], temperature), positive), anew),
+        Judged("recalibrated", score_positive(scaling.apply(before[1]), positive), anew),
         Judged("after", predictions.scores, decide_as(spec)),
         predictions,
         kept_parent=tuned.kept == "parent",
+        was_trained=bool(config.epochs or config.last_epochs),
     )
     conclusion = found.conclude()
     print(conclusion, file=sys.stderr)

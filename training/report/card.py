@@ -23,6 +23,7 @@ from training.report.records import count_split, read_document
 from training.report.subgroups import describe_own_split, describe_subgroups
 from training.report.tables import (
     escape,
+    explain_scaling,
     explain_threshold,
     make_paragraph,
     make_table,
@@ -244,14 +245,9 @@ def describe_metrics(spec: ModelSpec, summary: Summary | None) -> list[str]:
 
 
 def describe_calibration(spec: ModelSpec, summary: Summary | None) -> str:
-    fitted = (
-        "Not calibrated (temperature 1)."
-        if spec.temperature == 1
-        else f"Temperature {spec.temperature:.4g}, fitted on validation images, is in the graph."
-    )
     figures = summary.slices.figures if summary else {}
     errors = [f"{name_of(name)} {state(figures[name])}" for name in ("ece", "brier") if name in figures]
-    return f"{fitted} On test images: {', '.join(errors) or NOT_KNOWN}."
+    return f"{explain_scaling(spec)} On test images: {', '.join(errors) or NOT_KNOWN}."
 
 
 def tabulate_facts(facts: Mapping[str, str | None]) -> str:

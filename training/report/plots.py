@@ -58,7 +58,7 @@ def plot_curve(path: Path, history: Sequence[Epoch], quantity: str, best_epoch: 
         axes.axvline(best_epoch, color=GREY, linestyle=":", label="epoch kept")
         axes.set(xlabel="epoch", ylabel=quantity, title=f"{quantity.capitalize()} over the epochs")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set_xlim(0.5, epochs[-1] + 0.5)
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         # Limits first: setting one end stops Matplotlib from leaving room at the other.
         axes.set_ylim(0, 1.02 if quantity == "accuracy" else 1.1 * axes.get_ylim()[1])
         finish(axes)

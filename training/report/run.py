@@ -21,6 +21,7 @@ from training.report.tables import (
     HEADLINES,
     NONE,
     escape,
+    explain_scaling,
     explain_threshold,
     make_paragraph,
     make_table,
@@ -215,14 +216,10 @@ def describe_patients(summary: Summary) -> str:
 def describe_calibration(spec: ModelSpec, summary: Summary) -> str:
     """Says what calibration there is in the graph, and what is left to wish for."""
     figures = summary.slices.figures
-    fitted = (
-        "The probabilities are not calibrated (temperature 1)."
-        if spec.temperature == 1
-        else f"The graph divides its logits by the temperature {spec.temperature:.4g}, fitted on validation patients."
-    )
     return (
-        f"{fitted} Expected calibration error {state(figures.get('ece'))}, Brier score {state(figures.get('brier'))}. "
-        "Calibration holds at this data's share of positive images; where they are rarer, probabilities are too high."
+        f"{explain_scaling(spec)} Expected calibration error {state(figures.get('ece'))}, Brier score "
+        f"{state(figures.get('brier'))}. Calibration holds at this data's share of positive images; where they are "
+        "rarer, probabilities are too high."
     )
 
 

@@ -7,10 +7,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from server.models.contract import ModelSpec
 from training.evaluation.figures import Figure, Level, OwnSplit
 from training.evaluation.summary import Summary
 
 NONE = "-"
+
+SHIFT = "calibration_shift"
+"""Key of a spec's provenance."""
 
 NAMES = {
     "auc": "AUC",
@@ -143,6 +147,17 @@ def tabulate_prevalences(summary: Summary) -> str:
     """Returns PPV and NPV at other prevalences."""
     rows = [(f"{100 * line.prevalence:.3g} %", state(line.ppv), state(line.npv)) for line in summary.restated]
     return make_table(["prevalence", "PPV (95 %)", "NPV (95 %)"], rows)
+
+
+def explain_scaling(spec: ModelSpec) -> str:
+    """Says what calibration there is in the graph."""
+    if spec.temperature == 1:
+        return "The probabilities are not calibrated (temperature 1)."
+    shift = spec.provenance.get(SHIFT)
+    added = f" and then adds to them {escape(shift)}" if shift else ""
+    return (
+        f"The graph divides its logits by the temperature {spec.temperature:.4g}{added}, fitted on validation patients."
+    )
 
 
 def explain_threshold(threshold: float, positive: Sequence[str]) -> str:

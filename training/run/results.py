@@ -32,6 +32,7 @@ from training.report.classes import name_figures
 from training.report.galleries import ReadImages
 from training.report.plots import plot_curve, write_plots
 from training.report.run import write_report
+from training.report.tables import SHIFT
 from training.settings.train import TrainConfig
 
 REFERENCE_IMAGES = 16
@@ -55,7 +56,7 @@ class Remarks:
 
 
 def calibrate_network(config: TrainConfig, data: Data, model: keras.Model) -> Calibration:
-    """Fits a temperature on the validation images and puts it into the network; see ``calibration.calibrate``."""
+    """Fits a scaling on the validation images and puts it into the network; see ``calibration.calibrate``."""
     validation = data.indices("validation")
     return calibrate(model, predict(model, data, validation), data.images.targets[validation])
 
@@ -86,7 +87,7 @@ def write_results(
         The predictions on the test images, and their figures.
     """
     test, labels = data.indices("test"), data.images.labels
-    decision = decide(config, data, calibration)
+    decision, scaling = decide(config, data, calibration), calibration.scaling
     probabilities = predict(model, data, test)
     predictions, evaluation = evaluate_test(config, data, decision, probabilities)
     evaluation = replace(evaluation, baselines=replace(evaluation.baselines, random_split=random_split))
@@ -97,7 +98,7 @@ def write_results(
         folder / "metrics.json",
         {
             SUMMARY_KEY: to_document(evaluation),
-            "calibration": {"temperature": calibration.temperature},
+            "calibration": {"temperature": scaling.temperature, "shift": scaling.shift.tolist()},
             **remarks.metrics,
             "best_epoch": {
                 name.replace("val_", "validation_"): value
@@ -244,7 +245,7 @@ def build_spec(
         windows=input_format.windows,
         study_top_k=decision.top_k,
         study_threshold=decision.patient_threshold,
-        temperature=calibration.temperature,
+        temperature=calibration.scaling.temperature,
         metrics={**report.flatten_figures(levels), **metrics},
         provenance={
             "data": config.data.resolve().name,
@@ -254,6 +255,7 @@ def build_spec(
             "epochs": f"{len(fit.history)}, best {fit.best.epoch}; {fit.stopped_by}",
             "seed": str(config.seed),
             "operating_point": decision.rule,
+            SHIFT: calibration.scaling.describe_shift(data.images.labels),
             "lesion_masks": "learned by auxiliary heads, dropped" if fit.used_lesions else "none",
             "keras": keras.__version__,
             "tensorflow": tf.__version__,

@@ -41,7 +41,13 @@ class TuneUpConfig(TrainConfig):
         10, "Most passes over the training images in which the last layers alone are trained.", least=0, most=100_000
     )
     last_rate: float = setting(1e-3, "Step size of Adam in these passes, at their start.", least=0, most=10)
-    epochs: int = setting(10, "Most passes after them in which all layers are trained.", least=1, most=100_000)
+    epochs: int = setting(
+        10,
+        "Most passes after them in which all layers are trained; 0 with --last-epochs 0: calibration and threshold "
+        "alone are new.",
+        least=0,
+        most=100_000,
+    )
     learning_rate: float = setting(
         1e-4,
         "Step size of Adam in those, at their start; either falls along a cosine to 0.",
@@ -49,7 +55,7 @@ class TuneUpConfig(TrainConfig):
         most=10,
     )
     validation: float = setting(
-        0.2, "Share of the images that chooses epoch, temperature and threshold.", least=0, most=0.5
+        0.2, "Share of the images that chooses epoch, calibration and threshold.", least=0, most=0.5
     )
     test: float = setting(0.3, "Share of the images that says whether it helped.", least=0, most=0.5)
     operating_point: str = setting(
