@@ -95,3 +95,8 @@ class ModelFileError(StrokeError):
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+
+
+def malformed_request() -> RequestError:
+    """A message that cannot be read as what it should be."""
+    return RequestError("REQUEST_MALFORMED", "The message is not one of this API: check the caller's program.")

@@ -16,12 +16,12 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from server.admission.call import ANYBODY, KNOWN, Method
-from server.admission.inbox import Inbox, malformed_request
+from server.admission.inbox import Inbox
 from server.admission.places import PLACE_SECONDS, FairPlaces
 from server.admission.status import to_status
 from server.api.rpc.boundary import abort
 from server.api.rpc.call import RpcCall, read_message
-from server.errors import OverloadedError, StrokeError
+from server.errors import OverloadedError, StrokeError, malformed_request
 
 if TYPE_CHECKING:
     from server.security.gate import Gate

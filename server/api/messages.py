@@ -7,14 +7,13 @@ from typing import TypeAlias
 import grpc
 
 from proto import __version__, stroke_pb2
-from server.admission.inbox import malformed_request
 from server.admission.judge import MOST_IMAGES
 from server.admission.status import Status
 from server.api.rpc.call import parse
 from server.api.rpc.stream import StreamForm
 from server.core.detector import Detection
 from server.core.plan import Plan
-from server.errors import RequestError
+from server.errors import RequestError, malformed_request
 from server.models.runtime import OnnxModel
 
 Answer: TypeAlias = stroke_pb2.PredictStreamResponse

@@ -14,11 +14,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
 from server.admission.call import READ, Method
-from server.admission.inbox import malformed_request
 from server.admission.places import StreamPlaces
 from server.api.rpc.boundary import RpcBoundary
 from server.api.rpc.call import RpcCall, parse
 from server.api.rpc.stream import Stream, StreamForm
+from server.errors import malformed_request
 
 SERVICE_NAMES = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 """Two versions with the same messages: tools ask for the newer one and then for the older one, or know but one."""

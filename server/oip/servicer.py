@@ -12,7 +12,6 @@ import grpc
 
 from proto import inference_pb2 as pb
 from server.admission.call import ANYBODY, KNOWN, READ, Method
-from server.admission.inbox import malformed_request
 from server.admission.judge import MOST_IMAGES
 from server.admission.places import StreamPlaces
 from server.admission.status import Status, to_status
@@ -22,7 +21,7 @@ from server.api.rpc.stream import Stream, StreamForm
 from server.config import ServerConfig
 from server.core.capacity import STREAM_IMAGES, STREAM_SHARE, find_message_bytes
 from server.core.detector import Detector
-from server.errors import ModelNotFoundError, RequestError, UnavailableError
+from server.errors import ModelNotFoundError, RequestError, UnavailableError, malformed_request
 from server.models.registry import ModelRegistry
 from server.oip.inference import InferAnswer, Inference
 from server.oip.messages import StreamResponse, to_response, to_stream_response

@@ -14,9 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from server.admission.inbox import malformed_request
 from server.api.messages import read_varint
-from server.errors import RequestError
+from server.errors import RequestError, malformed_request
 from server.oip.request import Elements, InferRequest, InputTensor, Parameter, WantedOutput, invalid_tensor
 from server.oip.tensors import BYTES, MOST_DIMENSIONS, UINT8
 
