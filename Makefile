@@ -86,7 +86,7 @@ faults-smoke: .venv/.installed ## the short form (about a minute)
 soak: .venv/.installed ## hold a load and print what grows (MINUTES=30)
 	$(ALL) -m bench.faults --soak $(or $(MINUTES),30)
 
-ablation: .venv/.installed ## measure what each part of training, generator and slices gives (6 hours; goes on where it was)
+ablation: .venv/.installed ## measure what each part of training, generator and slices gives (12 minutes a training; goes on where it was)
 	$(ALL) -m bench.training.ablation --out docs
 	$(ALL) -m bench.training.findings --out docs
 	$(ALL) -m bench.training.exports --out docs

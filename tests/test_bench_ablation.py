@@ -137,6 +137,18 @@ def test_variants_of_another_size_are_not_mixed(tmp_path: Path, plan: Plan) -> N
         run_variants(Plan(count=80, test_count=4, epochs=2, folder=tmp_path), ["base"], [7], tmp_path / "out")
 
 
+def test_variants_on_slices_of_another_generator_are_not_mixed(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by how well mid-grey alone tells them apart, which every slice takes part in."""
+    run_variants(plan, ["base"], [7], tmp_path / "out")
+    grey = np.array([0, 110, 0, 110], np.uint8).reshape(4, 1, 1, 1)
+    others = HeldOut({"plain": np.full((4, 8, 8, 1), grey)}, np.array([False, True] * 2), (frozenset(),) * 4)
+    monkeypatch.setattr(ablation, "read_slices", lambda folder: others)
+    with pytest.raises(SystemExit, match="another generator"):
+        run_variants(plan, ["no-heads"], [7], tmp_path / "out")
+
+
 def test_page_sets_variants_beside_the_base(tmp_path: Path, plan: Plan) -> None:
     """The score without a model, each AUC, and the false positives with a finding left out."""
     run_variants(plan, ["base", "without-metal"], [7], tmp_path)

@@ -1,7 +1,8 @@
 """``python -m bench.training.ablation``: what each part of training and generator gives. Hours; kill it and go on.
 
 Synthetic slices alone are trained on and judged. A variant that is in ablation.json with the same settings is not run
-again; slices and runs are in build/ablation, to be removed when the generator itself has changed.
+again; slices and runs are in build/ablation, to be removed when the generator itself has changed: then ablation.json
+takes no more variants either, and is begun anew.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from training.settings.listing import MOST_SEED
 FOLDER = ROOT / "build" / "ablation"
 MODEL = "brain_stroke_model.keras"
 SCORES = "scores.npz"
+SAME_AUC = 0.002
+"""How far the held-out slices' AUC of mid-grey may be from what it was; rounding on another processor moves it less."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class AblationOptions:
     only: tuple[str, ...] = setting(tuple(VARIANTS), "variants", choices=tuple(VARIANTS), metavar="NAME")
     count: int = setting(5600, "slices to train on", least=2, most=10_000_000)
     test_count: int = setting(1600, "slices to judge on", least=2, most=10_000_000)
-    epochs: int = setting(8, "epochs of each training", least=1, most=100_000)
+    epochs: int = setting(10, "epochs of each training", least=1, most=100_000)
     seeds: tuple[int, ...] = setting((7,), "seeds of the training", least=0, most=MOST_SEED)
 
 
@@ -75,9 +78,10 @@ class Plan:
         initializer = f"; {variant.initializer}" if variant.initializer else ""
         return f"{shlex.join(words)}{initializer}"
 
-    def describe_size(self) -> dict[str, int]:
+    def describe_base(self) -> dict[str, int | str]:
         """What has to be the same for variants to compare."""
-        return {"count": self.count, "test_count": self.test_count, "epochs": self.epochs}
+        flags = shlex.join(word for pair in BASE_FLAGS.items() for word in pair)
+        return {"count": self.count, "test_count": self.test_count, "epochs": self.epochs, "flags": flags}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,17 +96,24 @@ def run_variants(plan: Plan, names: Sequence[str], seeds: Sequence[int], out: Pa
     """Runs what is not in ``ablation.json`` yet, variant by variant, and writes the report after each.
 
     Raises:
-        SystemExit: the variants there are of another size, so that new ones would not compare with them.
+        SystemExit: the variants there are of another base or were judged on slices of another generator, so that new
+            ones would not compare with them.
     """
     out.mkdir(parents=True, exist_ok=True)
-    path, size = out / "ablation.json", plan.describe_size()
-    document: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"size": size, "runs": {}}
-    if document["size"] != size:
+    path, base = out / "ablation.json", plan.describe_base()
+    document: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"base": base, "runs": {}}
+    if document["base"] != base:
         raise SystemExit(
-            f"bench: {path} has variants of {document['size']}, not {size}; name another folder with --out"
+            f"bench: {path} has variants of {document['base']}, not {base}; name another folder with --out"
         )
     slices = read_slices(draw_slices(plan, f"test-{plan.test_count}", ["--seed", str(TEST_SEED)], plan.test_count))
     trivial = list(estimate_auc(score_trivially(slices.images["plain"]), slices.positive))
+    before = document["test"]["trivial_auc"] if "test" in document else trivial
+    if abs(before[0] - trivial[0]) > SAME_AUC:
+        raise SystemExit(
+            f"bench: the variants of {path} were judged on slices of another generator (AUC of mid-grey "
+            f"{before[0]:.4f}, now {trivial[0]:.4f}); name another folder with --out"
+        )
     document["test"] = {"count": len(slices.positive), "positive": int(slices.positive.sum()), "trivial_auc": trivial}
     document["machine"] = describe_machine(PACKAGES)
     for seed in seeds:
