@@ -22,6 +22,9 @@ the person who sent the image, say what happened and what to do, and never hold 
 
 from __future__ import annotations
 
+MEMORY_SECONDS = 0.25
+"""Hint to those for whom there was no memory: messages that are in work end sooner."""
+
 
 class StrokeError(Exception):
     """Base of all errors that the server raises on purpose.
@@ -100,3 +103,12 @@ class ModelFileError(StrokeError):
 def malformed_request() -> RequestError:
     """A message that cannot be read as what it should be."""
     return RequestError("REQUEST_MALFORMED", "The message is not one of this API: check the caller's program.")
+
+
+def short_of_memory(retry_after: float = MEMORY_SECONDS) -> OverloadedError:
+    """The server's fault, and gone in a moment."""
+    return OverloadedError(
+        "MEMORY_SHORT",
+        "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
+        retry_after=retry_after,
+    )

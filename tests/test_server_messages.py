@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from proto import stroke_pb2 as pb
-from server.admission.compression import inflate
+from server.admission.inbox import inflate
 from server.api.messages import split_batch
 from server.api.rpc.call import parse
 from server.errors import RequestError

@@ -1,4 +1,4 @@
-"""Messages, which are taken into memory within a bound.
+"""Messages, which are taken into memory within a bound, and inflated within one.
 
 Transports bound neither how many bytes of messages are there nor for how long: gRPC takes as many as are sent for a
 call that is being read.
@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from server.admission.compression import TOO_LARGE, inflate, is_compressed
-from server.errors import BudgetExceededError, OverloadedError, RequestError
+from server.errors import BudgetExceededError, OverloadedError, RequestError, malformed_request, short_of_memory
 from server.machine.memory import LARGE_BYTES, count_small_blocks
 
 if TYPE_CHECKING:  # loaded by those who have a gate
     from server.security.gate import Permit
     from server.security.usage import Share
-
-MEMORY_SECONDS = 0.25
-"""Hint to those for whom there was no memory: messages that are in work end sooner."""
 
 EXPECTED_BYTES = 256 * 1024
 """What a connection's first message is taken to need: more than a usual slice."""
@@ -43,6 +40,8 @@ KNOWN_CONNECTIONS = 1024
 WATCH_SECONDS = (0.03, 0.01)
 """How often memory is looked at while messages arrive, and while many bytes of them are there: a network of 10 Gbit/s
 brings 12 MB in 0.01 s."""
+
+TOO_LARGE = "MESSAGE_TOO_LARGE"
 
 
 class Held:
@@ -361,10 +360,33 @@ def take_no_room(size: int) -> None:
     """For those who have none to give back."""
 
 
-def short_of_memory(retry_after: float = MEMORY_SECONDS) -> OverloadedError:
-    """The server's fault, and gone in a moment."""
-    return OverloadedError(
-        "MEMORY_SHORT",
-        "The server is short of memory; nothing is wrong with the request. Send it again later, fewer at a time.",
-        retry_after=retry_after,
-    )
+def is_compressed(data: bytes) -> bool:
+    """Whether a message is compressed by gzip or deflate, the compressions that gRPC has.
+
+    No message of this API begins like one of these: 0x1f is no field, 0x78 a field of a number that it does not use.
+    """
+    is_deflate = data[:1] == b"\x78" and len(data) > 1 and int.from_bytes(data[:2], "big") % 31 == 0
+    return data[:2] == b"\x1f\x8b" or is_deflate
+
+
+def inflate(data: bytes, most_bytes: int) -> bytes:
+    """Returns a message as it was before its sender compressed it.
+
+    Raises:
+        RequestError: reasons REQUEST_MALFORMED, and MESSAGE_TOO_LARGE when more than ``most_bytes`` come out.
+    """
+    if not is_compressed(data):
+        return data
+    stream = zlib.decompressobj(wbits=47)  # either of the two
+    try:
+        plain = stream.decompress(data, most_bytes + 1)
+    except zlib.error:
+        raise malformed_request() from None
+    if len(plain) > most_bytes:
+        raise RequestError(
+            TOO_LARGE,
+            f"Without compression the message has more than {most_bytes:,} bytes: send less at a time.",
+        )
+    if not stream.eof:
+        raise malformed_request()
+    return plain

@@ -23,7 +23,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from server.admission.inbox import short_of_memory
 from server.errors import (
     BudgetExceededError,
     ChangeRefusedError,
@@ -38,6 +37,7 @@ from server.errors import (
     StrokeError,
     UnauthenticatedError,
     UnavailableError,
+    short_of_memory,
 )
 
 logger = logging.getLogger(__name__)

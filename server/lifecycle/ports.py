@@ -32,7 +32,7 @@ def make_grpc_server(config: ServerConfig) -> grpc.aio.Server:
             # On by default, and then a second server on the same port silently takes half of the calls.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", config.most_message_bytes),
-            # gRPC would inflate a message without a bound (``server.admission.compression.inflate``).
+            # gRPC would inflate a message without a bound (``server.admission.inbox.inflate``).
             ("grpc.per_message_decompression", 0),
             # Otherwise gRPC takes up to 8 MiB of a call that nobody has begun to read.
             ("grpc.http2.bdp_probe", 0),

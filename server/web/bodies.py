@@ -11,7 +11,7 @@ from typing import Any
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from server.admission.compression import inflate
+from server.admission.inbox import inflate
 from server.admission.judge import ImageToJudge
 from server.errors import RequestError
 from server.web.forms import MOST_BOUNDARY_BYTES, Pairs, malformed_form, parse_form

@@ -10,9 +10,8 @@ import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from server.admission.call import Call, Method
-from server.admission.compression import inflate
 from server.admission.ids import find_trace
-from server.admission.inbox import Inbox
+from server.admission.inbox import Inbox, inflate
 from server.errors import malformed_request
 from server.security.clients import read_token
 from server.security.identity import read_names
