@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import ssl
 import threading
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ from client import ImageWarning, StudyPrediction, StudySeries
 from gateway.addresses import Address
 from gateway.fetch import limit as limits
 from gateway.fetch.archive import MOVE, Archive
+from gateway.fetch.fetcher import Fetcher
 from gateway.fetch.limit import FetchError, Limit, Trouble
 from gateway.judge.judge import add_warnings, describe_not_received
 from gateway.reasons import Doubt
 from tests.dicom_files import PATIENT
 from tests.fakes import wait_until
-from tests.gateway_box import TITLE, make_answer, make_files, send
+from tests.gateway_box import TITLE, make_answer, make_files, open_box, send
 from tests.query_archive import FetchBox, open_fetch_box, open_query_archive, read
 from tests.studies import SERIES, STUDY
 
@@ -342,3 +344,28 @@ def test_log_names_nobody(fetch: FetchBox, caplog: pytest.LogCaptureFixture) -> 
     assert "2 series fetched" in said
     for secret in (*PATIENT.values(), "Doe", STUDY, SERIES, SECOND):
         assert str(secret) not in said
+
+
+def test_threads_that_wait_for_work_end_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever work came: one of several that share a ``SimpleQueue`` with a timeout could wait for ever, where another
+    took what had woken it as its time was up. Busy processors make that likely."""
+    monkeypatch.setattr("gateway.fetch.fetcher.POLL_SECONDS", 0.002)
+    stop, calm, pauses = threading.Event(), threading.Event(), random.Random(7)
+
+    def be_busy() -> None:
+        while not stop.is_set():
+            sum(range(200))
+
+    with open_box(tmp_path / "queue") as box:
+        fetcher = Fetcher(box.folder, box.arrivals, None, 1.0, stop)
+        threads = [threading.Thread(target=fetcher.run, args=(stop,), daemon=True) for _ in range(8)]
+        threads += [threading.Thread(target=be_busy, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(400):
+            fetcher._tasks.put(lambda: None)
+            calm.wait(pauses.uniform(0, 0.003))
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)

@@ -46,7 +46,8 @@ class Fetcher:
     ) -> None:
         self._folder, self._arrivals, self._archive = folder, arrivals, archive
         self._seconds, self._stop = seconds, stop
-        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        # Not a SimpleQueue: where several threads wait for it with a timeout, Python's can wait for ever.
+        self._tasks: queue.Queue[Callable[[], None]] = queue.Queue()
         self._lock = threading.Lock()
         self._taken: set[Path] = set()
 
