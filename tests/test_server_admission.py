@@ -1,4 +1,4 @@
-"""Places and memory are shared out: nobody gets all of either, and neither runs out."""
+"""Memory for messages is shared out: nobody gets all of it, and it does not run out."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ import gzip
 import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from server.admission.call import Method
 from server.admission.inbox import EXPECTED_BYTES, Held, Inbox
-from server.admission.places import FairPlaces
-from server.api.rpc.call import RpcCall
-from server.core.outcomes import Caller
 from server.errors import BudgetExceededError, OverloadedError, RequestError
 
 MIB = 1024 * 1024
@@ -48,52 +42,6 @@ class FakeCall:
         self.is_read = True
         await self.arrived.wait()
         return self.messages.popleft() if self.messages else None
-
-
-def full() -> OverloadedError:
-    return OverloadedError("FULL", "Full.", retry_after=1)
-
-
-def take_all(places: FairPlaces, peer: str, stack: ExitStack) -> int:
-    """How many places one connection gets."""
-    for number in range(1000):
-        try:
-            stack.enter_context(places.take(peer))
-        except OverloadedError:
-            return number
-    raise AssertionError
-
-
-def test_connection_that_takes_all_it_can_get_leaves_places_for_others() -> None:
-    """Half of them, then half of the rest, and so on; all come back."""
-    places = FairPlaces(64, full)
-    with ExitStack() as stack:
-        assert [take_all(places, peer, stack) for peer in "abcd"] == [32, 16, 8, 4]
-        assert places.free == 4
-        with places.take("polite"):
-            pass
-    with ExitStack() as stack:
-        assert take_all(places, "a", stack) == 32
-
-
-def test_only_place_is_given_to_one() -> None:
-    """And no more than there are are given."""
-    places = FairPlaces(1, full)
-    with ExitStack() as stack:
-        assert [take_all(places, peer, stack) for peer in "ab"] == [1, 0]
-        with pytest.raises(OverloadedError) as refusal:
-            stack.enter_context(places.take("a"))
-    assert refusal.value.reason == "FULL"
-    assert refusal.value.retry_after
-
-
-@pytest.mark.parametrize(("name", "source"), [("", "ipv4:10.0.0.7:40000"), ("ward-3", "client ward-3")])
-def test_places_are_shared_out_by_client_where_it_has_a_name(name: str, source: str) -> None:
-    """One with many connections gets no more than one with one."""
-    call = RpcCall(SimpleNamespace(peer=lambda: "ipv4:10.0.0.7:40000"), Method("Predict"), make_inbox(1))
-    call.caller = Caller(call.peer, name)
-
-    assert call.source == source
 
 
 def make_inbox(total: int, arriving: Callable[[], int | None] = lambda: 0) -> Inbox:
