@@ -97,7 +97,7 @@ model: .venv/.installed ## train a model from nothing as the bundled one was (ab
 
 samples: .venv/.installed ## draw the DICOM file of samples/ again, the same byte for byte
 	rm -rf build/samples
-	$(ALL) -m training phantom --out build/samples --count 8 --seed 2 --size 512 --dicom --without atlas
+	$(ALL) -m training phantom --out build/samples --count 8 --seed 2 --size 512 --dicom
 	cp build/samples/stroke/00007.dcm samples/stroke-4.dcm
 
 proto: .venv/.installed ## generate stubs and golden messages from proto/*.proto

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs", "efficientnet", "atlas")
+EXTRAS = ("web", "openvino", "signing", "dicom", "dicom-codecs", "efficientnet")
 LOCKS = (
     "client",
     "cli",

@@ -11,7 +11,7 @@ compile() {
         "$name.in" --output-file "$name.lock"
 }
 compile dev
-for purpose in training server cli client gateway extras/web extras/openvino extras/signing extras/dicom extras/dicom-codecs extras/efficientnet extras/atlas cluster-dev; do
+for purpose in training server cli client gateway extras/web extras/openvino extras/signing extras/dicom extras/dicom-codecs extras/efficientnet cluster-dev; do
     compile "$purpose" --constraint dev.lock
 done
 compile cluster --constraint cluster-dev.lock

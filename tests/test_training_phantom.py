@@ -35,7 +35,7 @@ def test_a_lesion_is_visible_against_its_surroundings(kind: str) -> None:
     differences = []
     for seed in range(6):
         item = generate_slice(np.random.default_rng([3, seed]), kind=kind)
-        assert item.lesion.mean() >= 0.0005
+        assert item.lesion.mean() >= 0.0007
         brain = (item.pixels > 40) & (item.pixels < 200) & ~item.lesion
         differences.append(float(item.pixels[item.lesion].mean()) - float(np.median(item.pixels[brain])))
     typical = np.median(differences)
@@ -293,7 +293,7 @@ def test_the_data_set_states_its_facts(tmp_path: Path) -> None:
     assert facts["source"] == (
         "python -m training phantom --count 8 --seed 5 --size 64 --slices-per-patient 2 --without metal jpeg"
     )
-    assert facts["population"].startswith("no people: drawn heads")
+    assert facts["population"] == "no people: drawn heads"
     assert facts["excluded"].endswith("metal, jpeg")
 
 

@@ -80,10 +80,7 @@ VARIANTS: dict[str, Variant] = {
     "no-aug": Variant("no augmentation", ("--augment", "none")),
     "epochs-20": Variant("twice the epochs", ("--epochs", "20", "--patience", "20")),
     "without-hard-negatives": Variant("drawn without any hard negative", without=HARD_NEGATIVES),
-    **{
-        f"without-{part}": Variant(f"drawn without `{part}`", without=(part,))
-        for part in ("atlas", *HARD_NEGATIVES, *IMAGING)
-    },
+    **{f"without-{part}": Variant(f"drawn without `{part}`", without=(part,)) for part in (*HARD_NEGATIVES, *IMAGING)},
 }
 
 

@@ -230,7 +230,7 @@ class _Job:
         return {
             "name": f"synthetic head-CT slices, seed {self.seed}",
             "source": command,
-            "population": "no people: drawn heads, most with the average brain of 152 people, bent (ICBM 152)",
+            "population": "no people: drawn heads",
             "labelled_by": "the generator draws the lesion",
             "excluded": "nothing" if not missing else f"left out of the generator: {', '.join(missing)}",
             "licence": "Apache-2.0 (made by this project)",

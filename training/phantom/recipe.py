@@ -60,8 +60,6 @@ class Recipe:
     """Head rest."""
     partial_volume: bool = True
     """Slices as thick as scanners make them, so that slanted bone fades into brain and air; off: without thickness."""
-    atlas: bool = True
-    """Brain after the average of 152 people's; off: drawn by hand."""
 
     def leave_out(self, names: Sequence[str]) -> Recipe:
         """Returns the recipe without the named parts.
@@ -101,6 +99,5 @@ FINDINGS: dict[str, float] = {
     "gamma": 0.3,
     "table": 0.65,
     "wide_window": 0.35,
-    "atlas": 0.8,
 }
 """Probability in one patient of each part that is present or not; the others are always varied."""

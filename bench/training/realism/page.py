@@ -38,8 +38,7 @@ NOT_DRAWN = """\
   doi:10.1016/s0303-8467(76)80023-6).
 - **The thickness of a slice** of anything but bone: vault, base and face fade into what lies beside them where they are
   in a part of the slice; brain, fluid and lesions are cut without thickness, their edges 1.5 pixels soft.
-- **A volume of which all slices are cut**: each slice bends the average brain anew, or draws its own, so that folds do
-  not go on from slice to slice. The gantry is tilted against a bent brain, not against the skull around it.
+- **Tilt of the gantry**, and a volume of which all slices are cut: each slice draws its own brain.
 - **Size of a head**: only its share of the field varies.
 - **Resolution by kernel** in line pairs: the filter is a few pixels wide whatever a pixel's size is.
 """

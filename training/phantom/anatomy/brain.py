@@ -1,4 +1,4 @@
-"""The brain of a synthetic axial head-CT slice in Hounsfield units: an average that is bent, or drawn by hand.
+"""The brain of a synthetic axial head-CT slice, level by level, in Hounsfield units; it is no real person's brain.
 
 What lies between brain and skull comes last: falx, venous sinuses, and bone that is only partly in the slice.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.phantom.anatomy.atlas import draw_mapped, map_atlas
 from training.phantom.anatomy.face import draw_face
 from training.phantom.anatomy.findings import draw_findings
-from training.phantom.anatomy.fossa import draw_base, draw_fossa, draw_midbrain
+from training.phantom.anatomy.fossa import draw_fossa, draw_midbrain
 from training.phantom.anatomy.skull import draw_scalp, shape_skull_base
 from training.phantom.head import (
     BASE_LEVEL,
@@ -37,29 +36,8 @@ def draw_anatomy(head: Head, patient: Patient) -> None:
     if level < FACE_LEVEL:
         draw_face(head, patient)
         return
-    if "atlas" in patient.parts:
-        mapped = map_atlas(head, patient)
-        if level < BASE_LEVEL:
-            shape_skull_base(head, mapped.cavity)
-        draw_mapped(head, mapped)
-        draw_base(head, patient)
-    else:
-        if level < BASE_LEVEL:
-            shape_skull_base(head)
-        _draw_by_hand(head, patient)
-    _draw_fluid(head)
-    if level >= 0.36:
-        _draw_falx(head, patient)
-    draw_findings(head, patient)
-    _draw_sinuses(head, patient)
-    if head.collection is not None:  # fluid or air under a surgeon's opening
-        thick, value = head.collection
-        head.blend(whole(head.soften(thick.take(head.angle_index) - head.depth) * head.inside), value)
-    _draw_caps(head, patient)
-
-
-def _draw_by_hand(head: Head, patient: Patient) -> None:
-    level = head.traits.level
+    if level < BASE_LEVEL:
+        shape_skull_base(head)
     _draw_parenchyma(head)
     if level < 0.37:
         draw_fossa(head, patient)
@@ -72,6 +50,15 @@ def _draw_by_hand(head: Head, patient: Patient) -> None:
     if 0.37 <= level < 0.58:
         for side in (-1.0, 1.0):
             _draw_sylvian(head, side)
+    _draw_fluid(head)
+    if level >= 0.36:
+        _draw_falx(head, patient)
+    draw_findings(head, patient)
+    _draw_sinuses(head, patient)
+    if head.collection is not None:  # fluid or air under a surgeon's opening
+        thick, value = head.collection
+        head.blend(whole(head.soften(thick.take(head.angle_index) - head.depth) * head.inside), value)
+    _draw_caps(head, patient)
 
 
 def _measure_cortex(head: Head) -> tuple[Field, Field]:

@@ -42,24 +42,9 @@ def draw_fossa(head: Head, patient: Patient) -> None:
         head.cistern, head.make_capsule((-0.16, -0.05), (0.16, -0.05), 0.02 + 0.03 * a, 0.02 + 0.03 * a), opening
     )
     _draw_star(head, 5, 0.02 + 0.02 * a, opening)
-    _draw_basilar(head)
-    _draw_ridges(head)
-
-
-def draw_base(head: Head, patient: Patient) -> None:
-    """What a mapped brain has no trace of: the tent, the basilar artery and the petrous ridges."""
-    level = head.traits.level
-    if not BASE_LEVEL <= level < 0.46:
-        return
-    if level < 0.37:
-        _draw_basilar(head)
-        _draw_ridges(head)
-    _draw_tent(head, patient, *((0.16, 0.44) if level < 0.37 else (0.30, 0.34)))
-
-
-def _draw_basilar(head: Head) -> None:
-    basilar = head.make_ellipse((float(head.rng.normal(0, 0.012)), -0.055), 0.018, 0.018)
+    basilar = head.make_ellipse((float(rng.normal(0, 0.012)), -0.055), 0.018, 0.018)
     head.blend(basilar, 44.0, 0.8)
+    _draw_ridges(head)
 
 
 def draw_midbrain(head: Head, patient: Patient) -> None:
@@ -113,12 +98,8 @@ def _draw_cerebellum(head: Head, patient: Patient, top: float, width: float) -> 
     np.maximum(head.cistern[window], vermis * np.float32(10 + 20 * a), out=head.cistern[window])
     folia = np.clip(leaves - np.float32(1.15 - 0.5 * a), 0, 1) * mask * (1 - white)
     np.maximum(head.cistern[window], folia * np.float32(1.2 * a), out=head.cistern[window])
-    if head.traits.level >= BASE_LEVEL:
-        _draw_tent(head, patient, top, width)
-
-
-def _draw_tent(head: Head, patient: Patient, top: float, width: float) -> None:
-    rng = head.rng
+    if head.traits.level < BASE_LEVEL:
+        return
     bright = "bright_dura" in patient.parts
     if rng.random() < 0.7 or bright:
         strength = float(rng.uniform(0.6, 0.95) if bright else rng.uniform(0.1, 0.55))

@@ -5,18 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from training.phantom.head import (
-    AIR,
-    BASE_LEVEL,
-    BONE,
-    FACE_LEVEL,
-    FAT,
-    HALF_LENGTH_MM,
-    MUSCLE,
-    Head,
-    measure_distance,
-    whole,
-)
+from training.phantom.head import AIR, BASE_LEVEL, BONE, FACE_LEVEL, FAT, MUSCLE, Head, measure_distance, whole
 from training.phantom.patient import Patient
 from training.phantom.texture import ANGLES, Field, make_noise, make_profile
 
@@ -115,13 +104,8 @@ def _cut_vault(head: Head) -> Field:
     return vault
 
 
-def shape_skull_base(head: Head, mapped: Field | None = None) -> None:
-    """Reduce the brain's cavity to the fossae; the rest becomes bone, air cells, orbits, fat and muscle.
-
-    Args:
-        head: whose level is below the base.
-        mapped: mm inside of the dura, where it is known; fossae are drawn otherwise.
-    """
+def shape_skull_base(head: Head) -> None:
+    """Reduce the brain's cavity to the fossae; the rest becomes bone, air cells, orbits, fat and muscle."""
     rng = head.rng
     t = (head.traits.level - FACE_LEVEL) / (BASE_LEVEL - FACE_LEVEL)
     lean = head.traits.lean / (BASE_LEVEL - FACE_LEVEL)
@@ -134,10 +118,6 @@ def shape_skull_base(head: Head, mapped: Field | None = None) -> None:
     if t > 0.75:  # the gyri that lie on the orbital roofs
         fossae += [((side * 0.14, -0.64), 0.12 + 0.1 * t, 0.22) for side in (-1.0, 1.0)]
     wall = head.traits.thickness
-    if mapped is not None:
-        fossae = []
-        inner = mapped / np.float32(HALF_LENGTH_MM) + np.float32(0.02 * rng.uniform(0.3, 1.5))
-        cavity, rim = head.soften(inner), head.soften(inner + np.float32(wall * 0.9))
     for centre, rx, ry in fossae:
         head.cover(cavity, head.make_ellipse(centre, rx, ry, rough=0.07))
         head.cover(rim, head.make_ellipse(centre, rx + wall * 1.2, ry + wall * 1.2, rough=0.05))
