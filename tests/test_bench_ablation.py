@@ -151,14 +151,14 @@ def test_variants_on_slices_of_another_generator_are_not_mixed(
 
 def test_page_sets_variants_beside_the_base(tmp_path: Path, plan: Plan) -> None:
     """The score without a model, each AUC, and the false positives with a finding left out."""
-    run_variants(plan, ["base", "without-metal"], [7], tmp_path)
+    run_variants(plan, ["base", "without-hard-negatives"], [7], tmp_path)
     document = json.loads((tmp_path / "ablation.json").read_text())
 
     page = render_ablation({**document, "machine": MACHINE})
 
     assert "which needs no model" in page
-    assert "| without-metal | without-metal | 7 | 0.900 (0.800 to 1.000) |" in page
-    assert "| metal | 7 | 4 | 0.50 | 0.25 |" in page
+    assert "| without-hard-negatives | without-hard-negatives | 7 | 0.900 (0.800 to 1.000) |" in page
+    assert "| metal | 1 | 4 | 0.50 | 0.25 |" in page
     assert page.count("| 0.870 | -0.10 |") == 2
 
 
@@ -190,7 +190,7 @@ def test_learning_curves_are_drawn(tmp_path: Path) -> None:
     """Of seeds that stopped at different epochs too."""
     curve = {"7": {"curve": [0.5, 0.8, 0.9]}, "8": {"curve": [0.5, 0.7]}}
 
-    plot_curves({"base": curve, "no-aug": curve, "without-metal": curve}, tmp_path / "curves.png")
+    plot_curves({"base": curve, "no-aug": curve, "without-hard-negatives": curve}, tmp_path / "curves.png")
 
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 

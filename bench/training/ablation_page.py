@@ -85,27 +85,29 @@ def list_cells(name: str, seed: str, run: Mapping[str, Any]) -> Sequence[str]:
 
 def render_false_positives(runs: Sequence[tuple[str, str, dict[str, Any]]]) -> str:
     """How often normal slices with a finding are called stroke, with and without that finding in training."""
-    bases = {seed: run["false_positives"] for name, seed, run in runs if name == "base"}
-    rows = list(list_false_positives(runs, bases))
+    rows = list(list_false_positives(runs))
     if not rows:
         return ""
     about = (
         f"At the threshold at which each calls {FALSE_POSITIVE_RATE:.0%} of all normal slices stroke: the share of the "
-        "normal slices with a finding that it calls stroke, trained with and without slices that have it."
+        "normal slices with a finding that it calls stroke, trained with slices that have it or without; mean of seeds."
     )
-    table = render_table(("finding", "seed", "normal slices with it", "trained with it", "trained without it"), rows)
+    table = render_table(("finding", "seeds", "normal slices with it", "trained with it", "trained without it"), rows)
     return "\n\n".join(("## False positives by finding", about.replace("%", " %"), table))
 
 
-def list_false_positives(
-    runs: Sequence[tuple[str, str, dict[str, Any]]], bases: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Sequence[str]]:
+def list_false_positives(runs: Sequence[tuple[str, str, dict[str, Any]]]) -> Iterator[Sequence[str]]:
     """Lines of the table of false positives."""
-    for name, seed, run in runs:
-        finding = name.removeprefix("without-")
-        if finding in run["false_positives"] and finding in bases.get(seed, {}):
-            (ours, count), (theirs, _) = run["false_positives"][finding], bases[seed][finding]
-            yield finding, seed, str(count), f"{theirs / count:.2f}", f"{ours / count:.2f}"
+    bases = {seed: run["false_positives"] for name, seed, run in runs if name == "base"}
+    for name, variant in VARIANTS.items():
+        others = {seed: run["false_positives"] for other, seed, run in runs if other == name and seed in bases}
+        for finding in sorted(variant.without):
+            pairs = [(bases[seed][finding], ours[finding]) for seed, ours in others.items() if finding in ours]
+            if pairs:
+                theirs, own = (
+                    statistics.fmean(found / count for found, count in side) for side in zip(*pairs, strict=True)
+                )
+                yield finding, str(len(pairs)), str(pairs[0][0][1]), f"{theirs:.2f}", f"{own:.2f}"
 
 
 def format_interval(figure: Sequence[float], form: str = ".3f") -> str:
