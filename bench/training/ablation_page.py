@@ -11,7 +11,7 @@ from typing import Any
 from bench.report.machine import format_machine
 from bench.report.tables import render_table
 from bench.training.ablation_judge import FALSE_POSITIVE_RATE, JPEG_QUALITY
-from bench.training.ablation_variants import VARIANTS
+from bench.training.ablation_variants import HARD_NEGATIVES, VARIANTS, WITHOUT_FINDINGS
 
 HEAD = """\
 # What each part of the training gives
@@ -99,15 +99,12 @@ def render_false_positives(runs: Sequence[tuple[str, str, dict[str, Any]]]) -> s
 def list_false_positives(runs: Sequence[tuple[str, str, dict[str, Any]]]) -> Iterator[Sequence[str]]:
     """Lines of the table of false positives."""
     bases = {seed: run["false_positives"] for name, seed, run in runs if name == "base"}
-    for name, variant in VARIANTS.items():
-        others = {seed: run["false_positives"] for other, seed, run in runs if other == name and seed in bases}
-        for finding in sorted(variant.without):
-            pairs = [(bases[seed][finding], ours[finding]) for seed, ours in others.items() if finding in ours]
-            if pairs:
-                theirs, own = (
-                    statistics.fmean(found / count for found, count in side) for side in zip(*pairs, strict=True)
-                )
-                yield finding, str(len(pairs)), str(pairs[0][0][1]), f"{theirs:.2f}", f"{own:.2f}"
+    others = {seed: run["false_positives"] for name, seed, run in runs if name == WITHOUT_FINDINGS and seed in bases}
+    for finding in sorted(HARD_NEGATIVES):
+        pairs = [(bases[seed][finding], own[finding]) for seed, own in others.items() if finding in own]
+        if pairs:  # (called stroke, all) trained with it, and trained without it
+            shares = [statistics.fmean(found / count for found, count in side) for side in zip(*pairs, strict=True)]
+            yield finding, str(len(pairs)), str(pairs[0][0][1]), *(f"{share:.2f}" for share in shares)
 
 
 def format_interval(figure: Sequence[float], form: str = ".3f") -> str:
@@ -135,9 +132,8 @@ def plot_curves(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         for index, name in enumerate(shown):
             curves = [run["curve"] for run in runs[name].values()]
             means = [statistics.fmean(values) for values in zip(*curves, strict=False)]
-            style = {"color": "black", "linewidth": 2.2} if name == "base" else {"color": f"C{index % 10}"}
-            line = "-" if index <= 10 else "--"  # there are ten colours
-            axes.plot(range(1, len(means) + 1), means, f"{line}.", label=name, **style)
+            style = {"color": "black", "linewidth": 2.2} if name == "base" else {"color": f"C{index}"}
+            axes.plot(range(1, len(means) + 1), means, ".-", label=name, **style)
         axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
         axes.set(title=title, xlabel="epoch", ylabel="AUC of validation slices")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
