@@ -73,9 +73,6 @@ VARIANTS: dict[str, Variant] = {
     "no-heads": Variant("no lesion-map heads: the label alone teaches", ("--lesion-weight", "0")),
     "batch-64": Variant("batches of 64", ("--batch-size", "64")),
     "glorot": Variant("Glorot's initialisation", initializer="glorot_uniform"),
-    "no-heads-glorot": Variant(
-        "no heads, Glorot's initialisation: as the paper", ("--lesion-weight", "0"), initializer="glorot_uniform"
-    ),
     "scanner-aug": Variant(
         "augmentation `scanner`: smaller changes of window, kernel and size", ("--augment", "scanner")
     ),
